@@ -1,0 +1,1 @@
+"""A small semi-supervised training kit: teacher → held-out predictions → decisions → student."""

@@ -1,0 +1,264 @@
+"""Typed, strict configuration: YAML file + `a.b=value` overrides → one frozen `Config`.
+
+Everything here answers in milliseconds: no heavy import, so a mistyped key is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+
+class UserError(Exception):
+    """The user's input is wrong. The message is one line that names file, row or key and the remedy (exit 2)."""
+
+
+def _seconds(value: Any) -> Any:
+    """`8.5h`, `30m`, `90s` or a number of seconds → seconds."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*([hms]?)\s*", str(value))
+    if value is None or not match:
+        return value
+    return float(match[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[match[2]]
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, validate_default=True
+    )
+
+
+class Data(Section):
+    train: str | None = None
+    """Labelled set: a CSV, or a folder `<class>/<file>`. Rows with an empty label belong to the pool."""
+    pool: str | None = None
+    """Unlabelled samples: a CSV, or a folder of any nesting."""
+    valid: str | None = None
+    """Labelled samples used only to score."""
+    trusted: str | None = None
+    """Labelled samples checked by hand: never relabelled, never learned, used only to score."""
+    test: str | None = None
+    """Samples to predict; scored once at the end where they carry labels."""
+    builtin: Literal["digits", "mnist"] = "digits"
+    """What is used when no `data.train` is given: 5,000 digits that a package ships, or MNIST by download."""
+    root: str = "data"
+    """Where a built-in set is written as images."""
+    image_dir: str | None = None
+    """Image file = image_dir / (id + suffix). Default: the folder of the CSV."""
+    suffix: str = ""
+    """Appended to the id of a CSV row, for example `.jpg`."""
+    id_col: str | None = None
+    """Default: the first of id, image_id, image, filename, path."""
+    label_col: str = "label"
+    """Column with the class name."""
+    group_col: str | None = None
+    """Rows with the same group never straddle folds."""
+    size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Side in pixels to which images are resized. Default: that of the images, at most 128."""
+    channels: Literal[1, 3] | None = None
+    """1 = grey, 3 = RGB. Default: 1 where the first images are all grey."""
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    """What to do when an image cannot be read."""
+
+
+class Hide(Section):
+    keep: Count | None = None
+    """For experiments: keep this many given labels (class-balanced) and move the others to the pool."""
+    seed: int = 0
+    """Which labels are kept."""
+
+
+class Inject(Section):
+    kind: Literal["uniform", "pair", "matrix"] | None = None
+    """For experiments: corrupt given labels on purpose. pair = to the next class; matrix = class-dependent."""
+    rate: Share = 0.1
+    """Share of the labelled set that is flipped; a flipped label always differs from the true one."""
+    seed: int = 0
+    """Which labels are flipped, and to what."""
+    matrix: list[list[Share]] | None = None
+    """T[true, given] for kind=matrix, in the order of the sorted class names; default: a random one at `rate`."""
+
+
+class Model(Section):
+    name: str = "test_resnet"
+    """Any timm model. test_resnet is timm's 0.37 M parameter ResNet: right for small images on a CPU."""
+    weights: str | None = None
+    """Pretrained weights: a .safetensors or .pth file. Default: random weights."""
+    kwargs: dict[str, Any] = {}
+    """Passed to timm.create_model, for example {drop_rate: 0.2, drop_path_rate: 0.1}."""
+
+
+class Train(Section):
+    epochs: Annotated[float, Field(gt=0)] = 6
+    """Passes over the rows that are learned."""
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """A floor under the number of steps, so that a handful of labels is learned long enough."""
+    batch_size: Count = 128
+    lr: Annotated[float, Field(gt=0)] = 6e-3
+    """Peak learning rate."""
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    warmup: Share = 0.25
+    """Share of the steps in which the learning rate rises."""
+    optimizer: str = "adamw"
+    """Any timm optimizer."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of each layer relative to the one above it; < 1 spares a pretrained body."""
+    freeze_epochs: Annotated[float, Field(ge=0)] = 0
+    """Epochs in which only the head learns, before `epochs` of everything (fastai's fine_tune)."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the averaged weights that are kept; 0 = keep the last weights."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced = loss weights inverse to the class counts."""
+    augment: Literal["auto", "affine", "small", "photo", "none"] | list[dict[str, Any]] = "auto"
+    """affine = whole-batch, for small images; small, photo = albumentations defaults; or a list such as
+    [{Affine: {rotate: [-10, 10], p: 1.0}}]; auto = affine up to 64 px, photo above."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class Pseudo(Section):
+    rounds: Annotated[int, Field(ge=0)] = 2
+    """Rounds of teacher → decisions → new labels; 0 = plain supervised training."""
+    folds: Annotated[int, Field(ge=2)] = 2
+    """Models a round; each judges the fold that it did not learn."""
+    policy: Literal["posterior", "cutoff"] = "posterior"
+    """How given labels are judged: by the noise-corrected posterior, or by the plain cutoff of the article."""
+    cutoff: Annotated[float, Field(ge=0)] | None = None
+    """Lowest confidence that decides; above 1 changes no label. Default: 0.5 of the posterior, 0.9 of the plain
+    confidence in a given label, 0.95 on the pool."""
+    pool_cutoff: Annotated[float, Field(ge=0)] | None = None
+    """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`."""
+    min_change: Share = 0.0005
+    """Stop with `no_change` when a smaller share of the labels changed."""
+    control: bool = True
+    """Also train the student's recipe and step budget without any change of labels, to compare with."""
+
+
+class Wandb(Section):
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    project: str = "pseudo-label"
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")] | None = None
+    """Name of the run folder. Default: name of the config file and mode."""
+    out: str = "runs"
+    """Folder of the run folders."""
+    seed: int = 0
+    """Seeds folds, weights, augmentation and data order."""
+    time_budget: Annotated[Seconds, Field(gt=0)] | None = None
+    """For example 8.5h: no further round is begun that could not be finished, and the student still trained."""
+    data: Data = Data()
+    hide: Hide = Hide()
+    inject: Inject = Inject()
+    model: Model = Model()
+    train: Train = Train()
+    pseudo: Pseudo = Pseudo()
+    wandb: Wandb = Wandb()
+
+
+def dotted_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of the config as `a.b`."""
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from dotted_names(field.annotation, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def load_config(path: str | Path, overrides: list[str]) -> Config:
+    """Read a YAML file, apply `a.b=value` overrides, validate.
+
+    Raises:
+        UserError: the file is missing or no YAML mapping, or any key or value is wrong (all of them are named).
+    """
+    tree = _read_yaml(Path(path))
+    faults = [fault for text in overrides if (fault := _apply_override(tree, text))]
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        faults += [_describe(e) for e in error.errors()]
+    if faults:
+        raise UserError(f"{path}: " + "; ".join(faults))
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], text: str) -> str | None:
+    """Write one `a.b=value` into the tree; returns a fault, or None."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        return f"{text!r} is not key=value, for example train.lr=1e-3"
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        if not isinstance(child, dict):
+            tree[parent] = child = {}
+        tree = child
+    try:
+        tree[leaf] = yaml.safe_load(value) if value.strip() else None
+    except yaml.YAMLError:
+        tree[leaf] = value
+    return None
+
+
+def _describe(error: Any) -> str:
+    """One pydantic error as `dotted.name: what is wrong and what would be right`."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such key{nearest(where, list(dotted_names()))}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (given: {error['input']!r})" if where else message
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean x?` for the known word that is nearest, by whole name or by last part."""
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    close = difflib.get_close_matches(word, known, 1, 0.6)
+    close = close or [by_leaf[k] for k in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.6)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`a.b: old → new` for every key that differs."""
+
+    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in tree.items():
+            nested = isinstance(value, dict) and prefix + key != "model.kwargs"
+            out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        return out
+
+    a, b = flat(old.model_dump()), flat(new.model_dump())
+    return [f"{key}: {a[key]!r} → {b[key]!r}" for key in a if a[key] != b[key]]

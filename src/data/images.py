@@ -1,0 +1,121 @@
+"""Image files → one uint8 array in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..config import Data, UserError
+from ..run import log
+
+LOOK_AT = 64  # images that decide the default size and number of channels
+
+
+def decode(path: str, channels: int | None = None) -> np.ndarray | None:
+    """One file → (H, W) grey or (H, W, 3) RGB uint8; None where it cannot be read.
+
+    channels: 1, 3, or None for as stored. EXIF rotation is applied; alpha is dropped, 16 bits become 8.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}[channels]
+    try:
+        return cv2.imdecode(data, flag) if len(data) else None
+    except cv2.error:
+        return None
+
+
+def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) paths → (N, H, W, C) uint8 and the (N,) mask of those that could be read.
+
+    Raises:
+        UserError: images are missing or unreadable and data.on_bad_image is `refuse`.
+    """
+    size, channels = _format(paths, data)
+    pixels = np.zeros((len(paths), size, size, channels), np.uint8)
+
+    def load(i: int) -> bool:
+        image = decode(paths[i], channels)
+        if image is not None:
+            pixels[i] = _resize(image, size).reshape(size, size, channels)
+        return image is not None
+
+    chunk = max(1, len(paths) // 64)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        blocks = pool.map(
+            lambda a: [load(i) for i in range(a, min(a + chunk, len(paths)))], range(0, len(paths), chunk)
+        )
+        good = np.array([ok for block in _progress(blocks, len(paths), chunk) for ok in block], bool)
+    _report_bad(paths[~good], data)
+    return pixels, good
+
+
+def _progress(blocks, n: int, chunk: int):
+    from tqdm import tqdm
+
+    return tqdm(blocks, desc="decode images", total=-(-n // chunk), disable=None, leave=False)
+
+
+def _format(paths: np.ndarray, data: Data) -> tuple[int, int]:
+    """Side and channels: as configured, else those of the first readable images (at most 128 pixels)."""
+    if data.size and data.channels:
+        return data.size, data.channels
+    seen = [image for path in paths[:: max(1, len(paths) // LOOK_AT)] if (image := decode(path)) is not None]
+    if not seen:
+        raise UserError(f"no image can be read, for example {paths[0]}; check data.image_dir and data.suffix")
+    side = int(np.median([max(image.shape[:2]) for image in seen]))
+    grey = all(image.ndim == 2 or (image[..., :1] == image).all() for image in seen)
+    return data.size or min(max(side, 8), 128), data.channels or (1 if grey else 3)
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    """To size × size. Squashed rather than cropped: nothing that carries the label is cut off."""
+    if image.shape[:2] == (size, size):
+        return image
+    shrink = image.shape[0] * image.shape[1] > size * size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+
+
+def _report_bad(bad: np.ndarray, data: Data) -> None:
+    if not len(bad):
+        return
+    reasons = [f"{path} ({_why(path)})" for path in bad[:10]]
+    listed = ", ".join(reasons) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
+    if data.on_bad_image == "refuse":
+        raise UserError(f"{len(bad)} of the images cannot be read: {listed}; "
+                        "mend them, or set data.on_bad_image=skip")  # fmt: skip
+    log.info(f"skipped {len(bad)} images that cannot be read: {listed}")
+
+
+def _why(path: str) -> str:
+    if not os.path.exists(path):
+        twin = next(iter(sorted(Path(path).parent.glob(Path(path).name + ".*"))), None)
+        return f"missing; set data.suffix={twin.suffix}" if twin else "missing"
+    if os.path.isdir(path):
+        return "a folder"
+    return "zero bytes" if os.path.getsize(path) == 0 else "not an image"
+
+
+def pixel_hashes(pixels: np.ndarray) -> np.ndarray:
+    """(N, …) uint8 → (N,) hashes of the pixels: equal images have equal hashes."""
+    return np.array([hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels], object)
+
+
+def difference_hashes(pixels: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) uint8 → (N,) uint64 perceptual hashes: is each cell of an 8×9 thumbnail brighter than the next?
+
+    Source: N. Krawetz, "Kind of like that" (2013), dHash.
+    """
+    bits = np.empty((len(pixels), 64), bool)
+    for i, image in enumerate(pixels):
+        grey = image.mean(2).astype(np.float32) if image.shape[2] > 1 else image[..., 0]
+        thumb = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+        bits[i] = (thumb[:, 1:] > thumb[:, :-1]).ravel()
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]

@@ -1,0 +1,125 @@
+"""The ledger: every decision of every round with its reason and the hash of the model that judged.
+
+Also the tables that people open: suspects.csv, pseudo_labels.csv, labels.csv.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..data.samples import Samples, class_names
+from ..run import read_csv, read_json, write_csv, write_json, write_npy
+from .selection import Decisions
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Held-out log-probabilities (N, K) float32, and for each row the hash of the weights that judged it."""
+
+    log_probs: np.ndarray
+    judge: np.ndarray
+
+
+class Ledger:
+    """The rounds in a run folder. round.json is written last: a round without it has not happened."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def recall(self, number: int, samples: Samples) -> Verdict | None:
+        """The verdict of a finished round, so that a resumed run does not train it again."""
+        folder = self.folder / f"round_{number}"
+        if not (folder / "round.json").exists():
+            return None
+        table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
+        assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
+        return Verdict(np.load(folder / "logits.npy"), table.model.to_numpy(object))
+
+    def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
+        """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files."""
+        folder = self.folder / f"round_{number}"
+        if (folder / "round.json").exists():
+            return
+        write_npy(folder / "logits.npy", verdict.log_probs)
+        write_csv(folder / "ids.csv", pd.DataFrame({"id": samples.id, "role": samples.role}))
+        write_csv(folder / "decisions.csv", decisions_table(decisions, samples, verdict.judge))
+        write_json(folder / "round.json", {"round": number} | facts | summary(decisions, samples, verdict))
+
+    def rounds(self) -> list[dict]:
+        """round.json of every finished round, in order."""
+        files = sorted(self.folder.glob("round_*/round.json"), key=lambda f: int(f.parent.name.split("_")[1]))
+        return [read_json(file) for file in files]
+
+
+def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
+    """What a round came to, in a few numbers; reads no truth."""
+    labelled = samples.given >= 0
+    kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
+    hits = verdict.log_probs.argmax(1)[labelled] == samples.given[labelled]
+    matrix = decisions.matrix
+    return {
+        "classes": list(samples.classes),
+        "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
+        "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
+        "oof_accuracy": float(hits.mean()),
+        "estimated_rate": None if matrix is None else float(decisions.p_wrong[labelled].mean()),
+        "noise_matrix": None if matrix is None else matrix.round(6).tolist(),
+    }
+
+
+def decisions_table(d: Decisions, samples: Samples, judge: np.ndarray) -> pd.DataFrame:
+    """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
+    named = {key: class_names(value, samples.classes) for key, value in
+             {"given": samples.given, "predicted": d.predicted, "label": d.label}.items()}  # fmt: skip
+    return pd.DataFrame({
+        "id": samples.id, "role": samples.role, "given": named["given"], "predicted": named["predicted"],
+        "confidence": d.confidence, "self_confidence": d.self_confidence, "p_wrong": d.p_wrong,
+        "decision": d.decision, "label": named["label"], "reason": d.reason, "model": judge,
+    })  # fmt: skip
+
+
+def suspects_table(d: Decisions, samples: Samples) -> pd.DataFrame:
+    """As suspects.csv holds them: the labelled set, most suspicious first."""
+    rows = np.flatnonzero(samples.given >= 0)
+    rows = rows[np.argsort(-d.p_wrong[rows], kind="stable")]
+    return pd.DataFrame({
+        "rank": np.arange(1, len(rows) + 1), "id": samples.id[rows], "path": samples.path[rows],
+        "given": class_names(samples.given[rows], samples.classes),
+        "predicted": class_names(d.predicted[rows], samples.classes),
+        "confidence": d.confidence[rows], "p_wrong": d.p_wrong[rows], "decision": d.decision[rows],
+    })  # fmt: skip
+
+
+def pseudo_labels_table(d: Decisions, samples: Samples, number: int) -> pd.DataFrame:
+    """As pseudo_labels.csv holds them: the accepted part of the pool."""
+    rows = np.flatnonzero((samples.given < 0) & (d.label >= 0))
+    return pd.DataFrame({
+        "id": samples.id[rows], "path": samples.path[rows], "label": class_names(d.label[rows], samples.classes),
+        "confidence": d.confidence[rows], "round": number,
+    })  # fmt: skip
+
+
+def labels_table(label: np.ndarray, d: Decisions | None, samples: Samples, number: int) -> pd.DataFrame:
+    """As labels.csv holds them: what the student learned, and the given labels that it did not."""
+    source = np.select(
+        [samples.given < 0, label < 0, label != samples.given], ["pseudo", "dropped", "relabelled"], "given"
+    )
+    rows = np.flatnonzero((samples.given >= 0) | (label >= 0))
+    confidence = np.full(len(samples), np.nan) if d is None else d.confidence
+    return pd.DataFrame({
+        "id": samples.id[rows], "path": samples.path[rows],
+        "given": class_names(samples.given[rows], samples.classes), "label": class_names(label[rows], samples.classes),
+        "source": source[rows], "confidence": confidence[rows], "round": number,
+    })  # fmt: skip
+
+
+def oof_table(d: Decisions, samples: Samples) -> pd.DataFrame:
+    """As oof.csv holds them: out-of-fold predictions of the labelled set; the probabilities are round_1/logits.npy."""
+    return pd.DataFrame({
+        "id": samples.id, "label": class_names(samples.given, samples.classes),
+        "predicted": class_names(d.predicted, samples.classes), "confidence": d.confidence,
+    })  # fmt: skip

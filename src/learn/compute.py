@@ -1,0 +1,59 @@
+"""Where and how numbers are computed: device, precision, from uint8 to the network."""
+
+from __future__ import annotations
+
+import torch
+
+from ..config import UserError
+from .models import Format
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that was asked for; auto = cuda, else mps, else cpu.
+
+    Raises:
+        UserError: this machine does not have it.
+    """
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(name for name, there in have.items() if there) if wanted == "auto" else wanted
+    if not have[name]:
+        raise UserError(f"train.device={name} is not available here; set train.device=auto")
+    return torch.device(name)
+
+
+def pick_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """auto = the 16-bit type that the hardware computes natively, else fp32."""
+    if wanted != "auto":
+        return DTYPES[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and torch.cpu.is_available():
+        return torch.bfloat16 if torch.backends.mkldnn.is_available() and _cpu_has_bf16() else torch.float32
+    return torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    """Emulated bf16 is slower than fp32, so only instructions count."""
+    import numpy as np
+
+    features = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+    if "AVX512_SPR" in features:
+        return True
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as info:
+            return any(flag in info.read() for flag in ("avx512_bf16", "amx_bf16"))
+    except OSError:
+        return False
+
+
+def autocast(device: torch.device, dtype: torch.dtype):
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def to_input(batch: torch.Tensor, form: Format, device: torch.device) -> torch.Tensor:
+    """(B, H, W, C) in 0…255 → (B, C, H, W) normalised, on the device, in channels_last."""
+    mean, std = (torch.tensor(x, device=device) * 255 for x in (form.mean, form.std))
+    batch = batch.to(device, non_blocking=True).float()
+    return batch.sub(mean).div_(std).permute(0, 3, 1, 2)

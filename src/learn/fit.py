@@ -1,0 +1,195 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from ..config import Train, UserError
+from ..data.transforms import build
+from .compute import autocast, pick_device, pick_precision, to_input
+from .models import Format
+
+HISTORY_ROWS = 20  # about as many points as a loss curve needs
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels (len(rows),), for `steps` steps."""
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    steps: int
+    seed: int
+
+
+def step_budget(n: int, train: Train) -> int:
+    """Steps for n rows: the epochs, but at least train.min_steps."""
+    return max(round(train.epochs * n / train.batch_size), train.min_steps, 1)
+
+
+def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None):
+    """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds).
+
+    First `freeze_epochs` of the head alone, then `lesson.steps` of everything (fine_tune of Howard & Gugger 2020).
+    Nothing is chosen on the way: no row is held out here, and the last weights are the result.
+    """
+    device = pick_device(train.device)
+    dtype = pick_precision(train.precision, device)
+    torch.manual_seed(lesson.seed)  # dropout and drop path
+    network = network.to(device).train()
+    batches = stream(lesson, train, form.size)
+    weight = _class_weights(lesson.labels, len(form.classes)).to(device) if train.class_weights == "balanced" else None
+
+    def next_loss() -> torch.Tensor:
+        pixels, labels = next(batches)
+        with autocast(device, dtype):
+            logits = network(to_input(pixels, form, device))
+        return F.cross_entropy(logits.float(), labels.to(device), weight, label_smoothing=train.label_smoothing)
+
+    head_steps = math.ceil(train.freeze_epochs * len(lesson.rows) / train.batch_size)
+    history = _History(lesson.steps + head_steps, bar)
+    if head_steps:
+        _freeze_body(network, True)
+        _descend(network, next_loss, head_steps, train, history)
+        _freeze_body(network, False)
+    network = _descend(network, next_loss, lesson.steps, train, history)
+    return network.eval(), history.table(train.batch_size / len(lesson.rows))
+
+
+def _freeze_body(network: torch.nn.Module, frozen: bool) -> None:
+    for parameter in network.parameters():
+        parameter.requires_grad_(not frozen)
+    for parameter in network.get_classifier().parameters():
+        parameter.requires_grad_(True)
+
+
+def _descend(network, next_loss, steps: int, train: Train, history: _History) -> torch.nn.Module:
+    """`steps` optimiser steps with a schedule of their own; returns the network whose weights are to be kept."""
+    optimizer = _optimizer(network, train)
+    schedule = _schedule(optimizer, train, steps)
+    average = _Average(network, train.ema) if train.ema else None
+    scaler = torch.amp.GradScaler(enabled=pick_precision(train.precision, pick_device(train.device)) == torch.float16)
+    for _ in range(steps):
+        loss = next_loss()
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if train.clip_grad:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad)
+        scaler.step(optimizer)
+        scaler.update()
+        schedule.step()
+        if average:
+            average.update(network)
+        history.add(loss.detach(), optimizer.param_groups[-1]["lr"])
+    return average.network if average else network
+
+
+class _History:
+    """The loss curve, without a wait for the device at every step."""
+
+    def __init__(self, steps: int, bar):
+        self._every, self._steps, self._bar = max(1, steps // HISTORY_ROWS), steps, bar
+        self._step, self._losses, self._rows, self._start = 0, [], [], time.monotonic()
+
+    def add(self, loss: torch.Tensor, lr: float) -> None:
+        self._step += 1
+        self._losses.append(loss)
+        if self._bar is not None:
+            self._bar.update(1)
+        if self._step % self._every == 0 or self._step == self._steps:
+            mean = torch.stack(self._losses).mean().item()
+            self._rows.append((self._step, mean, lr, round(time.monotonic() - self._start, 3)))
+            self._losses = []
+
+    def table(self, epochs_a_step: float) -> pd.DataFrame:
+        rows = pd.DataFrame(self._rows, columns=["epoch", "loss", "lr", "seconds"])
+        return rows.assign(epoch=(rows.epoch * epochs_a_step).round(3))
+
+
+def _optimizer(network: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
+    """timm's optimiser factory: no weight decay on norms and biases, lower rates for lower layers."""
+    from timm.optim import create_optimizer_v2
+
+    fused = {"fused": True} if train.optimizer in ("adam", "adamw") else {}
+    decay = train.layer_decay if train.layer_decay < 1 else None
+    options = {"lr": train.lr, "weight_decay": train.weight_decay, "layer_decay": decay}
+    try:
+        return create_optimizer_v2(network, opt=train.optimizer, **options, **fused)
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"train.optimizer={train.optimizer!r}: {' '.join(str(error).split())}") from None
+
+
+def _schedule(optimizer: torch.optim.Optimizer, train: Train, steps: int):
+    """Learning rate a step. One-cycle (Smith & Topin 2017), cosine with linear warm-up, or constant."""
+    for group in optimizer.param_groups:
+        group["lr"] = train.lr * group.get("lr_scale", 1.0)
+    if train.schedule == "onecycle" and steps > 1:
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, peaks, total_steps=steps + 1, pct_start=train.warmup, cycle_momentum=False
+        )
+    rise = max(1, round(train.warmup * steps))
+    fall = (lambda t: 0.5 * (1 + math.cos(math.pi * t))) if train.schedule == "cosine" else (lambda t: 1.0)
+
+    def factor(step: int) -> float:
+        return (step + 1) / rise if step < rise else fall((step - rise) / max(1, steps - rise))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class _Average:
+    """Exponential moving average of the weights (timm), warmed up so that early weights fade in short runs."""
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        from timm.utils import ModelEmaV3
+
+        self._ema = ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=1.0)
+        self._step = 0
+
+    def update(self, network: torch.nn.Module) -> None:
+        self._step += 1
+        self._ema.update(network, self._step)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        return copy.deepcopy(self._ema.module)
+
+
+def stream(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
+
+    Batches run over the end of a pass, so that a set smaller than a batch still fills it.
+    """
+    augment = build(train.augment, size, lesson.seed)
+    images, rows, labels = (torch.from_numpy(a) for a in (lesson.pixels, lesson.rows, lesson.labels))
+    for at in _positions(len(rows), train.batch_size, lesson.seed):
+        pixels = images[rows[at]]
+        yield augment(pixels) if augment else pixels, labels[at]
+
+
+def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < batch:
+            left = torch.cat([left, torch.randperm(n, generator=generator)])
+        yield left[:batch]
+        left = left[batch:]
+
+
+def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:
+    """(K,) weights inverse to the counts, mean 1 over the rows; 0 for a class without rows."""
+    counts = np.bincount(labels, minlength=k)
+    weights = len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+    return torch.from_numpy(np.where(counts > 0, weights, 0)).float()

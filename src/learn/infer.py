@@ -1,0 +1,50 @@
+"""The one inference loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..data.transforms import build
+from .compute import autocast, pick_device, pick_precision, to_input
+from .models import Trained
+
+BATCH = 1024
+
+
+@torch.inference_mode()
+def log_probs(
+    model: Trained,
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    *,
+    precision="auto",
+    device="auto",
+    tta=1,
+    spec="auto",
+    bar=None,
+) -> np.ndarray:
+    """(len(rows), K) float32 log-probabilities of pixels[rows].
+
+    tta: views a sample; the first is the image itself, the others are draws of the augmentation `spec`. Their
+    probabilities are averaged.
+    """
+    where = pick_device(device)
+    dtype = pick_precision(precision, where)
+    network = model.network.to(where).eval()
+    images = torch.from_numpy(pixels)
+    out = []
+    for view in range(tta):
+        augment = build(spec, model.format.size, seed=view) if view else None
+        out.append([])
+        for start in range(0, len(rows), BATCH):
+            batch = images[torch.from_numpy(rows[start : start + BATCH])]
+            batch = augment(batch) if augment else batch
+            with autocast(where, dtype):
+                logits = network(to_input(batch, model.format, where))
+            out[-1].append(logits.float().log_softmax(1).cpu().numpy())
+            if bar is not None:
+                bar.update(len(batch))
+    k = len(model.format.classes)
+    views = np.stack([np.concatenate(view) if view else np.zeros((0, k), np.float32) for view in out])
+    return views[0] if tta == 1 else np.log(np.exp(views).mean(0))

@@ -1,0 +1,107 @@
+"""timm models: create with offline weights, save, load. Weights are safetensors + JSON, nothing that runs code."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from ..config import Model as ModelConfig
+from ..config import UserError
+from ..run import atomic_write, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a model takes and gives: stored with every model, so that nothing is matched by position."""
+
+    name: str
+    kwargs: dict[str, Any]
+    classes: list[str]
+    size: int
+    channels: int
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass
+class Trained:
+    """A network with what is needed to use it. `hash` names its weights in the ledger."""
+
+    network: torch.nn.Module
+    format: Format
+    hash: str
+
+
+def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, channels: int):
+    """A fresh network in channels_last and its format. Mean and std are timm's for this model.
+
+    Raises:
+        UserError: timm has no such model, an argument is unknown, or the weights do not fit.
+    """
+    import timm
+    from timm.data import resolve_model_data_config
+
+    if not timm.is_model(config.name):
+        close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
+        raise UserError(f"model.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
+    weights = {}
+    if config.weights:
+        if not Path(config.weights).is_file():
+            raise UserError(f"model.weights={config.weights} does not exist; give a .safetensors or .pth file")
+        weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
+    try:
+        network = timm.create_model(
+            config.name, num_classes=len(classes), in_chans=channels, **config.kwargs, **weights
+        )
+        _check_forward(network, size, channels)
+    except Exception as error:  # every model and file format raises its own types
+        what = f"model.weights={config.weights} does not fit" if weights else "model.name / model.kwargs: cannot make"
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
+    data = resolve_model_data_config(network)
+    mean, std = (list(data[key]) if channels == 3 else [sum(data[key]) / 3] for key in ("mean", "std"))
+    form = Format(config.name, config.kwargs, list(classes), size, channels, mean, std)
+    return network.to(memory_format=torch.channels_last), form
+
+
+@torch.no_grad()
+def _check_forward(network: torch.nn.Module, size: int, channels: int) -> None:
+    """Fail now rather than in the middle of a run where the images are too small for the network."""
+    network.eval()(torch.zeros(2, channels, size, size))
+
+
+def save_model(folder: Path, network: torch.nn.Module, form: Format) -> Trained:
+    """Write model.safetensors, then model.json with its hash (the sign that the model is whole)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    data = save(state)
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    atomic_write(folder / "model.safetensors", data)
+    write_json(folder / "model.json", asdict(form) | {"hash": digest})
+    return Trained(network, form, digest)
+
+
+def load_model(folder: Path) -> Trained:
+    """Read a model of a run.
+
+    Raises:
+        UserError: it is missing, or its weights are not those that model.json names.
+    """
+    import timm
+
+    if not (folder / "model.json").exists():
+        raise UserError(f"{folder} holds no model; run train.py or pseudo.py first")
+    meta = read_json(folder / "model.json")
+    digest = meta.pop("hash")
+    file = folder / "model.safetensors"
+    if hashlib.sha256(file.read_bytes()).hexdigest()[:16] != digest:
+        raise UserError(f"{file} is not the file that model.json names (hash {digest}); train again with --fresh")
+    form = Format(**meta)
+    network = timm.create_model(form.name, num_classes=len(form.classes), in_chans=form.channels, **form.kwargs)
+    network.load_state_dict(load_file(file))
+    return Trained(network.to(memory_format=torch.channels_last).eval(), form, digest)

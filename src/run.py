@@ -1,0 +1,253 @@
+"""The run folder: lock, whole-or-nothing writes, status, resume, time budget, seeds."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import Config, UserError, differences, dump_config, load_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+log = logging.getLogger("kit")
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = ROOT / "configs" / "default.yaml"
+
+
+@dataclass
+class Run:
+    """An open run folder. `mode` is augment, denoise, joint or train."""
+
+    path: Path
+    mode: str
+    config: Config
+    started: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+    current: str = ""
+    """What is being trained or predicted, for the progress bars."""
+
+    @contextmanager
+    def stage(self, name: str):
+        """Log a heading, keep status.json true and add up the seconds of the stage."""
+        write_status(self.path, "running", name, mode=self.mode)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
+
+    def time_for(self, seconds: float) -> bool:
+        """Whether `seconds` more of work fit into the time budget."""
+        budget = self.config.time_budget
+        return budget is None or time.monotonic() - self.started + seconds <= budget
+
+    def times(self) -> dict[str, float]:
+        """Wall-clock seconds by stage, and in total, of this process."""
+        return self.seconds | {"total": round(time.monotonic() - self.started, 3)}
+
+    def finished(self) -> bool:
+        """Whether this very run has been done before; says so."""
+        if read_json(self.path / "status.json")["state"] != "done":
+            return False
+        log.info(f"{self.path} is done already (--fresh starts over); see {self.path / 'report.html'}")
+        return True
+
+    def finish(self, reason: str) -> None:
+        write_status(self.path, "done", "done", reason, self.mode)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, flush, rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    atomic_write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    atomic_write(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_csv(path: Path, **kwargs) -> pd.DataFrame:
+    """A table as strings, nothing guessed: `007`, `NA` and the empty label stay what they are."""
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
+
+
+def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:
+    write_json(path / "status.json", {"state": state, "stage": stage, "reason": reason, "mode": mode})
+
+
+def seed_of(*parts: Any) -> int:
+    """A 31-bit seed that depends on its parts only, not on what ran before."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def open_run(config: Config, mode: str, config_path: Path, fresh: bool = False) -> Run:
+    """Make or reopen the run folder.
+
+    Raises:
+        UserError: it cannot be written, is held by another process, or holds another config.
+    """
+    name = config.name or f"{config_path.stem}-{mode}"
+    config = config.model_copy(update={"name": name})
+    path = Path(config.out) / name
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _lock(path)
+        if fresh:
+            _empty(path)
+        _resume_or_begin(path, config, mode)
+    except OSError as error:
+        raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
+    _log_to(path / "log.txt")
+    return Run(path, mode, config)
+
+
+def _lock(path: Path) -> None:
+    """Hold the folder for this process; the operating system lets go when the process dies."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"run folder {path} is in use by another process; wait for it or choose another name="
+        ) from None
+    _HELD.append(lock)
+
+
+_HELD: list = []  # a lock lives as long as its object does
+
+
+def _empty(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.name != ".lock":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
+    stored = path / "config.yaml"
+    if not stored.exists():
+        write_status(path, "running", "start", mode=mode)
+        write_json(path / "env.json", environment())
+        atomic_write(stored, dump_config(config))
+        return
+    changed = differences(load_config(stored, []), config)
+    old_mode = read_json(path / "status.json").get("mode", mode)
+    changed += [f"mode: {old_mode} → {mode}"] if old_mode != mode else []
+    if changed:
+        raise UserError(
+            f"run folder {path} holds another config ({'; '.join(changed)}); choose another name= or add --fresh"
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and the state of the code: what a repeat needs to know. No environment variables."""
+    packages = [
+        "torch",
+        "timm",
+        "albumentations",
+        "numpy",
+        "scikit-learn",
+        "pandas",
+        "pydantic",
+        "opencv-python-headless",
+    ]
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "code": code_hash(),
+    }
+
+
+def code_hash() -> str:
+    """Hash of the kit's own source: the same hash means the same code."""
+    digest = hashlib.sha256()
+    for file in sorted([*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]):
+        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows the script's docstring as help; a wrong argument is one line like any other wrong input."""
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def parse(doc: str, argv: list[str] | None = None, mode: list[str] | None = None) -> tuple[argparse.Namespace, Config]:
+    """The arguments of the scripts that train: [--mode], --config, --fresh and key=value."""
+    parser = Parser(doc)
+    if mode:
+        parser.add_argument("--mode", required=True, choices=mode, help="which labels may change")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
+    parser.add_argument("--fresh", action="store_true", help="start over: empty the run folder first")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
+    args = parser.parse_intermixed_args(argv)
+    return args, load_config(args.config, args.overrides)
+
+
+def main(run_script: Callable[[], None]) -> None:
+    """Run a script's main with the exit codes of the contract: 0 done, 2 wrong input, 1 a fault of ours."""
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    log.setLevel(logging.INFO)
+    try:
+        run_script()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

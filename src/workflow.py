@@ -1,0 +1,241 @@
+"""The steps that train.py and pseudo.py are made of: prepare, learn, score, write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .config import Config, UserError
+from .data.folds import find_clusters
+from .data.images import load_images
+from .data.samples import Samples, class_names, prepare_samples
+from .data.transforms import build
+from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
+from .labels.metrics import noise_scores, pool_scores, score
+from .labels.selection import REPAIRS, USES_POOL, cutoffs
+from .learn.compute import pick_device
+from .learn.fit import Lesson, fit, step_budget
+from .learn.infer import log_probs
+from .learn.models import Trained, create_model, load_model, save_model
+from .run import Run, log, read_json, seed_of, write_csv, write_json
+from .selftrain import Outcome, self_train
+
+SCORED_ROLES = ("valid", "trusted", "test")
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
+    len(judged) samples are the judged ones. clusters: (len(judged),). truths: tables by file name, for scoring."""
+
+    samples: Samples
+    judged: Samples
+    pixels: np.ndarray
+    clusters: np.ndarray
+    truths: dict[str, pd.DataFrame]
+
+
+def prepare(run: Run) -> Material:
+    """Read, decode and check everything, so that wrong input ends the run before any training.
+
+    Raises:
+        UserError: see prepare_samples, load_images, create_model, build.
+    """
+    with run.stage("read"):
+        return _prepare(run)
+
+
+def _prepare(run: Run) -> Material:
+    config = run.config
+    samples, truths = prepare_samples(config, run.mode)
+    is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
+    samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))
+    pixels, good = load_images(samples.path, config.data)
+    samples, pixels = samples.take(good), pixels if good.all() else pixels[good]
+    judged = samples.take(np.isin(samples.role, ["train", "pool"]))
+    _preflight(config, samples, pixels)
+    write_csv(run.path / "samples.csv", samples.table())
+    for name, table in truths.items():
+        write_csv(run.path / name, table)
+    clusters = find_clusters(pixels[: len(judged)], judged.group)
+    _announce(samples, clusters)
+    return Material(samples, judged, pixels, clusters, truths)
+
+
+def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
+    """Make one model and one augmentation: what is wrong with either is said now."""
+    size, channels = pixels.shape[1], pixels.shape[3]
+    create_model(config.model, samples.classes, size, channels)
+    augment = build(config.train.augment, size, seed=0)
+    if augment:
+        import torch
+
+        out = augment(torch.from_numpy(pixels[:2]))
+        if out.shape[1:] != pixels.shape[1:]:
+            raise UserError(f"train.augment changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
+                            "give its crop or resize the value `size`")  # fmt: skip
+    pick_device(config.train.device)
+
+
+def _announce(samples: Samples, clusters: np.ndarray) -> None:
+    counts = {role: int((samples.role == role).sum()) for role in dict.fromkeys(samples.role)}
+    log.info(
+        "samples: " + ", ".join(f"{n:,} {role}" for role, n in counts.items()) + f"; {len(samples.classes)} classes"
+    )
+    twins = len(clusters) - len(np.unique(clusters))
+    if twins:
+        log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")
+
+
+def learner(run: Run, material: Material):
+    """The two arguments of the loop: fit(where, rows, labels, steps=None) → model, predict(model, rows) → log-probs.
+
+    A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
+    """
+    config = run.config
+
+    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, steps: int | None = None) -> Trained:
+        folder = run.path / where
+        if (folder / "model.json").exists():
+            return load_model(folder)
+        title, start, seed = _title(run, where), time.monotonic(), seed_of(config.seed, where)
+        lesson = Lesson(material.pixels, rows, labels, steps or step_budget(len(rows), config.train), seed)
+        network, form = _fresh_network(run, material, seed)
+        with _bar(lesson.steps, f"{title} · train") as bar:
+            network, history = fit(network, form, lesson, config.train, bar)
+        write_csv(folder / "history.csv", history)
+        seconds, loss = time.monotonic() - start, history.loss.iloc[-1]
+        log.info(f"{title}: {len(rows):,} labels, {lesson.steps:,} steps, loss {loss:.3f}, {seconds:.1f} s")
+        return save_model(folder, network, form)
+
+    def predict(model: Trained, rows: np.ndarray) -> np.ndarray:
+        with _bar(len(rows), f"{run.current} · predict") as bar:
+            options = {"precision": config.train.precision, "device": config.train.device}
+            return log_probs(model, material.pixels, rows, bar=bar, **options)
+
+    return fit_kept, predict
+
+
+def _fresh_network(run: Run, material: Material, seed: int):
+    import torch
+
+    torch.manual_seed(seed)
+    return create_model(run.config.model, material.samples.classes, material.pixels.shape[1], material.pixels.shape[3])
+
+
+def _bar(total: int, title: str):
+    """A progress bar on a terminal (and in a notebook), silence elsewhere."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=title, disable=None, leave=False)
+
+
+def _title(run: Run, where: str) -> str:
+    """`round_1/fold_0` → `round 1/2 · fold 1/2`; also what the next prediction is called."""
+    policy = run.config.pseudo
+    parts = [part.partition("_") for part in where.split("/")]
+    names = {"round": lambda n: f"round {n}/{policy.rounds}", "fold": lambda n: f"fold {int(n) + 1}/{policy.folds}"}
+    run.current = " · ".join(names[word](n) if word in names else word for word, _, n in parts)
+    return run.current
+
+
+def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
+    """The loop on this run's material, with its ledger in the run folder."""
+    with run.stage("rounds"):
+        return self_train(
+            material.judged, fit_kept, predict, run.config.pseudo, Ledger(run.path),
+            mode=run.mode, clusters=material.clusters, seed=run.config.seed, time_for=run.time_for,
+        )  # fmt: skip
+
+
+def cross_validate(run: Run, material: Material, fit_kept, predict) -> Outcome:
+    """One round in which no label may change: out-of-fold probabilities of the labelled set."""
+    once = run.config.pseudo.model_copy(update={"rounds": 1})
+    run.config = run.config.model_copy(update={"pseudo": once})
+    return run_rounds(run, material, fit_kept, predict)
+
+
+def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict[str, list[Trained]]:
+    """The student (every row with a label), the control (given labels only, as many steps), the first teachers."""
+    judged = material.judged
+    with run.stage("student"):
+        learned = np.flatnonzero(outcome.label >= 0)
+        steps = step_budget(len(learned), run.config.train)
+        arms = {"student": [fit_kept("student", learned, outcome.label[learned], steps)]}
+    if run.config.pseudo.control and run.mode != "train" and outcome.round:
+        with run.stage("control"):
+            rows = np.flatnonzero(judged.given >= 0)
+            arms["control"] = [fit_kept("control", rows, judged.given[rows], steps)]
+    teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
+    return arms | ({"teacher": teachers} if teachers else {})
+
+
+def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], predict) -> None:
+    """Score the arms, write the tables and the pages, print the summary."""
+    from .report.report import write_report
+    from .report.review import write_review
+    from .report.table import summary
+
+    with run.stage("score"):
+        scores, table = score_arms(material, arms, predict)
+        write_csv(run.path / "scored.csv", table)
+        write_results(run, material, outcome, scores)
+    with run.stage("report"):
+        write_report(run.path)
+        write_review(run.path)
+    write_json(run.path / "metrics.json", read_json(run.path / "metrics.json") | {"seconds": run.times()})
+    run.finish(outcome.reason)
+    log.info(summary(run.path))
+
+
+def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> tuple[dict, pd.DataFrame]:
+    """{arm: {role: scores}} on valid, trusted and test, and the single predictions (as scored.csv holds them)."""
+    scores: dict[str, dict] = {}
+    tables = []
+    for arm, models in arms.items():
+        for role in SCORED_ROLES:
+            rows = np.flatnonzero(material.samples.role == role)
+            if len(rows):
+                logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
+                scores.setdefault(arm, {})[role] = score(logs, material.samples.given[rows])
+                tables.append(_scored(arm, role, material.samples.take(rows), logs))
+    columns = ["arm", "role", "id", "label", "predicted", "confidence"]
+    return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+
+
+def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({
+        "arm": arm, "role": role, "id": samples.id, "label": class_names(samples.given, samples.classes),
+        "predicted": class_names(logs.argmax(1), samples.classes), "confidence": np.exp(logs.max(1)),
+    })  # fmt: skip
+
+
+def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) -> None:
+    """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
+    judged, decisions, ledger = material.judged, outcome.decisions, Ledger(run.path)
+    write_csv(run.path / "labels.csv", labels_table(outcome.label, decisions, judged, outcome.round))
+    metrics = {"mode": run.mode, "reason": outcome.reason, "scores": scores, "rounds": ledger.rounds()}
+    labelled, clean = judged.given >= 0, _clean(material)
+    if run.mode in REPAIRS and decisions:
+        write_csv(run.path / "suspects.csv", suspects_table(decisions, judged))
+        known = clean[labelled] if "injected.csv" in material.truths else None
+        given, label = judged.given[labelled], outcome.label[labelled]
+        metrics["noise"] = noise_scores(decisions.p_wrong[labelled], given, label, known)
+    if run.mode in USES_POOL and decisions:
+        write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
+        known = clean[~labelled] if "hidden.csv" in material.truths else None
+        cutoff = cutoffs(run.config.pseudo)[1]
+        metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
+    if run.mode == "train" and decisions:
+        write_csv(run.path / "oof.csv", oof_table(decisions, judged))
+    write_json(run.path / "metrics.json", metrics | {"seconds": run.times()})
+
+
+def _clean(material: Material) -> np.ndarray:
+    """(len(judged),) true class index where an experiment knows it, else the given label."""
+    index = {name: k for k, name in enumerate(material.judged.classes)}
+    truth = {i: index[c] for table in material.truths.values() for i, c in zip(table.id, table.clean, strict=True)}
+    return np.array([truth.get(i, g) for i, g in zip(material.judged.id, material.judged.given, strict=True)])

@@ -1,0 +1,52 @@
+"""Small real data for the tests: 8×8 digits of scikit-learn as image files."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).resolve().parent.parent
+
+QUICK = ["train.epochs=1", "train.min_steps=40", "train.batch_size=64", "train.precision=fp32"]
+"""A recipe that learns 16×16 digits in a second or two."""
+
+
+def run_script(*args, **kwargs) -> subprocess.CompletedProcess:
+    """A script of the kit in a process of its own, as a user runs it."""
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> pd.DataFrame:
+    """600 real digits as 16×16 PNG files: columns id, label, path."""
+    folder = tmp_path_factory.mktemp("digits")
+    data = load_digits()
+    rows = []
+    for i in range(600):
+        name = f"{i:04d}"
+        image = cv2.resize((data.images[i] * 15.9).astype("uint8"), (16, 16), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{name}.png"), image)
+        rows.append((name, f"d{data.target[i]}", str(folder / f"{name}.png")))
+    return pd.DataFrame(rows, columns=["id", "label", "path"])
+
+
+@pytest.fixture()
+def csv_data(digits, tmp_path):
+    """train.csv (300 rows), pool.csv (200, no label) and test.csv (100) with their data.* arguments."""
+    parts = {"train": digits[:300], "pool": digits[300:500], "test": digits[500:]}
+    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={tmp_path / 'runs'}"]
+    for role, part in parts.items():
+        columns = ["id"] if role == "pool" else ["id", "label"]
+        part[columns].to_csv(tmp_path / f"{role}.csv", index=False)
+        args.append(f"data.{role}={tmp_path / f'{role}.csv'}")
+    return tmp_path, args

@@ -1,0 +1,28 @@
+"""Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labelled rows.
+
+    python train.py                                                  the built-in digits
+    python train.py data.train=train.csv data.image_dir=images data.suffix=.jpg name=base
+
+Run again to go on where it stopped; --fresh starts over.
+"""
+
+from src.run import main, open_run, parse
+
+
+def run_script(argv=None) -> None:
+    args, config = parse(__doc__, argv)
+    run = open_run(config, "train", args.config, args.fresh)
+    if run.finished():
+        return
+
+    from src.workflow import cross_validate, learner, prepare, publish, train_arms
+
+    material = prepare(run)
+    fit, predict = learner(run, material)
+    outcome = cross_validate(run, material, fit, predict)
+    arms = train_arms(run, material, outcome, fit)
+    publish(run, material, outcome, arms, predict)
+
+
+if __name__ == "__main__":
+    main(run_script)
