@@ -12,7 +12,7 @@ from .config import Pseudo
 from .data.folds import make_folds
 from .data.samples import Samples
 from .labels.ledger import Ledger, Verdict
-from .labels.selection import Decisions, select
+from .labels.selection import Decisions, cutoffs, select
 from .run import seed_of
 
 Fit = Callable[[str, np.ndarray, np.ndarray], object]
@@ -78,11 +78,11 @@ def self_train(
         verdict = ledger.recall(number, samples)
         if verdict is None:
             folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
-            here = _in_round(fit, number)
-            verdict = held_out_probs(samples, labels, folds, here, predict)
+            verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict)
         decisions = select(np.exp(verdict.log_probs), samples.given, labels, mode, policy)
         changed = int((decisions.label != labels).sum())
-        ledger.record(number, samples, verdict, decisions, changed=changed, seconds=time.monotonic() - start)
+        facts = {"changed": changed, "cutoff": cutoffs(policy)[0], "seconds": round(time.monotonic() - start, 3)}
+        ledger.record(number, samples, verdict, decisions, **facts)
         outcome = Outcome(decisions.label, decisions, number, "max_rounds")
         hits[number] = verdict.log_probs.argmax(1)[samples.given >= 0] == samples.given[samples.given >= 0]
         if best.round and _fell(hits[best.round], hits[number]):

@@ -183,10 +183,11 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)
         write_results(run, material, outcome, scores)
+    _write_seconds(run)  # so that the report can show what the stages before it took
     with run.stage("report"):
         write_report(run.path)
         write_review(run.path)
-    write_json(run.path / "metrics.json", read_json(run.path / "metrics.json") | {"seconds": run.times()})
+    _write_seconds(run)
     run.finish(outcome.reason)
     log.info(summary(run.path))
 
@@ -217,7 +218,8 @@ def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) 
     """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
     judged, decisions, ledger = material.judged, outcome.decisions, Ledger(run.path)
     write_csv(run.path / "labels.csv", labels_table(outcome.label, decisions, judged, outcome.round))
-    metrics = {"mode": run.mode, "reason": outcome.reason, "scores": scores, "rounds": ledger.rounds()}
+    metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round, "scores": scores}
+    metrics["rounds"] = ledger.rounds()
     labelled, clean = judged.given >= 0, _clean(material)
     if run.mode in REPAIRS and decisions:
         write_csv(run.path / "suspects.csv", suspects_table(decisions, judged))
@@ -231,7 +233,11 @@ def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) 
         metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
     if run.mode == "train" and decisions:
         write_csv(run.path / "oof.csv", oof_table(decisions, judged))
-    write_json(run.path / "metrics.json", metrics | {"seconds": run.times()})
+    write_json(run.path / "metrics.json", metrics)
+
+
+def _write_seconds(run: Run) -> None:
+    write_json(run.path / "metrics.json", read_json(run.path / "metrics.json") | {"seconds": run.times()})
 
 
 def _clean(material: Material) -> np.ndarray:

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 
-QUICK = ["train.epochs=1", "train.min_steps=40", "train.batch_size=64", "train.precision=fp32"]
+QUICK = ["train.epochs=1", "train.min_steps=150", "train.batch_size=64", "train.precision=fp32"]
 """A recipe that learns 16×16 digits in a second or two."""
 
 

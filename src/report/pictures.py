@@ -1,0 +1,163 @@
+"""Which picture shows what of a run: from what `read_run` returns to (name, caption, figure).
+
+Import this module only where a picture is drawn: it brings matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import plots, read
+
+Picture = tuple[str, str, Any]  # file name without suffix, caption in one sentence, figure
+NAMES = ("grid", "pool_grid", "confusion", "confidence", "coverage", "noise_matrix", "rounds", "losses")
+
+
+def pictures(data: dict[str, Any]) -> Iterator[Picture]:
+    """The pictures that this run has data for, in the order of the page."""
+    for draw in (grid, pool_grid, confusion, confidence, coverage, noise_matrix, rounds, losses):
+        picture = draw(data)
+        if picture is not None:
+            yield picture
+
+
+def grid(data: dict[str, Any]) -> Picture | None:
+    """The article's grid: the 25 most confident disagreements."""
+    if data["decisions"] is None or data["metrics"].get("mode") == "augment":
+        return None
+    rows = read.disagreements(data["decisions"])
+    paths = data["samples"].drop_duplicates("id").set_index("id")["path"].reindex(rows["id"])
+    titles = pairs(rows["given"], rows["predicted"])
+    caption = f"The {len(rows)} given labels that held-out predictions contradict most confidently."
+    right = matches(rows["truth"], rows["predicted"])
+    title = "Most confident disagreements: label | predicted"
+    return tiles("grid", caption, title, (paths, titles, right))
+
+
+def pool_grid(data: dict[str, Any]) -> Picture | None:
+    """The 25 pseudo-labels that only just passed."""
+    if data["pseudo_labels"] is None:
+        return None
+    rows = read.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1])
+    truth = pd.Series(dtype=str) if data["decisions"] is None else data["decisions"].set_index("id")["truth"]
+    right = matches(truth.reindex(rows["id"]), rows["label"])
+    titles = pairs(rows["label"], [f"{value:.3f}" for value in rows["confidence"]])
+    caption = f"The {len(rows)} pseudo-labels nearest to the cutoff, the likeliest to be wrong."
+    title = "Nearest to the cutoff: pseudo-label | confidence"
+    return tiles("pool_grid", caption, title, (rows["path"], titles, right))
+
+
+def matches(truth: Iterable, labels: Iterable) -> list[bool | None]:
+    """Whether each label is the true one; None where the truth is not known."""
+    return [None if pd.isna(t) else bool(t == label) for t, label in zip(truth, labels, strict=True)]
+
+
+def pairs(first: Iterable, second: Iterable) -> list[str]:
+    """`a | b` above each image; long names in two lines."""
+    names = [(plots.short(a), plots.short(b)) for a, b in zip(first, second, strict=True)]
+    gap = " |\n" if any(len(a) + len(b) > 12 for a, b in names) else " | "
+    return [a + gap + b for a, b in names]
+
+
+def tiles(name: str, caption: str, title: str, columns: tuple[Iterable, list[str], list]) -> Picture | None:
+    """A grid picture from (paths, titles, right), one entry for each image."""
+    paths, titles, right = columns
+    if not titles:
+        return None
+    images = [read.decode_image(read.read_bytes(str(path)), 128) for path in paths]
+    if any(value is not None for value in right):
+        caption += " The truth is known: right predictions have a blue frame, wrong ones an orange-red one."
+    return name, caption, plots.grid(images, titles, right, title)
+
+
+def confusion(data: dict[str, Any]) -> Picture | None:
+    """The student on test, else on valid; else what the held-out predictions say of the given labels."""
+    scored, decisions = data["scored"], data["decisions"]
+    for role in ("test", "valid") if scored is not None else ():
+        rows = scored[(scored["arm"] == "student") & (scored["role"] == role) & (scored["label"] != "")]
+        if len(rows):
+            return confused(data, rows["label"], rows["predicted"], ("label", f"the student on {role}"))
+    rows = None if decisions is None else decisions[decisions["given"] != ""]
+    if rows is None or not len(rows):
+        return None
+    names = ("given label", "the held-out predictions")
+    return confused(data, rows["given"], rows["predicted"], names)
+
+
+def confused(data: dict[str, Any], truth: pd.Series, predicted: pd.Series, names: tuple[str, str]) -> Picture:
+    classes = data["decisive"].get("classes") or []
+    classes = [*classes, *sorted({*truth, *predicted} - {*classes})]
+    differ = int((truth.to_numpy() != predicted.to_numpy()).sum())
+    title = f"Confusion matrix of {names[1]} ({differ:,} of {len(truth):,} differ)"
+    caption = f"Each row is a {names[0]}, each column a prediction; everything off the diagonal was confused."
+    figure = plots.confusion_matrix(truth, predicted, classes, (title, names[0], "predicted"))
+    return "confusion", caption, figure
+
+
+def confidence(data: dict[str, Any]) -> Picture | None:
+    if data["decisions"] is None or data["decisions"].empty:
+        return None
+    caption = "How sure the models were of rows that they had not learned; the counts are logarithmic."
+    return "confidence", caption, plots.confidence_histogram(data["decisions"], data["cutoffs"])
+
+
+def coverage(data: dict[str, Any]) -> Picture | None:
+    """Labelled rows against given labels and, where known, against the truth; pool rows against the truth."""
+    rows = data["decisions"]
+    if rows is None:
+        return None
+    given, known = rows["given"] != "", rows["truth"].notna()
+    flipped = (known & given & (rows["truth"] != rows["given"])).any()
+    at_given, at_pool = data["cutoffs"]
+    lines = {
+        "against given labels": (given, "given", at_given),
+        "against the truth": (given & known & flipped, "truth", at_given),
+        "pool against the truth": (~given & known, "truth", at_pool),
+    }
+    curves = {
+        name: (part["confidence"].to_numpy(), (part["predicted"] == part[column]).to_numpy(), line)
+        for name, (mask, column, line) in lines.items()
+        if len(part := rows[mask])
+    }
+    caption = "The accuracy of held-out predictions above every possible cutoff; a dot marks one in use."
+    return ("coverage", caption, plots.coverage_accuracy(curves)) if curves else None
+
+
+def noise_matrix(data: dict[str, Any]) -> Picture | None:
+    matrix, classes = data["decisive"].get("noise_matrix"), data["decisive"].get("classes")
+    if not matrix or not classes:
+        return None
+    caption = "How often a sample of the true class (row) was given each label (column), as estimated."
+    return "noise_matrix", caption, plots.noise_matrix(np.array(matrix, float), classes)
+
+
+def rounds(data: dict[str, Any]) -> Picture | None:
+    """What each round changed; needs two to compare."""
+    infos = data["rounds"]
+    if len(infos) < 2:
+        return None
+    judged = {i["round"]: sum((i.get("decisions") or {}).values()) or np.nan for i in infos}
+    series = {
+        "held-out accuracy against given labels": {i["round"]: i.get("oof_accuracy") for i in infos},
+        "labels changed since the round before": {
+            i["round"]: i["changed"] / judged[i["round"]] for i in infos if i.get("changed") is not None
+        },
+        "given labels still wrong": {w["round"]: w.get("train") for w in data["wrong"]},
+        "wrong pseudo-labels": {w["round"]: w.get("pool") for w in data["wrong"]},
+    }
+    series = {name: {r: v for r, v in values.items() if pd.notna(v)} for name, values in series.items()}
+    series = {name: values for name, values in series.items() if any(values.values())}
+    caption = "What every round of teacher and decisions achieved"
+    caption += "; round 0 is what was given." if any(0 in values for values in series.values()) else "."
+    return ("rounds", caption, plots.rounds(series)) if series else None
+
+
+def losses(data: dict[str, Any]) -> Picture | None:
+    if not data["history"]:
+        return None
+    caption = "Training loss of the models of every round and, where trained, of control and student."
+    return "losses", caption, plots.losses(data["history"])

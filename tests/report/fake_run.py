@@ -1,0 +1,134 @@
+"""A small finished run folder, written by hand over real digits, and a reader of pages."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+
+from src.report import read
+
+N = 200
+HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><b>", "$\\frac{$", "NA"]
+
+
+def write_csv(file, /, **columns):
+    pd.DataFrame(columns).to_csv(file, index=False)
+
+
+def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
+    """A finished run over 200 real digits: 10 % of the given labels flipped (denoise), or 150 in a pool."""
+    digits = load_digits()
+    (run / "images").mkdir(parents=True)
+    ids = [id_of(i) for i in range(N)]
+    paths = [str(run / "images" / f"{i}.png") for i in range(N)]
+    for path, image in zip(paths, digits.images, strict=False):
+        cv2.imwrite(path, (image * 15).astype(np.uint8))
+    classes = list(names)
+    clean = np.array(classes, object)[digits.target[:N] % len(classes)]
+    given, role = clean.copy(), np.full(N, "train", object)
+    if mode == "augment":
+        role[50:], given[50:] = "pool", ""
+        write_csv(run / "hidden.csv", id=ids[50:], clean=clean[50:])
+    else:
+        given[::10] = [classes[(classes.index(c) + 1) % len(classes)] for c in clean[::10]]
+        write_csv(run / "injected.csv", id=ids, clean=clean, given=given)
+    write_csv(run / "samples.csv", id=ids, path=paths, role=role, given=given, group="")
+    table = {"id": ids, "path": paths, "role": role, "given": given, "clean": clean}
+    infos = [write_round(run, number, mode, classes, table) for number in (1, 2)]
+    write_results(run, mode, infos, table)
+    return run
+
+
+def write_round(run, number, mode, classes, t):
+    folder = run / f"round_{number}"
+    (folder / "fold_0").mkdir(parents=True)
+    confidence = np.linspace(0.5, 0.999, N)[::-1].round(6)
+    certain = confidence >= 0.8
+    if mode == "augment":
+        pool = t["role"] == "pool"
+        decision = np.where(pool, np.where(certain, "accept", "leave"), "keep")
+        label = np.where(pool & ~certain, "", t["clean"])
+    else:
+        decision = np.where(t["clean"] == t["given"], "keep", np.where(certain, "relabel", "drop"))
+        label = np.where(decision == "drop", "", t["clean"])
+    write_csv(
+        folder / "decisions.csv", id=t["id"], role=t["role"], given=t["given"], predicted=t["clean"],
+        confidence=confidence, self_confidence=1 - confidence, p_wrong=confidence, decision=decision,
+        label=label, reason="because", model="abc",
+    )  # fmt: skip
+    write_csv(folder / "fold_0" / "history.csv", epoch=[1, 2], loss=[1.0, 0.5 / number], lr=0.1, seconds=1.0)
+    k = len(classes)
+    info = {
+        "round": number, "classes": classes,
+        "decisions": {d: int((decision == d).sum()) for d in sorted(set(decision.tolist()))},
+        "changed": 30 - 10 * number, "coverage": None, "oof_accuracy": 0.9, "estimated_rate": 0.101,
+        "noise_matrix": None if mode == "augment" else (np.eye(k) * 0.9 + 0.1 / k).tolist(),
+        "cutoff": 0.8, "seconds": 1.5,
+    }  # fmt: skip
+    (folder / "round.json").write_text(json.dumps(info))
+    return info
+
+
+def write_scored(run, t):
+    """scored.csv; returns the scores of metrics.json."""
+    tables, scores = [], {}
+    for arm, wrong in {"teacher": 5, "control": 6, "student": 2}.items():
+        predicted = np.where(np.arange(N) < wrong, np.roll(t["clean"], 1), t["clean"])
+        accuracy = float((predicted == t["clean"]).mean())
+        scores[arm] = {"test": {"n": N, "accuracy": accuracy, "log_loss": 0.05, "macro_f1": 0.98}}
+        columns = {"arm": arm, "role": "test", "id": t["id"], "label": t["clean"], "predicted": predicted}
+        tables.append(pd.DataFrame(columns).assign(confidence=0.9))
+    pd.concat(tables).to_csv(run / "scored.csv", index=False)
+    return scores
+
+
+def write_results(run, mode, infos, t):
+    """suspects.csv or pseudo_labels.csv, metrics.json and the small files."""
+    columns = "id given predicted confidence p_wrong decision label"
+    last = read.read_table(run / "round_2" / "decisions.csv", columns)
+    last = last.assign(path=t["path"])
+    metrics = {"mode": mode, "reason": "max_rounds", "scores": write_scored(run, t), "rounds": infos,
+               "seconds": {"decode": 1, "fit": 9}}  # fmt: skip
+    if mode == "augment":
+        taken = last[last["decision"] == "accept"].assign(round=2)
+        taken[["id", "path", "label", "confidence", "round"]].to_csv(run / "pseudo_labels.csv", index=False)
+        metrics["pool"] = {"n": 150, "coverage": len(taken) / 150, "accuracy": 0.9876}
+    else:
+        last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
+        columns = ["rank", "id", "path", "given", "predicted", "confidence", "p_wrong", "decision"]
+        last[columns].to_csv(run / "suspects.csv", index=False)
+        metrics["noise"] = {"estimated_rate": 0.1012, "injected_rate": 0.1, "residual_rate": 0.0034,
+                            "average_precision": 0.9987, "precision_at": {"100": 0.97}}  # fmt: skip
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "status.json").write_text('{"state": "done", "stage": "done", "reason": "max_rounds"}')
+    env = {"python": "3.11", "packages": {"torch": "2.14"}, "site": "https://example.org/x"}
+    (run / "env.json").write_text(json.dumps(env))
+    (run / "config.yaml").write_text("name: x\ntrain: {lr: 0.006}\n")
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text outside of <style> and <script>."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.inside = [], "", None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("style", "script") else None
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        self.text += "" if self.inside else data.replace("\xa0", " ")
+
+
+def embedded(page):
+    text = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.S)[1]
+    return json.loads(text)

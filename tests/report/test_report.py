@@ -1,0 +1,191 @@
+"""The report must say what lies in the run folder, and nothing else."""
+
+import base64
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.report import plots, read, summary
+from src.report.report import write_report
+from src.report.review import write_review
+
+from .fake_run import Tags, embedded, make_run
+
+
+def test_headline_of_denoise(denoise):
+    said = Tags((denoise / "report.html").read_text()).text
+    scores = json.loads((denoise / "metrics.json").read_text())["scores"]
+    student, control = (100 * scores[arm]["test"]["accuracy"] for arm in ("student", "control"))
+    assert f"the student scores {student:.2f} % on 200 test samples" in said
+    assert f"{student - control:+.2f} points against the control" in said
+    assert "Of 200 given labels 20 were found suspect: 8 relabelled, 12 dropped, 0 to review." in said
+    assert "The estimated rate of wrong labels is 10.12 %" in said
+    assert "wrong labels fell from 10.00 % to 0.34 %, found with an average precision of 0.9987" in said
+    assert "mode denoise · 2 rounds · ended with max_rounds: all rounds were run · 10 s" in said
+
+
+def test_headline_of_augment(augment):
+    said = Tags((augment / "report.html").read_text()).text
+    accepted = len(pd.read_csv(augment / "pseudo_labels.csv"))
+    assert 0 < accepted < 150
+    share = f"{100 * accepted / 150:.2f} %"
+    assert f"{accepted} of 150 pool samples ({share}) received a pseudo-label, 98.76 % of them right." in said
+    assert "given labels" not in said.split("mode augment")[0]
+
+
+@pytest.mark.parametrize("mode", ["denoise", "augment"])
+def test_report_is_one_file_that_opens_offline(mode, request):
+    page = (request.getfixturevalue(mode) / "report.html").read_text()
+    links = {attrs[name] for _, attrs in Tags(page).tags for name in ("src", "href") if name in attrs}
+    assert {link.split(",")[0] for link in links} == {"data:image/png;base64", "review.html"}
+    assert "http://" not in page
+    assert page.count("https://") == 1  # as text: env.json names a site
+    assert 'src="/' not in page
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        ("denoise", {"grid", "confusion", "confidence", "coverage", "noise_matrix", "rounds", "losses"}),
+        ("augment", {"pool_grid", "confusion", "confidence", "coverage", "rounds", "losses"}),
+    ],
+)
+def test_every_picture_is_a_file_and_in_the_page(mode, names, request):
+    run = request.getfixturevalue(mode)
+    page = (run / "report.html").read_text()
+    files = {file.stem: file.read_bytes() for file in (run / "plots").iterdir()}
+    assert set(files) == names
+    for data in files.values():
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert image.std() > 10, "blank"
+        assert (image < 250).any(axis=0).sum() > image.shape[1] / 2, "drawn in a corner only"
+        assert base64.b64encode(data).decode() in page
+
+
+def test_the_same_run_gives_the_same_bytes_and_old_pictures_go(tmp_path):
+    run = make_run(tmp_path / "run", "denoise")
+    (run / "plots").mkdir()
+    (run / "plots" / "pool_grid.png").write_bytes(b"of an earlier report")
+    (run / "plots" / "mine.png").write_bytes(b"of the user")
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    assert not (run / "plots" / "pool_grid.png").exists()
+    assert (run / "plots" / "mine.png").exists()
+    assert not list(run.rglob("*.part"))
+
+
+def test_disagreements_are_exactly_the_most_confident(denoise):
+    rows = read.read_decisions(denoise / "round_2", read.read_truth(denoise))
+    rows = rows.sample(frac=1, random_state=0)
+    rows.loc[rows.index[:3], "given"] = ""  # pool rows never disagree
+    found = read.disagreements(rows, 15)
+    by_hand = [(-r.confidence, r.id) for r in rows.itertuples() if r.given not in ("", r.predicted)]
+    assert list(found["id"]) == [i for _, i in sorted(by_hand)[:15]]
+    tied = rows.assign(confidence=1.0)
+    by_hand = [(r.self_confidence, r.id) for r in rows.itertuples() if r.given not in ("", r.predicted)]
+    assert list(read.disagreements(tied, 15)["id"]) == [i for _, i in sorted(by_hand)[:15]]
+
+
+def test_nearest_cutoff_is_nearest_on_both_sides():
+    table = pd.DataFrame({"id": list("abcde"), "confidence": [0.99, 0.91, 0.7, 0.88, 1.0]})
+    assert list(read.nearest_cutoff(table, 0.9, 3)["id"]) == ["b", "d", "a"]
+    assert list(read.nearest_cutoff(table, float("nan"), 2)["id"]) == ["c", "d"]
+
+
+OPTIONAL = ["injected.csv", "hidden.csv", "scored.csv", "env.json", "config.yaml", "status.json",
+            "suspects.csv", "pseudo_labels.csv", "metrics.json", "round_2/fold_0/history.csv"]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["denoise", "augment"])
+def test_optional_files_may_be_absent(tmp_path, mode):
+    run = make_run(tmp_path / "run", mode)
+    for name in OPTIONAL:
+        (run / name).unlink(missing_ok=True)
+    page = write_report(run).read_text()
+    assert "confidence.png" in {file.name for file in (run / "plots").iterdir()}
+    assert "nan" not in Tags(page).text
+    assert "None" not in Tags(page).text
+    assert write_review(run) is None
+
+
+TRAINED = {"mode": "train", "scores": {"student": {"valid": {"n": 9, "accuracy": 0.5}}}}
+
+
+@pytest.mark.parametrize("metrics", [{}, TRAINED])
+def test_a_run_without_rounds_has_a_report(tmp_path, metrics):
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    said = Tags(write_report(tmp_path).read_text()).text
+    assert ("The student scores 50.00 % on 9 valid samples." if metrics else "no scores yet") in said
+    assert write_review(tmp_path) is None
+
+
+def test_a_failed_run_says_so(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "failed", "stage": "round_1", "reason": "disk full"}')
+    assert "not complete: failed at round_1. disk full" in write_report(tmp_path).read_text()
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path):
+    run = make_run(tmp_path / "run", "denoise", names=["NA", "nan", "007", "null"], id_of="{:05d}".format)
+    rows = read.read_run(run)["decisions"]
+    assert rows["id"].iloc[7] == "00007"
+    assert set(rows["predicted"]) == {"NA", "nan", "007", "null"}
+    assert rows["truth"].notna().all()
+    assert set(embedded(write_review(run).read_text())["classes"]) == {"NA", "nan", "007", "null"}
+
+
+def test_paired_interval_counts_only_rows_that_differ():
+    right = {"student": ["a"] * 90 + ["b"] * 10, "control": ["a"] * 80 + ["b"] * 20}
+    tables = [
+        pd.DataFrame({"arm": arm, "role": "test", "id": range(100), "label": "a", "predicted": predicted})
+        for arm, predicted in right.items()
+    ]
+    low, high = summary.paired_interval(pd.concat(tables), "test", "control")
+    assert (low + high) / 2 == pytest.approx(10)
+    assert (high - low) / 2 == pytest.approx(1.96 * 100 * (0.1 * 0.9 / 100) ** 0.5)
+    assert summary.paired_interval(pd.concat(tables), "valid", "control") is None
+
+
+def test_coverage_curve_takes_equal_confidences_together():
+    confidence, right = np.array([0.9, 1.0, 1.0, 0.5]), np.array([True, False, True, False])
+    level, coverage, accuracy = plots.coverage_curve(confidence, right)
+    assert level.tolist() == [1.0, 0.9, 0.5]
+    assert coverage.tolist() == [0.5, 0.75, 1.0]
+    assert accuracy.tolist() == pytest.approx([0.5, 2 / 3, 0.5])
+
+
+def test_wrong_shares_fall_to_what_is_left(denoise):
+    shares = read.read_run(denoise)["wrong"]
+    assert [s["round"] for s in shares] == [0, 1, 2]
+    assert [s["train"] for s in shares] == [0.1, 0.0, 0.0]
+
+
+def test_wrong_shares_of_a_pool_leave_out_what_nobody_knows(augment):
+    assert read.read_run(augment)["wrong"] == [{"round": 1, "pool": 0.0}, {"round": 2, "pool": 0.0}]
+
+
+def test_matplotlib_comes_only_when_drawing():
+    heavy = "{'matplotlib', 'jinja2', 'cv2'} & set(sys.modules)"
+    code = f"import sys, src.report.report, src.report.review; sys.exit(str({heavy}) if {heavy} else 0)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("classes", [1, 30, 60])
+def test_odd_data_can_be_drawn(classes):
+    names = [f"class {i:02d} of $\\frac{{$" for i in range(classes)]
+    table = pd.DataFrame({"given": names, "predicted": names, "confidence": 1.0, "decision": "keep"})
+    figures = [
+        plots.confidence_histogram(table, (1.1, float("nan"))),
+        plots.confusion_matrix(table["given"], table["predicted"], names, ("title", "label", "predicted")),
+        plots.grid([None], ["汉字 |\n$x"], [True], "one image that cannot be read"),
+        plots.rounds({"flat": {1: 0.0, 2: 0.0}}),
+    ]
+    for figure in figures:
+        image = cv2.imdecode(np.frombuffer(plots.png(figure), np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert image.std() > 5

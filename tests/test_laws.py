@@ -1,0 +1,289 @@
+"""The laws of the loop, with a nearest-centroid classifier in place of a network."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from src.config import Pseudo
+from src.data.samples import Samples
+from src.labels.ledger import Ledger
+from src.labels.selection import CLASS_FLOOR, select
+from src.selftrain import self_train
+
+MODES = ["augment", "denoise", "joint"]
+
+
+@dataclass
+class Centroids:
+    means: np.ndarray
+    learned: np.ndarray
+    hash: str
+
+
+class Teacher:
+    """Nearest centroid over pixels; notes what every model learned and judged."""
+
+    def __init__(self, x, k):
+        self.x, self.k, self.fits, self.judged = x, k, {}, []
+
+    def fit(self, where, rows, labels):
+        means = np.stack(
+            [self.x[rows[labels == c]].mean(0) if (labels == c).any() else self.x[0] * 0 + 99 for c in range(self.k)]
+        )
+        self.fits[where] = (rows, labels)
+        return Centroids(means, rows, where)
+
+    def predict(self, model, rows):
+        self.judged.append((model, rows))
+        distance = ((self.x[rows][:, None] - model.means) ** 2).sum(2)
+        logits = -distance / 20
+        return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+def digits(n=600, labelled=400, flipped=0.1, seed=0):
+    """Real 8×8 digits as Samples: `labelled` of them with a label, `flipped` of those wrong; (samples, x, clean)."""
+    data = load_digits()
+    rng = np.random.default_rng(seed)
+    clean = data.target[:n]
+    given_ = clean.copy()
+    flips = rng.choice(labelled, int(flipped * labelled), replace=False)
+    given_[flips] = (given_[flips] + rng.integers(1, 10, len(flips))) % 10
+    given_[labelled:] = -1
+    ids = np.array([f"{i:05d}" for i in range(n)], object)
+    role = np.where(given_ >= 0, "train", "pool").astype(object)
+    empty = np.full(n, "", object)
+    return Samples(ids, empty, role, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
+
+
+def train(tmp_path, mode="denoise", samples=None, x=None, policy=None, seed=0, clusters=None, **kwargs):
+    if samples is None:
+        samples, x, _ = digits()
+    if mode == "denoise":  # rows without a label are not judged in this mode
+        x, samples = x[samples.given >= 0], samples.take(samples.given >= 0)
+    teacher = Teacher(x, 10)
+    clusters = np.arange(len(samples)) if clusters is None else clusters
+    policy = policy or Pseudo(rounds=3, folds=3, min_change=0, cutoff=0.6)
+    outcome = self_train(samples, teacher.fit, teacher.predict, policy, Ledger(tmp_path),
+                         mode=mode, clusters=clusters, seed=seed, **kwargs)  # fmt: skip
+    return outcome, teacher, samples
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_row_is_judged_by_a_model_that_learned_a_label_for_it(tmp_path, mode):
+    _, teacher, _ = train(tmp_path, mode)
+    assert "round_2/fold_0" in teacher.fits, "the rule matters once pseudo-labels are learned"
+    for model, rows in teacher.judged:
+        assert not set(model.learned) & set(rows)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
+    policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.6)
+    _, teacher, samples = train(tmp_path, mode, policy=policy)
+    for number in (1, 2):
+        rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
+        times = Counter(np.concatenate(rows_of).tolist())
+        learned = set(
+            np.concatenate([rows for where, (rows, _) in teacher.fits.items() if where.startswith(f"round_{number}/")])
+        )
+        assert all(times[i] == (1 if i in learned else 4) for i in range(len(samples)))
+
+
+def test_duplicates_of_a_row_are_not_learned_by_the_model_that_judges_it(tmp_path):
+    clusters = np.arange(600) // 3
+    _, teacher, _ = train(tmp_path, "joint", clusters=clusters)
+    labelled_judged = [(m, rows[rows < 400]) for m, rows in teacher.judged if m.hash.startswith("round_1/")]
+    for model, rows in labelled_judged:
+        assert not set(clusters[model.learned]) & set(clusters[rows])
+
+
+def test_no_rounds_is_plain_supervised_training(tmp_path):
+    outcome, teacher, samples = train(tmp_path, policy=Pseudo(rounds=0))
+    assert (outcome.label == samples.given).all()
+    assert outcome.round == 0
+    assert not teacher.fits
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("policy", ["posterior", "cutoff"])
+def test_a_cutoff_above_one_changes_no_label(tmp_path, mode, policy):
+    outcome, _, samples = train(tmp_path, mode, policy=Pseudo(policy=policy, cutoff=1.01))
+    assert (outcome.label == samples.given).all()
+    assert outcome.reason == "no_change"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_data):
+    """Rows are shuffled in the file; `load_samples` puts them in canonical order."""
+    import pandas as pd
+
+    from src.config import Data
+    from src.data.samples import load_samples
+
+    folder, _ = csv_data
+    decided = []
+    for seed in (None, 1, 2):
+        for role in ("train", "pool"):
+            table = pd.read_csv(folder / f"{role}.csv", dtype=str)
+            table = table if seed is None else table.sample(frac=1, random_state=seed)
+            table.to_csv(folder / f"{role}_shuffled.csv", index=False)
+        data = Data(train=str(folder / "train_shuffled.csv"), pool=str(folder / "pool_shuffled.csv"))
+        samples = load_samples(data)
+        x = load_digits().data[[int(i) for i in samples.id]] / 4
+        outcome, _, judged = train(tmp_path / str(seed), mode, samples, x)
+        decided.append(dict(zip(judged.id, outcome.label, strict=True)))
+    assert decided[0] == decided[1] == decided[2]
+
+
+def test_same_seed_same_bytes_and_other_seed_other_folds(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tmp_path / name, "joint", seed=seed)
+
+    def read(name, file):
+        return (tmp_path / name / "round_1" / file).read_bytes()
+
+    for file in ("logits.npy", "ids.csv", "decisions.csv"):
+        assert read("a", file) == read("b", file)
+    assert read("a", "logits.npy") != read("c", "logits.npy")
+
+
+def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
+    outcome, teacher, samples = train(tmp_path, "denoise")
+    first, second = (set(teacher.fits[f"round_{r}/fold_0"][0]) for r in (1, 2))
+    assert len(first & second) < 0.8 * len(first), "two thirds by chance"
+    again = select(np.exp(np.load(tmp_path / f"round_{outcome.round}" / "logits.npy")), samples.given,
+                   _learned(tmp_path, outcome.round, samples), "denoise", Pseudo(cutoff=0.6))  # fmt: skip
+    assert (again.label == outcome.label).all()
+
+
+def _learned(folder, number, samples):
+    """The labels that the models of a round learned: the decisions of the round before."""
+    import pandas as pd
+
+    if number == 1:
+        return samples.given
+    table = pd.read_csv(folder / f"round_{number - 1}" / "decisions.csv", dtype=str, keep_default_na=False)
+    return table.label.map({str(k): k for k in range(10)} | {"": -1}).to_numpy()
+
+
+def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
+    samples, x, clean = digits(n=1500, labelled=1500)
+    outcome, _, _ = train(tmp_path, "denoise", samples, x, policy=Pseudo(rounds=3, folds=5))
+    before, after = samples.given != clean, (outcome.label != clean) & (outcome.label >= 0)
+    assert after.mean() < 0.35 * before.mean()
+    assert (after & ~before).mean() < 0.02
+
+
+def test_pseudo_labels_are_mostly_right_and_given_labels_stand(tmp_path):
+    samples, x, clean = digits(labelled=200, flipped=0)
+    outcome, _, _ = train(tmp_path, "augment", samples, x, policy=Pseudo(rounds=2, pool_cutoff=0.6))
+    pool = samples.given < 0
+    taken = pool & (outcome.label >= 0)
+    assert taken.sum() > 0.5 * pool.sum()
+    assert (outcome.label[taken] == clean[taken]).mean() > 0.93
+    assert (outcome.label[~pool] == samples.given[~pool]).all()
+
+
+def test_in_joint_mode_dropped_labels_do_not_teach_the_pool(tmp_path):
+    samples, x, _ = digits()
+    _, teacher, _ = train(tmp_path, "joint", samples, x)
+    table = _learned(tmp_path, 2, samples)
+    for fold in range(3):
+        rows, labels = teacher.fits[f"round_2/fold_{fold}"]
+        assert (table[rows] == labels).all()
+        assert (labels >= 0).all()
+
+
+def test_rounds_end_with_a_named_reason(tmp_path):
+    assert train(tmp_path / "a", policy=Pseudo(rounds=1, folds=3))[0].reason == "max_rounds"
+    assert train(tmp_path / "b", policy=Pseudo(rounds=9, folds=3, min_change=0.5))[0].reason == "no_change"
+    ended, _, _ = train(tmp_path / "c", time_for=lambda seconds: seconds == 0)
+    assert (ended.reason, ended.round) == ("time_budget", 1)
+
+
+def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
+    """no_gain: the second round's teachers are spoiled; the first round's labels come back."""
+    samples, x, _ = digits(labelled=600, flipped=0.1)
+    teacher = Teacher(x, 10)
+
+    def spoiled(where, rows, labels):
+        model = teacher.fit(where, rows, labels)
+        return replace(model, means=np.roll(model.means, 1, axis=0)) if where.startswith("round_2") else model
+
+    policy = Pseudo(rounds=3, folds=3, min_change=0)
+    outcome = self_train(
+        samples, spoiled, teacher.predict, policy, Ledger(tmp_path), mode="denoise", clusters=np.arange(600)
+    )
+    assert (outcome.reason, outcome.round) == ("no_gain", 1)
+    assert (outcome.label == _learned(tmp_path, 2, samples)).all()
+
+
+def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
+    first, _, _ = train(tmp_path, "joint")
+    stamp = (tmp_path / "round_1" / "decisions.csv").stat().st_mtime_ns
+    second, teacher, _ = train(tmp_path, "joint")
+    assert not teacher.fits
+    assert (first.label == second.label).all()
+    assert first.reason == second.reason
+    assert (tmp_path / "round_1" / "decisions.csv").stat().st_mtime_ns == stamp
+
+
+@st.composite
+def judged(draw):
+    """Wild held-out probabilities and labels: sharp, flat, tied and with tiny classes."""
+    k, n = draw(st.integers(2, 6)), draw(st.integers(2, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    logits = rng.normal(size=(n, k)) * draw(st.sampled_from([0, 0.1, 1, 10, 100]))
+    probs = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    labels = rng.integers(-1, k, n)
+    labels[0] = 0
+    learned = np.where(rng.random(n) < 0.5, labels, rng.integers(-1, k, n)) if draw(st.booleans()) else labels
+    return probs, labels, learned
+
+
+policies = st.builds(
+    Pseudo,
+    policy=st.sampled_from(["posterior", "cutoff"]),
+    cutoff=st.one_of(st.none(), st.floats(0, 1)),
+    pool_cutoff=st.one_of(st.none(), st.floats(0, 1.5)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(judged(), policies, st.sampled_from(MODES))
+def test_selection_never_empties_a_class(case, policy, mode):
+    probs, labels, learned = case
+    decided = select(probs, labels, learned, mode, policy)
+    for k in np.unique(labels[labels >= 0]):
+        assert (decided.label == k).sum() >= CLASS_FLOOR * (labels == k).sum() > 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(judged(), policies, st.sampled_from(MODES))
+def test_decisions_mean_what_they_say(case, policy, mode):
+    probs, labels, learned = case
+    d = select(probs, labels, learned, mode, policy)
+    pool = labels < 0
+    allowed = {"keep"} if mode == "augment" else {"keep", "relabel", "drop", "review"}
+    assert set(d.decision[~pool]) <= allowed
+    assert set(d.decision[pool]) <= ({"leave"} if mode == "denoise" else {"accept", "leave"})
+    for decision, label in {"keep": labels, "review": labels, "relabel": d.predicted, "accept": d.predicted}.items():
+        rows = d.decision == decision
+        assert (d.label[rows] == label[rows]).all()
+    assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
+    assert (d.predicted[d.decision == "relabel"] != labels[d.decision == "relabel"]).all()
+    assert np.isfinite(d.p_wrong[~pool]).all()
+    assert ((d.p_wrong[~pool] >= 0) & (d.p_wrong[~pool] <= 1 + 1e-9)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(judged(), st.sampled_from(MODES), st.sampled_from(["posterior", "cutoff"]))
+def test_no_probability_beats_a_cutoff_above_one(case, mode, policy):
+    probs, labels, learned = case
+    decided = select(probs, labels, learned, mode, Pseudo(policy=policy, cutoff=1.0001))
+    assert (decided.label == labels).all()

@@ -1,0 +1,265 @@
+"""The scripts as a user runs them: a process each, on small real data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import QUICK, ROOT, run_script
+
+DECISIONS = [
+    "id",
+    "role",
+    "given",
+    "predicted",
+    "confidence",
+    "self_confidence",
+    "p_wrong",
+    "decision",
+    "label",
+    "reason",
+    "model",
+]
+
+
+def table(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def ok(done: subprocess.CompletedProcess):
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr == "", "no progress bar where there is no terminal"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(digits, tmp_path_factory):
+    """One run of every mode on the same 500 rows: folder of the runs and the arguments."""
+    folder = tmp_path_factory.mktemp("modes")
+    digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
+    digits[300:500][["id"]].to_csv(folder / "pool.csv", index=False)
+    digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
+    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={folder}", *QUICK]
+    args += [f"data.{role}={folder / role}.csv" for role in ("train", "pool", "test")]
+    for mode in ("augment", "denoise", "joint"):
+        noise = [] if mode == "augment" else ["inject.kind=uniform", "inject.rate=0.1"]
+        ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
+    ok(run_script("train.py", "name=train", *args))
+    return folder, args
+
+
+@pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
+def test_the_run_folder_is_as_contracted(runs, mode):
+    run = runs[0] / mode
+    expected = {"config.yaml", "env.json", "log.txt", "status.json", "samples.csv", "labels.csv", "metrics.json",
+                "report.html", "review.html", "plots", "student", "round_1"}  # fmt: skip
+    expected |= {"injected.csv", "suspects.csv"} if mode != "augment" else set()
+    expected |= {"pseudo_labels.csv"} if mode != "denoise" else set()
+    assert expected <= set(os.listdir(run))
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    decisions = table(run / "round_1" / "decisions.csv")
+    assert list(decisions) == DECISIONS
+    logits = np.load(run / "round_1" / "logits.npy")
+    assert logits.shape == (300 if mode == "denoise" else 500, 10)
+    assert logits.dtype == np.float32
+    assert list(table(run / "round_1" / "ids.csv").id) == list(decisions.id)
+    assert list(table(run / "samples.csv")) == ["id", "path", "role", "given", "group"]
+    assert list(table(run / "labels.csv")) == ["id", "path", "given", "label", "source", "confidence", "round"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["mode"] == mode
+    for arm in ("teacher", "student", "control"):
+        assert metrics["scores"][arm]["test"]["n"] == 100
+        assert metrics["scores"][arm]["test"]["accuracy"] > 0.6
+    assert not list(run.rglob("*.part"))
+
+
+def test_every_decision_names_the_weights_that_judged(runs):
+    run = runs[0] / "joint"
+    decisions = table(run / "round_1" / "decisions.csv")
+    hashes = {json.loads(f.read_text())["hash"] for f in run.glob("round_1/fold_*/model.json")}
+    labelled = decisions[decisions.role == "train"]
+    assert set(labelled.model) == hashes
+    assert set("+".join(decisions[decisions.role == "pool"].model).split("+")) == hashes
+
+
+def test_denoise_finds_and_repairs_most_flips(runs):
+    run = runs[0] / "denoise"
+    truth, labels, suspects = (table(run / f).set_index("id") for f in ("injected.csv", "labels.csv", "suspects.csv"))
+    flipped = truth.clean != truth.given
+    assert flipped.sum() == 30
+    assert (truth.given == labels.given.reindex(truth.index)).all()
+    right_after = (labels.label.reindex(truth.index) == truth.clean) | (labels.source.reindex(truth.index) == "dropped")
+    assert right_after.mean() > 0.95 > 1 - flipped.mean() - 0.05
+    assert flipped[suspects.index[:30]].mean() > 0.8
+    assert list(suspects["rank"].astype(int)) == list(range(1, 301))
+    noise = json.loads((run / "metrics.json").read_text())["noise"]
+    assert noise["injected_rate"] == pytest.approx(0.1)
+    assert noise["residual_rate"] < 0.05
+    assert noise["residual_rate"] == pytest.approx(1 - right_after.mean())
+
+
+def test_augment_labels_the_pool_and_leaves_given_labels(runs, digits):
+    run = runs[0] / "augment"
+    truth = digits.set_index("id").label
+    pseudo = table(run / "pseudo_labels.csv")
+    assert len(pseudo) > 40
+    assert (pseudo.label == truth[pseudo.id].to_numpy()).mean() > 0.9
+    labels = table(run / "labels.csv")
+    given = labels[labels.source == "given"]
+    assert (given.given == given.label).all()
+    assert len(given) == 300
+    assert set(labels.id[labels.source == "pseudo"]) == set(pseudo.id)
+
+
+def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, digits):
+    folder, _ = runs
+    shuffled = digits[500:].sample(frac=1, random_state=1)
+    shuffled[["id"]].assign(label="d0").to_csv(tmp_path / "sample_submission.csv", index=False)
+    out = tmp_path / "predictions.csv"
+    said = ok(run_script("predict.py", "--run", folder / "train", "--data", folder / "test.csv", "--out", out, "--tta", 2,
+                         "--submission", tmp_path / "sample_submission.csv"))  # fmt: skip
+    assert "3 model(s)" in said
+    predictions, filled = table(out), table(tmp_path / "submission.csv")
+    assert list(predictions.id) == list(digits.id[500:])
+    assert list(filled.id) == list(shuffled.id)
+    assert (filled.label.to_numpy() == shuffled.label.to_numpy()).mean() > 0.6
+    probs = predictions.filter(regex="^p_").astype(float)
+    assert np.allclose(probs.sum(1), 1, atol=1e-3)
+    assert (("d" + probs.columns.str[3:])[probs.to_numpy().argmax(1)] == predictions.label).all()
+
+
+def test_predict_without_data_takes_the_test_set_of_the_run(runs):
+    ok(run_script("predict.py", "--run", runs[0] / "augment"))
+    predictions = table(runs[0] / "augment" / "predictions.csv")
+    scored = table(runs[0] / "augment" / "scored.csv")
+    student = scored[scored.arm == "student"].set_index("id")
+    assert (student.predicted[predictions.id].to_numpy() == predictions.label).all()
+
+
+def test_train_writes_out_of_fold_predictions(runs):
+    oof = table(runs[0] / "train" / "oof.csv")
+    assert len(oof) == 300
+    assert (oof.label == oof.predicted).mean() > 0.6
+
+
+def test_the_resolved_config_can_be_fed_back(runs):
+    folder, _ = runs
+    stored = folder / "denoise" / "config.yaml"
+    assert yaml.safe_load(stored.read_text())["train"]["batch_size"] == 64
+    said = ok(run_script("pseudo.py", "--mode", "denoise", "--config", stored))
+    assert "done already" in said
+
+
+def test_another_config_under_the_same_name_is_refused_and_fresh_starts_over(runs):
+    folder, args = runs
+    before = (folder / "augment" / "labels.csv").read_bytes()
+    done = run_script("pseudo.py", "--mode", "augment", "name=augment", *args, "train.lr=0.001", "seed=3")
+    assert done.returncode == 2
+    assert "train.lr: 0.006 → 0.001" in done.stderr
+    assert "seed: 0 → 3" in done.stderr
+    assert (folder / "augment" / "labels.csv").read_bytes() == before
+
+
+def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
+    """Wrong labels in test and trusted, and noise from a file instead of inject, change no decision."""
+    folder, args = csv_data
+    base = [*args, *QUICK, "pseudo.rounds=1", "pseudo.control=false"]
+    ok(run_script("pseudo.py", "--mode", "joint", "name=a", *base, "inject.kind=uniform", "inject.rate=0.2"))
+    noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given": "label"})[["id", "label"]]
+    noisy.to_csv(folder / "noisy.csv", index=False)
+    turned = digits[500:].assign(label=np.roll(digits.label[500:], 1))[["id", "label"]]
+    turned.to_csv(folder / "turned.csv", index=False)
+    ok(run_script("pseudo.py", "--mode", "joint", "name=b", *base, f"data.train={folder}/noisy.csv",
+                  f"data.test={folder}/turned.csv", f"data.trusted={folder}/turned.csv"))  # fmt: skip
+    a, b = ((folder / "runs" / name / "round_1" / "decisions.csv").read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits):
+    rng = np.random.default_rng(0)
+    for i, row in digits[:60].iterrows():
+        grey = cv2.imread(row.path, 0)
+        image = cv2.resize(np.stack([grey, grey // 2, 255 - grey], 2), (int(rng.integers(20, 90)), 48))
+        role, label = ("train", row.label) if i < 50 else ("pool", "any/where")
+        path = tmp_path / role / label / f"{row.id}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image)
+    ok(run_script("pseudo.py", "--mode", "augment", f"data.train={tmp_path}/train",
+                  f"data.pool={tmp_path}/pool", "name=rgb",
+                  f"out={tmp_path}/runs", "data.size=32", "train.augment=photo", "train.min_steps=4", "train.epochs=0.1",
+                  "pseudo.rounds=1", "pseudo.cutoff=0.1"))  # fmt: skip
+    model = json.loads((tmp_path / "runs/rgb/student/model.json").read_text())
+    assert (model["channels"], model["size"]) == (3, 32)
+    labels = table(tmp_path / "runs/rgb/labels.csv")
+    assert set(labels.id[labels.source == "pseudo"]) == {f"pool/any/where/{i}.jpg" for i in digits.id[50:60]}
+
+
+def test_help_and_config_errors_do_not_import_torch():
+    code = ("import sys; sys.argv = ['pseudo.py', '--mode', 'denoise', 'train.lrr=1']; import pseudo\n"
+            "try: pseudo.main(pseudo.run_script)\nexcept SystemExit as e: assert e.code == 2\n"
+            "assert not {'torch', 'timm', 'pandas', 'cv2'} & set(sys.modules)")  # fmt: skip
+    assert run_script("-c", code).returncode == 0
+
+
+TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html", "rounds.png"}
+"""Files with wall-clock times in them; of the others, `seconds` is left out."""
+
+
+def contents(run: Path) -> dict:
+    """Every contracted file of a run without its wall-clock fields."""
+    found = {}
+    for file in sorted(run.rglob("*")):
+        name = file.relative_to(run).as_posix()
+        if file.is_dir() or file.name in TIMES:
+            continue
+        if file.suffix == ".json":
+            found[name] = _without_seconds(json.loads(file.read_text()))
+        elif file.name == "history.csv":
+            found[name] = table(file).drop(columns="seconds").to_csv()
+        else:
+            found[name] = file.read_bytes()
+    return found
+
+
+def _without_seconds(value):
+    if isinstance(value, dict):
+        return {k: _without_seconds(v) for k, v in value.items() if k != "seconds"}
+    return [_without_seconds(v) for v in value] if isinstance(value, list) else value
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(csv_data):
+    folder, args = csv_data
+    command = ["pseudo.py", "--mode", "joint", "name=x", *args, *QUICK, "inject.kind=pair"]
+    ok(run_script(*command))
+    whole = contents(folder / "runs" / "x")
+    (folder / "runs" / "x").rename(folder / "whole")
+    for sign in (
+        "round_1/fold_0/model.json",
+        "round_1/logits.npy",
+        "round_2/fold_0/history.csv",
+        "student/model.safetensors",
+    ):
+        _kill_when(folder / "runs" / "x" / sign, command)
+    assert json.loads((folder / "runs/x/status.json").read_text())["state"] == "running"
+    ok(run_script(*command))
+    again = contents(folder / "runs" / "x")
+    assert whole.keys() == again.keys()
+    assert [name for name in whole if whole[name] != again[name]] == []
+
+
+def _kill_when(sign: Path, command):
+    """Start the script and SIGKILL it as soon as a file appears."""
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not sign.exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, f"the run ended before {sign} was seen"
