@@ -40,7 +40,7 @@ def digits(tmp_path_factory) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "label", "path"])
 
 
-@pytest.fixture()
+@pytest.fixture
 def csv_data(digits, tmp_path):
     """train.csv (300 rows), pool.csv (200, no label) and test.csv (100) with their data.* arguments."""
     parts = {"train": digits[:300], "pool": digits[300:500], "test": digits[500:]}

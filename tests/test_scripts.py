@@ -125,8 +125,8 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
     shuffled = digits[500:].sample(frac=1, random_state=1)
     shuffled[["id"]].assign(label="d0").to_csv(tmp_path / "sample_submission.csv", index=False)
     out = tmp_path / "predictions.csv"
-    said = ok(run_script("predict.py", "--run", folder / "train", "--data", folder / "test.csv", "--out", out, "--tta", 2,
-                         "--submission", tmp_path / "sample_submission.csv"))  # fmt: skip
+    said = ok(run_script("predict.py", "--run", folder / "train", "--data", folder / "test.csv",
+                         "--out", out, "--tta", 2, "--submission", tmp_path / "sample_submission.csv"))  # fmt: skip
     assert "3 model(s)" in said
     predictions, filled = table(out), table(tmp_path / "submission.csv")
     assert list(predictions.id) == list(digits.id[500:])
@@ -194,9 +194,8 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
     ok(run_script("pseudo.py", "--mode", "augment", f"data.train={tmp_path}/train",
-                  f"data.pool={tmp_path}/pool", "name=rgb",
-                  f"out={tmp_path}/runs", "data.size=32", "train.augment=photo", "train.min_steps=4", "train.epochs=0.1",
-                  "pseudo.rounds=1", "pseudo.cutoff=0.1"))  # fmt: skip
+                  f"data.pool={tmp_path}/pool", "name=rgb", f"out={tmp_path}/runs", "data.size=32", "train.augment=photo", "train.min_steps=4",
+                  "train.epochs=0.1", "pseudo.rounds=1", "pseudo.cutoff=0.1"))  # fmt: skip
     model = json.loads((tmp_path / "runs/rgb/student/model.json").read_text())
     assert (model["channels"], model["size"]) == (3, 32)
     labels = table(tmp_path / "runs/rgb/labels.csv")

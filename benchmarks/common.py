@@ -1,0 +1,55 @@
+"""What the benchmarks share: run the kit as a user does, know the machine, keep results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def kit(*args: str, out: Path) -> tuple[Path, float]:
+    """Run `pseudo.py ARGS` as a process; returns its run folder and the seconds of the whole process."""
+    name = next(arg.removeprefix("name=") for arg in args if arg.startswith("name="))
+    start = time.monotonic()
+    subprocess.run([sys.executable, "pseudo.py", *args, f"out={out}"], cwd=ROOT, check=True)
+    return out / name, round(time.monotonic() - start, 1)
+
+
+def metrics(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def machine() -> str:
+    """CPU, cores and versions in one line."""
+    import torch
+
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    return f"{model}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def spread(values: list[float], digits: int = 4, scale: float = 1) -> str:
+    """mean ± sd (n), with the sample standard deviation."""
+    values = np.array(values) * scale
+    sd = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{sd} (n = {len(values)})"
+
+
+def keep(name: str, rows: list[dict], lines: list[str]) -> None:
+    """Write results/NAME.json (every single figure) and results/NAME.md (the table), and print the table."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    text = "\n".join([*lines, "", f"{machine()}", ""])
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
