@@ -47,7 +47,12 @@ class Run:
         """Log a heading, keep status.json true and add up the seconds of the stage."""
         write_status(self.path, "running", name, mode=self.mode)
         start = time.monotonic()
-        yield
+        try:
+            yield
+        except BaseException as error:
+            state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            write_status(self.path, state, name, str(error) or type(error).__name__, self.mode)
+            raise
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
 
     def time_for(self, seconds: float) -> bool:
@@ -165,7 +170,8 @@ def _empty(path: Path) -> None:
 
 def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
     stored = path / "config.yaml"
-    if not stored.exists():
+    trained = any(path.glob("round_*")) or (path / "student").exists()
+    if not stored.exists() or not trained:  # a run that was refused for its input may be mended under its name
         write_status(path, "running", "start", mode=mode)
         write_json(path / "env.json", environment())
         atomic_write(stored, dump_config(config))
@@ -251,3 +257,6 @@ def main(run_script: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

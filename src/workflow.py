@@ -11,11 +11,11 @@ import pandas as pd
 from .config import Config, UserError
 from .data.folds import find_clusters
 from .data.images import load_images
-from .data.samples import Samples, class_names, prepare_samples
+from .data.samples import USES_POOL, Samples, check_samples, class_names, prepare_samples
 from .data.transforms import build
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
 from .labels.metrics import noise_scores, pool_scores, score
-from .labels.selection import REPAIRS, USES_POOL, cutoffs
+from .labels.selection import REPAIRS, cutoffs
 from .learn.compute import pick_device
 from .learn.fit import Lesson, fit, step_budget
 from .learn.infer import log_probs
@@ -54,7 +54,9 @@ def _prepare(run: Run) -> Material:
     is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
     samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))
     pixels, good = load_images(samples.path, config.data)
-    samples, pixels = samples.take(good), pixels if good.all() else pixels[good]
+    if not good.all():
+        samples, pixels = samples.take(good), pixels[good]
+        check_samples(samples, config, run.mode)
     judged = samples.take(np.isin(samples.role, ["train", "pool"]))
     _preflight(config, samples, pixels)
     write_csv(run.path / "samples.csv", samples.table())
@@ -178,6 +180,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     from .report.report import write_report
     from .report.review import write_review
     from .report.table import summary
+    from .report.tracking import track
 
     with run.stage("score"):
         scores, table = score_arms(material, arms, predict)
@@ -188,6 +191,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
         write_report(run.path)
         write_review(run.path)
     _write_seconds(run)
+    track(run.path, run.config.wandb)
     run.finish(outcome.reason)
     log.info(summary(run.path))
 

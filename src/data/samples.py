@@ -12,6 +12,8 @@ import pandas as pd
 from ..config import Config, Data, Hide, Inject, UserError
 from ..run import read_csv
 
+USES_POOL = ("augment", "joint")
+"""Modes in which rows without a label may receive one."""
 ROLES = ("train", "pool", "valid", "trusted", "test")
 LABELLED_ROLES = ("train", "valid", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
@@ -238,7 +240,7 @@ def prepare_samples(config: Config, mode: str) -> tuple[Samples, dict[str, pd.Da
     from .builtin import BUILTIN_KEEP, builtin_roles
 
     data, hide = config.data, config.hide
-    uses_pool = mode in ("augment", "joint")
+    uses_pool = mode in USES_POOL
     if data.train is None:
         data = data.model_copy(update=builtin_roles(data))
         if uses_pool and hide.keep is None:
@@ -248,11 +250,11 @@ def prepare_samples(config: Config, mode: str) -> tuple[Samples, dict[str, pd.Da
         samples, truths["hidden.csv"] = hide_labels(samples, hide)
     if config.inject.kind:
         samples, truths["injected.csv"] = inject_noise(samples, config.inject)
-    check_samples(samples, config, uses_pool)
+    check_samples(samples, config, mode)
     return samples, truths
 
 
-def check_samples(samples: Samples, config: Config, uses_pool: bool) -> None:
+def check_samples(samples: Samples, config: Config, mode: str) -> None:
     """Refuse what cannot be trained: one class, classes smaller than the folds, an empty pool."""
     counts = np.bincount(samples.given[samples.role == "train"], minlength=len(samples.classes))
     if len(counts) < 2:
@@ -263,5 +265,5 @@ def check_samples(samples: Samples, config: Config, uses_pool: bool) -> None:
             f"class {samples.classes[small]!r} has {counts[small]} rows in data.train, fewer than "
             f"pseudo.folds={config.pseudo.folds}; add rows, merge the class or set fewer folds"
         )
-    if uses_pool and not (samples.role == "pool").any():
+    if mode in USES_POOL and not (samples.role == "pool").any():
         raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import Pseudo
+from ..data.samples import USES_POOL
 from .noise import posterior, true_class_probs
 
 REPAIRS = ("denoise", "joint")
-USES_POOL = ("augment", "joint")
 CUTOFFS = {"posterior": 0.5, "cutoff": 0.9, "pool": 0.95}
 """Default cutoffs: of the posterior, of the plain confidence on given labels, of the confidence on the pool."""
 CLASS_FLOOR = 0.5

@@ -78,7 +78,8 @@ def _descend(network, next_loss, steps: int, train: Train, history: _History) ->
     optimizer = _optimizer(network, train)
     schedule = _schedule(optimizer, train, steps)
     average = _Average(network, train.ema) if train.ema else None
-    scaler = torch.amp.GradScaler(enabled=pick_precision(train.precision, pick_device(train.device)) == torch.float16)
+    device = pick_device(train.device)
+    scaler = torch.amp.GradScaler(device.type, enabled=pick_precision(train.precision, device) == torch.float16)
     for _ in range(steps):
         loss = next_loss()
         optimizer.zero_grad(set_to_none=True)
