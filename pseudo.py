@@ -3,18 +3,30 @@
     python pseudo.py --mode augment                                  pseudo-labels for a pool (built-in digits)
     python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired
     python pseudo.py --mode joint data.train=a.csv data.pool=b.csv   both at once
+    python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
+    python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
 
 Run again to go on where it stopped; --fresh starts over.
 """
 
-from src.run import main, open_run, parse
+from src.run import main, open_run, parse, reopen_run
 
 
 def run_script(argv=None) -> None:
-    args, config = parse(__doc__, argv, mode=["augment", "denoise", "joint"])
-    run = open_run(config, args.mode, args.config, args.fresh)
-    if run.finished():
-        return
+    args = parse(__doc__, argv, modes=("augment", "denoise", "joint", "select", "apply"))
+    if args.mode == "select":
+        from src.reselect import reselect
+
+        return reselect(args.run, args.overrides)
+    if args.mode == "apply":
+        from src.corrections import store_corrections
+
+        run = reopen_run(args.run)
+        store_corrections(run, args.corrections)
+    else:
+        run = open_run(args, args.mode)
+        if run.finished():
+            return None
 
     from src.workflow import learner, prepare, publish, run_rounds, train_arms
 

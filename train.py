@@ -10,8 +10,8 @@ from src.run import main, open_run, parse
 
 
 def run_script(argv=None) -> None:
-    args, config = parse(__doc__, argv)
-    run = open_run(config, "train", args.config, args.fresh)
+    args = parse(__doc__, argv)
+    run = open_run(args, "train")
     if run.finished():
         return
 

@@ -68,7 +68,7 @@ class Run:
         """Whether this very run has been done before; says so."""
         if read_json(self.path / "status.json")["state"] != "done":
             return False
-        log.info(f"{self.path} is done already (--fresh starts over); see {self.path / 'report.html'}")
+        log.info(f"done already (--fresh starts over); see {self.path / 'report.html'}")
         return True
 
     def finish(self, reason: str) -> None:
@@ -124,25 +124,40 @@ def seed_of(*parts: Any) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def open_run(config: Config, mode: str, config_path: Path, fresh: bool = False) -> Run:
-    """Make or reopen the run folder.
+def open_run(args: argparse.Namespace, mode: str) -> Run:
+    """Make or reopen the run folder that --config, key=value and --fresh ask for.
 
     Raises:
-        UserError: it cannot be written, is held by another process, or holds another config.
+        UserError: the config is wrong, or the folder cannot be written, is in use, or holds another config.
     """
-    name = config.name or f"{config_path.stem}-{mode}"
+    config = load_config(args.config, args.overrides)
+    name = config.name or f"{args.config.stem}-{mode}"
     config = config.model_copy(update={"name": name})
     path = Path(config.out) / name
     try:
         path.mkdir(parents=True, exist_ok=True)
         _lock(path)
-        if fresh:
+        if args.fresh:
             _empty(path)
         _resume_or_begin(path, config, mode)
     except OSError as error:
         raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
     _log_to(path / "log.txt")
+    log.info(f"{mode} · run folder {path}" + (" · goes on where it stopped" if _trained(path) else ""))
     return Run(path, mode, config)
+
+
+def reopen_run(path: Path) -> Run:
+    """A finished run, to be worked on again.
+
+    Raises:
+        UserError: it is no run folder, has no student yet, or is held by another process.
+    """
+    if not (path / "student" / "model.json").is_file():
+        raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
+    _lock(path)
+    _log_to(path / "log.txt")
+    return Run(path, read_json(path / "status.json")["mode"], load_config(path / "config.yaml", []))
 
 
 def _lock(path: Path) -> None:
@@ -170,8 +185,7 @@ def _empty(path: Path) -> None:
 
 def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
     stored = path / "config.yaml"
-    trained = any(path.glob("round_*")) or (path / "student").exists()
-    if not stored.exists() or not trained:  # a run that was refused for its input may be mended under its name
+    if not stored.exists() or not _trained(path):  # a run that was refused for its input may be mended under its name
         write_status(path, "running", "start", mode=mode)
         write_json(path / "env.json", environment())
         atomic_write(stored, dump_config(config))
@@ -183,6 +197,10 @@ def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
         raise UserError(
             f"run folder {path} holds another config ({'; '.join(changed)}); choose another name= or add --fresh"
         )
+
+
+def _trained(path: Path) -> bool:
+    return any(path.glob("round_*")) or (path / "student").exists()
 
 
 def environment() -> dict[str, Any]:
@@ -236,16 +254,22 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def parse(doc: str, argv: list[str] | None = None, mode: list[str] | None = None) -> tuple[argparse.Namespace, Config]:
-    """The arguments of the scripts that train: [--mode], --config, --fresh and key=value."""
+def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) -> argparse.Namespace:
+    """The arguments of the scripts that train: [--mode, --run, --corrections], --config, --fresh and key=value."""
     parser = Parser(doc)
-    if mode:
-        parser.add_argument("--mode", required=True, choices=mode, help="which labels may change")
+    if modes:
+        parser.add_argument("--mode", required=True, choices=modes, help="what may change, or what to do with a run")
+        parser.add_argument("--run", type=Path, help="run folder (select, apply)")
+        parser.add_argument("--corrections", type=Path, help="human decisions, exported from review.html (apply)")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
     parser.add_argument("--fresh", action="store_true", help="start over: empty the run folder first")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
     args = parser.parse_intermixed_args(argv)
-    return args, load_config(args.config, args.overrides)
+    if modes and args.mode in ("select", "apply") and not args.run:
+        parser.error(f"--mode {args.mode} needs --run runs/NAME")
+    if modes and args.mode == "apply" and not args.corrections:
+        parser.error("--mode apply needs --corrections FILE.csv")
+    return args
 
 
 def main(run_script: Callable[[], None]) -> None:

@@ -32,6 +32,8 @@ class Outcome:
     decisions: Decisions | None
     round: int
     reason: str
+    human: np.ndarray | bool = False
+    """(N,) where a person decided."""
 
 
 def held_out_probs(samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict) -> Verdict:

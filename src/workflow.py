@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .config import Config, UserError
+from .corrections import with_corrections
 from .data.folds import find_clusters
 from .data.images import load_images
 from .data.samples import USES_POOL, Samples, check_samples, class_names, prepare_samples
@@ -145,12 +146,13 @@ def _title(run: Run, where: str) -> str:
 
 
 def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
-    """The loop on this run's material, with its ledger in the run folder."""
+    """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
     with run.stage("rounds"):
-        return self_train(
+        outcome = self_train(
             material.judged, fit_kept, predict, run.config.pseudo, Ledger(run.path),
             mode=run.mode, clusters=material.clusters, seed=run.config.seed, time_for=run.time_for,
         )  # fmt: skip
+    return with_corrections(run, material.judged, outcome)
 
 
 def cross_validate(run: Run, material: Material, fit_kept, predict) -> Outcome:
@@ -221,7 +223,7 @@ def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataF
 def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) -> None:
     """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
     judged, decisions, ledger = material.judged, outcome.decisions, Ledger(run.path)
-    write_csv(run.path / "labels.csv", labels_table(outcome.label, decisions, judged, outcome.round))
+    write_csv(run.path / "labels.csv", labels_table(outcome, judged))
     metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round, "scores": scores}
     metrics["rounds"] = ledger.rounds()
     labelled, clean = judged.given >= 0, _clean(material)

@@ -103,17 +103,17 @@ def pseudo_labels_table(d: Decisions, samples: Samples, number: int) -> pd.DataF
     })  # fmt: skip
 
 
-def labels_table(label: np.ndarray, d: Decisions | None, samples: Samples, number: int) -> pd.DataFrame:
-    """As labels.csv holds them: what the student learned, and the given labels that it did not."""
-    source = np.select(
-        [samples.given < 0, label < 0, label != samples.given], ["pseudo", "dropped", "relabelled"], "given"
-    )
-    rows = np.flatnonzero((samples.given >= 0) | (label >= 0))
+def labels_table(outcome, samples: Samples) -> pd.DataFrame:
+    """As labels.csv holds them: what the student learned, and the given labels that it did not. outcome: Outcome."""
+    label, d, human = outcome.label, outcome.decisions, np.broadcast_to(outcome.human, len(samples))
+    conditions = [human, samples.given < 0, label < 0, label != samples.given]
+    source = np.select(conditions, ["human", "pseudo", "dropped", "relabelled"], "given")
+    rows = np.flatnonzero((samples.given >= 0) | (label >= 0) | human)
     confidence = np.full(len(samples), np.nan) if d is None else d.confidence
     return pd.DataFrame({
         "id": samples.id[rows], "path": samples.path[rows],
         "given": class_names(samples.given[rows], samples.classes), "label": class_names(label[rows], samples.classes),
-        "source": source[rows], "confidence": confidence[rows], "round": number,
+        "source": source[rows], "confidence": confidence[rows], "round": outcome.round,
     })  # fmt: skip
 
 

@@ -1,0 +1,75 @@
+"""Decide again from stored predictions with another policy: no training, no inference, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .config import UserError, load_config
+from .data.samples import Samples
+from .labels.ledger import Ledger, decisions_table
+from .labels.selection import Decisions, select
+from .run import log, read_csv, read_json, write_csv
+
+CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+
+
+def reselect(run: Path, overrides: list[str]) -> None:
+    """Write selected.csv (as decisions.csv) for the last round under the run's config plus overrides; print a table.
+
+    Raises:
+        UserError: there is no finished round, or an override is wrong.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
+    rounds = Ledger(run).rounds()
+    if not rounds:
+        raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
+    config, mode = load_config(run / "config.yaml", overrides), read_json(run / "status.json")["mode"]
+    classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
+    samples = _judged(run, number, classes)
+    verdict = Ledger(run).recall(number, samples)
+    learned = _labels(run, number - 1, classes) if number > 1 else samples.given
+    probs = np.exp(verdict.log_probs)
+    decisions = select(probs, samples.given, learned, mode, config.pseudo)
+    write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
+    kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
+    log.info(cutoff_table(probs, samples, decisions).to_string(index=False))
+    summary = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds, counts, strict=True))
+    log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
+
+
+def cutoff_table(probs: np.ndarray, samples: Samples, decisions: Decisions) -> pd.DataFrame:
+    """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
+
+    The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
+    above the cutoff: the share whose held-out prediction agrees with the given label.
+    """
+    labelled, confidence, predicted = samples.given >= 0, probs.max(1), probs.argmax(1)
+    rows = ~labelled if (~labelled).any() else labelled
+    agrees = predicted == samples.given
+    table = []
+    for cutoff in CUTOFFS:
+        above, known = rows & (confidence >= cutoff), labelled & (confidence >= cutoff)
+        precision = f"{agrees[known].mean():.4f}" if known.any() else "–"
+        lost = set(samples.classes) - {samples.classes[k] for k in np.unique(predicted[above])}
+        coverage = f"{above.sum() / rows.sum():.3f}"
+        table.append((cutoff, coverage, precision, int(known.sum()), ", ".join(sorted(lost)) or "–"))
+    return pd.DataFrame(table, columns=["cutoff", "coverage", "estimated precision", "from n", "classes lost"])
+
+
+def _judged(run: Path, number: int, classes: tuple[str, ...]) -> Samples:
+    """The judged samples of a round, in the order of its logits."""
+    table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["id", "role", "given"])
+    index = {name: k for k, name in enumerate(classes)} | {"": -1}
+    empty = np.full(len(table), "", object)
+    given = table.given.map(index).to_numpy(np.int64)
+    return Samples(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)
+
+
+def _labels(run: Path, number: int, classes: tuple[str, ...]) -> np.ndarray:
+    """(N,) labels that a round decided, which the next one learned."""
+    table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["label"])
+    return table.label.map({name: k for k, name in enumerate(classes)} | {"": -1}).to_numpy(np.int64)
