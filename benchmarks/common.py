@@ -17,7 +17,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def kit(*args: str, out: Path) -> tuple[Path, float]:
-    """Run `pseudo.py ARGS` as a process; returns its run folder and the seconds of the whole process."""
+    """Run `pseudo.py ARGS` as a process; returns its run folder and the seconds of the whole process.
+
+    A run that is already there is not repeated, so a benchmark that was stopped goes on.
+    """
     name = next(arg.removeprefix("name=") for arg in args if arg.startswith("name="))
     start = time.monotonic()
     subprocess.run([sys.executable, "pseudo.py", *args, f"out={out}"], cwd=ROOT, check=True)
@@ -32,11 +35,12 @@ def machine() -> str:
     """CPU, cores and versions in one line."""
     import torch
 
-    model = platform.processor()
+    model, threads = platform.processor(), torch.get_num_threads()
     if Path("/proc/cpuinfo").exists():
         lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         model = lines[0].split(":")[1].strip() if lines else model
-    return f"{model}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{model}, {os.cpu_count()} cores, {threads} thread(s), no GPU; {versions}"
 
 
 def spread(values: list[float], digits: int = 4, scale: float = 1) -> str:
