@@ -272,11 +272,14 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     allowed = {"keep"} if mode == "augment" else {"keep", "relabel", "drop", "review"}
     assert set(d.decision[~pool]) <= allowed
     assert set(d.decision[pool]) <= ({"leave"} if mode == "denoise" else {"accept", "leave"})
-    for decision, label in {"keep": labels, "review": labels, "relabel": d.predicted, "accept": d.predicted}.items():
+    for decision, label in {"keep": labels, "review": labels, "accept": d.predicted}.items():
         rows = d.decision == decision
         assert (d.label[rows] == label[rows]).all()
+    assert (d.predicted[~pool] == probs.argmax(1)[~pool]).all()
     assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
-    assert (d.predicted[d.decision == "relabel"] != labels[d.decision == "relabel"]).all()
+    relabelled = d.decision == "relabel"
+    assert ((d.label != labels) & (d.label >= 0))[relabelled].all()
+    assert policy.policy == "posterior" or (d.label == d.predicted)[relabelled].all()
     assert np.isfinite(d.p_wrong[~pool]).all()
     assert ((d.p_wrong[~pool] >= 0) & (d.p_wrong[~pool] <= 1 + 1e-9)).all()
 

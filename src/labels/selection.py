@@ -19,7 +19,11 @@ CLASS_FLOOR = 0.5
 
 @dataclass(frozen=True)
 class Decisions:
-    """One entry a judged sample, all (N,): see decisions.csv. label is the class index to learn, -1 = none."""
+    """One entry a judged sample, all (N,): see decisions.csv. label is the class index to learn, -1 = none.
+
+    predicted, confidence and self_confidence are those of the held-out probabilities (of the pool: of the true class);
+    p_wrong and label come from the belief in the true class that the policy forms.
+    """
 
     predicted: np.ndarray
     confidence: np.ndarray
@@ -45,31 +49,34 @@ def select(probs: np.ndarray, given: np.ndarray, learned: np.ndarray, mode: str,
     probs: (N, K) held-out; given: (N,) class index, -1 = pool; learned: (N,) labels that the judging models learned.
     A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
     """
-    n, labelled = len(given), given >= 0
-    rows = np.flatnonzero(labelled)
+    n, rows, pool = len(given), np.flatnonzero(given >= 0), given < 0
     belief, matrix = probs.astype(np.float64), None
     self_confidence, p_wrong = np.full(n, np.nan), np.full(n, np.nan)
-    self_confidence[rows] = probs[rows, given[rows]]
+    self_confidence[rows] = belief[rows, given[rows]]
     if policy.policy == "posterior" and mode in REPAIRS:
         belief = true_class_probs(probs, given, learned)
+    predicted, confidence = _top(np.where(pool[:, None], belief, probs))
+    if policy.policy == "posterior" and mode in REPAIRS:
         belief[rows], matrix = posterior(belief[rows], given[rows])
     p_wrong[rows] = _others(belief[rows], given[rows])
-    predicted, confidence = belief.argmax(1), belief.max(1)
 
     decision, reason = np.full(n, "keep", object), np.full(n, "given_stands", object)
     at_given, at_pool = cutoffs(policy)
     if mode in REPAIRS:
-        decision[rows], reason[rows] = _judge_given(
-            predicted[rows] != given[rows], confidence[rows], p_wrong[rows], at_given
-        )
-    pool = ~labelled
+        decision[rows], reason[rows] = _judge_given(belief[rows], given[rows], p_wrong[rows], at_given)
     accepted = pool & (confidence >= at_pool) & (mode in USES_POOL)
     decision[pool], reason[pool] = "leave", "below_cutoff"
     decision[accepted], reason[accepted] = "accept", "above_cutoff"
 
-    label = np.where(np.isin(decision, ["relabel", "accept"]), predicted, np.where(decision == "drop", -1, given))
-    _protect_classes(given, confidence, decision, label, reason)
+    label = np.where(
+        np.isin(decision, ["relabel", "accept"]), belief.argmax(1), np.where(decision == "drop", -1, given)
+    )
+    _protect_classes(given, p_wrong, decision, label, reason)
     return Decisions(predicted, confidence, self_confidence, p_wrong, decision, label, reason, matrix)
+
+
+def _top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return probs.argmax(1), probs.max(1)
 
 
 def _others(belief: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -79,23 +86,25 @@ def _others(belief: np.ndarray, given: np.ndarray) -> np.ndarray:
     return others.sum(1)
 
 
-def _judge_given(disagrees, confidence, p_wrong, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) decisions and reasons for given labels.
+def _judge_given(belief: np.ndarray, given: np.ndarray, p_wrong: np.ndarray, cutoff: float):
+    """(M,) decisions and reasons for given labels from (M, K) beliefs in the true class.
 
     relabel: one other class reaches the cutoff. drop: the given label is wrong with that confidence, but no single
     class replaces it. review: more likely wrong than right, not decided; it is still learned.
     """
+    best, confidence = _top(belief)
+    disagrees = best != given
     conditions = [disagrees & (confidence >= cutoff), disagrees & (p_wrong >= cutoff), p_wrong > 0.5]
     decision = np.select(conditions, ["relabel", "drop", "review"], "keep").astype(object)
-    reasons = ["confident_disagreement", "wrong_but_no_replacement", "below_cutoff"]
+    reasons = ["another_class_above_cutoff", "wrong_but_no_replacement", "below_cutoff"]
     return decision, np.select(conditions, reasons, "agrees").astype(object)
 
 
-def _protect_classes(given, confidence, decision, label, reason) -> None:
+def _protect_classes(given, p_wrong, decision, label, reason) -> None:
     """In place: give a class back its least certain rows where fewer than CLASS_FLOOR of its labels would be left."""
     k = int(max(given.max(), label.max())) + 1
     floor = np.ceil(CLASS_FLOOR * np.bincount(given[given >= 0], minlength=k))
     while (short := np.flatnonzero(np.bincount(label[label >= 0], minlength=k) < floor)).size:
         lost = np.flatnonzero((given == short[0]) & (label != short[0]))
-        back = lost[confidence[lost].argmin()]  # one at a time: it may be taken from another class at its floor
+        back = lost[p_wrong[lost].argmin()]  # one at a time: it may be taken from another class at its floor
         decision[back], label[back], reason[back] = "keep", short[0], "class_floor"

@@ -1,0 +1,52 @@
+"""Built-in sets become image folders."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from src.config import Data, UserError
+from src.data.builtin import builtin_roles
+from src.data.images import load_images
+from src.data.samples import load_samples
+
+
+def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):
+    data = Data(root=str(tmp_path))
+    samples = load_samples(data.model_copy(update=builtin_roles(data)))
+    for role, each in (("train", 400), ("test", 100)):
+        assert (np.bincount(samples.given[samples.role == role]) == each).all()
+    pixels, _ = load_images(samples.path, data)
+    assert pixels.shape == (5000, 28, 28, 1)
+    assert len(np.unique(pixels.reshape(5000, -1), axis=0)) > 4990, "no image stands in both parts"
+    stamp = (tmp_path / "digits").stat().st_mtime_ns
+    builtin_roles(data)
+    assert (tmp_path / "digits").stat().st_mtime_ns == stamp
+
+
+def test_mnist_is_read_by_torchvision_where_its_files_lie(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 30), ("t10k", 10)):
+        images, labels = rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n, dtype=np.uint8) % 10
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, n, 28, 28) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
+    data = Data(root=str(tmp_path), builtin="mnist")
+    samples = load_samples(data.model_copy(update=builtin_roles(data)))
+    assert (samples.role == "train").sum() == 30
+    pixels, _ = load_images(samples.path[samples.role == "test"], data)
+    order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in samples.path[samples.role == "test"]])
+    assert (pixels[..., 0] == images[order]).all()
+
+
+def test_mnist_without_network_says_what_to_give_instead(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    def offline(*args, **kwargs):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno network")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
+    with pytest.raises(UserError, match=r"cannot be downloaded .* give data.train"):
+        builtin_roles(Data(root=str(tmp_path), builtin="mnist"))
+    assert not (tmp_path / "mnist").exists()
