@@ -66,12 +66,13 @@ def self_train(
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
-    Every round has new folds, fresh weights, and decides afresh from the given labels. Ends with a named reason:
+    Every round has new folds, fresh weights, and decides afresh from the given labels. From round 3 on a verdict is the
+    mean of those since round 2: all of them held-out, from teachers of decided labels. Ends with a named reason:
     no_change, no_gain (out-of-fold accuracy fell: the best round's labels are returned), time_budget, max_rounds.
     """
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     hits: dict[int, np.ndarray] = {}
-    seconds = 0.0
+    seconds, earlier = 0.0, None
     for number in range(1, policy.rounds + 1):
         if not time_for(2 * seconds):  # as much again for the student
             return Outcome(best.label, best.decisions, best.round, "time_budget")
@@ -81,6 +82,8 @@ def self_train(
         if verdict is None:
             folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
             verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict)
+            verdict = _average(verdict, earlier, number - 1) if number > 2 else verdict
+        earlier = verdict
         decisions = select(np.exp(verdict.log_probs), samples.given, labels, mode, policy)
         changed = int((decisions.label != labels).sum())
         facts = {"changed": changed, "cutoff": cutoffs(policy)[0], "seconds": round(time.monotonic() - start, 3)}
@@ -95,6 +98,13 @@ def self_train(
             return Outcome(decisions.label, decisions, number, "no_change")
         seconds = time.monotonic() - start
     return outcome
+
+
+def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
+    """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
+    logs = (verdict.log_probs + (n - 1) * earlier.log_probs) / n
+    logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
+    return Verdict(logs, earlier.judge + "+" + verdict.judge)
 
 
 def _in_round(fit: Fit, number: int) -> Fit:
