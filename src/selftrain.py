@@ -66,9 +66,8 @@ def self_train(
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
-    Every round has new folds, fresh weights, and decides afresh from the given labels. From round 3 on a verdict is the
-    mean of those since round 2: all of them held-out, from teachers of decided labels. Ends with a named reason:
-    no_change, no_gain (out-of-fold accuracy fell: the best round's labels are returned), time_budget, max_rounds.
+    Every round has new folds, fresh weights, and decides afresh from the given labels. A verdict is the mean of all
+    rounds so far, every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change,
     """
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     hits: dict[int, np.ndarray] = {}
@@ -82,7 +81,7 @@ def self_train(
         if verdict is None:
             folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
             verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict)
-            verdict = _average(verdict, earlier, number - 1) if number > 2 else verdict
+            verdict = _average(verdict, earlier, number) if earlier else verdict
         earlier = verdict
         decisions = select(np.exp(verdict.log_probs), samples.given, labels, mode, policy)
         changed = int((decisions.label != labels).sum())
