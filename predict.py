@@ -6,6 +6,7 @@ python predict.py --run runs/NAME --data test.csv --submission sample_submission
 
 from pathlib import Path
 
+from src.config import UserError
 from src.run import Parser, log, main
 
 
@@ -34,7 +35,10 @@ def run_script(argv=None) -> None:
     table = predictions_table(targets.id.to_numpy(object), targets.path.to_numpy(object), probs, classes)
     out = args.out or args.run / "predictions.csv"
     filled = submission(args.submission, table, classes) if args.submission else None
-    write_csv(out, table)
+    try:
+        write_csv(out, table)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None
     log.info(f"{len(table):,} predictions, average of {len(models)} model(s): {out}")
     if filled is not None:
         write_csv(out.with_name("submission.csv"), filled)

@@ -29,6 +29,7 @@ def _seconds(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -155,7 +156,7 @@ class Wandb(Section):
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")] | None = None
+    name: Name | None = None
     """Name of the run folder. Default: name of the config file and mode."""
     out: str = "runs"
     """Folder of the run folders."""
@@ -222,15 +223,28 @@ def _apply_override(tree: dict[str, Any], text: str) -> str | None:
             tree[parent] = child = {}
         tree = child
     try:
-        tree[leaf] = yaml.safe_load(value) if value.strip() else None
+        is_text = key in text_keys() and value != "null"
+        tree[leaf] = value or None if is_text else yaml.safe_load(value)
     except yaml.YAMLError:
         tree[leaf] = value
     return None
 
 
+def text_keys(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
+    """Keys whose value is text: taken as typed, where YAML would read 007, 1.10 or yes as something else."""
+    found: set[str] = set()
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= text_keys(field.annotation, f"{prefix}{key}.")
+        elif field.annotation in (str, str | None, Name | None):
+            found.add(prefix + key)
+    return found
+
+
 def _describe(error: Any) -> str:
     """One pydantic error as `dotted.name: what is wrong and what would be right`."""
     where = ".".join(str(part) for part in error["loc"])
+    where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key{nearest(where, list(dotted_names()))}"
     message = error["msg"].removeprefix("Value error, ")
@@ -240,7 +254,8 @@ def _describe(error: Any) -> str:
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean x?` for the known word that is nearest, by whole name or by last part."""
     by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = difflib.get_close_matches(word, known, 1, 0.6)
+    leaf = word.rsplit(".", 1)[-1]
+    close = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(word, known, 1, 0.6)
     close = close or [by_leaf[k] for k in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.6)]
     return f"; did you mean {close[0]}?" if close else ""
 

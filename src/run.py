@@ -80,11 +80,15 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -111,7 +115,13 @@ def read_csv(path: Path, **kwargs) -> pd.DataFrame:
     """A table as strings, nothing guessed: `007`, `NA` and the empty label stay what they are."""
     import pandas as pd
 
-    return pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
+    except ValueError as error:  # also a wrong encoding
+        raise UserError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"{path}: its rows have more fields than its header; remove the comma at their end")
+    return table
 
 
 def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:

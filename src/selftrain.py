@@ -68,6 +68,7 @@ def self_train(
 
     Every round has new folds, fresh weights, and decides afresh from the given labels. A verdict is the mean of all
     rounds so far, every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change,
+    no_gain (out-of-fold accuracy fell: the best round's labels are returned), time_budget, max_rounds.
     """
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     hits: dict[int, np.ndarray] = {}

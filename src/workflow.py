@@ -64,6 +64,8 @@ def _prepare(run: Run) -> Material:
     for name, table in truths.items():
         write_csv(run.path / name, table)
     clusters = find_clusters(pixels[: len(judged)], judged.group)
+    if len(np.unique(clusters[judged.given >= 0])) < 2:
+        raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
     _announce(samples, clusters)
     return Material(samples, judged, pixels, clusters, truths)
 
@@ -76,7 +78,13 @@ def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
     if augment:
         import torch
 
-        out = augment(torch.from_numpy(pixels[:2]))
+        try:
+            out = augment(torch.from_numpy(pixels[:2]))
+        except Exception as error:  # every transform raises its own types
+            what = type(error).__name__
+            raise UserError(
+                f"train.augment={config.train.augment} does not work: {what}: {' '.join(str(error).split())}"
+            ) from error
         if out.shape[1:] != pixels.shape[1:]:
             raise UserError(f"train.augment changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
                             "give its crop or resize the value `size`")  # fmt: skip

@@ -24,7 +24,10 @@ def builtin_roles(data: Data) -> dict[str, str]:
     root = Path(data.root) / data.builtin
     if not root.is_dir():
         images, labels, is_test = {"digits": _digits, "mnist": _mnist}[data.builtin](data)
-        _write_folders(root, images, labels, is_test)
+        try:
+            _write_folders(root, images, labels, is_test)
+        except OSError as error:
+            raise UserError(f"{root} cannot be written ({error.strerror}); choose another data.root=") from None
         log.info(f"{data.builtin}: {len(labels):,} images written to {root}")
     return {"train": str(root / "training"), "test": str(root / "testing")}
 

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from .images import difference_hashes, pixel_hashes
 
 NEAR_BITS = 3  # of 64 that may differ between near duplicates
-NEAR_CORRELATION = 0.98  # lowest correlation of their pixels; a mean difference would call all thin digits alike
+NEAR_CORRELATION = 0.99  # lowest correlation of their pixels; a mean difference would call all thin digits alike
 NEIGHBOURS = 4  # rows that each row is compared with in each of the sorted orders
 
 
@@ -23,7 +23,9 @@ def make_folds(labels: np.ndarray, clusters: np.ndarray, n_folds: int, seed: int
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     folds = np.full(len(labels), -1)
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(labels >= 0))
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(np.flatnonzero(labels >= 0))
+    clusters = rng.permutation(clusters.max() + 1)[clusters]
     shared = np.bincount(clusters[rows], minlength=clusters.max() + 1)[clusters[rows]] > 1
     # Rows were shuffled above: StratifiedGroupKFold's own shuffle makes unbalanced folds in scikit-learn 1.6.
     splitters = [(rows[~shared], StratifiedKFold(n_folds)), (rows[shared], StratifiedGroupKFold(n_folds))]

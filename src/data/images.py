@@ -7,6 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 import cv2
 import numpy as np
 
@@ -25,6 +26,8 @@ def decode(path: str, channels: int | None = None) -> np.ndarray | None:
         data = np.fromfile(path, np.uint8)
     except OSError:
         return None
+    if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in data[-4096:].tobytes():
+        return None  # cut off; libpng would say so on the terminal
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}[channels]
     try:
         return cv2.imdecode(data, flag) if len(data) else None

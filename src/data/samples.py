@@ -62,9 +62,13 @@ def load_samples(data: Data) -> Samples:
     table = pd.concat(frames, ignore_index=True)
     table.loc[(table.role == "train") & (table.label == ""), "role"] = "pool"
     _refuse_doubles(table)
+    _refuse_learned(table)
     classes = tuple(sorted(set(table.label[table.role == "train"]) - {""}))
     if not classes:
         raise UserError(f"data.train={data.train} holds no label; fill column {data.label_col!r}")
+    from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
+    if not set(table.label[from_folder]) <= {*classes, ""}:
+        table.loc[from_folder, "label"] = ""  # folders that are no classes
     index = {name: k for k, name in enumerate(classes)}
     alien = table[~table.label.isin([*classes, ""])]
     if len(alien):
@@ -79,13 +83,14 @@ def load_samples(data: Data) -> Samples:
 
 def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     """One CSV or folder → columns id, path, role, label, group (all str)."""
+    key = f"--data {source}" if source else f"data.{role}={getattr(data, role)}"
     source = Path(source or getattr(data, role))
     if source.is_dir():
         table = _read_folder(source, labelled=role in LABELLED_ROLES, role=role)
     elif source.is_file():
         table = _read_table(source, data, role)
     else:
-        raise UserError(f"data.{role}={source} does not exist; give a CSV file or a folder of images")
+        raise UserError(f"{key} does not exist; give a CSV file or a folder of images")
     if role in LABELLED_ROLES and role != "train" and (table.label == "").any():
         raise UserError(f"data.{role}={source}: {table.id[table.label == ''].iloc[0]} has no label; fill column "
                         f"{data.label_col!r} or remove the row")  # fmt: skip
@@ -168,6 +173,16 @@ def _refuse_doubles(table: pd.DataFrame) -> None:
         name = doubled.id.iloc[0]
         roles = " and ".join(f"data.{r}" for r in dict.fromkeys(doubled.role[doubled.id == name]))
         raise UserError(f"id {name!r} stands {sum(doubled.id == name)} times in {roles}; keep one row per id")
+
+
+def _refuse_learned(table: pd.DataFrame) -> None:
+    """What is only scored may not be learned as well: a score on learned rows is no score."""
+    learned = set(table.path[table.role.isin(["train", "pool"])])
+    both = table[table.role.isin(["valid", "trusted"]) & table.path.isin(learned)]
+    if len(both):
+        row = both.iloc[0]
+        raise UserError(f"{len(both)} rows of data.{row.role} are learned too, for example {row.id}; "
+                        "remove them from data.train and data.pool")  # fmt: skip
 
 
 def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:
@@ -260,7 +275,7 @@ def check_samples(samples: Samples, config: Config, mode: str) -> None:
     if len(counts) < 2:
         raise UserError(f"data.train has one class only ({samples.classes[0]!r}); at least two are needed")
     small = int(counts.argmin())
-    if counts[small] < config.pseudo.folds and config.pseudo.rounds:
+    if counts[small] < config.pseudo.folds and (config.pseudo.rounds or mode == "train"):
         raise UserError(
             f"class {samples.classes[small]!r} has {counts[small]} rows in data.train, fewer than "
             f"pseudo.folds={config.pseudo.folds}; add rows, merge the class or set fewer folds"

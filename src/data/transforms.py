@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -60,15 +61,20 @@ def compose(spec: list[dict[str, Any]], size: int):
     import albumentations as A
 
     steps = []
+    known = [n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)]
     for entry in spec:
         [(name, kwargs)] = entry.items() if len(entry) == 1 else [(str(entry), None)]
         if not (isinstance(getattr(A, name, None), type) and issubclass(getattr(A, name), A.BasicTransform)):
-            raise UserError(f"train.augment: albumentations has no transform {name!r}{nearest(name, dir(A))}")
+            raise UserError(f"train.augment: albumentations has no transform {name!r}{nearest(name, known)}")
+        if not isinstance(kwargs or {}, dict):
+            raise UserError(f"train.augment: {name}: give its arguments as {{argument: value}}, not {kwargs!r}")
         kwargs = {k: (size, size) if v == "size" else tuple(v) if isinstance(v, list) else v
                   for k, v in (kwargs or {}).items()}  # fmt: skip
         try:
-            steps.append(getattr(A, name)(**kwargs))
-        except (TypeError, ValueError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # that is how an unknown argument is reported
+                steps.append(getattr(A, name)(**kwargs))
+        except (TypeError, ValueError, UserWarning) as error:
             raise UserError(f"train.augment: {name}: {' '.join(str(error).split())}") from None
     return A.Compose(steps)
 

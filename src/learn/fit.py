@@ -136,9 +136,10 @@ def _schedule(optimizer: torch.optim.Optimizer, train: Train, steps: int):
     for group in optimizer.param_groups:
         group["lr"] = train.lr * group.get("lr_scale", 1.0)
     if train.schedule == "onecycle" and steps > 1:
+        share = train.warmup + (1e-9 if train.warmup * (steps + 1) == 1 else 0)  # torch divides by zero there
         peaks = [group["lr"] for group in optimizer.param_groups]
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, peaks, total_steps=steps + 1, pct_start=train.warmup, cycle_momentum=False
+            optimizer, peaks, total_steps=steps + 1, pct_start=min(share, 1), cycle_momentum=False
         )
     rise = max(1, round(train.warmup * steps))
     fall = (lambda t: 0.5 * (1 + math.cos(math.pi * t))) if train.schedule == "cosine" else (lambda t: 1.0)

@@ -47,4 +47,4 @@ def log_probs(
                 bar.update(len(batch))
     k = len(model.format.classes)
     views = np.stack([np.concatenate(view) if view else np.zeros((0, k), np.float32) for view in out])
-    return views[0] if tta == 1 else np.log(np.exp(views).mean(0))
+    return views[0] if tta == 1 else np.logaddexp.reduce(views, axis=0) - np.float32(np.log(tta))

@@ -55,11 +55,15 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
         if not Path(config.weights).is_file():
             raise UserError(f"model.weights={config.weights} does not exist; give a .safetensors or .pth file")
         weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
+    options = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
     try:
-        network = timm.create_model(
-            config.name, num_classes=len(classes), in_chans=channels, **config.kwargs, **weights
-        )
+        random_state = torch.get_rng_state()
+        network = timm.create_model(config.name, **options, **weights)
         _check_forward(network, size, channels)
+        if weights:
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(random_state)
+                _check_loaded(network, timm.create_model(config.name, **options))
     except Exception as error:  # every model and file format raises its own types
         what = f"model.weights={config.weights} does not fit" if weights else "model.name / model.kwargs: cannot make"
         why = " ".join(str(error).split())[:300] or type(error).__name__
@@ -74,6 +78,15 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
 def _check_forward(network: torch.nn.Module, size: int, channels: int) -> None:
     """Fail now rather than in the middle of a run where the images are too small for the network."""
     network.eval()(torch.zeros(2, channels, size, size))
+
+
+def _check_loaded(network: torch.nn.Module, blank: torch.nn.Module) -> None:
+    """timm skips what does not match where the number of classes differs; then a tensor is as in the blank network."""
+    head = {id(parameter) for parameter in network.get_classifier().parameters()}
+    pairs = zip(network.named_parameters(), blank.parameters(), strict=True)
+    left = [name for (name, p), q in pairs if p.ndim > 1 and id(p) not in head and torch.equal(p, q)]
+    if left:
+        raise ValueError(f"{len(left)} of its tensors are not in the file, for example {left[0]}")
 
 
 def save_model(folder: Path, network: torch.nn.Module, form: Format) -> Trained:
@@ -99,7 +112,7 @@ def load_model(folder: Path) -> Trained:
     meta = read_json(folder / "model.json")
     digest = meta.pop("hash")
     file = folder / "model.safetensors"
-    if hashlib.sha256(file.read_bytes()).hexdigest()[:16] != digest:
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest()[:16] != digest:
         raise UserError(f"{file} is not the file that model.json names (hash {digest}); train again with --fresh")
     form = Format(**meta)
     network = timm.create_model(form.name, num_classes=len(form.classes), in_chans=form.channels, **form.kwargs)

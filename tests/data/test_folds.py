@@ -1,0 +1,173 @@
+"""Folds: every labelled row in one, classes balanced, groups and duplicates together."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from src.data.folds import find_clusters, make_folds
+
+
+def alone(n) -> np.ndarray:
+    return np.arange(n)
+
+
+@st.composite
+def cases(draw):
+    """Labels (some -1, some classes tiny) and clusters of any shape, with one giant among them or not."""
+    n, k, folds = draw(st.integers(1, 60)), draw(st.integers(1, 5)), draw(st.integers(2, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    labels = rng.choice(k, n, p=rng.dirichlet(np.full(k, draw(st.sampled_from([0.2, 5])))))
+    labels[rng.random(n) < draw(st.sampled_from([0, 0.3]))] = -1
+    labels[0] = max(labels[0], 0)
+    clusters = rng.integers(0, draw(st.integers(1, 70)), n)
+    clusters[rng.random(n) < draw(st.sampled_from([0, 0.5, 1]))] = 0
+    return labels, clusters, folds
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.integers(0, 5))
+def test_each_labelled_row_has_one_fold_and_no_cluster_straddles(case, seed):
+    labels, clusters, n_folds = case
+    folds = make_folds(labels, clusters, n_folds, seed)
+    assert folds.shape == labels.shape
+    assert (folds[labels < 0] == -1).all()
+    assert ((folds[labels >= 0] >= 0) & (folds[labels >= 0] < n_folds)).all()
+    for cluster in np.unique(clusters[labels >= 0]):
+        assert len(np.unique(folds[(clusters == cluster) & (labels >= 0)])) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(counts=st.lists(st.integers(2, 40), min_size=2, max_size=6), n_folds=st.integers(2, 5), seed=st.integers(0, 9))
+def test_without_clusters_classes_and_folds_are_balanced_to_one_row(counts, n_folds, seed):
+    counts = [max(count, n_folds) for count in counts]
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    folds = make_folds(labels, alone(len(labels)), n_folds, seed)
+    for k in range(len(counts)):
+        per_fold = np.bincount(folds[labels == k], minlength=n_folds)
+        assert per_fold.max() - per_fold.min() <= 1
+    sizes = np.bincount(folds, minlength=n_folds)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_small_clusters_leave_classes_nearly_balanced():
+    labels = np.tile(np.repeat(np.arange(5), 4), 30)
+    clusters = np.arange(len(labels)) // 2
+    folds = make_folds(labels, clusters, 5, seed=0)
+    counts = np.array([np.bincount(folds[labels == k], minlength=5) for k in range(5)])
+    assert (np.abs(counts - 24) <= 2).all()
+
+
+def test_one_giant_cluster_leaves_the_other_rows_in_all_folds():
+    labels = np.arange(100) % 4
+    clusters = np.where(np.arange(100) < 40, 0, np.arange(100))
+    folds = make_folds(labels, clusters, 3, seed=0)
+    assert len(np.unique(folds[:40])) == 1
+    assert np.bincount(folds[40:]).tolist() == [20, 20, 20]
+
+
+def test_fewer_clusters_than_folds_are_dealt_to_different_folds():
+    labels = np.arange(40) % 2
+    folds = make_folds(labels, np.arange(40) // 20, 5, seed=0)
+    assert folds[0] != folds[39]
+
+
+@pytest.mark.parametrize("clusters", [alone(200), alone(200) // 2, alone(200) // 4], ids=["1", "2", "4"])
+def test_the_same_seed_gives_the_same_folds_and_another_seed_others(clusters):
+    """New folds every round are what gives each label judges with other teachers; groups are no exception."""
+    labels = np.random.default_rng(0).integers(0, 5, 200)
+    first, again, other = (make_folds(labels, clusters, 4, seed) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).mean() > 0.3
+
+
+def test_a_pool_row_has_no_say_in_the_folds():
+    labels = np.append(np.arange(60) % 3, np.full(40, -1))
+    folds = make_folds(labels, np.append(alone(60), np.zeros(40, int)), 3, seed=0)
+    np.testing.assert_array_equal(folds[:60], make_folds(labels[:60], alone(60), 3, seed=0))
+
+
+# ---- clusters
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """300 real digits as (300, 64, 64, 1) uint8."""
+    images = (load_digits().images[:300] * 15.9).astype(np.uint8)
+    return np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_CUBIC) for image in images])[..., None]
+
+
+def no_group(n) -> np.ndarray:
+    return np.full(n, "", object)
+
+
+def clusters_with(pixels, *copies) -> np.ndarray:
+    """The clusters of the digits with these further images at the end."""
+    together = np.concatenate([pixels, np.stack(copies)])
+    return find_clusters(together, no_group(len(together)))
+
+
+def test_different_digits_are_no_duplicates(pixels):
+    assert len(np.unique(find_clusters(pixels, no_group(300)))) == 300
+
+
+def test_different_small_digits_are_no_duplicates():
+    small = (load_digits().images[:300] * 15.9).astype(np.uint8)[..., None]
+    assert len(np.unique(find_clusters(small, no_group(300)))) == 300
+
+
+def test_exact_copies_are_one_cluster(pixels):
+    found = clusters_with(pixels, pixels[7], pixels[42], pixels[7])
+    assert found[7] == found[300] == found[302]
+    assert found[42] == found[301] != found[7]
+
+
+@pytest.mark.parametrize("quality", [90, 60])
+def test_a_recompressed_copy_is_found(pixels, quality):
+    rows = np.arange(0, 300, 15)
+    copies = [
+        cv2.imdecode(cv2.imencode(".jpg", pixels[i], [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)[..., None]
+        for i in rows
+    ]
+    assert any((copy != pixels[i]).any() for copy, i in zip(copies, rows, strict=True))
+    found = clusters_with(pixels, *copies)
+    assert (found[300:] == found[rows]).mean() == 1
+
+
+def test_a_copy_with_a_little_noise_is_found(pixels):
+    rng, rows = np.random.default_rng(0), np.arange(0, 300, 15)
+    copies = [np.clip(pixels[i] + rng.integers(-2, 3, pixels[i].shape), 0, 255).astype(np.uint8) for i in rows]
+    found = clusters_with(pixels, *copies)
+    assert (found[300:] == found[rows]).mean() == 1
+
+
+def test_near_duplicates_of_colour_photos_are_found():
+    """Textured colour images, each with a recompressed and a resized copy; different ones stay apart."""
+    rng = np.random.default_rng(0)
+    photos = [cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+              for _ in range(40)]  # fmt: skip
+    jpegs = [cv2.imdecode(cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], 1) for photo in photos]
+    resized = [cv2.resize(cv2.resize(photo, (72, 72), interpolation=cv2.INTER_AREA), (96, 96)) for photo in photos]
+    found = find_clusters(np.stack([*photos, *jpegs, *resized]), no_group(120))
+    assert len(np.unique(found[:40])) == 40
+    assert (found[40:80] == found[:40]).all()
+    assert (found[80:] == found[:40]).all()
+
+
+def test_flat_images_of_different_brightness_are_no_duplicates():
+    flat = np.arange(0, 250, 10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 1), np.uint8)
+    assert len(np.unique(find_clusters(flat, no_group(25)))) == 25
+
+
+def test_groups_and_duplicates_merge_transitively(pixels):
+    """0 and 1 share a group, 1 is a copy of 2, and 2 shares another group with 3."""
+    some = pixels[[10, 11, 11, 12, 13, 14]]
+    found = find_clusters(some, np.array(["g", "g", "h", "h", "", ""], object))
+    assert len(set(found[:4])) == 1
+    assert len(set(found)) == 3
+
+
+def test_rows_without_a_group_share_none(pixels):
+    assert len(np.unique(find_clusters(pixels[:5], np.array(["", "", "a", "", "b"], object)))) == 5

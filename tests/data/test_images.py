@@ -1,0 +1,207 @@
+"""Image files of every kind → one uint8 array; what cannot be read is named."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from src.config import Data, UserError
+from src.data.images import decode, difference_hashes, load_images, pixel_hashes
+
+
+def gradient(height=12, width=20, colour=False) -> np.ndarray:
+    """Bright to the right; with colour the red channel alone also grows downwards."""
+    image = np.tile(np.linspace(40, 200, width), (height, 1))
+    if not colour:
+        return image.astype(np.uint8)
+    red = image / 2 + np.linspace(20, 120, height)[:, None]
+    return np.stack([red, image, image / 3], 2).astype(np.uint8)
+
+
+GREY, COLOUR = Image.fromarray(gradient()), Image.fromarray(gradient(colour=True))
+SIXTEEN = Image.fromarray(gradient().astype(np.uint16) * 257)
+ALPHA = COLOUR.copy()
+ALPHA.putalpha(255)
+
+
+def paths(*files) -> np.ndarray:
+    return np.array([str(file) for file in files], object)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "near"),
+    [
+        ("a.png", GREY, 0), ("a.jpg", GREY, 3), ("a.bmp", GREY, 0), ("a.tif", GREY, 0), ("a.pgm", GREY, 0),
+        ("a.webp", GREY, 3), ("a.png", SIXTEEN, 1), ("a.tif", SIXTEEN, 1),
+        ("a.png", COLOUR, 0), ("a.jpg", COLOUR, 12), ("a.bmp", COLOUR, 0), ("a.tif", COLOUR, 0), ("a.ppm", COLOUR, 0),
+        ("a.png", ALPHA, 0), ("a.png", GREY.convert("LA"), 0), ("a.png", COLOUR.convert("P", palette=1), 30),
+        ("a.gif.png", GREY.convert("P"), 0), ("a.PNG", GREY, 0),
+    ],
+    ids=lambda value: getattr(value, "mode", str(value)),
+)  # fmt: skip
+def test_every_usual_kind_of_image_is_read(tmp_path, name, image, near):
+    image.save(tmp_path / name)
+    colour = image.mode not in ("L", "LA", "I;16")
+    expected = np.asarray(COLOUR if image.mode in ("RGB", "RGBA") or near == 30 else GREY.convert("RGB"), int)
+    rgb = decode(str(tmp_path / name), 3)
+    assert rgb.dtype == np.uint8
+    assert rgb.shape == (12, 20, 3)
+    assert np.abs(rgb.astype(int) - expected).max() <= near
+    grey = decode(str(tmp_path / name), 1)
+    assert grey.dtype == np.uint8
+    assert grey.shape == (12, 20)
+    if not colour:
+        assert np.abs(grey.astype(int) - gradient()).max() <= near
+    assert decode(str(tmp_path / name)).dtype == np.uint8
+
+
+def test_a_black_and_white_image_is_read(tmp_path):
+    GREY.point(lambda value: 255 * (value > 100)).convert("1").save(tmp_path / "a.png")
+    assert set(np.unique(decode(str(tmp_path / "a.png"), 1))) == {0, 255}
+
+
+@pytest.mark.parametrize("name", ["red.png", "red.jpg", "red.webp"])
+def test_red_is_in_channel_zero(tmp_path, name):
+    Image.new("RGB", (16, 16), (250, 10, 30)).save(tmp_path / name)
+    pixels, _ = load_images(paths(tmp_path / name), Data())
+    np.testing.assert_allclose(pixels.mean((0, 1, 2)), [250, 10, 30], atol=4)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_photo_that_was_turned_is_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    COLOUR.resize((64, 32)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")))
+    rgb = decode(str(tmp_path / "a.jpg"), 3)
+    assert rgb.shape == upright.shape
+    assert np.abs(rgb.astype(int) - upright).mean() < 4
+    assert decode(str(tmp_path / "a.jpg")).shape[:2] == upright.shape[:2]
+
+
+def test_images_of_any_size_are_squashed_to_one(tmp_path):
+    for name, size in (("a.png", (64, 64)), ("b.png", (9, 40)), ("c.png", (16, 16)), ("d.png", (3, 200))):
+        GREY.resize(size).save(tmp_path / name)
+    pixels, good = load_images(paths(*sorted(tmp_path.iterdir())), Data(size=16))
+    assert pixels.shape == (4, 16, 16, 1)
+    assert pixels.dtype == np.uint8
+    assert good.all()
+    assert (pixels[:, :, 0, 0] < pixels[:, :, -1, 0]).all(), "the whole image is seen, left to right"
+    np.testing.assert_array_equal(pixels[2, :, :, 0], np.asarray(GREY.resize((16, 16))))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [([(20, 12)] * 3, 20), ([(20, 12), (30, 50), (60, 60)], 50), ([(500, 300)], 128), ([(4, 5)], 8)],
+)
+def test_the_side_is_that_of_the_images_within_bounds(tmp_path, sizes, side):
+    files = [tmp_path / f"{i}.png" for i in range(len(sizes))]
+    for file, size in zip(files, sizes, strict=True):
+        GREY.resize(size).save(file)
+    assert load_images(paths(*files), Data())[0].shape[1:] == (side, side, 1)
+
+
+def test_grey_images_have_one_channel_even_when_stored_as_rgb(tmp_path):
+    GREY.convert("RGB").save(tmp_path / "a.png")
+    GREY.save(tmp_path / "b.png")
+    COLOUR.save(tmp_path / "c.png")
+    assert load_images(paths(tmp_path / "a.png", tmp_path / "b.png"), Data())[0].shape[3] == 1
+    mixed, _ = load_images(paths(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"), Data())
+    assert mixed.shape[3] == 3
+    np.testing.assert_array_equal(mixed[0], mixed[1])
+    assert load_images(paths(tmp_path / "c.png"), Data(channels=1))[0].shape[3] == 1
+    assert load_images(paths(tmp_path / "b.png"), Data(channels=3))[0].shape[3] == 3
+
+
+def numbered(folder, n=150) -> np.ndarray:
+    """n images, number i all of grey level i."""
+    for i in range(n):
+        cv2.imwrite(str(folder / f"{i:03d}.png"), np.full((10, 10), i, np.uint8))
+    return paths(*sorted(folder.iterdir()))
+
+
+def test_row_i_is_the_image_of_path_i(tmp_path):
+    files = np.random.default_rng(0).permutation(numbered(tmp_path))
+    pixels, good = load_images(files, Data())
+    assert good.all()
+    assert pixels[:, 5, 5, 0].tolist() == [int(file[-7:-4]) for file in files]
+
+
+def spoil(folder) -> dict[str, str]:
+    """Files that are no image; name → what should be said about it."""
+    whole = (folder / "000.png").read_bytes()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(folder / "x.jpg")
+    photo = (folder / "x.jpg").read_bytes()
+    (folder / "x.jpg").unlink()
+    (folder / "zero.png").touch()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.jpg").write_bytes(photo[: len(photo) // 2])
+    (folder / "cut_late.jpg").write_bytes(photo[:-40])
+    (folder / "text.png").write_text("an error page of some server")
+    (folder / "folder.png").mkdir()
+    return {"zero.png": "zero bytes", "cut.png": "not an image", "cut.jpg": "not an image",
+            "cut_late.jpg": "not an image", "text.png": "not an image", "folder.png": "folder",
+            "gone.png": "missing"}  # fmt: skip
+
+
+def test_each_image_that_cannot_be_read_is_refused_by_its_name(tmp_path):
+    files = numbered(tmp_path, 5)
+    bad = spoil(tmp_path)
+    for name, why in bad.items():
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path / name} (") + f".*{why}") as caught:
+            load_images(paths(*files, tmp_path / name), Data())
+        assert "1 of the images" in str(caught.value)
+        assert "data.on_bad_image=skip" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert files[0] not in str(caught.value)
+
+
+def test_bad_images_are_skipped_on_demand_and_the_others_keep_their_places(tmp_path):
+    files = list(numbered(tmp_path, 100))
+    for i, name in enumerate(spoil(tmp_path)):
+        files.insert(13 * i, str(tmp_path / name))
+    pixels, good = load_images(paths(*files), Data(on_bad_image="skip"))
+    assert good.tolist() == [file[-7:-4].isdigit() for file in files]
+    assert len(pixels) == len(files)
+    assert pixels[good][:, 5, 5, 0].tolist() == list(range(100))
+
+
+def test_at_most_ten_bad_images_are_listed(tmp_path):
+    files = numbered(tmp_path, 30)
+    for file in files[:14]:
+        open(file, "w").close()
+    with pytest.raises(UserError) as caught:
+        load_images(files, Data())
+    assert sum(file in str(caught.value) for file in files) == 10
+    assert "14 of the images" in str(caught.value)
+    assert "4 more" in str(caught.value)
+
+
+def test_a_missing_suffix_is_guessed_from_the_files_that_are_there(tmp_path):
+    files = paths(*(file.removesuffix(".png") for file in numbered(tmp_path, 3)))
+    for data in (Data(), Data(size=10, channels=1)):
+        with pytest.raises(UserError, match=r"data\.suffix"):
+            load_images(files, data)
+    with pytest.raises(UserError, match=r"data\.suffix=\.png"):
+        load_images(files, Data(size=10, channels=1))
+
+
+def test_a_folder_of_no_readable_image_is_refused_even_where_bad_ones_are_skipped(tmp_path):
+    spoil_only = paths(*(tmp_path / name for name in ("a.png", "b.png")))
+    with pytest.raises(UserError, match=re.escape(spoil_only[0])):
+        load_images(spoil_only, Data(on_bad_image="skip"))
+
+
+def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 255, (9, 8, 1), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)[..., None]
+    twin = image.copy()
+    twin[0, 0] ^= 1
+    exact = pixel_hashes(np.stack([image, image, twin]))
+    assert exact[0] == exact[1] != exact[2]
+    alike = difference_hashes(np.stack([image, twin, image[::-1]]))
+    assert alike.dtype == np.uint64
+    assert alike[0] == alike[1]
+    assert np.bitwise_count(alike[0] ^ alike[2]) > 15

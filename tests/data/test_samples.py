@@ -1,0 +1,377 @@
+"""From CSV or folder to samples: roles, ids, classes, and labels hidden or flipped on purpose."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.config import Data, Hide, Inject, UserError
+from src.data.samples import ID_COLUMNS, Samples, hide_labels, inject_noise, load_samples
+
+
+@pytest.fixture
+def files(tmp_path):
+    """files(train=…, pool=…, **data) → Data: a mapping becomes a CSV, a string the text of one."""
+
+    def files(**roles) -> Data:
+        found = {}
+        for role, content in roles.items():
+            found[role] = content
+            if role in ("train", "pool", "valid", "trusted", "test") and not isinstance(content, Path):
+                found[role] = tmp_path / f"{role}.csv"
+                text = content if isinstance(content, str) else pd.DataFrame(content).to_csv(index=False)
+                found[role].write_text(text, encoding="utf-8")
+        return Data(**{key: str(value) for key, value in found.items()})
+
+    return files
+
+
+def tree(folder: Path, *names: str) -> Path:
+    """Empty image files: what is in them is not asked here."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def refusal(data: Data) -> str:
+    with pytest.raises(UserError) as caught:
+        load_samples(data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def rows(samples: Samples) -> list[tuple]:
+    return samples.table()[["role", "id", "given"]].to_records(index=False).tolist()
+
+
+PETS = {"id": ["b", "a"], "label": ["dog", "cat"]}
+
+
+# ---- CSV
+
+
+def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
+    samples = load_samples(
+        files(
+            test={"id": ["t2", "t1"]},
+            valid={"id": ["v"], "label": ["cat"]},
+            trusted={"id": ["h"], "label": ["dog"]},
+            pool={"id": ["p2", "p1"]},
+            train=PETS,
+        )
+    )
+    assert samples.classes == ("cat", "dog")
+    assert rows(samples) == [
+        ("train", "a", "cat"), ("train", "b", "dog"), ("pool", "p1", ""), ("pool", "p2", ""),
+        ("valid", "v", "cat"), ("trusted", "h", "dog"), ("test", "t1", ""), ("test", "t2", ""),
+    ]  # fmt: skip
+    assert samples.given.tolist() == [0, 1, -1, -1, 0, 1, -1, -1]
+
+
+def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
+    beside = load_samples(files(train=PETS, suffix=".png"))
+    assert beside.path.tolist() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    elsewhere = load_samples(files(train={"id": ["x/1.jpg", "x/2.jpg"], "label": ["p", "q"]}, image_dir="some/images"))
+    assert elsewhere.path.tolist() == ["some/images/x/1.jpg", "some/images/x/2.jpg"]
+
+
+@pytest.mark.parametrize("first", range(len(ID_COLUMNS)))
+def test_the_id_column_is_the_first_of_the_usual_names_wherever_it_stands(files, first):
+    assert ID_COLUMNS == ("id", "image_id", "image", "filename", "path")
+    columns = {name: [f"{name}1", f"{name}2"] for name in reversed(ID_COLUMNS[first:])}
+    samples = load_samples(files(train={"label": ["p", "q"], **columns}))
+    assert samples.id.tolist() == [f"{ID_COLUMNS[first]}1", f"{ID_COLUMNS[first]}2"]
+
+
+def test_an_id_column_that_is_asked_for_beats_the_usual_names(files):
+    table = {"id": ["1", "2"], "photo": ["x", "y"], "label": ["p", "q"]}
+    assert load_samples(files(train=table, id_col="photo")).id.tolist() == ["x", "y"]
+    message = refusal(files(train=table, id_col="foto"))
+    assert "'foto'" in message
+    assert "data.id_col" in message
+    assert "'photo'" in message
+
+
+def test_a_table_without_an_id_column_is_refused(files):
+    message = refusal(files(train={"name": ["a", "b"], "label": ["p", "q"]}))
+    assert "train.csv" in message
+    assert "data.id_col" in message
+    assert "'name'" in message
+
+
+def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
+    ids, labels = ["007", "7", "1e3", "NA", "0.10"], ["NA", "nan", "null", "None", "01"]
+    samples = load_samples(files(train={"id": ids, "label": labels}))
+    assert dict(zip(samples.id, samples.table().given, strict=True)) == dict(zip(ids, labels, strict=True))
+    assert samples.classes == tuple(sorted(labels))
+
+
+def test_a_train_row_without_a_label_belongs_to_the_pool(files):
+    samples = load_samples(files(train="id,label\nc,\na,cat\nb,dog\nd\n", pool={"id": ["e"]}))
+    assert rows(samples) == [
+        ("train", "a", "cat"), ("train", "b", "dog"), ("pool", "c", ""), ("pool", "d", ""), ("pool", "e", ""),
+    ]  # fmt: skip
+
+
+def test_labels_of_the_pool_are_not_read(files):
+    samples = load_samples(files(train=PETS, pool={"id": ["p", "q"], "label": ["cat", "whale"]}))
+    assert samples.classes == ("cat", "dog")
+    assert rows(samples)[2:] == [("pool", "p", ""), ("pool", "q", "")]
+
+
+def test_another_label_column_is_read(files):
+    table = {"id": ["a", "b"], "species": ["cat", "dog"]}
+    assert load_samples(files(train=table, label_col="species")).classes == ("cat", "dog")
+    message = refusal(files(train=table))
+    assert "train.csv" in message
+    assert "'label'" in message
+    assert "'species'" in message
+    assert "data.label_col" in message
+
+
+def test_groups_are_read_where_there_are_any(files):
+    table = {"id": ["a", "b"], "label": ["p", "q"], "patient": ["07", ""]}
+    samples = load_samples(files(train=table, pool={"id": ["c"]}, group_col="patient"))
+    assert samples.group.tolist() == ["07", "", ""]
+    assert "data.group_col" in refusal(files(train=table, group_col="patiens"))
+
+
+def test_an_id_twice_in_one_file_is_refused_by_its_name(files):
+    message = refusal(files(train={"id": ["a", "b", "a"], "label": ["p", "q", "p"]}))
+    assert "'a'" in message
+    assert "data.train" in message
+    assert "'b'" not in message
+    assert "'x'" in refusal(files(train=PETS, test={"id": ["x", "x"]}))
+
+
+def test_an_id_in_train_and_pool_is_refused_by_its_name(files):
+    message = refusal(files(train=PETS, pool={"id": ["c", "b"]}))
+    assert "'b'" in message
+    assert "data.train and data.pool" in message
+
+
+def test_test_rows_may_have_no_labels_all_labels_or_some(files):
+    assert (load_samples(files(train=PETS, test={"id": ["x", "y"]})).given[2:] == -1).all()
+    assert load_samples(files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})).given[2:].tolist() == [1, -1]
+
+
+def test_a_label_that_no_train_row_has_is_refused_with_its_row(files):
+    message = refusal(files(train=PETS, valid={"id": ["v1", "v2"], "label": ["cat", "whale"]}))
+    for part in ("data.valid", "v2", "'whale'"):
+        assert part in message
+
+
+def test_a_scored_row_without_a_label_is_refused(files):
+    for role in ("valid", "trusted"):
+        message = refusal(files(train=PETS, **{role: {"id": ["v1", "v2"], "label": ["cat", ""]}}))
+        assert f"data.{role}" in message
+        assert "v2" in message
+
+
+def test_a_train_file_without_any_label_is_refused(files):
+    assert "data.train" in refusal(files(train={"id": ["a", "b"], "label": ["", ""]}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"id,label\n", b"id,label\n1,cat\n2,dog,x,y\n", b"id,label\n1,caf\xe9\n", b"\x89PNG\r\n\x1a\n\x00\x00"],
+    ids=["empty", "header", "ragged", "latin-1", "an image"],
+)
+def test_a_file_that_is_no_table_is_refused_by_name(tmp_path, content):
+    file = tmp_path / "train.csv"
+    file.write_bytes(content)
+    assert str(file) in refusal(Data(train=str(file)))
+
+
+def test_an_empty_id_is_refused_with_its_line(files):
+    message = refusal(files(train="id,label\n1,cat\n,dog\n"))
+    assert "train.csv" in message
+    assert "line 3" in message
+
+
+def test_a_missing_file_or_folder_is_refused_by_name(tmp_path):
+    message = refusal(Data(train=str(tmp_path / "nowhere.csv")))
+    assert f"data.train={tmp_path / 'nowhere.csv'}" in message
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 30))
+def test_the_order_of_the_rows_in_a_file_changes_nothing(tmp_path_factory, seed, n):
+    folder = tmp_path_factory.mktemp("order")
+    rng = np.random.default_rng(seed)
+    labels = [*"ab", *rng.choice(["a", "b", "", "NA"], n)]
+    table = pd.DataFrame({"id": [f"{i}" for i in range(n + 2)], "label": labels, "g": labels})
+    seen = []
+    for shuffled in (table, table.sample(frac=1, random_state=seed)):
+        shuffled.to_csv(folder / "train.csv", index=False)
+        shuffled.assign(id="x" + shuffled.id).to_csv(folder / "test.csv", index=False)
+        seen.append(load_samples(Data(train=str(folder / "train.csv"), test=str(folder / "test.csv"), group_col="g")))
+    pd.testing.assert_frame_equal(seen[0].table(), seen[1].table())
+
+
+# ---- folders
+
+
+def test_a_labelled_folder_has_a_folder_for_each_class(tmp_path):
+    folder = tree(tmp_path / "train", "cat/1.png", "dog/1.png", "cat/deeper/2.JPG", "dog/notes.txt", "dog/.hidden.png")
+    samples = load_samples(Data(train=str(folder)))
+    assert rows(samples) == [
+        ("train", "train/cat/1.png", "cat"), ("train", "train/cat/deeper/2.JPG", "cat"),
+        ("train", "train/dog/1.png", "dog"),
+    ]  # fmt: skip
+    assert samples.path.tolist() == [str(folder / name) for name in ("cat/1.png", "cat/deeper/2.JPG", "dog/1.png")]
+
+
+def test_an_image_outside_the_class_folders_is_refused_by_name(tmp_path):
+    message = refusal(Data(train=str(tree(tmp_path / "train", "cat/1.png", "stray.png"))))
+    assert "stray.png" in message
+    assert "<class>/<file>" in message
+
+
+def test_a_folder_without_images_is_refused_by_name(tmp_path):
+    assert str(tmp_path / "train") in refusal(Data(train=str(tree(tmp_path / "train", "cat/1.txt"))))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("1.png", "cat/1.png", "x/y/z/1.webp"), ("cat/1.png", "dog/1.png", "whale/1.png")],
+    ids=["deep", "classes"],
+)
+def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
+    samples = load_samples(files(train=PETS, pool=tree(tmp_path / "pool", *names)))
+    assert rows(samples)[2:] == [("pool", f"pool/{name}", "") for name in names]
+
+
+def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
+    train, pool = tree(tmp_path / "train", "a/1.png", "b/1.png"), tree(tmp_path / "pool", "a/1.png")
+    assert len(load_samples(Data(train=str(train), pool=str(pool)))) == 3
+
+
+def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
+    samples = load_samples(files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png")))
+    assert [row[2] for row in rows(samples)[2:]] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("names", [("1.png", "2.png"), ("images/1.png", "images/2.png"), ("a/b/1.png", "a/2.png")])
+def test_a_test_folder_of_any_other_nesting_carries_none(files, tmp_path, names):
+    samples = load_samples(files(train=PETS, test=tree(tmp_path / "test", *names)))
+    assert (samples.given[2:] == -1).all()
+    assert len(samples) == 4
+
+
+# ---- labels that are hidden
+
+
+def labelled(counts, extra=0) -> Samples:
+    """Samples with so many labels of each class, then `extra` test rows of the first class."""
+    given_ = np.repeat(np.arange(len(counts)), counts)
+    n = len(given_)
+    ids = np.array([f"{i:05d}" for i in range(n + extra)], object)
+    role = np.array(["train"] * n + ["test"] * extra, object)
+    empty = np.full(n + extra, "", object)
+    classes = tuple(f"c{k}" for k in range(len(counts)))
+    return Samples(ids, ids, role, np.append(given_, np.zeros(extra, int)), empty, classes)
+
+
+def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
+    samples = labelled([30, 30, 30], extra=5)
+    kept, truth = hide_labels(samples, Hide(keep=12))
+    assert np.bincount(kept.given[kept.role == "train"]).tolist() == [4, 4, 4]
+    assert (kept.given[kept.role == "pool"] == -1).all()
+    assert sorted(truth.id) == sorted(kept.id[kept.role == "pool"])
+    clean = dict(zip(samples.id, samples.table().given, strict=True))
+    assert [clean[i] for i in truth.id] == truth.clean.tolist()
+    assert (kept.given[kept.role == "test"] == 0).all()
+    assert rows(kept) == sorted(rows(kept), key=lambda row: (["train", "pool", "test"].index(row[0]), row[1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=5), keep=st.integers(1, 60), seed=st.integers(0, 99))
+def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, seed):
+    kept, truth = hide_labels(labelled(counts), Hide(keep=keep, seed=seed))
+    left = np.bincount(kept.given[kept.given >= 0], minlength=len(counts))
+    assert left.sum() == min(keep, sum(counts))
+    assert len(truth) == sum(counts) - left.sum()
+    for k, n in enumerate(counts):
+        assert left[k] == n or left[k] >= left.max() - 1
+
+
+def test_another_seed_keeps_other_labels():
+    first, again, other = (
+        set(kept.id[kept.role == "train"])
+        for kept in (hide_labels(labelled([50, 50]), Hide(keep=10, seed=seed))[0] for seed in (0, 0, 1))
+    )
+    assert first == again != other
+
+
+# ---- labels that are flipped
+
+
+counts_of = st.lists(st.integers(1, 40), min_size=2, max_size=5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(counts=counts_of, kind=st.sampled_from(["uniform", "pair"]), rate=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind, rate, seed):
+    samples = labelled(counts, extra=7)
+    noisy, truth = inject_noise(samples, Inject(kind=kind, rate=rate, seed=seed))
+    n, k = sum(counts), len(counts)
+    flipped = np.flatnonzero(noisy.given != samples.given)
+    assert len(flipped) == round(rate * n)
+    assert (flipped < n).all(), "only the labelled set is flipped"
+    assert ((noisy.given >= 0) & (noisy.given < k)).all()
+    if kind == "pair":
+        assert (noisy.given[flipped] == (samples.given[flipped] + 1) % k).all()
+    assert truth.id.tolist() == samples.id[:n].tolist()
+    assert truth.clean.tolist() == samples.table().given[:n].tolist()
+    assert truth.given.tolist() == noisy.table().given[:n].tolist()
+
+
+def test_uniform_flips_reach_every_other_class_alike():
+    samples = labelled([3000, 3000, 3000, 3000])
+    noisy, _ = inject_noise(samples, Inject(kind="uniform", rate=0.5))
+    for k in range(4):
+        to = np.bincount(noisy.given[(samples.given == k) & (noisy.given != k)], minlength=4) / 1500
+        np.testing.assert_allclose(np.delete(to, k), 1 / 3, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "pair", "matrix"])
+def test_the_same_seed_flips_the_same_labels(kind):
+    samples = labelled([100, 100, 100])
+    first, again, other = (inject_noise(samples, Inject(kind=kind, rate=0.2, seed=s))[0].given for s in (3, 3, 4))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.4])
+def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
+    samples = labelled([2000] * 10)
+    flipped = [
+        (inject_noise(samples, Inject(kind="matrix", rate=rate, seed=seed))[0].given != samples.given).mean()
+        for seed in range(5)
+    ]
+    np.testing.assert_allclose(flipped, rate, rtol=0.1)
+
+
+def test_a_matrix_that_is_given_is_respected():
+    matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
+    samples = labelled([4000, 4000, 4000])
+    noisy, _ = inject_noise(samples, Inject(kind="matrix", matrix=matrix))
+    found = [np.bincount(noisy.given[samples.given == k], minlength=3) / 4000 for k in range(3)]
+    np.testing.assert_allclose(found, matrix, atol=0.03)
+    assert (np.array(found)[np.array(matrix) == 0] == 0).all()
+
+
+@pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], [[1, 0, 0], [0, 1], [0, 0, 1]], [[0.5, 0.2, 0.2]] * 3, [], [[]]])
+def test_a_matrix_that_does_not_fit_is_refused(matrix):
+    with pytest.raises(UserError, match=r"inject\.matrix must be 3 rows of 3"):
+        inject_noise(labelled([5, 5, 5]), Inject(kind="matrix", matrix=matrix))
+
+
+def test_one_class_cannot_be_flipped():
+    with pytest.raises(UserError, match="two classes"):
+        inject_noise(labelled([5]), Inject(kind="pair"))

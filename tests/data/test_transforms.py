@@ -1,0 +1,137 @@
+"""Augmentation: what it may change, what it must not, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from src.config import UserError
+from src.data.transforms import AFFINE_UP_TO, batch_affine, build, compose, resolve
+
+
+def digits(n=8, size=16, channels=1) -> torch.Tensor:
+    """(n, size, size, channels) uint8."""
+    images = torch.from_numpy((load_digits().images[:n] * 15.9).astype(np.uint8))
+    images = images.repeat_interleave(size // 8, 1).repeat_interleave(size // 8, 2)
+    return images[..., None].repeat(1, 1, 1, channels).contiguous()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_affine_keeps_shape_and_range_and_changes_the_image(channels):
+    batch = digits(channels=channels)
+    out = batch_affine(batch, generator())
+    assert out.shape == batch.shape
+    assert out.min() >= 0
+    assert out.max() <= 255
+    assert (out - batch).abs().mean() > 5
+    # a digit stays a digit: about as much ink as before
+    np.testing.assert_allclose(out.mean((1, 2, 3)), batch.float().mean((1, 2, 3)), rtol=0.35)
+
+
+def test_affine_treats_each_image_on_its_own():
+    twins = digits(1).repeat(6, 1, 1, 1)
+    out = batch_affine(twins, generator())
+    for i in range(5):
+        assert not torch.equal(out[i], out[i + 1])
+
+
+def test_affine_without_any_bound_is_the_identity():
+    batch = digits()
+    out = batch_affine(batch, generator(), degrees=0, shift=0, scale=0, shear=0)
+    np.testing.assert_allclose(out, batch, atol=0.01)
+
+
+def test_affine_shifts_by_at_most_the_share_of_the_side():
+    dot = torch.zeros(64, 40, 40, 1, dtype=torch.uint8)
+    dot[:, 19:21, 19:21] = 255
+    out = batch_affine(dot, generator(), degrees=0, shift=0.1, scale=0, shear=0)[..., 0]
+    at = torch.arange(40).float() + 0.5
+    for axis in (1, 2):
+        centre = (out.sum(3 - axis) * at).sum(1) / out.sum((1, 2))
+        moved = (centre - 20).abs().max()
+        assert 3 < moved <= 4.1, "a tenth of 40 pixels, and nearly used up"
+
+
+@pytest.mark.parametrize("spec", ["affine", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]])
+def test_the_seed_alone_decides(spec):
+    batch = digits()
+
+    def views(seed):
+        augment = build(spec, 16, seed)
+        return torch.stack([augment(batch).float(), augment(batch).float()])
+
+    first, again, other = views(1), views(1), views(2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1]), "every batch is a new draw"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("preset", ["affine", "small", "photo"])
+def test_every_preset_keeps_the_format(preset, channels):
+    batch = digits(4, 32, channels)
+    augment = build(preset, 32, seed=0)
+    for _ in range(8):  # every transform comes up
+        out = augment(batch)
+        assert out.shape == batch.shape
+        assert 0 <= out.min() <= out.max() <= 255
+
+
+def test_auto_is_affine_for_small_images_and_photo_for_larger():
+    assert resolve("auto", 16) == resolve("auto", AFFINE_UP_TO) == "affine"
+    assert resolve("auto", AFFINE_UP_TO + 1) == "photo"
+    assert resolve("none", 16) == "none"
+    assert resolve([{"HorizontalFlip": {}}], 16) == [{"HorizontalFlip": {}}]
+    auto, affine = build("auto", 16, seed=5)(digits()), build("affine", 16, seed=5)(digits())
+    assert torch.equal(auto, affine)
+
+
+def test_none_is_no_augmentation():
+    assert build("none", 16, seed=0) is None
+
+
+def test_size_stands_for_the_side_of_the_images():
+    augment = build([{"Resize": {"height": 24, "width": 24}}, {"RandomResizedCrop": {"size": "size"}}], 16, seed=0)
+    assert augment(digits(3)).shape == (3, 16, 16, 1)
+
+
+def test_the_list_is_applied_in_its_order_with_its_arguments():
+    flip = build([{"HorizontalFlip": {"p": 1}}, {"VerticalFlip": {"p": 0}}, {"InvertImg": {"p": 1.0}}], 16, seed=0)
+    assert torch.equal(flip(digits()), 255 - digits().flip(2))
+
+
+@pytest.mark.parametrize(("name", "meant"), [("HorizontalFlp", "HorizontalFlip"), ("Afine", "Affine")])
+def test_an_unknown_transform_names_the_nearest(name, meant):
+    with pytest.raises(UserError, match=rf"train\.augment.*'{name}'.*did you mean {meant}\?"):
+        compose([{name: {"p": 0.5}}], 16)
+
+
+def test_what_albumentations_has_but_is_no_transform_is_refused_without_naming_itself():
+    with pytest.raises(UserError, match=r"train\.augment.*'Compose'") as caught:
+        compose([{"Compose": {}}], 16)
+    assert "did you mean Compose" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"Affine": {"rotat": 10}},
+        {"Affine": {"p": "often"}},
+        {"Affine": {"rotate": "much"}},
+        {"Affine": 3},
+        {"Affine": [1, 2]},
+        {"HorizontalFlip": {}, "Affine": {}},
+        {},
+        {"RandomResizedCrop": {}},
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused_in_one_line(entry):
+    with pytest.raises(UserError, match=r"train\.augment") as caught:
+        compose([entry], 16)
+    assert "\n" not in str(caught.value)
+    assert next(iter(entry), "{}") in str(caught.value)

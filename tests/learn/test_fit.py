@@ -1,0 +1,308 @@
+"""The training loop: it learns, repeats to the byte, and every option does what its name says."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from src.config import Model, Train, UserError
+from src.learn.fit import Lesson, fit, step_budget
+from src.learn.infer import log_probs
+from src.learn.models import Trained, create_model
+
+LEARN = np.arange(1200)
+HELD_OUT = np.arange(1200, 1797)
+STEPS = 120
+QUICK = {"batch_size": 64, "precision": "fp32", "augment": "none", "device": "cpu"}
+STEADY = {"schedule": "constant", "warmup": 0, "weight_decay": 0, "optimizer": "sgd", "batch_size": 16}
+"""One plain step of gradient descent: what it changes is proportional to rate and gradient."""
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(1797, 16, 16, 1) uint8 and (1797,) labels."""
+    data = load_digits()
+    images = (data.images * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
+    return images, data.target.astype(np.int64)
+
+
+def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
+    """(network, history, network before training) for a recipe of these options."""
+    pixels, target = digits
+    torch.manual_seed(seed)
+    classes = tuple(map(str, range(10)))
+    network, form = create_model(Model(), classes, 16, 1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    lesson = Lesson(pixels, rows, target[rows] if labels is None else labels, steps, seed)
+    network, history = fit(network, form, lesson, Train(**QUICK | options))
+    return Trained(network, form, ""), history, before
+
+
+def probs(model, digits, rows=HELD_OUT) -> np.ndarray:
+    return np.exp(log_probs(model, digits[0], rows, precision="fp32", device="cpu"))
+
+
+def accuracy(model, digits) -> float:
+    return (probs(model, digits).argmax(1) == digits[1][HELD_OUT]).mean()
+
+
+def change(model, before, *names) -> torch.Tensor:
+    """What training added to these parameters (all of them without names), as one vector."""
+    after = dict(model.network.named_parameters())
+    return torch.cat([(after[n].detach() - before[n]).flatten() for n in (names or after)])
+
+
+@pytest.fixture(scope="module")
+def plain(digits):
+    return trained(digits)
+
+
+def test_it_learns_digits_that_it_has_not_seen(plain, digits):
+    model, history, _ = plain
+    assert accuracy(model, digits) > 0.9
+    assert history.loss.iloc[-1] < 0.3 < 1.5 < history.loss.iloc[0]
+    assert not model.network.training
+
+
+def test_the_history_has_its_columns_and_counts_epochs(plain):
+    history = plain[1]
+    assert list(history) == ["epoch", "loss", "lr", "seconds"]
+    assert history.epoch.iloc[-1] == pytest.approx(STEPS * 64 / 1200, abs=1e-3)
+    assert history.epoch.is_monotonic_increasing
+    assert 15 <= len(history) <= 40
+
+
+@pytest.mark.parametrize("augment", ["none", "affine"])
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augment):
+    first, again, other = (
+        trained(digits, steps=8, seed=seed, augment=augment, ema=0.9)[0].network.state_dict() for seed in (1, 1, 2)
+    )
+    for name in first:
+        assert first[name].numpy().tobytes() == again[name].numpy().tobytes(), name
+    assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_dropout_repeats_whatever_was_drawn_before(digits):
+    """A resumed run has drawn other random numbers by then."""
+    pixels, target = digits
+    found = []
+    for earlier in (0, 5):
+        torch.manual_seed(0)
+        network, form = create_model(Model(kwargs={"drop_rate": 0.5}), tuple("0123456789"), 16, 1)
+        torch.rand(earlier)
+        fit(network, form, Lesson(pixels, LEARN, target[LEARN], 5, 0), Train(**QUICK))
+        found.append(network.fc.weight.detach().clone())
+    assert torch.equal(*found)
+
+
+def test_training_does_not_touch_the_images(digits):
+    before = digits[0].copy()
+    trained(digits, steps=5, augment="affine")
+    np.testing.assert_array_equal(digits[0], before)
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "steps"),
+    [
+        (1000, {"epochs": 6, "batch_size": 100}, 60),
+        (1000, {"epochs": 0.5, "batch_size": 100}, 5),
+        (250, {"epochs": 12, "batch_size": 128, "min_steps": 200}, 200),
+        (60000, {"epochs": 1, "batch_size": 128, "min_steps": 200}, 469),
+        (3, {"epochs": 0.1, "batch_size": 128}, 1),
+    ],
+)
+def test_the_step_budget_is_the_epochs_but_at_least_the_floor(n, options, steps):
+    assert step_budget(n, Train(**options)) == steps
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_set_smaller_than_a_batch_is_learned(digits, n):
+    model, history, _ = trained(digits, rows=LEARN[:n], steps=80)
+    assert np.isfinite(history.loss).all()
+    assert (probs(model, digits, LEARN[:n]).argmax(1) == digits[1][:n]).all()
+
+
+def test_every_row_is_seen_once_a_pass(digits):
+    """64 rows, batches of 24: eight batches are three whole passes, though no batch ends where a pass does."""
+    from src.learn.fit import stream
+
+    pixels = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1) * np.ones((1, 16, 16, 1), np.uint8)
+    lesson = Lesson(pixels, np.arange(64), np.arange(64) % 10, 8, seed=0)
+    batches = stream(lesson, Train(batch_size=24, augment="none"), 16)
+    seen = []
+    for _ in range(8):
+        images, labels = next(batches)
+        assert images.shape == (24, 16, 16, 1)
+        assert (images[:, 0, 0, 0] % 10 == labels).all(), "an image keeps its label"
+        seen += images[:, 0, 0, 0].tolist()
+    for start in (0, 64, 128):
+        assert sorted(seen[start : start + 64]) == list(range(64))
+    assert seen[:64] != seen[64:128]
+
+
+def test_only_the_rows_of_the_lesson_are_learned(digits):
+    """The labels of a lesson belong to its rows, wherever these stand among the images."""
+    rows = np.random.default_rng(0).permutation(LEARN)
+    assert accuracy(trained(digits, rows=rows)[0], digits) > 0.9
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_precisions_train_on_the_cpu(digits, precision):
+    model, history, _ = trained(digits, steps=60, precision=precision)
+    assert history.loss.iloc[-1] < 0.7
+    assert accuracy(model, digits) > 0.85
+    assert {value.dtype for value in model.network.parameters()} == {torch.float32}
+
+
+def test_averaged_weights_are_others_than_the_last_ones_and_as_good(plain, digits):
+    averaged = trained(digits, ema=0.9)[0]
+    assert not torch.equal(averaged.network.fc.weight, plain[0].network.fc.weight)
+    assert accuracy(averaged, digits) > 0.9
+    # a decay of nearly nothing is the last weights themselves
+    last = trained(digits, steps=10, ema=1e-9)[0].network.fc.weight
+    torch.testing.assert_close(last, trained(digits, steps=10)[0].network.fc.weight, atol=1e-4, rtol=1e-3)
+
+
+def test_while_the_body_is_frozen_only_the_head_learns(digits):
+    model, history, before = trained(digits, steps=0, freeze_epochs=0.5)
+    assert len(history) == 10, "half of 1,200 rows in batches of 64, and nothing after"
+    for name, value in model.network.named_parameters():
+        assert torch.equal(value, before[name]) == (not name.startswith("fc.")), name
+        assert value.requires_grad, "everything may learn afterwards"
+
+
+def test_after_the_head_everything_learns(digits):
+    model, history, before = trained(digits, steps=20, freeze_epochs=0.5)
+    assert history.epoch.iloc[-1] == pytest.approx(30 * 64 / 1200, abs=1e-3)
+    for name, value in model.network.named_parameters():
+        assert not torch.equal(value, before[name]), name
+
+
+def learning_rates(digits, schedule, **options) -> np.ndarray:
+    """The rates of 20 steps."""
+    history = trained(digits, steps=20, schedule=schedule, lr=0.01, batch_size=8, **options)[1]
+    assert len(history) == 20
+    return history.lr.to_numpy()
+
+
+def test_onecycle_rises_to_the_peak_and_falls_to_nothing(digits):
+    rates = learning_rates(digits, "onecycle", warmup=0.25)
+    top = int(rates.argmax())
+    assert 3 <= top <= 6
+    assert 0.009 < rates[top] <= 0.01
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    assert rates[-1] < 1e-4
+    assert rates[0] < 0.005
+
+
+def test_cosine_warms_up_and_falls_to_nothing(digits):
+    rates = learning_rates(digits, "cosine", warmup=0.25)
+    top = int(rates.argmax())
+    assert 3 <= top <= 5
+    assert rates[top] == pytest.approx(0.01)
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top + 1 :]) < 0).all()
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    half = rates[top + 1 :][7]
+    assert half == pytest.approx(0.005, rel=0.25), "a cosine is half way down in the middle"
+
+
+def test_constant_stays_after_the_warm_up(digits):
+    rates = learning_rates(digits, "constant", warmup=0.25)
+    assert rates[0] < 0.005
+    np.testing.assert_allclose(rates[5:], 0.01)
+    np.testing.assert_allclose(learning_rates(digits, "constant", warmup=0), 0.01)
+
+
+@pytest.mark.parametrize("warmup", [0, 0.25, 0.5, 1])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
+def test_every_schedule_takes_any_number_of_steps(digits, schedule, warmup):
+    for steps in (1, 2, 3, 4, 7):
+        _, history, _ = trained(digits, steps=steps, batch_size=4, schedule=schedule, warmup=warmup)
+        assert np.isfinite(history.loss).all()
+
+
+def test_lower_layers_learn_at_lower_rates(digits):
+    lengths = {}
+    layers = ["conv1.0.weight", "layer2.0.downsample.1.weight", "layer4.0.downsample.1.weight", "fc.weight"]
+    for decay in (1.0, 0.5):
+        model, _, before = trained(digits, steps=1, lr=1e-3, layer_decay=decay, **STEADY)
+        lengths[decay] = np.array([change(model, before, name).norm().item() for name in layers])
+    rate = lengths[0.5] / lengths[1.0]
+    assert rate[-1] == pytest.approx(1, rel=0.01)
+    assert (np.diff(rate) > 0).all()
+    assert rate[0] < 0.3
+
+
+def test_gradients_are_clipped_to_the_norm(digits):
+    def length(clip):
+        model, _, before = trained(digits, steps=1, lr=1, clip_grad=clip, **STEADY)
+        return change(model, before).norm().item()
+
+    assert length(2e-2) == pytest.approx(2 * length(1e-2), rel=0.02)
+    assert length(1e-2) < 0.02
+    assert length(None) == pytest.approx(length(1e6), rel=1e-3)
+    assert length(None) > 10 * length(1e-2)
+
+
+def test_weight_decay_spares_biases_and_norms(digits):
+    """With a rate this small the loss moves nothing that can be seen; decay shrinks each weight by lr × decay."""
+    options = {"lr": 1e-6, "schedule": "constant", "warmup": 0, "batch_size": 8}
+    model, _, before = trained(digits, steps=1, weight_decay=1e5, **options)
+    after = dict(model.network.named_parameters())
+    torch.testing.assert_close(after["fc.weight"], 0.9 * before["fc.weight"], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(after["bn1.weight"], before["bn1.weight"], atol=1e-5, rtol=1e-5)
+
+
+def test_smoothed_labels_make_modest_predictions(plain, digits):
+    smooth = trained(digits, label_smoothing=0.4)[0]
+    assert accuracy(smooth, digits) > 0.9
+    assert probs(smooth, digits).max(1).mean() < 0.8 < probs(plain[0], digits).max(1).mean()
+
+
+def test_balanced_class_weights_make_up_for_rare_classes():
+    """Of noise nothing but the share of each class can be learned: 9:1 as it is, 1:1 when balanced."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (2000, 16, 16, 1), np.uint8)
+    rows, labels = np.arange(1500), np.where(rng.random(1500) < 0.9, 3, 7)
+    found = {}
+    for weights in ("none", "balanced"):
+        model, _, _ = trained((noise, None), rows=rows, labels=labels, steps=60, lr=1e-2, class_weights=weights)
+        found[weights] = probs(model, (noise, None), np.arange(1500, 2000)).mean(0)
+    assert found["none"][3] == pytest.approx(0.9, abs=0.05)
+    assert found["balanced"][3] == pytest.approx(0.5, abs=0.15)
+    assert found["balanced"][7] == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
+def test_any_timm_optimizer_learns(digits, optimizer):
+    lr = {"sgd": 0.05}.get(optimizer, 6e-3)
+    _, history, _ = trained(digits, steps=40, optimizer=optimizer, lr=lr)
+    assert history.loss.iloc[-1] < 0.7 * history.loss.iloc[0]
+
+
+def test_an_unknown_optimizer_is_refused_by_its_key(digits):
+    with pytest.raises(UserError, match=r"train\.optimizer='adamwx'") as caught:
+        trained(digits, steps=1, optimizer="adamwx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_here_is_refused_by_its_key(digits):
+    missing = "mps" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(UserError, match=rf"train\.device={missing}"):
+        trained(digits, steps=1, device=missing)
+
+
+def test_every_step_moves_the_bar_once(digits):
+    class Bar:
+        count = 0
+
+        def update(self, n):
+            self.count += n
+
+    pixels, labels = digits
+    network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+    bar = Bar()
+    fit(network, form, Lesson(pixels, LEARN, labels[LEARN], 7, 0), Train(**QUICK), bar)
+    assert bar.count == 7

@@ -1,0 +1,178 @@
+"""Networks: made, given weights that fit, kept, read back, and refused where anything is wrong."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from src.config import Model, UserError
+from src.learn.models import create_model, load_model, save_model
+
+CLASSES = ("a", "b", "c")
+
+
+def refusal(size=16, channels=1, **model) -> str:
+    with pytest.raises(UserError) as caught:
+        create_model(Model(**model), CLASSES, size, channels)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def weights_file(folder, name="test_resnet", classes=10, channels=3) -> tuple:
+    """A file of real weights as people hand them on, and the weights."""
+    torch.manual_seed(1)
+    state = timm.create_model(name, num_classes=classes, in_chans=channels).state_dict()
+    torch.save(state, folder / f"{name}.pth")
+    return folder / f"{name}.pth", state
+
+
+def test_a_model_fits_the_classes_and_images_that_it_is_made_for():
+    for channels, size in ((1, 16), (3, 28)):
+        network, form = create_model(Model(), CLASSES, size, channels)
+        assert network(torch.zeros(2, channels, size, size)).shape == (2, 3)
+        assert form.classes == list(CLASSES)
+        assert (form.size, form.channels, len(form.mean), len(form.std)) == (size, channels, channels, channels)
+
+
+def test_arguments_of_the_model_are_passed_on():
+    network, _ = create_model(Model(kwargs={"drop_rate": 0.3}), CLASSES, 16, 1)
+    assert network.drop_rate == 0.3
+
+
+def test_a_saved_model_reads_back_with_identical_logits(tmp_path):
+    torch.manual_seed(3)
+    network, form = create_model(Model(kwargs={"drop_rate": 0.1}), CLASSES, 16, 1)
+    network.train()(torch.randn(8, 1, 16, 16))  # moves the running statistics, which have to be kept as well
+    saved = save_model(tmp_path / "fold_0", network, form)
+    found = load_model(tmp_path / "fold_0")
+    images = torch.randn(5, 1, 16, 16).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(found.network(images), network.eval()(images))
+    assert found.format == form
+    assert found.hash == saved.hash
+    assert not found.network.training
+
+
+def test_the_hash_names_the_weights(tmp_path):
+    torch.manual_seed(0)
+    network, form = create_model(Model(), CLASSES, 16, 1)
+    first = save_model(tmp_path / "a", network, form).hash
+    assert save_model(tmp_path / "b", network, form).hash == first
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] += 1e-3
+    assert save_model(tmp_path / "c", network, form).hash != first
+    assert json.loads((tmp_path / "a" / "model.json").read_text())["hash"] == first
+
+
+def test_weights_that_are_not_those_of_the_model_are_refused_by_name(tmp_path):
+    network, form = create_model(Model(), CLASSES, 16, 1)
+    save_model(tmp_path, network, form)
+    file = tmp_path / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=str(file)):
+        load_model(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match=str(file)):
+        load_model(tmp_path)
+
+
+def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path / "student")):
+        load_model(tmp_path / "student")
+
+
+@pytest.mark.parametrize(("name", "meant"), [("resnet_18", "resnet18"), ("tset_resnet", "test_resnet")])
+def test_an_unknown_model_names_the_nearest(name, meant):
+    message = refusal(name=name)
+    assert f"model.name='{name}'" in message
+    assert meant in message.replace(name, "")
+
+
+def test_a_wrong_argument_of_the_model_is_named():
+    message = refusal(kwargs={"drop_rat": 0.1})
+    assert "model.kwargs" in message
+    assert "drop_rat" in message
+
+
+def test_images_of_a_size_that_the_model_cannot_take_are_refused_before_training():
+    message = refusal(name="vit_tiny_patch16_224", size=16)
+    assert "vit_tiny_patch16_224" in message
+    assert "16×16" in message
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(tmp_path, ending, channels):
+    file, state = weights_file(tmp_path)
+    if ending == "safetensors":
+        save_file(state, file := file.with_suffix(".safetensors"))
+    network, _ = create_model(Model(weights=str(file)), CLASSES, 16, channels)
+    found = network.state_dict()
+    assert found["fc.weight"].shape == (3, 96)
+    for name in state:
+        if not name.startswith("fc."):
+            wanted = state[name].sum(1, keepdim=True) if name == "conv1.0.weight" and channels == 1 else state[name]
+            torch.testing.assert_close(found[name], wanted, msg=name)
+
+
+def test_a_missing_weights_file_is_refused(tmp_path):
+    message = refusal(weights=str(tmp_path / "none.pth"))
+    assert f"model.weights={tmp_path / 'none.pth'}" in message
+    assert "does not exist" in message
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, ending):
+    file = tmp_path / f"weights.{ending}"
+    for content in (b"an error page of some server\n" * 9, b""):
+        file.write_bytes(content)
+        assert f"model.weights={file}" in refusal(weights=str(file))
+    torch.save({}, tmp_path / "empty.pth")
+    assert "model.weights=" in refusal(weights=str(tmp_path / "empty.pth"))
+
+
+class Payload:
+    """Makes a folder when it is unpickled by a loader that runs what it reads."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_code_in_a_weights_file_is_not_run(tmp_path, zipped):
+    file, mark = tmp_path / "model.pth", tmp_path / "it_ran"
+    if zipped:
+        torch.save({"state_dict": {"conv1.0.weight": torch.zeros(1)}, "extra": Payload(mark)}, file)
+    else:
+        file.write_bytes(pickle.dumps(Payload(mark), protocol=2))
+    assert f"model.weights={file}" in refusal(weights=str(file))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("other", ["test_vit", "test_efficientnet", "test_convnext"])
+def test_weights_of_another_architecture_are_refused(tmp_path, other):
+    """timm itself is not strict where the number of classes differs, and would go on with random weights."""
+    file, _ = weights_file(tmp_path, other)
+    assert f"model.weights={file}" in refusal(weights=str(file))
+
+
+def test_two_networks_of_one_seed_are_equal():
+    def made(seed):
+        torch.manual_seed(seed)
+        return create_model(Model(), CLASSES, 16, 1)[0].state_dict()
+
+    first, again, other = made(0), made(0), made(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["fc.weight"], other["fc.weight"])
+    assert np.isfinite(first["fc.weight"]).all()

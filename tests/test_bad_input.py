@@ -1,0 +1,472 @@
+"""Wrong input: one line that names the file, row or key and the remedy, before anything is learned."""
+
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+
+import predict
+import pseudo
+import train
+from src.config import Config, Data, Model, UserError, dump_config
+from src.learn.models import create_model, save_model
+from src.run import read_json, write_status
+from tests.conftest import QUICK, run_script
+
+SCRIPTS = {"train": train, "augment": pseudo, "denoise": pseudo, "joint": pseudo}
+QUICK = [*QUICK, "pseudo.rounds=1", "pseudo.control=false"]
+
+
+@pytest.fixture
+def csv(csv_data):
+    """csv(role) → its table; csv(role, table) writes it. The arguments of the data are csv.args."""
+    folder, args = csv_data
+
+    def csv(role: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
+        file = folder / f"{role}.csv"
+        if table is not None:
+            table.to_csv(file, index=False)
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+    csv.args, csv.folder = args, folder
+    return csv
+
+
+@pytest.fixture
+def own_images(csv, digits, tmp_path):
+    """The folder of this test's own copy of the images, so that some can be spoiled."""
+    images = tmp_path / "images"
+    shutil.copytree(Path(digits.path[0]).parent, images)
+    csv.args[:] = [arg for arg in csv.args if not arg.startswith("data.image_dir")] + [f"data.image_dir={images}"]
+    return images
+
+
+def one_line(caught) -> str:
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 1500
+    return message
+
+
+def refusal(csv, mode: str, *args) -> str:
+    """The message with which a script that trains refuses; nothing was learned before."""
+    chosen = [] if mode == "train" else ["--mode", mode]
+    with pytest.raises(UserError) as caught:
+        SCRIPTS[mode].run_script([*chosen, *csv.args, *QUICK, *map(str, args)])
+    found = [path.name for path in csv.folder.rglob("*") if path.is_dir()]
+    assert not {"round_1", "student", "control"} & set(found)
+    return one_line(caught)
+
+
+# ---- what to learn from
+
+
+@pytest.mark.parametrize("role", ["train", "pool", "valid", "trusted", "test"])
+def test_a_missing_file(csv, role):
+    message = refusal(csv, "joint", f"data.{role}={csv.folder / 'gone' / 'x.csv'}")
+    assert f"data.{role}={csv.folder / 'gone' / 'x.csv'} does not exist" in message
+    assert "CSV" in message
+    assert "folder" in message
+
+
+def test_a_folder_without_images(csv):
+    (csv.folder / "empty").mkdir()
+    assert f"data.train={csv.folder / 'empty'}" in refusal(csv, "train", f"data.train={csv.folder / 'empty'}")
+
+
+def test_a_label_column_that_is_not_there(csv):
+    message = refusal(csv, "denoise", "data.label_col=species")
+    for part in ("train.csv", "'species'", "'label'", "data.label_col="):
+        assert part in message
+
+
+def test_an_id_twice(csv):
+    table = csv("train")
+    csv("train", pd.concat([table, table[5:6]]))
+    message = refusal(csv, "train")
+    assert repr(table.id[5]) in message
+    assert "data.train" in message
+    assert "one row" in message
+
+
+def test_an_id_in_train_and_pool(csv):
+    csv("pool", csv("train")[["id"]][:1])
+    message = refusal(csv, "augment")
+    assert repr(csv("train").id[0]) in message
+    assert "data.train and data.pool" in message
+
+
+def test_a_label_of_the_test_set_that_no_one_learns(csv):
+    table = csv("test")
+    table.loc[3, "label"] = "whale"
+    csv("test", table)
+    message = refusal(csv, "train")
+    for part in ("data.test", table.id[3], "'whale'"):
+        assert part in message
+
+
+@pytest.mark.parametrize("mode", ["train", "denoise", "augment"])
+def test_a_class_with_fewer_rows_than_folds(csv, mode):
+    table = csv("train")
+    keep = (table.label != "d3") | (table.label == "d3").cumsum().le(2)
+    csv("train", table[keep])
+    message = refusal(csv, mode, "pseudo.folds=3")
+    for part in ("'d3'", "2 rows", "pseudo.folds=3"):
+        assert part in message
+
+
+def test_a_class_with_fewer_rows_than_folds_where_no_rounds_are_asked_for(csv):
+    """train.py cross-validates once whatever pseudo.rounds says."""
+    table = csv("train")
+    csv("train", table[(table.label != "d3") | (table.label == "d3").cumsum().le(2)])
+    assert "'d3'" in refusal(csv, "train", "pseudo.folds=3", "pseudo.rounds=0")
+
+
+def test_one_class_only(csv):
+    csv("train", csv("train").assign(label="d1"))
+    csv("test", csv("test")[["id"]])
+    message = refusal(csv, "denoise")
+    assert "one class" in message
+    assert "'d1'" in message
+
+
+def test_no_label_at_all(csv):
+    csv("train", csv("train").assign(label=""))
+    assert "data.train" in refusal(csv, "augment")
+
+
+@pytest.mark.parametrize("mode", ["augment", "joint"])
+def test_an_empty_pool(csv, mode):
+    message = refusal(csv, mode, "data.pool=")
+    assert "pool is empty" in message
+    assert "data.pool" in message
+
+
+class Stuck(Exception):
+    """Training went on and on."""
+
+
+@contextlib.contextmanager
+def at_most(seconds: int):
+    def stop(*_):
+        raise Stuck
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_the_folder_of_a_refused_run_says_that_it_failed_and_why(csv):
+    message = refusal(csv, "denoise", "data.label_col=species", "name=x")
+    status = read_json(csv.folder / "runs" / "x" / "status.json")
+    assert (status["state"], status["reason"]) == ("failed", message)
+
+
+def test_all_rows_in_one_group(csv):
+    """No fold could be held out: there would be nothing to learn for the model that judges it."""
+    csv("train", csv("train").assign(patient="p1"))
+    with at_most(10):
+        message = refusal(csv, "denoise", "data.group_col=patient")
+    assert "data.group_col" in message
+
+
+# ---- images
+
+
+def test_images_that_cannot_be_read(csv, own_images):
+    ids = csv("train").id
+    (own_images / f"{ids[0]}.png").write_bytes(b"")
+    (own_images / f"{ids[1]}.png").write_text("an error page")
+    (own_images / f"{ids[2]}.png").unlink()
+    message = refusal(csv, "train")
+    for i, why in enumerate(["zero bytes", "not an image", "missing"]):
+        assert f"{own_images / ids[i]}.png ({why}" in message
+    assert "3 of the images" in message
+    assert "data.on_bad_image=skip" in message
+
+
+def test_a_suffix_that_was_forgotten(csv):
+    csv.args.remove("data.suffix=.png")
+    assert "data.suffix" in refusal(csv, "train")
+
+
+def test_a_pool_of_bad_images_is_an_empty_pool_when_they_are_skipped(csv, own_images):
+    for name in csv("pool").id:
+        (own_images / f"{name}.png").write_bytes(b"")
+    assert "pool" in refusal(csv, "augment", "data.on_bad_image=skip")
+
+
+def test_a_class_of_bad_images_is_a_class_without_rows_when_they_are_skipped(csv, own_images):
+    table = csv("train")
+    for name in table.id[table.label == "d3"][1:]:
+        (own_images / f"{name}.png").write_bytes(b"")
+    message = refusal(csv, "denoise", "data.on_bad_image=skip")
+    assert "'d3'" in message
+    assert "pseudo.folds=2" in message
+
+
+# ---- model, weights, augmentation, noise
+
+
+def test_an_unknown_model(csv):
+    message = refusal(csv, "train", "model.name=resnt18")
+    assert "model.name='resnt18'" in message
+    assert "resnet18" in message
+
+
+def test_missing_weights(csv):
+    message = refusal(csv, "train", f"model.weights={csv.folder / 'none.safetensors'}")
+    assert f"model.weights={csv.folder / 'none.safetensors'} does not exist" in message
+
+
+@pytest.mark.parametrize("other", ["test_efficientnet", "test_vit"])
+def test_weights_that_do_not_fit(csv, other):
+    file = csv.folder / "other.pth"
+    torch.save(timm.create_model(other).state_dict(), file)
+    message = refusal(csv, "train", f"model.weights={file}")
+    assert f"model.weights={file}" in message
+    assert "test_resnet" in message
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("[{Afine: {}}]", "Affine"),
+        ("[{Affine: {rotat: 10}}]", "rotat"),
+        ("[{Affine: 3}]", "Affine"),
+        ("[HorizontalFlip]", "HorizontalFlip"),
+        ("[{RandomCrop: {height: 64, width: 64}}]", "RandomCrop"),
+        ("[{Resize: {height: 8, width: 8}}]", "size"),
+        ("[{ToTensorV2: {}}]", "train.augment"),
+        ("strong", "strong"),
+    ],
+)
+def test_an_augmentation_that_does_not_work(csv, spec, named):
+    message = refusal(csv, "train", f"train.augment={spec}")
+    assert "train.augment" in message
+    assert named in message
+
+
+def test_an_unknown_optimizer(csv):
+    assert "train.optimizer='adamx'" in refusal(csv, "train", "train.optimizer=adamx")
+
+
+def test_a_noise_matrix_that_does_not_fit(csv):
+    message = refusal(csv, "denoise", "inject.kind=matrix", "inject.matrix=[[0.9,0.1],[0.1,0.9]]")
+    assert "inject.matrix" in message
+    assert "10 rows" in message
+
+
+# ---- where to write, and how it is called
+
+
+def test_a_folder_that_cannot_be_written(csv):
+    (csv.folder / "file").write_text("")
+    for out in (csv.folder / "file", csv.folder / "file" / "runs"):
+        message = refusal(csv, "train", f"out={out}")
+        assert str(out) in message
+        assert "out=" in message
+
+
+def test_a_folder_for_the_built_in_set_that_cannot_be_written(csv):
+    (csv.folder / "file").write_text("")
+    message = refusal(csv, "train", "data.train=", f"data.root={csv.folder / 'file'}")
+    assert str(csv.folder / "file") in message
+    assert "data.root" in message
+
+
+def test_wrong_keys_are_refused_before_a_run_folder_is_made(csv):
+    message = refusal(csv, "augment", "train.learning_rate=1", "pseudo.fold=3", "data.size=x")
+    for part in ("train.learning_rate", "did you mean pseudo.folds?", "data.size"):
+        assert part in message
+    assert not (csv.folder / "runs").exists()
+
+
+def test_a_missing_config(csv):
+    message = refusal(csv, "train", "--config", "configs/nowhere.yaml")
+    assert "configs/nowhere.yaml does not exist" in message
+    assert "--config" in message
+
+
+@pytest.mark.parametrize("argv", [[], ["--mode", "denois"], ["--mode", "joint", "--fres"], ["--mode"]])
+def test_wrong_options(argv):
+    with pytest.raises(UserError, match="--help") as caught:
+        pseudo.run_script([*argv, "name=x", "--frobnicate"])
+    one_line(caught)
+
+
+# ---- predict.py
+
+
+@pytest.fixture
+def run(csv) -> Path:
+    """A run with a student that has learned nothing; nobody asks it here."""
+    path = csv.folder / "run"
+    torch.manual_seed(0)
+    network, form = create_model(Model(), tuple(f"d{i}" for i in range(10)), 16, 1)
+    save_model(path / "student", network, form)
+    data = dict(arg.removeprefix("data.").split("=") for arg in csv.args if arg.startswith("data."))
+    (path / "config.yaml").write_text(dump_config(Config(name="run", data=Data(**data))))
+    write_status(path, "done", "done", "max_rounds", "denoise")
+    return path
+
+
+def predict_refusal(run, *args) -> str:
+    with pytest.raises(UserError) as caught:
+        predict.run_script(["--run", str(run), *map(str, args)])
+    assert not list(run.rglob("predictions.csv"))
+    return one_line(caught)
+
+
+def test_the_run_of_these_tests_predicts(run):
+    """Otherwise the refusals below would prove little."""
+    predict.run_script(["--run", str(run)])
+    assert len(pd.read_csv(run / "predictions.csv")) == 100
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    for path in (tmp_path, tmp_path / "gone"):
+        message = predict_refusal(path)
+        assert f"--run {path}" in message
+        assert "run" in message.split(";")[1]
+
+
+def test_a_run_without_a_student(run):
+    shutil.rmtree(run / "student")
+    assert f"--run {run}" in predict_refusal(run)
+
+
+def test_a_student_whose_weights_were_changed(run):
+    file = run / "student" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert str(file) in predict_refusal(run)
+
+
+@pytest.mark.parametrize("tta", ["0", "-1", "two"])
+def test_views_that_cannot_be(run, tta):
+    assert "--tta" in predict_refusal(run, "--tta", tta)
+
+
+def test_nothing_to_predict(run):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text("\n".join(line for line in text.splitlines() if "  test: " not in line))
+    assert "--data" in predict_refusal(run)
+
+
+def test_data_that_is_not_there(run, tmp_path):
+    message = predict_refusal(run, "--data", tmp_path / "gone.csv")
+    assert str(tmp_path / "gone.csv") in message
+    assert "--data" in message
+
+
+def test_an_id_twice_in_what_is_to_be_predicted(run, csv):
+    csv("test", pd.concat([csv("test"), csv("test")[:1]]))
+    assert repr(csv("test").id[0]) in predict_refusal(run)
+
+
+def test_an_image_to_predict_that_cannot_be_read(run, csv):
+    csv("test", pd.concat([csv("test"), pd.DataFrame({"id": ["nowhere"], "label": [""]})]))
+    message = predict_refusal(run)
+    assert "nowhere.png (missing" in message
+
+
+def test_predictions_that_cannot_be_written(run, csv):
+    (csv.folder / "file").write_text("")
+    for out in (csv.folder / "file" / "p.csv", csv.folder):
+        message = predict_refusal(run, "--out", out)
+        assert f"--out {out}" in message
+
+
+def test_a_submission_that_does_not_match(run, csv):
+    file = csv.folder / "sample_submission.csv"
+    assert f"--submission {file}" in predict_refusal(run, "--submission", file)
+    file.write_text("id,label\nstranger,x\n")
+    message = predict_refusal(run, "--submission", file)
+    assert str(file) in message
+    assert "'stranger'" in message
+    file.write_bytes(b"")
+    assert str(file) in predict_refusal(run, "--submission", file)
+
+
+# ---- a finished run
+
+
+@pytest.mark.parametrize("argv", [["select"], ["apply"], ["apply", "--run", "x"]])
+def test_what_to_work_on_is_not_named(argv):
+    with pytest.raises(UserError, match=r"--mode \w+ needs --(run|corrections)") as caught:
+        pseudo.run_script(["--mode", *argv])
+    one_line(caught)
+
+
+def test_work_on_a_folder_that_is_no_run(tmp_path):
+    for more in (["select"], ["apply", "--corrections", "x.csv"]):
+        with pytest.raises(UserError, match=f"--run {tmp_path}") as caught:
+            pseudo.run_script(["--mode", *more, "--run", str(tmp_path)])
+        one_line(caught)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"id,label\n1,x\n", b"\xff\xfe\x00"])
+def test_corrections_that_cannot_be_read_leave_the_student_alone(run, content):
+    file = run.parent / "corrections.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=str(file)) as caught:
+        pseudo.run_script(["--mode", "apply", "--run", str(run), "--corrections", str(file)])
+    one_line(caught)
+    assert (run / "student" / "model.json").exists()
+
+
+# ---- as a process
+
+
+def error_of(done) -> str:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stderr
+
+
+def test_a_wrong_key_ends_the_process_with_code_2(tmp_path):
+    done = run_script("train.py", "lr=1", f"out={tmp_path}")
+    assert "did you mean train.lr?" in error_of(done)
+    assert done.stdout == ""
+    assert not os.listdir(tmp_path)
+
+
+def test_truncated_images_end_the_process_with_code_2_and_one_line(csv, own_images):
+    """The decoder has an opinion of its own on each of them, which belongs nowhere on the terminal."""
+    files = [own_images / f"{name}.png" for name in csv("train").id[:4]]
+    photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    for file, ending, cut in zip(files, (".png", ".png", ".jpg", ".tiff"), (0.5, 0.99, 0.5, 0.5), strict=True):
+        data = cv2.imencode(ending, photo)[1].tobytes()
+        file.write_bytes(data[: int(cut * len(data))])
+    assert "4 of the images" in error_of(run_script("pseudo.py", "--mode", "denoise", *csv.args, "name=x"))
+    assert "round_1" not in os.listdir(csv.folder / "runs" / "x")
+
+
+def test_predicting_with_no_run_ends_the_process_with_code_2(tmp_path):
+    assert str(tmp_path) in error_of(run_script("predict.py", "--run", tmp_path))
+
+
+# ---- what is no mistake
+
+
+def test_a_pool_that_the_mode_does_not_use_may_lack_its_images(csv, own_images):
+    for name in csv("pool").id:
+        (own_images / f"{name}.png").unlink()
+    train.run_script([*csv.args, *QUICK, "train.min_steps=2", "name=x"])
+    used = pd.read_csv(csv.folder / "runs" / "x" / "samples.csv", dtype=str)
+    assert set(used.role) == {"train", "test"}

@@ -1,0 +1,275 @@
+"""The run folder: whole files, one owner, resume, and what is written about the machine."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.config import Config, UserError
+from src.run import (
+    Run,
+    atomic_write,
+    environment,
+    main,
+    read_csv,
+    read_json,
+    seed_of,
+    write_csv,
+    write_json,
+    write_npy,
+    write_status,
+)  # fmt: skip
+from tests.conftest import ROOT, run_script
+
+OPEN = """
+import sys
+from src.run import main, open_run, parse
+main(lambda: open_run(parse("", sys.argv[2:]), sys.argv[1]))
+"""
+
+
+def opened(out, *args, mode="denoise") -> subprocess.CompletedProcess:
+    """A process that opens the run folder `out`/x as the scripts do, and ends."""
+    return run_script("-c", OPEN, mode, f"out={out}", "name=x", *args)
+
+
+def begun(out, *args):
+    """A run folder `out`/x in which something has been learned."""
+    assert opened(out, *args).returncode == 0
+    (out / "x" / "round_1" / "fold_0").mkdir(parents=True)
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_failing_write_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
+    file = tmp_path / "labels.csv"
+    atomic_write(file, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for broken in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, broken, full)
+            with pytest.raises(OSError, match="No space"):
+                atomic_write(file, "new and longer")
+        assert file.read_text() == "old"
+        assert os.listdir(tmp_path) == ["labels.csv"]
+
+
+def test_a_write_makes_the_folders_and_replaces_what_was_there(tmp_path):
+    file = tmp_path / "a" / "b.bin"
+    atomic_write(file, "a long text")
+    atomic_write(file, b"\x00\xff")
+    assert file.read_bytes() == b"\x00\xff"
+    assert os.listdir(file.parent) == ["b.bin"]
+
+
+def test_json_and_arrays_read_back(tmp_path):
+    value = {"Größe": [1, 2.5, None], "x": {"y": True}}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    array = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    write_npy(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+
+
+def test_a_table_is_read_as_it_stands(tmp_path):
+    (tmp_path / "a.csv").write_text('\ufeffid,label\n007,NA\n1e3,\nnull,None\n"a,b","say ""hi"""\n1.0,nan\n', "utf-8")
+    table = read_csv(tmp_path / "a.csv")
+    assert list(table) == ["id", "label"]
+    assert list(table.id) == ["007", "1e3", "null", "a,b", "1.0"]
+    assert list(table.label) == ["NA", "", "None", 'say "hi"', "nan"]
+
+
+def test_a_row_that_ends_early_has_empty_fields(tmp_path):
+    (tmp_path / "a.csv").write_text("id,label,group\n1,cat,g\n2\n3,dog\n")
+    assert read_csv(tmp_path / "a.csv").to_numpy().tolist() == [["1", "cat", "g"], ["2", "", ""], ["3", "dog", ""]]
+
+
+@pytest.mark.parametrize("more", ["", "x"])
+def test_a_field_more_than_the_header_has_never_shifts_the_columns(tmp_path, more):
+    """pandas takes the first column for an index where every row has one field more than the header."""
+    file = tmp_path / "a.csv"
+    file.write_text(f"id,label\n1,cat,{more}\n2,dog,{more}\n")
+    with contextlib.suppress(UserError):  # to refuse it is right as well
+        table = read_csv(file)
+        assert list(table.id) == ["1", "2"]
+        assert list(table.label) == ["cat", "dog"]
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.text("0123456789", min_size=1), names, names), min_size=1, max_size=6))
+def test_any_text_in_a_table_reads_back(tmp_path_factory, rows):
+    file = tmp_path_factory.getbasetemp() / "any.csv"
+    table = pd.DataFrame(rows, columns=["id", "a", "b"])
+    write_csv(file, table)
+    assert read_csv(file).to_numpy().tolist() == table.to_numpy().tolist()
+
+
+def test_a_seed_depends_on_its_parts_and_on_nothing_else():
+    parts = [(0, "student"), (1, "student"), (0, "round_1/fold_0"), (0, 1, "folds"), (0, "1", "folds"), ("01", "folds")]
+    seeds = [seed_of(*part) for part in parts]
+    assert len(set(seeds)) == len(parts)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    told = [
+        run_script("-c", f"from src.run import seed_of; print([seed_of(*p) for p in {parts}])",
+                   env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert told == [f"{seeds}\n"] * 2
+
+
+def test_a_folder_in_use_is_refused_to_another_process_and_left_alone(tmp_path):
+    hold = OPEN + "\nprint('held', flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", hold, "train", f"out={tmp_path}", "name=x"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert "held\n" in holder.stdout
+        (tmp_path / "x" / "precious.txt").write_text("mine")
+        message = one_line(run_script("train.py", "--fresh", f"out={tmp_path}", "name=x"))
+        assert str(tmp_path / "x") in message
+        assert "in use by another process" in message
+        assert (tmp_path / "x" / "precious.txt").exists()
+        holder.kill()  # the lock must not outlive a process that had no time to let go
+    assert opened(tmp_path, mode="train").returncode == 0
+
+
+def test_the_same_command_reopens_the_folder_as_it_is(tmp_path):
+    begun(tmp_path, "train.lr=1e-2")
+    before = (tmp_path / "x" / "config.yaml").read_bytes()
+    assert opened(tmp_path, "train.lr=0.01").returncode == 0
+    assert (tmp_path / "x" / "round_1" / "fold_0").is_dir()
+    assert (tmp_path / "x" / "config.yaml").read_bytes() == before
+
+
+def test_a_run_that_has_learned_nothing_may_be_mended_under_its_name(tmp_path):
+    """The remedy of an error is often another value of a key."""
+    opened(tmp_path, "data.label_col=species")
+    assert opened(tmp_path, "data.label_col=class", mode="joint").returncode == 0
+    assert "label_col: class" in (tmp_path / "x" / "config.yaml").read_text()
+    assert read_json(tmp_path / "x" / "status.json")["mode"] == "joint"
+
+
+def test_another_config_under_the_same_name_is_refused_with_the_keys_that_differ(tmp_path):
+    begun(tmp_path, "train.lr=1e-2", "seed=3")
+    message = one_line(opened(tmp_path, "train.lr=2e-2", "pseudo.folds=3", "seed=3"))
+    assert "train.lr: 0.01 → 0.02" in message
+    assert "pseudo.folds: 2 → 3" in message
+    assert "seed" not in message
+    assert "--fresh" in message
+    assert "mode: denoise → joint" in one_line(opened(tmp_path, "train.lr=1e-2", "seed=3", mode="joint"))
+
+
+def test_fresh_empties_the_folder_and_takes_the_new_config(tmp_path):
+    begun(tmp_path, "train.lr=1e-2")
+    (tmp_path / "x" / "metrics.json").write_text("{}")
+    assert opened(tmp_path, "train.lr=2e-2", "--fresh", mode="joint").returncode == 0
+    assert {"config.yaml", "env.json", "status.json", "log.txt"} >= {
+        file.name for file in (tmp_path / "x").iterdir() if not file.name.startswith(".")
+    }
+    assert "lr: 0.02" in (tmp_path / "x" / "config.yaml").read_text()
+    assert read_json(tmp_path / "x" / "status.json")["mode"] == "joint"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = one_line(opened(tmp_path / "file" / "runs"))
+    assert str(tmp_path / "file") in message
+    assert "out=" in message
+
+
+def test_the_environment_holds_versions_and_no_environment_variable(monkeypatch):
+    monkeypatch.setenv("SOME_SECRET_TOKEN", "hunter2-hunter2")
+    told = environment()
+    text = json.dumps(told)
+    assert "hunter2" not in text
+    assert "SOME_SECRET" not in text
+    assert os.environ["PATH"] not in text
+    assert told["packages"]["numpy"] == np.__version__
+    assert told["python"] == sys.version.split()[0]
+
+
+def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
+    run = Run(tmp_path, "joint", Config())
+    for _ in range(2):
+        with run.stage("read"):
+            assert read_json(tmp_path / "status.json") == {
+                "state": "running", "stage": "read", "reason": "", "mode": "joint",
+            }  # fmt: skip
+            before = run.seconds.get("read", -1)
+        assert run.seconds["read"] >= max(before, 0)
+    assert set(run.times()) == {"read", "total"}
+    assert not run.finished()
+    run.finish("no_change")
+    assert read_json(tmp_path / "status.json")["reason"] == "no_change"
+    assert run.finished()
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(UserError("a.csv is gone"), "failed"), (KeyboardInterrupt(), "stopped")], ids=type
+)
+def test_a_stage_that_ends_early_says_so(tmp_path, error, state):
+    run = Run(tmp_path, "joint", Config())
+
+    def ends_early():
+        with run.stage("read"):
+            raise error
+
+    with pytest.raises(type(error)):
+        ends_early()
+    status = read_json(tmp_path / "status.json")
+    assert (status["state"], status["stage"]) == (state, "read")
+    assert status["reason"]
+    assert not run.finished()
+
+
+def test_there_is_time_for_what_fits_into_the_budget(tmp_path):
+    def run(budget):
+        return Run(tmp_path, "joint", Config(time_budget=budget), started=time.monotonic() - 1000)
+
+    assert run(2000).time_for(900)
+    assert not run(2000).time_for(1100)
+    assert not run(900).time_for(0)
+    assert run(None).time_for(1e9)
+
+
+def test_wrong_input_ends_with_code_2_and_one_line(capsys):
+    def wrong():
+        raise UserError("a.csv has no column 'y'")
+
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: a.csv has no column 'y'\n"
+
+
+def test_a_fault_of_ours_is_not_passed_off_as_wrong_input(tmp_path):
+    done = run_script("-c", "from src.run import main\nmain(lambda: 1 / 0)")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_finished_run_is_not_done_again(tmp_path):
+    begun(tmp_path)
+    write_status(tmp_path / "x", "done", "done", "no_change", "denoise")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "x").iterdir() if file.name.endswith(("on", "ml"))}
+    done = run_script("pseudo.py", "--mode", "denoise", f"out={tmp_path}", "name=x")
+    assert done.returncode == 0
+    assert "--fresh" in done.stdout
+    assert {file: file.stat().st_mtime_ns for file in before} == before
