@@ -156,7 +156,7 @@ class _Average:
     def __init__(self, network: torch.nn.Module, decay: float):
         from timm.utils import ModelEmaV3
 
-        self._ema = ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=1.0)
+        self._ema = ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=2 / 3)
         self._step = 0
 
     def update(self, network: torch.nn.Module) -> None:
