@@ -37,12 +37,12 @@ def run_script(argv=None) -> None:
     filled = submission(args.submission, table, classes) if args.submission else None
     try:
         write_csv(out, table)
+        log.info(f"{len(table):,} predictions, average of {len(models)} model(s): {out}")
+        if filled is not None:
+            write_csv(out.with_name("submission.csv"), filled)
+            log.info(f"submission: {out.with_name('submission.csv')}")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None
-    log.info(f"{len(table):,} predictions, average of {len(models)} model(s): {out}")
-    if filled is not None:
-        write_csv(out.with_name("submission.csv"), filled)
-        log.info(f"submission: {out.with_name('submission.csv')}")
 
 
 if __name__ == "__main__":

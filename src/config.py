@@ -173,13 +173,23 @@ class Config(Section):
     wandb: Wandb = Wandb()
 
 
-def dotted_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every key of the config as `a.b`."""
+def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of the config as (`a.b`, its type)."""
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from dotted_names(field.annotation, f"{prefix}{key}.")
+            yield from fields(field.annotation, f"{prefix}{key}.")
         else:
-            yield prefix + key
+            yield prefix + key, field.annotation
+
+
+def dotted_names() -> list[str]:
+    """Every key of the config as `a.b`."""
+    return [name for name, _ in fields()]
+
+
+def text_keys() -> set[str]:
+    """Keys whose value is text: taken as typed, where YAML would read 007, 1.10 or yes as something else."""
+    return {name for name, kind in fields() if kind in (str, str | None, Name | None)}
 
 
 def load_config(path: str | Path, overrides: list[str]) -> Config:
@@ -230,23 +240,12 @@ def _apply_override(tree: dict[str, Any], text: str) -> str | None:
     return None
 
 
-def text_keys(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
-    """Keys whose value is text: taken as typed, where YAML would read 007, 1.10 or yes as something else."""
-    found: set[str] = set()
-    for key, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= text_keys(field.annotation, f"{prefix}{key}.")
-        elif field.annotation in (str, str | None, Name | None):
-            found.add(prefix + key)
-    return found
-
-
 def _describe(error: Any) -> str:
     """One pydantic error as `dotted.name: what is wrong and what would be right`."""
     where = ".".join(str(part) for part in error["loc"])
     where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
     if error["type"] == "extra_forbidden":
-        return f"{where}: no such key{nearest(where, list(dotted_names()))}"
+        return f"{where}: no such key{nearest(where, dotted_names())}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (given: {error['input']!r})" if where else message
 
