@@ -138,10 +138,17 @@ class Pseudo(Section):
     folds: Annotated[int, Field(ge=2)] = 2
     """Models a round; each judges the fold that it did not learn."""
     policy: Literal["posterior", "cutoff"] = "posterior"
-    """How given labels are judged: by the noise-corrected posterior, or by the plain cutoff of the article."""
+    """How given labels are judged: by the noise-corrected posterior, or by the plain confidence of the article."""
+    precision: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Labels are changed where the estimated precision of the changes reaches this, class by class; see `cutoff`."""
+    doubtful: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
+    """What becomes of a given label that is neither certainly right nor replaced. soften = learn the probabilities of
+    its classes; downweight = learn it as far as it may be right; review = learn it, and list it for your eyes.
+    Default: soften where the noise is of the class, drop where it lies on look-alikes (see noise_type in round.json)
+    and in joint mode, where a suspect never teaches; review where there is hardly any, or where a `cutoff` decides."""
     cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Lowest confidence that decides; above 1 changes no label. Default: 0.5 of the posterior, 0.9 of the plain
-    confidence in a given label, 0.95 on the pool."""
+    """Lowest confidence that decides, in place of `precision`; above 1 changes no label. Default: none for the
+    posterior, 0.9 for policy=cutoff, 0.95 on the pool."""
     pool_cutoff: Annotated[float, Field(ge=0)] | None = None
     """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`."""
     min_change: Share = 0.0005

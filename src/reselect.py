@@ -31,9 +31,8 @@ def reselect(run: Path, overrides: list[str]) -> None:
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
     samples = _judged(run, number, classes)
     verdict = Ledger(run).recall(number, samples)
-    learned = _labels(run, number - 1, classes) if number > 1 else samples.given
     probs = np.exp(verdict.log_probs)
-    decisions = select(probs, samples.given, learned, mode, config.pseudo)
+    decisions = select(probs, samples.given, mode, config.pseudo)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(probs, samples, decisions).to_string(index=False))
@@ -67,9 +66,3 @@ def _judged(run: Path, number: int, classes: tuple[str, ...]) -> Samples:
     empty = np.full(len(table), "", object)
     given = table.given.map(index).to_numpy(np.int64)
     return Samples(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)
-
-
-def _labels(run: Path, number: int, classes: tuple[str, ...]) -> np.ndarray:
-    """(N,) labels that a round decided, which the next one learned."""
-    table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["label"])
-    return table.label.map({name: k for k, name in enumerate(classes)} | {"": -1}).to_numpy(np.int64)

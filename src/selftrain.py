@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .config import Pseudo
 from .data.folds import make_folds
 from .data.samples import Samples
+from .labels.calibration import calibrate
 from .labels.ledger import Ledger, Verdict
-from .labels.selection import Decisions, cutoffs, select
+from .labels.noise import noise_matrix
+from .labels.selection import REPAIRS, Decisions, given_cutoff, select
 from .run import seed_of
 
 Fit = Callable[[str, np.ndarray, np.ndarray], object]
-"""fit(where, rows, labels of those rows) → a model with a `hash`."""
+"""fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
 Predict = Callable[[object, np.ndarray], np.ndarray]
 """predict(model, rows) → (len(rows), K) log-probabilities."""
 
@@ -35,28 +37,52 @@ class Outcome:
     human: np.ndarray | bool = False
     """(N,) where a person decided."""
 
+    @property
+    def targets(self) -> np.ndarray:
+        """What is learned: the labels (N,), or (N, K) targets where some are soft; a person's word is never soft."""
+        targets = self.label if self.decisions is None else self.decisions.targets()
+        if targets.ndim == 1:
+            return self.label
+        human = np.broadcast_to(self.human, len(targets))[:, None]
+        return np.where(human, np.eye(targets.shape[1], dtype=targets.dtype)[self.label], targets)
 
-def held_out_probs(samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict) -> Verdict:
+
+def held_out_probs(
+    samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict, *,
+    targets: np.ndarray | None = None, noisy: bool = False,
+) -> Verdict:  # fmt: skip
     """Log-probabilities (N, K) of every sample, each judged only by models that did not learn it.
 
     Rows without a label in `labels` are judged by every fold's model and averaged; rows with a label by their own
     fold's model alone. The one rule of this project lives here and nowhere else.
+    targets: what is learned, where that is more than the labels. noisy: given labels may be wrong; each model is
+    calibrated for the true class, by the given labels of the rows it judges, before models are mixed.
     """
-    n_folds = folds.max() + 1
-    free = labels < 0
-    probs = np.zeros((len(samples), len(samples.classes)))
-    judges: list[str] = []
-    judge = np.full(len(samples), "", dtype=object)
-    for fold in range(n_folds):
+    free, parts = labels < 0, []
+    for fold in range(folds.max() + 1):
         learned = np.flatnonzero(~free & (folds != fold))
         judged = np.flatnonzero(free | (folds == fold))
         assert not np.intersect1d(learned, judged).size, "a row would be judged by a model that learned it"
-        model = fit(f"fold_{fold}", learned, labels[learned])
-        share = np.where(free[judged], 1 / n_folds, 1.0)
-        probs[judged] += np.exp(predict(model, judged)) * share[:, None]
-        judge[judged] = model.hash
-        judges.append(model.hash)
-    judge[free] = "+".join(judges)
+        model = fit(f"fold_{fold}", learned, (labels if targets is None else targets)[learned])
+        parts.append((judged, predict(model, judged), model.hash))
+    if not noisy:
+        return _mix(parts, free)
+    known = samples.given >= 0
+    matrix = noise_matrix(np.exp(_mix(parts, free).log_probs[known]), samples.given[known])
+    learned_noise = np.array_equal(labels[known], samples.given[known])
+    found = [calibrate(logs, samples.given[judged], matrix, learned_noise) for judged, logs, _ in parts]
+    parts = [(judged, logs, judge) for (judged, _, judge), (logs, _) in zip(parts, found, strict=True)]
+    return replace(_mix(parts, free), temperatures=tuple(t for _, t in found))
+
+
+def _mix(parts: list[tuple[np.ndarray, np.ndarray, str]], free: np.ndarray) -> Verdict:
+    """One verdict from (rows, log-probabilities, hash) of each fold's model; free: (N,) rows that all models judged."""
+    probs = np.zeros((len(free), parts[0][1].shape[1]))
+    judge = np.full(len(free), "", dtype=object)
+    for rows, logs, model in parts:
+        probs[rows] += np.exp(logs) / np.where(free[rows], len(parts), 1)[:, None]
+        judge[rows] = model
+    judge[free] = "+".join(model for *_, model in parts)
     return Verdict(np.log(np.maximum(probs, 1e-30)).astype(np.float32), judge)
 
 
@@ -72,7 +98,7 @@ def self_train(
     """
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     hits: dict[int, np.ndarray] = {}
-    seconds, earlier = 0.0, None
+    seconds, earlier, before = 0.0, None, samples.given
     for number in range(1, policy.rounds + 1):
         if not time_for(2 * seconds):  # as much again for the student
             return Outcome(best.label, best.decisions, best.round, "time_budget")
@@ -81,30 +107,38 @@ def self_train(
         verdict = ledger.recall(number, samples)
         if verdict is None:
             folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
-            verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict)
+            options = {"targets": outcome.targets, "noisy": mode in REPAIRS}
+            verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict, **options)
             verdict = _average(verdict, earlier, number) if earlier else verdict
         earlier = verdict
-        decisions = select(np.exp(verdict.log_probs), samples.given, labels, mode, policy)
-        changed = int((decisions.label != labels).sum())
-        facts = {"changed": changed, "cutoff": cutoffs(policy)[0], "seconds": round(time.monotonic() - start, 3)}
-        ledger.record(number, samples, verdict, decisions, **facts)
+        decisions = select(np.exp(verdict.log_probs), samples.given, mode, policy)
+        changes = _changes(before, labels, decisions.label)
+        before = labels
+        facts = {"cutoff": given_cutoff(policy), "seconds": round(time.monotonic() - start, 3)}
+        ledger.record(number, samples, verdict, decisions, **changes, **facts)
         outcome = Outcome(decisions.label, decisions, number, "max_rounds")
         hits[number] = verdict.log_probs.argmax(1)[samples.given >= 0] == samples.given[samples.given >= 0]
         if best.round and _fell(hits[best.round], hits[number]):
             return Outcome(best.label, best.decisions, best.round, "no_gain")
         if not best.round or hits[number].mean() >= hits[best.round].mean():
             best = outcome
-        if changed <= policy.min_change * len(samples):
+        if changes["changed"] <= policy.min_change * len(samples):
             return Outcome(decisions.label, decisions, number, "no_change")
         seconds = time.monotonic() - start
     return outcome
+
+
+def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, int]:
+    """How many labels a round changed, and how many of them back to what they were a round earlier. All (N,)."""
+    changed = new != labels
+    return {"changed": int(changed.sum()), "changed_back": int((changed & (new == before)).sum())}
 
 
 def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
     """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
     logs = (verdict.log_probs + (n - 1) * earlier.log_probs) / n
     logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
-    return Verdict(logs, earlier.judge + "+" + verdict.judge)
+    return Verdict(logs, earlier.judge + "+" + verdict.judge, verdict.temperatures)
 
 
 def _in_round(fit: Fit, number: int) -> Fit:

@@ -16,7 +16,7 @@ from .data.samples import USES_POOL, Samples, check_samples, class_names, prepar
 from .data.transforms import build
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
 from .labels.metrics import noise_scores, pool_scores, score
-from .labels.selection import REPAIRS, cutoffs
+from .labels.selection import REPAIRS, pool_cutoff
 from .learn.compute import pick_device
 from .learn.fit import Lesson, fit, step_budget
 from .learn.infer import log_probs
@@ -176,7 +176,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
     with run.stage("student"):
         learned = np.flatnonzero(outcome.label >= 0)
         steps = step_budget(len(learned), run.config.train)
-        arms = {"student": [fit_kept("student", learned, outcome.label[learned], steps)]}
+        arms = {"student": [fit_kept("student", learned, outcome.targets[learned], steps)]}
     if run.config.pseudo.control and run.mode != "train" and outcome.round:
         with run.stage("control"):
             rows = np.flatnonzero(judged.given >= 0)
@@ -243,7 +243,7 @@ def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) 
     if run.mode in USES_POOL and decisions:
         write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
         known = clean[~labelled] if "hidden.csv" in material.truths else None
-        cutoff = cutoffs(run.config.pseudo)[1]
+        cutoff = pool_cutoff(run.config.pseudo)
         metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
     if run.mode == "train" and decisions:
         write_csv(run.path / "oof.csv", oof_table(decisions, judged))

@@ -32,9 +32,9 @@ class Teacher:
         self.x, self.k, self.fits, self.judged = x, k, {}, []
 
     def fit(self, where, rows, labels):
-        means = np.stack(
-            [self.x[rows[labels == c]].mean(0) if (labels == c).any() else self.x[0] * 0 + 99 for c in range(self.k)]
-        )
+        targets = labels if labels.ndim == 2 else np.eye(self.k)[labels]
+        total = targets.sum(0)[:, None]
+        means = np.where(total > 0, targets.T @ self.x[rows] / np.maximum(total, 1e-9), 99)
         self.fits[where] = (rows, labels)
         return Centroids(means, rows, where)
 
@@ -157,7 +157,7 @@ def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
     first, second = (set(teacher.fits[f"round_{r}/fold_0"][0]) for r in (1, 2))
     assert len(first & second) < 0.8 * len(first), "two thirds by chance"
     again = select(np.exp(np.load(tmp_path / f"round_{outcome.round}" / "logits.npy")), samples.given,
-                   _learned(tmp_path, outcome.round, samples), "denoise", Pseudo(cutoff=0.6))  # fmt: skip
+                   "denoise", Pseudo(cutoff=0.6))  # fmt: skip
     assert (again.label == outcome.label).all()
 
 
@@ -242,14 +242,15 @@ def judged(draw):
     probs = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     labels = rng.integers(-1, k, n)
     labels[0] = 0
-    learned = np.where(rng.random(n) < 0.5, labels, rng.integers(-1, k, n)) if draw(st.booleans()) else labels
-    return probs, labels, learned
+    return probs, labels
 
 
 policies = st.builds(
     Pseudo,
     policy=st.sampled_from(["posterior", "cutoff"]),
     cutoff=st.one_of(st.none(), st.floats(0, 1)),
+    precision=st.floats(0.5, 1),
+    doubtful=st.sampled_from([None, "keep", "drop", "review", "downweight", "soften"]),
     pool_cutoff=st.one_of(st.none(), st.floats(0, 1.5)),
 )
 
@@ -257,8 +258,8 @@ policies = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(judged(), policies, st.sampled_from(MODES))
 def test_selection_never_empties_a_class(case, policy, mode):
-    probs, labels, learned = case
-    decided = select(probs, labels, learned, mode, policy)
+    probs, labels = case
+    decided = select(probs, labels, mode, policy)
     for k in np.unique(labels[labels >= 0]):
         assert (decided.label == k).sum() >= CLASS_FLOOR * (labels == k).sum() > 0
 
@@ -266,13 +267,13 @@ def test_selection_never_empties_a_class(case, policy, mode):
 @settings(max_examples=300, deadline=None)
 @given(judged(), policies, st.sampled_from(MODES))
 def test_decisions_mean_what_they_say(case, policy, mode):
-    probs, labels, learned = case
-    d = select(probs, labels, learned, mode, policy)
+    probs, labels = case
+    d = select(probs, labels, mode, policy)
     pool = labels < 0
-    allowed = {"keep"} if mode == "augment" else {"keep", "relabel", "drop", "review"}
+    allowed = {"keep"} if mode == "augment" else {"keep", "relabel", "drop", "review", "downweight", "soften"}
     assert set(d.decision[~pool]) <= allowed
     assert set(d.decision[pool]) <= ({"leave"} if mode == "denoise" else {"accept", "leave"})
-    for decision, label in {"keep": labels, "review": labels, "accept": d.predicted}.items():
+    for decision, label in {"keep": labels, "review": labels, "downweight": labels, "accept": d.predicted}.items():
         rows = d.decision == decision
         assert (d.label[rows] == label[rows]).all()
     assert (d.predicted[~pool] == probs.argmax(1)[~pool]).all()
@@ -280,6 +281,15 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     relabelled = d.decision == "relabel"
     assert ((d.label != labels) & (d.label >= 0))[relabelled].all()
     assert policy.policy == "posterior" or (d.label == d.predicted)[relabelled].all()
+    assert (d.weight[~np.isin(d.decision, ["soften", "downweight"])] == 1).all()
+    targets = d.targets()
+    learned = d.label >= 0
+    hard = learned & (d.weight == 1)
+    as_targets = targets if targets.ndim == 2 else np.eye(probs.shape[1])[targets]
+    at_label = as_targets[np.arange(len(labels)), d.label]
+    assert (at_label >= as_targets.max(1) - 1e-6)[hard | (d.decision == "soften")].all()
+    assert np.allclose(as_targets[learned & (d.decision != "downweight")].sum(1), 1)
+    assert np.allclose(as_targets[d.decision == "downweight"].sum(1), 1 - d.p_wrong[d.decision == "downweight"])
     assert np.isfinite(d.p_wrong[~pool]).all()
     assert ((d.p_wrong[~pool] >= 0) & (d.p_wrong[~pool] <= 1 + 1e-9)).all()
 
@@ -287,6 +297,6 @@ def test_decisions_mean_what_they_say(case, policy, mode):
 @settings(max_examples=100, deadline=None)
 @given(judged(), st.sampled_from(MODES), st.sampled_from(["posterior", "cutoff"]))
 def test_no_probability_beats_a_cutoff_above_one(case, mode, policy):
-    probs, labels, learned = case
-    decided = select(probs, labels, learned, mode, Pseudo(policy=policy, cutoff=1.0001))
+    probs, labels = case
+    decided = select(probs, labels, mode, Pseudo(policy=policy, cutoff=1.0001))
     assert (decided.label == labels).all()

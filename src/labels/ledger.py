@@ -13,15 +13,18 @@ import pandas as pd
 
 from ..data.samples import Samples, class_names
 from ..run import read_csv, read_json, write_csv, write_json, write_npy
+from .noise import bootstrap
 from .selection import Decisions
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Held-out log-probabilities (N, K) float32, and for each row the hash of the weights that judged it."""
+    """Held-out log-probabilities (N, K) float32, for each row the hash of the weights that judged it, and the
+    temperature of each fold's model where they were calibrated."""
 
     log_probs: np.ndarray
     judge: np.ndarray
+    temperatures: tuple[float, ...] = ()
 
 
 class Ledger:
@@ -60,14 +63,29 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
     labelled = samples.given >= 0
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     hits = verdict.log_probs.argmax(1)[labelled] == samples.given[labelled]
-    matrix = decisions.matrix
     return {
         "classes": list(samples.classes),
         "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
         "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
         "oof_accuracy": float(hits.mean()),
-        "estimated_rate": None if matrix is None else float(decisions.p_wrong[labelled].mean()),
-        "noise_matrix": None if matrix is None else matrix.round(6).tolist(),
+        "temperatures": [round(t, 4) for t in verdict.temperatures],
+        "estimated_rate": float(decisions.p_wrong[labelled].mean()) if decisions.matrix is not None else None,
+    } | _noise_summary(decisions, samples.given, verdict)
+
+
+def _noise_summary(decisions: Decisions, given: np.ndarray, verdict: Verdict) -> dict:
+    """The noise matrix with its name and 95 % intervals, where given labels are judged for noise."""
+    matrix, rows = decisions.matrix, given >= 0
+    if matrix is None:
+        return {"noise_matrix": None}
+    true, given = np.exp(verdict.log_probs[rows].astype(np.float64)), given[rows]
+    (low, high), of_rate = bootstrap(true, given)
+    return {
+        "estimated_rate_interval": of_rate.round(6).tolist(),
+        "noise_type": decisions.noise,
+        "noise_matrix": matrix.round(6).tolist(),
+        "noise_matrix_low": low.round(6).tolist(),
+        "noise_matrix_high": high.round(6).tolist(),
     }
 
 
@@ -110,10 +128,11 @@ def labels_table(outcome, samples: Samples) -> pd.DataFrame:
     source = np.select(conditions, ["human", "pseudo", "dropped", "relabelled"], "given")
     rows = np.flatnonzero((samples.given >= 0) | (label >= 0) | human)
     confidence = np.full(len(samples), np.nan) if d is None else d.confidence
+    weight = np.where(human | (d is None), 1.0, 1.0 if d is None else d.weight)
     return pd.DataFrame({
         "id": samples.id[rows], "path": samples.path[rows],
         "given": class_names(samples.given[rows], samples.classes), "label": class_names(label[rows], samples.classes),
-        "source": source[rows], "confidence": confidence[rows], "round": outcome.round,
+        "source": source[rows], "confidence": confidence[rows], "round": outcome.round, "weight": weight[rows],
     })  # fmt: skip
 
 

@@ -1,20 +1,72 @@
-"""Which given labels are wrong: noise matrix, deconvolution, posterior. Arrays in, arrays out."""
+"""Which given labels are wrong: noise matrix, deconvolution, posterior. Arrays in, arrays out.
+
+The model: the true class of row i is drawn from q_i, its given label from T[true], which all rows of a class share.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-TINY = 1e-9
+TINY = 1e-12
+ANCHORS = 0.2
+"""Share of the rows of each predicted class, the surest ones, whose prediction is taken for the truth."""
+MIN_ANCHORS = 20
+RATE_ROWS = 10_000
+"""Rows in each draw of the rate."""
+UNIFORM = 0.2
+"""The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
+MAINLY = 0.75
+"""The noise is called pair noise where this share of the wrong labels of a class is one other class."""
+ON_SUREST, LITTLE = 0.25, 0.02
+"""Noise of the class shows on the surest rows at least this share of the disagreement that all rows show."""
 
 
-def noise_matrix(probs: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """T[true, given] (K, K), rows sum to 1: how often each true class was given each label.
+def anchor_counts(true: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """(K, K) counts [predicted, given] of the surest rows of each predicted class.
 
-    probs: (N, K) probabilities of the true class; given: (N,) class index. Soft counts, so that a row between two
-    classes counts for both.
+    true: (N, K) held-out probabilities; given: (N,) class index. Among the surest rows a label that disagrees is wrong;
+    among all rows it may be the prediction, and the counts would show the model's confusions as noise (anchor points:
+    Liu & Tao 2016; Patrini et al. 2017).
     """
-    counts = np.stack([probs[given == k].sum(0) for k in range(probs.shape[1])], axis=1) + TINY
-    return counts / counts.sum(1, keepdims=True)
+    k, predicted, confidence = true.shape[1], true.argmax(1), true.max(1)
+    counts = np.zeros((k, k))
+    for c in range(k):
+        rows = np.flatnonzero(predicted == c)
+        surest = rows[np.argsort(-confidence[rows], kind="stable")][: max(MIN_ANCHORS, int(ANCHORS * len(rows)))]
+        counts[c] = np.bincount(given[surest], minlength=k)
+    return counts
+
+
+def shrink(counts: np.ndarray) -> np.ndarray:
+    """T[true, given] (K, K), rows sum to 1, from counts: each cell as far from the mean of all as chance allows.
+
+    James–Stein: the spread between the cells beyond that of chance decides how far a cell is believed. Where hardly any
+    is left, the noise is uniform, all wrong classes alike at one rate.
+    """
+    k, off = len(counts), ~np.eye(len(counts), dtype=bool)
+    n = np.maximum(counts.sum(1, keepdims=True), TINY)
+    mean = max((counts / n)[off & (n > 0.5)].mean(), TINY)
+    chance = np.broadcast_to(mean / n, counts.shape)
+    between = spread(counts) * mean**2
+    cells = mean + between / (between + chance) * (counts / n - mean) * (between > UNIFORM * mean**2)
+    cells = np.where(off, np.maximum(cells, TINY), 0)
+    matrix = cells + np.diag(np.maximum(1 - cells.sum(1), 1 / k))
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def spread(counts: np.ndarray) -> float:
+    """Squared spread of the wrong cells of T beyond chance, relative to their squared mean; 0 = uniform noise."""
+    off = ~np.eye(len(counts), dtype=bool)
+    n = np.maximum(counts.sum(1, keepdims=True), TINY)
+    used = off & np.broadcast_to(n > 0.5, off.shape)
+    cells, mean = (counts / n)[used], max((counts / n)[used].mean(), TINY)
+    chance = np.broadcast_to(mean / n, counts.shape)[used]
+    return float(max(0, ((cells - mean) ** 2 - chance).mean()) / mean**2)
+
+
+def noise_matrix(true: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """T[true, given] (K, K): how often each true class was given each label. Arguments as of anchor_counts."""
+    return shrink(anchor_counts(true, given))
 
 
 def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.ndarray:
@@ -30,24 +82,43 @@ def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.nda
     return q
 
 
-def true_class_probs(probs: np.ndarray, given: np.ndarray, learned: np.ndarray) -> np.ndarray:
-    """(N, K) probabilities of what the models predict → (N, K) probabilities of the true class.
+def posterior(true: np.ndarray, given: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """P(true = k | x, given) ∝ true_k · T[k, given], (N, K)."""
+    joint = np.maximum(true, TINY) * matrix[:, given].T
+    return joint / joint.sum(1, keepdims=True)
 
-    given: (N,) class index or -1; learned: (N,) labels that the judging models were trained on. Where those are the
-    given labels, the models predict the noise too, and it is deconvolved; labels repaired in an earlier round no
-    longer carry it.
+
+def bootstrap(true: np.ndarray, given: np.ndarray, draws: int = 200, seed: int = 0):
+    """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K), and of the rate of wrong labels, (2,).
+
+    The anchor rows of each class are drawn anew (percentile bootstrap, Efron 1979); for the rate, a part of all rows.
     """
-    q = np.maximum(probs.astype(np.float64), TINY)
-    q /= q.sum(1, keepdims=True)
-    labelled = given >= 0
-    if not np.array_equal(learned[labelled], given[labelled]):
-        return q
-    hard = np.eye(q.shape[1])[q[labelled].argmax(1)]
-    return deconvolve(q, noise_matrix(hard, given[labelled]))
+    rng = np.random.default_rng(seed)
+    counts = anchor_counts(true, given)
+    n = counts.sum(1, keepdims=True)
+    shares = np.where(n > 0, counts / np.maximum(n, 1), 1 / len(counts))
+    drawn = [shrink(rng.multinomial(n[:, 0].astype(int), shares)) for _ in range(draws)]
+    size = min(len(given), RATE_ROWS)
+    rates = []
+    for matrix in drawn:
+        rows = rng.integers(0, len(given), size)
+        rates.append(1 - posterior(true[rows], given[rows], matrix)[np.arange(size), given[rows]].mean())
+    return np.quantile(drawn, (0.025, 0.975), axis=0), np.quantile(rates, (0.025, 0.975))
 
 
-def posterior(true: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P(true = k | x, given) ∝ true_k · T[k, given], (N, K), and T (K, K). Both arguments: labelled rows only."""
-    matrix = noise_matrix(true, given)
-    joint = true * matrix[:, given].T
-    return joint / joint.sum(1, keepdims=True), matrix
+def noise_type(true: np.ndarray, given: np.ndarray) -> str:
+    """What the noise looks like: `none`, `look-alike`, `pair`, `uniform` or `class-dependent`.
+
+    Where the surest rows show hardly any of the disagreement that all rows show, it lies on rows that the models find
+    hard: look-alike classes, wrongly labelled or only hard to tell (`none` where it is little). Else it is noise of the
+    class: pair = nearly all wrong labels of a class are one other class; uniform = all other classes alike.
+    """
+    counts = anchor_counts(true, given)
+    disagree = (true.argmax(1) != given).mean()
+    on_surest = 1 - np.trace(counts) / counts.sum()
+    if on_surest < ON_SUREST * disagree or disagree == 0:
+        return "none" if disagree < LITTLE else "look-alike"
+    if spread(counts) < UNIFORM:
+        return "uniform"
+    np.fill_diagonal(counts, 0)
+    return "pair" if counts.max(1).sum() > MAINLY * counts.sum() else "class-dependent"

@@ -8,11 +8,17 @@ import numpy as np
 
 from ..config import Pseudo
 from ..data.samples import USES_POOL
-from .noise import posterior, true_class_probs
+from .noise import noise_matrix, noise_type, posterior
 
 REPAIRS = ("denoise", "joint")
-CUTOFFS = {"posterior": 0.5, "cutoff": 0.9, "pool": 0.95}
-"""Default cutoffs: of the posterior, of the plain confidence on given labels, of the confidence on the pool."""
+PLAIN_CUTOFF, POOL_CUTOFF = 0.9, 0.95
+"""Default cutoffs of the plain confidence: on given labels (policy=cutoff), on the pool."""
+SURE = 0.9
+"""A label is in doubt where no class has this belief."""
+SAFETY = 0.5
+"""Share of the allowed errors that is used: real ones were up to twice the estimated ones (benchmarks/noise.py)."""
+OF_THE_CLASS = ("uniform", "pair", "class-dependent")
+"""Types of noise that T describes. Elsewhere the given label is no evidence, and nothing is relabelled unasked."""
 CLASS_FLOOR = 0.5
 """Least share of a class's given labels that is still learned after decisions."""
 
@@ -21,8 +27,8 @@ CLASS_FLOOR = 0.5
 class Decisions:
     """One entry a judged sample, all (N,): see decisions.csv. label is the class index to learn, -1 = none.
 
-    predicted, confidence and self_confidence are those of the held-out probabilities (of the pool: of the true class);
-    p_wrong and label come from the belief in the true class that the policy forms.
+    predicted, confidence and self_confidence are those of the held-out probabilities; p_wrong and label come from the
+    belief in the true class that the policy forms.
     """
 
     predicted: np.ndarray
@@ -32,51 +38,67 @@ class Decisions:
     decision: np.ndarray
     label: np.ndarray
     reason: np.ndarray
+    weight: np.ndarray
+    """1, or less: how much a down-weighted label counts, which share of a softened target its label has."""
+    belief: np.ndarray
+    """(N, K) probabilities of the true class; what a softened row learns."""
     matrix: np.ndarray | None
     """T[true, given] (K, K); None where no given label is judged for noise."""
+    noise: str | None
+    """The type of the noise, see labels/noise.py."""
+
+    def targets(self) -> np.ndarray:
+        """What is learned: `label` (N,) where that says it all, else (N, K) targets with softened and weighted rows."""
+        if (self.weight == 1).all():
+            return self.label
+        soft = (self.decision == "soften")[:, None]
+        hard = np.eye(self.belief.shape[1], dtype=np.float32)[self.label] * self.weight[:, None]
+        return np.where(soft, self.belief, hard).astype(np.float32)
 
 
-def cutoffs(policy: Pseudo) -> tuple[float, float]:
-    """(cutoff on given labels, cutoff on the pool): as configured, else the defaults."""
-    given = CUTOFFS[policy.policy] if policy.cutoff is None else policy.cutoff
-    pool = next(c for c in (policy.pool_cutoff, policy.cutoff, CUTOFFS["pool"]) if c is not None)
-    return given, pool
-
-
-def select(probs: np.ndarray, given: np.ndarray, learned: np.ndarray, mode: str, policy: Pseudo) -> Decisions:
+def select(probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo) -> Decisions:
     """Decide afresh, from the given labels, for every judged sample.
 
-    probs: (N, K) held-out; given: (N,) class index, -1 = pool; learned: (N,) labels that the judging models learned.
+    probs: (N, K) held-out probabilities of the true class; given: (N,) class index, -1 = pool.
     A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
     """
     n, rows, pool = len(given), np.flatnonzero(given >= 0), given < 0
-    belief, matrix = probs.astype(np.float64), None
+    belief, matrix, noise = probs.astype(np.float64), None, None
+    predicted, confidence = belief.argmax(1), belief.max(1)
     self_confidence, p_wrong = np.full(n, np.nan), np.full(n, np.nan)
     self_confidence[rows] = belief[rows, given[rows]]
     if policy.policy == "posterior" and mode in REPAIRS:
-        belief = true_class_probs(probs, given, learned)
-    predicted, confidence = _top(np.where(pool[:, None], belief, probs))
-    if policy.policy == "posterior" and mode in REPAIRS:
-        belief[rows], matrix = posterior(belief[rows], given[rows])
+        matrix, noise = noise_matrix(belief[rows], given[rows]), noise_type(belief[rows], given[rows])
+        if noise in OF_THE_CLASS:
+            belief[rows] = posterior(belief[rows], given[rows], matrix)
     p_wrong[rows] = _others(belief[rows], given[rows])
 
     decision, reason = np.full(n, "keep", object), np.full(n, "given_stands", object)
-    at_given, at_pool = cutoffs(policy)
     if mode in REPAIRS:
-        decision[rows], reason[rows] = _judge_given(belief[rows], given[rows], p_wrong[rows], at_given)
-    accepted = pool & (confidence >= at_pool) & (mode in USES_POOL)
+        decision[rows], reason[rows] = _judge_given(
+            belief[rows], given[rows], p_wrong[rows], _rule(mode, noise, policy)
+        )
+    accepted = pool & (confidence >= pool_cutoff(policy)) & (mode in USES_POOL)
     decision[pool], reason[pool] = "leave", "below_cutoff"
     decision[accepted], reason[accepted] = "accept", "above_cutoff"
 
-    label = np.where(
-        np.isin(decision, ["relabel", "accept"]), belief.argmax(1), np.where(decision == "drop", -1, given)
-    )
+    label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), belief.argmax(1), given)
+    label[decision == "drop"] = -1
     _protect_classes(given, p_wrong, decision, label, reason)
-    return Decisions(predicted, confidence, self_confidence, p_wrong, decision, label, reason, matrix)
+    weight = np.select([decision == "soften", decision == "downweight"], [belief.max(1), 1 - p_wrong], 1.0)
+    return Decisions(
+        predicted, confidence, self_confidence, p_wrong, decision, label, reason, weight, belief, matrix, noise
+    )
 
 
-def _top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return probs.argmax(1), probs.max(1)
+def given_cutoff(policy: Pseudo) -> float | None:
+    """The cutoff on given labels; None where the target precision decides."""
+    return PLAIN_CUTOFF if policy.cutoff is None and policy.policy == "cutoff" else policy.cutoff
+
+
+def pool_cutoff(policy: Pseudo) -> float:
+    """The cutoff on the pool: as configured, else the default."""
+    return next(c for c in (policy.pool_cutoff, policy.cutoff, POOL_CUTOFF) if c is not None)
 
 
 def _others(belief: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -86,18 +108,60 @@ def _others(belief: np.ndarray, given: np.ndarray) -> np.ndarray:
     return others.sum(1)
 
 
-def _judge_given(belief: np.ndarray, given: np.ndarray, p_wrong: np.ndarray, cutoff: float):
+@dataclass(frozen=True)
+class _Rule:
+    """How given labels are decided: by `cutoff`, else by `precision` (None: nothing is relabelled); and the action
+    where a label is in doubt."""
+
+    cutoff: float | None
+    precision: float | None
+    action: str
+
+
+def _rule(mode: str, noise: str | None, policy: Pseudo) -> _Rule:
+    """What the policy comes to in this mode and for this type of noise."""
+    cutoff = given_cutoff(policy)
+    by_noise = {"none": "review", "look-alike": "drop"}.get(noise, "soften")
+    action = policy.doubtful or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
+    return _Rule(cutoff, policy.precision if noise in OF_THE_CLASS else None, action)
+
+
+def _judge_given(belief: np.ndarray, given: np.ndarray, p_wrong: np.ndarray, rule: _Rule):
     """(M,) decisions and reasons for given labels from (M, K) beliefs in the true class.
 
-    relabel: one other class reaches the cutoff. drop: the given label is wrong with that confidence, but no single
-    class replaces it. review: more likely wrong than right, not decided; it is still learned.
+    relabel: another class reaches its cutoff. What is then neither certainly right nor replaced is in doubt: with a
+    plain cutoff it is dropped where the given label is wrong with that confidence; else the rule's action is taken.
     """
-    best, confidence = _top(belief)
+    best, confidence, plain = belief.argmax(1), belief.max(1), rule.cutoff is not None
     disagrees = best != given
-    conditions = [disagrees & (confidence >= cutoff), disagrees & (p_wrong >= cutoff), p_wrong > 0.5]
-    decision = np.select(conditions, ["relabel", "drop", "review"], "keep").astype(object)
-    reasons = ["another_class_above_cutoff", "wrong_but_no_replacement", "below_cutoff"]
-    return decision, np.select(conditions, reasons, "agrees").astype(object)
+    at = np.full(belief.shape[1], rule.cutoff) if plain else precision_cutoffs(belief, given, rule.precision)
+    relabel = disagrees & (confidence >= at[best])
+    drop = disagrees & (p_wrong >= (rule.cutoff if plain else np.inf))
+    unsure = (confidence < SURE) & np.isin(rule.action, ["soften", "downweight"])
+    doubtful = disagrees | (p_wrong > 0.5) | unsure
+    reached = "another_class_above_cutoff" if plain else "another_class_reaches_precision"
+    conditions = [relabel, drop, doubtful]
+    decision = np.select(conditions, ["relabel", "drop", rule.action], "keep").astype(object)
+    return decision, np.select(conditions, [reached, "wrong_but_no_replacement", "doubtful"], "agrees").astype(object)
+
+
+def precision_cutoffs(belief: np.ndarray, given: np.ndarray, precision: float | None) -> np.ndarray:
+    """(K,) the lowest belief in a class at which the labels turned into that class reach an estimated precision.
+
+    The estimate is the mean belief of all rows from there on, which is right as far as the beliefs are calibrated;
+    only SAFETY of the errors that `precision` allows are used. Infinite where nothing can be turned into a class.
+    """
+    best, confidence = belief.argmax(1), belief.max(1)
+    cutoffs = np.full(belief.shape[1], np.inf)
+    if precision is None:
+        return cutoffs
+    for k in range(belief.shape[1]):
+        falling = np.sort(confidence[(best == k) & (best != given)])[::-1]
+        errors = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
+        reached = np.flatnonzero(errors <= SAFETY * (1 - precision))
+        if len(reached):
+            cutoffs[k] = falling[reached[-1]]
+    return cutoffs
 
 
 def _protect_classes(given, p_wrong, decision, label, reason) -> None:

@@ -23,14 +23,19 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """auto = the 16-bit type that the hardware computes natively, else fp32."""
+SMALLEST_BF16 = 24
+"""Below this side convolutions see 1×1 maps, of which oneDNN's bf16 gradients are not finite on CPUs with AMX."""
+
+
+def pick_precision(wanted: str, device: torch.device, size: int) -> torch.dtype:
+    """auto = the 16-bit type that the hardware computes natively, else fp32. size: side of the images in pixels."""
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu" and torch.cpu.is_available():
-        return torch.bfloat16 if torch.backends.mkldnn.is_available() and _cpu_has_bf16() else torch.float32
+        native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
+        return torch.bfloat16 if native and size >= SMALLEST_BF16 else torch.float32
     return torch.float32
 
 

@@ -19,11 +19,16 @@ from .compute import autocast, pick_device, pick_precision, to_input
 from .models import Format
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
+LOST_STEPS = 20
+"""Steps in a row without a finite gradient after which training has failed."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels (len(rows),), for `steps` steps."""
+    """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels, for `steps` steps.
+
+    labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
+    """
 
     pixels: np.ndarray
     rows: np.ndarray
@@ -44,7 +49,7 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
     """
     device = pick_device(train.device)
-    dtype = pick_precision(train.precision, device)
+    dtype = pick_precision(train.precision, device, form.size)
     torch.manual_seed(lesson.seed)  # dropout and drop path
     network = network.to(device).train()
     batches = stream(lesson, train, form.size)
@@ -60,9 +65,9 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
     history = _History(lesson.steps + head_steps, bar)
     if head_steps:
         _freeze_body(network, True)
-        _descend(network, next_loss, head_steps, train, history)
+        _descend(network, next_loss, (head_steps, dtype), train, history)
         _freeze_body(network, False)
-    network = _descend(network, next_loss, lesson.steps, train, history)
+    network = _descend(network, next_loss, (lesson.steps, dtype), train, history)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
 
@@ -73,22 +78,27 @@ def _freeze_body(network: torch.nn.Module, frozen: bool) -> None:
         parameter.requires_grad_(True)
 
 
-def _descend(network, next_loss, steps: int, train: Train, history: _History) -> torch.nn.Module:
-    """`steps` optimiser steps with a schedule of their own; returns the network whose weights are to be kept."""
+def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History) -> torch.nn.Module:
+    """`budget` = (optimiser steps, their precision), with a schedule of their own; returns the network to be kept."""
+    steps, dtype = budget
     optimizer = _optimizer(network, train)
     schedule = _schedule(optimizer, train, steps)
     average = _Average(network, train.ema) if train.ema else None
     device = pick_device(train.device)
-    scaler = torch.amp.GradScaler(device.type, enabled=pick_precision(train.precision, device) == torch.float16)
+    scaler, lost = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16), 0
     for _ in range(steps):
         loss = next_loss()
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
-        if train.clip_grad:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
+        lost = 0 if torch.isfinite(norm) else lost + 1
+        if lost > LOST_STEPS:
+            raise UserError(f"no finite gradient for {lost} steps; lower train.lr={train.lr:g} or set "
+                            "train.precision=fp32")  # fmt: skip
+        if not lost or scaler.is_enabled():  # a step without a finite gradient is left out; the scaler does it itself
+            scaler.step(optimizer)
+            scaler.update()
         schedule.step()
         if average:
             average.update(network)
@@ -192,6 +202,6 @@ def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
 
 def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:
     """(K,) weights inverse to the counts, mean 1 over the rows; 0 for a class without rows."""
-    counts = np.bincount(labels, minlength=k)
-    weights = len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
+    weights = counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))
     return torch.from_numpy(np.where(counts > 0, weights, 0)).float()

@@ -30,7 +30,7 @@ def log_probs(
     probabilities are averaged.
     """
     where = pick_device(device)
-    dtype = pick_precision(precision, where)
+    dtype = pick_precision(precision, where, model.format.size)
     network = model.network.to(where).eval()
     images = torch.from_numpy(pixels)
     out = []

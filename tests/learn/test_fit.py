@@ -31,7 +31,7 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
     pixels, target = digits
     torch.manual_seed(seed)
     classes = tuple(map(str, range(10)))
-    network, form = create_model(Model(), classes, 16, 1)
+    network, form = create_model(Model(), classes, pixels.shape[1], 1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     lesson = Lesson(pixels, rows, target[rows] if labels is None else labels, steps, seed)
     network, history = fit(network, form, lesson, Train(**QUICK | options))
@@ -148,6 +148,7 @@ def test_only_the_rows_of_the_lesson_are_learned(digits):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_both_precisions_train_on_the_cpu(digits, precision):
+    digits = digits[0].repeat(2, 1).repeat(2, 2), digits[1]
     model, history, _ = trained(digits, steps=60, precision=precision)
     assert history.loss.iloc[-1] < 0.7
     assert accuracy(model, digits) > 0.85
@@ -306,3 +307,18 @@ def test_every_step_moves_the_bar_once(digits):
     bar = Bar()
     fit(network, form, Lesson(pixels, LEARN, labels[LEARN], 7, 0), Train(**QUICK), bar)
     assert bar.count == 7
+
+
+def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing(digits, plain):
+    labels = digits[1][LEARN]
+    soft = trained(digits, labels=np.eye(10, dtype=np.float32)[labels])[0]
+    torch.testing.assert_close(soft.network.fc.weight, plain[0].network.fc.weight, atol=1e-3, rtol=1e-2)
+    wrong = (labels + 1) % 10
+    half = np.arange(len(LEARN)) % 2 == 0
+    targets = np.eye(10, dtype=np.float32)[np.where(half, wrong, labels)] * ~half[:, None]
+    assert accuracy(trained(digits, labels=targets)[0], digits) > 0.85, "rows of weight 0 are all wrong"
+
+
+def test_training_without_a_finite_gradient_is_wrong_input_not_a_model(digits):
+    with pytest.raises(UserError, match=r"no finite gradient.*train\.lr"):
+        trained(digits, lr=1e30, optimizer="sgd", schedule="constant", warmup=0)
