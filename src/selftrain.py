@@ -36,21 +36,23 @@ class Outcome:
     """(N,) where a person decided."""
 
 
-def held_out_probs(samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict) -> Verdict:
-    """Log-probabilities (N, K) of every sample, each judged only by models that did not learn it.
+def held_out_probs(
+    samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict, *, clusters: np.ndarray
+) -> Verdict:
+    """Log-probabilities (N, K) of every sample, each judged only by models that learned neither it nor a copy of it.
 
-    Rows without a label in `labels` are judged by every fold's model and averaged; rows with a label by their own
-    fold's model alone. The one rule of this project lives here and nowhere else.
+    Rows with a fold (they or rows of their cluster have a label in `labels`) are judged by their own fold's model
+    alone; the others by every fold's model and averaged. The one rule of this project lives here and nowhere else.
     """
     n_folds = folds.max() + 1
-    free = labels < 0
+    free = folds < 0
     probs = np.zeros((len(samples), len(samples.classes)))
     judges: list[str] = []
     judge = np.full(len(samples), "", dtype=object)
     for fold in range(n_folds):
-        learned = np.flatnonzero(~free & (folds != fold))
+        learned = np.flatnonzero((labels >= 0) & (folds != fold))
         judged = np.flatnonzero(free | (folds == fold))
-        assert not np.intersect1d(learned, judged).size, "a row would be judged by a model that learned it"
+        assert not np.isin(clusters[judged], clusters[learned]).any(), "a row would be judged from memory"
         model = fit(f"fold_{fold}", learned, labels[learned])
         share = np.where(free[judged], 1 / n_folds, 1.0)
         probs[judged] += np.exp(predict(model, judged)) * share[:, None]
@@ -62,13 +64,15 @@ def held_out_probs(samples: Samples, labels: np.ndarray, folds: np.ndarray, fit:
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
-    mode: str, clusters: np.ndarray, seed: int = 0, time_for: Callable[[float], bool] = lambda seconds: True,
+    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
+    time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
     Every round has new folds, fresh weights, and decides afresh from the given labels. A verdict is the mean of all
     rounds so far, every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change,
     no_gain (out-of-fold accuracy fell: the best round's labels are returned), time_budget, max_rounds.
+    refused: see select.
     """
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     hits: dict[int, np.ndarray] = {}
@@ -81,10 +85,10 @@ def self_train(
         verdict = ledger.recall(number, samples)
         if verdict is None:
             folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
-            verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict)
+            verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict, clusters=clusters)
             verdict = _average(verdict, earlier, number) if earlier else verdict
         earlier = verdict
-        decisions = select(np.exp(verdict.log_probs), samples.given, labels, mode, policy)
+        decisions = select(np.exp(verdict.log_probs), samples.given, labels, mode, policy, refused=refused)
         changed = int((decisions.label != labels).sum())
         facts = {"changed": changed, "cutoff": cutoffs(policy)[0], "seconds": round(time.monotonic() - start, 3)}
         ledger.record(number, samples, verdict, decisions, **facts)

@@ -43,11 +43,15 @@ def cutoffs(policy: Pseudo) -> tuple[float, float]:
     return given, pool
 
 
-def select(probs: np.ndarray, given: np.ndarray, learned: np.ndarray, mode: str, policy: Pseudo) -> Decisions:
+def select(
+    probs: np.ndarray, given: np.ndarray, learned: np.ndarray, mode: str, policy: Pseudo, *,
+    refused: np.ndarray | str = "",
+) -> Decisions:  # fmt: skip
     """Decide afresh, from the given labels, for every judged sample.
 
     probs: (N, K) held-out; given: (N,) class index, -1 = pool; learned: (N,) labels that the judging models learned.
     A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
+    refused: (N,) reason for which a pool row may not receive one; empty = it may.
     """
     n, rows, pool = len(given), np.flatnonzero(given >= 0), given < 0
     belief, matrix = probs.astype(np.float64), None
@@ -64,8 +68,9 @@ def select(probs: np.ndarray, given: np.ndarray, learned: np.ndarray, mode: str,
     at_given, at_pool = cutoffs(policy)
     if mode in REPAIRS:
         decision[rows], reason[rows] = _judge_given(belief[rows], given[rows], p_wrong[rows], at_given)
-    accepted = pool & (confidence >= at_pool) & (mode in USES_POOL)
-    decision[pool], reason[pool] = "leave", "below_cutoff"
+    refused = np.broadcast_to(np.asarray(refused, object), n)
+    accepted = pool & (confidence >= at_pool) & (mode in USES_POOL) & (refused == "")
+    decision[pool], reason[pool] = "leave", np.where(refused[pool] == "", "below_cutoff", refused[pool])
     decision[accepted], reason[accepted] = "accept", "above_cutoff"
 
     label = np.where(
