@@ -55,7 +55,7 @@ def run(digits, tmp_path_factory):
         (part if role != "pool" else part[["id"]]).to_csv(folder / f"{role}.csv", index=False)
         args.append(f"data.{role}={folder / role}.csv")
     done = run_script("pseudo.py", "--mode", "augment", "name=x", *args, "pseudo.rounds=1",
-                      "pseudo.pool_cutoff=0", "pseudo.control=false")  # fmt: skip
+                      "pseudo.folds=3", "pseudo.pool_cutoff=0", "pseudo.control=false")  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     path = folder / "x"
     (path / "said.txt").write_text(done.stdout)
