@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from src.config import Data
 from src.data.duplicates import connected, count_duplicates, duplicates_table, find_links, refused_reasons
+from src.data.images import difference_hashes
 from src.data.samples import ROLES, Samples
 
 
@@ -22,12 +23,19 @@ def digits64() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def photos() -> np.ndarray:
-    """40 textured colour images, (40, 96, 96, 3) uint8."""
+    """40 colour images with a fine grain, (40, 96, 96, 3) uint8."""
     rng = np.random.default_rng(0)
-    return np.stack([
-        cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
-        for _ in range(40)
-    ])  # fmt: skip
+    coarse = [cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+              for _ in range(40)]  # fmt: skip
+    return np.clip(np.stack(coarse) + rng.normal(0, 20, (40, 96, 96, 1)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def same_hash() -> np.ndarray:
+    """24 different images of one difference hash, (24, 64, 64, 1) uint8: each row brightens, with a step somewhere."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 60, 64) + 190 * (np.arange(64) >= rng.integers(8, 56, (24, 8, 1)))
+    return np.repeat(ramp, 8, axis=1).astype(np.uint8)[..., None]
 
 
 def clusters_of(pixels) -> np.ndarray:
@@ -121,14 +129,30 @@ def test_clusters_do_not_depend_on_the_order_of_the_rows(data, digits64):
     assert (here[:, None] == here)[same].all()
 
 
-def test_what_is_only_scored_changes_no_link_among_the_first_rows(digits64):
+def test_many_images_of_one_hash_are_compared_in_any_order_alike(same_hash):
+    pixels = np.concatenate([same_hash, np.stack([noisy(image) for image in same_hash])])
+    assert len(np.unique(difference_hashes(pixels, np.arange(48)))) == 1
+    assert len(np.unique(clusters_of(same_hash))) == 24
+    here, rng = clusters_of(pixels), np.random.default_rng(0)
+    for order in (rng.permutation(48) for _ in range(5)):
+        there = clusters_of(pixels[order])
+        assert ((here[order][:, None] == here[order]) == (there[:, None] == there)).all()
+
+
+def test_what_is_only_scored_changes_no_link_among_the_first_rows(same_hash):
+    """Not even where images of one hash are so many that not every pair is compared."""
+    first = np.concatenate([same_hash, np.stack([noisy(image) for image in same_hash])])
+    alone = connected(find_links(first, 48), 48)
+    assert len(np.unique(alone)) < 48
+    beside = find_links(np.concatenate([first, 255 - first[:, ::-1, ::-1]]), 48)
+    assert (alone == connected(beside[:, (beside < 48).all(0)], 48)).all()
+
+
+def test_copies_are_found_across_the_first_rows_and_the_others(digits64):
     copies = np.stack([noisy(digits64[i]) for i in range(40)])
-    first = np.concatenate([digits64[:60], np.stack([jpeg(60)(image) for image in digits64[:30]])])
-    alone, beside = find_links(first, 90), find_links(np.concatenate([first, copies]), 90)
-    inside = beside[:, (beside < 90).all(0)]
-    assert (connected(alone, 90) == connected(inside, 90)).all()
-    assert len(np.unique(connected(beside, 130)[90:])) == 40
-    assert np.isin(connected(beside, 130)[90:], connected(beside, 130)[:90]).all()
+    found = connected(find_links(np.concatenate([digits64[:60], copies]), 60), 100)
+    assert (found[60:] == found[:40]).all()
+    assert len(np.unique(found)) == 60
 
 
 # ---- the table
