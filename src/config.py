@@ -70,6 +70,9 @@ class Data(Section):
     """1 = grey, 3 = RGB. Default: 1 where the first images are all grey."""
     on_bad_image: Literal["refuse", "skip"] = "refuse"
     """What to do when an image cannot be read."""
+    overlap: Literal["refuse", "allow"] = "refuse"
+    """Whether a pool row that is a copy of a row in valid, trusted or test may receive a pseudo-label. The same file in
+    data.pool and data.test (pool = test set) always may."""
 
 
 class Hide(Section):

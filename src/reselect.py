@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .config import UserError, load_config
+from .data.duplicates import refused_reasons
 from .data.samples import Samples
 from .labels.ledger import Ledger, decisions_table
 from .labels.selection import Decisions, select
@@ -32,7 +33,9 @@ def reselect(run: Path, overrides: list[str]) -> None:
     samples = _judged(run, number, classes)
     verdict = Ledger(run).recall(number, samples)
     probs = np.exp(verdict.log_probs)
-    decisions = select(probs, samples.given, mode, config.pseudo)
+    copies = run / "duplicates.csv"
+    refused = refused_reasons(read_csv(copies), samples.id, config.data) if copies.exists() else ""
+    decisions = select(probs, samples.given, mode, config.pseudo, refused=refused)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(probs, samples, decisions).to_string(index=False))

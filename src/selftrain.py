@@ -22,6 +22,8 @@ Fit = Callable[[str, np.ndarray, np.ndarray], object]
 Predict = Callable[[object, np.ndarray], np.ndarray]
 """predict(model, rows) → (len(rows), K) log-probabilities."""
 
+Part = tuple[np.ndarray, np.ndarray, str]
+"""What one fold's model says: rows, their (len(rows), K) log-probabilities, its hash."""
 NOISE_OF_GAIN = 2.0
 """How many standard errors out-of-fold accuracy must fall below the best round's to count as a loss."""
 
@@ -49,34 +51,37 @@ class Outcome:
 
 def held_out_probs(
     samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict, *,
-    targets: np.ndarray | None = None, noisy: bool = False,
+    clusters: np.ndarray, targets: np.ndarray | None = None, noisy: bool = False,
 ) -> Verdict:  # fmt: skip
-    """Log-probabilities (N, K) of every sample, each judged only by models that did not learn it.
+    """Log-probabilities (N, K) of every sample, each judged only by models that learned neither it nor a copy of it.
 
-    Rows without a label in `labels` are judged by every fold's model and averaged; rows with a label by their own
-    fold's model alone. The one rule of this project lives here and nowhere else.
+    Rows with a fold (they or rows of their cluster have a label in `labels`) are judged by their own fold's model
+    alone; the others by every fold's model and averaged. The one rule of this project lives here and nowhere else.
     targets: what is learned, where that is more than the labels. noisy: given labels may be wrong; each model is
     calibrated for the true class, by the given labels of the rows it judges, before models are mixed.
     """
-    free, parts = labels < 0, []
+    free, parts = folds < 0, []
     for fold in range(folds.max() + 1):
-        learned = np.flatnonzero(~free & (folds != fold))
+        learned = np.flatnonzero((labels >= 0) & (folds != fold))
         judged = np.flatnonzero(free | (folds == fold))
-        assert not np.intersect1d(learned, judged).size, "a row would be judged by a model that learned it"
+        assert not np.isin(clusters[judged], clusters[learned]).any(), "a row would be judged from memory"
         model = fit(f"fold_{fold}", learned, (labels if targets is None else targets)[learned])
         parts.append((judged, predict(model, judged), model.hash))
-    if not noisy:
-        return _mix(parts, free)
-    known = samples.given >= 0
-    matrix = noise_matrix(np.exp(_mix(parts, free).log_probs[known]), samples.given[known])
-    learned_noise = np.array_equal(labels[known], samples.given[known])
-    found = [calibrate(logs, samples.given[judged], matrix, learned_noise) for judged, logs, _ in parts]
-    parts = [(judged, logs, judge) for (judged, _, judge), (logs, _) in zip(parts, found, strict=True)]
+    return _calibrated(parts, samples.given, labels, free) if noisy else _mix(parts, free)
+
+
+def _calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray, free: np.ndarray) -> Verdict:
+    """As _mix, each model's log-probabilities turned into those of the true class."""
+    known = given >= 0
+    matrix = noise_matrix(np.exp(_mix(parts, free).log_probs[known]), given[known])
+    learned_noise = np.array_equal(labels[known], given[known])
+    found = [calibrate(logs, given[rows], matrix, learned_noise) for rows, logs, _ in parts]
+    parts = [(rows, logs, judge) for (rows, _, judge), (logs, _) in zip(parts, found, strict=True)]
     return replace(_mix(parts, free), temperatures=tuple(t for _, t in found))
 
 
-def _mix(parts: list[tuple[np.ndarray, np.ndarray, str]], free: np.ndarray) -> Verdict:
-    """One verdict from (rows, log-probabilities, hash) of each fold's model; free: (N,) rows that all models judged."""
+def _mix(parts: list[Part], free: np.ndarray) -> Verdict:
+    """One verdict from what each fold's model says; free: (N,) rows that all models judged."""
     probs = np.zeros((len(free), parts[0][1].shape[1]))
     judge = np.full(len(free), "", dtype=object)
     for rows, logs, model in parts:
@@ -88,13 +93,15 @@ def _mix(parts: list[tuple[np.ndarray, np.ndarray, str]], free: np.ndarray) -> V
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
-    mode: str, clusters: np.ndarray, seed: int = 0, time_for: Callable[[float], bool] = lambda seconds: True,
+    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
+    time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
     Every round has new folds, fresh weights, and decides afresh from the given labels. A verdict is the mean of all
     rounds so far, every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change,
     no_gain (out-of-fold accuracy fell: the best round's labels are returned), time_budget, max_rounds.
+    refused: see select.
     """
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     hits: dict[int, np.ndarray] = {}
@@ -107,11 +114,11 @@ def self_train(
         verdict = ledger.recall(number, samples)
         if verdict is None:
             folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
-            options = {"targets": outcome.targets, "noisy": mode in REPAIRS}
+            options = {"clusters": clusters, "targets": outcome.targets, "noisy": mode in REPAIRS}
             verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict, **options)
             verdict = _average(verdict, earlier, number) if earlier else verdict
         earlier = verdict
-        decisions = select(np.exp(verdict.log_probs), samples.given, mode, policy)
+        decisions = select(np.exp(verdict.log_probs), samples.given, mode, policy, refused=refused)
         changes = _changes(before, labels, decisions.label)
         before = labels
         facts = {"cutoff": given_cutoff(policy), "seconds": round(time.monotonic() - start, 3)}

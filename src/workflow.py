@@ -10,9 +10,10 @@ import pandas as pd
 
 from .config import Config, UserError
 from .corrections import with_corrections
+from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters
 from .data.images import load_images
-from .data.samples import USES_POOL, Samples, check_samples, class_names, prepare_samples
+from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, class_names, prepare_samples
 from .data.transforms import build
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
 from .labels.metrics import noise_scores, pool_scores, score
@@ -24,18 +25,18 @@ from .learn.models import Trained, create_model, load_model, save_model
 from .run import Run, log, read_json, seed_of, write_csv, write_json
 from .selftrain import Outcome, self_train
 
-SCORED_ROLES = ("valid", "trusted", "test")
-
 
 @dataclass(frozen=True)
 class Material:
     """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
-    len(judged) samples are the judged ones. clusters: (len(judged),). truths: tables by file name, for scoring."""
+    len(judged) samples are the judged ones. clusters, refused: (len(judged),), see find_clusters, refused_reasons.
+    truths: tables by file name, for scoring."""
 
     samples: Samples
     judged: Samples
     pixels: np.ndarray
     clusters: np.ndarray
+    refused: np.ndarray
     truths: dict[str, pd.DataFrame]
 
 
@@ -63,11 +64,15 @@ def _prepare(run: Run) -> Material:
     write_csv(run.path / "samples.csv", samples.table())
     for name, table in truths.items():
         write_csv(run.path / name, table)
-    clusters = find_clusters(pixels[: len(judged)], judged.group)
+    links = find_links(pixels, len(judged))
+    copies = duplicates_table(samples, pixels, links)
+    write_csv(run.path / "duplicates.csv", copies)
+    clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
     if len(np.unique(clusters[judged.given >= 0])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
     _announce(samples, clusters)
-    return Material(samples, judged, pixels, clusters, truths)
+    _announce_duplicates(run, copies, refused)
+    return Material(samples, judged, pixels, clusters, refused, truths)
 
 
 def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
@@ -99,6 +104,13 @@ def _announce(samples: Samples, clusters: np.ndarray) -> None:
     twins = len(clusters) - len(np.unique(clusters))
     if twins:
         log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")
+
+
+def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) -> None:
+    counts = count_duplicates(copies)
+    listed = ", ".join(f"{n:,} {what}" for what, n in counts.items())
+    none = f"; {(refused != '').sum():,} pool rows get no pseudo-label" if (refused != "").any() else ""
+    log.info(f"duplicates: {listed}{none}; see {run.path / 'duplicates.csv'}" if len(copies) else "duplicates: none")
 
 
 def learner(run: Run, material: Material):
@@ -158,7 +170,8 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
     with run.stage("rounds"):
         outcome = self_train(
             material.judged, fit_kept, predict, run.config.pseudo, Ledger(run.path),
-            mode=run.mode, clusters=material.clusters, seed=run.config.seed, time_for=run.time_for,
+            mode=run.mode, clusters=material.clusters, refused=material.refused,
+            seed=run.config.seed, time_for=run.time_for,
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
 

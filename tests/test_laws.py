@@ -94,12 +94,36 @@ def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp
         assert all(times[i] == (1 if i in learned else 4) for i in range(len(samples)))
 
 
-def test_duplicates_of_a_row_are_not_learned_by_the_model_that_judges_it(tmp_path):
-    clusters = np.arange(600) // 3
-    _, teacher, _ = train(tmp_path, "joint", clusters=clusters)
-    labelled_judged = [(m, rows[rows < 400]) for m, rows in teacher.judged if m.hash.startswith("round_1/")]
-    for model, rows in labelled_judged:
+@pytest.mark.parametrize("mode", MODES)
+def test_no_row_is_judged_by_a_model_that_learned_a_copy_of_it(tmp_path, mode):
+    """Copies among the labelled set, across it and the pool, and within the pool, in every round."""
+    clusters = np.arange(600)
+    clusters[100:200] //= 2
+    clusters[400:460] = np.arange(60)
+    clusters[460:520] //= 3
+    clusters = clusters[: 400 if mode == "denoise" else 600]
+    _, teacher, _ = train(tmp_path, mode, clusters=clusters)
+    assert "round_2/fold_0" in teacher.fits, "by then pseudo-labels and dropped labels have copies too"
+    for model, rows in teacher.judged:
         assert not set(clusters[model.learned]) & set(clusters[rows])
+    times = Counter(np.concatenate([rows for m, rows in teacher.judged if m.hash.startswith("round_1/")]).tolist())
+    expected = [3 if i >= 460 else 1 for i in range(len(clusters))]
+    assert [times[i] for i in range(len(clusters))] == expected
+
+
+def test_a_refused_row_is_left_with_its_reason_and_never_learned(tmp_path):
+    samples, x, _ = digits(labelled=200, flipped=0)
+    refused = np.full(600, "", object)
+    refused[200:300] = "duplicate_of_test"
+    policy = Pseudo(rounds=2, folds=3, min_change=0, pool_cutoff=0.3)
+    free, _, _ = train(tmp_path / "free", "augment", samples, x, policy)
+    outcome, teacher, _ = train(tmp_path / "refused", "augment", samples, x, policy, refused=refused)
+    assert (free.label[200:300] >= 0).mean() > 0.5, "they would have received one"
+    assert (outcome.label[200:300] == -1).all()
+    assert (outcome.label[300:] >= 0).mean() > 0.5
+    assert set(outcome.decisions.decision[200:300]) == {"leave"}
+    assert set(outcome.decisions.reason[200:300]) == {"duplicate_of_test"}
+    assert not {i for rows, _ in teacher.fits.values() for i in rows} & set(range(200, 300))
 
 
 def test_no_rounds_is_plain_supervised_training(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 from ..config import Data, UserError
 from ..run import log
 
+BRIGHTER = 3  # of 255: what counts as brighter in a difference hash
 LOOK_AT = 64  # images that decide the default size and number of channels
 
 
@@ -107,18 +108,26 @@ def _why(path: str) -> str:
 
 
 def pixel_hashes(pixels: np.ndarray) -> np.ndarray:
-    """(N, …) uint8 → (N,) hashes of the pixels: equal images have equal hashes."""
-    return np.array([hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels], object)
+    """(N, …) uint8 → (N,) uint64 hashes of the pixels: equal images have equal hashes."""
+    return np.frombuffer(b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels), "u8")
 
 
-def difference_hashes(pixels: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) uint8 → (N,) uint64 perceptual hashes: is each cell of an 8×9 thumbnail brighter than the next?
+def difference_hashes(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) uint8 → (len(rows),) uint64 perceptual hashes: is each cell of an 8×9 thumbnail brighter than the
+    one before? By more than BRIGHTER, so that the noise which compression leaves on plain ground turns no bit.
 
     Source: N. Krawetz, "Kind of like that" (2013), dHash.
     """
-    bits = np.empty((len(pixels), 64), bool)
-    for i, image in enumerate(pixels):
-        grey = image.mean(2).astype(np.float32) if image.shape[2] > 1 else image[..., 0]
-        thumb = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
-        bits[i] = (thumb[:, 1:] > thumb[:, :-1]).ravel()
+    bits = np.empty((len(rows), 64), bool)
+    for i, row in enumerate(rows):
+        thumb = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
+        grey = thumb.mean(2) if thumb.ndim == 3 else thumb
+        bits[i] = (grey[:, 1:] > grey[:, :-1] + BRIGHTER).ravel()
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def thumbnails(pixels: np.ndarray, rows: np.ndarray, side: int) -> np.ndarray:
+    """(N, H, W, C) uint8 → those rows at `side` × `side`, or as they are where that is smaller."""
+    if pixels.shape[1] <= side:
+        return pixels[rows]
+    return np.stack([_resize(pixels[row], side) for row in rows])

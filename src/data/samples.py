@@ -15,6 +15,7 @@ from ..run import read_csv
 USES_POOL = ("augment", "joint")
 """Modes in which rows without a label may receive one."""
 ROLES = ("train", "pool", "valid", "trusted", "test")
+SCORED_ROLES = ("valid", "trusted", "test")
 LABELLED_ROLES = ("train", "valid", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}

@@ -56,11 +56,14 @@ class Decisions:
         return np.where(soft, self.belief, hard).astype(np.float32)
 
 
-def select(probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo) -> Decisions:
+def select(
+    probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *, refused: np.ndarray | str = ""
+) -> Decisions:
     """Decide afresh, from the given labels, for every judged sample.
 
     probs: (N, K) held-out probabilities of the true class; given: (N,) class index, -1 = pool.
     A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
+    refused: (N,) reason for which a pool row may not receive one; empty = it may.
     """
     n, rows, pool = len(given), np.flatnonzero(given >= 0), given < 0
     belief, matrix, noise = probs.astype(np.float64), None, None
@@ -78,8 +81,9 @@ def select(probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo) -> D
         decision[rows], reason[rows] = _judge_given(
             belief[rows], given[rows], p_wrong[rows], _rule(mode, noise, policy)
         )
-    accepted = pool & (confidence >= pool_cutoff(policy)) & (mode in USES_POOL)
-    decision[pool], reason[pool] = "leave", "below_cutoff"
+    refused = np.broadcast_to(np.asarray(refused, object), n)
+    accepted = pool & (confidence >= pool_cutoff(policy)) & (mode in USES_POOL) & (refused == "")
+    decision[pool], reason[pool] = "leave", np.where(refused[pool] == "", "below_cutoff", refused[pool])
     decision[accepted], reason[accepted] = "accept", "above_cutoff"
 
     label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), belief.argmax(1), given)

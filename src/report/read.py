@@ -60,6 +60,7 @@ def read_run(run: Path) -> dict[str, Any]:
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
         "samples": read_table(run / "samples.csv", "id path role given"),
+        "duplicates": read_table(run / "duplicates.csv", "cluster id path role given kind conflict"),
         "decisions": read_decisions(run / f"round_{decisive.get('round')}", truth),
         "wrong": wrong_shares(run, folders, truth),
         "scored": read_table(run / "scored.csv", "arm role id label predicted"),

@@ -49,6 +49,7 @@ def page_words(run: Path, data: dict[str, Any]) -> dict[str, Any]:
         "headline": summary.headline(data),
         "facts": summary.facts(data),
         "warning": summary.warning(data["status"]),
+        "disagreeing": [_with_images(cluster) for cluster in summary.disagreeing(data["duplicates"])],
         "tables": summary.tables(data),
         "costs": summary.costs(metrics.get("seconds") or {}),
         "command": summary.command(run, metrics.get("mode", "")),
@@ -56,3 +57,9 @@ def page_words(run: Path, data: dict[str, Any]) -> dict[str, Any]:
         "env": summary.facts_table("", data["env"])["rows"],
         "review": any((run / name).exists() for name in ("suspects.csv", "pseudo_labels.csv")),
     }
+
+
+def _with_images(cluster: dict[str, Any]) -> dict[str, Any]:
+    """A cluster of duplicates whose rows have a thumbnail as well."""
+    images = [read.thumbnail(read.read_bytes(row["path"])) for row in cluster["rows"]]
+    return cluster | {"rows": [row | {"image": image} for row, image in zip(cluster["rows"], images, strict=True)]}

@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.duplicates import count_duplicates
+
 ROLES = ("test", "trusted", "valid")  # the first that was scored carries the headline
 ARMS = ("teacher", "control", "student")
 WHAT = {"denoise": "Repairing labels", "augment": "Pseudo-labels", "joint": "Repair and pseudo-labels"}
@@ -155,6 +157,7 @@ def tables(data: dict[str, Any]) -> list[dict[str, Any]]:
         facts_table("Pool", metrics.get("pool") or {}),
         rounds_table(data["rounds"]),
         samples_table(data["samples"]),
+        duplicates_counts(data["duplicates"]),
     ]
     return [table for table in made if table["rows"]]
 
@@ -191,6 +194,28 @@ def samples_table(samples: pd.DataFrame | None) -> dict[str, Any]:
     groups = () if samples is None else (samples["given"] != "").groupby(samples["role"], sort=False)
     rows = [[role, f"{len(has):,}", f"{has.sum():,}"] for role, has in groups]
     return {"title": "Samples", "names": 1, "header": ["role", "n", "with a given label"], "rows": rows}
+
+
+def duplicates_counts(duplicates: pd.DataFrame | None) -> dict[str, Any]:
+    counts = {} if duplicates is None or duplicates.empty else count_duplicates(duplicates)
+    return facts_table("Duplicates", counts)
+
+
+def disagreeing(duplicates: pd.DataFrame | None, n: int = 20, most: int = 6) -> list[dict[str, Any]]:
+    """The first n clusters of copies whose labels differ: {"labels", "about", "rows"}, rows with id, path, role, given.
+
+    Of a large cluster `most` rows are returned, at first one of each label.
+    """
+    if duplicates is None:
+        return []
+    shown = []
+    for _, rows in list(duplicates[duplicates["conflict"] == "True"].groupby("cluster", sort=False))[:n]:
+        labels = dict.fromkeys(rows["given"][rows["given"] != ""])
+        turn = rows.groupby("given").cumcount().where(rows["given"] != "", len(rows))
+        first = rows.loc[turn.sort_values(kind="stable").index[:most]]
+        about = f"{rows['kind'].iloc[0]} · {len(rows):,} rows"
+        shown.append({"labels": " | ".join(labels), "about": about, "rows": first.to_dict("records")})
+    return shown
 
 
 def costs(seconds: dict[str, float]) -> list[dict[str, Any]]:

@@ -1,0 +1,140 @@
+"""Copies in a run, as a user meets them: told, listed, shown first, and refused where they would flatter a score."""
+
+import base64
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.report.report import write_report
+from tests.conftest import QUICK, run_script
+
+
+def table(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def counted(page) -> dict[str, str]:
+    """The table of counts in report.html."""
+    part = page[page.index("<h2>Duplicates</h2>") :]
+    return dict(re.findall(r'<tr><td>(.*?)</td><td class="number">(.*?)</td></tr>', part[: part.index("</table>")]))
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    """An augment run that accepts whatever it may. The ids of copies tell of what; its output is run.said.
+
+    a_* are rows of the pool, b_* of train; x0 and x1 are one image of train under two labels.
+    """
+    folder = tmp_path_factory.mktemp("overlap")
+    images = folder / "images"
+    images.mkdir()
+    for row in digits[:400].itertuples():
+        shutil.copy(row.path, images)
+    parts = {"train": digits[:200], "pool": digits[200:300], "test": digits[300:350], "valid": digits[350:400]}
+    parts = {role: part[["id", "label"]] for role, part in parts.items()}
+    copies = {"a_of_test": ("pool", 300), "a_of_valid": ("pool", 350), "a_of_train": ("pool", 5),
+              "a_of_pool": ("pool", 205), "b_of_test": ("train", 310), "x1": ("train", 7)}  # fmt: skip
+    for name, (role, of) in copies.items():
+        cv2.imwrite(str(images / f"{name}.png"), cv2.imread(digits.path[of], 0), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        label = digits.label[of] if name != "x1" else "d9" if digits.label[of] != "d9" else "d8"
+        parts[role] = pd.concat([parts[role], pd.DataFrame({"id": [name], "label": [label]})])
+    args = [
+        f"data.image_dir={images}",
+        "data.suffix=.png",
+        f"out={folder}",
+        *QUICK,
+        "pseudo.folds=3",
+        "train.min_steps=20",
+    ]
+    for role, part in parts.items():
+        (part if role != "pool" else part[["id"]]).to_csv(folder / f"{role}.csv", index=False)
+        args.append(f"data.{role}={folder / role}.csv")
+    done = run_script("pseudo.py", "--mode", "augment", "name=x", *args, "pseudo.rounds=1",
+                      "pseudo.folds=3", "pseudo.pool_cutoff=0", "pseudo.control=false")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    path = folder / "x"
+    (path / "said.txt").write_text(done.stdout)
+    return path
+
+
+def test_one_line_of_the_log_tells_how_many_and_where(run):
+    line = next(line for line in (run / "said.txt").read_text().splitlines() if line.startswith("duplicates: "))
+    assert line.startswith("duplicates: 6 clusters, 12 rows, 1 conflicts, ")
+    assert "1 clusters in train and test" in line
+    assert "2 pool rows get no pseudo-label" in line
+    assert line.endswith(f"see {run / 'duplicates.csv'}")
+
+
+def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
+    listed = table(run / "duplicates.csv")
+    assert list(listed) == ["cluster", "id", "path", "role", "given", "kind", "conflict"]
+    assert list(listed.id[:2]) == ["0007", "x1"]
+    assert list(listed.conflict) == ["True"] * 2 + ["False"] * 10
+    pairs = {frozenset(ids) for _, ids in listed.groupby("cluster").id}
+    assert pairs == {frozenset(pair) for pair in [
+        ("0007", "x1"), ("a_of_test", "0300"), ("a_of_valid", "0350"), ("a_of_train", "0005"),
+        ("a_of_pool", "0205"), ("b_of_test", "0310"),
+    ]}  # fmt: skip
+    assert set(listed.kind) == {"pixels"}
+
+
+def test_copies_of_scored_rows_receive_no_pseudo_label(run):
+    decided = table(run / "round_1" / "decisions.csv").set_index("id")
+    assert list(decided.loc[["a_of_test", "a_of_valid"], "decision"]) == ["leave"] * 2
+    assert list(decided.loc[["a_of_test", "a_of_valid"], "reason"]) == ["duplicate_of_test", "duplicate_of_valid"]
+    assert list(decided.loc[["a_of_test", "a_of_valid"], "label"]) == ["", ""]
+    others = decided[(decided.role == "pool") & ~decided.index.isin(["a_of_test", "a_of_valid"])]
+    assert set(others.decision) == {"accept"}
+    assert decided.loc["b_of_test", "decision"] == "keep"
+    assert not {"a_of_test", "a_of_valid"} & set(table(run / "labels.csv").id)
+
+
+def test_a_copy_of_a_labelled_row_is_judged_by_the_model_that_judges_that_row(run):
+    models = table(run / "round_1" / "decisions.csv").set_index("id").model
+    assert models["a_of_train"] == models["0005"]
+    assert models["0007"] == models["x1"]
+    assert models["a_of_pool"].count("+") == 2
+
+
+@pytest.mark.parametrize(("overlap", "accepted"), [("refuse", False), ("allow", True)])
+def test_deciding_again_heeds_data_overlap(run, overlap, accepted):
+    done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.overlap={overlap}")
+    assert done.returncode == 0, done.stderr
+    decided = table(run / "selected.csv").set_index("id")
+    assert (decided.decision[["a_of_test", "a_of_valid"]] == "accept").all() == accepted
+    if not accepted:
+        assert (run / "selected.csv").read_bytes() == (run / "round_1" / "decisions.csv").read_bytes()
+
+
+def test_the_report_shows_what_disagrees_before_anything_else(run):
+    page = (run / "report.html").read_text()
+    section = page[page.index("Duplicates that disagree") : page.index("<h2>Scores")]
+    labels = table(run / "duplicates.csv").given[:2]
+    assert f"{labels[0]} | {labels[1]}" in section
+    shown = re.findall(r'<img alt="(.*?)" title=".*?" src="data:image/png;base64,(.*?)">', section)
+    assert [name for name, _ in shown] == ["0007", "x1"]
+    thumbs = [cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 0) for _, data in shown]
+    original = cv2.imread(table(run / "duplicates.csv").path[0], 0)
+    assert all((thumb == original).all() for thumb in thumbs)
+    counts = {"clusters": "6", "rows": "12", "conflicts": "1", "clusters in train and test": "1"}
+    assert counts.items() <= counted(page).items()
+
+
+def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
+    """30 clusters of 50 rows that are gone from the disk; the label that only one row has is still shown."""
+    rows = [(c, f"{c}-{i}", f"/gone/{c}-{i}", "train", "<b>x" if i == 49 else "y", "near", "True")
+            for c in range(1, 31) for i in range(50)]  # fmt: skip
+    columns = ["cluster", "id", "path", "role", "given", "kind", "conflict"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "duplicates.csv", index=False)
+    (tmp_path / "metrics.json").write_text(json.dumps({}))
+    page = write_report(tmp_path).read_text()
+    assert page.count("<figure>") == 20
+    assert page.count("not readable") == 20 * 6
+    assert page.count("<br>&lt;b&gt;x<br>") == 20
+    assert "<b>" not in page
+    assert counted(page) == {"clusters": "30", "rows": "1,500", "conflicts": "30"}
