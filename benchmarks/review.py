@@ -113,10 +113,10 @@ def main() -> None:
 
 def table(rows: list[dict], version: str) -> list[str]:
     lines = [
-        f"review.html with {rows[0]['n']:,} suspects and the examples they are compared with, headless Chromium {version}, "
-        "1200 × 800; the machine was shared with other work",
+        f"review.html with {rows[0]['n']:,} suspects and the examples they are compared with, headless Chromium "
+        f"{version}, 1200 × 800; the machine was shared with other work",
         "",
-        "| thumbnails | file, MB | written in, s | open, ms | frame while scrolling, ms: median | 95 % | longest | cards made |",
+        "| thumbnails | file, MB | written in, s | open, ms | scrolling, ms a frame: median | 95 % | longest | cards made |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["thumbnails"] for row in rows):

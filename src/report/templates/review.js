@@ -6,20 +6,18 @@ const memory = "review:" + content.run + ":" + content.key;
 const find = (id) => document.getElementById(id);
 const placeOf = new Map(samples.map((sample, place) => [sample.id, place]));
 const CARD = { width: 136, height: 158 }; // with the gap of 8
-const REMEMBERED_STEPS = 20;
 
 let made = new Map(); // id → {action, label}
 let history = []; // steps; a step is a list of [id, what was made before or null]
-let at = 0; // place of the current sample
+let at = queues[0].places[0], anchor = at; // places of the current sample and of the one where a range begins
 let view = "single", queue = 0, pair = "", status = "all";
 let shown = []; // places that pass the filters, in order
 let selected = new Set(); // places selected in the grid
-let anchor = 0; // where a range begins
 let cards = new Map(); // place → card, of what the grid can show right now
 let byPointer = false; // whether the last input came from a pointer
 
 function remember() {
-  const kept = { made: [...made], history: history.slice(-REMEMBERED_STEPS), at, view, queue, pair, status };
+  const kept = { made: [...made], history: history.slice(-20), at, view, queue, pair, status };
   try { localStorage.setItem(memory, JSON.stringify(kept)); } catch { find("forgets").hidden = false; }
 }
 
@@ -30,8 +28,7 @@ function recall() {
     made = new Map(kept.made);
     history = kept.history;
     ({ at, view, queue, pair, status } = kept);
-    if (!samples[at]) at = 0;
-    if (!queues[queue]) queue = 0;
+    if (!samples[at] || !queues[queue]) at = queue = 0;
   } catch { /* a sandboxed frame or a private window: begin anew */ }
 }
 
@@ -56,22 +53,16 @@ function arrow(sample) {
 
 function picture(address) {
   if (!address) return element("span", "picture gone", "not readable");
-  const image = element("img", "picture");
-  image.src = address;
-  image.alt = "";
-  return image;
+  return Object.assign(element("img", "picture"), { src: address, alt: "" });
 }
-
-// what is shown
 
 function applyFilters() {
   const { places } = queues[queue];
-  const passes = (place) => (pair === "" || blind() || pairOf(samples[place]) === pair)
-    && (status === "all" || (status === "done") === made.has(samples[place].id));
-  shown = places.filter(passes);
+  shown = places.filter((place) => (pair === "" || blind() || pairOf(samples[place]) === pair)
+    && (status === "all" || (status === "done") === made.has(samples[place].id)));
   const passed = new Set(shown);
   if (shown.length && !passed.has(at)) { // go on where the current one would stand
-    at = places.slice(places.indexOf(at)).find((place) => passed.has(place)) ?? shown[shown.length - 1];
+    at = places.slice(Math.max(0, places.indexOf(at))).find((place) => passed.has(place)) ?? shown[shown.length - 1];
   }
   selected = new Set([...selected].filter((place) => passed.has(place)));
 }
@@ -79,17 +70,12 @@ function applyFilters() {
 function fillPairs() {
   const groups = Map.groupBy(queues[queue].places, (place) => pairOf(samples[place]));
   const sorted = [...groups].sort((one, other) => other[1].length - one[1].length);
-  const options = sorted.map(([name, places]) => option(name, arrow(samples[places[0]]) + " (" + places.length + ")"));
-  find("pair").replaceChildren(option("", "all pairs (" + queues[queue].places.length + ")"), ...options);
+  const option = (text, places, name) => new Option(text + " (" + places.length + ")", name);
+  const options = sorted.map(([name, places]) => option(arrow(samples[places[0]]), places, name));
+  find("pair").replaceChildren(option("all pairs", queues[queue].places, ""), ...options);
   if (!groups.has(pair)) pair = "";
   find("pair").value = pair;
   find("pair").hidden = blind();
-}
-
-function option(value, text) {
-  const built = element("option", "", text);
-  built.value = value;
-  return built;
 }
 
 function refresh() {
@@ -103,12 +89,12 @@ function paint() {
   find("single").hidden = view !== "single";
   find("grid").hidden = view !== "grid";
   find("view").replaceChildren(view === "grid" ? "one by one " : "grid ", element("kbd", "", "v"));
-  if (view === "grid") paintGrid(true); else paintSingle();
+  if (view === "grid") paintGrid(true);
+  else find("single").replaceChildren(shown.length ? single(samples[at]) : "Nothing passes the filters.");
   const { places } = queues[queue];
   const done = places.filter((place) => made.has(samples[place].id)).length;
   find("count").textContent = done + " of " + places.length + " reviewed";
-  find("progress").max = places.length;
-  find("progress").value = done;
+  Object.assign(find("progress"), { max: places.length, value: done });
   const where = shown.length ? shown.indexOf(at) + 1 + " of " + shown.length : "none";
   find("shown").textContent = where + " shown" + (selected.size ? ", " + selected.size + " selected" : "");
   const rows = targets().map((place) => samples[place]);
@@ -120,37 +106,32 @@ function paint() {
   find("class").value = suggests(samples[at]) ? samples[at].predicted : samples[at].given || classes[0];
 }
 
-function paintSingle() {
-  const sample = samples[at];
-  if (!shown.length) {
-    find("single").replaceChildren(element("p", "quiet", "Nothing passes the filters."));
-    return;
-  }
-  const box = element("div", "sample"), side = element("div");
-  const verdict = element("dl", "verdict"), facts = element("dl", "facts");
-  const add = (list, name, text, className) => {
-    const entry = list === verdict ? element("div") : list;
-    entry.append(element("dt", "", name), element("dd", className, text));
-    if (entry !== list) list.append(entry);
-  };
-  if (sample.given !== "") add(verdict, "given", sample.given);
-  if (suggests(sample)) {
-    add(verdict, "suggested", sample.predicted);
-    if (sample.confidence !== null) add(facts, "confidence", percent(sample.confidence));
-    if (sample.p_wrong !== null) add(facts, "p_wrong", percent(sample.p_wrong));
-    if (sample.decision) add(facts, "the run's decision", sample.decision);
-  }
-  add(facts, "id", sample.id);
-  const verdictByHand = made.get(sample.id);
-  add(facts, "your decision", verdictByHand ? said(verdictByHand) : "–", verdictByHand && "human");
-  side.append(verdict);
+function single(sample) {
+  const box = element("div", "sample"), side = element("div"), open = suggests(sample), decided = made.get(sample.id);
+  side.append(factList("verdict", [["given", sample.given], ["suggested", open ? sample.predicted : ""]]));
   if (sample.duplicates && !blind()) {
     side.append(element("span", "badge", "duplicates disagree"), element("span", "", " " + sample.duplicates));
   }
-  side.append(facts);
-  if (suggests(sample)) side.append(compared(sample));
+  side.append(factList("facts", [
+    ["confidence", open && sample.confidence !== null ? percent(sample.confidence) : ""],
+    ["p_wrong", open && sample.p_wrong !== null ? percent(sample.p_wrong) : ""],
+    ["the run's decision", open ? sample.decision : ""],
+    ["id", sample.id],
+    ["your decision", decided ? said(decided) : "–", decided && "human"],
+  ]));
+  if (open) side.append(compared(sample));
   box.append(picture(sample.image), side);
-  find("single").replaceChildren(box);
+  return box;
+}
+
+function factList(className, facts) {
+  const list = element("dl", className);
+  for (const [name, text, kind] of facts.filter((fact) => fact[1] !== "")) {
+    const entry = element("div");
+    entry.append(element("dt", "", name), element("dd", kind, text));
+    list.append(entry);
+  }
+  return list;
 }
 
 function compared(sample) {
@@ -169,13 +150,11 @@ function compared(sample) {
 
 function columns() { return Math.max(1, Math.floor((find("grid").clientWidth - 12) / CARD.width)); }
 
-function buildCard(place) {
+function buildCard(place, number) {
   const sample = samples[place], verdict = made.get(sample.id);
   const card = element("div", "card" + (verdict ? " reviewed" : "") + (place === at ? " current" : ""));
-  card.id = "card-" + place;
-  card.setAttribute("role", "option");
-  card.setAttribute("aria-selected", selected.has(place));
-  card.setAttribute("aria-setsize", shown.length);
+  Object.assign(card, { id: "card-" + place, role: "option", ariaSelected: selected.has(place) });
+  Object.assign(card, { ariaSetSize: shown.length, ariaPosInSet: number });
   card.dataset.place = place;
   card.append(picture(sample.image), element("span", "", arrow(sample)));
   if (verdict) card.append(element("span", "human", "✓ " + said(verdict)));
@@ -189,25 +168,19 @@ function buildCard(place) {
 function paintGrid(anew) {
   const grid = find("grid"), across = columns();
   if (anew) {
-    const sheet = element("div", "sheet");
-    sheet.style.height = Math.ceil(shown.length / across) * CARD.height + "px";
-    const top = grid.scrollTop;
-    grid.replaceChildren(sheet);
-    grid.scrollTop = top;
+    grid.firstChild.replaceChildren();
+    grid.firstChild.style.height = Math.ceil(shown.length / across) * CARD.height + "px";
     cards = new Map();
     reveal(across);
   }
   const first = Math.max(0, Math.floor(grid.scrollTop / CARD.height) - 1) * across;
   const last = Math.min(shown.length, (Math.ceil((grid.scrollTop + grid.clientHeight) / CARD.height) + 1) * across);
   const visible = new Set(shown.slice(first, last));
-  for (const [place, card] of cards) {
-    if (!visible.has(place)) { card.remove(); cards.delete(place); }
-  }
+  for (const [place, card] of cards) if (!visible.has(place)) { card.remove(); cards.delete(place); }
   const width = Math.floor((grid.clientWidth - 12) / across);
   for (let i = first; i < last; i++) {
     if (cards.has(shown[i])) continue;
-    const card = buildCard(shown[i]);
-    card.setAttribute("aria-posinset", i + 1);
+    const card = buildCard(shown[i], i + 1);
     card.style.width = width - 8 + "px";
     card.style.transform = "translate(" + (i % across) * width + "px," + Math.floor(i / across) * CARD.height + "px)";
     grid.firstChild.append(card);
@@ -218,13 +191,8 @@ function paintGrid(anew) {
 
 function reveal(across) {
   const grid = find("grid"), top = Math.floor(Math.max(0, shown.indexOf(at)) / across) * CARD.height;
-  if (top < grid.scrollTop) grid.scrollTop = top;
-  else if (top + CARD.height + 12 > grid.scrollTop + grid.clientHeight) {
-    grid.scrollTop = top + CARD.height + 12 - grid.clientHeight;
-  }
+  grid.scrollTop = Math.min(top, Math.max(grid.scrollTop, top + CARD.height + 12 - grid.clientHeight));
 }
-
-// decisions
 
 function targets() {
   if (!shown.length) return [];
@@ -242,7 +210,7 @@ function decide(places, verdict) {
   }
   if (!step.length) { say("nothing here that this could decide"); return; }
   history.push(step);
-  const id = step[0][0];
+  const [[id]] = step;
   say(step.length === 1 ? id + ": " + said(made.get(id)) : step.length + " decided; u takes them back");
   selected.clear();
   const index = shown.indexOf(places[places.length - 1]);
@@ -265,19 +233,16 @@ const take = (label) => (sample) => (label === sample.given ? keep(sample) : { a
 const accept = (sample) => (suggests(sample) ? take(sample.predicted)(sample) : null);
 const without = (action) => () => ({ action, label: "" });
 
-// moving and selecting
-
 function go(index, extend) {
   if (!shown.length) return;
   at = shown[Math.max(0, Math.min(shown.length - 1, index))];
   if (extend && view === "grid") selectRange(); else anchor = at;
-  paint();
-  remember();
+  refresh();
 }
 
 function move(key, extend) {
   const across = view === "grid" ? columns() : 1;
-  const page = view === "grid" ? Math.max(1, Math.floor(find("grid").clientHeight / CARD.height)) * across : 10;
+  const page = view === "grid" ? 4 * across : 10;
   const steps = {
     j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across,
     PageDown: page, PageUp: -page, End: Infinity, Home: -Infinity,
@@ -293,30 +258,27 @@ function selectRange() {
 }
 
 function toggle() {
-  if (view !== "grid" || !shown.length) return;
+  if (!shown.length) return;
   if (!selected.delete(at)) selected.add(at);
   anchor = at;
-  paint();
 }
 
 function clickCard(event) {
   const card = event.target.closest(".card");
   if (!card) return;
   at = Number(card.dataset.place);
-  if (event.shiftKey) { selectRange(); paint(); remember(); } else toggle();
+  if (event.shiftKey) selectRange(); else toggle();
+  refresh();
 }
 
-function setView(name) {
-  view = name;
+function changeView() {
+  view = view === "grid" ? "single" : "grid";
   selected.clear();
-  paint();
-  remember();
+  refresh();
   focusView();
 }
 
 function focusView() { find(view).focus({ preventScroll: true }); }
-
-// export
 
 function corrections() {
   const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
@@ -329,19 +291,15 @@ function corrections() {
 }
 
 function save() {
-  const lines = corrections(), link = element("a");
-  link.href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
-  link.download = "corrections.csv";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  const lines = corrections(), href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
+  Object.assign(element("a"), { href, download: "corrections.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
   say(lines.length - 1 + " corrections exported");
   if (find("forgets").hidden) return;
   find("csv").value = lines.join(""); // a frame without memory often allows no download either
   find("text").showModal();
   find("csv").select();
 }
-
-// keys and clicks
 
 const actions = {
   accept: () => decide(targets(), accept),
@@ -353,11 +311,10 @@ const actions = {
   undo,
   next: () => move("j"),
   previous: () => move("k"),
-  view: () => setView(view === "grid" ? "single" : "grid"),
-  open: () => { if (view === "grid") setView("single"); },
-  toggle,
-  selectAll: () => { if (view === "grid") { selected = new Set(shown); paint(); } },
-  selectNone: () => { selected.clear(); paint(); },
+  view: changeView,
+  toggle: () => { toggle(); refresh(); },
+  selectAll: () => { if (view === "grid") { selected = new Set(shown); refresh(); } },
+  selectNone: () => { selected.clear(); refresh(); },
   pick: () => { say("choose a class, then Enter; Esc goes back"); find("class").focus(); },
   filter: () => find("queue").focus(),
   help: () => find("help").showModal(),
@@ -365,7 +322,7 @@ const actions = {
 };
 const keys = {
   a: "accept", g: "keep", c: "pick", x: "ambiguous", d: "drop", u: "undo", v: "view", s: "selectAll", f: "filter",
-  e: "save", "?": "help", " ": "toggle", Enter: "open", Escape: "selectNone",
+  e: "save", "?": "help", " ": "toggle", Enter: "view", Escape: "selectNone",
 };
 const digits = classes.slice(0, 10).every((name) => /^\d$/.test(name)) // classes that are digits have their own key
   ? classes.slice(0, 10) : [..."1234567890"].slice(0, classes.length);
@@ -373,10 +330,7 @@ const digits = classes.slice(0, 10).every((name) => /^\d$/.test(name)) // classe
 function onKey(event) {
   byPointer = false;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (document.querySelector("dialog[open]")) {
-    if (event.key === "?") find("help").close();
-    return;
-  }
+  if (document.querySelector("dialog[open]")) { if (event.key === "?") find("help").close(); return; }
   const tag = event.target.tagName, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (tag === "SELECT") { // its own keys choose; a letter there is a class or filter, not an action
     if (key !== "Escape" && key !== "Enter") return;
@@ -405,15 +359,13 @@ function onFilter() {
 }
 
 function buildControls() {
-  find("queue").append(...queues.map((one, i) => option(i, one.name + " (" + one.places.length + ")")));
+  find("queue").append(...queues.map((one, i) => new Option(one.name + " (" + one.places.length + ")", i)));
   find("queue").value = queue;
   find("status").value = status;
-  find("class").append(...classes.map((name) => option(name, name)));
+  find("class").append(...classes.map((name) => new Option(name, name)));
   find("help-classes").append(element("kbd", "", digits[0]), " … ", element("kbd", "", digits[digits.length - 1]));
   digits.forEach((digit, i) => {
-    const button = element("button");
-    button.type = "button";
-    button.title = classes[i];
+    const button = Object.assign(element("button"), { type: "button", title: classes[i] });
     button.append(element("kbd", "", digit), digit === classes[i] ? "" : " " + classes[i]);
     button.addEventListener("click", () => decide(targets(), take(classes[i])));
     find("classes").append(button);
@@ -434,7 +386,7 @@ function start() {
   });
   document.addEventListener("keydown", onKey);
   find("grid").addEventListener("click", clickCard);
-  find("grid").addEventListener("dblclick", () => setView("single"));
+  find("grid").addEventListener("dblclick", changeView);
   find("grid").addEventListener("scroll", () => requestAnimationFrame(() => paintGrid(false)), { passive: true });
   addEventListener("resize", paint);
   refresh();
