@@ -116,7 +116,7 @@ def table(rows: list[dict], version: str) -> list[str]:
         f"review.html with {rows[0]['n']:,} suspects and the examples they are compared with, headless Chromium "
         f"{version}, 1200 × 800; the machine was shared with other work",
         "",
-        "| thumbnails | file, MB | written in, s | open, ms | scrolling, ms a frame: median | 95 % | longest | cards made |",
+        "| thumbnails | file, MB | written in, s | open, ms | scrolling, ms a frame: median | 95 % | longest | cards |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["thumbnails"] for row in rows):

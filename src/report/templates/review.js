@@ -40,7 +40,7 @@ function element(tag, className, text) {
 }
 
 function say(text) { find("message").textContent = text; }
-function percent(value) { return value > 0.9999 ? "> 99.99 %" : (100 * value).toFixed(2) + " %"; }
+function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
 function said(verdict) { return verdict.action + (verdict.action === "relabel" ? " → " + verdict.label : ""); }
 function blind() { return queues[queue].blind; }
 function pairOf(sample) { return JSON.stringify([sample.given, sample.predicted]); }
