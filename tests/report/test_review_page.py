@@ -1,4 +1,4 @@
-"""The review page in a real browser, by real key presses: deciding, undoing, reloading, exporting; nothing else runs."""
+"""The review page in a real browser, by real key presses: decide, undo, reload, export; nothing from the data runs."""
 
 import csv
 import json
