@@ -46,9 +46,9 @@ function blind() { return queues[queue].blind; }
 function pairOf(sample) { return JSON.stringify([sample.given, sample.predicted]); }
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
 
-function arrow(sample) {
-  if (!suggests(sample)) return sample.given === "" ? "no label given" : sample.given;
-  return (sample.given === "" ? "" : sample.given + " ") + "→ " + sample.predicted;
+function change(sample) {
+  const given = sample.given || (suggests(sample) ? "" : "no label given");
+  return suggests(sample) ? [given, "→ " + sample.predicted] : [given];
 }
 
 function picture(address) {
@@ -71,7 +71,7 @@ function fillPairs() {
   const groups = Map.groupBy(queues[queue].places, (place) => pairOf(samples[place]));
   const sorted = [...groups].sort((one, other) => other[1].length - one[1].length);
   const option = (text, places, name) => new Option(text + " (" + places.length + ")", name);
-  const options = sorted.map(([name, places]) => option(arrow(samples[places[0]]), places, name));
+  const options = sorted.map(([name, places]) => option(change(samples[places[0]]).join(" "), places, name));
   find("pair").replaceChildren(option("all pairs", queues[queue].places, ""), ...options);
   if (!groups.has(pair)) pair = "";
   find("pair").value = pair;
@@ -154,9 +154,11 @@ function buildCard(place, number) {
   const sample = samples[place], verdict = made.get(sample.id);
   const card = element("div", "card" + (verdict ? " reviewed" : "") + (place === at ? " current" : ""));
   Object.assign(card, { id: "card-" + place, role: "option", ariaSelected: selected.has(place) });
-  Object.assign(card, { ariaSetSize: shown.length, ariaPosInSet: number });
+  Object.assign(card, { ariaSetSize: shown.length, ariaPosInSet: number, title: change(sample).join(" ") });
   card.dataset.place = place;
-  card.append(picture(sample.image), element("span", "", arrow(sample)));
+  const pairOfNames = element("span", "pair");
+  pairOfNames.append(...change(sample).map((text) => element("span", "", text)));
+  card.append(picture(sample.image), pairOfNames);
   if (verdict) card.append(element("span", "human", "✓ " + said(verdict)));
   else if (suggests(sample) && sample.confidence !== null) {
     card.append(element("span", "quiet", percent(sample.confidence) + " · " + sample.decision));
