@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.report.browser import missing_browser, open_browser
+
 ROOT = Path(__file__).resolve().parent.parent
 
 QUICK = ["train.epochs=1", "train.min_steps=150", "train.batch_size=64", "train.precision=fp32"]
@@ -50,3 +52,14 @@ def csv_data(digits, tmp_path):
         part[columns].to_csv(tmp_path / f"{role}.csv", index=False)
         args.append(f"data.{role}={tmp_path / f'{role}.csv'}")
     return tmp_path, args
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium. Without one its tests are skipped, but in CI they fail."""
+    missing = missing_browser()
+    if missing and not os.environ.get("CI"):
+        pytest.skip(missing)
+    assert not missing, missing
+    with open_browser() as browser:
+        yield browser

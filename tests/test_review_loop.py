@@ -1,6 +1,7 @@
 """select and apply: decide again without training, and put human decisions on top."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -58,6 +59,25 @@ def test_wrong_corrections_are_all_named_and_none_is_applied(denoised, tmp_path)
     assert all(f"line {n}: " in done.stderr for n in range(2, 7))
     assert (denoised / "labels.csv").read_bytes() == before
     assert (denoised / "student" / "model.json").exists()
+
+
+def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
+    """A person presses keys in review.html; the file that the browser saves goes through --mode apply."""
+    run = shutil.copytree(denoised, tmp_path / "run")
+    page = browser.new_page()
+    page.goto((run / "review.html").as_uri())
+    for key in ["a", "g", "d", "a", "u"]:
+        page.keyboard.press(key)
+    with page.expect_download() as download:
+        page.keyboard.press("e")
+    download.value.save_as(tmp_path / "corrections.csv")
+    page.close()
+    ok(run_script("pseudo.py", "--mode", "apply", "--run", run, "--corrections", tmp_path / "corrections.csv"))
+    first = table(run / "corrections.csv").set_index("id")
+    labels = table(run / "labels.csv").set_index("id").loc[first.index]
+    assert sorted(first.action) == ["drop", "keep", "relabel"]
+    assert (labels.source == "human").all()
+    assert (labels.label == first.label).all()
 
 
 def test_human_decisions_outrank_automatic_ones_and_the_student_learns_them(denoised, tmp_path):

@@ -178,7 +178,8 @@ def thumbnail(data: bytes, side: int = 96) -> str:
     grey = (image == image[:, :, :1]).all()
     pixels = np.ascontiguousarray(image[:, :, 0] if grey else image[:, :, ::-1])
     kind = "png" if max(image.shape) <= 64 else "jpeg"
-    return data_address(cv2.imencode(f".{kind}", pixels)[1].tobytes(), kind)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 85] if kind == "jpeg" else []
+    return data_address(cv2.imencode(f".{kind}", pixels, quality)[1].tobytes(), kind)
 
 
 def data_address(data: bytes, kind: str = "png") -> str:

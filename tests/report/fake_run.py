@@ -60,6 +60,9 @@ def write_round(run, number, mode, classes, t):
         confidence=confidence, self_confidence=1 - confidence, p_wrong=confidence, decision=decision,
         label=label, reason="because", model="abc",
     )  # fmt: skip
+    near = -((np.array(classes, object)[:, None] != t["clean"]).T * (1 + confidence[:, None]))
+    np.save(folder / "logits.npy", (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32))
+    write_csv(folder / "ids.csv", id=t["id"], role=t["role"])
     write_csv(folder / "fold_0" / "history.csv", epoch=[1, 2], loss=[1.0, 0.5 / number], lr=0.1, seconds=1.0)
     k = len(classes)
     info = {

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from src.report import review
+from src.report.examples import CANDIDATES, SHOWN, candidates, find_examples
 from src.report.report import write_report
 from src.report.review import write_review
+from src.run import read_csv
 
 from .fake_run import HOSTILE, Tags, embedded, make_run
 
@@ -40,6 +42,42 @@ def test_review_of_augment_shows_the_pseudo_labels_nearest_to_the_cutoff(augment
     expected = table.iloc[(table["confidence"] - 0.8).abs().argsort(kind="stable")[:10]]
     assert [s["id"] for s in samples] == list(expected["id"])
     assert {(s["given"], s["decision"], s["p_wrong"]) for s in samples} == {("", "accept", None)}
+
+
+def test_examples_agree_and_are_the_nearest(denoise):
+    rows = review.to_review(denoise, 0.8, 40)
+    info = {"round": 2, "classes": list("0123456789")}
+    paths, near = find_examples(denoise, info, rows)
+    table = read_csv(denoise / "round_2" / "decisions.csv").set_index("id")
+    log_probs = pd.DataFrame(np.load(denoise / "round_2" / "logits.npy"), index=table.index)
+    ids = read_csv(denoise / "samples.csv").set_index("path")["id"]
+    assert len(set(paths)) == len(paths)
+    agrees = table[(table["decision"] == "keep") & (table["given"] == table["predicted"])]
+    for row, pair in zip(rows.to_dict("records"), near, strict=True):
+        for name, places in zip((row["given"], row["predicted"]), pair, strict=True):
+            pool = agrees.index[agrees["given"] == name].difference([row["id"]])
+            distance = ((log_probs.loc[pool] - log_probs.loc[row["id"]]) ** 2).sum(axis=1)
+            found = ids[[paths[k] for k in places]]
+            assert set(found) <= set(pool)
+            assert np.allclose(distance[found], distance.sort_values()[:SHOWN])
+
+
+def test_examples_stay_few_and_spread_from_doubtful_to_certain():
+    n = 50_000
+    table = pd.DataFrame({"given": "a", "predicted": "a", "decision": "keep", "confidence": np.linspace(1, 0, n)})
+    pools = candidates(table, ["a", "b"])
+    assert list(pools) == ["a"]
+    assert len(pools["a"]) == CANDIDATES // 2
+    assert (pools["a"][0], pools["a"][-1]) == (n - 1, 0)
+
+
+def test_the_page_of_a_round_without_files_has_no_examples(tmp_path):
+    run = make_run(tmp_path / "run", "denoise")
+    for file in run.glob("round_*/logits.npy"):
+        file.unlink()
+    content = embedded(write_review(run).read_text())
+    assert content["examples"] == []
+    assert content["samples"][0]["near"] == [[], []]
 
 
 def test_review_key_changes_with_what_is_reviewed(denoise):

@@ -1,0 +1,132 @@
+"""How fast does review.html open and scroll with 5,000 suspects?
+
+    python benchmarks/review.py [--n 5000] [--repeats 5]
+
+Two kinds of thumbnails: 28×28 grey PNG (digits) and 96 px JPEG (pieces of two photographs; both ship with
+scikit-learn). Open: from the request to a page that has answered a key press by painting. Scroll: every frame moves the
+grid by half its height. Needs playwright and a Chromium.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from common import ROOT, keep, spread
+from sklearn.datasets import load_digits, load_sample_images
+
+sys.path.insert(0, str(ROOT))
+from src.report.review import write_review
+from tests.report.browser import open_browser
+
+FRAMES = 300
+SCROLL = """async (frames) => {
+  const grid = document.getElementById("grid"), gaps = [];
+  const frame = () => new Promise(requestAnimationFrame);
+  let before = await frame();
+  for (let i = 0; i < frames; i++) {
+    grid.scrollTop += grid.clientHeight / 2;
+    const now = await frame();
+    gaps.push(now - before);
+    before = now;
+  }
+  return { gaps, top: grid.scrollTop, cards: grid.querySelectorAll(".card").length };
+}"""
+
+
+def digit_images(n: int):
+    rng, digits = np.random.default_rng(0), load_digits().images
+    for i in range(n):
+        image = cv2.resize(digits[i % len(digits)] * 15, (28, 28), interpolation=cv2.INTER_CUBIC)
+        yield np.clip(image + rng.normal(0, 4, image.shape) * (image > 20), 0, 255).astype(np.uint8)
+
+
+def photo_images(n: int):
+    rng, photos = np.random.default_rng(0), load_sample_images().images
+    for i in range(n):
+        photo = photos[i % 2]
+        y, x = (rng.integers(0, side - 192) for side in photo.shape[:2])
+        yield cv2.resize(photo[y : y + 192, x : x + 192, ::-1], (96, 96), interpolation=cv2.INTER_AREA)
+
+
+def write_run(run: Path, images, kind: str, n: int) -> None:
+    """A run folder as far as the page reads it: n suspects and as many rows that agree."""
+    rng, folder = np.random.default_rng(0), run / "images"
+    (run / "round_1").mkdir(parents=True)
+    folder.mkdir()
+    paths = [folder / f"{i:05d}.{kind}" for i in range(2 * n)]
+    for path, image in zip(paths, images(2 * n), strict=True):
+        cv2.imwrite(str(path), image)
+    table = pd.DataFrame({"id": [p.stem for p in paths], "path": paths, "role": "train"})
+    predicted = rng.integers(0, 10, 2 * n)
+    given = (predicted + np.where(np.arange(2 * n) < n, rng.integers(1, 10, 2 * n), 0)) % 10
+    table = table.assign(given=given, predicted=predicted, confidence=0.9, p_wrong=0.9, rank=np.arange(1, 2 * n + 1))
+    table["decision"] = np.where(given == predicted, "keep", "relabel")
+    table.to_csv(run / "samples.csv", index=False)
+    table.to_csv(run / "suspects.csv", index=False)
+    table.to_csv(run / "round_1" / "decisions.csv", index=False)
+    np.save(run / "round_1" / "logits.npy", rng.normal(0, 1, (2 * n, 10)).astype(np.float32))
+    classes = "[" + ",".join(f'"{k}"' for k in range(10)) + "]"
+    (run / "round_1" / "round.json").write_text(f'{{"round": 1, "cutoff": 0.8, "classes": {classes}}}')
+
+
+def measure(browser, page_file: Path) -> dict:
+    """One fresh browser context: milliseconds to open, and the gaps between frames while scrolling."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    page = context.new_page()
+    start = time.perf_counter()
+    page.goto(page_file.as_uri())
+    page.keyboard.press("v")
+    page.wait_for_selector(".card")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    opened = 1000 * (time.perf_counter() - start)
+    scrolled = page.evaluate(SCROLL, FRAMES)
+    context.close()
+    gaps = np.array(scrolled["gaps"])
+    figures = {"median": np.median(gaps), "p95": np.percentile(gaps, 95), "longest": gaps.max()}
+    row = {"open_ms": opened} | {f"frame_{key}_ms": value for key, value in figures.items()}
+    return {key: round(float(value), 1) for key, value in row.items()} | {"cards": scrolled["cards"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=5000, help="suspects in the page")
+    parser.add_argument("--repeats", type=int, default=5, help="openings of each page")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
+        for name, images, kind in (("28 px PNG", digit_images, "png"), ("96 px JPEG", photo_images, "jpg")):
+            run = Path(folder) / kind
+            write_run(run, images, kind, args.n)
+            start = time.perf_counter()
+            page = write_review(run, args.n)
+            facts = {"thumbnails": name, "n": args.n, "write_s": round(time.perf_counter() - start, 1)}
+            facts["megabytes"] = round(page.stat().st_size / 1e6, 1)
+            rows += [facts | measure(browser, page) for _ in range(args.repeats)]
+        version = browser.version
+    keep("review", rows, table(rows, version))
+
+
+def table(rows: list[dict], version: str) -> list[str]:
+    lines = [
+        f"review.html with {rows[0]['n']:,} suspects and the examples they are compared with, headless Chromium "
+        f"{version}, 1200 × 800; the machine was shared with other work",
+        "",
+        "| thumbnails | file, MB | written in, s | open, ms | scrolling, ms a frame: median | 95 % | longest | cards |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row["thumbnails"] for row in rows):
+        some = [row for row in rows if row["thumbnails"] == name]
+        keys = ["open_ms", "frame_median_ms", "frame_p95_ms", "frame_longest_ms"]
+        cells = [spread([row[key] for row in some], 0 if key == "open_ms" else 1) for key in keys]
+        first = some[0]
+        lines.append(f"| {name} | {first['megabytes']} | {first['write_s']} | {' | '.join(cells)} | {first['cards']} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

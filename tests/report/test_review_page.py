@@ -1,0 +1,314 @@
+"""The review page in a real browser, by real key presses: decide, undo, reload, export; nothing from the data runs."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from src.corrections import store_corrections
+from src.report.review import write_review
+from src.run import Run, read_csv
+
+from .fake_run import embedded, make_run
+
+PWN = "window.__pwned=1"
+EVIL = [
+    f"<script>{PWN}</script>",
+    f'"><img src=x onerror={PWN}>',
+    f"</script><svg onload={PWN}>",
+    '=1+1,"x"',
+    "\u2028'\\",
+]
+
+
+@pytest.fixture
+def open_page(browser):
+    """file → a page of a fresh profile; fails on any error in it, any dialog and any request to elsewhere."""
+    contexts, faults = [], []
+
+    def opened(file, **options):
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+@pytest.fixture(scope="module")
+def review(tmp_path_factory):
+    """The page over 200 digits, 20 of them suspects, and its samples."""
+    run = make_run(tmp_path_factory.mktemp("review") / "run", "denoise")
+    file = write_review(run)
+    return file, embedded(file.read_text())["samples"]
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def count(page):
+    return page.inner_text("#count")
+
+
+def export(page, file, *keys):
+    with page.expect_download() as download:
+        press(page, *(keys or ["e"]))
+    assert download.value.suggested_filename == "corrections.csv"
+    download.value.save_as(file)
+    return file.read_bytes()
+
+
+def as_csv(rows):
+    lines = [f"{s['id']},{s['given']},{action},{label},{s['sha256']}\n" for s, action, label in rows]
+    return ("id,given,action,label,image_sha256\n" + "".join(lines)).encode()
+
+
+def test_keys_decide_undo_survive_a_reload_and_export_what_the_kit_accepts(review, open_page, tmp_path):
+    file, s = review
+    page = open_page(file)
+    press(page, "a", "g", "x", "d", "7", "a", "u")
+    press(page, "c", s[5]["given"], "Enter")
+    press(page, "ArrowRight", "ArrowLeft", "j", "k", "c", "Escape", "u", "c", "3", "Enter")
+    assert count(page) == "6 of 20 reviewed"
+    page.reload()
+    assert count(page) == "6 of 20 reviewed"
+    press(page, "a", "u")
+    seventh = ("keep" if s[4]["given"] == "7" else "relabel", "7")
+    third = ("keep" if s[5]["given"] == "3" else "relabel", "3")
+    expected = as_csv([(s[0], "relabel", s[0]["predicted"]), (s[1], "keep", s[1]["given"]), (s[2], "ambiguous", ""),
+                       (s[3], "drop", ""), (s[4], *seventh), (s[5], *third)])  # fmt: skip
+    assert export(page, tmp_path / "c.csv") == expected
+    run = shutil.copytree(file.parent, tmp_path / "run")
+    (run / "student").mkdir()
+    (run / "student" / "model.json").write_text(json.dumps({"classes": list("0123456789")}))
+    store_corrections(Run(run, "denoise", None), tmp_path / "c.csv")
+    stored = read_csv(run / "corrections.csv").set_index("id")
+    assert list(stored.action[[x["id"] for x in s[:4]]]) == ["relabel", "keep", "ambiguous", "drop"]
+    press(page, *"uuuuuuu")
+    assert count(page) == "0 of 20 reviewed", "steps from before the reload can be undone"
+
+
+def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(review, open_page, tmp_path):
+    file, s = review
+    page = open_page(file)
+    page.click("[data-do=view]")
+    press(page, "Shift+ArrowRight", "Shift+ArrowRight", "a")
+    assert count(page) == "3 of 20 reviewed"
+    page.click("#card-5")
+    page.click("#card-8", modifiers=["Shift"])
+    page.click("#card-10")
+    page.click("#card-6")
+    assert "4 selected" in page.inner_text("#shown")
+    press(page, "g")
+    assert count(page) == "7 of 20 reviewed"
+    press(page, "Home", " ", "ArrowRight", " ", "d")
+    kept = [(s[i], "keep", s[i]["given"]) for i in (5, 7, 8, 10)]
+    expected = as_csv([(s[0], "drop", ""), (s[1], "drop", ""), (s[2], "relabel", s[2]["predicted"]), *kept])
+    assert export(page, tmp_path / "c.csv") == expected
+    press(page, "u")
+    assert export(page, tmp_path / "c.csv").count(b"relabel") == 3, "one step brings the two decisions back"
+    press(page, "Shift+A")
+    assert count(page) == "20 of 20 reviewed"
+    assert page.get_attribute("#progress", "value") == "20"
+    assert export(page, tmp_path / "c.csv").count(b"keep") == 4, "what a person decided stays"
+    press(page, "u", "u", "Home")
+    page.click("[data-do=ambiguous]")
+    press(page, " ")
+    assert "1 selected" in page.inner_text("#shown"), "Space selects; it does not press the clicked button again"
+    press(page, "u", "s", "x")
+    assert export(page, tmp_path / "c.csv").count(b"ambiguous") == 20
+    press(page, "u", "u")
+    assert count(page) == "0 of 20 reviewed"
+
+
+def test_filters_by_pair_and_by_reviewed(review, open_page):
+    file, s = review
+    page = open_page(file)
+    pair = [s[4]["given"], s[4]["predicted"]]
+    n = sum([x["given"], x["predicted"]] == pair for x in s[:20])
+    page.select_option("#pair", label=f"{pair[0]} → {pair[1]} ({n})")
+    assert page.inner_text("#shown") == f"1 of {n} shown"
+    press(page, "Escape", "v", "Shift+A")
+    assert count(page) == f"{n} of 20 reviewed"
+    page.select_option("#status", "open")
+    assert page.inner_text("#shown") == "none shown"
+    page.select_option("#pair", "")
+    assert page.inner_text("#shown").endswith(f"of {20 - n} shown")
+    page.reload()
+    assert page.inner_text("#shown").endswith(f"of {20 - n} shown")
+    page.select_option("#queue", label="kept by the run (180)")
+    page.select_option("#status", "all")
+    assert page.inner_text("#shown") == "1 of 180 shown"
+    assert page.locator(".card").count() < 120, "only what can be seen is made"
+    press(page, "End")
+    assert page.get_attribute(".card.current", "aria-posinset") == "180"
+
+
+def test_the_single_view_shows_facts_and_examples_that_agree(review, open_page):
+    file, s = review
+    page = open_page(file)
+    said = page.inner_text("#single")
+    for text in (s[0]["id"], "given", "suggested", f"nearest examples of {s[0]['given']}", s[0]["decision"]):
+        assert text in said
+    assert page.locator(".examples img").count() == 8
+    press(page, "?")
+    assert page.is_visible("#help")
+    press(page, "?", "j")
+    assert not page.is_visible("#help")
+    assert page.inner_text("#shown") == "2 of 20 shown"
+
+
+def test_hostile_names_never_run_and_ids_round_trip(open_page, tmp_path):
+    run = make_run(tmp_path / "run", "denoise", names=EVIL, id_of=(EVIL[1] + ' {}\r\n "').format)
+    write_audit(run, range(3))
+    page = open_page(write_review(run))
+    press(page, "a", "1", "?", "?", "v", "s", "5", "u", "f", "ArrowDown", "Escape")
+    page.select_option("#queue", "0")
+    page.select_option("#pair", index=1)
+    page.select_option("#pair", index=0)
+    export(page, tmp_path / "c.csv", "Escape", "Shift+A", "e")
+    assert page.evaluate("window.__pwned") is None
+    assert page.locator("svg, b, img:not([src^='data:image/'])").count() == 0
+    known = read_csv(run / "samples.csv").set_index("id").given
+    table = read_csv(tmp_path / "c.csv")
+    assert len(table) > 10
+    assert list(known[table["id"]]) == list(table["given"])
+    with open(tmp_path / "c.csv", newline="", encoding="utf-8") as lines:
+        assert {row["id"] for row in csv.DictReader(lines)} <= set(known.index)
+
+
+def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, tmp_path):
+    shutil.copy(review[0], tmp_path / "review.html")
+    (tmp_path / "notebook.html").write_text('<iframe sandbox="allow-scripts" src="review.html" width=900 height=500>')
+    page = open_page(tmp_path / "notebook.html")
+    frame = page.frames[1]
+    frame.wait_for_selector("#forgets:not([hidden])")
+    frame.focus("#single")
+    press(page, "a", "e")
+    assert frame.inner_text("#count") == "1 of 20 reviewed"
+    first = review[1][0]
+    assert frame.input_value("#csv").encode() == as_csv([(first, "relabel", first["predicted"])])
+
+
+def write_audit(run, rows):
+    samples = read_csv(run / "samples.csv")
+    table = samples.iloc[list(rows)][["id", "path", "given"]].assign(stratum="s", weight=1)
+    table.to_csv(run / "audit.csv", index=False)
+    return table
+
+
+def test_the_audit_is_blind_and_in_the_order_of_its_file(open_page, tmp_path):
+    run = make_run(tmp_path / "run", "denoise")
+    audit = write_audit(run, [30, 105, 130, 91])
+    key = embedded(write_review(run, limit=30).read_text())["key"]
+    (run / "audit.csv").unlink()
+    assert embedded(write_review(run, limit=30).read_text())["key"] == key, "an audit makes no one forget"
+    write_audit(run, [30, 105, 130, 91])
+    page = open_page(write_review(run, limit=30))
+    page.select_option("#queue", label="audit (4)")
+    press(page, "Escape")
+    for name in audit["id"]:
+        shown = page.inner_text("#single")
+        assert name in shown
+        assert not [word for word in ("suggested", "confidence", "p_wrong", "nearest") if word in shown]
+        press(page, "a")
+        assert page.inner_text("#message") == "nothing here that this could decide"
+        press(page, "j")
+    assert not page.is_visible("#pair")
+    press(page, "Home", "g", "x", "d", "v")
+    assert "→" not in page.inner_text("#grid")
+    assert count(page) == "3 of 4 reviewed"
+    actions = [line.split(",")[:3] for line in export(page, tmp_path / "c.csv").decode().splitlines()[1:]]
+    expected = zip(audit["id"], audit["given"], ["keep", "ambiguous", "drop"], strict=False)
+    assert sorted(actions) == sorted(map(list, expected))
+
+
+def test_conflicting_duplicates_come_first_with_a_badge(open_page, tmp_path):
+    run = make_run(tmp_path / "run", "denoise")
+    table = read_csv(run / "samples.csv").iloc[[150, 151, 152, 30, 31]].assign(kind="exact", conflict="True")
+    table["cluster"], table["role"] = ["0", "0", "0", "1", "1"], ["train", "train", "test", "train", "train"]
+    table.loc[table["cluster"] == "1", "conflict"] = "False"
+    table[["cluster", "id", "path", "role", "given", "kind", "conflict"]].to_csv(run / "duplicates.csv", index=False)
+    samples = embedded(write_review(run).read_text())["samples"]
+    assert [x["id"] for x in samples[:2]] == list(table["id"][:2])
+    assert [bool(x["duplicates"]) for x in samples] == [True, True] + [False] * 198
+    suspects = read_csv(run / "suspects.csv").set_index("id")
+    assert samples[0]["predicted"] == suspects.predicted[samples[0]["id"]]
+    page = open_page(write_review(run))
+    assert page.inner_text(".badge") == "duplicates disagree"
+    given = table["given"].tolist()
+    assert f"{given[0]} (train) · {given[1]} (train) · {given[2]} (test)" in page.inner_text("#single")
+    (run / "suspects.csv").unlink()
+    alone = embedded(write_review(run).read_text())["samples"]
+    assert [(x["id"], x["predicted"], x["confidence"]) for x in alone] == [(i, "", None) for i in table["id"][:2]]
+
+
+CONTRASTS = """() => {
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const parts = (color) => color.match(/[\\d.]+/g).map(Number);
+  const paper = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const color = parts(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    throw new Error("no background");
+  };
+  const own = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  return [...document.body.querySelectorAll("*")]
+    .filter((node) => own(node) && node.checkVisibility() && !node.closest(":disabled, script, option"))
+    .map((node) => {
+      const [dark, bright] = [light(parts(getComputedStyle(node).color)), light(paper(node))].sort((a, b) => a - b);
+      return [(bright + 0.05) / (dark + 0.05), node.tagName + " " + node.textContent.slice(0, 30)];
+    });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_is_readable(review, open_page, scheme):
+    page = open_page(review[0], color_scheme=scheme)
+    seen = []
+    for keys in ["a", ("v", " ", "ArrowRight"), "?"]:
+        press(page, *keys)
+        seen += page.evaluate(CONTRASTS)
+    assert len(seen) > 100
+    assert min(seen)[0] >= 4.5, min(seen)
+
+
+CONTROLS = """[...document.querySelectorAll("button:enabled, select, [tabindex='0']")]
+  .filter((node) => node.checkVisibility()).length"""
+MARK_FOCUS = """() => {
+  const node = document.activeElement, style = getComputedStyle(node);
+  node.dataset.seen = 1;
+  return style.outlineStyle !== "none" || style.boxShadow !== "none";
+}"""
+
+
+def test_tab_reaches_every_control_and_shows_where_it_is(review, open_page):
+    page = open_page(review[0])
+    press(page, "a")
+    wanted = page.evaluate(CONTROLS)
+    shown = []
+    while not page.evaluate("document.activeElement === document.body") and len(shown) <= wanted:
+        shown.append(page.evaluate(MARK_FOCUS))
+        press(page, "Tab")
+    press(page, "Tab")
+    while page.locator("[data-seen]").count() < wanted and len(shown) <= 2 * wanted:
+        shown.append(page.evaluate(MARK_FOCUS))
+        press(page, "Tab")
+    assert page.locator("[data-seen]").count() == wanted
+    assert all(shown)
+    page.focus("[data-do=drop]")
+    press(page, "Enter", "Tab", "Enter")
+    assert count(page) == "1 of 20 reviewed", "drop by Enter, undone by the button behind it"
