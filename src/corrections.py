@@ -34,7 +34,7 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
         raise UserError(f"{file}: nothing was applied; " + "; ".join(faults))
     table, before = _normal(table), decided(run.path)
     after = pd.concat([before, table]).drop_duplicates("id", keep="last").sort_values("id", ignore_index=True)
-    if after.equals(before):
+    if after.to_numpy().tolist() == before.to_numpy().tolist():
         log.info(f"{file}: all of its {len(table):,} decisions are in force already")
         return None
     _refuse_incomplete(run.path)

@@ -17,8 +17,13 @@ from .data.samples import USES_POOL, Samples, check_samples, class_names, prepar
 from .data.transforms import build
 from .history import applied, decided
 from .labels.ledger import (
-    Ledger, labels_table, oof_table, pseudo_labels_table, refuse_changed_samples, suspects_table,
-)  # fmt: skip
+    Ledger,
+    labels_table,
+    oof_table,
+    pseudo_labels_table,
+    refuse_changed_samples,
+    suspects_table,
+)
 from .labels.metrics import noise_scores, pool_scores, score
 from .labels.selection import REPAIRS, cutoffs
 from .learn.compute import pick_device

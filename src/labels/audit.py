@@ -10,7 +10,7 @@ SHARES = np.array([0.5, 0.2, 0.3])
 DOUBTFUL = 0.1
 """Share of the rows without a flag that is called doubtful: those with the highest p_wrong."""
 FEWEST = 2
-DRAWS = 20_000
+DRAWS = 10_000
 
 
 def strata(p_wrong: np.ndarray, flagged: np.ndarray) -> np.ndarray:
@@ -49,27 +49,26 @@ def estimate(stratum: np.ndarray, rows: np.ndarray, wrong: np.ndarray, estimated
     """Noise rate, precision of the flags, and the error of estimated_rate: {"value", "low", "high"}, or None.
 
     stratum: (N,); rows: (M,) those a person judged; wrong: (M,) bool. None where a stratum has no judged row.
-    The intervals are 95 %: in every stratum the unseen rows are drawn from the posterior of its rate under the prior of
-    Jeffreys, so that a stratum without a wrong row still counts as uncertain (Brown, Cai and DasGupta 2001, Interval
-    estimation for a binomial proportion, Statistical Science 16) and one that was seen whole does not.
+    The intervals are 95 %: in each stratum the rows that were not judged are drawn from the posterior of its rate under
+    the prior of Jeffreys; where no judged row is wrong, none is at the lower bound, and where all are, all are at the
+    upper one (Brown, Cai and DasGupta 2001, Interval estimation for a binomial proportion, Statistical Science 16). A
+    stratum that was judged whole adds nothing to them.
     """
     sizes, seen, bad = (np.bincount(s, minlength=len(STRATA)) for s in (stratum, stratum[rows], stratum[rows][wrong]))
-    rng = np.random.default_rng(0)
-    rates = rng.beta(bad + 0.5, seen - bad + 0.5, (DRAWS, len(STRATA)))
-    totals = bad + rng.binomial(sizes - seen, rates)
-    means = np.divide(bad, seen, out=np.zeros(len(STRATA)), where=seen > 0)
+    rng, shape = np.random.default_rng(0), (DRAWS, len(STRATA))
+    unseen = rng.binomial(sizes - seen, rng.beta(bad + 0.5, seen - bad + 0.5, shape))
+    low = np.where(bad == 0, 0, bad + unseen)
+    high = np.where(bad == seen, sizes, bad + unseen)
     found: dict = {"noise_rate": None, "flag_precision": None, "estimate_error": None}
     if seen[0]:
-        found["flag_precision"] = _interval(means[0], totals[:, 0] / sizes[0])
+        found["flag_precision"] = _interval(bad[0] / seen[0], low[:, 0] / sizes[0], high[:, 0] / sizes[0])
     if (seen[sizes > 0] > 0).all():
-        n = len(stratum)
-        found["noise_rate"] = rate = _interval((means * sizes).sum() / n, totals.sum(1) / n)
+        n, value = len(stratum), (bad * sizes / np.maximum(seen, 1)).sum() / len(stratum)
+        found["noise_rate"] = rate = _interval(value, low.sum(1) / n, high.sum(1) / n)
         error = {"value": "value", "low": "high", "high": "low"}
         found["estimate_error"] = {key: estimated_rate - rate[other] for key, other in error.items()}
     return found
 
 
-def _interval(value: float, draws: np.ndarray) -> dict[str, float]:
-    """The middle 95 % of the draws, stretched to hold the value: at 0 and 1 the bound is 0 or 1."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value))}
+def _interval(value: float, low: np.ndarray, high: np.ndarray) -> dict[str, float]:
+    return {"value": float(value), "low": float(np.quantile(low, 0.025)), "high": float(np.quantile(high, 0.975))}
