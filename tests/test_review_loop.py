@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from src.config import UserError, load_config
+from src.data.samples import prepare_samples
+from src.labels.ledger import refuse_changed_samples
 from tests.conftest import QUICK, ROOT, run_script
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
@@ -257,3 +262,17 @@ def test_arguments_that_contradict_are_refused(argv):
     done = run_script("pseudo.py", "--mode", *argv)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--corrections" in done.stderr
+
+
+def test_data_that_changed_since_it_was_judged_is_refused(denoised):
+    config = load_config(denoised / "config.yaml", [])
+    samples, _ = prepare_samples(config, "denoise")
+    refuse_changed_samples(denoised, samples)
+    scored = samples.role == "test"
+    refuse_changed_samples(denoised, samples.take(~scored))
+    given = samples.given.copy()
+    given[5] = (given[5] + 1) % len(samples.classes)
+    for changed in (replace(samples, given=given), samples.take(np.arange(len(samples)) != 5)):
+        with pytest.raises(UserError, match=f"{denoised / 'samples.csv'}: 1 rows .*'{samples.id[5]}'") as caught:
+            refuse_changed_samples(denoised, changed)
+        assert "\n" not in str(caught.value)
