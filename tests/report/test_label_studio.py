@@ -131,3 +131,15 @@ def test_what_is_no_export_is_refused_in_one_line(tmp_path, text):
     with pytest.raises(UserError, match=str(tmp_path / "x.json")) as caught:
         ls.read_annotations(tmp_path / "x.json", ["NA"])
     assert "\n" not in str(caught.value)
+
+
+def test_keep_of_a_pool_row_names_the_label_to_keep(tmp_path_factory):
+    run = _run_of("augment", tmp_path_factory)
+    a, b, c = to_review(run, 0.8, 3).id
+    file = run / "pool.csv"
+    file.write_text(f"id,given,action,label\n{a},,keep,\n\n{b},,keep,NA\n{c},,keep,alien\n")
+    opened, lines = SimpleNamespace(path=run, config=SimpleNamespace(name="run")), _read(run, file)
+    faults = _faults(lines, opened)
+    assert [fault.partition(": ")[0] for fault in faults] == ["line 2", "line 5"], "blank lines count"
+    assert "no given label" in faults[0]
+    assert _normal(lines[1:2]).to_numpy().tolist() == [[b, "", "relabel", "NA"]]
