@@ -5,6 +5,7 @@
     python pseudo.py --mode joint data.train=a.csv data.pool=b.csv   both at once
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
     python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
+    python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
 
 Run again to go on where it stopped; --fresh starts over.
 """
@@ -19,18 +20,22 @@ def run_script(argv=None) -> None:
 
         return reselect(args.run, args.overrides)
     if args.mode == "apply":
-        from src.corrections import store_corrections
+        from src.corrections import new_decisions, revert, store_corrections
 
         run = reopen_run(args.run)
-        store_corrections(run, args.corrections)
+        if args.revert:
+            return revert(run)
+        corrections = new_decisions(run, args.corrections)
     else:
-        run = open_run(args, args.mode)
-        if run.finished():
-            return None
+        run, corrections = open_run(args, args.mode), None
+    if corrections is None and run.finished():
+        return None
 
     from src.workflow import learner, prepare, publish, run_rounds, train_arms
 
     material = prepare(run)
+    if corrections is not None:
+        store_corrections(run, corrections)
     fit, predict = learner(run, material)
     outcome = run_rounds(run, material, fit, predict)
     arms = train_arms(run, material, outcome, fit)

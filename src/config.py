@@ -156,6 +156,9 @@ class Pseudo(Section):
     """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`."""
     min_change: Share = 0.0005
     """Stop with `no_change` when a smaller share of the labels changed."""
+    audit: Annotated[int, Field(ge=0)] = 0
+    """Draw this many labelled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
+    judged, they tell the noise rate, the precision of the flags and the error of the estimate. 0 = none."""
     control: bool = True
     """Also train the student's recipe and step budget without any change of labels, to compare with."""
 

@@ -1,9 +1,8 @@
-"""Human decisions: checked against the run, kept in its corrections.csv, outranking automatic ones."""
+"""Human decisions: checked against the run, outranking automatic ones, taken back by --revert."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,63 +11,147 @@ import pandas as pd
 
 from .config import UserError
 from .data.samples import Samples
-from .run import Run, log, read_csv, read_json, write_csv
+from .history import COLUMNS, applied, decided, mend, put_aside, take_back
+from .report.label_studio import read_annotations
+from .run import Run, log, read_csv, read_json, write_status
 from .selftrain import Outcome
 
 ACTIONS = ("keep", "relabel", "drop", "ambiguous")
 
 
-def store_corrections(run: Run, file: Path) -> None:
-    """Add the lines of a corrections file (id, given, action, label[, image_sha256]) to those of the run.
+def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
+    """The decisions of a corrections file: CSV (id, given, action, label[, image_sha256, run]) or Label Studio's JSON.
 
-    The student is removed, so that going on with the run trains it again. A later line outranks an earlier one.
+    None where they are in force already. Nothing is written.
 
     Raises:
-        UserError: any line does not fit this run; all of them are named, and nothing is stored.
+        UserError: any line does not fit this run (all of them are named), or the run is not complete.
     """
-    if not file.is_file():
-        raise UserError(f"--corrections {file} does not exist; export it from {run.path / 'review.html'}")
-    table = read_csv(file)
-    missing = {"id", "given", "action", "label"} - set(table)
-    if missing:
-        raise UserError(f"{file} has no column {', '.join(sorted(missing))}; it needs id, given, action, label")
-    faults = _faults(
-        table, read_csv(run.path / "samples.csv"), read_json(run.path / "student" / "model.json")["classes"]
-    )
+    mend(run.path)
+    table = _read(run.path, file)
+    faults = _faults(table, run)
     if faults:
         raise UserError(f"{file}: nothing was applied; " + "; ".join(faults))
-    stored = run.path / "corrections.csv"
-    if stored.exists():
-        table = pd.concat([read_csv(stored), table]).drop_duplicates("id", keep="last")
-    write_csv(stored, table[["id", "given", "action", "label"]].sort_values("id"))
-    shutil.rmtree(run.path / "student")
-    log.info(f"{len(table):,} human decisions in {stored}; the student is trained again")
+    table, before = _normal(table), decided(run.path)
+    after = pd.concat([before, table]).drop_duplicates("id", keep="last").sort_values("id", ignore_index=True)
+    if after.to_numpy().tolist() == before.to_numpy().tolist():
+        log.info(f"{file}: all of its {len(table):,} decisions are in force already")
+        return None
+    _refuse_incomplete(run.path)
+    return table
 
 
-def _faults(table: pd.DataFrame, samples: pd.DataFrame, classes: list[str]) -> list[str]:
+def store_corrections(run: Run, table: pd.DataFrame) -> None:
+    """Put decisions in force and the student aside, so that going on with the run trains it again."""
+    step = put_aside(run.path, table)
+    log.info(f"{len(table):,} human decisions in {step / 'corrections.csv'}; the student is trained again")
+
+
+def revert(run: Run) -> None:
+    """Take back the last applied file: student and published files are again what they were before, byte for byte.
+
+    Raises:
+        UserError: there is none.
+    """
+    mend(run.path)
+    if not applied(run.path):
+        raise UserError(f"--revert: no corrections are in force in {run.path}")
+    write_status(run.path, "running", "revert", mode=run.mode)
+    take_back(run.path)
+    run.finish(read_json(run.path / "metrics.json")["reason"])
+    log.info(f"the last corrections are taken back; {len(applied(run.path))} files of them in force")
+
+
+def _refuse_incomplete(run: Path) -> None:
+    """What is put aside must be the whole of an earlier state."""
+    metrics = read_json(run / "metrics.json") if (run / "metrics.json").exists() else None
+    steps, published = applied(run), (metrics or {}).get("human", {}).get("files", 0)
+    if metrics is not None and published == len(steps) and (run / "student" / "model.json").exists():
+        return
+    remedy = f"apply {steps[-1] / 'corrections.csv'} again, or --revert" if steps else "run its command again"
+    raise UserError(f"--run {run} was stopped before its end; to go on, {remedy}")
+
+
+def _read(run: Path, file: Path) -> pd.DataFrame:
+    """The lines of a corrections file; the index says where each stands (`line 2`, `task 1`)."""
+    if not file.is_file():
+        raise UserError(f"--corrections {file} does not exist; export it from {run / 'review.html'}")
+    if file.suffix.lower() == ".json":
+        return read_annotations(file, _classes(run))
+    table = read_csv(file, skip_blank_lines=False).fillna("")
+    missing = set(COLUMNS) - set(table)
+    if missing:
+        raise UserError(f"{file} has no column {', '.join(sorted(missing))}; it needs id, given, action, label")
+    table.index = [f"line {number}" for number in range(2, len(table) + 2)]
+    return table[(table != "").any(axis=1)]
+
+
+def _classes(run: Path) -> list[str]:
+    """Those of the student, also while it is put aside."""
+    files = [run / "student" / "model.json", *run.glob("corrections/*/before/student/model.json")]
+    return read_json(next(file for file in files if file.exists()))["classes"]
+
+
+def _faults(table: pd.DataFrame, run: Run) -> list[str]:
     """`line 3: what is wrong` for every line that does not fit the judged samples of the run."""
-    known = samples[samples.role.isin(["train", "pool"])].set_index("id")
-    faults = []
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        if row["id"] not in known.index:
-            fault = f"id {row['id']!r} is not in this run"
-        elif known.given[row["id"]] != row["given"]:
-            fault = f"given is {row['given']!r}, but {known.given[row['id']]!r} in this run"
-        elif row["action"] not in ACTIONS:
-            fault = f"action {row['action']!r} is none of {', '.join(ACTIONS)}"
-        elif row["action"] == "relabel" and row["label"] not in classes:
-            fault = f"label {row['label']!r} is no class of this run"
-        elif row.get("image_sha256") and row["image_sha256"] != _sha256(known.path[row["id"]]):
-            fault = f"the image of {row['id']!r} has changed"
-        else:
-            continue
-        faults.append(f"line {number}: {fault}")
-    doubled = table.id[table.id.duplicated()].unique()
-    return faults + [f"id {name!r} stands more than once" for name in doubled]
+    samples, classes = read_csv(run.path / "samples.csv"), _classes(run.path)
+    known = samples[samples.role.isin(["train", "pool"])].set_index("id")[["given", "path"]].to_dict("index")
+    names = {run.path.resolve().name, run.config.name}
+    first: dict[str, str] = {}
+    faults, foreign = [], 0
+    for place, row in zip(table.index, table.to_dict("records"), strict=True):
+        fault = _misfit(row, known.get(row["id"]), names)
+        foreign += fault is not None
+        fault = fault or _wrong(row, known[row["id"]]["path"], classes)
+        if row["id"] in first:
+            fault = f"id {row['id']!r} stands in {first[row['id']]} already" + (f"; {fault}" if fault else "")
+        first.setdefault(row["id"], place)
+        faults += [f"{place}: {fault}"] if fault else []
+    if foreign > len(table) / 2:
+        faults.insert(0, f"{foreign:,} of its {len(table):,} lines do not fit: it seems to be of another run")
+    return faults
+
+
+def _misfit(row: dict, sample: dict | None, names: set) -> str | None:
+    """Why a line is not about this run."""
+    if row.get("run") and row["run"] not in names:
+        return f"it is of run {row['run']!r}"
+    if sample is None:
+        return f"id {row['id']!r} is none of the labelled or pool rows of this run"
+    if sample["given"] != row["given"]:
+        return f"given is {row['given']!r}, but {sample['given']!r} in this run"
+    return None
+
+
+def _wrong(row: dict, path: str, classes: list[str]) -> str | None:
+    """What is wrong with a line that is about this run."""
+    action, label, given = row["action"], row["label"], row["given"]
+    if action not in ACTIONS:
+        return f"action {action!r} is none of {', '.join(ACTIONS)}"
+    if action == "keep" and not given and not label:
+        return "keep, but the row has no given label; relabel it, or name the label to keep"
+    if action == "keep" and given and label not in ("", given):
+        return f"keep, but label is {label!r} and given {given!r}"
+    if (action == "relabel" or (action == "keep" and label)) and label not in classes:
+        return f"label {label!r} is no class of this run"
+    if row.get("image_sha256") and row["image_sha256"] != _sha256(path):
+        return f"the image {path} has changed"
+    return None
 
 
 def _sha256(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else "missing"
+
+
+def _normal(table: pd.DataFrame) -> pd.DataFrame:
+    """One way to say one thing (id, given, action, label): label is what is learned, empty for drop and ambiguous.
+
+    relabel to the given label is keep; keep of a pool row, which names its label, is relabel.
+    """
+    taken = table.action.isin(["keep", "relabel"])
+    label = table.label.where(table.label != "", table.given).where(taken, "")
+    action = table.action.where(~taken, np.where(label == table.given, "keep", "relabel"))
+    return table.assign(action=action, label=label)[COLUMNS].sort_values("id", ignore_index=True)
 
 
 def with_corrections(run: Run, samples: Samples, outcome: Outcome) -> Outcome:
@@ -76,13 +159,13 @@ def with_corrections(run: Run, samples: Samples, outcome: Outcome) -> Outcome:
 
     keep, relabel: the label is learned. drop, ambiguous: none is.
     """
-    stored = run.path / "corrections.csv"
-    if not stored.exists():
+    mend(run.path)
+    table = decided(run.path)
+    if table.empty:
         return outcome
-    table = read_csv(stored).set_index("id")
-    index = {name: k for k, name in enumerate(samples.classes)}
-    label, human = outcome.label.copy(), np.isin(samples.id, table.index)
-    for row in np.flatnonzero(human):
-        action, name = table.loc[samples.id[row], ["action", "label"]]
-        label[row] = {"keep": samples.given[row], "relabel": index.get(name, -1)}.get(action, -1)
+    index = {name: k for k, name in enumerate(samples.classes)} | {"": -1}
+    says = dict(zip(table.id, table.label.map(index), strict=True))
+    human = np.isin(samples.id, table.id)
+    label = outcome.label.copy()
+    label[human] = [says[name] for name in samples.id[human]]
     return replace(outcome, label=label, human=human)

@@ -163,7 +163,7 @@ def reopen_run(path: Path) -> Run:
     Raises:
         UserError: it is no run folder, has no student yet, or is held by another process.
     """
-    if not (path / "student" / "model.json").is_file():
+    if not (path / "student" / "model.json").is_file() and not (path / "corrections").is_dir():
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     _lock(path)
     _log_to(path / "log.txt")
@@ -265,20 +265,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) -> argparse.Namespace:
-    """The arguments of the scripts that train: [--mode, --run, --corrections], --config, --fresh and key=value."""
+    """The arguments of the scripts that train: [--mode, --run, --corrections, --revert], --config, --fresh, keys."""
     parser = Parser(doc)
     if modes:
         parser.add_argument("--mode", required=True, choices=modes, help="what may change, or what to do with a run")
         parser.add_argument("--run", type=Path, help="run folder (select, apply)")
-        parser.add_argument("--corrections", type=Path, help="human decisions, exported from review.html (apply)")
+        parser.add_argument("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
+        parser.add_argument("--revert", action="store_true", help="take back the last applied corrections (apply)")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
     parser.add_argument("--fresh", action="store_true", help="start over: empty the run folder first")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
     args = parser.parse_intermixed_args(argv)
     if modes and args.mode in ("select", "apply") and not args.run:
         parser.error(f"--mode {args.mode} needs --run runs/NAME")
-    if modes and args.mode == "apply" and not args.corrections:
-        parser.error("--mode apply needs --corrections FILE.csv")
+    if modes and args.mode == "apply" and bool(args.corrections) == args.revert:
+        parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
+    if modes and args.mode != "apply" and (args.corrections or args.revert):
+        parser.error("--corrections and --revert belong to --mode apply")
     return args
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .audit import audit
 from .config import Config, UserError
 from .corrections import with_corrections
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
@@ -15,7 +16,15 @@ from .data.folds import find_clusters
 from .data.images import load_images
 from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, class_names, prepare_samples
 from .data.transforms import build
-from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
+from .history import applied, decided
+from .labels.ledger import (
+    Ledger,
+    labels_table,
+    oof_table,
+    pseudo_labels_table,
+    refuse_changed_samples,
+    suspects_table,
+)
 from .labels.metrics import noise_scores, pool_scores, score
 from .labels.selection import REPAIRS, pool_cutoff
 from .learn.compute import pick_device
@@ -61,6 +70,7 @@ def _prepare(run: Run) -> Material:
         check_samples(samples, config, run.mode)
     judged = samples.take(np.isin(samples.role, ["train", "pool"]))
     _preflight(config, samples, pixels)
+    refuse_changed_samples(run.path, judged)
     write_csv(run.path / "samples.csv", samples.table())
     for name, table in truths.items():
         write_csv(run.path / name, table)
@@ -171,9 +181,17 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
         outcome = self_train(
             material.judged, fit_kept, predict, run.config.pseudo, Ledger(run.path),
             mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, time_for=run.time_for,
+            seed=run.config.seed, time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
+
+
+def _time_for(run: Run):
+    """The time budget. Human decisions stand on finished rounds, so that there is never time for one more of those."""
+    if not applied(run.path):
+        return run.time_for
+    known = iter(Ledger(run.path).rounds())
+    return lambda seconds: next(known, None) is not None  # asked once a round
 
 
 def cross_validate(run: Run, material: Material, fit_kept, predict) -> Outcome:
@@ -200,6 +218,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
 
 def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], predict) -> None:
     """Score the arms, write the tables and the pages, print the summary."""
+    from .report.label_studio import write_label_studio
     from .report.report import write_report
     from .report.review import write_review
     from .report.table import summary
@@ -213,6 +232,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     with run.stage("report"):
         write_report(run.path)
         write_review(run.path)
+        write_label_studio(run.path)
     _write_seconds(run)
     track(run.path, run.config.wandb)
     run.finish(outcome.reason)
@@ -253,6 +273,8 @@ def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) 
         known = clean[labelled] if "injected.csv" in material.truths else None
         given, label = judged.given[labelled], outcome.label[labelled]
         metrics["noise"] = noise_scores(decisions.p_wrong[labelled], given, label, known)
+        if run.config.pseudo.audit:
+            metrics["audit"] = audit(run, judged, decisions)
     if run.mode in USES_POOL and decisions:
         write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
         known = clean[~labelled] if "hidden.csv" in material.truths else None
@@ -260,6 +282,8 @@ def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) 
         metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
     if run.mode == "train" and decisions:
         write_csv(run.path / "oof.csv", oof_table(decisions, judged))
+    if steps := applied(run.path):
+        metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
     write_json(run.path / "metrics.json", metrics)
 
 

@@ -1,13 +1,27 @@
 """select and apply: decide again without training, and put human decisions on top."""
 
+import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import QUICK, run_script
+from src.config import UserError, load_config
+from src.data.samples import prepare_samples
+from src.labels.ledger import refuse_changed_samples
+from tests.conftest import QUICK, ROOT, run_script
+from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
+
+COLUMNS = ["id", "given", "action", "label", "image_sha256"]
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +29,7 @@ def denoised(digits, tmp_path_factory):
     """A finished denoise run of 300 digits, 10 % of them flipped."""
     folder = tmp_path_factory.mktemp("review")
     digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
+    digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
     image_dir = digits.path[0].rsplit("/", 1)[0]
     args = [
         f"data.image_dir={image_dir}",
@@ -22,8 +37,10 @@ def denoised(digits, tmp_path_factory):
         f"out={folder}",
         f"data.train={folder}/train.csv",
         *QUICK,
+        "train.min_steps=80",
     ]
-    ok(run_script("pseudo.py", "--mode", "denoise", "name=x", *args, "inject.kind=uniform", "pseudo.control=false"))
+    ok(run_script("pseudo.py", "--mode", "denoise", "name=x", *args, "inject.kind=uniform", "pseudo.control=false",
+                  "pseudo.audit=60", f"data.test={folder}/test.csv"))  # fmt: skip
     return folder / "x"
 
 
@@ -40,25 +57,56 @@ def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
     assert (selected.label == selected.given).all()
 
 
+def apply(run, *args):
+    return run_script("pseudo.py", "--mode", "apply", "--run", run, *args)
+
+
+def files_of(run):
+    """Every file of a run, byte for byte, but for the log and the lock."""
+    return {f.relative_to(run).as_posix(): f.read_bytes() for f in run.rglob("*")
+            if f.is_file() and f.name not in ("log.txt", ".lock")}  # fmt: skip
+
+
+def sha(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def write_lines(file, lines):
+    pd.DataFrame(lines, columns=COLUMNS).to_csv(file, index=False)
+    return file
+
+
 def test_wrong_corrections_are_all_named_and_none_is_applied(denoised, tmp_path):
-    before = (denoised / "labels.csv").read_bytes()
-    given = table(denoised / "samples.csv").set_index("id").given
-    first = given.index[0]
-    lines = [
-        ("nobody", "d1", "keep", "", ""),
-        (first, "alien", "keep", "", ""),
-        (given.index[1], given.iloc[1], "burn", "", ""),
-        (given.index[2], given.iloc[2], "relabel", "alien", ""),
-        (given.index[3], given.iloc[3], "keep", "", "00"),
-    ]
-    columns = ["id", "given", "action", "label", "image_sha256"]
-    pd.DataFrame(lines, columns=columns).to_csv(tmp_path / "bad.csv", index=False)
-    done = run_script("pseudo.py", "--mode", "apply", "--run", denoised, "--corrections", tmp_path / "bad.csv")
+    before = files_of(denoised)
+    samples = table(denoised / "samples.csv").set_index("id")
+    given, name = samples.given[samples.role == "train"], samples.index
+    scored = samples.index[samples.role == "test"][0]
+    wrong = {
+        ("nobody", "d1", "keep", "", ""): "id 'nobody' is none of",
+        (scored, samples.given[scored], "drop", "", ""): f"id '{scored}' is none of",
+        (name[0], "alien", "keep", "", ""): "given is 'alien', but",
+        (name[1], given.iloc[1], "burn", "", ""): "action 'burn' is none of keep",
+        (name[2], given.iloc[2], "relabel", "alien", ""): "label 'alien' is no class",
+        (name[3], given.iloc[3], "keep", "", "00"): f"the image {samples.path.iloc[3]} has changed",
+        (name[4], given.iloc[4], "keep", "no " + given.iloc[4], ""): "keep, but label is",
+        (
+            name[6],
+            given.iloc[6],
+            "drop",
+            "",
+            sha(samples.path.iloc[5]),
+        ): f"the image {samples.path.iloc[6]} has changed",
+        (name[1], given.iloc[1], "keep", "", ""): f"id '{name[1]}' stands in line 5 already",
+    }
+    right = [(n, given[n], "keep", "", "") for n in name[10:20]]
+    done = apply(denoised, "--corrections", write_lines(tmp_path / "bad.csv", [*wrong, *right]))
     assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'bad.csv'}: nothing was applied; ")
     assert done.stderr.count("\n") == 1
-    assert all(f"line {n}: " in done.stderr for n in range(2, 7))
-    assert (denoised / "labels.csv").read_bytes() == before
-    assert (denoised / "student" / "model.json").exists()
+    for number, fault in enumerate(wrong.values(), start=2):
+        assert f"; line {number}: {fault}" in done.stderr
+    assert done.stderr.count(" line ") == len(wrong) + 1
+    assert files_of(denoised) == before
 
 
 def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
@@ -72,31 +120,181 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
         page.keyboard.press("e")
     download.value.save_as(tmp_path / "corrections.csv")
     page.close()
-    ok(run_script("pseudo.py", "--mode", "apply", "--run", run, "--corrections", tmp_path / "corrections.csv"))
-    first = table(run / "corrections.csv").set_index("id")
-    labels = table(run / "labels.csv").set_index("id").loc[first.index]
-    assert sorted(first.action) == ["drop", "keep", "relabel"]
+    before = files_of(run)
+    ok(apply(run, "--corrections", tmp_path / "corrections.csv"))
+    said = table(tmp_path / "corrections.csv").set_index("id")
+    labels = table(run / "labels.csv").set_index("id").loc[said.index]
+    assert sorted(said.action) == ["drop", "keep", "relabel"]
     assert (labels.source == "human").all()
-    assert (labels.label == first.label).all()
+    assert (labels.label == said.label.where(said.action != "keep", said.given)).all()
+    ok(apply(run, "--revert"))
+    assert files_of(run) == before
 
 
-def test_human_decisions_outrank_automatic_ones_and_the_student_learns_them(denoised, tmp_path):
-    before = json.loads((denoised / "student" / "model.json").read_text())["hash"]
-    suspects = table(denoised / "suspects.csv")
+def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
+    before, samples = files_of(denoised), table(denoised / "samples.csv")
+    other = [("x" + name, given, "keep", "", "") for name, given in zip(samples.id[:9], samples.given, strict=False)]
+    done = apply(denoised, "--corrections", write_lines(tmp_path / "other.csv", other))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "it seems to be of another run" in done.stderr
+    assert all(f"line {number}: " in done.stderr for number in range(2, 11))
+    named = pd.DataFrame([(samples.id[0], samples.given[0], "keep", "", "", run) for run in "xy"])
+    named.set_axis([*COLUMNS, "run"], axis=1)[1:].to_csv(tmp_path / "y.csv", index=False)
+    assert "line 2: it is of run 'y'" in apply(denoised, "--corrections", tmp_path / "y.csv").stderr
+    assert files_of(denoised) == before
+
+
+def test_nothing_to_take_back(denoised):
+    done = apply(denoised, "--revert")
+    assert done.returncode == 2
+    assert done.stderr == f"error: --revert: no corrections are in force in {denoised}\n"
+
+
+def decisions_on(run):
+    """keep the most suspicious row, relabel and drop the next two, judge the audit's sample by the truth."""
+    suspects = table(run / "suspects.csv")
+    samples, truth = (table(run / name).set_index("id") for name in ("samples.csv", "injected.csv"))
     keep, relabel, drop = suspects.id[:3]
-    given = suspects.set_index("id").given
-    lines = [
-        (keep, given[keep], "keep", ""),
-        (relabel, given[relabel], "relabel", "d7"),
-        (drop, given[drop], "drop", ""),
+    made = {keep: ("keep", ""), relabel: ("relabel", "d7"), drop: ("drop", "")}
+    for name in table(run / "audit.csv").id:
+        right = truth.clean[name]
+        made.setdefault(name, ("keep", right) if right == samples.given[name] else ("relabel", right))
+    return [(name, samples.given[name], *what, sha(samples.path[name])) for name, what in made.items()]
+
+
+def copy_of(run, name):
+    """A copy that looks as if a time budget had ended it after two rounds of nine."""
+    copy = run.parent / name / "x"
+    shutil.copytree(run, copy)
+    config = (run / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(
+        config.replace("rounds: 2", "rounds: 9").replace("min_change: 0.0005", "min_change: 0")
+    )
+    return copy
+
+
+@pytest.fixture(scope="module")
+def applied(denoised, tmp_path_factory):
+    """A copy of the run with corrections applied, those, and its files before and after."""
+    file = write_lines(tmp_path_factory.mktemp("apply") / "c.csv", decisions_on(denoised))
+    run = copy_of(denoised, "copy")
+    before = files_of(run)
+    ok(apply(run, "--corrections", file))
+    return run, file, before, files_of(run)
+
+
+def test_human_decisions_outrank_automatic_ones_and_the_student_learns_them(applied, denoised):
+    run, file, before, after = applied
+    decisions = table(file)
+    labels = table(run / "labels.csv").set_index("id")
+    assert set(labels.index[labels.source == "human"]) == set(decisions.id)
+    learned = decisions.label.where(decisions.action == "relabel", decisions.given).where(
+        decisions.action != "drop", ""
+    )
+    assert list(labels.label[decisions.id]) == list(learned)
+    assert len(list(run.glob("round_*"))) == 2, "human decisions stand on the rounds that there are"
+    assert before["student/model.safetensors"] != after["student/model.safetensors"]
+    same = [
+        name for name in before if name.startswith("round_") or name in ("suspects.csv", "audit.csv", "samples.csv")
     ]
-    pd.DataFrame(lines, columns=["id", "given", "action", "label"]).to_csv(tmp_path / "c.csv", index=False)
-    ok(run_script("pseudo.py", "--mode", "apply", "--run", denoised, "--corrections", tmp_path / "c.csv"))
-    labels = table(denoised / "labels.csv").set_index("id")
-    assert list(labels.source[[keep, relabel, drop]]) == ["human"] * 3
-    assert list(labels.label[[keep, relabel, drop]]) == [given[keep], "d7", ""]
-    assert (labels.source == "human").sum() == 3
-    after = json.loads((denoised / "student" / "model.json").read_text())["hash"]
-    assert after != before
-    ok(run_script("pseudo.py", "--mode", "apply", "--run", denoised, "--corrections", tmp_path / "c.csv"))
-    assert json.loads((denoised / "student" / "model.json").read_text())["hash"] == after, "applied twice, same student"
+    assert len(same) > 10
+    assert all(before[name] == after[name] for name in same), "what the models decided is not what a person decides"
+    assert json.loads(after["metrics.json"])["human"]["files"] == 1
+
+
+def test_the_same_corrections_again_change_nothing(applied):
+    run, file, _, after = applied
+    said = ok(apply(run, "--corrections", file))
+    assert "in force already" in said
+    assert "done already" in said
+    assert files_of(run) == after
+
+
+def test_the_audit_tells_the_noise_rate_the_precision_of_flags_and_the_error(applied):
+    run, file, before, after = applied
+    drawn, suspects, truth = (table(run / f"{name}.csv").set_index("id") for name in ("audit", "suspects", "injected"))
+    assert len(drawn) == 60
+    flagged = suspects.p_wrong.astype(float) > 0.5
+    assert ((drawn.stratum == "flagged") == flagged[drawn.index]).all()
+    assert drawn.weight.astype(float).sum() == pytest.approx(len(suspects), rel=1e-4)
+    assert json.loads(before["metrics.json"])["audit"] == {
+        "n": 60, "reviewed": 0, "ambiguous": 0, "noise_rate": None, "flag_precision": None, "estimate_error": None
+    }  # fmt: skip
+    metrics = json.loads(after["metrics.json"])
+    audit, wrong, said = metrics["audit"], truth.clean != truth.given, table(file)
+    wrong[said.id] = (said.action != "keep").to_numpy()
+    assert audit["reviewed"] == 60
+    for key, value in {"noise_rate": wrong.mean(), "flag_precision": wrong[flagged[flagged].index].mean(),
+                       "estimate_error": metrics["noise"]["estimated_rate"] - wrong.mean()}.items():  # fmt: skip
+        assert audit[key]["low"] - 0.01 <= value <= audit[key]["high"] + 0.01
+    assert "Audit, 60 of 60 rows judged" in (run / "log.txt").read_text()
+    assert "Audit, 60 of 60 rows judged" in (run / "report.html").read_text()
+
+
+def test_the_review_page_has_the_sample_of_the_audit_as_a_blind_queue(denoised):
+    content = embedded((denoised / "review.html").read_text())
+    drawn = table(denoised / "audit.csv")
+    (queue,) = [queue for queue in content["queues"] if queue["name"] == "audit"]
+    assert queue["blind"]
+    assert [content["samples"][place]["id"] for place in queue["places"]] == list(drawn.id)
+
+
+def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byte(applied, denoised):
+    run, file, before, after = applied
+    copy = copy_of(denoised, "killed")
+    command = ["pseudo.py", "--mode", "apply", "--run", str(copy), "--corrections", str(file)]
+    _kill_when(copy / "student" / "history.csv", command, gone=copy / "student")
+    first = table(file)[:1].assign(action="drop", label="")
+    refused = apply(copy, "--corrections", write_lines(file.with_name("other.csv"), first))
+    assert refused.returncode == 2
+    assert f"apply {copy}/corrections/0001/corrections.csv again, or --revert" in refused.stderr
+    ok(run_script(*command))
+    assert without_seconds(files_of(copy)) == without_seconds(after)
+    for folder in (copy, run):
+        assert "taken back" in ok(apply(folder, "--revert"))
+        assert files_of(folder) == before
+
+
+def _kill_when(sign, command, gone):
+    """Start the script and SIGKILL it as soon as `gone` has been absent and then a file appears."""
+    process, absent = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL), False
+    while not (absent and sign.exists()) and process.poll() is None:
+        absent = absent or not gone.exists()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, f"the run ended before {sign} was seen"
+
+
+def without_seconds(files):
+    """Bytes but for what is derived from wall-clock time."""
+    skip = ("history.csv", "report.html", "rounds.png")
+    kept = {name: data for name, data in files.items() if not name.endswith(skip)}
+    return kept | {"metrics.json": json.loads(kept["metrics.json"]) | {"seconds": None}}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["apply", "--run", "x", "--revert", "--corrections", "c.csv"],
+        ["denoise", "--revert"],
+        ["select", "--run", "x", "--corrections", "c.csv"],
+    ],
+)
+def test_arguments_that_contradict_are_refused(argv):
+    done = run_script("pseudo.py", "--mode", *argv)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--corrections" in done.stderr
+
+
+def test_data_that_changed_since_it_was_judged_is_refused(denoised):
+    config = load_config(denoised / "config.yaml", [])
+    samples, _ = prepare_samples(config, "denoise")
+    refuse_changed_samples(denoised, samples)
+    scored = samples.role == "test"
+    refuse_changed_samples(denoised, samples.take(~scored))
+    given = samples.given.copy()
+    given[5] = (given[5] + 1) % len(samples.classes)
+    for changed in (replace(samples, given=given), samples.take(np.arange(len(samples)) != 5)):
+        with pytest.raises(UserError, match=f"{denoised / 'samples.csv'}: 1 rows .*'{samples.id[5]}'") as caught:
+            refuse_changed_samples(denoised, changed)
+        assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..config import UserError
 from ..data.samples import Samples, class_names
 from ..run import read_csv, read_json, write_csv, write_json, write_npy
 from .noise import bootstrap
@@ -56,6 +57,22 @@ class Ledger:
         """round.json of every finished round, in order."""
         files = sorted(self.folder.glob("round_*/round.json"), key=lambda f: int(f.parent.name.split("_")[1]))
         return [read_json(file) for file in files]
+
+
+def refuse_changed_samples(folder: Path, samples: Samples) -> None:
+    """What finished rounds judged must still be what the data says.
+
+    Raises:
+        UserError: rows were added, removed or given another label since samples.csv was written.
+    """
+    if not Ledger(folder).rounds() or not (folder / "samples.csv").exists():
+        return
+    tables = read_csv(folder / "samples.csv"), samples.table()
+    before, now = (set(table[["id", "role", "given"]].itertuples(index=False, name=None)) for table in tables)
+    changed = sorted({row[0] for row in before ^ now if row[1] in ("train", "pool")})
+    if changed:
+        what = f"{len(changed):,} rows of the data are not as this run judged them ({changed[0]!r}, …)"
+        raise UserError(f"{folder / 'samples.csv'}: {what}; bring them back, choose another name= or add --fresh")
 
 
 def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:

@@ -48,12 +48,13 @@ def word(key: str) -> str:
 
 
 def headline(data: dict[str, Any]) -> list[str]:
-    """What the run achieved, in up to three sentences: scores, given labels, pool."""
+    """What the run achieved, in up to four sentences: scores, given labels, pool, audit."""
     metrics, counts = data["metrics"], data["decisive"].get("decisions") or {}
     sentences = [
         score_sentence(metrics.get("scores") or {}, data["scored"], metrics.get("mode", "")),
         given_sentence(counts, metrics.get("noise") or {}),
         pool_sentence(counts, metrics.get("pool") or {}),
+        audit_sentence(metrics.get("audit") or {}),
     ]
     return [s for s in sentences if s] or ["This run has no scores yet."]
 
@@ -127,6 +128,30 @@ def pool_sentence(counts: dict[str, int], pool: dict[str, Any]) -> str:
         return ""
     right = "" if pool.get("accuracy") is None else f", {percent(pool['accuracy'])} of them right"
     return f"{accepted:,} of {n:,} pool samples ({percent(accepted / n)}) received a pseudo-label{right}."
+
+
+def audit_sentence(audit: dict[str, Any]) -> str:
+    """What the judged sample says of the given labels, the flags and the estimate, with 95 % intervals."""
+    if not audit:
+        return ""
+    n, reviewed = audit["n"], audit["reviewed"]
+    if not reviewed:
+        return f"Audit: {n:,} rows are drawn and none is judged yet; choose `audit` in review.html."
+    rate, flags, error = (audit[key] for key in ("noise_rate", "flag_precision", "estimate_error"))
+    parts = []
+    if rate:
+        parts += [f"{percent(rate['value'])} of the given labels are wrong ({_between(rate)})"]
+    if flags:
+        parts += [f"{percent(flags['value'])} of the flags are right ({_between(flags)})"]
+    if error:
+        span = f"{100 * error['low']:+.2f} to {100 * error['high']:+.2f}"
+        parts += [f"the estimated rate is off by {100 * error['value']:+.2f} points ({span})"]
+    part = "" if reviewed == n else "; a part of the sample tells this only if chance chose it"
+    return f"Audit, {reviewed:,} of {n:,} rows judged, 95 % intervals: {', '.join(parts) or 'too few yet'}{part}."
+
+
+def _between(interval: dict[str, float]) -> str:
+    return f"{percent(interval['low'])} to {percent(interval['high'])}"
 
 
 def facts(data: dict[str, Any]) -> str:

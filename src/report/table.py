@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from ..run import read_json
+from .summary import audit_sentence
 
 ARMS = ("teacher", "control", "student")
 
@@ -16,6 +17,7 @@ def summary(run: Path) -> str:
     title = f"{metrics['mode']} · {run.name}"
     lines = ["", title, "─" * max(62, len(title))]
     lines += _noise_lines(metrics.get("noise")) + _pool_lines(metrics.get("pool"))
+    lines += [sentence] if (sentence := audit_sentence(metrics.get("audit") or {})) else []
     scores = metrics["scores"]
     roles = [role for role in ("valid", "trusted", "test") if any(role in arm for arm in scores.values())]
     if roles:

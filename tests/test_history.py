@@ -1,0 +1,132 @@
+"""A kill at any moment of an apply or a revert leaves what the next command can mend."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.history import applied, decided, mend, put_aside, take_back
+
+TABLE = pd.DataFrame({"id": ["a", "b"], "given": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]})
+
+
+class Killed(BaseException):
+    pass
+
+
+kill = {"left": None, "folder": ""}
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile", "open"}
+
+
+def _hook(event, args):
+    """Raise before the n-th change of the folder and before every later one: a dead process changes nothing."""
+    if kill["left"] is None or event not in CHANGES:
+        return
+    if event == "open" and not any(c in str(args[1] or "") for c in "wax"):
+        return
+    kill["left"] -= 1
+    if kill["left"] < 0:
+        raise Killed
+
+
+sys.addaudithook(_hook)
+
+
+def killed(at: int, step, *args) -> bool:
+    """Whether step(*args) was killed before its change number `at`."""
+    kill["left"] = at
+    try:
+        step(*args)
+    except Killed:
+        return True
+    finally:
+        kill["left"] = None
+    return False
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {f.relative_to(run).as_posix(): f.read_bytes() for f in sorted(run.rglob("*")) if f.is_file()}
+
+
+def write_state(run: Path, word: str, files=("labels.csv", "metrics.json", "report.html")):
+    for name in (*files, "student/model.json", "student/model.safetensors", "plots/rounds.png"):
+        (run / name).parent.mkdir(exist_ok=True, parents=True)
+        (run / name).write_text(word + name)
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_state(tmp_path / "run", "old ")
+    (tmp_path / "run" / "corrections.csv").write_text("the user's own file")
+    return tmp_path / "run"
+
+
+def retrain(run: Path):
+    """What the steps after put_aside come to; audit.csv is new."""
+    write_state(run, "new ", ("labels.csv", "metrics.json", "report.html", "audit.csv"))
+
+
+def test_taken_back_is_byte_for_byte_what_was(run):
+    before = contents(run)
+    put_aside(run, TABLE)
+    assert not (run / "student").exists()
+    assert decided(run).equals(TABLE)
+    retrain(run)
+    middle = contents(run)
+    later = TABLE[1:].assign(action="relabel", label="x")
+    put_aside(run, later)
+    assert list(decided(run).action) == ["keep", "relabel"]
+    retrain(run)
+    (run / "corrections.csv").write_text("changed by the user")
+    take_back(run)
+    assert contents(run) == middle | {"corrections.csv": b"changed by the user"}
+    take_back(run)
+    assert contents(run) == before | {"corrections.csv": b"changed by the user"}
+
+
+def _mend_killed_often(run: Path):
+    """mend, killed early, then later, … until it comes to its end."""
+    at = 0
+    while killed(at, mend, run):
+        at += 4
+
+
+def test_an_apply_killed_anywhere_has_happened_or_not(run):
+    before, outcomes = contents(run), set()
+    for at in range(100):
+        copy = run.parent / f"copy_{at}"
+        shutil.copytree(run, copy)
+        cut = killed(at, put_aside, copy, TABLE)
+        _mend_killed_often(copy)
+        happened = len(applied(copy)) == 1
+        outcomes.add(happened)
+        if happened:
+            assert not (copy / "student").exists(), "the old student would pass for the new one"
+            assert decided(copy).equals(TABLE)
+            retrain(copy)
+            take_back(copy)
+        assert contents(copy) == before
+        if not cut:
+            break
+    assert not cut
+    assert outcomes == {True, False}
+
+
+def test_a_revert_killed_anywhere_has_happened_or_not(run):
+    before, outcomes = contents(run), set()
+    put_aside(run, TABLE)
+    retrain(run)
+    after = contents(run)
+    for at in range(200):
+        copy = run.parent / f"copy_{at}"
+        shutil.copytree(run, copy)
+        cut = killed(at, take_back, copy)
+        _mend_killed_often(copy)
+        outcomes.add(len(applied(copy)))
+        assert contents(copy) == (after if applied(copy) else before)
+        if not cut:
+            break
+    assert not cut
+    assert outcomes == {0, 1}
