@@ -1,0 +1,123 @@
+"""The noise matrix, its name and the posterior, on simulated models of which the truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given as over
+from hypothesis import settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from src.labels.calibration import calibrate, reliability, scale, temperature
+from src.labels.noise import bootstrap, deconvolve, noise_matrix, noise_type, posterior
+
+K, N = 6, 12_000
+
+
+def uniform(rate):
+    return np.full((K, K), rate / (K - 1)) + np.eye(K) * (1 - rate - rate / (K - 1))
+
+
+def pair(rate):
+    return np.eye(K) * (1 - rate) + np.roll(np.eye(K), 1, axis=1) * rate
+
+
+def uneven(seed=0):
+    """Class-dependent noise: from 5 to 40 % of a class, most of it to two others."""
+    rng = np.random.default_rng(seed)
+    off = rng.dirichlet(np.full(K - 1, 0.5), K) * np.linspace(0.05, 0.4, K)[:, None]
+    return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(off)])
+
+
+def world(matrix, sharpness=6.0, n=N, seed=0):
+    """A calibrated model q (n, K), truths drawn from it, and given labels drawn from T[truth]."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, K)) * sharpness
+    q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    truth = (rng.random((n, 1)) >= q.cumsum(1)[:, :-1]).sum(1)
+    given = (rng.random((n, 1)) >= matrix.cumsum(1)[truth][:, :-1]).sum(1)
+    return q, truth, given
+
+
+MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_noise_matrix_is_found_and_named(name):
+    q, _, given = world(MATRICES[name])
+    assert np.abs(noise_matrix(q, given) - MATRICES[name]).max() < 0.06
+    assert noise_type(q, given) == name
+
+
+def test_no_noise_and_noise_on_hard_rows_are_told_from_noise_of_the_class():
+    q, truth, _ = world(uniform(0.2), sharpness=100)
+    assert noise_type(q, truth) == "none"
+    q, truth, _ = world(uniform(0.2), sharpness=4)
+    second = np.argsort(q, axis=1)[:, -2]
+    hardest = q.max(1) < np.quantile(q.max(1), 0.2)
+    assert noise_type(q, np.where(hardest & (truth == q.argmax(1)), second, truth)) == "look-alike"
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_posterior_is_calibrated_and_ranks_better_than_self_confidence(name):
+    q, truth, given = world(MATRICES[name], sharpness=3)
+    belief = posterior(q, given, noise_matrix(q, given))
+    p_wrong, wrong = 1 - belief[np.arange(N), given], truth != given
+    for said, was, n in reliability(p_wrong, wrong, np.linspace(0, 1, 11)):
+        assert abs(said - was) < 0.05 + 2 / np.sqrt(n)
+    assert abs(p_wrong.mean() - wrong.mean()) < 0.01
+    plain = average_precision_score(wrong, 1 - q[np.arange(N), given])
+    assert average_precision_score(wrong, p_wrong) > plain - 0.002 + 0.015 * (name != "uniform")
+
+
+@pytest.mark.parametrize("name", ["uniform", "class-dependent"])
+def test_intervals_hold_the_true_matrix_and_shrink_with_more_rows(name):
+    q, truth, given = world(MATRICES[name])
+    (low, high), (least, most) = bootstrap(q, given)
+    assert ((low - 0.02 <= MATRICES[name]) & (MATRICES[name] <= high + 0.02)).mean() > 0.85
+    assert least - 0.005 <= (truth != given).mean() <= most + 0.005
+    few = bootstrap(q[:1000], given[:1000])[0]
+    assert (few[1] - few[0]).mean() > 1.5 * (high - low).mean()
+
+
+def test_what_a_model_of_noisy_labels_predicts_is_undone():
+    """Such a model predicts q · T, here at a wrong temperature as well."""
+    matrix = uniform(0.3)
+    q, truth, given = world(matrix, sharpness=3)
+    logs = np.log(q @ matrix)
+    found, _ = calibrate(logs, given, noise_matrix(np.exp(logs), given), noisy=True)
+    assert np.abs(np.exp(found) - q).mean() < 0.02
+    plain = -np.log((q @ matrix)[np.arange(N), truth]).mean()
+    assert -found[np.arange(N), truth].mean() < plain - 0.1
+
+
+@pytest.mark.parametrize("hot", [0.4, 1.0, 2.5])
+def test_the_temperature_is_found_through_wrong_labels(hot):
+    matrix = pair(0.3)
+    q, _, given = world(matrix, sharpness=3)
+    assert temperature(np.log(q) * hot, given, matrix) == pytest.approx(hot, rel=0.08)
+
+
+@settings(max_examples=100, deadline=None)
+@over(st.integers(2, 7), st.integers(1, 60), st.sampled_from([0, 0.3, 3, 300]), st.integers(0, 2**31))
+def test_wild_input_gives_distributions(k, n, sharpness, seed):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, k)) * sharpness
+    q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    given = rng.integers(0, rng.integers(1, k + 1), n)
+    matrix = noise_matrix(q, given)
+    calibrated, found = calibrate(np.log(np.maximum(q, 1e-30)), given, matrix, noisy=bool(seed % 2))
+    (low, high), rate = bootstrap(q, given, draws=5)
+    for rows in (matrix, posterior(q, given, matrix), deconvolve(q, matrix), np.exp(calibrated)):
+        assert np.isfinite(rows).all()
+        assert (rows >= 0).all()
+        assert np.allclose(rows.sum(1), 1)
+    assert 0.04 < found < 11
+    assert np.isfinite([low, high]).all()
+    assert 0 <= rate[0] <= rate[1] <= 1 + 1e-9
+    assert noise_type(q, given) in ("none", "look-alike", "pair", "uniform", "class-dependent")
+
+
+def test_scaling_keeps_distributions_and_their_order():
+    logs = np.log(world(uniform(0.1), n=50)[0])
+    assert np.allclose(np.exp(scale(logs, 3)).sum(1), 1)
+    assert (scale(logs, 3).argmax(1) == logs.argmax(1)).all()
