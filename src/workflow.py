@@ -8,30 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .audit import audit
 from .config import Config, UserError
 from .corrections import with_corrections
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters
 from .data.images import load_images
-from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, class_names, prepare_samples
+from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepare_samples
 from .data.transforms import build
-from .history import applied, decided
-from .labels.ledger import (
-    Ledger,
-    labels_table,
-    oof_table,
-    pseudo_labels_table,
-    refuse_changed_samples,
-    suspects_table,
-)
-from .labels.metrics import noise_scores, pool_scores, score
-from .labels.selection import REPAIRS, pool_cutoff
+from .history import applied
+from .labels.ledger import Ledger, refuse_changed_samples
 from .learn.compute import pick_device
 from .learn.fit import Lesson, fit, step_budget
 from .learn.infer import log_probs
 from .learn.models import Trained, create_model, load_model, save_model
 from .run import Run, log, read_json, seed_of, write_csv, write_json
+from .scoring import score_arms, score_trusted, write_results
 from .selftrain import Outcome, self_train
 
 
@@ -227,7 +218,8 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     with run.stage("score"):
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)
-        write_results(run, material, outcome, scores)
+        trusted = score_trusted(run, material, predict)
+        write_results(run, material, outcome, {"scores": scores} | ({"trusted": trusted} if trusted else {}))
     _write_seconds(run)  # so that the report can show what the stages before it took
     with run.stage("report"):
         write_report(run.path)
@@ -239,60 +231,5 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     log.info(summary(run.path))
 
 
-def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> tuple[dict, pd.DataFrame]:
-    """{arm: {role: scores}} on valid, trusted and test, and the single predictions (as scored.csv holds them)."""
-    scores: dict[str, dict] = {}
-    tables = []
-    for arm, models in arms.items():
-        for role in SCORED_ROLES:
-            rows = np.flatnonzero(material.samples.role == role)
-            if len(rows):
-                logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
-                scores.setdefault(arm, {})[role] = score(logs, material.samples.given[rows])
-                tables.append(_scored(arm, role, material.samples.take(rows), logs))
-    columns = ["arm", "role", "id", "label", "predicted", "confidence"]
-    return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-
-
-def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({
-        "arm": arm, "role": role, "id": samples.id, "label": class_names(samples.given, samples.classes),
-        "predicted": class_names(logs.argmax(1), samples.classes), "confidence": np.exp(logs.max(1)),
-    })  # fmt: skip
-
-
-def write_results(run: Run, material: Material, outcome: Outcome, scores: dict) -> None:
-    """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
-    judged, decisions, ledger = material.judged, outcome.decisions, Ledger(run.path)
-    write_csv(run.path / "labels.csv", labels_table(outcome, judged))
-    metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round, "scores": scores}
-    metrics["rounds"] = ledger.rounds()
-    labelled, clean = judged.given >= 0, _clean(material)
-    if run.mode in REPAIRS and decisions:
-        write_csv(run.path / "suspects.csv", suspects_table(decisions, judged))
-        known = clean[labelled] if "injected.csv" in material.truths else None
-        given, label = judged.given[labelled], outcome.label[labelled]
-        metrics["noise"] = noise_scores(decisions.p_wrong[labelled], given, label, known)
-        if run.config.pseudo.audit:
-            metrics["audit"] = audit(run, judged, decisions)
-    if run.mode in USES_POOL and decisions:
-        write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
-        known = clean[~labelled] if "hidden.csv" in material.truths else None
-        cutoff = pool_cutoff(run.config.pseudo)
-        metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
-    if run.mode == "train" and decisions:
-        write_csv(run.path / "oof.csv", oof_table(decisions, judged))
-    if steps := applied(run.path):
-        metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
-    write_json(run.path / "metrics.json", metrics)
-
-
 def _write_seconds(run: Run) -> None:
     write_json(run.path / "metrics.json", read_json(run.path / "metrics.json") | {"seconds": run.times()})
-
-
-def _clean(material: Material) -> np.ndarray:
-    """(len(judged),) true class index where an experiment knows it, else the given label."""
-    index = {name: k for k, name in enumerate(material.judged.classes)}
-    truth = {i: index[c] for table in material.truths.values() for i, c in zip(table.id, table.clean, strict=True)}
-    return np.array([truth.get(i, g) for i, g in zip(material.judged.id, material.judged.given, strict=True)])

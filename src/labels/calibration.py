@@ -46,7 +46,7 @@ def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, nois
     return scale(log_probs, found), found
 
 
-def reliability(p_wrong: np.ndarray, wrong: np.ndarray, edges: np.ndarray) -> list[tuple[float, float, int]]:
-    """(mean p_wrong, share that is wrong, rows) of each bin between `edges` that has rows. Both arguments (N,)."""
-    at = np.digitize(p_wrong, edges[1:-1])
+def reliability(p_wrong: np.ndarray, wrong: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean p_wrong, share that is wrong, rows) of each of equally wide bins that has rows. Both arguments (N,)."""
+    at = np.minimum((p_wrong * bins).astype(int), bins - 1)
     return [(float(p_wrong[at == b].mean()), float(wrong[at == b].mean()), int((at == b).sum())) for b in np.unique(at)]

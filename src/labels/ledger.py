@@ -94,7 +94,7 @@ def _noise_summary(decisions: Decisions, given: np.ndarray, verdict: Verdict) ->
     """The noise matrix with its name and 95 % intervals, where given labels are judged for noise."""
     matrix, rows = decisions.matrix, given >= 0
     if matrix is None:
-        return {"noise_matrix": None}
+        return {"noise_matrix": None, "noise_type": None, "estimated_rate_interval": None}
     true, given = np.exp(verdict.log_probs[rows].astype(np.float64)), given[rows]
     (low, high), of_rate = bootstrap(true, given)
     return {

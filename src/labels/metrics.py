@@ -55,3 +55,22 @@ def pool_scores(label: np.ndarray, clean: np.ndarray | None) -> dict:
     if clean is not None and taken.any():
         scores["accuracy"] = float((label[taken] == clean[taken]).mean())
     return scores
+
+
+def paired_gain(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """Accuracy before and after, the gain and its 95 % interval (normal, paired), from hits (n,) on the same rows."""
+    change = after.astype(float) - before
+    half = 1.96 * change.std() / np.sqrt(len(change))
+    gain = float(change.mean())
+    interval = {"gain": gain, "low": float(gain - half), "high": float(gain + half)}
+    return {"before": float(before.mean()), "after": float(after.mean())} | interval
+
+
+def confirmed(trusted: list[np.ndarray], out_of_fold: list[np.ndarray]) -> dict:
+    """The gain on trusted samples, that in out-of-fold agreement, and whether the second warns of the first.
+
+    Each argument: hits of the first and of the last round, (n,) on the same rows. The warning is given when agreement
+    rose beyond chance and accuracy on trusted samples did not rise at all.
+    """
+    gain, rise = paired_gain(*trusted), paired_gain(*out_of_fold)
+    return gain | {"out_of_fold": rise, "warning": bool(rise["low"] > 0 and gain["gain"] <= 0)}

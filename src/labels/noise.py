@@ -12,7 +12,7 @@ ANCHORS = 0.2
 """Share of the rows of each predicted class, the surest ones, whose prediction is taken for the truth."""
 MIN_ANCHORS = 20
 RATE_ROWS = 10_000
-"""Rows in each draw of the rate."""
+"""Rows on which each draw of the rate is computed."""
 UNIFORM = 0.2
 """The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
 MAINLY = 0.75
@@ -91,19 +91,23 @@ def posterior(true: np.ndarray, given: np.ndarray, matrix: np.ndarray) -> np.nda
 def bootstrap(true: np.ndarray, given: np.ndarray, draws: int = 200, seed: int = 0):
     """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K), and of the rate of wrong labels, (2,).
 
-    The anchor rows of each class are drawn anew (percentile bootstrap, Efron 1979); for the rate, a part of all rows.
+    The anchor rows of each class are drawn anew (percentile bootstrap, Efron 1979). The rate moves with the matrix, on
+    a part of the rows, and with the chance of each row to be wrong or not.
     """
     rng = np.random.default_rng(seed)
-    counts = anchor_counts(true, given)
-    n = counts.sum(1, keepdims=True)
-    shares = np.where(n > 0, counts / np.maximum(n, 1), 1 / len(counts))
-    drawn = [shrink(rng.multinomial(n[:, 0].astype(int), shares)) for _ in range(draws)]
-    size = min(len(given), RATE_ROWS)
-    rates = []
-    for matrix in drawn:
-        rows = rng.integers(0, len(given), size)
-        rates.append(1 - posterior(true[rows], given[rows], matrix)[np.arange(size), given[rows]].mean())
-    return np.quantile(drawn, (0.025, 0.975), axis=0), np.quantile(rates, (0.025, 0.975))
+    counts, n = anchor_counts(true, given), len(given)
+    totals = counts.sum(1, keepdims=True)
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / len(counts))
+    drawn = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
+
+    def p_wrong(rows, matrix) -> np.ndarray:
+        return 1 - posterior(true[rows], given[rows], matrix)[np.arange(len(rows)), given[rows]]
+
+    part, every = rng.permutation(n)[:RATE_ROWS], p_wrong(np.arange(n), shrink(counts))
+    chance = np.sqrt((every * (1 - every)).sum()) / n
+    rates = np.array([p_wrong(part, matrix).mean() for matrix in drawn]) + every.mean() - every[part].mean()
+    rates += chance * rng.normal(size=draws)
+    return np.quantile(drawn, (0.025, 0.975), axis=0), np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
 
 
 def noise_type(true: np.ndarray, given: np.ndarray) -> str:

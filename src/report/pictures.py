@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..labels import calibration
 from . import plots, read
 
 Picture = tuple[str, str, Any]  # file name without suffix, caption in one sentence, figure
-NAMES = ("grid", "pool_grid", "confusion", "confidence", "coverage", "noise_matrix", "rounds", "losses")
+NAMES = ("grid", "pool_grid", "confusion", "confidence", "coverage", "reliability", "noise_matrix", "rounds", "losses")
 
 
 def pictures(data: dict[str, Any]) -> Iterator[Picture]:
     """The pictures that this run has data for, in the order of the page."""
-    for draw in (grid, pool_grid, confusion, confidence, coverage, noise_matrix, rounds, losses):
+    for draw in (grid, pool_grid, confusion, confidence, coverage, reliability, noise_matrix, rounds, losses):
         picture = draw(data)
         if picture is not None:
             yield picture
@@ -127,12 +128,31 @@ def coverage(data: dict[str, Any]) -> Picture | None:
     return ("coverage", caption, plots.coverage_accuracy(curves)) if curves else None
 
 
+def reliability(data: dict[str, Any]) -> Picture | None:
+    """Whether p_wrong means what it says; only where labels were flipped on purpose."""
+    rows = data["decisions"]
+    if rows is None:
+        return None
+    rows = rows[(rows["given"] != "") & rows["truth"].notna() & rows["p_wrong"].notna()]
+    wrong = (rows["truth"] != rows["given"]).to_numpy()
+    if not wrong.any():
+        return None
+    caption = "Of the labels that are said to be wrong with a probability p_wrong, this share is."
+    return "reliability", caption, plots.reliability(calibration.reliability(rows["p_wrong"].to_numpy(), wrong))
+
+
 def noise_matrix(data: dict[str, Any]) -> Picture | None:
     matrix, classes = data["decisive"].get("noise_matrix"), data["decisive"].get("classes")
     if not matrix or not classes:
         return None
+    info, matrix = data["decisive"], np.array(matrix, float)
     caption = "How often a sample of the true class (row) was given each label (column), as estimated."
-    return "noise_matrix", caption, plots.noise_matrix(np.array(matrix, float), classes)
+    if info.get("noise_matrix_low"):
+        wide = np.subtract(info["noise_matrix_high"], info["noise_matrix_low"])
+        caption += f" The 95 % intervals are {50 * np.median(wide):.1f} points to either side (median of the cells)."
+    kind = info.get("noise_type")
+    title = "Noise matrix: which label each true class was given" + (f" ({kind})" if kind else "")
+    return "noise_matrix", caption, plots.noise_matrix(matrix, classes, title)
 
 
 def rounds(data: dict[str, Any]) -> Picture | None:

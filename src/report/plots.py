@@ -141,11 +141,25 @@ def _percent_axis(axis, bins: int) -> None:
 
 
 @styled
-def noise_matrix(matrix: np.ndarray, classes: list[str]) -> Figure:
+def noise_matrix(matrix: np.ndarray, classes: list[str], title: str) -> Figure:
     """T[true, given] (K, K), rows sum to 1: how each class was labelled."""
-    figure, axes = _figure("Noise matrix: which label each true class was given", 6.2)
+    figure, axes = _figure(title, 6.2)
     axes[0].set(xlabel="given label (numbers: % of the row)", ylabel="true label (estimated)")
     _matrix(axes[0], matrix, classes, lambda i, j: f"{100 * matrix[i, j]:.1f}".removesuffix(".0"))
+    return figure
+
+
+@styled
+def reliability(bins: list[tuple[float, float, int]]) -> Figure:
+    """(mean p_wrong, share that is wrong, rows) of each bin, against the line of perfect calibration."""
+    figure, axes = _figure("Reliability: is p_wrong what it says?", 4.6)
+    said, was, rows = np.array(bins).T
+    axes[0].plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    axes[0].plot(said, was, "o-", color=BLUE, linewidth=1.8)
+    for x, y, n in zip(said, was, rows, strict=True):
+        side = ("left", "top") if y < x else ("right", "bottom")
+        axes[0].text(x, y, f" {int(n):,} ", size=9, color=INK, ha=side[0], va=side[1])
+    axes[0].set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.05), xlabel="p_wrong (numbers: rows)", ylabel="share that is wrong")
     return figure
 
 

@@ -92,7 +92,7 @@ def read_truth(run: Path) -> pd.Series:
 
 def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     """The decisions of one round with a `truth` column (missing where nobody knows)."""
-    columns = "id role given predicted confidence self_confidence decision label"
+    columns = "id role given predicted confidence self_confidence p_wrong decision label"
     table = read_table(folder / "decisions.csv", columns)
     return None if table is None else table.assign(truth=table["id"].map(truth)).dropna(subset="confidence")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.duplicates import count_duplicates
+from ..labels.metrics import paired_gain
 
 ROLES = ("test", "trusted", "valid")  # the first that was scored carries the headline
 ARMS = ("teacher", "control", "student")
@@ -20,6 +21,15 @@ REASONS = {
     "max_rounds": "all rounds were run",
     "no_gain": "a further round brought no gain",
     "time_budget": "the time budget was spent",
+}
+FATES = {"relabel": "relabelled", "soften": "softened", "downweight": "down-weighted", "drop": "dropped",
+         "review": "to review"}  # fmt: skip
+NOISE = {
+    "uniform": "The noise looks uniform: all wrong classes about alike.",
+    "pair": "The noise looks like pair noise: most wrong labels of a class are one other class.",
+    "class-dependent": "The noise depends on the class.",
+    "look-alike": "It lies on images that the models find hard, where statistics cannot tell a wrong label from a hard "
+    "image: look at the review page, or set pseudo.doubtful=review to keep these labels.",
 }
 WORDS = {"oof_accuracy": "out-of-fold accuracy", "macro_f1": "macro F1", "pseudo_labels": "pseudo-labels"}
 
@@ -48,12 +58,13 @@ def word(key: str) -> str:
 
 
 def headline(data: dict[str, Any]) -> list[str]:
-    """What the run achieved, in up to four sentences: scores, given labels, pool, audit."""
+    """What the run achieved, in a few sentences: scores, given labels, pool, trusted, audit."""
     metrics, counts = data["metrics"], data["decisive"].get("decisions") or {}
     sentences = [
         score_sentence(metrics.get("scores") or {}, data["scored"], metrics.get("mode", "")),
         given_sentence(counts, metrics.get("noise") or {}),
         pool_sentence(counts, metrics.get("pool") or {}),
+        trusted_sentence(metrics.get("trusted") or {}),
         audit_sentence(metrics.get("audit") or {}),
     ]
     return [s for s in sentences if s] or ["This run has no scores yet."]
@@ -94,23 +105,26 @@ def paired_interval(scored: pd.DataFrame | None, role: str, base: str) -> tuple[
     rows = scored[(scored["role"] == role) & (scored["label"] != "")]
     hits = (rows["label"] == rows["predicted"]).astype(float).set_axis(rows["id"])
     student, other = (hits[(rows["arm"] == arm).to_numpy()] for arm in ("student", base))
-    gain = 100 * student.sub(other).dropna()
-    if not len(gain):
+    both = student.index.intersection(other.index)
+    if not len(both):
         return None
-    half = 1.96 * gain.std(ddof=0) / len(gain) ** 0.5
-    return gain.mean() - half, gain.mean() + half
+    gain = paired_gain(other[both].to_numpy(), student[both].to_numpy())
+    return 100 * gain["low"], 100 * gain["high"]
 
 
 def given_sentence(counts: dict[str, int], noise: dict[str, Any]) -> str:
     """How many given labels were found suspect, their fate, and what is left where the truth is known."""
-    relabel, drop, review = (counts.get(name, 0) for name in ("relabel", "drop", "review"))
-    suspects = relabel + drop + review
+    fates = {word: n for name, word in FATES.items() if (n := counts.get(name, 0))}
+    suspects = sum(fates.values())
     if not suspects and noise.get("estimated_rate") is None:
         return ""
-    fates = f"{relabel:,} relabelled, {drop:,} dropped, {review:,} to review"
-    text = f"Of {suspects + counts.get('keep', 0):,} given labels {suspects:,} were found suspect: {fates}."
+    said = ", ".join(f"{n:,} {word}" for word, n in fates.items()) or "none"
+    text = f"Of {suspects + counts.get('keep', 0):,} given labels {suspects:,} were found wrong or doubtful: {said}."
     if noise.get("estimated_rate") is not None:
-        text += f" The estimated rate of wrong labels is {percent(noise['estimated_rate'])}."
+        text += f" The estimated rate of wrong labels is {percent(noise['estimated_rate'])}"
+        low, high = noise.get("estimated_rate_interval") or (None, None)
+        text += "." if low is None else f" (95 % interval {100 * low:.2f} to {percent(high)})."
+        text += f" {NOISE[noise['type']]}" if noise.get("type") in NOISE else ""
     before, after = noise.get("injected_rate"), noise.get("residual_rate")
     if before is not None and after is not None:
         verb = "fell" if after < before else "went"
@@ -128,6 +142,20 @@ def pool_sentence(counts: dict[str, int], pool: dict[str, Any]) -> str:
         return ""
     right = "" if pool.get("accuracy") is None else f", {percent(pool['accuracy'])} of them right"
     return f"{accepted:,} of {n:,} pool samples ({percent(accepted / n)}) received a pseudo-label{right}."
+
+
+def trusted_sentence(trusted: dict[str, Any]) -> str:
+    """Whether samples checked by hand confirm what the rounds did."""
+    if not trusted:
+        return ""
+    low, high = 100 * trusted["low"], 100 * trusted["high"]
+    before, after = percent(trusted["before"]), percent(trusted["after"])
+    text = f"On {trusted['n']:,} trusted samples the teachers went from {before} in the first round to {after} in the "
+    text += f"last (95 % interval {low:+.2f} to {high:+.2f} points)."
+    if trusted["warning"]:
+        text += (" Warning: out-of-fold agreement with the given labels rose meanwhile, and the trusted samples do not "
+                 "confirm it: the rounds agree with themselves.")  # fmt: skip
+    return text
 
 
 def audit_sentence(audit: dict[str, Any]) -> str:
@@ -206,7 +234,8 @@ def facts_table(title: str, values: dict[str, Any]) -> dict[str, Any]:
 def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row a round: how many of each decision, then its other numbers."""
     kinds = list(dict.fromkeys(kind for info in rounds for kind in info.get("decisions") or {}))
-    skip = ("round", "decisions", "classes", "noise_matrix")
+    skip = ("round", "decisions", "classes", "temperatures", "estimated_rate_interval", "noise_matrix",
+            "noise_matrix_low", "noise_matrix_high")  # fmt: skip
     keys = dict.fromkeys(k for info in rounds for k, v in info.items() if k not in skip and v is not None)
     rows = []
     for info in rounds:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..run import read_json
-from .summary import audit_sentence
+from .summary import audit_sentence, trusted_sentence
 
 ARMS = ("teacher", "control", "student")
 
@@ -17,7 +17,8 @@ def summary(run: Path) -> str:
     title = f"{metrics['mode']} · {run.name}"
     lines = ["", title, "─" * max(62, len(title))]
     lines += _noise_lines(metrics.get("noise")) + _pool_lines(metrics.get("pool"))
-    lines += [sentence] if (sentence := audit_sentence(metrics.get("audit") or {})) else []
+    said = trusted_sentence(metrics.get("trusted") or {}), audit_sentence(metrics.get("audit") or {})
+    lines += [sentence for sentence in said if sentence]
     scores = metrics["scores"]
     roles = [role for role in ("valid", "trusted", "test") if any(role in arm for arm in scores.values())]
     if roles:
@@ -37,7 +38,8 @@ def _noise_lines(noise: dict | None) -> list[str]:
     if not noise:
         return []
     done = f"{noise['relabelled']:,} relabelled, {noise['dropped']:,} dropped of {noise['n']:,}"
-    lines = [f"{'labels':26}{done}; estimated wrong {noise['estimated_rate']:.2%}"]
+    kind = f" ({noise['type']} noise)" if noise.get("type") not in (None, "none") else ""
+    lines = [f"{'labels':26}{done}; estimated wrong {noise['estimated_rate']:.2%}{kind}"]
     if "injected_rate" in noise:
         before, after = noise["injected_rate"], noise["residual_rate"]
         precision = f", average precision {noise['average_precision']:.4f}" if noise["average_precision"] else ""

@@ -62,7 +62,7 @@ def test_the_posterior_is_calibrated_and_ranks_better_than_self_confidence(name)
     q, truth, given = world(MATRICES[name], sharpness=3)
     belief = posterior(q, given, noise_matrix(q, given))
     p_wrong, wrong = 1 - belief[np.arange(N), given], truth != given
-    for said, was, n in reliability(p_wrong, wrong, np.linspace(0, 1, 11)):
+    for said, was, n in reliability(p_wrong, wrong):
         assert abs(said - was) < 0.05 + 2 / np.sqrt(n)
     assert abs(p_wrong.mean() - wrong.mean()) < 0.01
     plain = average_precision_score(wrong, 1 - q[np.arange(N), given])

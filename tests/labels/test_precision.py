@@ -6,7 +6,7 @@ import pytest
 from src.config import Pseudo
 from src.labels.selection import CLASS_FLOOR, precision_cutoffs, select
 
-from .test_noise import K, MATRICES, N, uniform, world
+from .test_noise import MATRICES, K, N, uniform, world
 
 
 @pytest.mark.parametrize("name", MATRICES)
@@ -74,7 +74,7 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_are_dr
 
 
 def test_a_rare_class_is_never_drained():
-    q, truth, given = world(uniform(0.2), sharpness=6)
+    q, _, given = world(uniform(0.2), sharpness=6)
     rare = np.flatnonzero(given == 0)[:20]
     rows = np.concatenate([rare, np.flatnonzero((given > 0) & (q.argmax(1) > 0))])
     q, given = q[rows], given[rows]

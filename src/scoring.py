@@ -1,0 +1,100 @@
+"""What a run came to: scores of its arms, the tables that people open, metrics.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .audit import audit
+from .data.samples import SCORED_ROLES, USES_POOL, Samples, class_names
+from .history import applied, decided
+from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
+from .labels.metrics import confirmed, noise_scores, pool_scores, score
+from .labels.selection import REPAIRS, pool_cutoff
+from .learn.models import Trained, load_model
+from .run import Run, log, write_csv, write_json
+from .selftrain import Outcome
+
+if TYPE_CHECKING:
+    from .workflow import Material
+
+
+def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> tuple[dict, pd.DataFrame]:
+    """{arm: {role: scores}} on valid, trusted and test, and the single predictions (as scored.csv holds them)."""
+    scores: dict[str, dict] = {}
+    tables = []
+    for arm, models in arms.items():
+        for role in SCORED_ROLES:
+            rows = np.flatnonzero(material.samples.role == role)
+            if len(rows):
+                logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
+                scores.setdefault(arm, {})[role] = score(logs, material.samples.given[rows])
+                tables.append(_scored(arm, role, material.samples.take(rows), logs))
+    columns = ["arm", "role", "id", "label", "predicted", "confidence"]
+    return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+
+
+def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({
+        "arm": arm, "role": role, "id": samples.id, "label": class_names(samples.given, samples.classes),
+        "predicted": class_names(logs.argmax(1), samples.classes), "confidence": np.exp(logs.max(1)),
+    })  # fmt: skip
+
+
+def score_trusted(run: Run, material: Material, predict) -> dict | None:
+    """Whether the rounds helped where labels were checked by hand: the last round's teachers against the first's.
+
+    The recipe is the same, only the labels that they learned differ. None without trusted samples or a second round.
+    Warns when the held-out predictions agree more with the given labels than in the first round, and the trusted
+    samples do not confirm it: then the rounds agree with themselves.
+    """
+    rows, rounds = np.flatnonzero(material.samples.role == "trusted"), len(Ledger(run.path).rounds())
+    if not len(rows) or rounds < 2:
+        return None
+    truth, labelled = material.samples.given[rows], material.judged.given >= 0
+    ends = [run.path / f"round_{number}" for number in (1, rounds)]
+    teachers = [[load_model(file.parent) for file in sorted(end.glob("fold_*/model.json"))] for end in ends]
+    hits = [np.mean([np.exp(predict(model, rows)) for model in end], axis=0).argmax(1) == truth for end in teachers]
+    agree = [np.load(end / "logits.npy")[labelled].argmax(1) == material.judged.given[labelled] for end in ends]
+    found = {"n": len(rows)} | confirmed(hits, agree)
+    if found["warning"]:
+        log.info("warning: out-of-fold agreement rises from round to round, trusted samples do not confirm it: "
+                 "the rounds agree with themselves; look at review.html, or use fewer rounds")  # fmt: skip
+    return found
+
+
+def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -> None:
+    """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
+    judged, decisions, ledger = material.judged, outcome.decisions, Ledger(run.path)
+    write_csv(run.path / "labels.csv", labels_table(outcome, judged))
+    metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round} | found
+    metrics["rounds"] = ledger.rounds()
+    labelled, clean = judged.given >= 0, _clean(material)
+    if run.mode in REPAIRS and decisions:
+        write_csv(run.path / "suspects.csv", suspects_table(decisions, judged))
+        known = clean[labelled] if "injected.csv" in material.truths else None
+        given, label = judged.given[labelled], outcome.label[labelled]
+        metrics["noise"] = noise_scores(decisions.p_wrong[labelled], given, label, known)
+        info = ledger.rounds()[outcome.round - 1]
+        metrics["noise"] |= {"type": info["noise_type"], "estimated_rate_interval": info["estimated_rate_interval"]}
+        if run.config.pseudo.audit:
+            metrics["audit"] = audit(run, judged, decisions)
+    if run.mode in USES_POOL and decisions:
+        write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
+        known = clean[~labelled] if "hidden.csv" in material.truths else None
+        cutoff = pool_cutoff(run.config.pseudo)
+        metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
+    if run.mode == "train" and decisions:
+        write_csv(run.path / "oof.csv", oof_table(decisions, judged))
+    if steps := applied(run.path):
+        metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
+    write_json(run.path / "metrics.json", metrics)
+
+
+def _clean(material: Material) -> np.ndarray:
+    """(len(judged),) true class index where an experiment knows it, else the given label."""
+    index = {name: k for k, name in enumerate(material.judged.classes)}
+    truth = {i: index[c] for table in material.truths.values() for i, c in zip(table.id, table.clean, strict=True)}
+    return np.array([truth.get(i, g) for i, g in zip(material.judged.id, material.judged.given, strict=True)])
