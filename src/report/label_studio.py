@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 import pandas as pd
 
 from ..config import UserError
+from ..labels.ledger import Ledger
 from ..run import atomic_write, write_json
 from . import read
 from .review import to_review
@@ -27,7 +28,7 @@ def write_label_studio(run: Path, limit: int = 500) -> None:
     A run that has nothing to review writes neither.
     """
     metrics = read.read_dict(run / "metrics.json")
-    info = read.decisive_round(metrics, read.read_rounds(run) or metrics.get("rounds") or [])
+    info = read.decisive_round(metrics, Ledger(run).rounds() or metrics.get("rounds") or [])
     rows = to_review(run, read.cutoffs(metrics, info)[1], limit)
     if rows is None or not len(rows):
         return

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..labels.ledger import Ledger
 from ..run import read_csv, read_json
 
 NUMBERS = ("confidence", "self_confidence", "p_wrong", "epoch", "loss")
@@ -38,16 +39,11 @@ def round_folders(run: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.name[6:]))
 
 
-def read_rounds(run: Path) -> list[dict[str, Any]]:
-    """round.json of every finished round."""
-    return [read_json(folder / "round.json") for folder in round_folders(run)]
-
-
 def read_run(run: Path) -> dict[str, Any]:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
     folders = round_folders(run)
     metrics = read_dict(run / "metrics.json")
-    rounds = read_rounds(run) or metrics.get("rounds") or []
+    rounds = Ledger(run).rounds() or metrics.get("rounds") or []
     decisive, truth = decisive_round(metrics, rounds), read_truth(run)
     config = run / "config.yaml"
     return {

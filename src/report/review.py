@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..labels.ledger import Ledger
 from ..run import atomic_write
 from . import read
 from .examples import find_examples
@@ -26,7 +27,7 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
     decisive round and the images.
     """
     metrics = read.read_dict(run / "metrics.json")
-    info = read.decisive_round(metrics, read.read_rounds(run) or metrics.get("rounds") or [])
+    info = read.decisive_round(metrics, Ledger(run).rounds() or metrics.get("rounds") or [])
     rows = to_review(run, read.cutoffs(metrics, info)[1], limit)
     audit = read.read_table(run / "audit.csv", "id path given")
     if rows is None and audit is None:
