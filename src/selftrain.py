@@ -119,10 +119,9 @@ def self_train(
             verdict = _average(verdict, earlier, number) if earlier else verdict
         earlier = verdict
         decisions = select(np.exp(verdict.log_probs), samples.given, mode, policy, refused=refused)
-        changes = _changes(before, labels, decisions.label)
-        before = labels
-        facts = {"cutoff": given_cutoff(policy), "seconds": round(time.monotonic() - start, 3)}
-        ledger.record(number, samples, verdict, decisions, **changes, **facts)
+        changes, before = _changes(before, labels, decisions.label), labels
+        seconds = round(time.monotonic() - start, 3)
+        ledger.record(number, samples, verdict, decisions, **changes, cutoff=given_cutoff(policy), seconds=seconds)
         outcome = Outcome(decisions.label, decisions, number, "max_rounds")
         hits[number] = verdict.log_probs.argmax(1)[samples.given >= 0] == samples.given[samples.given >= 0]
         if best.round and _fell(hits[best.round], hits[number]):
@@ -131,7 +130,6 @@ def self_train(
             best = outcome
         if changes["changed"] <= policy.min_change * len(samples):
             return Outcome(decisions.label, decisions, number, "no_change")
-        seconds = time.monotonic() - start
     return outcome
 
 
