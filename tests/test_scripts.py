@@ -29,6 +29,7 @@ DECISIONS = [
     "reason",
     "model",
 ]
+LABELS = ["id", "path", "given", "label", "source", "confidence", "round"]
 
 
 def table(path):
@@ -73,7 +74,7 @@ def test_the_run_folder_is_as_contracted(runs, mode):
     assert logits.dtype == np.float32
     assert list(table(run / "round_1" / "ids.csv").id) == list(decisions.id)
     assert list(table(run / "samples.csv")) == ["id", "path", "role", "given", "group"]
-    assert list(table(run / "labels.csv")) == ["id", "path", "given", "label", "source", "confidence", "round"]
+    assert list(table(run / "labels.csv")) == [*LABELS, "weight"]
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["mode"] == mode
     for arm in ("teacher", "student", "control"):
