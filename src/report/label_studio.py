@@ -22,7 +22,7 @@ ACTIONS = {"(drop)": "drop", "(ambiguous)": "ambiguous"}
 """Choices that are no class."""
 
 
-def write_label_studio(run: Path, limit: int = 500) -> None:
+def write_label_studio(run: Path, limit: int = 5000) -> None:
     """Write label_studio.json (tasks: the rows of review.html) and label_studio.xml (labelling interface).
 
     A run that has nothing to review writes neither.
