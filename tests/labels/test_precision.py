@@ -82,3 +82,12 @@ def test_a_rare_class_is_never_drained():
     d = select(q, given, "denoise", Pseudo())
     assert (d.label[:20] == 0).sum() >= CLASS_FLOOR * 20
     assert (d.reason[:20] == "class_floor").any()
+
+
+def test_clean_labels_are_left_alone_and_the_strangest_are_listed():
+    q, truth, _ = world(uniform(0.2), sharpness=100)
+    d = select(q, truth, "denoise", Pseudo())
+    assert d.noise == "none"
+    assert set(d.decision) == {"keep", "review"}
+    assert (d.label == truth).all()
+    assert 0 < (d.decision == "review").mean() < 0.02
