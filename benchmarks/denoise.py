@@ -138,9 +138,7 @@ def originals(args) -> None:
     suspects = pd.read_csv(run / "suspects.csv", dtype=str, keep_default_na=False).head(50)
     titles = [f"{given} | {seen}" for given, seen in zip(suspects.given, suspects.predicted, strict=True)]
     tiles = [read.decode_image(read.read_bytes(path), 64) for path in suspects.path]
-    figure = plots.grid(
-        tiles, titles, [None] * len(tiles), "MNIST as it is: the 50 most suspicious labels, label | predicted"
-    )
+    figure = plots.grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
     (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(plots.png(figure))
     noise = metrics(run)["noise"]
     rows = suspects[["rank", "id", "given", "predicted", "p_wrong", "decision"]].to_dict("records")

@@ -78,7 +78,8 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
         given, label = judged.given[labelled], outcome.label[labelled]
         metrics["noise"] = noise_scores(decisions.p_wrong[labelled], given, label, known)
         info = ledger.rounds()[outcome.round - 1]
-        metrics["noise"] |= {"type": info["noise_type"], "estimated_rate_interval": info["estimated_rate_interval"]}
+        found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
+        metrics["noise"] |= found | {"type": info["noise_type"]}
         if run.config.pseudo.audit:
             metrics["audit"] = audit(run, judged, decisions)
     if run.mode in USES_POOL and decisions:

@@ -14,7 +14,7 @@ import pandas as pd
 from ..config import UserError
 from ..data.samples import Samples, class_names
 from ..run import read_csv, read_json, write_csv, write_json, write_npy
-from .noise import bootstrap
+from .noise import bootstrap, posterior
 from .selection import Decisions
 
 
@@ -86,19 +86,26 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
         "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
         "oof_accuracy": float(hits.mean()),
         "temperatures": [round(t, 4) for t in verdict.temperatures],
-        "estimated_rate": float(decisions.p_wrong[labelled].mean()) if decisions.matrix is not None else None,
     } | _noise_summary(decisions, samples.given, verdict)
 
 
 def _noise_summary(decisions: Decisions, given: np.ndarray, verdict: Verdict) -> dict:
-    """The noise matrix with its name and 95 % intervals, where given labels are judged for noise."""
+    """The noise matrix with its name and 95 % intervals, where given labels are judged for noise.
+
+    The rate of look-alike noise is the mean p_wrong, without an interval: nothing bounds it.
+    """
     matrix, rows = decisions.matrix, given >= 0
     if matrix is None:
-        return {"noise_matrix": None, "noise_type": None, "estimated_rate_interval": None}
+        return dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
     true, given = np.exp(verdict.log_probs[rows].astype(np.float64)), given[rows]
     (low, high), of_rate = bootstrap(true, given)
+    if alike := decisions.noise == "look-alike":
+        rate = decisions.p_wrong[rows].mean()
+    else:
+        rate = 1 - posterior(true, given, matrix)[np.arange(len(given)), given].mean()
     return {
-        "estimated_rate_interval": of_rate.round(6).tolist(),
+        "estimated_rate": float(rate),
+        "estimated_rate_interval": None if alike else of_rate.round(6).tolist(),
         "noise_type": decisions.noise,
         "noise_matrix": matrix.round(6).tolist(),
         "noise_matrix_low": low.round(6).tolist(),

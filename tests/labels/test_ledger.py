@@ -1,0 +1,36 @@
+"""What a round says of the noise as a whole."""
+
+import numpy as np
+import pytest
+
+from src.config import Pseudo
+from src.data.samples import Samples
+from src.labels.ledger import Verdict, summary
+from src.labels.selection import select
+
+from .test_noise import MATRICES, K, uniform, world
+
+
+def said(q, given):
+    empty = np.full(len(given), "", object)
+    samples = Samples(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
+    decisions = select(q, given, "denoise", Pseudo())
+    return summary(decisions, samples, Verdict(np.log(np.maximum(q, 1e-30)), empty))
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_rate_of_noise_of_the_class_and_its_interval(name):
+    q, truth, given = world(MATRICES[name])
+    info, rate = said(q, given), (truth != given).mean()
+    low, high = info["estimated_rate_interval"]
+    assert abs(info["estimated_rate"] - rate) < 0.01
+    assert low < info["estimated_rate"] < high
+    assert info["noise_type"] == name
+    assert np.shape(info["noise_matrix_low"]) == (K, K)
+
+
+def test_what_is_hard_is_not_called_wrong_where_the_surest_rows_show_no_noise():
+    q, truth, _ = world(uniform(0.2), sharpness=100)
+    info = said(q, truth)
+    assert info["noise_type"] == "none"
+    assert info["estimated_rate"] < 0.002
