@@ -167,7 +167,7 @@ def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = Fals
         probs = raw_probs(folder.parent).loc[truth.index].to_numpy()
     else:
         probs = np.exp(np.load(folder / "logits.npy").astype(np.float64))[order]
-    probs /= probs.sum(1, keepdims=True)
+    probs = probs / probs.sum(1, keepdims=True)
     given, clean, best = truth.label.to_numpy(), truth.clean.to_numpy(), probs.argmax(1)
     ap = {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in SCORES}
     f1 = {f: f1_score(wrong, find_label_issues(given, probs, filter_by=f, n_jobs=1)) for f in FILTERS}
