@@ -13,7 +13,7 @@ ANCHORS = 0.2
 MIN_ANCHORS = 20
 RATE_ROWS = 10_000
 """Rows on which each draw of the rate is computed."""
-UNIFORM = 0.2
+UNIFORM = 0.5
 """The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
 MAINLY = 0.75
 """The noise is called pair noise where this share of the wrong labels of a class is one other class."""
