@@ -13,7 +13,7 @@ from .data.folds import make_folds
 from .data.samples import Samples
 from .labels.calibration import calibrate
 from .labels.ledger import Ledger, Verdict
-from .labels.noise import noise_matrix
+from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
 from .labels.selection import REPAIRS, Decisions, given_cutoff, select
 from .run import seed_of
 
@@ -71,9 +71,14 @@ def held_out_probs(
 
 
 def _calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray, free: np.ndarray) -> Verdict:
-    """As _mix, each model's log-probabilities turned into those of the true class."""
+    """As _mix, each model's log-probabilities turned into those of the true class.
+
+    Where no T describes the noise, a temperature is all that is changed.
+    """
     known = given >= 0
-    matrix = noise_matrix(np.exp(_mix(parts, free).log_probs[known]), given[known])
+    probs = np.exp(_mix(parts, free).log_probs[known])
+    of_the_class = noise_type(probs, given[known]) in OF_THE_CLASS
+    matrix = noise_matrix(probs, given[known]) if of_the_class else np.eye(probs.shape[1])
     learned_noise = np.array_equal(labels[known], given[known])
     found = [calibrate(logs, given[rows], matrix, learned_noise) for rows, logs, _ in parts]
     parts = [(rows, logs, judge) for (rows, _, judge), (logs, _) in zip(parts, found, strict=True)]

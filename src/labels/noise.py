@@ -20,6 +20,9 @@ MAINLY = 0.75
 ON_SUREST, LITTLE = 0.25, 0.02
 """Noise of the class shows on the surest rows at least this share of the disagreement that all rows show."""
 
+OF_THE_CLASS = ("uniform", "pair", "class-dependent")
+"""Types of noise that T describes. Elsewhere the given label is no evidence, and nothing is relabelled unasked."""
+
 
 def anchor_counts(true: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(K, K) counts [predicted, given] of the surest rows of each predicted class.

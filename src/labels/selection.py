@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import Pseudo
 from ..data.samples import USES_POOL
-from .noise import noise_matrix, noise_type, posterior
+from .noise import OF_THE_CLASS, noise_matrix, noise_type, posterior
 
 REPAIRS = ("denoise", "joint")
 PLAIN_CUTOFF, POOL_CUTOFF = 0.9, 0.95
@@ -17,8 +17,6 @@ SURE = 0.9
 """A label is in doubt where no class has this belief."""
 SAFETY = 0.5
 """Share of the allowed errors that is used: real ones were up to twice the estimated ones (benchmarks/noise.py)."""
-OF_THE_CLASS = ("uniform", "pair", "class-dependent")
-"""Types of noise that T describes. Elsewhere the given label is no evidence, and nothing is relabelled unasked."""
 CLASS_FLOOR = 0.5
 """Least share of a class's given labels that is still learned after decisions."""
 
