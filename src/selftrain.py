@@ -73,7 +73,7 @@ def held_out_probs(
 def _calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray, free: np.ndarray) -> Verdict:
     """As _mix, each model's log-probabilities turned into those of the true class.
 
-    Where no T describes the noise, a temperature is all that is changed.
+    Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
     """
     known = given >= 0
     probs = np.exp(_mix(parts, free).log_probs[known])

@@ -8,29 +8,42 @@ from .noise import TINY, deconvolve
 
 ROWS = 20_000
 """Rows that a temperature is fitted on; more do not change its second digit."""
+BIAS_SD = 0.3
+"""Prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better, see docs/log.md)."""
 LOG_BOUNDS = (np.log(0.05), np.log(10))
 
 
-def scale(log_probs: np.ndarray, temperature: float) -> np.ndarray:
-    """(N, K) log-probabilities divided by the temperature and normalised."""
-    scaled = log_probs.astype(np.float64) / temperature
+def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 0.0) -> np.ndarray:
+    """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalised."""
+    scaled = log_probs.astype(np.float64) / temperature + bias
     return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
 
 
-def temperature(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed: int = 0) -> float:
-    """The temperature (Guo et al. 2017) under which the given labels, seen through T, are most likely.
+def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
+    """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
+
+    Biases are shrunk by a normal prior of sd BIAS_SD. Where T is the identity it describes no noise, and a bias would
+    follow the wrong labels: then it is zero.
 
     log_probs: (N, K) of one model on rows it did not learn; given: (N,) class index; matrix: T[true, given] (K, K).
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
 
     rows = np.random.default_rng(seed).permutation(len(given))[:ROWS]
-    logs, to_given = log_probs[rows], matrix[:, given[rows]].T
+    logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given[rows]].T, log_probs.shape[1]
+    most = None if np.any(matrix != np.eye(k)) else 0
+    precision = 1 / BIAS_SD**2 / len(rows)
 
-    def loss(log_temperature: float) -> float:
-        return -np.log((np.exp(scale(logs, np.exp(log_temperature))) * to_given).sum(1) + TINY).mean()
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        cold, bias = np.exp(-x[0]), x[1:]
+        q = np.exp(scale(logs, 1 / cold, bias))
+        of_given = (q * to_given).sum(1, keepdims=True) + TINY
+        slope = q - q * to_given / of_given  # with respect to the scaled log-probabilities
+        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2
+        return value, np.r_[-cold * (slope * logs).sum(1).mean(), slope.mean(0) + precision * bias]
 
-    return float(np.exp(minimize_scalar(loss, bounds=LOG_BOUNDS, method="bounded", options={"xatol": 0.02}).x))
+    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=[LOG_BOUNDS] + [(most, most)] * k).x
+    return float(np.exp(found[0])), found[1:]
 
 
 def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, noisy: bool) -> tuple[np.ndarray, float]:
@@ -42,8 +55,8 @@ def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, nois
     if noisy:
         log_probs = np.log(np.maximum(deconvolve(np.exp(log_probs.astype(np.float64)), matrix), TINY))
     known = given >= 0
-    found = temperature(log_probs[known], given[known], matrix)
-    return scale(log_probs, found), found
+    temperature, bias = fit_scale(log_probs[known], given[known], matrix)
+    return scale(log_probs, temperature, bias), temperature
 
 
 def reliability(p_wrong: np.ndarray, wrong: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from src.labels.calibration import calibrate, reliability, scale, temperature
+from src.labels.calibration import calibrate, fit_scale, reliability, scale
 from src.labels.noise import bootstrap, deconvolve, noise_matrix, noise_type, posterior
 
 K, N = 6, 12_000
@@ -94,7 +94,20 @@ def test_what_a_model_of_noisy_labels_predicts_is_undone():
 def test_the_temperature_is_found_through_wrong_labels(hot):
     matrix = pair(0.3)
     q, _, given = world(matrix, sharpness=3)
-    assert temperature(np.log(q) * hot, given, matrix) == pytest.approx(hot, rel=0.08)
+    assert fit_scale(np.log(q) * hot, given, matrix)[0] == pytest.approx(hot, rel=0.08)
+
+
+def test_a_class_that_is_named_too_seldom_is_found_through_wrong_labels():
+    matrix = uniform(0.3)
+    q, _, given = world(matrix, sharpness=3)
+    bias = np.linspace(-0.5, 0.5, q.shape[1])
+    _, found = fit_scale(scale(np.log(q), 1, -bias), given, matrix)
+    assert np.abs(found - bias).max() < 0.15
+
+
+def test_where_no_matrix_describes_the_noise_no_class_is_favoured():
+    q, _, given = world(pair(0.3), sharpness=3)
+    assert (fit_scale(np.log(q), given, np.eye(q.shape[1]))[1] == 0).all()
 
 
 @settings(max_examples=100, deadline=None)

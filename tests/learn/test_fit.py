@@ -106,7 +106,7 @@ def test_training_does_not_touch_the_images(digits):
     [
         (1000, {"epochs": 6, "batch_size": 100}, 60),
         (1000, {"epochs": 0.5, "batch_size": 100}, 5),
-        (250, {"epochs": 12, "batch_size": 128, "min_steps": 200}, 200),
+        (250, {"epochs": 10, "batch_size": 128, "min_steps": 160}, 160),
         (60000, {"epochs": 1, "batch_size": 128, "min_steps": 200}, 469),
         (3, {"epochs": 0.1, "batch_size": 128}, 1),
     ],
