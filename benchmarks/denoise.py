@@ -86,7 +86,7 @@ def quality(args) -> None:
 
 def speed(args) -> None:
     rows = []
-    options = ["pseudo.rounds=1", "pseudo.control=false", "train.epochs=2", "train.min_steps=0"]
+    options = ["pseudo.rounds=1", "pseudo.views=1", "pseudo.control=false", "train.epochs=2", "train.min_steps=0"]
     for seed in SEEDS:
         table, data = prepare(args, f"speed{seed}", seed, "training", "testing")
         run, seconds = kit("--mode", "denoise", "--fresh", *MNIST, *data, *options, out=args.out)

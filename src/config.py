@@ -140,6 +140,8 @@ class Pseudo(Section):
     """Rounds of teacher → decisions → new labels; 0 = plain supervised training."""
     folds: Annotated[int, Field(ge=2)] = 2
     """Models a round; each judges the fold that it did not learn."""
+    views: Annotated[int, Field(ge=1)] = 1
+    """Views of a sample that a judge averages: the image itself, the others drawn from train.augment."""
     policy: Literal["posterior", "cutoff"] = "posterior"
     """How given labels are judged: by the noise-corrected posterior, or by the plain confidence of the article."""
     precision: Annotated[float, Field(gt=0, le=1)] = 0.99

@@ -67,11 +67,11 @@ def held_out_probs(
         assert not np.isin(clusters[judged], clusters[learned]).any(), "a row would be judged from memory"
         model = fit(f"fold_{fold}", learned, (labels if targets is None else targets)[learned])
         parts.append((judged, predict(model, judged), model.hash))
-    return _calibrated(parts, samples.given, labels, free) if noisy else _mix(parts, free)
+    return calibrated(parts, samples.given, labels, free) if noisy else _mix(parts, free)
 
 
-def _calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray, free: np.ndarray) -> Verdict:
-    """As _mix, each model's log-probabilities turned into those of the true class.
+def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray, free: np.ndarray) -> Verdict:
+    """One verdict from what each fold's model says, turned into log-probabilities of the true class.
 
     Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
     """

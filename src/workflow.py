@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,7 @@ def learner(run: Run, material: Material):
     """The two arguments of the loop: fit(where, rows, labels, steps=None) → model, predict(model, rows) → log-probs.
 
     A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
+    predict averages the probabilities of `views` of a sample: itself, and augmented ones.
     """
     config = run.config
 
@@ -135,9 +137,10 @@ def learner(run: Run, material: Material):
         log.info(f"{title}: {len(rows):,} labels, {lesson.steps:,} steps, loss {loss:.3f}, {seconds:.1f} s")
         return save_model(folder, network, form)
 
-    def predict(model: Trained, rows: np.ndarray) -> np.ndarray:
-        with _bar(len(rows), f"{run.current} · predict") as bar:
+    def predict(model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
+        with _bar(len(rows) * views, f"{run.current} · predict") as bar:
             options = {"precision": config.train.precision, "device": config.train.device}
+            options |= {"tta": views, "spec": config.train.augment}
             return log_probs(model, material.pixels, rows, bar=bar, **options)
 
     return fit_kept, predict
@@ -170,8 +173,8 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
     """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
     with run.stage("rounds"):
         outcome = self_train(
-            material.judged, fit_kept, predict, run.config.pseudo, Ledger(run.path),
-            mode=run.mode, clusters=material.clusters, refused=material.refused,
+            material.judged, fit_kept, partial(predict, views=run.config.pseudo.views), run.config.pseudo,
+            Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
             seed=run.config.seed, time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
