@@ -27,6 +27,7 @@ SETTINGS = (("uniform", 0.1), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2),
 WHOLE = (("uniform", 0.1), ("uniform", 0.2), ("pair", 0.4))
 WHOLE_RECIPE = ["--config", "configs/mnist.yaml", "pseudo.rounds=5", "pseudo.control=false"]
 RECIPE = ["--config", "configs/mnist.yaml", "train.epochs=3", "pseudo.rounds=2", "pseudo.views=1"]
+IMAGES = 60_000  # training images of either data set
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given",
            "low_normalized_margin", "low_self_confidence")  # fmt: skip
@@ -160,7 +161,7 @@ def judge(run: Path, truth: Path) -> dict:
         "wrong": float(wrong.mean()), "estimated": info["estimated_rate"], "type": info["noise_type"],
         "residual": float(left.mean()), "broken": float((left & ~wrong).mean()),
         "dropped": float((labels.source == "dropped").mean()), "precision_at_100": float(ranked[:100].mean()),
-        "relabelled": int(changed.sum()), "relabelled_right": float((changed & ~wrong).mean()),
+        "relabelled": int(changed.sum()),
         "relabelled_precision": float(wrong[changed].mean()) if changed.any() else None,
         "ap": float(average_precision_score(ranked, -np.arange(len(ranked)))),
         "f1": float(f1_score(wrong, flagged)),
@@ -262,10 +263,11 @@ def _finding(rows: list[dict]) -> list[str]:
 
 
 def _repair(rows: list[dict]) -> list[str]:
-    lines = ["Repair: wrong labels left, in % of all; plain rules on round 1's probabilities; test accuracy in %", "",
+    lines = ["Repair: wrong labels left, in % of all; plain rules on round 1's probabilities; test accuracy in %.",
+             "Turned wrong: another class in labels.csv, if only as the likeliest of a soft label.", "",
              "| noise | left by the kit (dropped) | replace all | replace above 0.9 | right turned wrong "
-             "| precision of relabelled | student | noisy labels | clean labels |",
-             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+             "| right, but relabelled | precision of relabelled | student | noisy labels | clean labels |",
+             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
 
     def share(values) -> str:
         return spread(list(values), 2, 100).split(" (")[0]
@@ -276,7 +278,9 @@ def _repair(rows: list[dict]) -> list[str]:
         cells = [
             f"{share(r['residual'] for r in runs)} ({share(r['dropped'] for r in runs)})",
             share(r["raw"]["replace_all"] for r in runs), share(r["raw"]["replace_above_0.9"] for r in runs),
-            share(r["broken"] for r in runs), share(precisions) if precisions else "none relabelled",
+            share(r["broken"] for r in runs),
+            share(r["relabelled"] * (1 - (r["relabelled_precision"] or 1)) / IMAGES for r in runs),
+            share(precisions) if precisions else "none relabelled",
             share(r["student"] for r in runs), share(r["noisy"] for r in runs),
             share(row["clean"]) if row["clean"] else "–",
         ]  # fmt: skip
