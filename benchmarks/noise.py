@@ -2,7 +2,6 @@
 
     python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] [--part 0/2]     run (goes on where it stopped)
     python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] --table          print and keep the tables
-    python benchmarks/noise.py --data FOLDER … --whole                        the same for the whole pipeline on MNIST
 
 FOLDER holds mnist_png and fashion_mnist_png, each with training/<class>/ and testing/<class>/. Training labels are
 flipped by this script: uniform, pair (to the next class), matrix (class-dependent), look-alike (the least certain
@@ -24,8 +23,6 @@ from sklearn.metrics import average_precision_score, f1_score
 DATASETS = ("mnist", "fashion_mnist")
 SETTINGS = (("uniform", 0.1), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4), ("matrix", 0.2),
             ("look-alike", 0.1), ("look-alike", 0.2))  # fmt: skip
-WHOLE = (("uniform", 0.1), ("uniform", 0.2), ("pair", 0.4))
-WHOLE_RECIPE = ["--config", "configs/mnist.yaml", "pseudo.rounds=5", "pseudo.control=false"]
 RECIPE = ["--config", "configs/mnist.yaml", "train.epochs=3", "pseudo.rounds=2", "pseudo.views=1"]
 IMAGES = 60_000  # training images of either data set
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
@@ -99,38 +96,6 @@ def run_kit(args, dataset: str, setting: tuple[str, float], seed: int) -> None:
         found["raw"] = peers(run / "round_1", flips, (flips.clean != flips.label).to_numpy(), raw=True)
     result.write_text(json.dumps(found, indent=1))
     print(result.read_text())
-
-
-def run_whole(args, setting: tuple[str, float], seed: int) -> None:
-    """The recipe of configs/mnist.yaml, with up to five rounds."""
-    file, name = noisy_csv(args, "mnist", setting, seed)
-    root, result = args.data / "mnist_png", args.out / f"whole-{name}.json"
-    data = [f"data.train={file}", f"data.image_dir={root}", f"data.test={root / 'testing'}", f"seed={seed}"]
-    run, seconds = kit("--mode", "denoise", *WHOLE_RECIPE, *data, f"name=whole-{name}", out=args.out)
-    if not result.exists():
-        rounds = len(metrics(run)["rounds"])
-        result.write_text(
-            json.dumps(judge(run, args.out / f"{name}.truth.csv") | {"seconds": seconds, "rounds": rounds})
-        )
-
-
-def whole_table(args) -> None:
-    rows, lines = [], []
-    for kind, rate in WHOLE:
-        names = [f"whole-mnist-{kind}-{round(100 * rate)}-{seed}.json" for seed in args.seeds]
-        runs = [json.loads((args.out / name).read_text()) for name in names if (args.out / name).exists()]
-        rows.append({"noise": f"{kind} {rate:.0%}", "runs": runs})
-        figures = {"average precision": ("ap", 5, 1), "precision at 100": ("precision_at_100", 3, 1),
-                   "wrong labels left, %": ("residual", 3, 100), "right turned wrong, %": ("broken", 3, 100),
-                   "estimated rate, %": ("estimated", 2, 100), "student on test, %": ("student", 3, 100),
-                   "rounds": ("rounds", 1, 1), "minutes": ("seconds", 1, 1 / 60)}  # fmt: skip
-        for title, (key, digits, scale) in figures.items():
-            each = ", ".join(f"{scale * r[key]:.{digits}f}" for r in runs)
-            lines.append(f"| {kind} {rate:.0%} | {title} | {spread([r[key] for r in runs], digits, scale)} | {each} |")
-    head = ["60,000 MNIST training images, the whole pipeline: 2 folds, up to 5 rounds of 6 epochs, 4 views;",
-            "the last weights of the student on the 10,000 test images; one thread a run, two runs at a time", "",
-            "| noise | figure | mean ± sd | each seed |", "|---|---|---|---|"]  # fmt: skip
-    keep("noise_whole", rows, [*head, *lines])
 
 
 def run_clean(args, dataset: str, seed: int) -> None:
@@ -295,16 +260,12 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", default="0/1", help="i/n: only every n-th run, to share the work between processes")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
     arguments.data, arguments.out = arguments.data.resolve(), arguments.out.resolve()
     if arguments.table:
-        whole_table(arguments) if arguments.whole else table(arguments)
+        table(arguments)
     else:
         turn, parts = map(int, arguments.part.split("/"))
-        whole = [(setting, seed) for seed in arguments.seeds for setting in WHOLE] if arguments.whole else []
         jobs = [(d, s, seed) for seed in arguments.seeds for d in DATASETS for s in [*SETTINGS, None]]
-        for setting, seed in whole[turn::parts]:
-            run_whole(arguments, setting, seed)
-        for dataset, setting, seed in [] if whole else jobs[turn::parts]:
+        for dataset, setting, seed in jobs[turn::parts]:
             run_kit(arguments, dataset, setting, seed) if setting else run_clean(arguments, dataset, seed)
