@@ -14,6 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from src.config import load_config
+from src.data.images import load_images
+from src.learn.infer import log_probs
+from src.learn.models import load_model
 from tests.conftest import QUICK, ROOT, run_script
 
 DECISIONS = [
@@ -49,8 +53,8 @@ def runs(digits, tmp_path_factory):
     digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
     digits[300:500][["id"]].to_csv(folder / "pool.csv", index=False)
     digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
-    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={folder}", *QUICK]
-    args += [f"data.{role}={folder / role}.csv" for role in ("train", "pool", "test")]
+    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={folder}", "pseudo.views=2"]
+    args += [*QUICK, *(f"data.{role}={folder / role}.csv" for role in ("train", "pool", "test"))]
     for mode in ("augment", "denoise", "joint"):
         noise = [] if mode == "augment" else ["inject.kind=uniform", "inject.rate=0.1"]
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
@@ -90,6 +94,25 @@ def test_every_decision_names_the_weights_that_judged(runs):
     labelled = decisions[decisions.role == "train"]
     assert set(labelled.model) == hashes
     assert set("+".join(decisions[decisions.role == "pool"].model).split("+")) == hashes
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_judges_average_the_views_that_were_asked_for(runs, views):
+    run = runs[0] / "augment"
+    decided = table(run / "round_1" / "decisions.csv")
+    config = load_config(run / "config.yaml", [])
+    paths = table(run / "samples.csv").set_index("id").path[decided.id]
+    pixels, _ = load_images(paths.to_numpy(object), config.data)
+    pool, said = np.flatnonzero(decided.role == "pool"), []
+    for folder in sorted(run.glob("round_1/fold_*")):
+        model = load_model(folder)
+        rows = np.flatnonzero(decided.model.str.contains(model.hash))
+        logs = log_probs(model, pixels, rows, tta=views, spec=config.train.augment, precision="fp32")
+        said.append(np.exp(logs[np.searchsorted(rows, pool)]))
+    stored = np.exp(np.load(run / "round_1" / "logits.npy")[pool])
+    same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
+    assert config.pseudo.views == 2
+    assert same == (views == 2)
 
 
 def test_denoise_finds_and_repairs_most_flips(runs):
