@@ -75,6 +75,12 @@ class Data(Section):
     data.pool and data.test (pool = test set) always may."""
 
 
+class Rules(Section):
+    pool_may_include_test: bool = True
+    """false where a competition forbids to learn from its test images: then a pool row that is the file of a test row
+    is an error, and one that is a copy of a test row never receives a pseudo-label."""
+
+
 class Hide(Section):
     keep: Count | None = None
     """For experiments: keep this many given labels (class-balanced) and move the others to the pool."""
@@ -180,6 +186,7 @@ class Config(Section):
     time_budget: Annotated[Seconds, Field(gt=0)] | None = None
     """For example 8.5h: no further round is begun that could not be finished, and the student still trained."""
     data: Data = Data()
+    rules: Rules = Rules()
     hide: Hide = Hide()
     inject: Inject = Inject()
     model: Model = Model()

@@ -144,6 +144,21 @@ def test_no_label_at_all(csv):
 
 
 @pytest.mark.parametrize("mode", ["augment", "joint"])
+def test_test_rows_in_the_pool_where_the_rules_forbid_it(csv, mode):
+    test, pool = csv("test"), csv("pool")
+    csv("pool", pd.concat([pool, test[["id"]].tail(3)]))
+    message = refusal(csv, mode, "rules.pool_may_include_test=false")
+    assert f"3 of {len(pool) + 3} pool rows" in message
+    assert repr(min(test.id.tail(3))) in message
+
+
+def test_rules_that_contradict_each_other(csv):
+    message = refusal(csv, "augment", "rules.pool_may_include_test=false", "data.overlap=allow")
+    assert "data.overlap=allow" in message
+    assert "rules.pool_may_include_test=false" in message
+
+
+@pytest.mark.parametrize("mode", ["augment", "joint"])
 def test_an_empty_pool(csv, mode):
     message = refusal(csv, mode, "data.pool=")
     assert "pool is empty" in message

@@ -283,3 +283,18 @@ def check_samples(samples: Samples, config: Config, mode: str) -> None:
         )
     if mode in USES_POOL and not (samples.role == "pool").any():
         raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")
+    if mode in USES_POOL and not config.rules.pool_may_include_test:
+        _refuse_test_in_pool(samples, config.data)
+
+
+def _refuse_test_in_pool(samples: Samples, data: Data) -> None:
+    if data.overlap == "allow":
+        raise UserError("data.overlap=allow lets copies of test rows teach, which rules.pool_may_include_test=false "
+                        "forbids; leave one of the two out")  # fmt: skip
+    pool = samples.role == "pool"
+    both = pool & np.isin(samples.path, samples.path[samples.role == "test"])
+    if both.any():
+        raise UserError(
+            f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {samples.id[both][0]!r}, "
+            "which rules.pool_may_include_test=false forbids; take them out of data.pool"
+        )
