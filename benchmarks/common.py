@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -57,3 +58,17 @@ def keep(name: str, rows: list[dict], lines: list[str]) -> None:
     text = "\n".join([*lines, "", f"{machine()}", ""])
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
+
+
+def grid_arguments(doc: str):
+    """The command line of a grid of runs, and mine(jobs): those of the jobs that this process is to run."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/noise"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--part", default="0/1", help="i/n: only every n-th run, to share the work between processes")
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    arguments.data, arguments.out = arguments.data.resolve(), arguments.out.resolve()
+    turn, parts = map(int, arguments.part.split("/"))
+    return arguments, lambda jobs: list(jobs)[turn::parts]

@@ -6,14 +6,12 @@
 FOLDER and the noise are those of benchmarks/noise.py.
 """
 
-import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
-from common import ROOT, keep, kit, metrics, spread
+from common import ROOT, grid_arguments, keep, kit, metrics, spread
 from noise import judge, noisy_csv
 
 SETTINGS = (("uniform", 0.1), ("uniform", 0.2), ("pair", 0.4))
@@ -61,17 +59,9 @@ def table(args) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/noise"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--part", default="0/1", help="i/n: only every n-th run, to share the work between processes")
-    parser.add_argument("--table", action="store_true")
-    arguments = parser.parse_args()
-    arguments.data, arguments.out = arguments.data.resolve(), arguments.out.resolve()
+    arguments, mine = grid_arguments(__doc__)
     if arguments.table:
         table(arguments)
     else:
-        turn, parts = map(int, arguments.part.split("/"))
-        for kind, number in [(s, seed) for seed in arguments.seeds for s in SETTINGS][turn::parts]:
-            run(arguments, kind, number)
+        for setting, seed in mine((s, n) for n in arguments.seeds for s in SETTINGS):
+            run(arguments, setting, seed)

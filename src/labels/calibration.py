@@ -31,7 +31,7 @@ def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed
 
     rows = np.random.default_rng(seed).permutation(len(given))[:ROWS]
     logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given[rows]].T, log_probs.shape[1]
-    most = None if np.any(matrix != np.eye(k)) else 0
+    bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
     precision = 1 / BIAS_SD**2 / len(rows)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -42,7 +42,8 @@ def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed
         value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2
         return value, np.r_[-cold * (slope * logs).sum(1).mean(), slope.mean(0) + precision * bias]
 
-    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=[LOG_BOUNDS] + [(most, most)] * k).x
+    bounds = [LOG_BOUNDS, *[bias_bounds] * k]
+    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
     return float(np.exp(found[0])), found[1:]
 
 
