@@ -1,18 +1,11 @@
-"""Typed, strict configuration: YAML file + `a.b=value` overrides → one frozen `Config`.
-
-Everything here answers in milliseconds: no heavy import, so a mistyped key is reported at once.
-"""
+"""Every key of the configuration with its type, its default and what it means."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class UserError(Exception):
@@ -31,6 +24,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
+Augmentation = Literal["auto", "affine", "elastic", "small", "photo", "strong", "none"] | list[dict[str, Any]]
 
 
 class Section(BaseModel):
@@ -133,9 +127,23 @@ class Train(Section):
     """Largest gradient norm."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced = loss weights inverse to the class counts."""
-    augment: Literal["auto", "affine", "small", "photo", "none"] | list[dict[str, Any]] = "auto"
-    """affine = whole-batch, for small images; small, photo = albumentations defaults; or a list such as
-    [{Affine: {rotate: [-10, 10], p: 1.0}}]; auto = affine up to 64 px, photo above."""
+    augment: Augmentation = "auto"
+    """affine, elastic = whole-batch, for small images; small, photo = albumentations defaults; strong = harder than
+    either; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]; auto = affine up to 64 px, photo above."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of cutmix: a patch of another image, and its share of the label."""
+    labelled_share: Share = 0.0
+    """Least share of every batch that given labels have; the others are pseudo-labels. 0 = as they come."""
+    cooldown: Share = 0.0
+    """Share of the steps, the last ones, in which given labels alone are learned."""
+    consistency: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of a term that wants the same answer for a weak and a strong view of pool images; 0 = off."""
+    consistency_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Pool images a step of that term, as a multiple of `batch_size`."""
+    strong: Augmentation = "strong"
+    """The strong view of that term; the weak one is `augment`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -162,6 +170,27 @@ class Pseudo(Section):
     posterior, 0.9 for policy=cutoff, 0.95 on the pool."""
     pool_cutoff: Annotated[float, Field(ge=0)] | None = None
     """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`."""
+    pool_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """In place of a cutoff on the pool: for each class the lowest one at which the out-of-fold precision is at least
+    this with 95 % confidence. Few labels bound it loosely."""
+    pool_agreement: Share = 0.0
+    """Least share of the judges (folds, rounds) that predict the class of a pseudo-label."""
+    pool_share: Annotated[float, Field(gt=0)] | None = None
+    """A curriculum: of each class at most this share of its expected rows, reached in equal steps over the rounds."""
+    pool_floor: Share = 0.0
+    """A class below this share of its expected rows receives its surest ones from below the cutoff."""
+    pool_quota: Annotated[float, Field(gt=0)] | None = None
+    """Most rows of a class, as a multiple of its share of the given labels."""
+    pool_align: bool = False
+    """Align the mean prediction over the pool with the class shares of the given labels."""
+    pool_targets: Literal["hard", "weighted", "soft"] = "hard"
+    """What a pseudo-label teaches: its class; its class, as far as the confidence goes; or the probabilities."""
+    pool_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of soft pseudo-labels; below 1 they are sharper."""
+    fold_safe: bool | None = None
+    """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
+    out-of-fold scores stay honest in every round. Costs about half as much again from the second round on. Default:
+    true in mode augment, where they choose the round; false elsewhere, and then they choose none."""
     min_change: Share = 0.0005
     """Stop with `no_change` when a smaller share of the labels changed."""
     audit: Annotated[int, Field(ge=0)] = 0
@@ -193,108 +222,3 @@ class Config(Section):
     train: Train = Train()
     pseudo: Pseudo = Pseudo()
     wandb: Wandb = Wandb()
-
-
-def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of the config as (`a.b`, its type)."""
-    for key, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from fields(field.annotation, f"{prefix}{key}.")
-        else:
-            yield prefix + key, field.annotation
-
-
-def dotted_names() -> list[str]:
-    """Every key of the config as `a.b`."""
-    return [name for name, _ in fields()]
-
-
-def text_keys() -> set[str]:
-    """Keys whose value is text: taken as typed, where YAML would read 007, 1.10 or yes as something else."""
-    return {name for name, kind in fields() if kind in (str, str | None, Name | None)}
-
-
-def load_config(path: str | Path, overrides: list[str]) -> Config:
-    """Read a YAML file, apply `a.b=value` overrides, validate.
-
-    Raises:
-        UserError: the file is missing or no YAML mapping, or any key or value is wrong (all of them are named).
-    """
-    tree = _read_yaml(Path(path))
-    faults = [fault for text in overrides if (fault := _apply_override(tree, text))]
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        faults += [_describe(e) for e in error.errors()]
-    if faults:
-        raise UserError(f"{path}: " + "; ".join(faults))
-    return config
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}")
-    return tree
-
-
-def _apply_override(tree: dict[str, Any], text: str) -> str | None:
-    """Write one `a.b=value` into the tree; returns a fault, or None."""
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        return f"{text!r} is not key=value, for example train.lr=1e-3"
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        if not isinstance(child, dict):
-            tree[parent] = child = {}
-        tree = child
-    try:
-        is_text = key in text_keys() and value != "null"
-        tree[leaf] = value or None if is_text else yaml.safe_load(value)
-    except yaml.YAMLError:
-        tree[leaf] = value
-    return None
-
-
-def _describe(error: Any) -> str:
-    """One pydantic error as `dotted.name: what is wrong and what would be right`."""
-    where = ".".join(str(part) for part in error["loc"])
-    where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
-    if error["type"] == "extra_forbidden":
-        return f"{where}: no such key{nearest(where, dotted_names())}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (given: {error['input']!r})" if where else message
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean x?` for the known word that is nearest, by whole name or by last part."""
-    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-    leaf = word.rsplit(".", 1)[-1]
-    close = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(word, known, 1, 0.6)
-    close = close or [by_leaf[k] for k in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.6)]
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def dump_config(config: Config) -> str:
-    """The resolved config as YAML that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """`a.b: old → new` for every key that differs."""
-
-    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in tree.items():
-            nested = isinstance(value, dict) and prefix + key != "model.kwargs"
-            out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-        return out
-
-    a, b = flat(old.model_dump()), flat(new.model_dump())
-    return [f"{key}: {a[key]!r} → {b[key]!r}" for key in a if a[key] != b[key]]

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import Config, UserError, load_config
+from .config import Config, UserError
 from .data.builtin import builtin_roles
 from .data.images import load_images
 from .data.samples import read_role
 from .learn.infer import log_probs
 from .learn.models import Trained, load_model
 from .run import read_json
+from .settings import load_config
 
 
 def open_finished(run: Path) -> Config:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import UserError, load_config
+from .config import UserError
 from .data.duplicates import refused_reasons
 from .data.samples import Samples
 from .labels.ledger import Ledger, decisions_table
+from .labels.pool import lower_bound
 from .labels.selection import Decisions, select
 from .run import log, read_csv, read_json, write_csv
+from .settings import load_config
 
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
@@ -35,7 +37,8 @@ def reselect(run: Path, overrides: list[str]) -> None:
     probs = np.exp(verdict.log_probs)
     copies = run / "duplicates.csv"
     refused = refused_reasons(read_csv(copies), samples.id, config.data) if copies.exists() else ""
-    decisions = select(probs, samples.given, mode, config.pseudo, refused=refused)
+    options = {"refused": refused, "agreement": verdict.agreement}
+    decisions = select(probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(probs, samples, decisions).to_string(index=False))
@@ -47,7 +50,7 @@ def cutoff_table(probs: np.ndarray, samples: Samples, decisions: Decisions) -> p
     """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
 
     The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
-    above the cutoff: the share whose held-out prediction agrees with the given label.
+    above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound.
     """
     labelled, confidence, predicted = samples.given >= 0, probs.max(1), probs.argmax(1)
     rows = ~labelled if (~labelled).any() else labelled
@@ -55,11 +58,14 @@ def cutoff_table(probs: np.ndarray, samples: Samples, decisions: Decisions) -> p
     table = []
     for cutoff in CUTOFFS:
         above, known = rows & (confidence >= cutoff), labelled & (confidence >= cutoff)
-        precision = f"{agrees[known].mean():.4f}" if known.any() else "–"
+        n = int(known.sum())
+        precision = f"{agrees[known].mean():.4f}" if n else "–"
+        bound = f"{lower_bound(agrees[known].sum(), n):.4f}" if n else "–"
         lost = set(samples.classes) - {samples.classes[k] for k in np.unique(predicted[above])}
         coverage = f"{above.sum() / rows.sum():.3f}"
-        table.append((cutoff, coverage, precision, int(known.sum()), ", ".join(sorted(lost)) or "–"))
-    return pd.DataFrame(table, columns=["cutoff", "coverage", "estimated precision", "from n", "classes lost"])
+        table.append((cutoff, coverage, precision, bound, n, ", ".join(sorted(lost)) or "–"))
+    names = ["cutoff", "coverage", "estimated precision", "at least", "from n", "classes lost"]
+    return pd.DataFrame(table, columns=names)
 
 
 def _judged(run: Path, number: int, classes: tuple[str, ...]) -> Samples:

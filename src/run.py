@@ -19,7 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import Config, UserError, differences, dump_config, load_config
+from .config import Config, UserError
+from .settings import differences, dump_config, load_config
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,8 @@ from .data.samples import SCORED_ROLES, USES_POOL, Samples, class_names
 from .history import applied, decided
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
 from .labels.metrics import confirmed, noise_scores, pool_scores, score
-from .labels.selection import REPAIRS, pool_cutoff
+from .labels.pool import lowest_cutoff
+from .labels.selection import REPAIRS
 from .learn.models import Trained, load_model
 from .run import Run, log, write_csv, write_json
 from .selftrain import Outcome
@@ -85,7 +86,7 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
     if run.mode in USES_POOL and decisions:
         write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
         known = clean[~labelled] if "hidden.csv" in material.truths else None
-        cutoff = pool_cutoff(run.config.pseudo)
+        cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
         metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
     if run.mode == "train" and decisions:
         write_csv(run.path / "oof.csv", oof_table(decisions, judged))

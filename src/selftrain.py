@@ -5,25 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from .config import Pseudo
 from .data.folds import make_folds
-from .data.samples import Samples
-from .labels.calibration import calibrate
-from .labels.ledger import Ledger, Verdict
-from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
+from .data.samples import USES_POOL, Samples
+from .judging import Fit, Predict, calibrated, held_out_probs, tempered
+from .labels.ledger import Ledger, Verdict, assert_fold_safe
+from .labels.pool import DRIFT, drift
 from .labels.selection import REPAIRS, Decisions, given_cutoff, select
-from .run import seed_of
+from .run import log, seed_of
+from .seats import Seat, chained_seats, plain_seats
 
-Fit = Callable[[str, np.ndarray, np.ndarray], object]
-"""fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
-Predict = Callable[[object, np.ndarray], np.ndarray]
-"""predict(model, rows) → (len(rows), K) log-probabilities."""
-
-Part = tuple[np.ndarray, np.ndarray, str]
-"""What one fold's model says: rows, their (len(rows), K) log-probabilities, its hash."""
 NOISE_OF_GAIN = 2.0
 """How many standard errors out-of-fold accuracy must fall below the best round's to count as a loss."""
 
@@ -49,93 +44,130 @@ class Outcome:
         return np.where(human, np.eye(targets.shape[1], dtype=targets.dtype)[self.label], targets)
 
 
-def held_out_probs(
-    samples: Samples, labels: np.ndarray, folds: np.ndarray, fit: Fit, predict: Predict, *,
-    clusters: np.ndarray, targets: np.ndarray | None = None, noisy: bool = False,
-) -> Verdict:  # fmt: skip
-    """Log-probabilities (N, K) of every sample, each judged only by models that learned neither it nor a copy of it.
+@dataclass(frozen=True)
+class Task:
+    """What stays the same over the rounds. looks: models may look at rows without a label (see held_out_probs)."""
 
-    Rows with a fold (they or rows of their cluster have a label in `labels`) are judged by their own fold's model
-    alone; the others by every fold's model and averaged. The one rule of this project lives here and nowhere else.
-    targets: what is learned, where that is more than the labels. noisy: given labels may be wrong; each model is
-    calibrated for the true class, by the given labels of the rows it judges, before models are mixed.
-    """
-    free, parts = folds < 0, []
-    for fold in range(folds.max() + 1):
-        learned = np.flatnonzero((labels >= 0) & (folds != fold))
-        judged = np.flatnonzero(free | (folds == fold))
-        assert not np.isin(clusters[judged], clusters[learned]).any(), "a row would be judged from memory"
-        model = fit(f"fold_{fold}", learned, (labels if targets is None else targets)[learned])
-        parts.append((judged, predict(model, judged), model.hash))
-    return calibrated(parts, samples.given, labels, free) if noisy else _mix(parts, free)
+    samples: Samples
+    policy: Pseudo
+    mode: str
+    clusters: np.ndarray
+    refused: np.ndarray | str = ""
+    seed: int = 0
+    looks: bool = False
 
-
-def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray, free: np.ndarray) -> Verdict:
-    """One verdict from what each fold's model says, turned into log-probabilities of the true class.
-
-    Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
-    """
-    known = given >= 0
-    probs = np.exp(_mix(parts, free).log_probs[known])
-    of_the_class = noise_type(probs, given[known]) in OF_THE_CLASS
-    matrix = noise_matrix(probs, given[known]) if of_the_class else np.eye(probs.shape[1])
-    learned_noise = np.array_equal(labels[known], given[known])
-    found = [calibrate(logs, given[rows], matrix, learned_noise) for rows, logs, _ in parts]
-    parts = [(rows, logs, judge) for (rows, _, judge), (logs, _) in zip(parts, found, strict=True)]
-    return replace(_mix(parts, free), temperatures=tuple(t for _, t in found))
-
-
-def _mix(parts: list[Part], free: np.ndarray) -> Verdict:
-    """One verdict from what each fold's model says; free: (N,) rows that all models judged."""
-    probs = np.zeros((len(free), parts[0][1].shape[1]))
-    judge = np.full(len(free), "", dtype=object)
-    for rows, logs, model in parts:
-        probs[rows] += np.exp(logs) / np.where(free[rows], len(parts), 1)[:, None]
-        judge[rows] = model
-    judge[free] = "+".join(model for *_, model in parts)
-    return Verdict(np.log(np.maximum(probs, 1e-30)).astype(np.float32), judge)
+    @property
+    def fold_safe(self) -> bool:
+        return self.mode == "augment" if self.policy.fold_safe is None else self.policy.fold_safe
 
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
-    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
+    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0, looks: bool = False,
     time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
-    Every round has new folds, fresh weights, and decides afresh from the given labels. A verdict is the mean of all
-    rounds so far, every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change,
-    no_gain (out-of-fold accuracy fell: the best round's labels are returned), time_budget, max_rounds.
+    Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
+    every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain or collapse
+    (then the best earlier round's labels are returned), time_budget, max_rounds.
     refused: see select.
     """
+    task = Task(samples, policy, mode, clusters, refused, seed, looks)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
-    hits: dict[int, np.ndarray] = {}
-    seconds, earlier, before = 0.0, None, samples.given
+    seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
         if not time_for(2 * seconds):  # as much again for the student
-            return Outcome(best.label, best.decisions, best.round, "time_budget")
-        start = time.monotonic()
-        labels = outcome.label
-        verdict = ledger.recall(number, samples)
-        if verdict is None:
-            folds = make_folds(labels, clusters, policy.folds, seed_of(seed, number, "folds"))
-            options = {"clusters": clusters, "targets": outcome.targets, "noisy": mode in REPAIRS}
-            verdict = held_out_probs(samples, labels, folds, _in_round(fit, number), predict, **options)
-            verdict = _average(verdict, earlier, number) if earlier else verdict
-        earlier = verdict
-        decisions = select(np.exp(verdict.log_probs), samples.given, mode, policy, refused=refused)
+            return replace(best, reason="time_budget")
+        start, labels = time.monotonic(), outcome.label
+        verdict = ledger.recall(number, samples) or _judge(task, outcome, verdicts, fit, predict)
+        decisions = decide(task, verdict.log_probs, verdict.agreement, number)
         changes, before = _changes(before, labels, decisions.label), labels
+        facts = changes | _drift(task, decisions) | {"models": _lineage(task, verdict, verdicts)}
         seconds = round(time.monotonic() - start, 3)
-        ledger.record(number, samples, verdict, decisions, **changes, cutoff=given_cutoff(policy), seconds=seconds)
+        ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
+        if task.fold_safe:
+            assert_fold_safe(ledger.rounds())
+        verdicts.append(verdict)
+        if facts.get("collapsed"):
+            return replace(best, reason="collapse")
         outcome = Outcome(decisions.label, decisions, number, "max_rounds")
-        hits[number] = verdict.log_probs.argmax(1)[samples.given >= 0] == samples.given[samples.given >= 0]
-        if best.round and _fell(hits[best.round], hits[number]):
-            return Outcome(best.label, best.decisions, best.round, "no_gain")
-        if not best.round or hits[number].mean() >= hits[best.round].mean():
+        if best.round and _no_gain(task, verdicts[best.round - 1], verdict):
+            return replace(best, reason="no_gain")
+        if not best.round or _hits(task, verdict).mean() >= _hits(task, verdicts[best.round - 1]).mean():
             best = outcome
         if changes["changed"] <= policy.min_change * len(samples):
-            return Outcome(decisions.label, decisions, number, "no_change")
+            return replace(outcome, reason="no_change")
     return outcome
+
+
+def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predict: Predict) -> Verdict:
+    """One round: the verdict of its models, averaged with those of the rounds before."""
+    number, given = len(earlier) + 1, task.samples.given
+    seats = [replace(seat, where=f"round_{number}/{seat.where}") for seat in _seats(task, outcome, earlier)]
+    how = None
+    if task.mode in REPAIRS:
+        how = partial(calibrated, given=given, labels=outcome.label)
+    elif task.mode in USES_POOL:
+        how = partial(tempered, given=given)
+    options = {"clusters": task.clusters, "looks": task.looks, "calibrate": how}
+    verdict = held_out_probs(task.samples, seats, fit, predict, **options)
+    verdict = verdict if task.fold_safe else replace(verdict, chains=None)
+    return _average(verdict, earlier[-1], number) if earlier else verdict
+
+
+def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
+    """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
+    number, given, policy = len(earlier) + 1, task.samples.given, task.policy
+    if not task.fold_safe:
+        labels, folded = outcome.label, outcome.label
+        if task.looks:  # what a model looks at it must not judge: rows without a label have folds too
+            folded = np.where(labels >= 0, labels, len(task.samples.classes))
+        folds = make_folds(folded, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
+        return plain_seats(labels, outcome.targets, folds)
+    folds = make_folds(given, task.clusters, policy.folds, seed_of(task.seed, 1, "folds"))
+    if not earlier and not task.looks:
+        return plain_seats(given, given, folds)
+    chains = [(given, given)] * policy.folds
+    if earlier:
+        chains = [_of_chain(task, earlier[-1], said, number - 1) for said in earlier[-1].chains]
+    return chained_seats(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
+
+
+def _of_chain(task: Task, verdict: Verdict, said: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and targets that one fold's models alone would give; said: (N, K), see Verdict.chains."""
+    alone = (task.samples.given < 0)[:, None] & ~np.isnan(said)
+    decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, number)
+    return decisions.label, decisions.targets()
+
+
+def decide(task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int) -> Decisions:
+    """What the policy makes of (N, K) held-out log-probabilities in this round."""
+    options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
+    return select(np.exp(log_probs), task.samples.given, task.mode, task.policy, **options)
+
+
+def _lineage(task: Task, verdict: Verdict, earlier: list[Verdict]) -> dict[str, dict]:
+    """For each model of a round the fold of given labels that it did not learn, and by which models it was taught."""
+    before = {judge: fold for old in earlier for judge, fold in old.models.items()}
+    return {judge: {"fold": fold, "taught_by": [t for t, f in before.items() if f == fold or not task.fold_safe]}
+            for judge, fold in verdict.models.items()}  # fmt: skip
+
+
+def _drift(task: Task, decisions: Decisions) -> dict:
+    """How far pseudo-labels are from the class shares of the given labels, with a warning; {} without a pool."""
+    given = task.samples.given
+    if task.mode not in USES_POOL:
+        return {}
+    accepted = decisions.label[(given < 0) & (decisions.label >= 0)]
+    found = drift(accepted, given[given >= 0], len(task.samples.classes))
+    if found["collapsed"]:
+        log.info("warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
+                 "labels, or try pseudo.pool_align=true, pseudo.pool_quota=1.5")  # fmt: skip
+    elif found["drift"] > DRIFT:
+        log.info(f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
+                 "class shares of the given labels; where the pool should, try pseudo.pool_align=true")  # fmt: skip
+    return found
 
 
 def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, int]:
@@ -146,17 +178,33 @@ def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[st
 
 def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
     """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
-    logs = (verdict.log_probs + (n - 1) * earlier.log_probs) / n
-    logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
-    return Verdict(logs, earlier.judge + "+" + verdict.judge, verdict.temperatures)
+
+    def mean(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        logs = (new + (n - 1) * old) / n
+        with np.errstate(invalid="ignore"):  # NaN where a chain judges nothing
+            return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
+
+    chains = None if verdict.chains is None else mean(verdict.chains, earlier.chains)
+    logs, judge = mean(verdict.log_probs, earlier.log_probs), earlier.judge + "+" + verdict.judge
+    votes = np.minimum(verdict.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
+    return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
 
 
-def _in_round(fit: Fit, number: int) -> Fit:
-    return lambda where, rows, labels: fit(f"round_{number}/{where}", rows, labels)
+def _hits(task: Task, verdict: Verdict) -> np.ndarray:
+    """(L,) whether the held-out prediction of each given label is that label."""
+    known = task.samples.given >= 0
+    return verdict.log_probs.argmax(1)[known] == task.samples.given[known]
 
 
-def _fell(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether paired out-of-fold hits (N,) fell by more than NOISE_OF_GAIN standard errors."""
-    change = after.astype(float) - before
-    error = change.std() / np.sqrt(len(change))
-    return bool(change.mean() < -NOISE_OF_GAIN * error)
+def _no_gain(task: Task, best: Verdict, new: Verdict) -> bool:
+    """Whether a round is no better than the best one, in paired standard errors.
+
+    Repair: out-of-fold accuracy fell, beyond noise. Pool: out-of-fold log loss, finer where labels are few, did not
+    fall beyond noise; decided only where it is honest in every round (fold_safe).
+    """
+    if task.mode in REPAIRS:
+        change = _hits(task, new).astype(float) - _hits(task, best)
+        return bool(change.mean() < -NOISE_OF_GAIN * change.std() / np.sqrt(len(change)))
+    known = np.flatnonzero(task.samples.given >= 0)
+    change = (new.log_probs - best.log_probs)[known, task.samples.given[known]]
+    return task.fold_safe and bool(change.mean() <= NOISE_OF_GAIN * change.std() / np.sqrt(len(change)))

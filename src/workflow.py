@@ -18,6 +18,7 @@ from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepa
 from .data.transforms import build
 from .history import applied
 from .labels.ledger import Ledger, refuse_changed_samples
+from .labels.selection import REPAIRS
 from .learn.compute import pick_device
 from .learn.fit import Lesson, fit, step_budget
 from .learn.infer import log_probs
@@ -53,6 +54,9 @@ def prepare(run: Run) -> Material:
 
 def _prepare(run: Run) -> Material:
     config = run.config
+    if config.pseudo.fold_safe and run.mode in REPAIRS:
+        raise UserError(f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
+                        "about those of the others; leave it out")  # fmt: skip
     samples, truths = prepare_samples(config, run.mode)
     is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
     samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))
@@ -116,19 +120,22 @@ def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) ->
 
 
 def learner(run: Run, material: Material):
-    """The two arguments of the loop: fit(where, rows, labels, steps=None) → model, predict(model, rows) → log-probs.
+    """The two arguments of the loop: fit(where, rows, labels, …) → model, predict(model, rows) → log-probabilities.
 
     A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
+    pool: rows that the consistency term looks at. steps: default by the number of rows.
     predict averages the probabilities of `views` of a sample: itself, and augmented ones.
     """
     config = run.config
 
-    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, steps: int | None = None) -> Trained:
+    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, pool=None, steps: int | None = None) -> Trained:
         folder = run.path / where
         if (folder / "model.json").exists():
             return load_model(folder)
         title, start, seed = _title(run, where), time.monotonic(), seed_of(config.seed, where)
-        lesson = Lesson(material.pixels, rows, labels, steps or step_budget(len(rows), config.train), seed)
+        steps = steps or step_budget(len(rows), config.train)
+        pseudo = material.judged.given[rows] < 0
+        lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, pool)
         network, form = _fresh_network(run, material, seed)
         with _bar(lesson.steps, f"{title} · train") as bar:
             network, history = fit(network, form, lesson, config.train, bar)
@@ -164,7 +171,9 @@ def _title(run: Run, where: str) -> str:
     """`round_1/fold_0` → `round 1/2 · fold 1/2`; also what the next prediction is called."""
     policy = run.config.pseudo
     parts = [part.partition("_") for part in where.split("/")]
-    names = {"round": lambda n: f"round {n}/{policy.rounds}", "fold": lambda n: f"fold {int(n) + 1}/{policy.folds}"}
+    k = policy.folds  # a fold whose pool is in two halves has a second model, see chained_seats
+    names = {"round": lambda n: f"round {n}/{policy.rounds}",
+             "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)")}  # fmt: skip
     run.current = " · ".join(names[word](n) if word in names else word for word, _, n in parts)
     return run.current
 
@@ -175,9 +184,14 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
         outcome = self_train(
             material.judged, fit_kept, partial(predict, views=run.config.pseudo.views), run.config.pseudo,
             Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, time_for=_time_for(run),
+            seed=run.config.seed, looks=_looks(run), time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
+
+
+def _looks(run: Run) -> bool:
+    """Whether models see rows without a label."""
+    return run.config.train.consistency > 0 and run.mode in USES_POOL
 
 
 def _time_for(run: Run):
@@ -201,11 +215,12 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
     with run.stage("student"):
         learned = np.flatnonzero(outcome.label >= 0)
         steps = step_budget(len(learned), run.config.train)
-        arms = {"student": [fit_kept("student", learned, outcome.targets[learned], steps)]}
+        pool = np.flatnonzero(outcome.label < 0) if _looks(run) else None
+        arms = {"student": [fit_kept("student", learned, outcome.targets[learned], pool, steps)]}
     if run.config.pseudo.control and run.mode != "train" and outcome.round:
         with run.stage("control"):
             rows = np.flatnonzero(judged.given >= 0)
-            arms["control"] = [fit_kept("control", rows, judged.given[rows], steps)]
+            arms["control"] = [fit_kept("control", rows, judged.given[rows], steps=steps)]
     teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
     return arms | ({"teacher": teachers} if teachers else {})
 

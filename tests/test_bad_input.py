@@ -16,9 +16,10 @@ import torch
 import predict
 import pseudo
 import train
-from src.config import Config, Data, Model, UserError, dump_config
+from src.config import Config, Data, Model, UserError
 from src.learn.models import create_model, save_model
 from src.run import read_json, write_status
+from src.settings import dump_config
 from tests.conftest import QUICK, run_script
 
 SCRIPTS = {"train": train, "augment": pseudo, "denoise": pseudo, "joint": pseudo}
@@ -244,6 +245,11 @@ def test_an_unknown_model(csv):
 def test_missing_weights(csv):
     message = refusal(csv, "train", f"model.weights={csv.folder / 'none.safetensors'}")
     assert f"model.weights={csv.folder / 'none.safetensors'} does not exist" in message
+
+
+@pytest.mark.parametrize("mode", ["denoise", "joint"])
+def test_fold_safe_rounds_are_refused_where_given_labels_may_change(csv, mode):
+    assert "pseudo.fold_safe=true needs --mode augment" in refusal(csv, mode, "pseudo.fold_safe=true")
 
 
 @pytest.mark.parametrize("other", ["test_efficientnet", "test_vit"])

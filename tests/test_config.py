@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Config, UserError, differences, dotted_names, dump_config, load_config
+from src.config import Config, UserError
+from src.settings import differences, dotted_names, dump_config, load_config
 from tests.conftest import ROOT
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from src.config import Pseudo
 from src.data.samples import Samples
-from src.labels.ledger import Ledger
+from src.labels.ledger import Ledger, assert_fold_safe
 from src.labels.selection import CLASS_FLOOR, select
 from src.selftrain import self_train
 
@@ -83,7 +84,7 @@ def test_no_row_is_judged_by_a_model_that_learned_a_label_for_it(tmp_path, mode)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
-    policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.6)
+    policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.6, fold_safe=False)
     _, teacher, samples = train(tmp_path, mode, policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
@@ -92,6 +93,110 @@ def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp
             np.concatenate([rows for where, (rows, _) in teacher.fits.items() if where.startswith(f"round_{number}/")])
         )
         assert all(times[i] == (1 if i in learned else 4) for i in range(len(samples)))
+
+
+def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_fold(tmp_path):
+    policy = Pseudo(rounds=2, folds=4, min_change=0, pool_cutoff=0.3)
+    _, teacher, samples = train(tmp_path, "augment", policy=policy)
+    for number in (1, 2):
+        rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
+        assert len(rows_of) == (4 if number == 1 else 8)
+        times = Counter(np.concatenate(rows_of).tolist())
+        assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(samples.given))
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, looks, monkeypatch):
+    """Other labels in fold 0 change no model of fold 0, in any round."""
+    monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", -np.inf)  # all rounds are run
+    monkeypatch.setattr("src.judging.fit_scale", lambda *_: (1.0, 0.0))  # the temperature is of all folds
+    monkeypatch.setattr(
+        "src.selftrain.make_folds", lambda labels, _, n, __: np.where(labels >= 0, np.arange(600) % n, -1)
+    )
+    found = []
+    for name, shift in (("a", 0), ("b", 1)):
+        samples, x, _ = digits(labelled=200, flipped=0)
+        policy = Pseudo(rounds=3, folds=4, min_change=0, pool_cutoff=0.3, fold_safe=True)
+        teacher = Teacher(x, 10)
+        if shift:
+            changed = samples.given.copy()
+            changed[0:200:4] = np.roll(changed[0:200:4], 1)  # as many of each class: the prior stays
+            samples = replace(samples, given=changed)
+        self_train(samples, partial(looking, teacher), teacher.predict, policy, Ledger(tmp_path / name),
+                   mode="augment", clusters=np.arange(600), looks=looks)  # fmt: skip
+        found.append((samples, teacher))
+    a, b = (teacher.fits for _, teacher in found)
+    assert a.keys() == b.keys()
+    of_fold_0 = [w for w in a if int(w.split("fold_")[1]) % 4 == 0]
+    assert {w.split("/")[0] for w in of_fold_0} == {"round_1", "round_2", "round_3"}
+    same = {w: all(np.array_equal(*pair) for pair in zip(a[w], b[w], strict=True)) for w in a}
+    assert all(same[w] for w in of_fold_0)
+    assert not all(same.values()), "the other folds learned the changed labels"
+
+
+def looking(teacher, where, rows, labels, pool=()):
+    teacher.looked = getattr(teacher, "looked", {}) | {where: set(pool)}
+    return teacher.fit(where, rows, labels)
+
+
+@pytest.mark.parametrize("safe", [False, True])
+@pytest.mark.parametrize("mode", ["augment", "joint"])
+def test_no_row_is_judged_by_a_model_that_looked_at_it(tmp_path, mode, safe):
+    if safe and mode == "joint":
+        safe = None
+    samples, x, _ = digits(labelled=200, flipped=0)
+    teacher = Teacher(x, 10)
+    policy = Pseudo(rounds=2, folds=3, min_change=0, pool_cutoff=0.6, fold_safe=safe)
+    self_train(samples, partial(looking, teacher), teacher.predict, policy, Ledger(tmp_path),
+               mode=mode, clusters=np.arange(600), looks=True)  # fmt: skip
+    assert any(teacher.looked.values())
+    for model, rows in teacher.judged:
+        assert not teacher.looked[model.hash] & set(rows)
+        assert not set(model.learned) & set(rows)
+    first = [rows for model, rows in teacher.judged if model.hash.startswith("round_1/")]
+    assert set(np.concatenate(first)) == set(range(600))
+
+
+def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
+    policy = {"rounds": 2, "folds": 3, "min_change": 0, "pool_cutoff": 0.3}
+    for safe in (True, False):
+        train(tmp_path / str(safe), "augment", policy=Pseudo(fold_safe=safe, **policy))
+    assert_fold_safe(Ledger(tmp_path / "True").rounds())
+    with pytest.raises(AssertionError, match="saw its fold's labels"):
+        assert_fold_safe(Ledger(tmp_path / "False").rounds())
+
+
+def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path):
+    samples, x, _ = digits(labelled=200, flipped=0)
+    teacher = Teacher(x, 10)
+
+    def one_class(model, rows):
+        """Right on labelled rows, the pool all in class 3."""
+        logs = teacher.predict(model, rows)
+        logs[samples.given[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
+        return logs
+
+    outcome = self_train(samples, teacher.fit, one_class, Pseudo(rounds=3), Ledger(tmp_path),
+                         mode="augment", clusters=np.arange(600))  # fmt: skip
+    assert (outcome.reason, outcome.round) == ("collapse", 0)
+    assert (outcome.label == samples.given).all()
+    assert Ledger(tmp_path).rounds()[0]["collapsed"]
+
+
+@pytest.mark.parametrize(("safe", "expected"), [(True, ("no_gain", 1)), (False, ("max_rounds", 3))])
+def test_out_of_fold_scores_choose_the_round_only_where_they_are_honest(tmp_path, safe, expected):
+    """From the second round on teachers are spoiled."""
+    samples, x, _ = digits(labelled=200, flipped=0)
+    teacher = Teacher(x, 10)
+
+    def spoiled(where, rows, labels):
+        model = teacher.fit(where, rows, labels)
+        return model if where.startswith("round_1") else replace(model, means=np.roll(model.means, 1, axis=0))
+
+    policy = Pseudo(rounds=3, folds=3, min_change=0, pool_cutoff=0.6, fold_safe=safe)
+    outcome = self_train(samples, spoiled, teacher.predict, policy, Ledger(tmp_path),
+                         mode="augment", clusters=np.arange(600))  # fmt: skip
+    assert (outcome.reason, outcome.round) == expected
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -205,7 +310,7 @@ def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
 
 def test_pseudo_labels_are_mostly_right_and_given_labels_stand(tmp_path):
     samples, x, clean = digits(labelled=200, flipped=0)
-    outcome, _, _ = train(tmp_path, "augment", samples, x, policy=Pseudo(rounds=2, pool_cutoff=0.6))
+    outcome, _, _ = train(tmp_path, "augment", samples, x, policy=Pseudo(rounds=2, pool_cutoff=0.9))
     pool = samples.given < 0
     taken = pool & (outcome.label >= 0)
     assert taken.sum() > 0.5 * pool.sum()

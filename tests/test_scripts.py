@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from src.config import load_config
 from src.data.images import load_images
 from src.learn.infer import log_probs
 from src.learn.models import load_model
+from src.settings import load_config
 from tests.conftest import QUICK, ROOT, run_script
 
 DECISIONS = [

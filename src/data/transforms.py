@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..config import UserError, nearest
+from ..config import UserError
+from ..settings import nearest
 
 AFFINE_UP_TO = 64  # pixels; above this `auto` means `photo`
 
@@ -25,6 +26,21 @@ PHOTO = [
     {"HorizontalFlip": {"p": 0.5}},
     {"ColorJitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}},
 ]
+STRONG_PHOTO = [
+    {"RandomResizedCrop": {"size": "size", "scale": [0.3, 1.0], "p": 1.0}},
+    {"HorizontalFlip": {"p": 0.5}},
+    {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "p": 0.5}},
+    {"ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}},
+    {"GaussianBlur": {"p": 0.2}},
+    {"CoarseDropout": {"num_holes_range": [1, 2], "hole_height_range": [0.1, 0.3], "hole_width_range": [0.1, 0.3],
+                       "p": 0.5}},
+]  # fmt: skip
+WHOLE_BATCH: dict[str, dict[str, float]] = {
+    "affine": {},
+    "elastic": {"warp": 0.06},
+    "strong": {"degrees": 20, "shift": 0.1, "scale": 0.15, "shear": 0.2, "warp": 0.06, "cutout": 0.3},
+}
+"""Presets for small images: arguments of batch_affine."""
 
 Spec = str | list[dict[str, Any]]
 Augment = Callable[[torch.Tensor], torch.Tensor]
@@ -32,10 +48,11 @@ Augment = Callable[[torch.Tensor], torch.Tensor]
 
 
 def resolve(spec: Spec, size: int) -> Spec:
-    """`auto` → what fits images of this size."""
-    if spec != "auto":
-        return spec
-    return "affine" if size <= AFFINE_UP_TO else "photo"
+    """`auto` and `strong` → what fits images of this size."""
+    small = size <= AFFINE_UP_TO
+    if spec == "auto":
+        return "affine" if small else "photo"
+    return STRONG_PHOTO if spec == "strong" and not small else spec
 
 
 def build(spec: Spec, size: int, seed: int) -> Augment | None:
@@ -47,9 +64,9 @@ def build(spec: Spec, size: int, seed: int) -> Augment | None:
     spec = resolve(spec, size)
     if spec == "none":
         return None
-    if spec == "affine":
+    if isinstance(spec, str) and spec in WHOLE_BATCH:
         generator = torch.Generator().manual_seed(seed)
-        return lambda batch: batch_affine(batch, generator)
+        return lambda batch: batch_affine(batch, generator, **WHOLE_BATCH[spec])
     pipeline = compose({"small": SMALL, "photo": PHOTO}.get(spec, spec) if isinstance(spec, str) else spec, size)
     pipeline.set_random_seed(seed)
     return lambda batch: torch.from_numpy(np.stack([pipeline(image=image)["image"] for image in batch.numpy()]))
@@ -80,12 +97,14 @@ def compose(spec: list[dict[str, Any]], size: int):
 
 
 def batch_affine(
-    batch: torch.Tensor, generator: torch.Generator, *, degrees=10.0, shift=0.08, scale=0.1, shear=0.1
-) -> torch.Tensor:
-    """Rotate, shift, scale and shear each image of a batch on its own, in one call.
+    batch: torch.Tensor, generator: torch.Generator, *,
+    degrees=10.0, shift=0.08, scale=0.1, shear=0.1, warp=0.0, cutout=0.0,
+) -> torch.Tensor:  # fmt: skip
+    """Rotate, shift, scale, shear and bend each image of a batch on its own, in one call.
 
-    batch: (B, H, W, C) uint8; degrees, shift (share of the side), scale (log) and shear bound uniform draws.
-    Returns (B, H, W, C) float in 0…255.
+    batch: (B, H, W, C) uint8; degrees, shift (share of the side), scale (log) and shear bound uniform draws; warp: sd
+    of smooth displacements, in half sides (elastic distortion: Simard et al. 2003); cutout: side of a square that is
+    blanked, as a share of the image's (DeVries & Taylor 2017). Returns (B, H, W, C) float in 0…255.
     """
 
     def draw(bound: float) -> torch.Tensor:
@@ -96,4 +115,24 @@ def batch_affine(
     theta = torch.stack([cos, slant * cos - sin, draw(2 * shift), sin, cos + slant * sin, draw(2 * shift)], 1)
     images = batch.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+    if warp:
+        grid += _bends(len(batch), tuple(images.shape[2:]), warp, generator)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if cutout:
+        moved.masked_fill_(_squares(tuple(moved.shape), cutout, generator), 0)
+    return moved.permute(0, 2, 3, 1)
+
+
+def _bends(n: int, side: tuple[int, int], sd: float, generator: torch.Generator, knots: int = 5) -> torch.Tensor:
+    """(n, H, W, 2) smooth displacements: normal draws at knots × knots points, and splines between them."""
+    coarse = torch.randn(n, 2, knots, knots, generator=generator) * sd
+    return F.interpolate(coarse, side, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+
+def _squares(shape: tuple[int, ...], share: float, generator: torch.Generator) -> torch.Tensor:
+    """(B, 1, H, W) bool: one square an image, its centre anywhere."""
+    n, _, height, width = shape
+    half = share * max(height, width) / 2
+    y, x = (torch.rand(n, 1, 1, 1, generator=generator) * side for side in (height, width))
+    rows, columns = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    return ((rows - y).abs() < half) & ((columns - x).abs() < half)

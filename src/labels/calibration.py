@@ -9,7 +9,9 @@ from .noise import TINY, deconvolve
 ROWS = 20_000
 """Rows that a temperature is fitted on; more do not change its second digit."""
 BIAS_SD = 0.3
-"""Prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better, see docs/log.md)."""
+"""Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
+TEMPERATURE_SD = 0.5
+"""Sd of the prior of the log of the temperature: a handful of rows that are all right would send it to zero."""
 LOG_BOUNDS = (np.log(0.05), np.log(10))
 
 
@@ -22,8 +24,8 @@ def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 
 def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
     """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
 
-    Biases are shrunk by a normal prior of sd BIAS_SD. Where T is the identity it describes no noise, and a bias would
-    follow the wrong labels: then it is zero.
+    The bias and the log of the temperature have a normal prior. Where T is the identity it describes no noise, and a
+    bias would follow the wrong labels: then it is zero.
 
     log_probs: (N, K) of one model on rows it did not learn; given: (N,) class index; matrix: T[true, given] (K, K).
     """
@@ -32,15 +34,15 @@ def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed
     rows = np.random.default_rng(seed).permutation(len(given))[:ROWS]
     logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given[rows]].T, log_probs.shape[1]
     bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
-    precision = 1 / BIAS_SD**2 / len(rows)
+    precision, cool = 1 / BIAS_SD**2 / len(rows), 1 / TEMPERATURE_SD**2 / len(rows)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         cold, bias = np.exp(-x[0]), x[1:]
         q = np.exp(scale(logs, 1 / cold, bias))
         of_given = (q * to_given).sum(1, keepdims=True) + TINY
         slope = q - q * to_given / of_given  # with respect to the scaled log-probabilities
-        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2
-        return value, np.r_[-cold * (slope * logs).sum(1).mean(), slope.mean(0) + precision * bias]
+        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2 + cool * x[0] ** 2 / 2
+        return value, np.r_[-cold * (slope * logs).sum(1).mean() + cool * x[0], slope.mean(0) + precision * bias]
 
     bounds = [LOG_BOUNDS, *[bias_bounds] * k]
     found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
@@ -60,7 +62,14 @@ def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, nois
     return scale(log_probs, temperature, bias), temperature
 
 
-def reliability(p_wrong: np.ndarray, wrong: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
-    """(mean p_wrong, share that is wrong, rows) of each of equally wide bins that has rows. Both arguments (N,)."""
-    at = np.minimum((p_wrong * bins).astype(int), bins - 1)
-    return [(float(p_wrong[at == b].mean()), float(wrong[at == b].mean()), int((at == b).sum())) for b in np.unique(at)]
+def reliability(said: np.ndarray, was: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean probability, share that came true, rows) of each of equally wide bins that has rows. Arguments: (N,)."""
+    at = np.minimum((said * bins).astype(int), bins - 1)
+    return [(float(said[at == b].mean()), float(was[at == b].mean()), int((at == b).sum())) for b in np.unique(at)]
+
+
+def confidence_reliability(log_probs: np.ndarray, labels: np.ndarray) -> dict:
+    """Is the confidence of (N, K) predictions what it says? Bins, and the expected calibration error (Guo et al.)."""
+    said, was = np.exp(log_probs.max(1)).clip(0, 1), log_probs.argmax(1) == labels
+    bins = reliability(said, was)
+    return {"bins": bins, "error": float(sum(n * abs(p - s) for p, s, n in bins) / max(len(labels), 1))}

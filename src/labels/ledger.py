@@ -5,7 +5,7 @@ Also the tables that people open: suspects.csv, pseudo_labels.csv, labels.csv.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,27 @@ from .selection import Decisions
 
 @dataclass(frozen=True)
 class Verdict:
-    """Held-out log-probabilities (N, K) float32, for each row the hash of the weights that judged it, and the
-    temperature of each fold's model where they were calibrated."""
+    """Held-out log-probabilities (N, K) float32, and for each row the hash of the weights that judged it.
+
+    votes: (N, K) uint8, how many judges predicted each class; chains: (folds, N, K) float32, what the models of each
+    fold say by themselves, NaN where they judged nothing; models: hash → fold, of this round; calibration: what it came
+    to, for round.json.
+    """
 
     log_probs: np.ndarray
     judge: np.ndarray
-    temperatures: tuple[float, ...] = ()
+    votes: np.ndarray | None = None
+    chains: np.ndarray | None = None
+    models: dict[str, int] = field(default_factory=dict)
+    calibration: dict = field(default_factory=dict)
+
+    @property
+    def agreement(self) -> np.ndarray | float:
+        """(N,) share of the judges that predict the class of the verdict."""
+        if self.votes is None:
+            return 1.0
+        at = self.votes[np.arange(len(self.votes)), self.log_probs.argmax(1)]
+        return at / np.maximum(self.votes.sum(1, dtype=np.int64), 1)
 
 
 class Ledger:
@@ -41,7 +56,10 @@ class Ledger:
             return None
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
-        return Verdict(np.load(folder / "logits.npy"), table.model.to_numpy(object))
+        arrays = {name: np.load(file) if (file := folder / f"{name}.npy").exists() else None
+                  for name in ("votes", "chains")}  # fmt: skip
+        models = {judge: about["fold"] for judge, about in read_json(folder / "round.json").get("models", {}).items()}
+        return Verdict(np.load(folder / "logits.npy"), table.model.to_numpy(object), models=models, **arrays)
 
     def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
         """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files."""
@@ -49,6 +67,9 @@ class Ledger:
         if (folder / "round.json").exists():
             return
         write_npy(folder / "logits.npy", verdict.log_probs)
+        for name in ("votes", "chains"):
+            if (array := getattr(verdict, name)) is not None:
+                write_npy(folder / f"{name}.npy", array)
         write_csv(folder / "ids.csv", pd.DataFrame({"id": samples.id, "role": samples.role}))
         write_csv(folder / "decisions.csv", decisions_table(decisions, samples, verdict.judge))
         write_json(folder / "round.json", {"round": number} | facts | summary(decisions, samples, verdict))
@@ -57,6 +78,19 @@ class Ledger:
         """round.json of every finished round, in order."""
         files = sorted(self.folder.glob("round_*/round.json"), key=lambda f: int(f.parent.name.split("_")[1]))
         return [read_json(file) for file in files]
+
+
+def assert_fold_safe(rounds: list[dict]) -> None:
+    """Nothing that a model learned came from a teacher that saw the given labels of the model's own fold.
+
+    rounds: round.json of each. The folds of given labels are the same in all of them, so it is enough that every
+    teacher, and by induction every teacher of a teacher, left out the same fold.
+    """
+    folds = {judge: about["fold"] for info in rounds for judge, about in info["models"].items()}
+    for info in rounds:
+        for judge, about in info["models"].items():
+            wrong = [teacher for teacher in about["taught_by"] if folds[teacher] != about["fold"]]
+            assert not wrong, f"round {info['round']}: model {judge} learned from {wrong}, which saw its fold's labels"
 
 
 def refuse_changed_samples(folder: Path, samples: Samples) -> None:
@@ -80,13 +114,16 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
     labelled = samples.given >= 0
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     hits = verdict.log_probs.argmax(1)[labelled] == samples.given[labelled]
-    return {
-        "classes": list(samples.classes),
-        "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
-        "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
-        "oof_accuracy": float(hits.mean()),
-        "temperatures": [round(t, 4) for t in verdict.temperatures],
-    } | _noise_summary(decisions, samples.given, verdict)
+    return (
+        {
+            "classes": list(samples.classes),
+            "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
+            "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
+            "oof_accuracy": float(hits.mean()),
+        }
+        | verdict.calibration
+        | _noise_summary(decisions, samples.given, verdict)
+    )
 
 
 def _noise_summary(decisions: Decisions, given: np.ndarray, verdict: Verdict) -> dict:

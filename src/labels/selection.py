@@ -9,10 +9,11 @@ import numpy as np
 from ..config import Pseudo
 from ..data.samples import USES_POOL
 from .noise import OF_THE_CLASS, noise_matrix, noise_type, posterior
+from .pool import ACCEPTED, align, choose, class_shares, soften
 
 REPAIRS = ("denoise", "joint")
-PLAIN_CUTOFF, POOL_CUTOFF = 0.9, 0.95
-"""Default cutoffs of the plain confidence: on given labels (policy=cutoff), on the pool."""
+PLAIN_CUTOFF = 0.9
+"""Default cutoff of the plain confidence on given labels (policy=cutoff)."""
 SURE = 0.9
 """A label is in doubt where no class has this belief."""
 SAFETY = 0.5
@@ -37,37 +38,43 @@ class Decisions:
     label: np.ndarray
     reason: np.ndarray
     weight: np.ndarray
-    """1, or less: how much a down-weighted label counts, which share of a softened target its label has."""
+    """1, or less: how much a label counts, which share of a soft target its label has."""
+    soft: np.ndarray
+    """(N,) where `belief` is learned in place of the label."""
     belief: np.ndarray
-    """(N, K) probabilities of the true class; what a softened row learns."""
+    """(N, K) probabilities of the true class; what a soft row learns."""
     matrix: np.ndarray | None
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None
     """The type of the noise, see labels/noise.py."""
 
     def targets(self) -> np.ndarray:
-        """What is learned: `label` (N,) where that says it all, else (N, K) targets with softened and weighted rows."""
+        """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows."""
         if (self.weight == 1).all():
             return self.label
-        soft = (self.decision == "soften")[:, None]
         hard = np.eye(self.belief.shape[1], dtype=np.float32)[self.label] * self.weight[:, None]
-        return np.where(soft, self.belief, hard).astype(np.float32)
+        return np.where(self.soft[:, None], self.belief, hard).astype(np.float32)
 
 
 def select(
-    probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *, refused: np.ndarray | str = ""
-) -> Decisions:
+    probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
+    refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,
+) -> Decisions:  # fmt: skip
     """Decide afresh, from the given labels, for every judged sample.
 
     probs: (N, K) held-out probabilities of the true class; given: (N,) class index, -1 = pool.
     A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
-    refused: (N,) reason for which a pool row may not receive one; empty = it may.
+    refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see choose.
     """
-    n, rows, pool = len(given), np.flatnonzero(given >= 0), given < 0
+    n, k = probs.shape
+    rows, pool = np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
     belief, matrix, noise = probs.astype(np.float64), None, None
+    if policy.pool_align and len(pool):
+        belief[pool] = align(belief[pool], class_shares(given[rows], k))
     predicted, confidence = belief.argmax(1), belief.max(1)
     self_confidence, p_wrong = np.full(n, np.nan), np.full(n, np.nan)
     self_confidence[rows] = belief[rows, given[rows]]
+    known = belief[rows].copy()
     if policy.policy == "posterior" and mode in REPAIRS:
         matrix, noise = noise_matrix(belief[rows], given[rows]), noise_type(belief[rows], given[rows])
         if noise in OF_THE_CLASS:
@@ -79,28 +86,27 @@ def select(
         decision[rows], reason[rows] = _judge_given(
             belief[rows], given[rows], p_wrong[rows], _rule(mode, noise, policy)
         )
-    refused = np.broadcast_to(np.asarray(refused, object), n)
-    accepted = pool & (confidence >= pool_cutoff(policy)) & (mode in USES_POOL) & (refused == "")
-    decision[pool], reason[pool] = "leave", np.where(refused[pool] == "", "below_cutoff", refused[pool])
-    decision[accepted], reason[accepted] = "accept", "above_cutoff"
+    agreement, refused = (np.broadcast_to(np.asarray(x), n)[pool] for x in (agreement, refused))
+    options = {"agreement": agreement, "refused": refused.astype(object), "progress": progress}
+    reason[pool] = choose(belief[pool], (known, given[rows]), policy, **options).reason
+    accepted = np.isin(reason, ACCEPTED) & (mode in USES_POOL)
+    decision[pool] = np.where(accepted[pool], "accept", "leave")
 
     label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), belief.argmax(1), given)
     label[decision == "drop"] = -1
     _protect_classes(given, p_wrong, decision, label, reason)
-    weight = np.select([decision == "soften", decision == "downweight"], [belief.max(1), 1 - p_wrong], 1.0)
-    return Decisions(
-        predicted, confidence, self_confidence, p_wrong, decision, label, reason, weight, belief, matrix, noise
-    )
+    if policy.pool_targets == "soft":
+        belief[pool] = soften(belief[pool], policy.pool_temperature)
+    soft = (decision == "soften") | (accepted & (policy.pool_targets == "soft"))
+    weighted = accepted & (policy.pool_targets == "weighted")
+    weight = np.select([soft, weighted, decision == "downweight"], [belief.max(1), confidence, 1 - p_wrong], 1.0)
+    return Decisions(predicted, confidence, self_confidence, p_wrong, decision, label, reason, weight, soft, belief,
+                     matrix, noise)  # fmt: skip
 
 
 def given_cutoff(policy: Pseudo) -> float | None:
     """The cutoff on given labels; None where the target precision decides."""
     return PLAIN_CUTOFF if policy.cutoff is None and policy.policy == "cutoff" else policy.cutoff
-
-
-def pool_cutoff(policy: Pseudo) -> float:
-    """The cutoff on the pool: as configured, else the default."""
-    return next(c for c in (policy.pool_cutoff, policy.cutoff, POOL_CUTOFF) if c is not None)
 
 
 def _others(belief: np.ndarray, given: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from ..config import Train, UserError
 from ..data.transforms import build
 from .compute import autocast, pick_device, pick_precision, to_input
+from .consistency import Consistency
 from .models import Format
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
@@ -28,6 +29,8 @@ class Lesson:
     """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels, for `steps` steps.
 
     labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
+    pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
+    consistency term sees.
     """
 
     pixels: np.ndarray
@@ -35,6 +38,8 @@ class Lesson:
     labels: np.ndarray
     steps: int
     seed: int
+    pseudo: np.ndarray | None = None
+    pool: np.ndarray | None = None
 
 
 def step_budget(n: int, train: Train) -> int:
@@ -50,24 +55,35 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
     """
     device = pick_device(train.device)
     dtype = pick_precision(train.precision, device, form.size)
-    torch.manual_seed(lesson.seed)  # dropout and drop path
+    torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
     network = network.to(device).train()
-    batches = stream(lesson, train, form.size)
-    weight = _class_weights(lesson.labels, len(form.classes)).to(device) if train.class_weights == "balanced" else None
+    k = len(form.classes)
+    weight = _class_weights(lesson.labels, k).to(device) if train.class_weights == "balanced" else None
+    mix = _mixer(train, k)
 
-    def next_loss() -> torch.Tensor:
-        pixels, labels = next(batches)
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
         with autocast(device, dtype):
-            logits = network(to_input(pixels, form, device))
-        return F.cross_entropy(logits.float(), labels.to(device), weight, label_smoothing=train.label_smoothing)
+            return network(to_input(pixels, form, device)).float()
+
+    def supervised() -> torch.Tensor:
+        pixels, labels = mix(*next(batches))
+        return F.cross_entropy(forward(pixels), labels.to(device), weight, label_smoothing=train.label_smoothing)
 
     head_steps = math.ceil(train.freeze_epochs * len(lesson.rows) / train.batch_size)
+    batches = stream(lesson, train, form.size, head_steps + lesson.steps)
     history = _History(lesson.steps + head_steps, bar)
     if head_steps:
         _freeze_body(network, True)
-        _descend(network, next_loss, (head_steps, dtype), train, history)
+        _descend(network, supervised, (head_steps, dtype), train, history)
         _freeze_body(network, False)
-    network = _descend(network, next_loss, (lesson.steps, dtype), train, history)
+    loss = supervised
+    if train.consistency and lesson.pool is not None and len(lesson.pool):
+        term = Consistency(_views(lesson, train, form.size), _prior(lesson.labels, k))
+
+        def loss() -> torch.Tensor:
+            return supervised() + train.consistency * term.loss(forward)
+
+    network = _descend(network, loss, (lesson.steps, dtype), train, history)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
 
@@ -178,16 +194,58 @@ class _Average:
         return copy.deepcopy(self._ema.module)
 
 
-def stream(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def stream(lesson: Lesson, train: Train, size: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
 
-    Batches run over the end of a pass, so that a set smaller than a batch still fills it.
+    Batches run over the end of a pass, so that a set smaller than a batch still fills it. steps: after how many of them
+    the cooldown has ended.
     """
     augment = build(train.augment, size, lesson.seed)
     images, rows, labels = (torch.from_numpy(a) for a in (lesson.pixels, lesson.rows, lesson.labels))
-    for at in _positions(len(rows), train.batch_size, lesson.seed):
+    for at in _batches(lesson, train, steps):
         pixels = images[rows[at]]
         yield augment(pixels) if augment else pixels, labels[at]
+
+
+def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]:
+    """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
+    pseudo = np.zeros(len(lesson.rows), bool) if lesson.pseudo is None else lesson.pseudo
+    if pseudo.all() or not pseudo.any() or not (train.labelled_share or train.cooldown):
+        yield from _positions(len(lesson.rows), train.batch_size, lesson.seed)
+    kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
+    n = math.ceil(max(train.labelled_share, 1 - pseudo.mean()) * train.batch_size)
+    mixed = [_positions(len(at), size, lesson.seed + i)
+             for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))]  # fmt: skip
+    for _ in range(steps - round(train.cooldown * steps)):
+        yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
+    for at in _positions(len(kinds[0]), train.batch_size, lesson.seed):
+        yield kinds[0][at]
+
+
+def _views(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (weak, strong) views of batches of the pool."""
+    images, pool = torch.from_numpy(lesson.pixels), torch.from_numpy(lesson.pool)
+    weak, strong = (build(spec, size, lesson.seed + i) for i, spec in enumerate((train.augment, train.strong), 1))
+    for at in _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1):
+        pixels = images[pool[at]]
+        yield weak(pixels) if weak else pixels, strong(pixels) if strong else pixels
+
+
+def _mixer(train: Train, k: int) -> Callable:
+    """mix(pixels, labels) → both mixed (Zhang et al. 2018, Yun et al. 2019); as they are without mixup and cutmix."""
+    if not (train.mixup or train.cutmix):
+        return lambda pixels, labels: (pixels, labels)
+    from torchvision.transforms import v2
+
+    kinds = {v2.MixUp: train.mixup, v2.CutMix: train.cutmix}
+    either = v2.RandomChoice([kind(alpha=alpha, num_classes=k) for kind, alpha in kinds.items() if alpha])
+
+    def mix(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = labels if labels.ndim == 2 else F.one_hot(labels, k)
+        images, targets = either(pixels.permute(0, 3, 1, 2).float(), targets.float())
+        return images.permute(0, 2, 3, 1), targets
+
+    return mix
 
 
 def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
@@ -202,6 +260,16 @@ def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
 
 def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:
     """(K,) weights inverse to the counts, mean 1 over the rows; 0 for a class without rows."""
-    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
+    counts = _counts(labels, k)
     weights = counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))
     return torch.from_numpy(np.where(counts > 0, weights, 0)).float()
+
+
+def _prior(labels: np.ndarray, k: int) -> torch.Tensor:
+    """(K,) class shares of the labels; a class without any counts as half a label."""
+    counts = np.maximum(_counts(labels, k), 0.5)
+    return torch.from_numpy(counts / counts.sum()).float()
+
+
+def _counts(labels: np.ndarray, k: int) -> np.ndarray:
+    return labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)

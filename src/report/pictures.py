@@ -15,12 +15,14 @@ from ..labels import calibration
 from . import plots, read
 
 Picture = tuple[str, str, Any]  # file name without suffix, caption in one sentence, figure
-NAMES = ("grid", "pool_grid", "confusion", "confidence", "coverage", "reliability", "noise_matrix", "rounds", "losses")
+NAMES = ("grid", "pool_grid", "confusion", "confidence", "coverage", "reliability", "calibration", "noise_matrix",
+         "rounds", "losses")  # fmt: skip
 
 
 def pictures(data: dict[str, Any]) -> Iterator[Picture]:
     """The pictures that this run has data for, in the order of the page."""
-    for draw in (grid, pool_grid, confusion, confidence, coverage, reliability, noise_matrix, rounds, losses):
+    for draw in (grid, pool_grid, confusion, confidence, coverage, reliability, calibration_curve, noise_matrix, rounds,
+                 losses):  # fmt: skip
         picture = draw(data)
         if picture is not None:
             yield picture
@@ -138,7 +140,21 @@ def reliability(data: dict[str, Any]) -> Picture | None:
     if not wrong.any():
         return None
     caption = "Of the labels that are said to be wrong with a probability p_wrong, this share is."
-    return "reliability", caption, plots.reliability(calibration.reliability(rows["p_wrong"].to_numpy(), wrong))
+    bins = {"": calibration.reliability(rows["p_wrong"].to_numpy(), wrong)}
+    words = ("Reliability: is p_wrong what it says?", "p_wrong (numbers: rows)", "share that is wrong")
+    return "reliability", caption, plots.reliability(bins, words)
+
+
+def calibration_curve(data: dict[str, Any]) -> Picture | None:
+    """Whether the confidence of held-out predictions means what it says, before and after calibration."""
+    found = data["decisive"].get("reliability")
+    if not found:
+        return None
+    errors = {name: 100 * ends["error"] for name, ends in found.items()}
+    caption = "Of the held-out predictions of labelled rows with a confidence, this share is right. "
+    caption += f"Calibration took the expected error from {errors['before']:.1f} to {errors['after']:.1f} points."
+    words = ("Reliability: is the confidence what it says?", "confidence (numbers: rows)", "share that is right")
+    return "calibration", caption, plots.reliability({name: ends["bins"] for name, ends in found.items()}, words)
 
 
 def noise_matrix(data: dict[str, Any]) -> Picture | None:

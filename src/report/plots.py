@@ -150,16 +150,22 @@ def noise_matrix(matrix: np.ndarray, classes: list[str], title: str) -> Figure:
 
 
 @styled
-def reliability(bins: list[tuple[float, float, int]]) -> Figure:
-    """(mean p_wrong, share that is wrong, rows) of each bin, against the line of perfect calibration."""
-    figure, axes = _figure("Reliability: is p_wrong what it says?", 4.6)
-    said, was, rows = np.array(bins).T
+def reliability(curves: dict[str, list[tuple[float, float, int]]], words: tuple[str, str, str]) -> Figure:
+    """One line for each name → bins (mean probability, share that came true, rows), against perfect calibration.
+
+    words: title, what is said, what came true.
+    """
+    figure, axes = _figure(words[0], 4.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    axes[0].plot(said, was, "o-", color=BLUE, linewidth=1.8)
-    for x, y, n in zip(said, was, rows, strict=True):
-        side = ("left", "top") if y < x else ("right", "bottom")
-        axes[0].text(x, y, f" {int(n):,} ", size=9, color=INK, ha=side[0], va=side[1])
-    axes[0].set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.05), xlabel="p_wrong (numbers: rows)", ylabel="share that is wrong")
+    for (name, bins), colour in zip(curves.items(), (BLUE, VERMILION), strict=False):
+        said, was, rows = np.array(bins).T
+        axes[0].plot(said, was, "o-", color=colour, linewidth=1.8, label=name or None)
+        for x, y, n in zip(said, was, rows, strict=True):
+            side = ("left", "top") if y < x else ("right", "bottom")
+            axes[0].text(x, y, f" {int(n):,} ", size=9, color=INK, ha=side[0], va=side[1])
+    axes[0].set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.05), xlabel=words[1], ylabel=words[2])
+    if len(curves) > 1:
+        axes[0].legend()
     return figure
 
 

@@ -20,6 +20,7 @@ REASONS = {
     "no_change": "hardly a label changed any more",
     "max_rounds": "all rounds were run",
     "no_gain": "a further round brought no gain",
+    "collapse": "the pseudo-labels fell on hardly any class",
     "time_budget": "the time budget was spent",
 }
 FATES = {"relabel": "relabelled", "soften": "softened", "downweight": "down-weighted", "drop": "dropped",
@@ -235,7 +236,7 @@ def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row a round: how many of each decision, then its other numbers."""
     kinds = list(dict.fromkeys(kind for info in rounds for kind in info.get("decisions") or {}))
     skip = ("round", "decisions", "classes", "temperatures", "estimated_rate_interval", "noise_matrix",
-            "noise_matrix_low", "noise_matrix_high")  # fmt: skip
+            "noise_matrix_low", "noise_matrix_high", "models", "reliability")  # fmt: skip
     keys = dict.fromkeys(k for info in rounds for k, v in info.items() if k not in skip and v is not None)
     rows = []
     for info in rounds:

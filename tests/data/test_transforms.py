@@ -56,7 +56,27 @@ def test_affine_shifts_by_at_most_the_share_of_the_side():
         assert 3 < moved <= 4.1, "a tenth of 40 pixels, and nearly used up"
 
 
-@pytest.mark.parametrize("spec", ["affine", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]])
+def test_warp_bends_smoothly_and_leaves_the_mean_place():
+    """Displacements of neighbouring pixels are alike, those of far ones are not; none is large."""
+    ramp = torch.arange(40.0).view(1, 1, 40, 1).expand(64, 40, 40, 1) * 6
+    out = batch_affine(ramp.to(torch.uint8), generator(), degrees=0, shift=0, scale=0, shear=0, warp=0.06)[..., 0]
+    moved = ((out - ramp[..., 0]) / 6)[:, 4:-4, 4:-4]  # in pixels
+    assert 0.5 < moved.std() < 2.5, "0.06 half sides are 1.2 pixels"
+    assert moved.mean().abs() < 0.2
+    assert (moved[:, 1:] - moved[:, :-1]).abs().max() < 1, "smooth"
+
+
+def test_cutout_blanks_one_square_of_its_size_and_touches_nothing_else():
+    batch = torch.full((50, 20, 20, 1), 200, dtype=torch.uint8)
+    out = batch_affine(batch, generator(), degrees=0, shift=0, scale=0, shear=0, cutout=0.3)[..., 0]
+    holes = (out == 0).sum((1, 2))
+    assert holes.max() in (36, 49), "a third of 20 pixels, or cut by the border"
+    assert holes.min() > 0
+    assert torch.isclose(out[out > 0], torch.tensor(200.0)).all()
+    assert len({tuple(torch.nonzero(image == 0)[0].tolist()) for image in out}) > 20, "anywhere"
+
+
+@pytest.mark.parametrize("spec", ["affine", "elastic", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]])
 def test_the_seed_alone_decides(spec):
     batch = digits()
 
@@ -71,10 +91,11 @@ def test_the_seed_alone_decides(spec):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("preset", ["affine", "small", "photo"])
-def test_every_preset_keeps_the_format(preset, channels):
-    batch = digits(4, 32, channels)
-    augment = build(preset, 32, seed=0)
+@pytest.mark.parametrize(("preset", "size"), [*[(p, 32) for p in ("affine", "elastic", "small", "photo")],
+                                              ("strong", 32), ("strong", 80)])  # fmt: skip
+def test_every_preset_keeps_the_format(preset, size, channels):
+    batch = digits(4, size, channels)
+    augment = build(preset, size, seed=0)
     for _ in range(8):  # every transform comes up
         out = augment(batch)
         assert out.shape == batch.shape
@@ -85,6 +106,8 @@ def test_auto_is_affine_for_small_images_and_photo_for_larger():
     assert resolve("auto", 16) == resolve("auto", AFFINE_UP_TO) == "affine"
     assert resolve("auto", AFFINE_UP_TO + 1) == "photo"
     assert resolve("none", 16) == "none"
+    assert resolve("strong", 16) == "strong"
+    assert isinstance(resolve("strong", AFFINE_UP_TO + 1), list), "albumentations"
     assert resolve([{"HorizontalFlip": {}}], 16) == [{"HorizontalFlip": {}}]
     auto, affine = build("auto", 16, seed=5)(digits()), build("affine", 16, seed=5)(digits())
     assert torch.equal(auto, affine)

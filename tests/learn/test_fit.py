@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from src.config import Model, Train, UserError
-from src.learn.fit import Lesson, fit, step_budget
+from src.learn.consistency import Consistency
+from src.learn.fit import Lesson, _mixer, fit, step_budget, stream
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model
 
@@ -124,11 +125,10 @@ def test_a_set_smaller_than_a_batch_is_learned(digits, n):
 
 def test_every_row_is_seen_once_a_pass(digits):
     """64 rows, batches of 24: eight batches are three whole passes, though no batch ends where a pass does."""
-    from src.learn.fit import stream
 
     pixels = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1) * np.ones((1, 16, 16, 1), np.uint8)
     lesson = Lesson(pixels, np.arange(64), np.arange(64) % 10, 8, seed=0)
-    batches = stream(lesson, Train(batch_size=24, augment="none"), 16)
+    batches = stream(lesson, Train(batch_size=24, augment="none"), 16, 8)
     seen = []
     for _ in range(8):
         images, labels = next(batches)
@@ -322,3 +322,87 @@ def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_
 def test_training_without_a_finite_gradient_is_wrong_input_not_a_model(digits):
     with pytest.raises(UserError, match=r"no finite gradient.*train\.lr"):
         trained(digits, lr=1e30, optimizer="sgd", schedule="constant", warmup=0)
+
+
+def _sizes(digits, steps=10, **options):
+    """For each of `steps` batches, how many of its rows have a given label; 40 of 400 rows do."""
+    pixels, _ = digits
+    rows, pseudo = np.arange(400), np.arange(400) >= 40
+    lesson = Lesson(pixels, rows, np.where(pseudo, 1, 0), steps, 0, pseudo)
+    batches = stream(lesson, Train(batch_size=50, augment="none", **options), 16, steps)
+    return [int((next(batches)[1] == 0).sum()) for _ in range(steps)]
+
+
+def test_given_labels_have_their_share_of_every_batch(digits):
+    assert set(_sizes(digits, labelled_share=0.3)) == {15}
+    assert len(set(_sizes(digits))) > 1, "without it as they come"
+    assert set(_sizes(digits, labelled_share=0.01)) == {5}, "their own share is larger"
+
+
+def test_in_the_cooldown_given_labels_alone_are_learned(digits):
+    assert _sizes(digits, cooldown=0.3, labelled_share=0.2) == [10] * 7 + [50] * 3
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixing_mixes_images_and_targets_alike(kind):
+    mix = _mixer(Train(**{kind: 1.0}), 4)
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 1, 2, 3] * 8)
+    pixels = (labels * 60).view(-1, 1, 1, 1).expand(-1, 12, 12, 1).to(torch.uint8)
+    images, targets = mix(pixels, labels)
+    assert images.shape == pixels.shape
+    assert torch.allclose(targets.sum(1), torch.ones(32))
+    assert (targets.max(1).values < 1).any()
+    weighted = (targets * torch.arange(4.0)).sum(1) * 60
+    assert torch.allclose(images.mean((1, 2, 3)), weighted, atol=0.5)
+    soft, _ = torch.tensor([[0.2, 0.1, 0, 0]] * 32), None
+    assert torch.allclose(mix(pixels, soft)[1].sum(1), torch.full((32,), 0.3)), "a row that weighs less still does"
+
+
+def test_without_mixing_nothing_is_changed():
+    pixels, labels = torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.tensor([0, 1])
+    assert _mixer(Train(), 2)(pixels, labels) == (pixels, labels)
+
+
+def test_consistency_teaches_from_images_without_labels(digits):
+    """Twenty labels: what the pool adds is far more than chance."""
+    pixels, target = digits
+    rows = np.concatenate([np.flatnonzero(target[:1200] == k)[:2] for k in range(10)])
+    pool = np.setdiff1d(LEARN, rows)
+    found = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = Lesson(pixels, rows, target[rows], 150, 0, pool=pool)
+        options = {"consistency": weight, "consistency_ratio": 4, "augment": "affine", "ema": 0.95, "lr": 3e-3}
+        network, _ = fit(network, form, lesson, Train(**QUICK | options | {"batch_size": 32}))
+        found[weight] = accuracy(Trained(network, form, ""), digits)
+    assert found[1.0] > found[0.0] + 0.05
+
+
+def test_consistency_never_sees_a_label_of_the_pool(digits):
+    """The labels of other rows, whatever they are, leave the result as it is."""
+    pixels, target = digits
+    states = []
+    for labels in (target, (target + 1) % 10):
+        own = np.where(np.arange(len(target)) < 100, target, labels)
+        torch.manual_seed(0)
+        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = Lesson(pixels, np.arange(100), own[:100], 5, 0, pool=np.arange(100, 600))
+        states.append(fit(network, form, lesson, Train(**QUICK | {"consistency": 1.0}))[0].state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_sure_answers_weigh_one_and_unsure_ones_less_and_a_flooding_class_is_held_back():
+    term = Consistency(iter(()), torch.full((3,), 1 / 3))
+    sharp = torch.tensor([[0.98, 0.01, 0.01], [0.01, 0.98, 0.01], [0.01, 0.01, 0.98], [0.4, 0.35, 0.25]])
+    for _ in range(400):
+        labels, weights = term.judge(sharp)
+    assert labels.tolist()[:3] == [0, 1, 2]
+    assert torch.allclose(weights[:3], torch.ones(3))
+    assert weights[3] < 0.2
+    flood = torch.tensor([[0.6, 0.4, 0.0]] * 9 + [[0.2, 0.0, 0.8]])
+    for _ in range(800):
+        labels, _ = term.judge(flood)
+    assert labels[0] != 0, "nine of ten in one class do not have the shares of the labels"

@@ -1,0 +1,98 @@
+"""The one rule: no row is ever judged by a model that learned a label for that row, or for a copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .data.samples import Samples
+from .labels.calibration import calibrate, confidence_reliability, fit_scale, scale
+from .labels.ledger import Verdict
+from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
+from .seats import Seat
+
+Fit = Callable[..., object]
+"""fit(where, rows, labels or soft targets of those rows) → a model with a `hash`. Where the rows without a label are
+looked at as well (consistency term): fit(where, rows, labels, pool=rows)."""
+Predict = Callable[[object, np.ndarray], np.ndarray]
+"""predict(model, rows) → (len(rows), K) log-probabilities."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one model says: rows, their (len(rows), K) log-probabilities, its hash, the fold that it did not learn."""
+
+    rows: np.ndarray
+    log_probs: np.ndarray
+    hash: str
+    fold: int
+
+
+def held_out_probs(
+    samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
+    clusters: np.ndarray, looks: bool = False, calibrate: Callable | None = None,
+) -> Verdict:  # fmt: skip
+    """Log-probabilities (N, K) of every sample, each judged only by models that saw neither it nor a copy of it.
+
+    What several models judged is averaged. The one rule of this project lives here and nowhere else.
+    looks: models may look at rows without a label. calibrate: parts → (calibrated parts, facts), before they are mixed.
+    """
+    parts = []
+    for seat in seats:
+        seen = np.concatenate([seat.learned, seat.looked]) if looks else seat.learned
+        assert not np.isin(clusters[seat.judged], clusters[seen]).any(), "a row would be judged from memory"
+        model = fit(seat.where, seat.learned, seat.targets, **({"pool": seat.looked} if looks else {}))
+        parts.append(Part(seat.judged, predict(model, seat.judged), model.hash, seat.fold))
+    parts, about = calibrate(parts) if calibrate else (parts, {})
+    return replace(mix(parts, len(samples)), calibration=about)
+
+
+def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
+    """What each model says, turned into log-probabilities of the true class; given labels may be wrong.
+
+    Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
+    """
+    known = given >= 0
+    probs = np.exp(mix(parts, len(given)).log_probs[known])
+    of_the_class = noise_type(probs, given[known]) in OF_THE_CLASS
+    matrix = noise_matrix(probs, given[known]) if of_the_class else np.eye(probs.shape[1])
+    learned_noise = np.array_equal(labels[known], given[known])
+    found = [calibrate(part.log_probs, given[part.rows], matrix, learned_noise) for part in parts]
+    scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]
+    return scaled, {"temperatures": [round(t, 4) for _, t in found]}
+
+
+def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
+    """What each model says at one temperature, that of all out-of-fold predictions: labels are few, but right."""
+    owned = [given[part.rows] >= 0 for part in parts]
+    logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])
+    labels = np.concatenate([given[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
+    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[1]))
+    ends = {"before": logs, "after": scale(logs, temperature)}
+    about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
+    scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]
+    return scaled, {"temperatures": [round(temperature, 4)]} | about
+
+
+def mix(parts: list[Part], n: int) -> Verdict:
+    """One verdict on n rows from what each model says: the mean probabilities; also those of each fold's models."""
+    logs, judge, votes = _mean(parts, n)
+    chains = [_mean([part for part in parts if part.fold == f], n)[0] for f in sorted({part.fold for part in parts})]
+    return Verdict(logs, judge, votes=votes, chains=np.stack(chains), models={p.hash: p.fold for p in parts})
+
+
+def _mean(parts: list[Part], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, K) log of the mean probabilities, NaN where nobody judged; (n,) who judged; (n, K) votes."""
+    k = parts[0].log_probs.shape[1]
+    probs, votes, judge = np.zeros((n, k)), np.zeros((n, k), np.uint8), np.full(n, "", object)
+    judges = np.zeros(n)
+    for part in parts:
+        probs[part.rows] += np.exp(part.log_probs)
+        votes[part.rows, part.log_probs.argmax(1)] += 1
+        judge[part.rows] = np.where(judge[part.rows] == "", "", judge[part.rows] + "+") + part.hash
+        judges[part.rows] += 1
+    with np.errstate(invalid="ignore"):
+        logs = np.log(np.maximum(probs / judges[:, None], 1e-30))
+    return logs.astype(np.float32), judge, votes

@@ -1,0 +1,159 @@
+"""Which samples of the pool receive a pseudo-label. Small rules over held-out probabilities, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import Pseudo
+
+POOL_CUTOFF = 0.95
+"""Default cutoff of the plain confidence."""
+DRIFT = 0.25
+"""Total variation between class shares of pseudo-labels and labels from which the run warns."""
+COLLAPSE = 0.5
+"""Pseudo-labels have collapsed when they are spread over fewer than this share of the classes that labels are on."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rules came to for M pool rows: their predicted class, confidence and reason, all (M,); accepted where
+    the reason is one of ACCEPTED."""
+
+    predicted: np.ndarray
+    confidence: np.ndarray
+    reason: np.ndarray
+
+
+ACCEPTED = ("above_cutoff", "class_floor")
+
+
+def choose(
+    pool: np.ndarray, known: tuple[np.ndarray, np.ndarray], policy: Pseudo, *,
+    agreement: np.ndarray | float = 1.0, refused: np.ndarray | str = "", progress: float = 1.0,
+) -> Choice:  # fmt: skip
+    """Apply the rules of `policy`: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
+
+    pool: (M, K) held-out probabilities; known: the same of the labelled rows, (L, K), and their classes (L,);
+    agreement: (M,) share of the judges that predict the same class; refused: (M,) reasons that stand above all rules;
+    progress: share of the rounds that are run, 0…1.
+    """
+    prior = class_shares(known[1], pool.shape[1])
+    predicted, confidence = pool.argmax(1), pool.max(1)
+    cutoffs = pool_cutoffs(known, policy)
+    reason = np.where(confidence >= cutoffs[predicted], "above_cutoff", "below_cutoff").astype(object)
+    reason[agreement < policy.pool_agreement] = "judges_disagree"
+    if policy.pool_share is not None:
+        expected = policy.pool_share * progress * len(pool) * prior
+        _keep_surest(reason, predicted, confidence, expected, "beyond_share")
+    refused = np.broadcast_to(np.asarray(refused, object), len(pool))
+    reason = np.where(refused != "", refused, reason)
+    if policy.pool_floor:
+        _lift(reason, predicted, confidence, np.floor(policy.pool_floor * len(pool) * prior))
+    if policy.pool_quota is not None:
+        taken = np.isin(reason, ACCEPTED).sum()
+        _keep_surest(reason, predicted, confidence, policy.pool_quota * taken * prior, "beyond_quota")
+    return Choice(predicted, confidence, reason)
+
+
+def pool_cutoffs(known: tuple[np.ndarray, np.ndarray], policy: Pseudo) -> np.ndarray:
+    """(K,) cutoff of each class: as configured, or by `pool_precision` and then not below a configured one."""
+    probs, labels = known
+    k = probs.shape[1]
+    if policy.pool_precision is None:
+        return np.full(k, plain_cutoff(policy))
+    found = cutoffs_by_precision(probs.argmax(1), probs.max(1), labels, k, policy.pool_precision)
+    return np.maximum(found, plain_cutoff(policy, default=0.0))
+
+
+def plain_cutoff(policy: Pseudo, default: float = POOL_CUTOFF) -> float:
+    """The configured cutoff on the pool, else the default."""
+    return next(c for c in (policy.pool_cutoff, policy.cutoff, default) if c is not None)
+
+
+def lowest_cutoff(accepted: np.ndarray, policy: Pseudo) -> float | None:
+    """What a report names as the cutoff: the plain one; by precision, the lowest confidence (A,) that was accepted."""
+    if policy.pool_precision is None:
+        return plain_cutoff(policy)
+    return float(accepted.min()) if len(accepted) else None
+
+
+def cutoffs_by_precision(
+    predicted: np.ndarray, confidence: np.ndarray, labels: np.ndarray, k: int, precision: float
+) -> np.ndarray:
+    """(K,) lowest confidence in a class at which the lower bound of the out-of-fold precision reaches `precision`.
+
+    All (L,) over labelled rows. A class with too few rows for its own bound takes that of all classes together; where
+    that does not reach it either, nothing is accepted (infinity).
+    """
+    right = predicted == labels
+    together = _lowest(confidence, right, precision)
+    own = [_lowest(confidence[predicted == c], right[predicted == c], precision) for c in range(k)]
+    return np.where(np.isinf(own), together, own)
+
+
+def _lowest(confidence: np.ndarray, right: np.ndarray, precision: float) -> float:
+    """The lowest confidence from which on precision is, with 95 % confidence, at least this; inf where none is."""
+    order = np.argsort(-confidence, kind="stable")
+    n = np.arange(1, len(order) + 1)
+    reached = np.flatnonzero(lower_bound(np.cumsum(right[order]), n) >= precision)
+    return float(confidence[order[reached[-1]]]) if len(reached) else np.inf
+
+
+def lower_bound(hits: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """One-sided 95 % lower bound of a share from hits among n (Clopper & Pearson 1934); 0 without a hit."""
+    from scipy.stats import beta
+
+    return np.where(hits > 0, beta.ppf(0.05, np.maximum(hits, 1), n - hits + 1), 0.0)
+
+
+def _keep_surest(reason, predicted, confidence, counts: np.ndarray, why: str) -> None:
+    """In place: of the accepted rows of class k only the surest counts[k] (rounded up) stay."""
+    for k, most in enumerate(np.ceil(counts - 1e-9).astype(int)):
+        rows = np.flatnonzero((predicted == k) & np.isin(reason, ACCEPTED))
+        reason[rows[np.argsort(-confidence[rows], kind="stable")][most:]] = why
+
+
+def _lift(reason, predicted, confidence, counts: np.ndarray) -> None:
+    """In place: a class with fewer than counts[k] accepted rows receives its surest ones below cutoff or share."""
+    for k, least in enumerate(counts.astype(int)):
+        lacking = least - ((predicted == k) & np.isin(reason, ACCEPTED)).sum()
+        rows = np.flatnonzero((predicted == k) & np.isin(reason, ("below_cutoff", "beyond_share")))
+        reason[rows[np.argsort(-confidence[rows], kind="stable")][: max(lacking, 0)]] = "class_floor"
+
+
+def align(pool: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """(M, K) probabilities whose mean is moved towards the class shares (K,) of the labels (Berthelot et al. 2020)."""
+    aligned = pool * (prior / np.maximum(pool.mean(0), 1e-9))
+    return aligned / aligned.sum(1, keepdims=True)
+
+
+def soften(pool: np.ndarray, temperature: float) -> np.ndarray:
+    """(M, K) probabilities as soft targets; a temperature below 1 sharpens them."""
+    logs = np.log(np.maximum(pool, 1e-30)) / temperature
+    return np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
+
+
+def class_shares(labels: np.ndarray, k: int) -> np.ndarray:
+    """(K,) shares of the classes among labels (L,); equal where there is none."""
+    counts = np.bincount(labels, minlength=k).astype(float)
+    return counts / counts.sum() if counts.any() else np.full(k, 1 / k)
+
+
+def drift(accepted: np.ndarray, labels: np.ndarray, k: int) -> dict[str, float | bool]:
+    """How far the classes of pseudo-labels (A,) are from those of the labels (L,).
+
+    drift: total variation of the two distributions, 0…1. collapsed: the pseudo-labels are spread over fewer than half
+    as many classes as the labels, counted by the exponential of the entropy.
+    """
+    shares, prior = class_shares(accepted, k), class_shares(labels, k)
+    collapsed = len(accepted) > 0 and _classes(shares) < COLLAPSE * _classes(prior)
+    distance = float(np.abs(shares - prior).sum() / 2) if len(accepted) else 0.0
+    return {"drift": distance, "collapsed": bool(collapsed)}
+
+
+def _classes(shares: np.ndarray) -> float:
+    """Over how many classes these shares are spread (perplexity)."""
+    some = shares[shares > 0]
+    return float(np.exp(-(some * np.log(some)).sum()))

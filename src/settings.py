@@ -1,0 +1,121 @@
+"""YAML file + `a.b=value` overrides → one frozen, strict `Config`.
+
+Everything here answers in milliseconds: no heavy import, so a mistyped key is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .config import Config, Name, UserError
+
+
+def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of the config as (`a.b`, its type)."""
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{key}.")
+        else:
+            yield prefix + key, field.annotation
+
+
+def dotted_names() -> list[str]:
+    """Every key of the config as `a.b`."""
+    return [name for name, _ in fields()]
+
+
+def text_keys() -> set[str]:
+    """Keys whose value is text: taken as typed, where YAML would read 007, 1.10 or yes as something else."""
+    return {name for name, kind in fields() if kind in (str, str | None, Name | None)}
+
+
+def load_config(path: str | Path, overrides: list[str]) -> Config:
+    """Read a YAML file, apply `a.b=value` overrides, validate.
+
+    Raises:
+        UserError: the file is missing or no YAML mapping, or any key or value is wrong (all of them are named).
+    """
+    tree = _read_yaml(Path(path))
+    faults = [fault for text in overrides if (fault := _apply_override(tree, text))]
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        faults += [_describe(e) for e in error.errors()]
+    if faults:
+        raise UserError(f"{path}: " + "; ".join(faults))
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], text: str) -> str | None:
+    """Write one `a.b=value` into the tree; returns a fault, or None."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        return f"{text!r} is not key=value, for example train.lr=1e-3"
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        if not isinstance(child, dict):
+            tree[parent] = child = {}
+        tree = child
+    try:
+        is_text = key in text_keys() and value != "null"
+        tree[leaf] = value or None if is_text else yaml.safe_load(value)
+    except yaml.YAMLError:
+        tree[leaf] = value
+    return None
+
+
+def _describe(error: Any) -> str:
+    """One pydantic error as `dotted.name: what is wrong and what would be right`."""
+    where = ".".join(str(part) for part in error["loc"])
+    where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such key{nearest(where, dotted_names())}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (given: {error['input']!r})" if where else message
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean x?` for the known word that is nearest, by whole name or by last part."""
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    leaf = word.rsplit(".", 1)[-1]
+    close = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(word, known, 1, 0.6)
+    close = close or [by_leaf[k] for k in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.6)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`a.b: old → new` for every key that differs."""
+
+    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in tree.items():
+            nested = isinstance(value, dict) and prefix + key != "model.kwargs"
+            out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        return out
+
+    a, b = flat(old.model_dump()), flat(new.model_dump())
+    return [f"{key}: {a[key]!r} → {b[key]!r}" for key in a if a[key] != b[key]]

@@ -1,0 +1,192 @@
+"""Which pool rows receive a pseudo-label: each rule does what its name says, alone and together with the others."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.config import Pseudo
+from src.labels.pool import (
+    ACCEPTED,
+    align,
+    choose,
+    class_shares,
+    cutoffs_by_precision,
+    drift,
+    lower_bound,
+    soften,
+)
+from src.labels.selection import select
+
+K = 3
+
+
+def rows(*pairs):
+    """(M, K) probabilities from (class, confidence); the rest is shared by the other classes."""
+    probs = np.array([np.full(K, (1 - c) / (K - 1)) for _, c in pairs])
+    probs[np.arange(len(pairs)), [k for k, _ in pairs]] = [c for _, c in pairs]
+    return probs
+
+
+def accepted(pool, known=None, **policy):
+    """(M,) bool; known defaults to ten right rows a class."""
+    known = known or (rows(*[(k, 0.99) for k in range(K)] * 10), np.tile(np.arange(K), 10))
+    options = {name: policy.pop(name) for name in ("agreement", "refused", "progress") if name in policy}
+    choice = choose(pool, known, Pseudo(**policy), **options)
+    return np.isin(choice.reason, ACCEPTED)
+
+
+POOL = rows((0, 0.99), (0, 0.9), (0, 0.8), (1, 0.97), (1, 0.6), (2, 0.5))
+
+
+def test_a_cutoff_decides_alone_by_default_and_0_95_is_the_default():
+    assert accepted(POOL).tolist() == [1, 0, 0, 1, 0, 0]
+    assert accepted(POOL, pool_cutoff=0.8).tolist() == [1, 1, 1, 1, 0, 0]
+    assert accepted(POOL, cutoff=0.9, pool_cutoff=0.55).tolist() == [1, 1, 1, 1, 1, 0]
+
+
+def test_judges_that_disagree_are_not_believed():
+    agreement = np.array([1, 0.5, 1, 0.4, 1, 1])
+    assert accepted(POOL, pool_cutoff=0, agreement=agreement, pool_agreement=0.5).tolist() == [1, 1, 1, 0, 1, 1]
+
+
+def test_a_growing_share_takes_the_surest_of_each_class():
+    pool = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
+    for progress, each in ((0.5, 6), (1.0, 12)):
+        taken = accepted(pool, pool_cutoff=0, pool_share=0.4, progress=progress)
+        confidence = pool.max(1)
+        for k in range(K):
+            own = taken & (pool.argmax(1) == k)
+            assert own.sum() == each
+            assert confidence[own].min() > confidence[~own & (pool.argmax(1) == k)].max()
+
+
+def test_a_floor_lifts_a_class_that_would_starve_and_a_quota_holds_one_that_floods():
+    pool = rows(*[(0, 0.99)] * 20, *[(1, 0.97)] * 6, *[(2, 0.7 + 0.01 * i) for i in range(4)])
+    assert not accepted(pool)[26:].any()
+    lifted = accepted(pool, pool_floor=0.2)
+    assert lifted[26:].tolist() == [0, 0, 1, 1], "a fifth of the ten rows that are expected: the two surest"
+    held = accepted(pool, pool_floor=0.2, pool_quota=1.5)
+    assert held[:20].sum() == 14, "one and a half thirds of 28"
+    assert held[20:].sum() == 8
+
+
+def test_a_refused_row_receives_nothing_by_any_rule():
+    refused = np.array(["copy", "", "", "copy", "", "copy"], object)
+    choice = choose(POOL, (POOL, POOL.argmax(1)), Pseudo(pool_cutoff=0, pool_floor=1.0), refused=refused)
+    assert choice.reason[[0, 3, 5]].tolist() == ["copy"] * 3
+    assert np.isin(choice.reason[[1, 2, 4]], ACCEPTED).all()
+
+
+def test_the_bound_is_the_exact_one():
+    assert lower_bound(np.array([10]), np.array([10]))[0] == pytest.approx(0.05 ** (1 / 10))
+    assert lower_bound(np.array([0]), np.array([7]))[0] == 0
+    assert lower_bound(np.array([95]), np.array([100]))[0] == pytest.approx(0.8976, abs=1e-3)
+
+
+def test_by_precision_the_cutoff_is_the_lowest_whose_bound_reaches_it():
+    confidence = np.linspace(1, 0.5, 400)
+    labels, predicted = np.zeros(400, int), np.zeros(400, int)
+    labels[200:] = 1  # everything below 0.75 is wrong
+    found = cutoffs_by_precision(predicted, confidence, labels, 2, 0.95)[0]
+    n = (confidence >= found).sum()
+    bounds = lower_bound(np.array([200, 200]), np.array([n, n + 1]))
+    assert n > 200, "some wrong ones are borne by 200 right ones"
+    assert bounds[0] >= 0.95 > bounds[1]
+
+
+def test_few_labels_share_their_bound_and_too_few_give_none():
+    predicted = np.repeat(np.arange(10), 10)
+    confidence = np.tile(np.linspace(0.9, 1, 10), 10)
+    alone = cutoffs_by_precision(predicted, confidence, predicted, 10, 0.95)
+    assert np.allclose(alone, 0.9), "ten right rows bound a class at 0.74 only, a hundred at 0.97"
+    assert np.isinf(cutoffs_by_precision(predicted[:10], confidence[:10], predicted[:10], 10, 0.95)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0.6, 0.98))
+def test_what_passes_by_precision_has_it_where_labels_are_a_fair_sample(seed, precision):
+    """The bound holds in 95 % of draws for one class; a far wider margin is left here, over many draws it is exact."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.3, 1, 4000)
+    right = rng.random(4000) < confidence
+    labels, predicted = np.where(right, 0, 1), np.zeros(4000, int)
+    cutoff = cutoffs_by_precision(predicted[:800], confidence[:800], labels[:800], 2, precision)[0]
+    above = confidence[800:] >= cutoff
+    if above.sum() > 100:
+        assert right[800:][above].mean() > precision - 0.05
+
+
+def test_alignment_moves_the_mean_towards_the_labels_and_keeps_distributions():
+    rng = np.random.default_rng(0)
+    pool = rng.dirichlet([3, 1, 0.3], 2000)
+    prior = np.array([0.2, 0.3, 0.5])
+    aligned = align(pool, prior)
+    assert np.allclose(aligned.sum(1), 1)
+    assert np.abs(aligned.mean(0) - prior).sum() < 0.5 * np.abs(pool.mean(0) - prior).sum()
+
+
+def test_soft_targets_are_sharpened_by_a_low_temperature():
+    pool = rows((1, 0.6))
+    assert np.allclose(soften(pool, 1.0), pool)
+    assert soften(pool, 0.5)[0, 1] > 0.6 > soften(pool, 2.0)[0, 1]
+
+
+def test_drift_is_the_share_that_would_have_to_change_class_and_collapse_is_told_from_it():
+    labels = np.repeat(np.arange(10), 5)
+    assert drift(labels, labels, 10) == {"drift": 0, "collapsed": False}
+    one = drift(np.zeros(50, int), labels, 10)
+    assert one["drift"] == pytest.approx(0.9)
+    assert one["collapsed"]
+    tenfold = np.repeat(np.arange(10), np.geomspace(10, 100, 10).astype(int))
+    assert drift(tenfold, labels, 10)["drift"] > 0.2
+    assert not drift(tenfold, labels, 10)["collapsed"], "a pool whose classes are imbalanced 1:10 is no collapse"
+    assert drift(np.empty(0, int), labels, 10) == {"drift": 0, "collapsed": False}
+
+
+@pytest.mark.parametrize("kind", ["hard", "weighted", "soft"])
+def test_what_a_pseudo_label_teaches(kind):
+    probs = np.concatenate([rows((0, 0.99), (1, 0.99), (2, 0.99)), POOL])
+    given_ = np.array([0, 1, 2] + [-1] * 6)
+    policy = Pseudo(pool_cutoff=0.75, pool_targets=kind, pool_temperature=0.5)
+    decisions = select(probs, given_, "augment", policy)
+    taken = decisions.decision == "accept"
+    assert taken[3:].tolist() == [1, 1, 1, 1, 0, 0]
+    targets = decisions.targets()
+    if kind == "hard":
+        assert (targets == decisions.label).all()
+        return
+    expected = soften(POOL[:4], 0.5) if kind == "soft" else np.eye(K)[[0, 0, 0, 1]] * POOL[:4].max(1)[:, None]
+    assert np.allclose(targets[taken], expected, atol=1e-6)
+    assert np.allclose(targets[:3], np.eye(K)), "given labels stand"
+
+
+@st.composite
+def wild(draw):
+    k, m, n = draw(st.integers(2, 5)), draw(st.integers(0, 40)), draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    probs = rng.dirichlet(np.full(k, draw(st.sampled_from([0.01, 1, 100]))), m + n)
+    policy = Pseudo(
+        pool_cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2))),
+        pool_precision=draw(st.one_of(st.none(), st.floats(0.5, 0.99))),
+        pool_agreement=draw(st.floats(0, 1)), pool_share=draw(st.one_of(st.none(), st.floats(0.01, 2))),
+        pool_floor=draw(st.floats(0, 1)), pool_quota=draw(st.one_of(st.none(), st.floats(0.1, 3))),
+    )  # fmt: skip
+    return probs[:m], (probs[m:], rng.integers(0, k, n)), policy, rng.random(m)
+
+
+@settings(max_examples=300, deadline=None)
+@given(wild())
+def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
+    pool, known, policy, agreement = case
+    choice = choose(pool, known, policy, agreement=agreement)
+    taken = np.isin(choice.reason, ACCEPTED)
+    assert choice.reason.shape == (len(pool),)
+    prior = class_shares(known[1], pool.shape[1])
+    counts = np.bincount(choice.predicted[taken], minlength=pool.shape[1])
+    if policy.pool_share is not None and not policy.pool_floor:
+        assert (counts <= np.ceil(policy.pool_share * len(pool) * prior)).all()
+    for k in range(pool.shape[1]):
+        own = (choice.predicted == k) & (agreement >= policy.pool_agreement)
+        if (own & taken).any() and (own & ~taken).any():
+            assert choice.confidence[own & taken].min() >= choice.confidence[own & ~taken].max() - 1e-12
