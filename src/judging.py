@@ -39,14 +39,15 @@ def held_out_probs(
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
     looks: models may look at rows without a label. calibrate: parts → (calibrated parts, facts), before they are mixed.
     """
-    parts = []
+    parts, models = [], {}
     for seat in seats:
         seen = np.concatenate([seat.learned, seat.looked]) if looks else seat.learned
         assert not np.isin(clusters[seat.judged], clusters[seen]).any(), "a row would be judged from memory"
         model = fit(seat.where, seat.learned, seat.targets, **({"pool": seat.looked} if looks else {}))
         parts.append(Part(seat.judged, predict(model, seat.judged), model.hash, seat.fold))
+        models[model.hash] = {"fold": seat.fold, "taught_by": list(seat.taught_by)}
     parts, about = calibrate(parts) if calibrate else (parts, {})
-    return replace(mix(parts, len(samples)), calibration=about)
+    return replace(mix(parts, len(samples)), calibration=about, models=models)
 
 
 def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
@@ -80,7 +81,7 @@ def mix(parts: list[Part], n: int) -> Verdict:
     """One verdict on n rows from what each model says: the mean probabilities; also those of each fold's models."""
     logs, judge, votes = _mean(parts, n)
     chains = [_mean([part for part in parts if part.fold == f], n)[0] for f in sorted({part.fold for part in parts})]
-    return Verdict(logs, judge, votes=votes, chains=np.stack(chains), models={p.hash: p.fold for p in parts})
+    return Verdict(logs, judge, votes=votes, chains=np.stack(chains))
 
 
 def _mean(parts: list[Part], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,6 +10,15 @@ from .data.folds import make_folds
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What is learned: labels (N,), -1 = none; targets (N,) or (N, K); by: hashes of the models they come from."""
+
+    labels: np.ndarray
+    targets: np.ndarray
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Seat:
     """One model of a round. learned, judged, looked: row numbers; targets: (len(learned),) or (len(learned), K).
 
@@ -22,24 +31,21 @@ class Seat:
     targets: np.ndarray
     judged: np.ndarray
     looked: np.ndarray
+    taught_by: tuple[str, ...]
 
 
-def plain_seats(labels: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> list[Seat]:
-    """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold.
-
-    labels: (N,) class index or -1; targets: (N,) or (N, K), what is learned where there is a label; folds: (N,) or -1.
-    """
+def plain_seats(taught: Taught, folds: np.ndarray) -> list[Seat]:
+    """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold (-1)."""
     seats = []
     for fold in range(folds.max() + 1):
-        elsewhere = (folds != fold) & (folds >= 0)
-        learned, looked = (np.flatnonzero(elsewhere & has) for has in (labels >= 0, labels < 0))
-        judged = np.flatnonzero(~elsewhere)
-        seats.append(Seat(f"fold_{fold}", fold, learned, targets[learned], judged, looked))
+        elsewhere, has = (folds != fold) & (folds >= 0), taught.labels >= 0
+        learned, looked, judged = (np.flatnonzero(rows) for rows in (elsewhere & has, elsewhere & ~has, ~elsewhere))
+        seats.append(Seat(f"fold_{fold}", fold, learned, taught.targets[learned], judged, looked, taught.by))
     return seats
 
 
 def chained_seats(
-    given: np.ndarray, chains: list[tuple[np.ndarray, np.ndarray]], folds: np.ndarray, clusters: np.ndarray, seed: int
+    given: np.ndarray, chains: list[Taught], folds: np.ndarray, clusters: np.ndarray, seed: int
 ) -> list[Seat]:
     """Two models a fold, each taught by the earlier models of its own fold alone.
 
@@ -47,18 +53,17 @@ def chained_seats(
     judges the fold. So no row is judged by a model that learned it, and nothing that a model learned comes from the
     labels of its fold.
 
-    chains: for each fold what its models made of the samples: labels (N,), -1 = none, and targets, (N,) or (N, K);
-    folds: (N,) of the given labels and of what shares their clusters, -1 elsewhere.
+    chains: for each fold what its own models made of the samples; folds: (N,) of the given labels and of what shares
+    their clusters, -1 elsewhere.
     """
     free, seats = folds < 0, []
     halves = make_folds(np.where(free, 0, -1), clusters, 2, seed)
-    for fold, (labels, targets) in enumerate(chains):
+    for fold, taught in enumerate(chains):
         for half in range(2):
-            other = free & (halves == 1 - half)
-            learned = np.flatnonzero((given >= 0) & (folds != fold) | other & (labels >= 0))
+            other, has = free & (halves == 1 - half), taught.labels >= 0
+            learned = np.flatnonzero((given >= 0) & (folds != fold) | other & has)
             own = (folds == fold) & (half == 0)  # judged once a round
             judged = np.flatnonzero(own | free & (halves == half))
-            looked = np.flatnonzero(other & (labels < 0))
-            where = f"fold_{fold + half * len(chains)}"
-            seats.append(Seat(where, fold, learned, targets[learned], judged, looked))
+            where, looked = f"fold_{fold + half * len(chains)}", np.flatnonzero(other & ~has)
+            seats.append(Seat(where, fold, learned, taught.targets[learned], judged, looked, taught.by))
     return seats

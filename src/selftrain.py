@@ -17,7 +17,7 @@ from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
 from .labels.selection import REPAIRS, Decisions, given_cutoff, select
 from .run import log, seed_of
-from .seats import Seat, chained_seats, plain_seats
+from .seats import Seat, Taught, chained_seats, plain_seats
 
 NOISE_OF_GAIN = 2.0
 """How many standard errors out-of-fold accuracy must fall below the best round's to count as a loss."""
@@ -83,7 +83,7 @@ def self_train(
         verdict = ledger.recall(number, samples) or _judge(task, outcome, verdicts, fit, predict)
         decisions = decide(task, verdict.log_probs, verdict.agreement, number)
         changes, before = _changes(before, labels, decisions.label), labels
-        facts = changes | _drift(task, decisions) | {"models": _lineage(task, verdict, verdicts)}
+        facts = changes | _drift(task, decisions)
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
         if task.fold_safe:
@@ -120,38 +120,37 @@ def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
     number, given, policy = len(earlier) + 1, task.samples.given, task.policy
     if not task.fold_safe:
-        labels, folded = outcome.label, outcome.label
+        taught = Taught(outcome.label, outcome.targets, _judges(earlier))
+        labels = taught.labels
         if task.looks:  # what a model looks at it must not judge: rows without a label have folds too
-            folded = np.where(labels >= 0, labels, len(task.samples.classes))
-        folds = make_folds(folded, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
-        return plain_seats(labels, outcome.targets, folds)
+            labels = np.where(labels >= 0, labels, len(task.samples.classes))
+        return plain_seats(taught, make_folds(labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds")))
     folds = make_folds(given, task.clusters, policy.folds, seed_of(task.seed, 1, "folds"))
     if not earlier and not task.looks:
-        return plain_seats(given, given, folds)
-    chains = [(given, given)] * policy.folds
-    if earlier:
-        chains = [_of_chain(task, earlier[-1], said, number - 1) for said in earlier[-1].chains]
+        return plain_seats(Taught(given, given), folds)
+    chains = [_of_chain(task, earlier, fold) if earlier else Taught(given, given) for fold in range(policy.folds)]
     return chained_seats(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
 
 
-def _of_chain(task: Task, verdict: Verdict, said: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and targets that one fold's models alone would give; said: (N, K), see Verdict.chains."""
+def _of_chain(task: Task, earlier: list[Verdict], fold: int) -> Taught:
+    """What the models of one fold alone made of the samples."""
+    verdict = earlier[-1]
+    said = verdict.chains[fold]
     alone = (task.samples.given < 0)[:, None] & ~np.isnan(said)
-    decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, number)
-    return decisions.label, decisions.targets()
+    decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, len(earlier))
+    return Taught(decisions.label, decisions.targets(), _judges(earlier, fold))
+
+
+def _judges(earlier: list[Verdict], fold: int | None = None) -> tuple[str, ...]:
+    """Hashes of the models of all earlier rounds, or of one fold's."""
+    models = [pair for verdict in earlier for pair in verdict.models.items()]
+    return tuple(judge for judge, about in models if fold in (None, about["fold"]))
 
 
 def decide(task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int) -> Decisions:
     """What the policy makes of (N, K) held-out log-probabilities in this round."""
     options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
     return select(np.exp(log_probs), task.samples.given, task.mode, task.policy, **options)
-
-
-def _lineage(task: Task, verdict: Verdict, earlier: list[Verdict]) -> dict[str, dict]:
-    """For each model of a round the fold of given labels that it did not learn, and by which models it was taught."""
-    before = {judge: fold for old in earlier for judge, fold in old.models.items()}
-    return {judge: {"fold": fold, "taught_by": [t for t, f in before.items() if f == fold or not task.fold_safe]}
-            for judge, fold in verdict.models.items()}  # fmt: skip
 
 
 def _drift(task: Task, decisions: Decisions) -> dict:

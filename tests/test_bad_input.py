@@ -271,7 +271,7 @@ def test_weights_that_do_not_fit(csv, other):
         ("[{RandomCrop: {height: 64, width: 64}}]", "RandomCrop"),
         ("[{Resize: {height: 8, width: 8}}]", "size"),
         ("[{ToTensorV2: {}}]", "train.augment"),
-        ("strong", "strong"),
+        ("heavy", "heavy"),
     ],
 )
 def test_an_augmentation_that_does_not_work(csv, spec, named):

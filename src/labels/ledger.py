@@ -23,15 +23,15 @@ class Verdict:
     """Held-out log-probabilities (N, K) float32, and for each row the hash of the weights that judged it.
 
     votes: (N, K) uint8, how many judges predicted each class; chains: (folds, N, K) float32, what the models of each
-    fold say by themselves, NaN where they judged nothing; models: hash → fold, of this round; calibration: what it came
-    to, for round.json.
+    fold say by themselves, NaN where they judged nothing; models: of this round, hash → the fold that it did not
+    learn, and by which models it was taught; calibration: what it came to.
     """
 
     log_probs: np.ndarray
     judge: np.ndarray
     votes: np.ndarray | None = None
     chains: np.ndarray | None = None
-    models: dict[str, int] = field(default_factory=dict)
+    models: dict[str, dict] = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)
 
     @property
@@ -58,7 +58,7 @@ class Ledger:
         assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
         arrays = {name: np.load(file) if (file := folder / f"{name}.npy").exists() else None
                   for name in ("votes", "chains")}  # fmt: skip
-        models = {judge: about["fold"] for judge, about in read_json(folder / "round.json").get("models", {}).items()}
+        models = read_json(folder / "round.json").get("models", {})
         return Verdict(np.load(folder / "logits.npy"), table.model.to_numpy(object), models=models, **arrays)
 
     def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
@@ -114,16 +114,14 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
     labelled = samples.given >= 0
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     hits = verdict.log_probs.argmax(1)[labelled] == samples.given[labelled]
-    return (
-        {
-            "classes": list(samples.classes),
-            "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
-            "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
-            "oof_accuracy": float(hits.mean()),
-        }
-        | verdict.calibration
-        | _noise_summary(decisions, samples.given, verdict)
-    )
+    about = {
+        "classes": list(samples.classes),
+        "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
+        "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
+        "oof_accuracy": float(hits.mean()),
+        "models": verdict.models,
+    }
+    return about | verdict.calibration | _noise_summary(decisions, samples.given, verdict)
 
 
 def _noise_summary(decisions: Decisions, given: np.ndarray, verdict: Verdict) -> dict:
