@@ -187,10 +187,12 @@ class Pseudo(Section):
     """What a pseudo-label teaches: its class; its class, as far as the confidence goes; or the probabilities."""
     pool_temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of soft pseudo-labels; below 1 they are sharper."""
-    fold_safe: bool | None = None
+    pool_calibrate: bool = False
+    """Fit one temperature on the out-of-fold predictions of the labelled rows before the pool is decided (augment)."""
+    fold_safe: bool = False
     """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
-    out-of-fold scores stay honest in every round. Costs about half as much again from the second round on. Default:
-    true in mode augment, where they choose the round; false elsewhere, and then they choose none."""
+    out-of-fold scores stay honest in every round (augment). A round whose gain is within noise then ends the rounds.
+    Costs about half as much again from the second round on."""
     min_change: Share = 0.0005
     """Stop with `no_change` when a smaller share of the labels changed."""
     audit: Annotated[int, Field(ge=0)] = 0

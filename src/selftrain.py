@@ -20,7 +20,7 @@ from .run import log, seed_of
 from .seats import Seat, Taught, chained_seats, plain_seats
 
 NOISE_OF_GAIN = 2.0
-"""How many standard errors out-of-fold accuracy must fall below the best round's to count as a loss."""
+"""How many standard errors a gain or a loss against the best round must have to be believed."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,6 @@ class Task:
     seed: int = 0
     looks: bool = False
 
-    @property
-    def fold_safe(self) -> bool:
-        return self.mode == "augment" if self.policy.fold_safe is None else self.policy.fold_safe
-
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
@@ -86,7 +82,7 @@ def self_train(
         facts = changes | _drift(task, decisions)
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
-        if task.fold_safe:
+        if task.policy.fold_safe:
             assert_fold_safe(ledger.rounds())
         verdicts.append(verdict)
         if facts.get("collapsed"):
@@ -108,18 +104,18 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
     how = None
     if task.mode in REPAIRS:
         how = partial(calibrated, given=given, labels=outcome.label)
-    elif task.mode in USES_POOL:
+    elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
     options = {"clusters": task.clusters, "looks": task.looks, "calibrate": how}
     verdict = held_out_probs(task.samples, seats, fit, predict, **options)
-    verdict = verdict if task.fold_safe else replace(verdict, chains=None)
+    verdict = verdict if task.policy.fold_safe else replace(verdict, chains=None)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
 
 def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
     number, given, policy = len(earlier) + 1, task.samples.given, task.policy
-    if not task.fold_safe:
+    if not task.policy.fold_safe:
         taught = Taught(outcome.label, outcome.targets, _judges(earlier))
         labels = taught.labels
         if task.looks:  # what a model looks at it must not judge: rows without a label have folds too
@@ -196,14 +192,15 @@ def _hits(task: Task, verdict: Verdict) -> np.ndarray:
 
 
 def _no_gain(task: Task, best: Verdict, new: Verdict) -> bool:
-    """Whether a round is no better than the best one, in paired standard errors.
+    """Whether a round ends the rounds, by paired standard errors of what it changed on the given labels.
 
-    Repair: out-of-fold accuracy fell, beyond noise. Pool: out-of-fold log loss, finer where labels are few, did not
-    fall beyond noise; decided only where it is honest in every round (fold_safe).
+    fold_safe: out-of-fold log loss, finer than accuracy where labels are few, did not fall beyond noise. Else
+    out-of-fold accuracy, which favours later rounds a little, fell beyond noise.
     """
-    if task.mode in REPAIRS:
+    if task.policy.fold_safe:
+        known = np.flatnonzero(task.samples.given >= 0)
+        change = (new.log_probs - best.log_probs)[known, task.samples.given[known]]
+    else:
         change = _hits(task, new).astype(float) - _hits(task, best)
-        return bool(change.mean() < -NOISE_OF_GAIN * change.std() / np.sqrt(len(change)))
-    known = np.flatnonzero(task.samples.given >= 0)
-    change = (new.log_probs - best.log_probs)[known, task.samples.given[known]]
-    return task.fold_safe and bool(change.mean() <= NOISE_OF_GAIN * change.std() / np.sqrt(len(change)))
+    noise = NOISE_OF_GAIN * change.std() / np.sqrt(len(change))
+    return bool(change.mean() <= noise if task.policy.fold_safe else change.mean() < -noise)

@@ -70,8 +70,11 @@ def write_round(run, number, mode, classes, t):
         "decisions": {d: int((decision == d).sum()) for d in sorted(set(decision.tolist()))},
         "changed": 30 - 10 * number, "coverage": None, "oof_accuracy": 0.9, "estimated_rate": 0.101,
         "noise_matrix": None if mode == "augment" else (np.eye(k) * 0.9 + 0.1 / k).tolist(),
-        "cutoff": 0.8, "seconds": 1.5,
+        "cutoff": 0.8, "seconds": 1.5, "models": {"abc": {"fold": 0, "taught_by": []}},
     }  # fmt: skip
+    if mode == "augment":
+        ends = {"before": ([[0.6, 0.4, 9], [0.95, 0.8, 41]], 0.159), "after": ([[0.85, 0.84, 50]], 0.01)}
+        info["reliability"] = {name: {"bins": bins, "error": error} for name, (bins, error) in ends.items()}
     (folder / "round.json").write_text(json.dumps(info))
     return info
 
