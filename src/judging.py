@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .data.samples import Samples
-from .labels.calibration import calibrate, confidence_reliability, fit_scale, scale
+from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, scale
 from .labels.ledger import Verdict
 from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
 from .seats import Seat
@@ -70,7 +70,7 @@ def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
     owned = [given[part.rows] >= 0 for part in parts]
     logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])
     labels = np.concatenate([given[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
-    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[1]))
+    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[1]), temperature_sd=FEW)
     ends = {"before": logs, "after": scale(logs, temperature)}
     about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
     scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]

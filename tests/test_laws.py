@@ -109,10 +109,8 @@ def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_
 def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, looks, monkeypatch):
     """Other labels in fold 0 change no model of fold 0, in any round."""
     monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", -np.inf)  # all rounds are run
-    monkeypatch.setattr("src.judging.fit_scale", lambda *_: (1.0, 0.0))  # the temperature is of all folds
-    monkeypatch.setattr(
-        "src.selftrain.make_folds", lambda labels, _, n, __: np.where(labels >= 0, np.arange(600) % n, -1)
-    )
+    dealt = np.where(np.arange(600) < 200, np.arange(600) % 4, -1)  # folds are stratified by labels otherwise
+    monkeypatch.setattr("src.selftrain.make_folds", lambda *_: dealt)
     found = []
     for name, shift in (("a", 0), ("b", 1)):
         samples, x, _ = digits(labelled=200, flipped=0)
@@ -365,6 +363,24 @@ def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
     assert (first.label == second.label).all()
     assert first.reason == second.reason
     assert (tmp_path / "round_1" / "decisions.csv").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("policy", [{"fold_safe": True}, {"pool_agreement": 0.9}, {"pool_share": 0.9}])
+def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, policy, monkeypatch):
+    """One run of three rounds, and one that stopped after two."""
+    always = -np.inf if "fold_safe" in policy else np.inf  # a gain, no loss: all rounds are run
+    monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", always)
+    samples, x, _ = digits(labelled=200, flipped=0)
+    policy = {"folds": 3, "rounds": 3, "min_change": 0, "pool_cutoff": 0.3} | policy
+    train(tmp_path / "whole", "augment", samples, x, Pseudo(**policy))
+    stopped = iter([True, True, False])
+    train(tmp_path / "stopped", "augment", samples, x, Pseudo(**policy), time_for=lambda _: next(stopped))
+    assert not (tmp_path / "stopped" / "round_3").exists()
+    _, teacher, _ = train(tmp_path / "stopped", "augment", samples, x, Pseudo(**policy))
+    assert {where.split("/")[0] for where in teacher.fits} == {"round_3"}
+    for file in ("logits.npy", "votes.npy", "decisions.csv"):
+        whole, went_on = ((tmp_path / name / "round_3" / file).read_bytes() for name in ("whole", "stopped"))
+        assert whole == went_on
 
 
 @st.composite

@@ -259,18 +259,26 @@ def _without_seconds(value):
     return [_without_seconds(v) for v in value] if isinstance(value, list) else value
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(csv_data):
+EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.pool_targets=soft", "train.mixup=0.2",
+                "train.consistency=1", "train.consistency_ratio=1", "train.ema=0.9", "train.labelled_share=0.3",
+                "train.cooldown=0.2"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "signs"),
+    [
+        (["joint", "inject.kind=pair"],
+         ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv", "student/model.safetensors"]),
+        (["augment", "pseudo.control=false", *EVERY_OPTION], ["round_2/fold_3/history.csv"]),
+    ],
+)  # fmt: skip
+def test_a_killed_run_goes_on_to_the_same_bytes(csv_data, arguments, signs):
     folder, args = csv_data
-    command = ["pseudo.py", "--mode", "joint", "name=x", *args, *QUICK, "inject.kind=pair"]
+    command = ["pseudo.py", "--mode", *arguments, "name=x", *args, *QUICK]
     ok(run_script(*command))
     whole = contents(folder / "runs" / "x")
     (folder / "runs" / "x").rename(folder / "whole")
-    for sign in (
-        "round_1/fold_0/model.json",
-        "round_1/logits.npy",
-        "round_2/fold_0/history.csv",
-        "student/model.safetensors",
-    ):
+    for sign in signs:
         _kill_when(folder / "runs" / "x" / sign, command)
     assert json.loads((folder / "runs/x/status.json").read_text())["state"] == "running"
     ok(run_script(*command))

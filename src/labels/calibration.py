@@ -10,8 +10,8 @@ ROWS = 20_000
 """Rows that a temperature is fitted on; more do not change its second digit."""
 BIAS_SD = 0.3
 """Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
-TEMPERATURE_SD = 0.5
-"""Sd of the prior of the log of the temperature: a handful of rows that are all right would send it to zero."""
+FEW = 0.5
+"""temperature_sd where labels are few: a handful of rows that are all right would send the temperature to zero."""
 LOG_BOUNDS = (np.log(0.05), np.log(10))
 
 
@@ -21,11 +21,13 @@ def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 
     return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
 
 
-def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
+def fit_scale(
+    log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, *, temperature_sd: float = np.inf, seed: int = 0
+) -> tuple[float, np.ndarray]:
     """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
 
-    The bias and the log of the temperature have a normal prior. Where T is the identity it describes no noise, and a
-    bias would follow the wrong labels: then it is zero.
+    Biases are shrunk by a normal prior of sd BIAS_SD, the log of the temperature by one of temperature_sd. Where T is
+    the identity it describes no noise, and a bias would follow the wrong labels: then it is zero.
 
     log_probs: (N, K) of one model on rows it did not learn; given: (N,) class index; matrix: T[true, given] (K, K).
     """
@@ -34,7 +36,7 @@ def fit_scale(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, seed
     rows = np.random.default_rng(seed).permutation(len(given))[:ROWS]
     logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given[rows]].T, log_probs.shape[1]
     bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
-    precision, cool = 1 / BIAS_SD**2 / len(rows), 1 / TEMPERATURE_SD**2 / len(rows)
+    precision, cool = 1 / BIAS_SD**2 / len(rows), 1 / temperature_sd**2 / len(rows)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         cold, bias = np.exp(-x[0]), x[1:]

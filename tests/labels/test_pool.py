@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.config import Pseudo
+from src.judging import Part, tempered
 from src.labels.pool import (
     ACCEPTED,
     align,
@@ -190,3 +191,20 @@ def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
         own = (choice.predicted == k) & (agreement >= policy.pool_agreement)
         if (own & taken).any() and (own & ~taken).any():
             assert choice.confidence[own & taken].min() >= choice.confidence[own & ~taken].max() - 1e-12
+
+
+def test_one_temperature_for_few_labels_mends_overconfidence_and_does_not_run_away():
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet([1, 1, 1], 900)
+    labels = np.array([rng.choice(3, p=p) for p in truth])
+    sharp = np.log(truth + 1e-9) * 3
+    sharp -= np.logaddexp.reduce(sharp, axis=1, keepdims=True)
+    parts = [Part(np.arange(i, 900, 3), sharp[i::3], str(i), i) for i in range(3)]
+    given_ = np.where(np.arange(900) < 300, labels, -1)
+    scaled, about = tempered(parts, given_)
+    assert about["temperatures"][0] == pytest.approx(3, rel=0.25)
+    assert about["reliability"]["after"]["error"] < about["reliability"]["before"]["error"] / 2
+    assert np.allclose(np.exp(scaled[0].log_probs).sum(1), 1)
+    surely = np.log(rows(*[(k, 0.9) for k in range(3)]))
+    _, few = tempered([Part(np.arange(3), surely, "a", 0)], np.arange(3))
+    assert few["temperatures"][0] > 0.3, "three rows that are all right prove little"
