@@ -268,7 +268,8 @@ EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.p
     ("arguments", "signs"),
     [
         (["joint", "inject.kind=pair"],
-         ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv", "student/model.safetensors"]),
+         ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv",
+          "student/model.safetensors"]),
         (["augment", "pseudo.control=false", *EVERY_OPTION], ["round_2/fold_3/history.csv"]),
     ],
 )  # fmt: skip
