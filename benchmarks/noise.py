@@ -141,10 +141,10 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     sys.path.insert(0, str(ROOT))
     from src.config import Pseudo
     from src.data.images import load_images
+    from src.judging import Part, calibrated, mix
     from src.labels.selection import select
     from src.learn.infer import log_probs
     from src.learn.models import load_model
-    from src.selftrain import calibrated
     from src.settings import load_config
 
     decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, usecols=["id", "given", "model"])
@@ -155,9 +155,9 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     raw = np.empty((len(decided), len(models[0].format.classes)))
     for model in models:
         rows = np.flatnonzero(decided.model == model.hash)
-        parts.append((rows, log_probs(model, pixels, rows, device="cpu"), model.hash))
-        raw[rows] = np.exp(parts[-1][1])
-    verdict = calibrated(parts, given, given, np.zeros(len(given), bool))
+        parts.append(Part(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
+        raw[rows] = np.exp(parts[-1].log_probs)
+    verdict = mix(calibrated(parts, given, given)[0], len(given))
     p_wrong = select(np.exp(verdict.log_probs), given, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
