@@ -15,6 +15,9 @@ DRIFT = 0.25
 COLLAPSE = 0.5
 """Pseudo-labels have collapsed when they are spread over fewer than this share of the classes that labels are on."""
 
+ENOUGH = 2
+"""Pseudo-labels a class from which a collapse can be told from chance."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -148,7 +151,7 @@ def drift(accepted: np.ndarray, labels: np.ndarray, k: int) -> dict[str, float |
     as many classes as the labels, counted by the exponential of the entropy.
     """
     shares, prior = class_shares(accepted, k), class_shares(labels, k)
-    collapsed = len(accepted) > 0 and _classes(shares) < COLLAPSE * _classes(prior)
+    collapsed = len(accepted) >= ENOUGH * k and _classes(shares) < COLLAPSE * _classes(prior)
     distance = float(np.abs(shares - prior).sum() / 2) if len(accepted) else 0.0
     return {"drift": distance, "collapsed": bool(collapsed)}
 

@@ -139,6 +139,7 @@ def test_drift_is_the_share_that_would_have_to_change_class_and_collapse_is_told
     one = drift(np.zeros(50, int), labels, 10)
     assert one["drift"] == pytest.approx(0.9)
     assert one["collapsed"]
+    assert not drift(np.zeros(10, int), labels, 10)["collapsed"], "ten are too few to tell"
     tenfold = np.repeat(np.arange(10), np.geomspace(10, 100, 10).astype(int))
     assert drift(tenfold, labels, 10)["drift"] > 0.2
     assert not drift(tenfold, labels, 10)["collapsed"], "a pool whose classes are imbalanced 1:10 is no collapse"
