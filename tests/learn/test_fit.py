@@ -373,8 +373,8 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, form = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = Lesson(pixels, rows, target[rows], 150, 0, pool=pool)
-        options = {"consistency": weight, "consistency_ratio": 4, "augment": "affine", "ema": 0.95, "lr": 3e-3}
+        lesson = Lesson(pixels, rows, target[rows], 120, 0, pool=pool)
+        options = {"consistency": weight, "consistency_ratio": 2, "augment": "affine", "ema": 0.95, "lr": 3e-3}
         network, _ = fit(network, form, lesson, Train(**QUICK | options | {"batch_size": 32}))
         found[weight] = accuracy(Trained(network, form, ""), digits)
     assert found[1.0] > found[0.0] + 0.05
