@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..config import Pseudo
@@ -14,29 +12,21 @@ DRIFT = 0.25
 """Total variation between class shares of pseudo-labels and labels from which the run warns."""
 COLLAPSE = 0.5
 """Pseudo-labels have collapsed when they are spread over fewer than this share of the classes that labels are on."""
-
 ENOUGH = 2
 """Pseudo-labels a class from which a collapse can be told from chance."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What the rules came to for M pool rows: their predicted class, confidence and reason, all (M,); accepted where
-    the reason is one of ACCEPTED."""
-
-    predicted: np.ndarray
-    confidence: np.ndarray
-    reason: np.ndarray
-
-
 ACCEPTED = ("above_cutoff", "class_floor")
+"""Reasons for which a row receives a pseudo-label; all others are reasons for which it does not."""
 
 
 def choose(
     pool: np.ndarray, known: tuple[np.ndarray, np.ndarray], policy: Pseudo, *,
     agreement: np.ndarray | float = 1.0, refused: np.ndarray | str = "", progress: float = 1.0,
-) -> Choice:  # fmt: skip
-    """Apply the rules of `policy`: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
+) -> np.ndarray:  # fmt: skip
+    """The reason (M,) for which each pool row receives a pseudo-label (one of ACCEPTED) or does not.
+
+    The rules of `policy` in order: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
 
     pool: (M, K) held-out probabilities; known: the same of the labelled rows, (L, K), and their classes (L,);
     agreement: (M,) share of the judges that predict the same class; refused: (M,) reasons that stand above all rules;
@@ -57,7 +47,7 @@ def choose(
     if policy.pool_quota is not None:
         taken = np.isin(reason, ACCEPTED).sum()
         _keep_surest(reason, predicted, confidence, policy.pool_quota * taken * prior, "beyond_quota")
-    return Choice(predicted, confidence, reason)
+    return reason
 
 
 def pool_cutoffs(known: tuple[np.ndarray, np.ndarray], policy: Pseudo) -> np.ndarray:

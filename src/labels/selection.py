@@ -66,15 +66,14 @@ def select(
     A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
     refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see choose.
     """
-    n, k = probs.shape
-    rows, pool = np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
+    n, rows, pool = len(given), np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
     belief, matrix, noise = probs.astype(np.float64), None, None
     if policy.pool_align and len(pool):
-        belief[pool] = align(belief[pool], class_shares(given[rows], k))
+        belief[pool] = align(belief[pool], class_shares(given[rows], probs.shape[1]))
     predicted, confidence = belief.argmax(1), belief.max(1)
     self_confidence, p_wrong = np.full(n, np.nan), np.full(n, np.nan)
     self_confidence[rows] = belief[rows, given[rows]]
-    known = belief[rows].copy()
+    known = belief[rows]
     if policy.policy == "posterior" and mode in REPAIRS:
         matrix, noise = noise_matrix(belief[rows], given[rows]), noise_type(belief[rows], given[rows])
         if noise in OF_THE_CLASS:
@@ -88,20 +87,29 @@ def select(
         )
     agreement, refused = (np.broadcast_to(np.asarray(x), n)[pool] for x in (agreement, refused))
     options = {"agreement": agreement, "refused": refused.astype(object), "progress": progress}
-    reason[pool] = choose(belief[pool], (known, given[rows]), policy, **options).reason
-    accepted = np.isin(reason, ACCEPTED) & (mode in USES_POOL)
-    decision[pool] = np.where(accepted[pool], "accept", "leave")
+    reason[pool] = choose(belief[pool], (known, given[rows]), policy, **options)
+    decision[pool] = np.where(np.isin(reason[pool], ACCEPTED) & (mode in USES_POOL), "accept", "leave")
 
     label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), belief.argmax(1), given)
     label[decision == "drop"] = -1
     _protect_classes(given, p_wrong, decision, label, reason)
-    if policy.pool_targets == "soft":
-        belief[pool] = soften(belief[pool], policy.pool_temperature)
-    soft = (decision == "soften") | (accepted & (policy.pool_targets == "soft"))
-    weighted = accepted & (policy.pool_targets == "weighted")
-    weight = np.select([soft, weighted, decision == "downweight"], [belief.max(1), confidence, 1 - p_wrong], 1.0)
+    soft, weight = _lessons(decision, policy, belief, p_wrong)
     return Decisions(predicted, confidence, self_confidence, p_wrong, decision, label, reason, weight, soft, belief,
                      matrix, noise)  # fmt: skip
+
+
+def _lessons(decision: np.ndarray, policy: Pseudo, belief: np.ndarray, p_wrong: np.ndarray):
+    """(N,) where the belief (N, K) is learned in place of the label, and (N,) how much the label counts.
+
+    In place: the belief of soft pseudo-labels has the temperature at which they are learned.
+    """
+    accepted = decision == "accept"
+    if policy.pool_targets == "soft":
+        belief[accepted] = soften(belief[accepted], policy.pool_temperature)
+    best = belief.max(1)
+    soft = (decision == "soften") | (accepted & (policy.pool_targets == "soft"))
+    shared = soft | (accepted & (policy.pool_targets == "weighted"))
+    return soft, np.select([shared, decision == "downweight"], [best, 1 - p_wrong], 1.0)
 
 
 def given_cutoff(policy: Pseudo) -> float | None:
