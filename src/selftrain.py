@@ -181,7 +181,9 @@ def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
 
     chains = None if verdict.chains is None else mean(verdict.chains, earlier.chains)
     logs, judge = mean(verdict.log_probs, earlier.log_probs), earlier.judge + "+" + verdict.judge
-    votes = np.minimum(verdict.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
+    votes = None  # a round of an earlier version has none
+    if earlier.votes is not None:
+        votes = np.minimum(verdict.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
     return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
 
 
