@@ -266,7 +266,7 @@ def losses(history: dict[str, list[pd.DataFrame]]) -> Figure:
     for name, tables in history.items():
         for i, table in enumerate(tables):
             x = table["epoch"] / table["epoch"].iloc[-1] if relative else table["epoch"]
-            label = None if i else f"{name} ({len(tables)} folds)" if len(tables) > 1 else name
+            label = None if i else f"{name} ({len(tables)} models)" if len(tables) > 1 else name
             style = {"color": colours[name], "linewidth": 2.6 if name == "student" else 1.5, "label": label}
             axes[0].plot(x, table["loss"], marker="." if len(table) < 20 else None, **style)
     axes[0].set(xlabel="epoch", ylabel="loss on the rows being learned")
