@@ -267,7 +267,7 @@ EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.p
 @pytest.mark.parametrize(
     ("arguments", "signs"),
     [
-        (["joint", "inject.kind=pair"],
+        (["joint", "inject.kind=pair", "train.min_steps=60"],
          ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv",
           "student/model.safetensors"]),
         (["augment", *EVERY_OPTION], ["round_2/fold_3/history.csv"]),
