@@ -32,12 +32,13 @@ class Part:
 
 def held_out_probs(
     samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
-    clusters: np.ndarray, looks: bool = False, calibrate: Callable | None = None,
+    clusters: np.ndarray, looks: bool = False, chained: bool = False, calibrate: Callable | None = None,
 ) -> Verdict:  # fmt: skip
     """Log-probabilities (N, K) of every sample, each judged only by models that saw neither it nor a copy of it.
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
-    looks: models may look at rows without a label. calibrate: parts → (calibrated parts, facts), before they are mixed.
+    looks: models may look at rows without a label. chained: see mix. calibrate: parts → (calibrated parts, facts),
+    before they are mixed.
     """
     parts, models = [], {}
     for seat in seats:
@@ -47,7 +48,7 @@ def held_out_probs(
         parts.append(Part(seat.judged, predict(model, seat.judged), model.hash, seat.fold))
         models[model.hash] = {"fold": seat.fold, "taught_by": list(seat.taught_by)}
     parts, about = calibrate(parts) if calibrate else (parts, {})
-    return replace(mix(parts, len(samples)), calibration=about, models=models)
+    return replace(mix(parts, len(samples), chained), calibration=about, models=models)
 
 
 def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
@@ -77,11 +78,12 @@ def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
     return scaled, {"temperatures": [round(temperature, 4)]} | about
 
 
-def mix(parts: list[Part], n: int) -> Verdict:
-    """One verdict on n rows from what each model says: the mean probabilities; also those of each fold's models."""
+def mix(parts: list[Part], n: int, chained: bool = False) -> Verdict:
+    """One verdict on n rows from what each model says: the mean probabilities; chained: those of each fold's too."""
     logs, judge, votes = _mean(parts, n)
-    chains = [_mean([part for part in parts if part.fold == f], n)[0] for f in sorted({part.fold for part in parts})]
-    return Verdict(logs, judge, votes=votes, chains=np.stack(chains))
+    folds = sorted({part.fold for part in parts}) if chained else ()
+    chains = [_mean([part for part in parts if part.fold == fold], n)[0] for fold in folds]
+    return Verdict(logs, judge, votes=votes, chains=np.stack(chains) if chained else None)
 
 
 def _mean(parts: list[Part], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

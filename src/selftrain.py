@@ -106,9 +106,8 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
         how = partial(calibrated, given=given, labels=outcome.label)
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
-    options = {"clusters": task.clusters, "looks": task.looks, "calibrate": how}
+    options = {"clusters": task.clusters, "looks": task.looks, "chained": task.policy.fold_safe, "calibrate": how}
     verdict = held_out_probs(task.samples, seats, fit, predict, **options)
-    verdict = verdict if task.policy.fold_safe else replace(verdict, chains=None)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
 
