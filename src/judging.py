@@ -14,8 +14,7 @@ from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
 from .seats import Seat
 
 Fit = Callable[..., object]
-"""fit(where, rows, labels or soft targets of those rows) → a model with a `hash`. Where the rows without a label are
-looked at as well (consistency term): fit(where, rows, labels, pool=rows)."""
+"""fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
 Predict = Callable[[object, np.ndarray], np.ndarray]
 """predict(model, rows) → (len(rows), K) log-probabilities."""
 
@@ -32,19 +31,17 @@ class Part:
 
 def held_out_probs(
     samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
-    clusters: np.ndarray, looks: bool = False, chained: bool = False, calibrate: Callable | None = None,
+    clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None,
 ) -> Verdict:  # fmt: skip
     """Log-probabilities (N, K) of every sample, each judged only by models that saw neither it nor a copy of it.
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
-    looks: models may look at rows without a label. chained: see mix. calibrate: parts → (calibrated parts, facts),
-    before they are mixed.
+    chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed.
     """
     parts, models = [], {}
     for seat in seats:
-        seen = np.concatenate([seat.learned, seat.looked]) if looks else seat.learned
-        assert not np.isin(clusters[seat.judged], clusters[seen]).any(), "a row would be judged from memory"
-        model = fit(seat.where, seat.learned, seat.targets, **({"pool": seat.looked} if looks else {}))
+        assert not np.isin(clusters[seat.judged], clusters[seat.learned]).any(), "a row would be judged from memory"
+        model = fit(seat.where, seat.learned, seat.targets)
         parts.append(Part(seat.judged, predict(model, seat.judged), model.hash, seat.fold))
         models[model.hash] = {"fold": seat.fold, "taught_by": list(seat.taught_by)}
     parts, about = calibrate(parts) if calibrate else (parts, {})

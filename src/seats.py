@@ -20,9 +20,9 @@ class Taught:
 
 @dataclass(frozen=True)
 class Seat:
-    """One model of a round. learned, judged, looked: row numbers; targets: (len(learned),) or (len(learned), K).
+    """One model of a round. learned, judged: row numbers; targets: (len(learned),) or (len(learned), K).
 
-    looked: rows without a label that it may see unlabelled. fold: of the given labels, the one that it does not learn.
+    fold: of the given labels, the one that it does not learn.
     """
 
     where: str
@@ -30,7 +30,6 @@ class Seat:
     learned: np.ndarray
     targets: np.ndarray
     judged: np.ndarray
-    looked: np.ndarray
     taught_by: tuple[str, ...]
 
 
@@ -38,9 +37,9 @@ def plain_seats(taught: Taught, folds: np.ndarray) -> list[Seat]:
     """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold (-1)."""
     seats = []
     for fold in range(folds.max() + 1):
-        elsewhere, has = (folds != fold) & (folds >= 0), taught.labels >= 0
-        learned, looked, judged = (np.flatnonzero(rows) for rows in (elsewhere & has, elsewhere & ~has, ~elsewhere))
-        seats.append(Seat(f"fold_{fold}", fold, learned, taught.targets[learned], judged, looked, taught.by))
+        elsewhere = (folds != fold) & (folds >= 0)  # with a label, or a copy of such a row
+        learned, judged = np.flatnonzero(elsewhere & (taught.labels >= 0)), np.flatnonzero(~elsewhere)
+        seats.append(Seat(f"fold_{fold}", fold, learned, taught.targets[learned], judged, taught.by))
     return seats
 
 
@@ -64,6 +63,6 @@ def chained_seats(
             learned = np.flatnonzero((given >= 0) & (folds != fold) | other & has)
             own = (folds == fold) & (half == 0)  # judged once a round
             judged = np.flatnonzero(own | free & (halves == half))
-            where, looked = f"fold_{fold + half * len(chains)}", np.flatnonzero(other & ~has)
-            seats.append(Seat(where, fold, learned, taught.targets[learned], judged, looked, taught.by))
+            where = f"fold_{fold + half * len(chains)}"
+            seats.append(Seat(where, fold, learned, taught.targets[learned], judged, taught.by))
     return seats

@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """What stays the same over the rounds. looks: models may look at rows without a label (see held_out_probs)."""
+    """What stays the same over the rounds."""
 
     samples: Samples
     policy: Pseudo
@@ -54,12 +54,11 @@ class Task:
     clusters: np.ndarray
     refused: np.ndarray | str = ""
     seed: int = 0
-    looks: bool = False
 
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
-    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0, looks: bool = False,
+    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
     time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
@@ -69,7 +68,7 @@ def self_train(
     (then the best earlier round's labels are returned), time_budget, max_rounds.
     refused: see select.
     """
-    task = Task(samples, policy, mode, clusters, refused, seed, looks)
+    task = Task(samples, policy, mode, clusters, refused, seed)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
@@ -106,7 +105,7 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
         how = partial(calibrated, given=given, labels=outcome.label)
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
-    options = {"clusters": task.clusters, "looks": task.looks, "chained": task.policy.fold_safe, "calibrate": how}
+    options = {"clusters": task.clusters, "chained": task.policy.fold_safe, "calibrate": how}
     verdict = held_out_probs(task.samples, seats, fit, predict, **options)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
@@ -116,14 +115,12 @@ def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
     number, given, policy = len(earlier) + 1, task.samples.given, task.policy
     if not task.policy.fold_safe:
         taught = Taught(outcome.label, outcome.targets, _judges(earlier))
-        labels = taught.labels
-        if task.looks:  # what a model looks at it must not judge: rows without a label have folds too
-            labels = np.where(labels >= 0, labels, len(task.samples.classes))
-        return plain_seats(taught, make_folds(labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds")))
+        folds = make_folds(taught.labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
+        return plain_seats(taught, folds)
     folds = make_folds(given, task.clusters, policy.folds, seed_of(task.seed, 1, "folds"))
-    if not earlier and not task.looks:
+    if not earlier:
         return plain_seats(Taught(given, given), folds)
-    chains = [_of_chain(task, earlier, fold) if earlier else Taught(given, given) for fold in range(policy.folds)]
+    chains = [_of_chain(task, earlier, fold) for fold in range(policy.folds)]
     return chained_seats(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
 
 

@@ -184,14 +184,9 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
         outcome = self_train(
             material.judged, fit_kept, partial(predict, views=run.config.pseudo.views), run.config.pseudo,
             Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, looks=_looks(run), time_for=_time_for(run),
+            seed=run.config.seed, time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
-
-
-def _looks(run: Run) -> bool:
-    """Whether models see rows without a label."""
-    return run.config.train.consistency > 0 and run.mode in USES_POOL
 
 
 def _time_for(run: Run):
@@ -215,7 +210,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
     with run.stage("student"):
         learned = np.flatnonzero(outcome.label >= 0)
         steps = step_budget(len(learned), run.config.train)
-        pool = np.flatnonzero(outcome.label < 0) if _looks(run) else None
+        pool = np.flatnonzero((outcome.label < 0) & (material.refused == "")) if run.mode in USES_POOL else None
         arms = {"student": [fit_kept("student", learned, outcome.targets[learned], pool, steps)]}
     if run.config.pseudo.control and run.mode != "train" and outcome.round:
         with run.stage("control"):

@@ -17,32 +17,29 @@ class Consistency:
     """The answer to the weak view, where the network is sure of it, is the label of the strong view.
 
     FixMatch (Sohn et al. 2020), with the weights of SoftMatch (Chen et al. 2023) in place of a cutoff: how sure is sure
-    enough follows the running mean and spread of the confidence. Answers are aligned with the class shares of the
-    labels, so that no class floods the pool.
+    enough follows the running mean and spread of the confidence. Answers are not aligned with any class shares: those
+    of a pool are not known.
 
-    views: endless (weak, strong) batches of pixels; forward: pixels → (B, K) logits; prior: (K,) class shares.
+    views: endless (weak, strong) batches of pixels, (B, H, W, C).
     """
 
-    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor]], prior: torch.Tensor):
-        self._views, self._prior, k = views, prior, len(prior)
-        self._mean, self._variance, self._shares = torch.tensor(1 / k), torch.tensor(1.0), prior.clone()
+    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor]]):
+        self._views, self._mean, self._variance = views, torch.tensor(0.0), torch.tensor(1.0)
 
     def loss(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The mean weighted cross-entropy of one batch of strong views."""
+        """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
         weak, strong = next(self._views)
         with torch.no_grad():
-            labels, weights = self.judge(forward(weak).float().softmax(1))
+            confidence, labels = forward(weak).float().softmax(1).max(1)
+            weights = self.weigh(confidence)
         return (F.cross_entropy(forward(strong).float(), labels, reduction="none") * weights).mean()
 
-    def judge(self, probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, K) answers to weak views → (B,) labels and (B,) weights; moves the running means."""
-        self._shares = self._blend(self._shares.to(probs), probs.mean(0))
-        aligned = probs * (self._prior.to(probs) / self._shares.clamp(min=1e-6))
-        confidence, labels = (aligned / aligned.sum(1, keepdim=True)).max(1)
-        self._mean = self._blend(self._mean.to(probs), confidence.mean())
-        self._variance = self._blend(self._variance.to(probs), confidence.var(correction=0))
+    def weigh(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Confidences (B,) → weights (B,) in 0…1; moves the running mean and spread."""
+        self._mean = self._blend(self._mean.to(confidence), confidence.mean())
+        self._variance = self._blend(self._variance.to(confidence), confidence.var(correction=0))
         below = (self._mean - confidence).clamp(min=0) / (WIDTH * self._variance.sqrt()).clamp(min=1e-6)
-        return labels, torch.exp(-(below**2) / 2)
+        return torch.exp(-(below**2) / 2)
 
     @staticmethod
     def _blend(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
         _freeze_body(network, False)
     loss = supervised
     if train.consistency and lesson.pool is not None and len(lesson.pool):
-        term = Consistency(_views(lesson, train, form.size), _prior(lesson.labels, k))
+        term = Consistency(_views(lesson, train, form.size))
 
         def loss() -> torch.Tensor:
             return supervised() + train.consistency * term.loss(forward)
@@ -260,16 +260,6 @@ def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
 
 def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:
     """(K,) weights inverse to the counts, mean 1 over the rows; 0 for a class without rows."""
-    counts = _counts(labels, k)
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
     weights = counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))
     return torch.from_numpy(np.where(counts > 0, weights, 0)).float()
-
-
-def _prior(labels: np.ndarray, k: int) -> torch.Tensor:
-    """(K,) class shares of the labels; a class without any counts as half a label."""
-    counts = np.maximum(_counts(labels, k), 0.5)
-    return torch.from_numpy(counts / counts.sum()).float()
-
-
-def _counts(labels: np.ndarray, k: int) -> np.ndarray:
-    return labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
