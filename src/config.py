@@ -102,6 +102,15 @@ class Model(Section):
     """Passed to timm.create_model, for example {drop_rate: 0.2, drop_path_rate: 0.1}."""
 
 
+class Student(Section):
+    name: str | None = None
+    """Any timm model, larger than the teachers' for a noisy student (Xie et al. 2020). Default: `model.name`."""
+    weights: str | None = None
+    """Its pretrained weights; those of `model` where the name is the same."""
+    kwargs: dict[str, Any] = {}
+    """Added to model.kwargs where the name is the same: {drop_path_rate: 0.1} makes the student alone noisy."""
+
+
 class Train(Section):
     epochs: Annotated[float, Field(gt=0)] = 6
     """Passes over the rows that are learned."""
@@ -222,6 +231,15 @@ class Config(Section):
     hide: Hide = Hide()
     inject: Inject = Inject()
     model: Model = Model()
+    student: Student = Student()
     train: Train = Train()
     pseudo: Pseudo = Pseudo()
     wandb: Wandb = Wandb()
+
+    def model_of(self, arm: str) -> Model:
+        """The model of a teacher (`round_R/fold_F`), or that of `student` and `control`."""
+        own = self.student
+        if arm not in ("student", "control"):
+            return self.model
+        base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
+        return base.model_copy(update={"weights": own.weights or base.weights, "kwargs": base.kwargs | own.kwargs})

@@ -113,7 +113,7 @@ def differences(old: Config, new: Config) -> list[str]:
     def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
         out: dict[str, Any] = {}
         for key, value in tree.items():
-            nested = isinstance(value, dict) and prefix + key != "model.kwargs"
+            nested = isinstance(value, dict) and key != "kwargs"
             out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
         return out
 

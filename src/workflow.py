@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from .config import Config, UserError
+from .config import Config, Model, UserError
 from .corrections import with_corrections
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters
@@ -82,9 +82,10 @@ def _prepare(run: Run) -> Material:
 
 
 def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
-    """Make one model and one augmentation: what is wrong with either is said now."""
+    """Make each model and one augmentation: what is wrong with them is said now."""
     size, channels = pixels.shape[1], pixels.shape[3]
-    create_model(config.model, samples.classes, size, channels)
+    for arm in ("teacher", "student"):
+        create_model(config.model_of(arm), samples.classes, size, channels)
     augment = build(config.train.augment, size, seed=0)
     if augment:
         import torch
@@ -136,7 +137,7 @@ def learner(run: Run, material: Material):
         steps = steps or step_budget(len(rows), config.train)
         pseudo = material.judged.given[rows] < 0
         lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, pool)
-        network, form = _fresh_network(run, material, seed)
+        network, form = _fresh_network(run.config.model_of(where), material, seed)
         with _bar(lesson.steps, f"{title} · train") as bar:
             network, history = fit(network, form, lesson, config.train, bar)
         write_csv(folder / "history.csv", history)
@@ -153,11 +154,11 @@ def learner(run: Run, material: Material):
     return fit_kept, predict
 
 
-def _fresh_network(run: Run, material: Material, seed: int):
+def _fresh_network(model: Model, material: Material, seed: int):
     import torch
 
     torch.manual_seed(seed)
-    return create_model(run.config.model, material.samples.classes, material.pixels.shape[1], material.pixels.shape[3])
+    return create_model(model, material.samples.classes, material.pixels.shape[1], material.pixels.shape[3])
 
 
 def _bar(total: int, title: str):

@@ -209,3 +209,14 @@ def test_differences_name_the_keys_that_differ_and_no_other(read):
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_config_that_we_ship_is_right(file):
     assert isinstance(load_config(file, []), Config)
+
+
+def test_the_student_has_the_teachers_model_or_its_own():
+    model = {"name": "resnet18", "weights": "a.pth", "kwargs": {"drop_rate": 0.2}}
+    same = Config(model=model, student={"kwargs": {"drop_path_rate": 0.1}})
+    assert same.model_of("round_1/fold_0") == same.model
+    assert same.model_of("student").model_dump() == model | {"kwargs": {"drop_rate": 0.2, "drop_path_rate": 0.1}}
+    larger = Config(model=model, student={"name": "resnet50", "kwargs": {"drop_path_rate": 0.1}})
+    expected = {"name": "resnet50", "weights": None, "kwargs": {"drop_path_rate": 0.1}}
+    assert larger.model_of("student").model_dump() == larger.model_of("control").model_dump() == expected
+    assert Config(model=model).model_of("student") == Config(model=model).model

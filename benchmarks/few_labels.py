@@ -1,0 +1,189 @@
+"""Few labels and a pool: error of the student, its control and peers on the test images, ten draws of each size.
+
+    python benchmarks/few_labels.py --data FOLDER [--sets mnist:100 fashion:1000 …] [--part 0/2]
+    python benchmarks/few_labels.py --data FOLDER --table
+
+FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: hide.keep labels with hide.seed = draw; the
+other training images are the pool. Every process runs on one core, so that two parts share two. Nothing is chosen on
+the test images: recipes come from draws 100 and up, scored on hidden labels of the pool. A table reads what is there.
+
+Peers, on the same draw, backbone and augmentation:
+    supervised   the control: labels alone, the student's number of steps
+    one-shot     that model's answers above 0.95 become labels, a fresh model learns all of them, once
+    sklearn      SelfTrainingClassifier(LogisticRegression) at 0.75 over that model's frozen features
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from common import ROOT, keep, kit, metrics, spread
+
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+from src.data.images import load_images
+from src.learn.fit import Lesson, fit, step_budget
+from src.learn.infer import log_probs
+from src.learn.models import Trained, create_model, load_model
+from src.run import read_csv, read_json, write_json
+from src.settings import load_config
+
+FOLDERS = {"mnist": "mnist_png", "fashion": "fashion_mnist_png"}
+SETS = ["mnist:50", "mnist:100", "mnist:600", "mnist:1000", "mnist:3000", "fashion:100", "fashion:1000"]
+DRAWS = range(10)
+ARMS = {"supervised": "labels alone", "sklearn": "scikit-learn self-training", "one-shot": "one-shot at 0.95",
+        "student": "student"}  # fmt: skip
+
+
+def run(which: str, draw: int, data: Path, out: Path) -> Path:
+    """One draw: the kit's run, then the peers beside it."""
+    name, labels = which.split(":")
+    folder = data / FOLDERS[name]
+    config = f"configs/{'mnist' if name == 'mnist' else 'fashion'}_few_labels.yaml"
+    where, _ = kit("--mode", "augment", "--config", config, f"data.train={folder / 'training'}",
+                   f"data.test={folder / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
+                   f"name={name}-{labels}-{draw}", out=out)  # fmt: skip
+    if not (where / "peers.json").exists():
+        write_json(where / "peers.json", peers(where))
+    return where
+
+
+def peers(where: Path) -> dict[str, dict[str, float]]:
+    """Test error and seconds of the two peers that start from the control of a run."""
+    table = read_csv(where / "samples.csv", keep_default_na=False)
+    config, control = load_config(where / "config.yaml", []), load_model(where / "control")
+    pixels, _ = load_images(table.path.to_numpy(), config.data)
+    code = {name: k for k, name in enumerate(control.format.classes)}
+    given = np.array([code.get(name, -1) for name in table.given])
+    rows = {role: np.flatnonzero(table.role == role) for role in ("train", "pool", "test")}
+    first = read_csv(where / "control/history.csv").seconds.iloc[-1]
+    found = {}
+    for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
+        start = time.monotonic()
+        predicted = judge(config, control, pixels, rows, given)
+        seconds = round(first + time.monotonic() - start, 1)
+        found[name] = {"error": float((predicted != given[rows["test"]]).mean()), "seconds": seconds}
+    return found
+
+
+def one_shot(
+    config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
+) -> np.ndarray:
+    """Classes of the test rows by a model of the labels and of the control's sure answers."""
+    said = log_probs(control, pixels, rows["pool"])
+    sure = np.exp(said.max(1)) >= 0.95
+    learned = np.concatenate([rows["train"], rows["pool"][sure]])
+    labels = np.concatenate([given[rows["train"]], said.argmax(1)[sure]])
+    network, form = create_model(config.model, tuple(control.format.classes), pixels.shape[1], pixels.shape[3])
+    lesson = Lesson(pixels, learned, labels, step_budget(len(learned), config.train), config.seed)
+    network, _ = fit(network, form, lesson, config.train)
+    return log_probs(Trained(network, form, ""), pixels, rows["test"]).argmax(1)
+
+
+def frozen(config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray) -> np.ndarray:
+    """Classes of the test rows by scikit-learn's self-training over the control's features."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.semi_supervised import SelfTrainingClassifier
+
+    control.network.reset_classifier(0)
+    learned = np.concatenate([rows["train"], rows["pool"]])
+    with torch.inference_mode():
+        features = [control.network(batch) for batch in _inputs(control, pixels)]
+    features = torch.cat(features).numpy()
+    labels = np.where(np.arange(len(learned)) < len(rows["train"]), given[learned], -1)
+    model = SelfTrainingClassifier(make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)))
+    return model.fit(features[learned], labels).predict(features[rows["test"]])
+
+
+def _inputs(model: Trained, pixels: np.ndarray):
+    import torch
+
+    from src.learn.compute import to_input
+
+    for start in range(0, len(pixels), 1024):
+        yield to_input(torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu"))
+
+
+def row(which: str, draw: int, where: Path) -> dict:
+    """Errors and seconds of all arms of one draw. The student's seconds are those of rounds and student."""
+    found, others = metrics(where), read_json(where / "peers.json")
+    scores, seconds = found["scores"], found["seconds"]
+    return {
+        "set": which, "draw": draw, "reason": found["reason"], "pool": found["pool"],
+        "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": seconds["control"]},
+        "student": {"error": 1 - scores["student"]["test"]["accuracy"],
+                    "seconds": seconds["total"] - seconds["control"]},
+        "teacher": {"error": 1 - scores["teacher"]["test"]["accuracy"]}, **others,
+    }  # fmt: skip
+
+
+def table(data: Path, out: Path) -> None:
+    done = [(which, draw, out / f"{which.replace(':', '-')}-{draw}") for which in SETS for draw in DRAWS]
+    rows = [row(*job) for job in done if (job[2] / "peers.json").exists()]
+    lines = ["Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd", "",
+             f"| labels | {' | '.join(ARMS.values())} | worst draw | student − labels alone | pool labelled / right | "
+             "seconds |", "|---|" + "---|" * (len(ARMS) + 4)]  # fmt: skip
+    for which in SETS:
+        mine = [r for r in rows if r["set"] == which]
+        if not mine:
+            continue
+        cells = [spread([r[arm]["error"] for r in mine], 2, 100) for arm in ARMS]
+        worst = 100 * max(r["student"]["error"] for r in mine)
+        paired = spread([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
+        pool = " / ".join(f"{100 * np.mean([r['pool'][key] for r in mine]):.1f}" for key in ("coverage", "accuracy"))
+        seconds = spread([r["student"]["seconds"] for r in mine], 0)
+        lines.append(f"| {which} | {' | '.join(cells)} | {worst:.2f} | {paired} | {pool} | {seconds} |")
+    keep("few_labels", rows, lines)
+    picture(rows)
+
+
+def picture(rows: list[dict]) -> None:
+    """Error against seconds, one panel a set, a point a draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    sets = [which for which in SETS if any(r["set"] == which for r in rows)]
+    figure, axes = plt.subplots(1, len(sets), figsize=(3.2 * len(sets), 3.2), squeeze=False, layout="constrained")
+    for axis, which in zip(axes[0], sets, strict=True):
+        for arm, title in ARMS.items():
+            found = [r[arm] for r in rows if r["set"] == which]
+            axis.scatter([f["seconds"] for f in found], [100 * f["error"] for f in found], s=14, label=title)
+        axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
+    axes[0][0].set_ylabel("test error, %")
+    axes[0][0].legend(fontsize="x-small")
+    figure.savefig(ROOT / "docs/img/few_labels.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/few_labels"))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--part", default="0/1", help="i/n: only every n-th draw, to share the work between processes")
+    parser.add_argument("--table", action="store_true", help="only write the table of the runs that are there")
+    arguments = parser.parse_args()
+    data, out = arguments.data.resolve(), arguments.out.resolve()
+    turn, parts = map(int, arguments.part.split("/"))
+    if not arguments.table:
+        for which in arguments.sets:
+            for draw in DRAWS[turn::parts]:
+                run(which, draw, data, out)
+    table(data, out)
+
+
+if __name__ == "__main__":
+    main()
