@@ -44,17 +44,18 @@ ARMS = {"supervised": "labels alone", "sklearn": "scikit-learn self-training", "
         "student": "student"}  # fmt: skip
 
 
-def run(which: str, draw: int, data: Path, out: Path) -> Path:
-    """One draw: the kit's run, then the peers beside it."""
+def folder(which: str, draw: int, out: Path) -> Path:
+    return out / f"{which.replace(':', '-')}-{draw}"
+
+
+def run(which: str, draw: int, data: Path, out: Path) -> None:
+    """The kit's run of one draw."""
     name, labels = which.split(":")
-    folder = data / FOLDERS[name]
+    images = data / FOLDERS[name]
     config = f"configs/{'mnist' if name == 'mnist' else 'fashion'}_few_labels.yaml"
-    where, _ = kit("--mode", "augment", "--config", config, f"data.train={folder / 'training'}",
-                   f"data.test={folder / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
-                   f"name={name}-{labels}-{draw}", out=out)  # fmt: skip
-    if not (where / "peers.json").exists():
-        write_json(where / "peers.json", peers(where))
-    return where
+    kit("--mode", "augment", "--config", config, f"data.train={images / 'training'}",
+                   f"data.test={images / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
+                   f"name={folder(which, draw, out).name}", out=out)  # fmt: skip
 
 
 def peers(where: Path) -> dict[str, dict[str, float]]:
@@ -118,7 +119,8 @@ def _inputs(model: Trained, pixels: np.ndarray):
 
 def row(which: str, draw: int, where: Path) -> dict:
     """Errors and seconds of all arms of one draw. The student's seconds are those of rounds and student."""
-    found, others = metrics(where), read_json(where / "peers.json")
+    found, others = metrics(where), where / "peers.json"
+    others = read_json(others) if others.exists() else {}
     scores, seconds = found["scores"], found["seconds"]
     return {
         "set": which, "draw": draw, "reason": found["reason"], "pool": found["pool"],
@@ -129,9 +131,9 @@ def row(which: str, draw: int, where: Path) -> dict:
     }  # fmt: skip
 
 
-def table(data: Path, out: Path) -> None:
-    done = [(which, draw, out / f"{which.replace(':', '-')}-{draw}") for which in SETS for draw in DRAWS]
-    rows = [row(*job) for job in done if (job[2] / "peers.json").exists()]
+def table(out: Path) -> None:
+    runs = [(which, draw, folder(which, draw, out)) for which in SETS for draw in DRAWS]
+    rows = [row(*job) for job in runs if (job[2] / "metrics.json").exists()]
     lines = ["Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd", "",
              f"| labels | {' | '.join(ARMS.values())} | worst draw | student − labels alone | pool labelled / right | "
              "seconds |", "|---|" + "---|" * (len(ARMS) + 4)]  # fmt: skip
@@ -139,7 +141,7 @@ def table(data: Path, out: Path) -> None:
         mine = [r for r in rows if r["set"] == which]
         if not mine:
             continue
-        cells = [spread([r[arm]["error"] for r in mine], 2, 100) for arm in ARMS]
+        cells = [_errors([r[arm]["error"] for r in mine if arm in r]) for arm in ARMS]
         worst = 100 * max(r["student"]["error"] for r in mine)
         paired = spread([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
         pool = " / ".join(f"{100 * np.mean([r['pool'][key] for r in mine]):.1f}" for key in ("coverage", "accuracy"))
@@ -147,6 +149,10 @@ def table(data: Path, out: Path) -> None:
         lines.append(f"| {which} | {' | '.join(cells)} | {worst:.2f} | {paired} | {pool} | {seconds} |")
     keep("few_labels", rows, lines)
     picture(rows)
+
+
+def _errors(errors: list[float]) -> str:
+    return spread(errors, 2, 100) if errors else "not run"
 
 
 def picture(rows: list[dict]) -> None:
@@ -160,7 +166,7 @@ def picture(rows: list[dict]) -> None:
     figure, axes = plt.subplots(1, len(sets), figsize=(3.2 * len(sets), 3.2), squeeze=False, layout="constrained")
     for axis, which in zip(axes[0], sets, strict=True):
         for arm, title in ARMS.items():
-            found = [r[arm] for r in rows if r["set"] == which]
+            found = [r[arm] for r in rows if r["set"] == which and arm in r]
             axis.scatter([f["seconds"] for f in found], [100 * f["error"] for f in found], s=14, label=title)
         axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
     axes[0][0].set_ylabel("test error, %")
@@ -179,10 +185,13 @@ def main() -> None:
     data, out = arguments.data.resolve(), arguments.out.resolve()
     turn, parts = map(int, arguments.part.split("/"))
     if not arguments.table:
-        for which in arguments.sets:
-            for draw in DRAWS[turn::parts]:
-                run(which, draw, data, out)
-    table(data, out)
+        jobs = [(which, draw) for which in arguments.sets for draw in DRAWS[turn::parts]]
+        for which, draw in jobs:
+            run(which, draw, data, out)
+        for where in (folder(which, draw, out) for which, draw in jobs):
+            if not (where / "peers.json").exists():
+                write_json(where / "peers.json", peers(where))
+    table(out)
 
 
 if __name__ == "__main__":
