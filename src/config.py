@@ -199,10 +199,11 @@ class Pseudo(Section):
     """Of soft pseudo-labels; below 1 they are sharper."""
     pool_calibrate: bool = False
     """Fit one temperature on the out-of-fold predictions of the labelled rows before the pool is decided (augment)."""
-    fold_safe: bool = False
+    fold_safe: bool | None = None
     """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
     out-of-fold scores stay honest in every round (augment). A round whose gain is within noise then ends the rounds.
-    Costs about half as much again from the second round on."""
+    Costs about half as much again from the second round on. Default: where `pool_precision` or `pool_calibrate` choose
+    by out-of-fold scores."""
     min_change: Share = 0.0005
     """Stop with `no_change` when a smaller share of the labels changed."""
     audit: Annotated[int, Field(ge=0)] = 0

@@ -55,6 +55,13 @@ class Task:
     refused: np.ndarray | str = ""
     seed: int = 0
 
+    @property
+    def fold_safe(self) -> bool:
+        """As configured, else where something is chosen by out-of-fold scores."""
+        policy, chosen = self.policy, self.policy.fold_safe
+        by_score = self.mode == "augment" and (policy.pool_precision is not None or policy.pool_calibrate)
+        return by_score if chosen is None else chosen
+
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
@@ -81,7 +88,7 @@ def self_train(
         facts = changes | _drift(task, decisions)
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
-        if task.policy.fold_safe:
+        if task.fold_safe:
             assert_fold_safe(ledger.rounds())
         verdicts.append(verdict)
         if facts.get("collapsed"):
@@ -105,7 +112,7 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
         how = partial(calibrated, given=given, labels=outcome.label)
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
-    options = {"clusters": task.clusters, "chained": task.policy.fold_safe, "calibrate": how}
+    options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how}
     verdict = held_out_probs(task.samples, seats, fit, predict, **options)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
@@ -113,7 +120,7 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
 def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
     number, given, policy = len(earlier) + 1, task.samples.given, task.policy
-    if not task.policy.fold_safe:
+    if not task.fold_safe:
         taught = Taught(outcome.label, outcome.targets, _judges(earlier))
         folds = make_folds(taught.labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
         return plain_seats(taught, folds)
@@ -195,10 +202,10 @@ def _no_gain(task: Task, best: Verdict, new: Verdict) -> bool:
     fold_safe: out-of-fold log loss, finer than accuracy where labels are few, did not fall beyond noise. Else
     out-of-fold accuracy, which favours later rounds a little, fell beyond noise.
     """
-    if task.policy.fold_safe:
+    if task.fold_safe:
         known = np.flatnonzero(task.samples.given >= 0)
         change = (new.log_probs - best.log_probs)[known, task.samples.given[known]]
     else:
         change = _hits(task, new).astype(float) - _hits(task, best)
     noise = NOISE_OF_GAIN * change.std() / np.sqrt(len(change))
-    return bool(change.mean() <= noise if task.policy.fold_safe else change.mean() < -noise)
+    return bool(change.mean() <= noise if task.fold_safe else change.mean() < -noise)

@@ -139,6 +139,16 @@ def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
         assert_fold_safe(Ledger(tmp_path / "False").rounds())
 
 
+@pytest.mark.parametrize(("mode", "chosen", "safe"), [
+    ("augment", {"pool_precision": 0.5}, True), ("augment", {"pool_calibrate": True}, True), ("augment", {}, False),
+    ("joint", {"pool_precision": 0.5}, False), ("augment", {"pool_precision": 0.5, "fold_safe": False}, False),
+])  # fmt: skip
+def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, chosen, safe, monkeypatch):
+    monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", -np.inf if safe else np.inf)  # all rounds are run
+    _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, min_change=0, **chosen))
+    assert ("round_2/fold_3" in teacher.fits) == safe, "two models a fold"
+
+
 def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path):
     samples, x, _ = digits(labelled=200, flipped=0)
     teacher = Teacher(x, 10)
