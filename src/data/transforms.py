@@ -98,13 +98,14 @@ def compose(spec: list[dict[str, Any]], size: int):
 
 def batch_affine(
     batch: torch.Tensor, generator: torch.Generator, *,
-    degrees=10.0, shift=0.08, scale=0.1, shear=0.1, warp=0.0, cutout=0.0,
+    degrees=10.0, shift=0.08, scale=0.1, shear=0.1, warp=0.0, stroke=0.0, cutout=0.0,
 ) -> torch.Tensor:  # fmt: skip
     """Rotate, shift, scale, shear and bend each image of a batch on its own, in one call.
 
     batch: (B, H, W, C) uint8; degrees, shift (share of the side), scale (log) and shear bound uniform draws; warp: sd
-    of smooth displacements, in half sides (elastic distortion: Simard et al. 2003); cutout: side of a square that is
-    blanked, as a share of the image's (DeVries & Taylor 2017). Returns (B, H, W, C) float in 0…255.
+    of smooth displacements, in half sides (elastic distortion: Simard et al. 2003); stroke: bounds how far lines become
+    thicker or thinner, in pixels on either side; cutout: side of a square that is blanked, as a share of the image's
+    (DeVries & Taylor 2017). Returns (B, H, W, C) float in 0…255.
     """
 
     def draw(bound: float) -> torch.Tensor:
@@ -118,9 +119,18 @@ def batch_affine(
     if warp:
         grid += _bends(len(batch), tuple(images.shape[2:]), warp, generator)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if stroke:
+        moved = _thicker(moved, draw(stroke))
     if cutout:
         moved.masked_fill_(_squares(tuple(moved.shape), cutout, generator), 0)
     return moved.permute(0, 2, 3, 1)
+
+
+def _thicker(images: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) images, each a blend with its dilation, or where amount (B,) is negative with its erosion."""
+    amount = amount.view(-1, 1, 1, 1)
+    wide, narrow = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+    return images + amount.abs() * (torch.where(amount > 0, wide, narrow) - images)
 
 
 def _bends(n: int, side: tuple[int, int], sd: float, generator: torch.Generator, knots: int = 5) -> torch.Tensor:

@@ -66,6 +66,19 @@ def test_warp_bends_smoothly_and_leaves_the_mean_place():
     assert (moved[:, 1:] - moved[:, :-1]).abs().max() < 1, "smooth"
 
 
+def test_strokes_become_thicker_or_thinner_by_at_most_a_pixel_on_either_side():
+    """A bar of four columns and its negative: as often wider as narrower, everything else stays."""
+    batch = torch.zeros(400, 12, 12, 1, dtype=torch.uint8)
+    batch[:, :, 4:8] = 200
+    still = {"degrees": 0, "shift": 0, "scale": 0, "shear": 0}
+    out = batch_affine(batch, generator(), **still, stroke=1.0)
+    width = out[:, 5, :, 0].sum(1) / 200
+    assert width.min() < 2.2 and width.max() > 5.8 and 2 <= width.min() and width.max() <= 6
+    assert abs((width > 4).float().mean() - 0.5) < 0.1
+    dark = batch_affine(200 - batch, generator(), **still, stroke=1.0)
+    assert not torch.equal(dark, out) and dark[:, 5, 0].allclose(torch.tensor(200.0)) and out[:, 5, 0].eq(0).all()
+
+
 def test_cutout_blanks_one_square_of_its_size_and_touches_nothing_else():
     batch = torch.full((50, 20, 20, 1), 200, dtype=torch.uint8)
     out = batch_affine(batch, generator(), degrees=0, shift=0, scale=0, shear=0, cutout=0.3)[..., 0]
