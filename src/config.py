@@ -24,7 +24,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
-Augmentation = Literal["auto", "affine", "elastic", "small", "photo", "strong", "none"] | list[dict[str, Any]]
+Augmentation = Literal["auto", "affine", "elastic", "cutout", "strong", "small", "photo", "none"] | list[dict[str, Any]]
 
 
 class Section(BaseModel):
@@ -137,8 +137,8 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     """balanced = loss weights inverse to the class counts."""
     augment: Augmentation = "auto"
-    """affine, elastic = whole-batch, for small images; small, photo = albumentations defaults; strong = harder than
-    either; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]; auto = affine up to 64 px, photo above."""
+    """affine, elastic (for what is drawn or written), cutout = whole-batch, for small images; small, photo =
+    albumentations defaults; strong = harder than elastic or photo; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]; auto = affine up to 64 px, photo above."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0

@@ -89,7 +89,9 @@ def test_cutout_blanks_one_square_of_its_size_and_touches_nothing_else():
     assert len({tuple(torch.nonzero(image == 0)[0].tolist()) for image in out}) > 20, "anywhere"
 
 
-@pytest.mark.parametrize("spec", ["affine", "elastic", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]])
+@pytest.mark.parametrize(
+    "spec", ["affine", "elastic", "cutout", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]]
+)
 def test_the_seed_alone_decides(spec):
     batch = digits()
 
