@@ -137,8 +137,9 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     """balanced = loss weights inverse to the class counts."""
     augment: Augmentation = "auto"
-    """affine, elastic (for what is drawn or written), cutout = whole-batch, for small images; small, photo =
-    albumentations defaults; strong = harder than elastic or photo; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]; auto = affine up to 64 px, photo above."""
+    """Whole-batch, for small images: affine; elastic, for what is drawn or written; cutout. albumentations defaults:
+    small, photo. strong = harder than elastic or photo; auto = affine up to 64 px, photo above; or a list such as
+    [{Affine: {rotate: [-10, 10], p: 1.0}}]."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
