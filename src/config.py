@@ -186,8 +186,9 @@ class Pseudo(Section):
     this with 95 % confidence. Few labels bound it loosely."""
     pool_agreement: Share = 0.0
     """Least share of the judges (folds, rounds) that predict the class of a pseudo-label."""
-    pool_share: Annotated[float, Field(gt=0)] | None = None
-    """A curriculum: of each class at most this share of its expected rows, reached in equal steps over the rounds."""
+    pool_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A curriculum: of the rows that are predicted as a class at most this share, the surest, reached in equal steps
+    over the rounds. Assumes nothing about how many rows of a class the pool has."""
     pool_floor: Share = 0.0
     """A class below this share of its expected rows receives its surest ones from below the cutoff."""
     pool_quota: Annotated[float, Field(gt=0)] | None = None

@@ -38,8 +38,8 @@ def choose(
     reason = np.where(confidence >= cutoffs[predicted], "above_cutoff", "below_cutoff").astype(object)
     reason[agreement < policy.pool_agreement] = "judges_disagree"
     if policy.pool_share is not None:
-        expected = policy.pool_share * progress * len(pool) * prior
-        _keep_surest(reason, predicted, confidence, expected, "beyond_share")
+        counts = np.bincount(predicted, minlength=pool.shape[1])
+        _keep_surest(reason, predicted, confidence, policy.pool_share * progress * counts, "beyond_share")
     refused = np.broadcast_to(np.asarray(refused, object), len(pool))
     reason = np.where(refused != "", refused, reason)
     if policy.pool_floor:

@@ -61,6 +61,12 @@ def test_a_growing_share_takes_the_surest_of_each_class():
             assert confidence[own].min() > confidence[~own & (pool.argmax(1) == k)].max()
 
 
+def test_a_rare_class_gives_its_own_share_only():
+    pool = rows(*[(0, 0.6 + 0.001 * i) for i in range(100)], *[(1, 0.6 + 0.01 * i) for i in range(10)])
+    taken = accepted(pool, pool_cutoff=0, pool_share=0.7)
+    assert [int((taken & (pool.argmax(1) == k)).sum()) for k in range(K)] == [70, 7, 0]
+
+
 def test_a_floor_lifts_a_class_that_would_starve_and_a_quota_holds_one_that_floods():
     pool = rows(*[(0, 0.99)] * 20, *[(1, 0.97)] * 6, *[(2, 0.7 + 0.01 * i) for i in range(4)])
     assert not accepted(pool)[26:].any()
@@ -170,7 +176,7 @@ def wild(draw):
     policy = Pseudo(
         pool_cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2))),
         pool_precision=draw(st.one_of(st.none(), st.floats(0.5, 0.99))),
-        pool_agreement=draw(st.floats(0, 1)), pool_share=draw(st.one_of(st.none(), st.floats(0.01, 2))),
+        pool_agreement=draw(st.floats(0, 1)), pool_share=draw(st.one_of(st.none(), st.floats(0.01, 1))),
         pool_floor=draw(st.floats(0, 1)), pool_quota=draw(st.one_of(st.none(), st.floats(0.1, 3))),
     )  # fmt: skip
     return probs[:m], (probs[m:], rng.integers(0, k, n)), policy, rng.random(m)
@@ -183,10 +189,9 @@ def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
     reason, predicted, confidence = choose(pool, known, policy, agreement=agreement), pool.argmax(1), pool.max(1)
     taken = np.isin(reason, ACCEPTED)
     assert reason.shape == (len(pool),)
-    prior = class_shares(known[1], pool.shape[1])
     counts = np.bincount(predicted[taken], minlength=pool.shape[1])
     if policy.pool_share is not None and not policy.pool_floor:
-        assert (counts <= np.ceil(policy.pool_share * len(pool) * prior)).all()
+        assert (counts <= np.ceil(policy.pool_share * np.bincount(predicted, minlength=pool.shape[1]))).all()
     for k in range(pool.shape[1]):
         own = (predicted == k) & (agreement >= policy.pool_agreement)
         if (own & taken).any() and (own & ~taken).any():
