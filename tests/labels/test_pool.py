@@ -11,7 +11,6 @@ from src.labels.pool import (
     ACCEPTED,
     align,
     choose,
-    class_shares,
     cutoffs_by_precision,
     drift,
     lower_bound,

@@ -1,0 +1,107 @@
+"""A pool that is not like the labels: student against control with 100 MNIST labels, three draws.
+
+    python benchmarks/robust.py --data FOLDER [--part 0/2]
+    python benchmarks/robust.py --data FOLDER --table
+
+FOLDER holds mnist_png and fashion_mnist_png. The labels are ten a digit. imbalanced: the commonest digit of the pool
+has ten times the rows of the rarest, in geometric steps, the order drawn anew. foreign: a fifth of the pool are
+clothes. The recipe is that of few_labels.py. The 10,000 test images are as they are, and read once.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from common import grid_arguments, keep, kit, metrics, spread
+
+LABELS = 100
+KINDS = ("imbalanced", "foreign")
+
+
+def images(data: Path, folder: str) -> pd.DataFrame:
+    """id (path below data) and label of every image of a folder `<class>/<file>`."""
+    files = sorted((data / folder).rglob("*.png"))
+    return pd.DataFrame(
+        {"id": [str(file.relative_to(data)) for file in files], "label": [f.parent.name for f in files]}
+    )
+
+
+def build(data: Path, kind: str, draw: int, folder: Path) -> None:
+    """train.csv (ten labels a digit), pool.csv (no labels), test.csv."""
+    rng = np.random.default_rng(draw)
+    digits = images(data, "mnist_png/training").sample(frac=1, random_state=draw)
+    train = digits.groupby("label").head(LABELS // 10)
+    pool = digits.drop(train.index)
+    if kind == "imbalanced":
+        shares = dict(zip(rng.permutation(sorted(pool.label.unique())), np.geomspace(1, 0.1, 10), strict=True))
+        pool = pool[
+            pool.groupby("label").cumcount() < pool.groupby("label").id.transform("size") * pool.label.map(shares)
+        ]
+    else:
+        clothes = images(data, "fashion_mnist_png/training").sample(len(pool) // 4, random_state=draw)
+        pool = pd.concat([pool, clothes])
+    folder.mkdir(parents=True, exist_ok=True)
+    train.to_csv(folder / "train.csv", index=False)
+    pool[["id"]].to_csv(folder / "pool.csv", index=False)
+    images(data, "mnist_png/testing").to_csv(folder / "test.csv", index=False)
+
+
+def run(kind: str, draw: int, data: Path, out: Path) -> None:
+    tables = out / f"data-{kind}-{draw}"
+    if not (tables / "test.csv").exists():
+        build(data, kind, draw, tables)
+    roles = [f"data.{role}={tables / role}.csv" for role in ("train", "pool", "test")]
+    kit("--mode", "augment", "--config", "configs/mnist_few_labels.yaml", *roles, f"data.image_dir={data}",
+        f"seed={draw}", f"name={kind}-{draw}", out=out)  # fmt: skip
+
+
+def clothes_taken(run: Path) -> float:
+    """Share of the foreign images of the pool that received a pseudo-label."""
+    taken = pd.read_csv(run / "pseudo_labels.csv").id.str.startswith("fashion").sum()
+    samples = pd.read_csv(run / "samples.csv", dtype=str)
+    return taken / samples[samples.role == "pool"].id.str.startswith("fashion").sum()
+
+
+def row(kind: str, draw: int, run: Path) -> dict:
+    found = metrics(run)
+    errors = {arm: 1 - found["scores"][arm]["test"]["accuracy"] for arm in ("control", "student")}
+    taken = {"clothes": clothes_taken(run)} if kind == "foreign" else {}
+    return (
+        {"kind": kind, "draw": draw, "reason": found["reason"], "seconds": found["seconds"]["total"]} | errors | taken
+    )
+
+
+def table(out: Path) -> None:
+    runs = [(kind, draw, out / f"{kind}-{draw}") for kind in KINDS for draw in range(10)]
+    rows = [row(*one) for one in runs if (one[2] / "metrics.json").exists()]
+    lines = [f"{LABELS} labels, MNIST; error on the 10,000 test images in %, mean ± sd", "",
+             "| pool | control | student | student − control, paired | student better | clothes with a pseudo-label |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for kind in KINDS:
+        mine = [r for r in rows if r["kind"] == kind]
+        if not mine:
+            continue
+        gains = [r["student"] - r["control"] for r in mine]
+        arms = " | ".join(spread([r[arm] for r in mine], 2, 100) for arm in ("control", "student"))
+        clothes = spread([r["clothes"] for r in mine], 1, 100) + " %" if kind == "foreign" else "–"
+        better = f"{sum(gain < 0 for gain in gains)} of {len(mine)}"
+        lines.append(f"| {kind} | {arms} | {spread(gains, 2, 100)} | {better} | {clothes} |")
+    keep("robust", rows, lines)
+
+
+def main() -> None:
+    arguments, mine = grid_arguments(__doc__)
+    if not arguments.table:
+        for kind, draw in mine((kind, draw) for draw in arguments.seeds for kind in KINDS):
+            run(kind, draw, arguments.data, arguments.out)
+    table(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
