@@ -73,7 +73,7 @@ def table(out: Path) -> None:
         return
     gains, n = [r["student"] - r["control"] for r in rows], rows[0]["n"]
     lines = [f"{KEPT} labelled photos, tf_efficientnet_lite0; accuracy on {n} held-out photos in %, mean ± sd", "",
-             "| teachers | control | student | student − control, paired | student better | pool labelled / right | s |",
+             "| teachers | control | student | difference, paired | student better | pool: coverage / right | s |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     arms = " | ".join(spread([r[arm] for r in rows], 1, 100) for arm in ("teacher", "control", "student"))
     pool = " / ".join(spread([r["pool"][key] for r in rows], 1, 100) for key in ("coverage", "accuracy"))
