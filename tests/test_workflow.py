@@ -1,0 +1,37 @@
+"""Who learns what at the end: student, control, and the pool that the student may look at."""
+
+import numpy as np
+import pytest
+
+from src.config import Config
+from src.data.samples import Samples
+from src.run import Run
+from src.selftrain import Outcome
+from src.workflow import Material, train_arms
+
+
+@pytest.mark.parametrize("mode", ["augment", "joint", "denoise"])
+def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(tmp_path, mode):
+    """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
+    given = np.array([0, 1, 0, 1, -1, -1, -1, -1])
+    label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
+    n, empty = len(given), np.full(len(given), "", object)
+    role = np.where(given >= 0, "train", "pool").astype(object)
+    samples = Samples(np.array(list("abcdefgh"), object), empty, role, given, empty, ("x", "y"))
+    refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
+    material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {})
+    calls = {}
+
+    def fit(where, rows, labels, pool=None, steps=None):
+        calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
+
+    train_arms(Run(tmp_path, mode, Config()), material, Outcome(label, None, 1, "max_rounds"), fit)
+    learned = np.flatnonzero(label >= 0)
+    assert calls["student"]["rows"] == learned.tolist()
+    assert calls["student"]["labels"] == label[learned].tolist()
+    looked = {"augment": [5, 7], "joint": [3, 5, 7], "denoise": None}[mode]
+    assert (calls["student"]["pool"] is None) == (looked is None)
+    assert looked is None or calls["student"]["pool"].tolist() == looked
+    assert calls["control"]["rows"] == [0, 1, 2, 3]
+    assert calls["control"]["pool"] is None
+    assert calls["control"]["steps"] == calls["student"]["steps"]
