@@ -22,7 +22,7 @@ def main(mnist: Path, out: Path) -> None:
             "hide.keep=1000",
             f"hide.seed={draw}",
         ]
-        run, _ = kit("--mode", "augment", "--config", "configs/mnist_few_labels.yaml", *data, f"seed={draw}",
+        run, _ = kit("--mode", "augment", "--config", "configs/mnist_1000_labels.yaml", *data, f"seed={draw}",
                            f"name=augment{draw}", out=out)  # fmt: skip
         found = metrics(run)
         errors = {arm: 1 - found["scores"][arm]["test"]["accuracy"] for arm in ("teacher", "control", "student")}

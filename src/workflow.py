@@ -18,6 +18,7 @@ from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepa
 from .data.transforms import build
 from .history import applied
 from .labels.ledger import Ledger, refuse_changed_samples
+from .labels.pool import provable
 from .labels.selection import REPAIRS
 from .learn.compute import pick_device
 from .learn.fit import Lesson, fit, step_budget
@@ -78,6 +79,8 @@ def _prepare(run: Run) -> Material:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
     _announce(samples, clusters)
     _announce_duplicates(run, copies, refused)
+    if config.pseudo.pool_precision is not None and run.mode in USES_POOL:
+        _announce_bound(int((judged.given >= 0).sum()), config.pseudo.pool_precision)
     return Material(samples, judged, pixels, clusters, refused, truths)
 
 
@@ -118,6 +121,14 @@ def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) ->
     listed = ", ".join(f"{n:,} {what}" for what, n in counts.items())
     none = f"; {(refused != '').sum():,} pool rows get no pseudo-label" if (refused != "").any() else ""
     log.info(f"duplicates: {listed}{none}; see {run.path / 'duplicates.csv'}" if len(copies) else "duplicates: none")
+
+
+def _announce_bound(n: int, wanted: float) -> None:
+    """Say how loose a bound on the precision n labels give."""
+    most = provable(n)
+    log.info(f"pool_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
+             + (f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
+                "pseudo.pool_share in its place" if most < wanted else ""))  # fmt: skip
 
 
 def learner(run: Run, material: Material):

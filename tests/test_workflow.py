@@ -1,5 +1,7 @@
 """Who learns what at the end: student, control, and the pool that the student may look at."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from src.config import Config
 from src.data.samples import Samples
 from src.run import Run
 from src.selftrain import Outcome
-from src.workflow import Material, train_arms
+from src.workflow import Material, _announce_bound, train_arms
 
 
 @pytest.mark.parametrize("mode", ["augment", "joint", "denoise"])
@@ -35,3 +37,12 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     assert calls["control"]["rows"] == [0, 1, 2, 3]
     assert calls["control"]["pool"] is None
     assert calls["control"]["steps"] == calls["student"]["steps"]
+
+
+@pytest.mark.parametrize(("n", "out_of_reach"), [(100, True), (1000, False)])
+def test_how_loose_a_bound_is_is_said_before_anything_is_learned(n, out_of_reach, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    _announce_bound(n, 0.98)
+    assert f"{n:,} labels" in caplog.text
+    assert ("out of reach" in caplog.text) == out_of_reach
+    assert ("97.0 %" in caplog.text) == out_of_reach

@@ -14,6 +14,7 @@ from src.labels.pool import (
     cutoffs_by_precision,
     drift,
     lower_bound,
+    provable,
     soften,
 )
 from src.labels.selection import select
@@ -87,6 +88,13 @@ def test_the_bound_is_the_exact_one():
     assert lower_bound(np.array([10]), np.array([10]))[0] == pytest.approx(0.05 ** (1 / 10))
     assert lower_bound(np.array([0]), np.array([7]))[0] == 0
     assert lower_bound(np.array([95]), np.array([100]))[0] == pytest.approx(0.8976, abs=1e-3)
+
+
+@given(st.integers(1, 500), st.floats(0.5, 0.999))
+def test_n_right_labels_prove_just_enough_for_a_cutoff_or_for_none(n, precision):
+    found = cutoffs_by_precision(np.zeros(n, int), np.full(n, 0.9), np.zeros(n, int), 1, precision)
+    assert np.isfinite(found[0]) == (provable(n) >= precision)
+    assert provable(n) == pytest.approx(0.05 ** (1 / n)), "one-sided, without an error"
 
 
 def test_by_precision_the_cutoff_is_the_lowest_whose_bound_reaches_it():
