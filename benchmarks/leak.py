@@ -27,7 +27,7 @@ from src.config import Pseudo
 from src.data.samples import Samples
 from src.labels.ledger import Ledger
 
-DRAWS, POOL, FOLDS, ROUNDS = 200, 2000, 3, 3
+DRAWS, POOL, FOLDS, ROUNDS = 100, 2000, 3, 3
 POLICIES = {
     "plain": {},
     "fold_safe": {"fold_safe": True},
@@ -79,7 +79,7 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     samples = Samples(ids, empty, role, given, empty, tuple("0123456789"))
     learner = Learner(np.concatenate([x[rows], x[rest[POOL:]]]))
     selftrain.NOISE_OF_GAIN = -np.inf if policy.fold_safe else np.inf  # no round ends the rounds
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
         ledger = Ledger(Path(folder))
         selftrain.self_train(samples, learner.fit, learner.predict, policy, ledger, mode="augment",
                    clusters=np.arange(len(rows)), seed=draw)  # fmt: skip

@@ -24,7 +24,13 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
-Augmentation = Literal["auto", "affine", "elastic", "cutout", "strong", "small", "photo", "none"] | list[dict[str, Any]]
+Augmentation = (
+    Literal["auto", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"] | list[dict[str, Any]]
+)
+
+
+STUDENTS = ("student", "control")
+"""The arms that are trained at the end, by one recipe."""
 
 
 class Section(BaseModel):
@@ -109,6 +115,9 @@ class Student(Section):
     """Its pretrained weights; those of `model` where the name is the same."""
     kwargs: dict[str, Any] = {}
     """Added to model.kwargs where the name is the same: {drop_path_rate: 0.1} makes the student alone noisy."""
+    augment: Augmentation | None = None
+    """Its augmentation. Default: `train.augment`; a student of a large pool wants a milder one than teachers of a
+    handful of labels."""
 
 
 class Train(Section):
@@ -137,9 +146,9 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     """balanced = loss weights inverse to the class counts."""
     augment: Augmentation = "auto"
-    """Whole-batch, for small images: affine; elastic, for what is drawn or written; cutout. albumentations defaults:
-    small, photo. strong = harder than elastic or photo; auto = affine up to 64 px, photo above; or a list such as
-    [{Affine: {rotate: [-10, 10], p: 1.0}}]."""
+    """Whole-batch, for small images: affine; elastic; cutout; strong; written, the hardest, also with thicker and
+    thinner strokes, for a handful of labels. albumentations: small; photo; strong above 64 px. auto = affine up to
+    64 px, photo above; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
@@ -149,12 +158,12 @@ class Train(Section):
     cooldown: Share = 0.0
     """Share of the steps, the last ones, in which given labels alone are learned."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of a term of the student that wants the same answer for a weak and a strong view of the pool images that
-    have no pseudo-label; 0 = off. Wants small batches and many steps."""
+    """Weight of a term of the student that wants the same answer for a pool image without a pseudo-label and for a
+    `strong` view of it; 0 = off. Wants small batches and many steps."""
     consistency_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Pool images a step of that term, as a multiple of `batch_size`."""
     strong: Augmentation = "strong"
-    """The strong view of that term; the weak one is `augment`."""
+    """The strong view of that term."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -242,7 +251,12 @@ class Config(Section):
     def model_of(self, arm: str) -> Model:
         """The model of a teacher (`round_R/fold_F`), or that of `student` and `control`."""
         own = self.student
-        if arm not in ("student", "control"):
+        if arm not in STUDENTS:
             return self.model
         base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
         return base.model_copy(update={"weights": own.weights or base.weights, "kwargs": base.kwargs | own.kwargs})
+
+    def train_of(self, arm: str) -> Train:
+        """How a teacher is trained, or `student` and `control`."""
+        own = self.student.augment if arm in STUDENTS else None
+        return self.train if own is None else self.train.model_copy(update={"augment": own})

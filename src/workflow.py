@@ -15,7 +15,7 @@ from .data.duplicates import count_duplicates, duplicates_table, find_links, ref
 from .data.folds import find_clusters
 from .data.images import load_images
 from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepare_samples
-from .data.transforms import build
+from .data.transforms import Spec, build
 from .history import applied
 from .labels.ledger import Ledger, refuse_changed_samples
 from .labels.pool import provable
@@ -85,25 +85,32 @@ def _prepare(run: Run) -> Material:
 
 
 def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
-    """Make each model and one augmentation: what is wrong with them is said now."""
+    """Make each model and augmentation: what is wrong with them is said now."""
     size, channels = pixels.shape[1], pixels.shape[3]
     for arm in ("teacher", "student"):
         create_model(config.model_of(arm), samples.classes, size, channels)
-    augment = build(config.train.augment, size, seed=0)
-    if augment:
-        import torch
-
-        try:
-            out = augment(torch.from_numpy(pixels[:2]))
-        except Exception as error:  # every transform raises its own types
-            what = type(error).__name__
-            raise UserError(
-                f"train.augment={config.train.augment} does not work: {what}: {' '.join(str(error).split())}"
-            ) from error
-        if out.shape[1:] != pixels.shape[1:]:
-            raise UserError(f"train.augment changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
-                            "give its crop or resize the value `size`")  # fmt: skip
+    for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
+                      "train.strong": config.train.strong}.items():  # fmt: skip
+        if spec is not None:
+            _try(key, spec, pixels[:2])
     pick_device(config.train.device)
+
+
+def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
+    """Raises UserError where the augmentation `spec` does not work on such images, or changes their size."""
+    import torch
+
+    augment = build(spec, pixels.shape[1], seed=0)
+    if not augment:
+        return
+    try:
+        out = augment(torch.from_numpy(pixels))
+    except Exception as error:  # every transform raises its own types
+        what = type(error).__name__
+        raise UserError(f"{key}={spec} does not work: {what}: {' '.join(str(error).split())}") from error
+    if out.shape[1:] != pixels.shape[1:]:
+        raise UserError(f"{key} changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
+                        "give its crop or resize the value `size`")  # fmt: skip
 
 
 def _announce(samples: Samples, clusters: np.ndarray) -> None:
@@ -145,12 +152,13 @@ def learner(run: Run, material: Material):
         if (folder / "model.json").exists():
             return load_model(folder)
         title, start, seed = _title(run, where), time.monotonic(), seed_of(config.seed, where)
-        steps = steps or step_budget(len(rows), config.train)
+        train = config.train_of(where)
+        steps = steps or step_budget(len(rows), train)
         pseudo = material.judged.given[rows] < 0
         lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, pool)
         network, form = _fresh_network(run.config.model_of(where), material, seed)
         with _bar(lesson.steps, f"{title} · train") as bar:
-            network, history = fit(network, form, lesson, config.train, bar)
+            network, history = fit(network, form, lesson, train, bar)
         write_csv(folder / "history.csv", history)
         seconds, loss = time.monotonic() - start, history.loss.iloc[-1]
         log.info(f"{title}: {len(rows):,} labels, {lesson.steps:,} steps, loss {loss:.3f}, {seconds:.1f} s")

@@ -220,3 +220,11 @@ def test_the_student_has_the_teachers_model_or_its_own():
     expected = {"name": "resnet50", "weights": None, "kwargs": {"drop_path_rate": 0.1}}
     assert larger.model_of("student").model_dump() == larger.model_of("control").model_dump() == expected
     assert Config(model=model).model_of("student") == Config(model=model).model
+
+
+def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():
+    config = Config(train={"augment": "written", "lr": 0.1}, student={"augment": "elastic"})
+    assert config.train_of("round_1/fold_0") == config.train
+    for arm in ("student", "control"):
+        assert config.train_of(arm) == config.train.model_copy(update={"augment": "elastic"})
+    assert Config().train_of("student") == Config().train

@@ -37,9 +37,10 @@ STRONG_PHOTO = [
 ]  # fmt: skip
 WHOLE_BATCH: dict[str, dict[str, float]] = {
     "affine": {},
-    "elastic": {"degrees": 15, "scale": 0.2, "shear": 0.3, "warp": 0.08, "stroke": 0.8},
-    "strong": {"degrees": 20, "shift": 0.1, "scale": 0.25, "shear": 0.3, "warp": 0.08, "stroke": 1.0},
+    "elastic": {"warp": 0.06},
+    "written": {"degrees": 15, "scale": 0.2, "shear": 0.3, "warp": 0.08, "stroke": 0.8},
     "cutout": {"degrees": 20, "shift": 0.1, "scale": 0.15, "shear": 0.2, "cutout": 0.3},
+    "strong": {"degrees": 20, "shift": 0.1, "scale": 0.15, "shear": 0.2, "warp": 0.06},
 }
 """Presets for small images: arguments of batch_affine."""
 

@@ -223,12 +223,12 @@ def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]
 
 
 def _views(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (weak, strong) views of batches of the pool."""
+    """Endless batches of the pool: the images as they are, and strong views of them."""
     images, pool = torch.from_numpy(lesson.pixels), torch.from_numpy(lesson.pool)
-    weak, strong = (build(spec, size, lesson.seed + i) for i, spec in enumerate((train.augment, train.strong), 1))
+    strong = build(train.strong, size, lesson.seed + 2)
     for at in _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1):
         pixels = images[pool[at]]
-        yield weak(pixels) if weak else pixels, strong(pixels) if strong else pixels
+        yield pixels, strong(pixels) if strong else pixels
 
 
 def _mixer(train: Train, k: int) -> Callable:

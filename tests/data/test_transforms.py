@@ -92,7 +92,7 @@ def test_cutout_blanks_one_square_of_its_size_and_touches_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "spec", ["affine", "elastic", "cutout", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]]
+    "spec", ["affine", "elastic", "written", "cutout", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]]
 )
 def test_the_seed_alone_decides(spec):
     batch = digits()
