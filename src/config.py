@@ -25,7 +25,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Augmentation = (
-    Literal["auto", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"] | list[dict[str, Any]]
+    Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
+    | list[dict[str, Any]]
 )
 
 
@@ -146,9 +147,9 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     """balanced = loss weights inverse to the class counts."""
     augment: Augmentation = "auto"
-    """Whole-batch, for small images: affine; elastic; cutout; strong; written, the hardest, also with thicker and
-    thinner strokes, for a handful of labels. albumentations: small; photo; strong above 64 px. auto = affine up to
-    64 px, photo above; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]."""
+    """Whole-batch, for small images: gentle; affine; elastic; cutout; strong; written, the hardest, also with thicker
+    and thinner strokes, for a handful of labels. albumentations: small; photo; gentle and strong above 64 px. auto =
+    affine up to 64 px, photo above; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
@@ -158,12 +159,14 @@ class Train(Section):
     cooldown: Share = 0.0
     """Share of the steps, the last ones, in which given labels alone are learned."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of a term of the student that wants the same answer for a pool image without a pseudo-label and for a
-    `strong` view of it; 0 = off. Wants small batches and many steps."""
+    """Weight of a term of the student that wants the same answer for a `weak` and a `strong` view of the pool images
+    that have no pseudo-label; 0 = off. Wants small batches and many steps."""
     consistency_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Pool images a step of that term, as a multiple of `batch_size`."""
+    weak: Augmentation = "gentle"
+    """The view of that term that is answered."""
     strong: Augmentation = "strong"
-    """The strong view of that term."""
+    """The view of that term that learns the answer."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -90,7 +90,7 @@ def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
     for arm in ("teacher", "student"):
         create_model(config.model_of(arm), samples.classes, size, channels)
     for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
-                      "train.strong": config.train.strong}.items():  # fmt: skip
+                      "train.weak": config.train.weak, "train.strong": config.train.strong}.items():  # fmt: skip
         if spec is not None:
             _try(key, spec, pixels[:2])
     pick_device(config.train.device)

@@ -35,7 +35,9 @@ STRONG_PHOTO = [
     {"CoarseDropout": {"num_holes_range": [1, 2], "hole_height_range": [0.1, 0.3], "hole_width_range": [0.1, 0.3],
                        "p": 0.5}},
 ]  # fmt: skip
+GENTLE_PHOTO = [{"RandomResizedCrop": {"size": "size", "scale": [0.8, 1.0], "p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]
 WHOLE_BATCH: dict[str, dict[str, float]] = {
+    "gentle": {"degrees": 5, "shift": 0.04, "scale": 0.05, "shear": 0.05},
     "affine": {},
     "elastic": {"warp": 0.06},
     "written": {"degrees": 15, "scale": 0.2, "shear": 0.3, "warp": 0.08, "stroke": 0.8},
@@ -50,11 +52,13 @@ Augment = Callable[[torch.Tensor], torch.Tensor]
 
 
 def resolve(spec: Spec, size: int) -> Spec:
-    """`auto` and `strong` → what fits images of this size."""
+    """`auto`, `gentle` and `strong` → what fits images of this size."""
     small = size <= AFFINE_UP_TO
     if spec == "auto":
         return "affine" if small else "photo"
-    return STRONG_PHOTO if spec == "strong" and not small else spec
+    return (
+        spec if small or not isinstance(spec, str) else {"gentle": GENTLE_PHOTO, "strong": STRONG_PHOTO}.get(spec, spec)
+    )
 
 
 def build(spec: Spec, size: int, seed: int) -> Augment | None:

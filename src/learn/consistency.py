@@ -1,4 +1,4 @@
-"""The consistency term: an unlabelled image and a strong view of it should be answered alike."""
+"""The consistency term: unlabelled images should be answered alike from a weak and from a strong view."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ WIDTH = 0.5
 
 
 class Consistency:
-    """The answer to an image, where the network is sure of it, is the label of its strong view.
+    """The answer to the weak view, where the network is sure of it, is the label of the strong view.
 
     FixMatch (Sohn et al. 2020), with the weights of SoftMatch (Chen et al. 2023) in place of a cutoff: how sure is sure
     enough follows the running mean and spread of the confidence. Answers are not aligned with any class shares: those
     of a pool are not known.
 
-    views: endless (images, strong views) of one batch, (B, H, W, C) pixels each.
+    views: endless (weak, strong) views of batches of images, (B, H, W, C) pixels each.
     """
 
     def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor]]):
@@ -28,9 +28,9 @@ class Consistency:
 
     def loss(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
-        images, strong = next(self._views)
+        weak, strong = next(self._views)
         with torch.no_grad():
-            confidence, labels = forward(images).float().softmax(1).max(1)
+            confidence, labels = forward(weak).float().softmax(1).max(1)
             weights = self.weigh(confidence)
         return (F.cross_entropy(forward(strong).float(), labels, reduction="none") * weights).mean()
 

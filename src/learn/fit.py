@@ -223,12 +223,12 @@ def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]
 
 
 def _views(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of the pool: the images as they are, and strong views of them."""
+    """Endless (weak, strong) views of batches of the pool."""
     images, pool = torch.from_numpy(lesson.pixels), torch.from_numpy(lesson.pool)
-    strong = build(train.strong, size, lesson.seed + 2)
+    weak, strong = (build(spec, size, lesson.seed + i) for i, spec in enumerate((train.weak, train.strong), 1))
     for at in _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1):
         pixels = images[pool[at]]
-        yield pixels, strong(pixels) if strong else pixels
+        yield weak(pixels) if weak else pixels, strong(pixels) if strong else pixels
 
 
 def _mixer(train: Train, k: int) -> Callable:

@@ -92,7 +92,8 @@ def test_cutout_blanks_one_square_of_its_size_and_touches_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "spec", ["affine", "elastic", "written", "cutout", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]]
+    "spec",
+    ["gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]],
 )
 def test_the_seed_alone_decides(spec):
     batch = digits()
@@ -124,7 +125,8 @@ def test_auto_is_affine_for_small_images_and_photo_for_larger():
     assert resolve("auto", AFFINE_UP_TO + 1) == "photo"
     assert resolve("none", 16) == "none"
     assert resolve("strong", 16) == "strong"
-    assert isinstance(resolve("strong", AFFINE_UP_TO + 1), list), "albumentations"
+    for name in ("gentle", "strong"):
+        assert isinstance(resolve(name, AFFINE_UP_TO + 1), list), "albumentations"
     assert resolve([{"HorizontalFlip": {}}], 16) == [{"HorizontalFlip": {}}]
     auto, affine = build("auto", 16, seed=5)(digits()), build("affine", 16, seed=5)(digits())
     assert torch.equal(auto, affine)
