@@ -87,8 +87,8 @@ def _prepare(run: Run) -> Material:
 def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     size, channels = pixels.shape[1], pixels.shape[3]
-    for arm in ("teacher", "student"):
-        create_model(config.model_of(arm), samples.classes, size, channels)
+    for arm, key in {"teacher": "model", "student": "student"}.items():
+        create_model(config.model_of(arm), samples.classes, size, channels, key)
     for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
                       "train.weak": config.train.weak, "train.strong": config.train.strong}.items():  # fmt: skip
         if spec is not None:

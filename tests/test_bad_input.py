@@ -236,15 +236,23 @@ def test_a_class_of_bad_images_is_a_class_without_rows_when_they_are_skipped(csv
 # ---- model, weights, augmentation, noise
 
 
-def test_an_unknown_model(csv):
-    message = refusal(csv, "train", "model.name=resnt18")
-    assert "model.name='resnt18'" in message
+@pytest.mark.parametrize("section", ["model", "student"])
+def test_an_unknown_model(csv, section):
+    message = refusal(csv, "train", f"{section}.name=resnt18")
+    assert f"{section}.name='resnt18'" in message
     assert "resnet18" in message
 
 
 def test_missing_weights(csv):
     message = refusal(csv, "train", f"model.weights={csv.folder / 'none.safetensors'}")
     assert f"model.weights={csv.folder / 'none.safetensors'} does not exist" in message
+
+
+@pytest.mark.parametrize("key", ["train.weak", "train.strong", "student.augment"])
+def test_any_view_that_changes_the_size_is_refused(csv, key):
+    message = refusal(csv, "augment", f"{key}=[{{Resize: {{height: 9, width: 9}}}}]")
+    assert key in message
+    assert "value `size`" in message
 
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])

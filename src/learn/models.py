@@ -38,8 +38,10 @@ class Trained:
     hash: str
 
 
-def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, channels: int):
+def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, channels: int, key: str = "model"):
     """A fresh network in channels_last and its format. Mean and std are timm's for this model.
+
+    key: the section of the config that a message names.
 
     Raises:
         UserError: timm has no such model, an argument is unknown, or the weights do not fit.
@@ -49,11 +51,11 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
 
     if not timm.is_model(config.name):
         close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
-        raise UserError(f"model.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
+        raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
     weights = {}
     if config.weights:
         if not Path(config.weights).is_file():
-            raise UserError(f"model.weights={config.weights} does not exist; give a .safetensors or .pth file")
+            raise UserError(f"{key}.weights={config.weights} does not exist; give a .safetensors or .pth file")
         weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
     options = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
     try:
@@ -65,7 +67,7 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
                 torch.set_rng_state(random_state)
                 _check_loaded(network, timm.create_model(config.name, **options))
     except Exception as error:  # every model and file format raises its own types
-        what = f"model.weights={config.weights} does not fit" if weights else "model.name / model.kwargs: cannot make"
+        what = f"{key}.weights={config.weights} does not fit" if weights else f"{key}.name / {key}.kwargs: cannot make"
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
     data = resolve_model_data_config(network)
