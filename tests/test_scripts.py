@@ -261,7 +261,8 @@ def _without_seconds(value):
 
 EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.pool_targets=soft", "train.mixup=0.2",
                 "train.consistency=1", "train.consistency_ratio=1", "train.ema=0.9", "train.labelled_share=0.3",
-                "train.cooldown=0.2", "train.min_steps=30", "train.epochs=0.1", "pseudo.control=false"]  # fmt: skip
+                "train.cooldown=0.2", "train.min_steps=80", "train.epochs=0.1", "pseudo.control=false",
+                "pseudo.pool_cutoff=0", "pseudo.pool_share=0.5"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
