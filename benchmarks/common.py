@@ -60,12 +60,17 @@ def keep(name: str, rows: list[dict], lines: list[str]) -> None:
     print(text)
 
 
-def grid_arguments(doc: str):
-    """The command line of a grid of runs, and mine(jobs): those of the jobs that this process is to run."""
+def grid_arguments(doc: str, *, out: str = "noise", seeds: int = 3, sets: tuple[str, ...] = ()):
+    """The command line of a grid of runs, and mine(jobs): those of the jobs that this process is to run.
+
+    out: folder of the runs, below runs/; seeds: how many by default; sets: what --sets may name, all by default.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/noise"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs") / out)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds)))
+    if sets:
+        parser.add_argument("--sets", nargs="+", choices=sets, default=list(sets))
     parser.add_argument("--part", default="0/1", help="i/n: only every n-th run, to share the work between processes")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()

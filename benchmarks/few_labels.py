@@ -19,18 +19,19 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, keep, kit, metrics, spread
+import torch
+from common import ROOT, grid_arguments, keep, kit, metrics, spread
 
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from src.data.images import load_images
+from src.learn.compute import to_input
 from src.learn.fit import Lesson, fit, step_budget
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model, load_model
@@ -38,7 +39,7 @@ from src.run import read_csv, read_json, write_json
 from src.settings import load_config
 
 FOLDERS = {"mnist": "mnist_png", "fashion": "fashion_mnist_png"}
-SETS = ["mnist:50", "mnist:100", "mnist:600", "mnist:1000", "mnist:3000", "fashion:100", "fashion:1000"]
+SETS = ("mnist:50", "mnist:100", "mnist:600", "mnist:1000", "mnist:3000", "fashion:100", "fashion:1000")
 DRAWS = range(10)
 ARMS = {"supervised": "labels alone", "sklearn": "scikit-learn self-training", "one-shot": "one-shot at 0.95",
         "student": "student"}  # fmt: skip
@@ -52,10 +53,10 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
     """The kit's run of one draw."""
     name, labels = which.split(":")
     images = data / FOLDERS[name]
-    config = f"configs/{'mnist' if name == 'mnist' else 'fashion'}_few_labels.yaml"
+    config = f"configs/{name}_few_labels.yaml"
     kit("--mode", "augment", "--config", config, f"data.train={images / 'training'}",
-                   f"data.test={images / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
-                   f"name={folder(which, draw, out).name}", out=out)  # fmt: skip
+        f"data.test={images / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
+        f"name={folder(which, draw, out).name}", out=out)  # fmt: skip
 
 
 def peers(where: Path) -> dict[str, dict[str, float]]:
@@ -84,15 +85,16 @@ def one_shot(
     sure = np.exp(said.max(1)) >= 0.95
     learned = np.concatenate([rows["train"], rows["pool"][sure]])
     labels = np.concatenate([given[rows["train"]], said.argmax(1)[sure]])
-    network, form = create_model(config.model, tuple(control.format.classes), pixels.shape[1], pixels.shape[3])
-    lesson = Lesson(pixels, learned, labels, step_budget(len(learned), config.train), config.seed)
-    network, _ = fit(network, form, lesson, config.train)
+    train = config.train_of("student")
+    torch.manual_seed(config.seed)
+    network, form = create_model(config.model_of("student"), tuple(control.format.classes), *pixels.shape[2:])
+    lesson = Lesson(pixels, learned, labels, step_budget(len(learned), train), config.seed)
+    network, _ = fit(network, form, lesson, train)
     return log_probs(Trained(network, form, ""), pixels, rows["test"]).argmax(1)
 
 
 def frozen(config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray) -> np.ndarray:
     """Classes of the test rows by scikit-learn's self-training over the control's features."""
-    import torch
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -109,10 +111,6 @@ def frozen(config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndar
 
 
 def _inputs(model: Trained, pixels: np.ndarray):
-    import torch
-
-    from src.learn.compute import to_input
-
     for start in range(0, len(pixels), 1024):
         yield to_input(torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu"))
 
@@ -175,23 +173,15 @@ def picture(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/few_labels"))
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--part", default="0/1", help="i/n: only every n-th draw, to share the work between processes")
-    parser.add_argument("--table", action="store_true", help="only write the table of the runs that are there")
-    arguments = parser.parse_args()
-    data, out = arguments.data.resolve(), arguments.out.resolve()
-    turn, parts = map(int, arguments.part.split("/"))
+    arguments, mine = grid_arguments(__doc__, out="few_labels", seeds=len(DRAWS), sets=SETS)
     if not arguments.table:
-        jobs = [(which, draw) for which in arguments.sets for draw in DRAWS[turn::parts]]
+        jobs = mine((which, draw) for which in arguments.sets for draw in arguments.seeds)
         for which, draw in jobs:
-            run(which, draw, data, out)
-        for where in (folder(which, draw, out) for which, draw in jobs):
+            run(which, draw, arguments.data, arguments.out)
+        for where in (folder(which, draw, arguments.out) for which, draw in jobs):
             if not (where / "peers.json").exists():
                 write_json(where / "peers.json", peers(where))
-    table(out)
+    table(arguments.out)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def table(out: Path) -> None:
 
 
 def main() -> None:
-    arguments, mine = grid_arguments(__doc__)
+    arguments, mine = grid_arguments(__doc__, out="photos", seeds=5)
     if not arguments.table:
         for draw in mine(arguments.seeds):
             run(draw, arguments.data, arguments.out)

@@ -96,7 +96,7 @@ def table(out: Path) -> None:
 
 
 def main() -> None:
-    arguments, mine = grid_arguments(__doc__)
+    arguments, mine = grid_arguments(__doc__, out="robust")
     if not arguments.table:
         for kind, draw in mine((kind, draw) for draw in arguments.seeds for kind in KINDS):
             run(kind, draw, arguments.data, arguments.out)

@@ -28,8 +28,6 @@ Augmentation = (
     Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
     | list[dict[str, Any]]
 )
-
-
 STUDENTS = ("student", "control")
 """The arms that are trained at the end, by one recipe."""
 

@@ -87,8 +87,9 @@ def _prepare(run: Run) -> Material:
 def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     size, channels = pixels.shape[1], pixels.shape[3]
-    for arm, key in {"teacher": "model", "student": "student"}.items():
-        create_model(config.model_of(arm), samples.classes, size, channels, key)
+    create_model(config.model, samples.classes, size, channels)
+    if config.model_of("student") != config.model:
+        create_model(config.model_of("student"), samples.classes, size, channels, "student")
     for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
                       "train.weak": config.train.weak, "train.strong": config.train.strong}.items():  # fmt: skip
         if spec is not None:
@@ -156,7 +157,7 @@ def learner(run: Run, material: Material):
         steps = steps or step_budget(len(rows), train)
         pseudo = material.judged.given[rows] < 0
         lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, pool)
-        network, form = _fresh_network(run.config.model_of(where), material, seed)
+        network, form = _fresh_network(config.model_of(where), material, seed)
         with _bar(lesson.steps, f"{title} · train") as bar:
             network, history = fit(network, form, lesson, train, bar)
         write_csv(folder / "history.csv", history)

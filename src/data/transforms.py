@@ -45,6 +45,9 @@ WHOLE_BATCH: dict[str, dict[str, float]] = {
     "strong": {"degrees": 20, "shift": 0.1, "scale": 0.15, "shear": 0.2, "warp": 0.06},
 }
 """Presets for small images: arguments of batch_affine."""
+ON_SMALL: dict[str, Any] = {"auto": "affine"}
+ON_PHOTOS: dict[str, Any] = {"auto": "photo", "gentle": GENTLE_PHOTO, "strong": STRONG_PHOTO}
+"""What the names that suit any size stand for."""
 
 Spec = str | list[dict[str, Any]]
 Augment = Callable[[torch.Tensor], torch.Tensor]
@@ -53,12 +56,9 @@ Augment = Callable[[torch.Tensor], torch.Tensor]
 
 def resolve(spec: Spec, size: int) -> Spec:
     """`auto`, `gentle` and `strong` → what fits images of this size."""
-    small = size <= AFFINE_UP_TO
-    if spec == "auto":
-        return "affine" if small else "photo"
-    return (
-        spec if small or not isinstance(spec, str) else {"gentle": GENTLE_PHOTO, "strong": STRONG_PHOTO}.get(spec, spec)
-    )
+    if not isinstance(spec, str):
+        return spec
+    return (ON_SMALL if size <= AFFINE_UP_TO else ON_PHOTOS).get(spec, spec)
 
 
 def build(spec: Spec, size: int, seed: int) -> Augment | None:

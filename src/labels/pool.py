@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import Pseudo
+from .calibration import scale
 
 POOL_CUTOFF = 0.95
 """Default cutoff of the plain confidence."""
@@ -14,8 +15,6 @@ COLLAPSE = 0.5
 """Pseudo-labels have collapsed when they are spread over fewer than this share of the classes that labels are on."""
 ENOUGH = 2
 """Pseudo-labels a class from which a collapse can be told from chance."""
-
-
 ACCEPTED = ("above_cutoff", "class_floor")
 """Reasons for which a row receives a pseudo-label; all others are reasons for which it does not."""
 
@@ -129,8 +128,7 @@ def align(pool: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 def soften(pool: np.ndarray, temperature: float) -> np.ndarray:
     """(M, K) probabilities as soft targets; a temperature below 1 sharpens them."""
-    logs = np.log(np.maximum(pool, 1e-30)) / temperature
-    return np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
+    return np.exp(scale(np.log(np.maximum(pool, 1e-30)), temperature))
 
 
 def class_shares(labels: np.ndarray, k: int) -> np.ndarray:

@@ -30,9 +30,9 @@ class Consistency:
         """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
         weak, strong = next(self._views)
         with torch.no_grad():
-            confidence, labels = forward(weak).float().softmax(1).max(1)
+            confidence, labels = forward(weak).softmax(1).max(1)
             weights = self.weigh(confidence)
-        return (F.cross_entropy(forward(strong).float(), labels, reduction="none") * weights).mean()
+        return (F.cross_entropy(forward(strong), labels, reduction="none") * weights).mean()
 
     def weigh(self, confidence: torch.Tensor) -> torch.Tensor:
         """Confidences (B,) → weights (B,) in 0…1; moves the running mean and spread."""
