@@ -61,13 +61,13 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
 
 def peers(where: Path) -> dict[str, dict[str, float]]:
     """Test error and seconds of the two peers that start from the control of a run."""
-    table = read_csv(where / "samples.csv", keep_default_na=False)
+    table = read_csv(where / "samples.csv")
     config, control = load_config(where / "config.yaml", []), load_model(where / "control")
     pixels, _ = load_images(table.path.to_numpy(), config.data)
     code = {name: k for k, name in enumerate(control.format.classes)}
     given = np.array([code.get(name, -1) for name in table.given])
     rows = {role: np.flatnonzero(table.role == role) for role in ("train", "pool", "test")}
-    first = read_csv(where / "control/history.csv").seconds.iloc[-1]
+    first = float(read_csv(where / "control/history.csv").seconds.iloc[-1])
     found = {}
     for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
         start = time.monotonic()
