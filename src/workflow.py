@@ -233,7 +233,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
         steps = step_budget(len(learned), run.config.train)
         pool = np.flatnonzero((outcome.label < 0) & (material.refused == "")) if run.mode in USES_POOL else None
         arms = {"student": [fit_kept("student", learned, outcome.targets[learned], pool, steps)]}
-    if run.config.pseudo.control and run.mode != "train" and outcome.round:
+    if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
         with run.stage("control"):
             rows = np.flatnonzero(judged.given >= 0)
             arms["control"] = [fit_kept("control", rows, judged.given[rows], steps=steps)]

@@ -11,23 +11,14 @@ from src.run import Run
 from src.selftrain import Outcome
 from src.workflow import Material, _announce_bound, train_arms
 
+GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
+
 
 @pytest.mark.parametrize("mode", ["augment", "joint", "denoise"])
 def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(tmp_path, mode):
     """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
-    given = np.array([0, 1, 0, 1, -1, -1, -1, -1])
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
-    n, empty = len(given), np.full(len(given), "", object)
-    role = np.where(given >= 0, "train", "pool").astype(object)
-    samples = Samples(np.array(list("abcdefgh"), object), empty, role, given, empty, ("x", "y"))
-    refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
-    material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {})
-    calls = {}
-
-    def fit(where, rows, labels, pool=None, steps=None):
-        calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
-
-    train_arms(Run(tmp_path, mode, Config()), material, Outcome(label, None, 1, "max_rounds"), fit)
+    calls = arms(tmp_path, mode, Outcome(label, None, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
     assert calls["student"]["labels"] == label[learned].tolist()
@@ -37,6 +28,28 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     assert calls["control"]["rows"] == [0, 1, 2, 3]
     assert calls["control"]["pool"] is None
     assert calls["control"]["steps"] == calls["student"]["steps"]
+
+
+@pytest.mark.parametrize(("reason", "compared"), [("collapse", True), ("time_budget", False)])
+def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_path, reason, compared):
+    outcome = Outcome(GIVEN, None, 0, reason)
+    assert ("control" in arms(tmp_path, "augment", outcome)) == compared
+
+
+def arms(folder, mode: str, outcome: Outcome) -> dict:
+    """What each arm is asked to learn from GIVEN; row 6 is refused."""
+    n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
+    role = np.where(GIVEN >= 0, "train", "pool").astype(object)
+    samples = Samples(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
+    refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
+    material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {})
+    calls = {}
+
+    def fit(where, rows, labels, pool=None, steps=None):
+        calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
+
+    train_arms(Run(folder, mode, Config()), material, outcome, fit)
+    return calls
 
 
 @pytest.mark.parametrize(("n", "out_of_reach"), [(100, True), (1000, False)])
