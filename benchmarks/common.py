@@ -52,12 +52,24 @@ def spread(values: list[float], digits: int = 4, scale: float = 1) -> str:
 
 
 def keep(name: str, rows: list[dict], lines: list[str]) -> None:
-    """Write results/NAME.json (every single figure) and results/NAME.md (the table), and print the table."""
+    """Write results/NAME.json (every single figure) and results/NAME.md (the table), and print the table.
+
+    A row that has its own `machine` is of that one, the others of this.
+    """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-    text = "\n".join([*lines, "", f"{machine()}", ""])
+    machines = dict.fromkeys(row.get("machine") or machine() for row in rows)
+    text = "\n".join([*lines, "", *(machines or [machine()]), ""])
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
+
+
+def merged(name: str, rows: list[dict], *keys: str) -> list[dict]:
+    """Rows of this folder of runs, and those in results/NAME.json that it lacks: what takes days is run in parts."""
+    file = RESULTS / f"{name}.json"
+    kept = json.loads(file.read_text())["rows"] if file.exists() else []
+    mine = [row | {"machine": machine()} for row in rows]
+    return list({tuple(row[key] for key in keys): row for row in [*kept, *mine]}.values())
 
 
 def grid_arguments(doc: str, *, out: str = "noise", seeds: int = 3, sets: tuple[str, ...] = ()):

@@ -5,7 +5,8 @@
 
 FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: hide.keep labels with hide.seed = draw; the
 other training images are the pool. Every process runs on one core, so that two parts share two. Nothing is chosen on
-the test images: recipes come from draws 100 and up, scored on hidden labels of the pool. A table reads what is there.
+the test images: recipes come from draws 100 and up, scored on hidden labels of the pool.
+A table reads what is there, and keeps what earlier parts have measured.
 
 Peers, on the same draw, backbone and augmentation:
     supervised   the control: labels alone, the student's number of steps
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, grid_arguments, keep, kit, metrics, spread
+from common import ROOT, grid_arguments, keep, kit, merged, metrics, spread
 
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -131,7 +132,7 @@ def row(which: str, draw: int, where: Path) -> dict:
 
 def table(out: Path) -> None:
     runs = [(which, draw, folder(which, draw, out)) for which in SETS for draw in DRAWS]
-    rows = [row(*job) for job in runs if (job[2] / "metrics.json").exists()]
+    rows = merged("few_labels", [row(*job) for job in runs if (job[2] / "metrics.json").exists()], "set", "draw")
     lines = ["Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd", "",
              f"| labels | {' | '.join(ARMS.values())} | worst draw | student − labels alone | pool labelled / right | "
              "seconds |", "|---|" + "---|" * (len(ARMS) + 4)]  # fmt: skip

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pandas as pd
-from common import grid_arguments, keep, kit, metrics, spread
+from common import grid_arguments, keep, kit, merged, metrics, spread
 
 KEPT = 162
 """A tenth of the rows that are not held out."""
@@ -68,7 +68,7 @@ def row(draw: int, found: dict) -> dict:
 
 def table(out: Path) -> None:
     runs = [(draw, metrics(run)) for draw in range(10) if ((run := out / f"photos-{draw}") / "metrics.json").exists()]
-    rows = [row(draw, found) for draw, found in runs]
+    rows = merged("photos", [row(draw, found) for draw, found in runs], "draw")
     if not rows:
         return
     gains, n = [r["student"] - r["control"] for r in rows], rows[0]["n"]

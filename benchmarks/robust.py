@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import grid_arguments, keep, kit, metrics, spread
+from common import grid_arguments, keep, kit, merged, metrics, spread
 
 LABELS = 100
 KINDS = ("imbalanced", "foreign")
@@ -79,7 +79,7 @@ def row(kind: str, draw: int, run: Path) -> dict:
 
 def table(out: Path) -> None:
     runs = [(kind, draw, out / f"{kind}-{draw}") for kind in KINDS for draw in range(10)]
-    rows = [row(*one) for one in runs if (one[2] / "metrics.json").exists()]
+    rows = merged("robust", [row(*one) for one in runs if (one[2] / "metrics.json").exists()], "kind", "draw")
     lines = [f"{LABELS} labels, MNIST; error on the 10,000 test images in %, mean ± sd", "",
              "| pool | control | student | student − control, paired | student better | clothes with a pseudo-label |",
              "|---|---|---|---|---|---|"]  # fmt: skip
