@@ -143,12 +143,12 @@ def learner(run: Run, material: Material):
     """The two arguments of the loop: fit(where, rows, labels, …) → model, predict(model, rows) → log-probabilities.
 
     A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
-    pool: rows that the consistency term looks at. steps: default by the number of rows.
+    pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number of rows.
     predict averages the probabilities of `views` of a sample: itself, and augmented ones.
     """
     config = run.config
 
-    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, pool=None, steps: int | None = None) -> Trained:
+    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
         folder = run.path / where
         if (folder / "model.json").exists():
             return load_model(folder)
@@ -156,7 +156,7 @@ def learner(run: Run, material: Material):
         train = config.train_of(where)
         steps = steps or step_budget(len(rows), train)
         pseudo = material.judged.given[rows] < 0
-        lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, pool)
+        lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, *pool)
         network, form = _fresh_network(config.model_of(where), material, seed)
         with _bar(lesson.steps, f"{title} · train") as bar:
             network, history = fit(network, form, lesson, train, bar)
@@ -231,7 +231,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
     with run.stage("student"):
         learned = np.flatnonzero(outcome.label >= 0)
         steps = step_budget(len(learned), run.config.train)
-        pool = np.flatnonzero((outcome.label < 0) & (material.refused == "")) if run.mode in USES_POOL else None
+        pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
         arms = {"student": [fit_kept("student", learned, outcome.targets[learned], pool, steps)]}
     if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
         with run.stage("control"):
@@ -239,6 +239,12 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
             arms["control"] = [fit_kept("control", rows, judged.given[rows], steps=steps)]
     teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
     return arms | ({"teacher": teachers} if teachers else {})
+
+
+def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows without a label that the student may look at, and the classes that held-out teachers say."""
+    pool = np.flatnonzero((outcome.label < 0) & (material.refused == ""))
+    return pool, None if outcome.decisions is None else outcome.decisions.predicted[pool]
 
 
 def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], predict) -> None:

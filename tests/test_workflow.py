@@ -1,6 +1,7 @@
 """Who learns what at the end: student, control, and the pool that the student may look at."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,15 +19,16 @@ GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(tmp_path, mode):
     """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
-    calls = arms(tmp_path, mode, Outcome(label, None, 1, "max_rounds"))
+    said = np.arange(len(label)) + 10
+    decisions = SimpleNamespace(predicted=said, targets=lambda: label)
+    calls = arms(tmp_path, mode, Outcome(label, decisions, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
     assert calls["student"]["labels"] == label[learned].tolist()
-    looked = {"augment": [5, 7], "joint": [3, 5, 7], "denoise": None}[mode]
-    assert (calls["student"]["pool"] is None) == (looked is None)
-    assert looked is None or calls["student"]["pool"].tolist() == looked
+    looked = {"augment": [5, 7], "joint": [3, 5, 7], "denoise": []}[mode]
+    assert [part.tolist() for part in calls["student"]["pool"]] == ([looked, said[looked].tolist()] if looked else [])
     assert calls["control"]["rows"] == [0, 1, 2, 3]
-    assert calls["control"]["pool"] is None
+    assert calls["control"]["pool"] == ()
     assert calls["control"]["steps"] == calls["student"]["steps"]
 
 
@@ -45,7 +47,7 @@ def arms(folder, mode: str, outcome: Outcome) -> dict:
     material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {})
     calls = {}
 
-    def fit(where, rows, labels, pool=None, steps=None):
+    def fit(where, rows, labels, pool=(), steps=None):
         calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
 
     train_arms(Run(folder, mode, Config()), material, outcome, fit)

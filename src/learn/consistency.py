@@ -17,21 +17,24 @@ class Consistency:
     """The answer to the weak view, where the network is sure of it, is the label of the strong view.
 
     FixMatch (Sohn et al. 2020), with the weights of SoftMatch (Chen et al. 2023) in place of a cutoff: how sure is sure
-    enough follows the running mean and spread of the confidence. Answers are not aligned with any class shares: those
-    of a pool are not known.
+    enough follows the running mean and spread of the confidence. A network that learns its own answers confirms its own
+    mistakes; so an answer that held-out teachers contradict teaches nothing. Answers are not aligned with any class
+    shares: those of a pool are not known.
 
-    views: endless (weak, strong) views of batches of images, (B, H, W, C) pixels each.
+    views: endless (weak, strong, said) batches: two views of the same images, (B, H, W, C) pixels each, and the classes
+    (B,) that teachers say, -1 = none.
     """
 
-    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor]]):
+    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         self._views, self._mean, self._variance = views, torch.tensor(0.0), torch.tensor(1.0)
 
     def loss(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
-        weak, strong = next(self._views)
+        weak, strong, said = next(self._views)
         with torch.no_grad():
             confidence, labels = forward(weak).softmax(1).max(1)
-            weights = self.weigh(confidence)
+            said = said.to(labels)
+            weights = self.weigh(confidence) * ((labels == said) | (said < 0))
         return (F.cross_entropy(forward(strong), labels, reduction="none") * weights).mean()
 
     def weigh(self, confidence: torch.Tensor) -> torch.Tensor:

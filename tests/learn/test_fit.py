@@ -394,6 +394,19 @@ def test_consistency_never_sees_a_label_of_the_pool(digits):
         assert torch.equal(value, states[1][name]), name
 
 
+def test_an_answer_that_held_out_teachers_contradict_teaches_nothing():
+    """The network says class 0 of both views of all images; teachers say 0, 1, or nothing."""
+
+    def loss(said: list[int]) -> float:
+        views = torch.zeros(len(said), 1, 1, 1)
+        term = Consistency(iter([(views, views, torch.tensor(said))]))
+        return float(term.loss(lambda pixels: torch.tensor([[2.0, 0.0]]).repeat(len(pixels), 1)))
+
+    assert loss([1, 1]) == 0
+    assert loss([0, 0]) == loss([-1, -1]) > 0
+    assert loss([0, 1]) == pytest.approx(loss([0, 0]) / 2)
+
+
 def test_sure_answers_weigh_one_and_unsure_ones_less():
     term = Consistency(iter(()))
     confidence = torch.tensor([0.98, 0.98, 0.98, 0.4])
