@@ -242,9 +242,11 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
 
 
 def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows without a label that the student may look at, and the classes that held-out teachers say."""
+    """The rows (M,) without a label that the student may look at, and (M, K) log-probabilities of held-out teachers."""
     pool = np.flatnonzero((outcome.label < 0) & (material.refused == ""))
-    return pool, None if outcome.decisions is None else outcome.decisions.predicted[pool]
+    if outcome.decisions is None:
+        return pool, None
+    return pool, np.log(np.maximum(outcome.decisions.belief[pool], 1e-30)).astype(np.float32)
 
 
 def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], predict) -> None:

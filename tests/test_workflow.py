@@ -19,14 +19,19 @@ GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(tmp_path, mode):
     """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
-    said = np.arange(len(label)) + 10
-    decisions = SimpleNamespace(predicted=said, targets=lambda: label)
+    said = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
+    decisions = SimpleNamespace(belief=said, targets=lambda: label)
     calls = arms(tmp_path, mode, Outcome(label, decisions, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
     assert calls["student"]["labels"] == label[learned].tolist()
     looked = {"augment": [5, 7], "joint": [3, 5, 7], "denoise": []}[mode]
-    assert [part.tolist() for part in calls["student"]["pool"]] == ([looked, said[looked].tolist()] if looked else [])
+    if looked:
+        rows, logs = calls["student"]["pool"]
+        assert rows.tolist() == looked
+        assert np.allclose(np.exp(logs), said[looked])
+    else:
+        assert calls["student"]["pool"] == ()
     assert calls["control"]["rows"] == [0, 1, 2, 3]
     assert calls["control"]["pool"] == ()
     assert calls["control"]["steps"] == calls["student"]["steps"]

@@ -14,15 +14,15 @@ WIDTH = 0.5
 
 
 class Consistency:
-    """The answer to the weak view, where the network is sure of it, is the label of the strong view.
+    """The answer to the weak view, where it is sure, is the label of the strong view.
 
     FixMatch (Sohn et al. 2020), with the weights of SoftMatch (Chen et al. 2023) in place of a cutoff: how sure is sure
     enough follows the running mean and spread of the confidence. A network that learns its own answers confirms its own
-    mistakes; so an answer that held-out teachers contradict teaches nothing. Answers are not aligned with any class
-    shares: those of a pool are not known.
+    mistakes; so the answer is the product of what it says and of what held-out teachers say (Hinton 2002). Answers are
+    not aligned with any class shares: those of a pool are not known.
 
-    views: endless (weak, strong, said) batches: two views of the same images, (B, H, W, C) pixels each, and the classes
-    (B,) that teachers say, -1 = none.
+    views: endless (weak, strong, said) batches: two views of the same images, (B, H, W, C) pixels each, and the
+    log-probabilities (B, K) of teachers.
     """
 
     def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
@@ -32,9 +32,9 @@ class Consistency:
         """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
         weak, strong, said = next(self._views)
         with torch.no_grad():
-            confidence, labels = forward(weak).softmax(1).max(1)
-            said = said.to(labels)
-            weights = self.weigh(confidence) * ((labels == said) | (said < 0))
+            answers = forward(weak).log_softmax(1)
+            confidence, labels = (answers + said.to(answers)).softmax(1).max(1)
+            weights = self.weigh(confidence)
         return (F.cross_entropy(forward(strong), labels, reduction="none") * weights).mean()
 
     def weigh(self, confidence: torch.Tensor) -> torch.Tensor:

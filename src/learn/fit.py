@@ -30,7 +30,7 @@ class Lesson:
 
     labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
     pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
-    consistency term sees; said: (len(pool),) the class that held-out teachers say, -1 = none; None = none of all.
+    consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
     """
 
     pixels: np.ndarray
@@ -225,7 +225,7 @@ def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]
 
 def _views(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Endless (weak, strong) views of batches of the pool, and what teachers say of them."""
-    said = np.full(len(lesson.pool), -1) if lesson.said is None else lesson.said
+    said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
     images, pool, said = (torch.from_numpy(a) for a in (lesson.pixels, lesson.pool, said))
     weak, strong = (build(spec, size, lesson.seed + i) for i, spec in enumerate((train.weak, train.strong), 1))
     for at in _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1):
