@@ -160,6 +160,7 @@ def picture(rows: list[dict]) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     sets = [which for which in SETS if any(r["set"] == which for r in rows)]
     figure, axes = plt.subplots(1, len(sets), figsize=(3.2 * len(sets), 3.2), squeeze=False, layout="constrained")
@@ -168,6 +169,10 @@ def picture(rows: list[dict]) -> None:
             found = [r[arm] for r in rows if r["set"] == which and arm in r]
             axis.scatter([f["seconds"] for f in found], [100 * f["error"] for f in found], s=14, label=title)
         axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
+        for side, ticks in ((axis.xaxis, (1, 3)), (axis.yaxis, (1, 2, 5))):
+            side.set_major_locator(LogLocator(subs=ticks))
+            side.set_major_formatter("{x:g}")
+            side.set_minor_formatter(NullFormatter())
     axes[0][0].set_ylabel("test error, %")
     axes[0][0].legend(fontsize="x-small")
     figure.savefig(ROOT / "docs/img/few_labels.png", dpi=110)
