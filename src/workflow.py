@@ -242,7 +242,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict
 
 
 def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows (M,) without a label that the student may look at, and (M, K) log-probabilities of held-out teachers."""
+    """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
     pool = np.flatnonzero((outcome.label < 0) & (material.refused == ""))
     if outcome.decisions is None:
         return pool, None
