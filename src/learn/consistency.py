@@ -17,23 +17,24 @@ class Consistency:
     """The answer to the weak view, where it is sure, is the label of the strong view.
 
     FixMatch (Sohn et al. 2020), with the weights of SoftMatch (Chen et al. 2023) in place of a cutoff: how sure is sure
-    enough follows the running mean and spread of the confidence. A network that learns its own answers confirms its own
-    mistakes; so the answer is the product of what it says and of what held-out teachers say (Hinton 2002). Answers are
-    not aligned with any class shares: those of a pool are not known.
+    enough follows the running mean and spread of the confidence. The answer is that of the network as it is: averaged
+    weights change their mind too slowly, and confirm what was wrong at first. Answers are not aligned with any class
+    shares: those of a pool are not known.
 
     views: endless (weak, strong, said) batches: two views of the same images, (B, H, W, C) pixels each, and the
-    log-probabilities (B, K) of teachers.
+    log-probabilities (B, K) of held-out teachers. prior: the power to which what they say counts in the answer, a
+    product (Hinton 2002) of both.
     """
 
-    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-        self._views, self._mean, self._variance = views, torch.tensor(0.0), torch.tensor(1.0)
+    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], prior: float = 0.0):
+        self._views, self._prior, self._mean, self._variance = views, prior, torch.tensor(0.0), torch.tensor(1.0)
 
     def loss(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
         weak, strong, said = next(self._views)
         with torch.no_grad():
             answers = forward(weak).log_softmax(1)
-            confidence, labels = (answers + said.to(answers)).softmax(1).max(1)
+            confidence, labels = (answers + self._prior * said.to(answers)).softmax(1).max(1)
             weights = self.weigh(confidence)
         return (F.cross_entropy(forward(strong), labels, reduction="none") * weights).mean()
 

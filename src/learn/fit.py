@@ -79,7 +79,7 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
         _freeze_body(network, False)
     loss = supervised
     if train.consistency and lesson.pool is not None and len(lesson.pool):
-        term = Consistency(_views(lesson, train, form.size))
+        term = Consistency(_views(lesson, train, form.size), train.consistency_prior)
 
         def loss() -> torch.Tensor:
             return supervised() + train.consistency * term.loss(forward)

@@ -394,14 +394,15 @@ def test_consistency_never_sees_a_label_of_the_pool(digits):
         assert torch.equal(value, states[1][name]), name
 
 
-@pytest.mark.parametrize(("said", "label"), [
-    ([0.0, 0.0], 0), ([0.5, 0.5], 0), ([0.2, 0.8], 0), ([0.05, 0.95], 1), ([0.9, 0.1], 0),
+@pytest.mark.parametrize(("said", "prior", "label"), [
+    ([0.0, 0.0], 1, 0), ([0.5, 0.5], 1, 0), ([0.2, 0.8], 1, 0), ([0.05, 0.95], 1, 1), ([0.9, 0.1], 1, 0),
+    ([0.05, 0.95], 0, 0), ([0.05, 0.95], 0.5, 0), ([0.001, 0.999], 0.5, 1),
 ])  # fmt: skip
-def test_a_student_overrules_unsure_teachers_but_not_sure_ones(said, label):
+def test_a_student_overrules_unsure_teachers_but_not_sure_ones(said, prior, label):
     """The network says (0.88, 0.12) of every view: the strong view learns class 0 unless teachers are surer of 1."""
     logits = torch.tensor([[2.0, 0.0]])
     views, logs = torch.zeros(1, 1, 1, 1), torch.tensor([said]).clamp(min=1e-30).log()
-    loss = Consistency(iter([(views, views, logs)])).loss(lambda pixels: logits)
+    loss = Consistency(iter([(views, views, logs)]), prior).loss(lambda pixels: logits)
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))), rel=0.02)
 
 
