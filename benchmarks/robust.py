@@ -72,9 +72,7 @@ def row(kind: str, draw: int, run: Path) -> dict:
     found = metrics(run)
     errors = {arm: 1 - found["scores"][arm]["test"]["accuracy"] for arm in ("control", "student")}
     taken = {"clothes": clothes_taken(run)} if kind == "foreign" else {}
-    return (
-        {"kind": kind, "draw": draw, "reason": found["reason"], "seconds": found["seconds"]["total"]} | errors | taken
-    )
+    return {"kind": kind, "draw": draw, "reason": found["reason"]} | errors | taken
 
 
 def table(out: Path) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..config import Train, UserError
 from ..data.transforms import build
 from .compute import autocast, pick_device, pick_precision, to_input
-from .consistency import Consistency
+from .consistency import Consistency, statistics_kept
 from .models import Format
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
@@ -82,7 +82,9 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
         term = Consistency(_views(lesson, train, form.size), train.consistency_prior)
 
         def loss() -> torch.Tensor:
-            return supervised() + train.consistency * term.loss(forward)
+            labelled = supervised()
+            with statistics_kept(network):
+                return labelled + train.consistency * term.loss(forward)
 
     network = _descend(network, loss, (lesson.steps, dtype), train, history)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))

@@ -394,6 +394,23 @@ def test_consistency_never_sees_a_label_of_the_pool(digits):
         assert torch.equal(value, states[1][name]), name
 
 
+def test_consistency_leaves_no_trace_in_running_statistics(digits):
+    """Images that are looked at, however foreign, do not shift what predictions are normalised by."""
+    pixels, target = digits[0].copy(), digits[1]
+    pixels[100:] = 255 - pixels[100:]
+    states = []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = Lesson(pixels, np.arange(100), target[:100], 1, 0, pool=np.arange(100, 600))
+        states.append(fit(network, form, lesson, Train(**QUICK | {"consistency": weight}))[0].state_dict())
+    statistics = [name for name in states[0] if "running" in name]
+    assert statistics
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items()), "the term was off"
+    for name in statistics:
+        assert torch.equal(states[0][name], states[1][name]), name
+
+
 @pytest.mark.parametrize(("said", "prior", "label"), [
     ([0.0, 0.0], 1, 0), ([0.5, 0.5], 1, 0), ([0.2, 0.8], 1, 0), ([0.05, 0.95], 1, 1), ([0.9, 0.1], 1, 0),
     ([0.05, 0.95], 0, 0), ([0.05, 0.95], 0.5, 0), ([0.001, 0.999], 0.5, 1),
