@@ -58,12 +58,11 @@ def statistics_kept(network: torch.nn.Module) -> Iterator[None]:
     What the term looks at is the hard rest of the pool, or foreign to the classes; a prediction is normalised by what
     was learned with labels. With a fifth of clothes in a pool of digits the student was lost otherwise (docs/log.md).
     """
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    norms = [module for module in network.modules() if getattr(module, "track_running_stats", False)]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.track_running_stats = True
