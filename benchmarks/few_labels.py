@@ -68,7 +68,7 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
     code = {name: k for k, name in enumerate(control.format.classes)}
     given = np.array([code.get(name, -1) for name in table.given])
     rows = {role: np.flatnonzero(table.role == role) for role in ("train", "pool", "test")}
-    first = float(read_csv(where / "control/history.csv").seconds.iloc[-1])
+    first = _fitted(where / "control")
     found = {}
     for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
         start = time.monotonic()
@@ -116,16 +116,21 @@ def _inputs(model: Trained, pixels: np.ndarray):
         yield to_input(torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu"))
 
 
+def _fitted(model: Path) -> float:
+    """Seconds of its training."""
+    return float(read_csv(model / "history.csv").seconds.iloc[-1])
+
+
 def row(which: str, draw: int, where: Path) -> dict:
-    """Errors and seconds of all arms of one draw. The student's seconds are those of rounds and student."""
+    """Errors of all arms of one draw, and seconds of training and judging; the student's include its rounds."""
     found, others = metrics(where), where / "peers.json"
     others = read_json(others) if others.exists() else {}
-    scores, seconds = found["scores"], found["seconds"]
+    scores, rounds = found["scores"], sum(told["seconds"] for told in found["rounds"])
     return {
         "set": which, "draw": draw, "reason": found["reason"], "pool": found["pool"],
-        "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": seconds["control"]},
+        "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": _fitted(where / "control")},
         "student": {"error": 1 - scores["student"]["test"]["accuracy"],
-                    "seconds": seconds["total"] - seconds["control"]},
+                    "seconds": rounds + _fitted(where / "student")},
         "teacher": {"error": 1 - scores["teacher"]["test"]["accuracy"]}, **others,
     }  # fmt: skip
 
