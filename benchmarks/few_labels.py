@@ -68,7 +68,7 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
     code = {name: k for k, name in enumerate(control.format.classes)}
     given = np.array([code.get(name, -1) for name in table.given])
     rows = {role: np.flatnonzero(table.role == role) for role in ("train", "pool", "test")}
-    first = _fitted(where / "control")
+    first = _fit_seconds(where / "control")
     found = {}
     for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
         start = time.monotonic()
@@ -116,8 +116,8 @@ def _inputs(model: Trained, pixels: np.ndarray):
         yield to_input(torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu"))
 
 
-def _fitted(model: Path) -> float:
-    """Seconds of its training."""
+def _fit_seconds(model: Path) -> float:
+    """Seconds that its training took."""
     return float(read_csv(model / "history.csv").seconds.iloc[-1])
 
 
@@ -128,9 +128,9 @@ def row(which: str, draw: int, where: Path) -> dict:
     scores, rounds = found["scores"], sum(told["seconds"] for told in found["rounds"])
     return {
         "set": which, "draw": draw, "reason": found["reason"], "pool": found["pool"],
-        "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": _fitted(where / "control")},
+        "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": _fit_seconds(where / "control")},
         "student": {"error": 1 - scores["student"]["test"]["accuracy"],
-                    "seconds": rounds + _fitted(where / "student")},
+                    "seconds": rounds + _fit_seconds(where / "student")},
         "teacher": {"error": 1 - scores["teacher"]["test"]["accuracy"]}, **others,
     }  # fmt: skip
 
