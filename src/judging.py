@@ -18,6 +18,9 @@ Fit = Callable[..., object]
 Predict = Callable[[object, np.ndarray], np.ndarray]
 """predict(model, rows) → (len(rows), K) log-probabilities."""
 
+Second = Callable[[Seat], np.ndarray]
+"""second(seat) → (len(seat.judged), K) log of what else speaks for each class, by what the seat learned alone."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -31,18 +34,21 @@ class Part:
 
 def held_out_probs(
     samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
-    clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None,
+    clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None, second: Second | None = None,
 ) -> Verdict:  # fmt: skip
     """Log-probabilities (N, K) of every sample, each judged only by models that saw neither it nor a copy of it.
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
-    chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed.
+    chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed. second: a second opinion on
+    what each model judges, from what that model learned; the product of both counts.
     """
     parts, models = [], {}
     for seat in seats:
         assert not np.isin(clusters[seat.judged], clusters[seat.learned]).any(), "a row would be judged from memory"
         model = fit(seat.where, seat.learned, seat.targets)
-        parts.append(Part(seat.judged, predict(model, seat.judged), model.hash, seat.fold))
+        said = predict(model, seat.judged)
+        said = normalised(said + second(seat)) if second else said
+        parts.append(Part(seat.judged, said, model.hash, seat.fold))
         models[model.hash] = {"fold": seat.fold, "taught_by": list(seat.taught_by)}
     parts, about = calibrate(parts) if calibrate else (parts, {})
     return replace(mix(parts, len(samples), chained), calibration=about, models=models)
@@ -73,6 +79,11 @@ def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
     about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
     scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]
     return scaled, {"temperatures": [round(temperature, 4)]} | about
+
+
+def normalised(logs: np.ndarray) -> np.ndarray:
+    """(…, K) logs as log-probabilities; NaN stays NaN."""
+    return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
 
 
 def mix(parts: list[Part], n: int, chained: bool = False) -> Verdict:

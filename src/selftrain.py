@@ -12,7 +12,7 @@ import numpy as np
 from .config import Pseudo
 from .data.folds import make_folds
 from .data.samples import USES_POOL, Samples
-from .judging import Fit, Predict, calibrated, held_out_probs, tempered
+from .judging import Fit, Predict, Second, calibrated, held_out_probs, normalised, tempered
 from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
 from .labels.selection import REPAIRS, Decisions, given_cutoff, select
@@ -54,6 +54,7 @@ class Task:
     clusters: np.ndarray
     refused: np.ndarray | str = ""
     seed: int = 0
+    second: Second | None = None
 
     @property
     def fold_safe(self) -> bool:
@@ -66,16 +67,16 @@ class Task:
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
     mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
-    time_for: Callable[[float], bool] = lambda seconds: True,
+    second: Second | None = None, time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
     every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain or collapse
     (then the best earlier round's labels are returned), time_budget, max_rounds.
-    refused: see select.
+    refused: see select; second: see held_out_probs.
     """
-    task = Task(samples, policy, mode, clusters, refused, seed)
+    task = Task(samples, policy, mode, clusters, refused, seed, second)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
@@ -112,7 +113,7 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
         how = partial(calibrated, given=given, labels=outcome.label)
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
-    options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how}
+    options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how, "second": task.second}
     verdict = held_out_probs(task.samples, seats, fit, predict, **options)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
@@ -178,9 +179,8 @@ def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
     """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
 
     def mean(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-        logs = (new + (n - 1) * old) / n
         with np.errstate(invalid="ignore"):  # NaN where a chain judges nothing
-            return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
+            return normalised((new + (n - 1) * old) / n)
 
     chains = None if verdict.chains is None else mean(verdict.chains, earlier.chains)
     logs, judge = mean(verdict.log_probs, earlier.log_probs), earlier.judge + "+" + verdict.judge

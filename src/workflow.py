@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,13 @@ from .data.images import load_images
 from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepare_samples
 from .data.transforms import Spec, build
 from .history import applied
+from .judging import Second
 from .labels.ledger import Ledger, refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
 from .learn.compute import pick_device
 from .learn.fit import Lesson, fit, step_budget
+from .learn.graph import neighbour_graph, spread
 from .learn.infer import log_probs
 from .learn.models import Trained, create_model, load_model, save_model
 from .run import Run, log, read_json, seed_of, write_csv, write_json
@@ -205,9 +207,26 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
         outcome = self_train(
             material.judged, fit_kept, partial(predict, views=run.config.pseudo.views), run.config.pseudo,
             Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, time_for=_time_for(run),
+            seed=run.config.seed, second=_neighbours(run, material), time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
+
+
+def _neighbours(run: Run, material: Material) -> Second | None:
+    """The opinion of look-alikes, where pseudo.graph asks for it. Their graph is made when it is first needed: a run
+    that goes on after its rounds does without."""
+    weight, judged = run.config.pseudo.graph, material.judged
+    if not weight:
+        return None
+
+    @cache
+    def graph():
+        start = time.monotonic()
+        found = neighbour_graph(material.pixels[: len(judged)])
+        log.info(f"neighbours of {len(judged):,} images, {time.monotonic() - start:.1f} s")
+        return found
+
+    return lambda seat: weight * spread(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
 
 
 def _time_for(run: Run):
