@@ -60,6 +60,9 @@ def _prepare(run: Run) -> Material:
     if config.pseudo.fold_safe and run.mode in REPAIRS:
         raise UserError(f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
                         "about those of the others; leave it out")  # fmt: skip
+    if config.pseudo.graph and run.mode in REPAIRS:
+        raise UserError(f"pseudo.graph={config.pseudo.graph:g} needs --mode augment: labels that may be wrong are not "
+                        "spread; leave it out")  # fmt: skip
     samples, truths = prepare_samples(config, run.mode)
     is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
     samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))

@@ -260,6 +260,11 @@ def test_fold_safe_rounds_are_refused_where_given_labels_may_change(csv, mode):
     assert "pseudo.fold_safe=true needs --mode augment" in refusal(csv, mode, "pseudo.fold_safe=true")
 
 
+@pytest.mark.parametrize("mode", ["denoise", "joint"])
+def test_labels_that_may_be_wrong_are_not_spread(csv, mode):
+    assert "pseudo.graph=2 needs --mode augment" in refusal(csv, mode, "pseudo.graph=2")
+
+
 @pytest.mark.parametrize("other", ["test_efficientnet", "test_vit"])
 def test_weights_that_do_not_fit(csv, other):
     file = csv.folder / "other.pth"

@@ -81,6 +81,25 @@ def test_no_row_is_judged_by_a_model_that_learned_a_label_for_it(tmp_path, mode)
         assert not set(model.learned) & set(rows)
 
 
+def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says(tmp_path):
+    samples, x, clean = digits()
+    options = {"samples": samples, "x": x, "policy": Pseudo(rounds=2, folds=3, min_change=0, pool_cutoff=0.9)}
+
+    def knows(seat):
+        assert not set(seat.learned) & set(seat.judged)
+        assert len(seat.targets) == len(seat.learned)
+        return 50.0 * np.eye(10)[clean[seat.judged]]
+
+    told, _, _ = train(tmp_path / "told", "augment", second=knows, **options)
+    pool = samples.given < 0
+    np.testing.assert_array_equal(told.label[pool], clean[pool])
+    np.testing.assert_allclose(told.decisions.belief.sum(1), 1, rtol=1e-4)
+    alone, _, _ = train(tmp_path / "alone", "augment", **options)
+    assert (alone.label[pool] != clean[pool]).any(), "judges alone do not know it all"
+    even, _, _ = train(tmp_path / "even", "augment", second=lambda seat: np.zeros((len(seat.judged), 10)), **options)
+    np.testing.assert_array_equal(even.label, alone.label)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
     policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.6)
