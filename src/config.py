@@ -202,6 +202,8 @@ class Pseudo(Section):
     pool_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """A curriculum: of the rows that are predicted as a class at most this share, the surest, reached in equal steps
     over the rounds. Assumes nothing about how many rows of a class the pool has."""
+    pool_share_from: Share = 0.0
+    """No round takes a smaller share: where the first judges are good already, small steps teach only what is easy."""
     pool_floor: Share = 0.0
     """A class below this share of its expected rows receives its surest ones from below the cutoff."""
     pool_quota: Annotated[float, Field(gt=0)] | None = None

@@ -61,6 +61,13 @@ def test_a_growing_share_takes_the_surest_of_each_class():
             assert confidence[own].min() > confidence[~own & (pool.argmax(1) == k)].max()
 
 
+@pytest.mark.parametrize(("start", "each"), [(0.0, 6), (0.3, 9), (0.9, 12)])
+def test_no_round_takes_less_than_the_share_to_start_from_and_none_more_than_the_last(start, each):
+    pool = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
+    taken = accepted(pool, pool_cutoff=0, pool_share=0.4, pool_share_from=start, progress=0.5)
+    assert np.bincount(pool.argmax(1)[taken]).tolist() == [each] * K
+
+
 def test_a_rare_class_gives_its_own_share_only():
     pool = rows(*[(0, 0.6 + 0.001 * i) for i in range(100)], *[(1, 0.6 + 0.01 * i) for i in range(10)])
     taken = accepted(pool, pool_cutoff=0, pool_share=0.7)
