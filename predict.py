@@ -16,7 +16,7 @@ def arguments(argv=None):
     parser.add_argument("--data", help="CSV or folder of images (default: data.test of the run)")
     parser.add_argument("--out", type=Path, help="default: predictions.csv in the run folder")
     parser.add_argument("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
-    parser.add_argument("--tta", type=int, default=1, help="views an image: itself and N-1 augmented ones (default: 1)")
+    parser.add_argument("--tta", type=int, help="views of each image, itself and others (default: predict.views)")
     return parser.parse_args(argv)
 
 

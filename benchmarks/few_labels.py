@@ -9,7 +9,7 @@ the test images: recipes come from draws 100 and up, scored on hidden labels of 
 A table reads what is there, and keeps what earlier parts have measured.
 
 Peers, on the same draw, backbone and augmentation:
-    supervised   the control: labels alone, the student's number of steps
+    supervised   the control: labels alone, the student's number of steps and views
     one-shot     that model's answers above 0.95 become labels, a fresh model learns all of them, once
     sklearn      SelfTrainingClassifier(LogisticRegression) at 0.75 over that model's frozen features
 """
@@ -91,7 +91,8 @@ def one_shot(
     network, form = create_model(config.model_of("student"), tuple(control.format.classes), *pixels.shape[2:])
     lesson = Lesson(pixels, learned, labels, step_budget(len(learned), train), config.seed)
     network, _ = fit(network, form, lesson, train)
-    return log_probs(Trained(network, form, ""), pixels, rows["test"]).argmax(1)
+    views = {"tta": config.predict.views, "spec": config.view}
+    return log_probs(Trained(network, form, ""), pixels, rows["test"], **views).argmax(1)
 
 
 def frozen(config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray) -> np.ndarray:

@@ -233,6 +233,14 @@ class Pseudo(Section):
     """Also train the student's recipe and step budget without any change of labels, to compare with."""
 
 
+class Predict(Section):
+    views: Count = 1
+    """Views of a sample that scores and predictions average: the image itself, the others drawn from `augment`.
+    predict.py --tta outranks it."""
+    augment: Augmentation | None = None
+    """Default: `train.augment`; milder views cost less of what is known."""
+
+
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"] = "disabled"
     project: str = "pseudo-label"
@@ -255,6 +263,7 @@ class Config(Section):
     student: Student = Student()
     train: Train = Train()
     pseudo: Pseudo = Pseudo()
+    predict: Predict = Predict()
     wandb: Wandb = Wandb()
 
     def model_of(self, arm: str) -> Model:
@@ -264,6 +273,11 @@ class Config(Section):
             return self.model
         base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
         return base.model_copy(update={"weights": own.weights or base.weights, "kwargs": base.kwargs | own.kwargs})
+
+    @property
+    def view(self) -> Augmentation:
+        """What the further views of a prediction are drawn from."""
+        return self.train.augment if self.predict.augment is None else self.predict.augment
 
     def train_of(self, arm: str) -> Train:
         """How a teacher is trained, or `student` and `control`."""

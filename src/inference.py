@@ -56,14 +56,15 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
     return table[["id", "path"]]
 
 
-def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta: int) -> np.ndarray:
-    """(N, K) probabilities, averaged over models and views.
+def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta: int | None) -> np.ndarray:
+    """(N, K) probabilities, averaged over models and views; tta: number of views, default predict.views.
 
     Raises:
         UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
     """
     from tqdm.auto import tqdm
 
+    tta = config.predict.views if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
     form = models[0].format
@@ -72,5 +73,5 @@ def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta:
     options = {"precision": config.train.precision, "device": config.train.device}
     rows = np.arange(len(paths))
     with tqdm(total=len(rows) * len(models) * tta, desc="predict", disable=None, leave=False) as bar:
-        views = {"tta": tta, "spec": config.train.augment, "bar": bar}
+        views = {"tta": tta, "spec": config.view, "bar": bar}
         return np.mean([np.exp(log_probs(model, pixels, rows, **views, **options)) for model in models], axis=0)

@@ -96,7 +96,8 @@ def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
     if config.model_of("student") != config.model:
         create_model(config.model_of("student"), samples.classes, size, channels, "student")
     for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
-                      "train.weak": config.train.weak, "train.strong": config.train.strong}.items():  # fmt: skip
+                      "train.weak": config.train.weak, "train.strong": config.train.strong,
+                      "predict.augment": config.predict.augment}.items():  # fmt: skip
         if spec is not None:
             _try(key, spec, pixels[:2])
     pick_device(config.train.device)
@@ -149,7 +150,7 @@ def learner(run: Run, material: Material):
 
     A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
     pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number of rows.
-    predict averages the probabilities of `views` of a sample: itself, and augmented ones.
+    predict averages the probabilities of `views` of a sample: itself, and others drawn from `spec`.
     """
     config = run.config
 
@@ -170,11 +171,10 @@ def learner(run: Run, material: Material):
         log.info(f"{title}: {len(rows):,} labels, {lesson.steps:,} steps, loss {loss:.3f}, {seconds:.1f} s")
         return save_model(folder, network, form)
 
-    def predict(model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
+    def predict(model: Trained, rows: np.ndarray, views: int = 1, spec=config.train.augment) -> np.ndarray:
         with _bar(len(rows) * views, f"{run.current} · predict") as bar:
             options = {"precision": config.train.precision, "device": config.train.device}
-            options |= {"tta": views, "spec": config.train.augment}
-            return log_probs(model, material.pixels, rows, bar=bar, **options)
+            return log_probs(model, material.pixels, rows, tta=views, spec=spec, bar=bar, **options)
 
     return fit_kept, predict
 
@@ -279,6 +279,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     from .report.table import summary
     from .report.tracking import track
 
+    predict = partial(predict, views=run.config.predict.views, spec=run.config.view)
     with run.stage("score"):
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)

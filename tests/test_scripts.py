@@ -54,6 +54,7 @@ def runs(digits, tmp_path_factory):
     digits[300:500][["id"]].to_csv(folder / "pool.csv", index=False)
     digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
     args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={folder}", "pseudo.views=2"]
+    args += ["predict.views=3", "predict.augment=gentle"]
     args += [*QUICK, *(f"data.{role}={folder / role}.csv" for role in ("train", "pool", "test"))]
     for mode in ("augment", "denoise", "joint"):
         noise = [] if mode == "augment" else ["inject.kind=uniform", "inject.rate=0.1"]
@@ -113,6 +114,23 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
     same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
     assert config.pseudo.views == 2
     assert same == (views == 2)
+
+
+def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_path):
+    run = runs[0] / "augment"
+    scored = table(run / "scored.csv").query("arm == 'student' and role == 'test'")
+    files = table(run / "samples.csv").set_index("id").path[scored.id]
+    pixels, _ = load_images(files.to_numpy(object), load_config(run / "config.yaml", []).data)
+    model, rows = load_model(run / "student"), np.arange(len(files))
+    for views in (1, 3):
+        said = np.exp(log_probs(model, pixels, rows, tta=views, spec="gentle", precision="fp32")).max(1)
+        assert np.allclose(said, scored.confidence.astype(float), atol=1e-4) == (views == 3)
+    confidence = {}
+    for name, tta in {"default": (), "one": ("--tta", 1)}.items():
+        ok(run_script("predict.py", "--run", run, "--out", tmp_path / name, *tta))
+        confidence[name] = table(tmp_path / name).filter(regex="^p_").astype(float).max(axis=1)
+    assert np.allclose(confidence["default"], scored.confidence.astype(float), atol=1e-4)
+    assert not np.allclose(confidence["one"], scored.confidence.astype(float), atol=1e-4)
 
 
 def test_denoise_finds_and_repairs_most_flips(runs):
