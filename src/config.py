@@ -160,8 +160,8 @@ class Train(Section):
     """Weight of a term of the student that wants the same answer for a `weak` and a `strong` view of the pool images
     that have no pseudo-label; 0 = off. Wants small batches and many steps."""
     consistency_prior: Share = 0.0
-    """How much the held-out teachers have a say in that answer: 0 = none, 1 = as much as the student. Good teachers, of
-    thousands of labels, keep it from confirming its own mistakes; those of a hundred labels hand on theirs."""
+    """How much the held-out judges have a say in that answer: 0 = none, 1 = as much as the student. Good ones, of
+    thousands of labels or with `pseudo.graph`, keep it from confirming its own mistakes; others hand on theirs."""
     consistency_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Pool images a step of that term, as a multiple of `batch_size`."""
     weak: Augmentation = "gentle"
