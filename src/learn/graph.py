@@ -29,7 +29,8 @@ def neighbour_graph(pixels: np.ndarray) -> sparse.csr_array:
     from sklearn.neighbors import NearestNeighbors
 
     features = gradient_features(pixels)
-    features = PCA(min(FEATURES, *features.shape), random_state=0).fit_transform(features)
+    with np.errstate(invalid="ignore"):  # images that are all alike have no variance to explain
+        features = PCA(min(FEATURES, *features.shape), random_state=0).fit_transform(features)
     count = min(NEIGHBOURS, len(features) - 1)
     distance, index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features).kneighbors()
     reach = np.maximum(distance[:, -1], 1e-6)
