@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .data.samples import Samples
-from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, scale
+from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, normalised, scale
 from .labels.ledger import Verdict
 from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
 from .seats import Seat
@@ -79,11 +79,6 @@ def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
     about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
     scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]
     return scaled, {"temperatures": [round(temperature, 4)]} | about
-
-
-def normalised(logs: np.ndarray) -> np.ndarray:
-    """(…, K) logs as log-probabilities; NaN stays NaN."""
-    return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
 
 
 def mix(parts: list[Part], n: int, chained: bool = False) -> Verdict:

@@ -12,7 +12,8 @@ import numpy as np
 from .config import Pseudo
 from .data.folds import make_folds
 from .data.samples import USES_POOL, Samples
-from .judging import Fit, Predict, Second, calibrated, held_out_probs, normalised, tempered
+from .judging import Fit, Predict, Second, calibrated, held_out_probs, tempered
+from .labels.calibration import normalised
 from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
 from .labels.selection import REPAIRS, Decisions, given_cutoff, select

@@ -38,7 +38,7 @@ def choose(
     reason[agreement < policy.pool_agreement] = "judges_disagree"
     if policy.pool_share is not None:
         counts = np.bincount(predicted, minlength=pool.shape[1])
-        share = max(policy.pool_share * progress, min(policy.pool_share_from, policy.pool_share))
+        share = min(policy.pool_share, max(policy.pool_share * progress, policy.pool_share_from))
         _keep_surest(reason, predicted, confidence, share * counts, "beyond_share")
     refused = np.broadcast_to(np.asarray(refused, object), len(pool))
     reason = np.where(refused != "", refused, reason)
