@@ -216,10 +216,10 @@ def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
 
 
 def _neighbours(run: Run, material: Material) -> Second | None:
-    """The opinion of look-alikes, where pseudo.graph asks for it. Their graph is made when it is first needed: a run
-    that goes on after its rounds does without."""
+    """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
+    models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
     weight, judged = run.config.pseudo.graph, material.judged
-    if not weight:
+    if not weight or run.mode not in USES_POOL:
         return None
 
     @cache

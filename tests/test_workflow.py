@@ -10,7 +10,7 @@ from src.config import Config
 from src.data.samples import Samples
 from src.run import Run
 from src.selftrain import Outcome
-from src.workflow import Material, _announce_bound, train_arms
+from src.workflow import Material, _announce_bound, _neighbours, train_arms
 
 GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 
@@ -41,6 +41,14 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
 def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_path, reason, compared):
     outcome = Outcome(GIVEN, None, 0, reason)
     assert ("control" in arms(tmp_path, "augment", outcome)) == compared
+
+
+@pytest.mark.parametrize(
+    ("mode", "weight", "asked"), [("augment", 4, True), ("augment", 0, False), ("train", 4, False)]
+)
+def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked):
+    run = Run(tmp_path, mode, Config(pseudo={"graph": weight}))
+    assert (_neighbours(run, SimpleNamespace(judged=())) is not None) == asked
 
 
 def arms(folder, mode: str, outcome: Outcome) -> dict:
