@@ -183,7 +183,7 @@ def picture(rows: list[dict]) -> None:
             side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
     axes[0][0].set_ylabel("test error, %")
-    axes[0][0].legend(fontsize="x-small")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", fontsize="x-small", ncols=2)
     figure.savefig(ROOT / "docs/img/few_labels.png", dpi=110)
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import subprocess
