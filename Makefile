@@ -22,8 +22,8 @@ demo: .venv/.ready
 	@echo "1/2  denoise: 10 % of 4,000 labels are flipped on purpose, found, repaired; the student is retrained"
 	@$(BIN)/python pseudo.py --mode denoise inject.kind=uniform inject.rate=0.1 name=demo-denoise out=$(RUNS)
 	@echo
-	@echo "2/2  augment: 250 labels and a pool of 3,750 images without"
-	@$(BIN)/python pseudo.py --mode augment name=demo-augment out=$(RUNS)
+	@echo "2/2  augment: 250 labels and a pool of 3,750 images without; look-alikes are heard"
+	@$(BIN)/python pseudo.py --mode augment pseudo.graph=4 name=demo-augment out=$(RUNS)
 	@$(BIN)/python -m src.report.table $(RUNS)/demo-denoise $(RUNS)/demo-augment
 
 test: .venv/.ready
