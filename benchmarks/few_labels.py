@@ -54,7 +54,7 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
     """The kit's run of one draw."""
     name, labels = which.split(":")
     images = data / FOLDERS[name]
-    config = f"configs/{name}_{'1000' if name == 'mnist' and int(labels) >= 600 else 'few'}_labels.yaml"
+    config = f"configs/{name}_{'1000' if int(labels) >= 600 else 'few'}_labels.yaml"
     kit("--mode", "augment", "--config", config, f"data.train={images / 'training'}",
         f"data.test={images / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
         f"name={folder(which, draw, out).name}", out=out)  # fmt: skip

@@ -179,7 +179,7 @@ class Pseudo(Section):
     folds: Annotated[int, Field(ge=2)] = 2
     """Models a round; each judges the fold that it did not learn."""
     views: Annotated[int, Field(ge=1)] = 1
-    """Views of a sample that a judge averages: the image itself, the others drawn from train.augment."""
+    """Views of a sample that a judge averages: the image itself, the others drawn from predict.augment."""
     policy: Literal["posterior", "cutoff"] = "posterior"
     """How given labels are judged: by the noise-corrected posterior, or by the plain confidence of the article."""
     precision: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -238,7 +238,8 @@ class Predict(Section):
     """Views of a sample that scores and predictions average: the image itself, the others drawn from `augment`.
     predict.py --tta outranks it."""
     augment: Augmentation | None = None
-    """Default: `train.augment`; milder views cost less of what is known."""
+    """Also of the views that judges average (pseudo.views). Default: `train.augment`; milder views cost less of what is
+    known."""
 
 
 class Wandb(Section):

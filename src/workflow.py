@@ -171,10 +171,10 @@ def learner(run: Run, material: Material):
         log.info(f"{title}: {len(rows):,} labels, {lesson.steps:,} steps, loss {loss:.3f}, {seconds:.1f} s")
         return save_model(folder, network, form)
 
-    def predict(model: Trained, rows: np.ndarray, views: int = 1, spec=config.train.augment) -> np.ndarray:
+    def predict(model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
         with _bar(len(rows) * views, f"{run.current} · predict") as bar:
             options = {"precision": config.train.precision, "device": config.train.device}
-            return log_probs(model, material.pixels, rows, tta=views, spec=spec, bar=bar, **options)
+            return log_probs(model, material.pixels, rows, tta=views, spec=config.view, bar=bar, **options)
 
     return fit_kept, predict
 
@@ -279,7 +279,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     from .report.table import summary
     from .report.tracking import track
 
-    predict = partial(predict, views=run.config.predict.views, spec=run.config.view)
+    predict = partial(predict, views=run.config.predict.views)
     with run.stage("score"):
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)

@@ -105,7 +105,7 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
     for folder in sorted(run.glob("round_1/fold_*")):
         model = load_model(folder)
         rows = np.flatnonzero(decided.model.str.contains(model.hash))
-        logs = log_probs(model, pixels, rows, tta=views, spec=config.train.augment, precision="fp32")
+        logs = log_probs(model, pixels, rows, tta=views, spec=config.view, precision="fp32")
         said.append(np.exp(logs[np.searchsorted(rows, pool)]))
     stored = np.exp(np.load(run / "round_1" / "logits.npy")[pool])
     same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
