@@ -122,9 +122,12 @@ def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_
     for views in (1, 3):
         said = np.exp(log_probs(model, pixels, rows, tta=views, spec="gentle", precision="fp32")).max(1)
         assert np.allclose(said, scored.confidence.astype(float), atol=1e-4) == (views == 3)
-    ok(run_script("predict.py", "--run", run, "--out", tmp_path / "said.csv"))
-    said = table(tmp_path / "said.csv").filter(regex="^p_").astype(float).max(axis=1)
-    assert np.allclose(said, scored.confidence.astype(float), atol=1e-4)
+    confidence = {}
+    for name, tta in {"default": (), "one": ("--tta", 1)}.items():
+        ok(run_script("predict.py", "--run", run, "--out", tmp_path / name, *tta))
+        confidence[name] = table(tmp_path / name).filter(regex="^p_").astype(float).max(axis=1)
+    assert np.allclose(confidence["default"], scored.confidence.astype(float), atol=1e-4)
+    assert not np.allclose(confidence["one"], scored.confidence.astype(float), atol=1e-4)
 
 
 def test_denoise_finds_and_repairs_most_flips(runs):
