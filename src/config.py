@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class UserError(Exception):
@@ -266,6 +266,13 @@ class Config(Section):
     pseudo: Pseudo = Pseudo()
     predict: Predict = Predict()
     wandb: Wandb = Wandb()
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Config:
+        if self.data.overlap == "allow" and not self.rules.pool_may_include_test:
+            raise ValueError("data.overlap=allow lets copies of test rows teach, which "
+                             "rules.pool_may_include_test=false forbids; leave one of the two out")  # fmt: skip
+        return self
 
     def model_of(self, arm: str) -> Model:
         """The model of a teacher (`round_R/fold_F`), or that of `student` and `control`."""

@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import UserError
+from .config import Config, UserError
 from .data.duplicates import refused_reasons
 from .data.samples import Samples
 from .labels.ledger import Ledger, decisions_table
 from .labels.pool import lower_bound
 from .labels.selection import Decisions, select
 from .run import log, read_csv, read_json, write_csv
-from .settings import load_config
+from .settings import differences, load_config
 
+DECIDES = {"data.overlap"} | {
+    f"pseudo.{key}" for key in ("policy", "precision", "doubtful", "cutoff", "pool_cutoff", "pool_precision",
+                                "pool_agreement", "pool_share", "pool_floor", "pool_quota", "pool_align",
+                                "pool_targets", "pool_temperature")}  # fmt: skip
+"""Keys by which stored predictions are decided; every other one is of training or of the rounds."""
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
@@ -30,29 +35,38 @@ def reselect(run: Path, overrides: list[str]) -> None:
     rounds = Ledger(run).rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
-    config, mode = load_config(run / "config.yaml", overrides), read_json(run / "status.json")["mode"]
+    config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json")["mode"]
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
     samples = _judged(run, number, classes)
     verdict = Ledger(run).recall(number, samples)
-    probs = np.exp(verdict.log_probs)
     copies = run / "duplicates.csv"
     refused = refused_reasons(read_csv(copies), samples.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement}
-    decisions = select(probs, samples.given, mode, config.pseudo, **options)
+    decisions = select(np.exp(verdict.log_probs), samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
-    log.info(cutoff_table(probs, samples, decisions).to_string(index=False))
+    log.info(cutoff_table(samples, decisions).to_string(index=False))
     summary = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds, counts, strict=True))
     log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
 
 
-def cutoff_table(probs: np.ndarray, samples: Samples, decisions: Decisions) -> pd.DataFrame:
+def _redecided(file: Path, overrides: list[str]) -> Config:
+    """The config of a run with overrides that its stored predictions can be decided by."""
+    config = load_config(file, overrides)
+    idle = [key for key in differences(load_config(file, []), config) if key.partition(":")[0] not in DECIDES]
+    if idle:
+        raise UserError(f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
+                        "leave it out, or make a new run with another name")  # fmt: skip
+    return config
+
+
+def cutoff_table(samples: Samples, decisions: Decisions) -> pd.DataFrame:
     """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
 
     The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
     above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound.
     """
-    labelled, confidence, predicted = samples.given >= 0, probs.max(1), probs.argmax(1)
+    labelled, confidence, predicted = samples.given >= 0, decisions.confidence, decisions.predicted
     rows = ~labelled if (~labelled).any() else labelled
     agrees = predicted == samples.given
     table = []

@@ -58,6 +58,16 @@ def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
     assert (selected.label == selected.given).all()
 
 
+@pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.views=4", "rules.pool_may_include_test=false"])
+def test_select_refuses_what_changes_no_stored_prediction(denoised, idle):
+    before = files_of(denoised)
+    done = run_script("pseudo.py", "--mode", "select", "--run", denoised, idle, "pseudo.cutoff=1.5")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert idle.partition("=")[0] in done.stderr
+    assert "pseudo.cutoff" not in done.stderr
+    assert files_of(denoised) == before
+
+
 def apply(run, *args):
     return run_script("pseudo.py", "--mode", "apply", "--run", run, *args)
 

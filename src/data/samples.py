@@ -284,13 +284,10 @@ def check_samples(samples: Samples, config: Config, mode: str) -> None:
     if mode in USES_POOL and not (samples.role == "pool").any():
         raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")
     if mode in USES_POOL and not config.rules.pool_may_include_test:
-        _refuse_test_in_pool(samples, config.data)
+        _refuse_test_in_pool(samples)
 
 
-def _refuse_test_in_pool(samples: Samples, data: Data) -> None:
-    if data.overlap == "allow":
-        raise UserError("data.overlap=allow lets copies of test rows teach, which rules.pool_may_include_test=false "
-                        "forbids; leave one of the two out")  # fmt: skip
+def _refuse_test_in_pool(samples: Samples) -> None:
     pool = samples.role == "pool"
     both = pool & np.isin(samples.path, samples.path[samples.role == "test"])
     if both.any():

@@ -1,0 +1,23 @@
+"""The table of --mode select."""
+
+import numpy as np
+import pytest
+
+from src.config import Pseudo
+from src.data.samples import Samples
+from src.labels.selection import select
+from src.reselect import cutoff_table
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
+    rng = np.random.default_rng(0)
+    given = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
+    probs = rng.dirichlet([6, 1, 1], len(given))  # the judges favour class 0, the labels do not
+    empty = np.full(len(given), "", object)
+    samples = Samples(empty, empty, np.where(given < 0, "pool", "train"), given, empty, ("a", "b", "c"))
+    decisions = select(probs, given, "augment", Pseudo(pool_cutoff=0.8, pool_align=align))
+    coverage = cutoff_table(samples, decisions).set_index("cutoff").coverage
+    accepted = (decisions.decision == "accept").sum() / 600
+    assert 0.05 < accepted < 0.95
+    assert coverage[0.8] == f"{accepted:.3f}"
