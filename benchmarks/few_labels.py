@@ -6,7 +6,8 @@
 FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: hide.keep labels with hide.seed = draw; the
 other training images are the pool. Every process runs on one core, so that two parts share two. Nothing is chosen on
 the test images: recipes come from draws 100 and up, scored on hidden labels of the pool.
-A table reads what is there, and keeps what earlier parts have measured.
+A table reads what is there, and keeps what earlier parts have measured: every figure goes into few_labels.json, a set
+into few_labels.md and the picture once all draws of --seeds are done.
 
 Peers, on the same draw, backbone and augmentation:
     supervised   the control: labels alone, the student's number of steps and views
@@ -20,6 +21,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -136,16 +138,15 @@ def row(which: str, draw: int, where: Path) -> dict:
     }  # fmt: skip
 
 
-def table(out: Path) -> None:
+def table(out: Path, draws: list[int]) -> None:
     runs = [(which, draw, folder(which, draw, out)) for which in SETS for draw in DRAWS]
     rows = merged("few_labels", [row(*job) for job in runs if (job[2] / "metrics.json").exists()], "set", "draw")
     lines = ["Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd", "",
              f"| labels | {' | '.join(ARMS.values())} | worst draw | student best | student − labels alone | "
              "pool labelled / right |", "|---|" + "---|" * (len(ARMS) + 4)]  # fmt: skip
-    for which in SETS:
-        mine = [r for r in rows if r["set"] == which]
-        if not mine:
-            continue
+    asked = [r for r in rows if r["draw"] in draws]
+    sets = {which: mine for which in SETS if len(mine := [r for r in asked if r["set"] == which]) == len(draws)}
+    for which, mine in sets.items():
         cells = [_cell([r[arm] for r in mine if arm in r]) for arm in ARMS]
         worst = 100 * max(r["student"]["error"] for r in mine)
         paired = spread([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
@@ -153,7 +154,8 @@ def table(out: Path) -> None:
         best = sum(r["student"]["error"] == min(r[arm]["error"] for arm in ARMS if arm in r) for r in mine)
         lines.append(f"| {which} | {' | '.join(cells)} | {worst:.2f} | {best} of {len(mine)} | {paired} | {pool} |")
     keep("few_labels", rows, lines)
-    picture(rows)
+    if sets:
+        picture(sets)
 
 
 def _cell(found: list[dict]) -> str:
@@ -163,7 +165,7 @@ def _cell(found: list[dict]) -> str:
     return f"{spread([f['error'] for f in found], 2, 100)}; {spread([f['seconds'] for f in found], 0)} s"
 
 
-def picture(rows: list[dict]) -> None:
+def picture(sets: dict[str, list[dict]]) -> None:
     """Error against seconds, one panel a set, a point a draw."""
     import matplotlib
 
@@ -171,18 +173,22 @@ def picture(rows: list[dict]) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    sets = [which for which in SETS if any(r["set"] == which for r in rows)]
-    figure, axes = plt.subplots(1, len(sets), figsize=(3.2 * len(sets), 3.2), squeeze=False, layout="constrained")
-    for axis, which in zip(axes[0], sets, strict=True):
+    columns = min(len(sets), 4)
+    size = (columns, math.ceil(len(sets) / columns))
+    figure, axes = plt.subplots(*size[::-1], figsize=np.multiply(size, 3.2), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(sets) :]:
+        axis.remove()
+    for axis, (which, mine) in zip(axes.flat, sets.items(), strict=False):
         for arm, title in ARMS.items():
-            found = [r[arm] for r in rows if r["set"] == which and arm in r]
+            found = [r[arm] for r in mine if arm in r]
             axis.scatter([f["seconds"] for f in found], [100 * f["error"] for f in found], s=14, label=title)
         axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
         for side, ticks in ((axis.xaxis, (1, 3)), (axis.yaxis, (1, 2, 5))):
             side.set_major_locator(LogLocator(subs=ticks))
             side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
-    axes[0][0].set_ylabel("test error, %")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test error, %")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", fontsize="x-small", ncols=2)
     figure.savefig(ROOT / "docs/img/few_labels.png", dpi=110)
 
@@ -196,7 +202,7 @@ def main() -> None:
         for where in (folder(which, draw, arguments.out) for which, draw in jobs):
             if not (where / "peers.json").exists():
                 write_json(where / "peers.json", peers(where))
-    table(arguments.out)
+    table(arguments.out, arguments.seeds)
 
 
 if __name__ == "__main__":
