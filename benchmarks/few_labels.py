@@ -183,7 +183,7 @@ def picture(sets: dict[str, list[dict]]) -> None:
             found = [r[arm] for r in mine if arm in r]
             axis.scatter([f["seconds"] for f in found], [100 * f["error"] for f in found], s=14, label=title)
         axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
-        for side, ticks in ((axis.xaxis, (1, 3)), (axis.yaxis, (1, 2, 5))):
+        for side, ticks in ((axis.xaxis, (1, 2, 3, 5)), (axis.yaxis, (1, 1.5, 2, 3, 5, 7))):
             side.set_major_locator(LogLocator(subs=ticks))
             side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
