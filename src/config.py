@@ -67,6 +67,9 @@ class Data(Section):
     """Side in pixels to which images are resized. Default: that of the images, at most 128."""
     channels: Literal[1, 3] | None = None
     """1 = grey, 3 = RGB. Default: 1 where the first images are all grey."""
+    cache: str | None = None
+    """Folder of decoded images, which later runs and other processes read in place of the files. Default: memory; above
+    half of what is free, `root`/cache."""
     on_bad_image: Literal["refuse", "skip"] = "refuse"
     """What to do when an image cannot be read."""
     overlap: Literal["refuse", "allow"] = "refuse"
@@ -171,6 +174,9 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the
+    CPU, for a GPU one less than the cores, at most 8. Small images are augmented as whole batches, by the device."""
 
 
 class Pseudo(Section):

@@ -21,8 +21,9 @@ from .judging import Second
 from .labels.ledger import Ledger, refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
+from .learn.batches import Lesson
 from .learn.compute import pick_device
-from .learn.fit import Lesson, fit, step_budget
+from .learn.fit import fit, step_budget
 from .learn.graph import neighbour_graph, spread
 from .learn.infer import log_probs
 from .learn.models import Trained, create_model, load_model, save_model
@@ -111,7 +112,7 @@ def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
     if not augment:
         return
     try:
-        out = augment(torch.from_numpy(pixels))
+        out = augment(torch.from_numpy(pixels), 0)
     except Exception as error:  # every transform raises its own types
         what = type(error).__name__
         raise UserError(f"{key}={spec} does not work: {what}: {' '.join(str(error).split())}") from error

@@ -1,28 +1,40 @@
-"""Image files → one uint8 array in memory."""
+"""Image files → one uint8 array: in memory, or in a memory-mapped file where it does not fit."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 import cv2
 import numpy as np
+from PIL import Image
 
 from ..config import Data, UserError
 from ..run import log
+from .cache import decode_all, free_memory, open_cache
 
 BRIGHTER = 3  # of 255: what counts as brighter in a difference hash
 LOOK_AT = 64  # images that decide the default size and number of channels
-TINY = 64  # pixels; below, threads lose more to the interpreter's lock than decoding takes (36 against 20 µs an image)
+HEADER = 1 << 18  # bytes in which a JPEG says its size, after what cameras write before
+AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}
+SMALLER = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""Bits that are added to any of the flags above; in colour as well, in spite of their names."""
 
 
-def decode(path: str, channels: int | None = None) -> np.ndarray | None:
+def decode(path: str, channels: int | None = None, side: int | None = None) -> np.ndarray | None:
     """One file → (H, W) grey or (H, W, 3) RGB uint8; None where it cannot be read.
 
     channels: 1, 3, or None for as stored. EXIF rotation is applied; alpha is dropped, 16 bits become 8.
+    side: a JPEG may come out smaller than it is, by the largest of 1/2, 1/4, 1/8 that leaves it this many pixels wide
+    and high: its decoder then skips most of the work.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -30,42 +42,46 @@ def decode(path: str, channels: int | None = None) -> np.ndarray | None:
         return None
     if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in data[-4096:].tobytes():
         return None  # cut off; libpng would say so on the terminal
-    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}[channels]
     try:
-        return cv2.imdecode(data, flag) if len(data) else None
+        return cv2.imdecode(data, AS[channels] | SMALLER[_reduction(data, side)]) if len(data) else None
     except cv2.error:
         return None
+
+
+def _reduction(data: np.ndarray, side: int | None) -> int:
+    """1, 2, 4 or 8: how many times smaller a JPEG may be decoded."""
+    if side is None or data[:2].tobytes() != b"\xff\xd8":
+        return 1
+    try:
+        shorter = min(Image.open(io.BytesIO(data[:HEADER])).size)  # reads the header alone
+    except Exception:  # whatever is wrong with it, the decoder is to say
+        return 1
+    return max(times for times in (1, 2, 4, 8) if times == 1 or shorter >= times * side)
 
 
 def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """(N,) paths → (N, H, W, C) uint8 and the (N,) mask of those that could be read.
 
+    They are kept in memory; in a file under `data.cache` where that is given or they would take more than half of the
+    memory that is left.
+
     Raises:
-        UserError: images are missing or unreadable and data.on_bad_image is `refuse`.
+        UserError: images are missing or unreadable and data.on_bad_image is `refuse`, or the file would not fit.
     """
-    size, channels = _format(paths, data)
-    pixels = np.zeros((len(paths), size, size, channels), np.uint8)
+    side, channels = _format(paths, data)
+    shape = (len(paths), side, side, channels)
 
-    def load(i: int) -> bool:
-        image = decode(paths[i], channels)
-        if image is not None:
-            pixels[i] = _resize(image, size).reshape(size, size, channels)
-        return image is not None
+    def one(path: str) -> np.ndarray | None:
+        image = decode(path, channels, side)
+        return None if image is None else _resize(image, side).reshape(shape[1:])
 
-    chunk = max(1, len(paths) // 64)
-    with ThreadPoolExecutor(1 if size <= TINY else os.cpu_count()) as pool:
-        blocks = pool.map(
-            lambda a: [load(i) for i in range(a, min(a + chunk, len(paths)))], range(0, len(paths), chunk)
-        )
-        good = np.array([ok for block in _progress(blocks, len(paths), chunk) for ok in block], bool)
+    if data.cache is None and np.prod(shape, dtype=float) <= free_memory() / 2:
+        pixels = np.zeros(shape, np.uint8)
+        good = decode_all(one, paths, pixels)
+    else:
+        pixels, good = open_cache(one, paths, shape, Path(data.cache or Path(data.root) / "cache"))
     _report_bad(paths[~good], data)
     return pixels, good
-
-
-def _progress(blocks, n: int, chunk: int):
-    from tqdm import tqdm
-
-    return tqdm(blocks, desc="decode images", total=-(-n // chunk), disable=None, leave=False)
 
 
 def _format(paths: np.ndarray, data: Data) -> tuple[int, int]:

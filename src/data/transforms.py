@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import UserError
+from ..run import seed_of
 from ..settings import nearest
 
 AFFINE_UP_TO = 64  # pixels; above this `auto` means `photo`
@@ -50,8 +51,8 @@ ON_PHOTOS: dict[str, Any] = {"auto": "photo", "gentle": GENTLE_PHOTO, "strong": 
 """What the names that suit any size stand for."""
 
 Spec = str | list[dict[str, Any]]
-Augment = Callable[[torch.Tensor], torch.Tensor]
-"""(B, H, W, C) uint8 → (B, H, W, C) uint8 or float in 0…255."""
+Augment = Callable[[torch.Tensor, int], torch.Tensor]
+"""(B, H, W, C) uint8 and the number of the draw → (B, H, W, C) uint8 or float in 0…255."""
 
 
 def resolve(spec: Spec, size: int) -> Spec:
@@ -61,8 +62,14 @@ def resolve(spec: Spec, size: int) -> Spec:
     return (ON_SMALL if size <= AFFINE_UP_TO else ON_PHOTOS).get(spec, spec)
 
 
+def is_whole_batch(spec: Spec, size: int) -> bool:
+    """Whether it is computed for a batch at once, on any device; else image by image, on the CPU."""
+    spec = resolve(spec, size)
+    return isinstance(spec, str) and spec in WHOLE_BATCH
+
+
 def build(spec: Spec, size: int, seed: int) -> Augment | None:
-    """An augmentation with its own random stream; None for `none`.
+    """An augmentation that depends on its seed and the number of the draw alone; None for `none`.
 
     Raises:
         UserError: a transform or one of its arguments is unknown.
@@ -70,12 +77,17 @@ def build(spec: Spec, size: int, seed: int) -> Augment | None:
     spec = resolve(spec, size)
     if spec == "none":
         return None
-    if isinstance(spec, str) and spec in WHOLE_BATCH:
-        generator = torch.Generator().manual_seed(seed)
-        return lambda batch: batch_affine(batch, generator, **WHOLE_BATCH[spec])
+    if is_whole_batch(spec, size):
+        return lambda batch, number: batch_affine(
+            batch, torch.Generator().manual_seed(seed_of(seed, number)), **WHOLE_BATCH[spec]
+        )
     pipeline = compose({"small": SMALL, "photo": PHOTO}.get(spec, spec) if isinstance(spec, str) else spec, size)
-    pipeline.set_random_seed(seed)
-    return lambda batch: torch.from_numpy(np.stack([pipeline(image=image)["image"] for image in batch.numpy()]))
+
+    def augment(batch: torch.Tensor, number: int) -> torch.Tensor:
+        pipeline.set_random_seed(seed_of(seed, number))
+        return torch.from_numpy(np.stack([pipeline(image=image)["image"] for image in batch.numpy()]))
+
+    return augment
 
 
 def compose(spec: list[dict[str, Any]], size: int):
@@ -114,8 +126,8 @@ def batch_affine(
     (DeVries & Taylor 2017). Returns (B, H, W, C) float in 0…255.
     """
 
-    def draw(bound: float) -> torch.Tensor:
-        return (torch.rand(len(batch), generator=generator) * 2 - 1) * bound
+    def draw(bound: float) -> torch.Tensor:  # on the CPU, so that every device draws the same
+        return ((torch.rand(len(batch), generator=generator) * 2 - 1) * bound).to(batch.device)
 
     angle, zoom, slant = draw(math.radians(degrees)), torch.exp(draw(scale)), draw(shear)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -123,12 +135,12 @@ def batch_affine(
     images = batch.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
     if warp:
-        grid += _bends(len(batch), tuple(images.shape[2:]), warp, generator)
+        grid += _bends(images, warp, generator)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if stroke:
         moved = _thicker(moved, draw(stroke))
     if cutout:
-        moved.masked_fill_(_squares(tuple(moved.shape), cutout, generator), 0)
+        moved.masked_fill_(_squares(moved, cutout, generator), 0)
     return moved.permute(0, 2, 3, 1)
 
 
@@ -139,16 +151,17 @@ def _thicker(images: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
     return images + amount.abs() * (torch.where(amount > 0, wide, narrow) - images)
 
 
-def _bends(n: int, side: tuple[int, int], sd: float, generator: torch.Generator, knots: int = 5) -> torch.Tensor:
-    """(n, H, W, 2) smooth displacements: normal draws at knots × knots points, and splines between them."""
-    coarse = torch.randn(n, 2, knots, knots, generator=generator) * sd
-    return F.interpolate(coarse, side, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+def _bends(images: torch.Tensor, sd: float, generator: torch.Generator, knots: int = 5) -> torch.Tensor:
+    """(B, H, W, 2) smooth displacements: normal draws at knots × knots points, and splines between them."""
+    coarse = (torch.randn(len(images), 2, knots, knots, generator=generator) * sd).to(images)
+    return F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
 
-def _squares(shape: tuple[int, ...], share: float, generator: torch.Generator) -> torch.Tensor:
-    """(B, 1, H, W) bool: one square an image, its centre anywhere."""
-    n, _, height, width = shape
+def _squares(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """(B, 1, H, W) bool: one square an image (B, C, H, W), its centre anywhere."""
+    n, _, height, width = images.shape
     half = share * max(height, width) / 2
-    y, x = (torch.rand(n, 1, 1, 1, generator=generator) * side for side in (height, width))
-    rows, columns = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    y, x = ((torch.rand(n, 1, 1, 1, generator=generator) * side).to(images.device) for side in (height, width))
+    rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
+    rows, columns = rows.view(1, 1, -1, 1), columns.view(1, 1, 1, -1)
     return ((rows - y).abs() < half) & ((columns - x).abs() < half)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import torch
 
 from ..config import UserError
@@ -57,8 +60,25 @@ def autocast(device: torch.device, dtype: torch.dtype):
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
+def pick_workers(wanted: int | None, device: torch.device) -> int:
+    """Processes that augment images beside this one. Default: none where the CPU trains, which is busy enough; for a
+    GPU as many as there are cores left, at most 8."""
+    if sys.platform != "linux":  # elsewhere a process cannot share the images
+        return 0
+    if wanted is not None:
+        return wanted
+    return 0 if device.type == "cpu" else min(8, len(os.sched_getaffinity(0)) - 1)
+
+
+def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To the device, from pinned memory where that lets the copy run beside the computation."""
+    if device.type == "cuda" and batch.device.type == "cpu" and not batch.is_pinned():
+        batch = batch.pin_memory()
+    return batch.to(device, non_blocking=True)
+
+
 def to_input(batch: torch.Tensor, form: Format, device: torch.device) -> torch.Tensor:
     """(B, H, W, C) in 0…255 → (B, C, H, W) normalised, on the device, in channels_last."""
     mean, std = (torch.tensor(x, device=device) * 255 for x in (form.mean, form.std))
-    batch = batch.to(device, non_blocking=True).float()
+    batch = to_device(batch, device).float()
     return batch.sub(mean).div_(std).permute(0, 3, 1, 2)

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import Train, UserError
-from ..data.transforms import build
+from .batches import Lesson, stream, views
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
 from .models import Format
@@ -24,32 +23,14 @@ LOST_STEPS = 20
 """Steps in a row without a finite gradient after which training has failed."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels, for `steps` steps.
-
-    labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
-    pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
-    consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
-    """
-
-    pixels: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-    steps: int
-    seed: int
-    pseudo: np.ndarray | None = None
-    pool: np.ndarray | None = None
-    said: np.ndarray | None = None
-
-
 def step_budget(n: int, train: Train) -> int:
     """Steps for n rows: the epochs, but at least train.min_steps."""
     return max(round(train.epochs * n / train.batch_size), train.min_steps, 1)
 
 
 def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None):
-    """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds).
+    """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds;
+    waited: how many of them for images).
 
     First `freeze_epochs` of the head alone, then `lesson.steps` of everything (fine_tune of Howard & Gugger 2020).
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
@@ -71,15 +52,15 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
         return F.cross_entropy(forward(pixels), labels.to(device), weight, label_smoothing=train.label_smoothing)
 
     head_steps = math.ceil(train.freeze_epochs * len(lesson.rows) / train.batch_size)
-    batches = stream(lesson, train, form.size, head_steps + lesson.steps)
     history = _History(lesson.steps + head_steps, bar)
+    batches = history.waited_for(stream(lesson, train, form.size, head_steps + lesson.steps))
     if head_steps:
         _freeze_body(network, True)
         _descend(network, supervised, (head_steps, dtype), train, history)
         _freeze_body(network, False)
     loss = supervised
     if train.consistency and lesson.pool is not None and len(lesson.pool):
-        term = Consistency(_views(lesson, train, form.size), train.consistency_prior)
+        term = Consistency(history.waited_for(views(lesson, train, form.size)), train.consistency_prior)
 
         def loss() -> torch.Tensor:
             labelled = supervised()
@@ -126,9 +107,10 @@ def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, 
 
 
 class _History:
-    """The loss curve, without a wait for the device at every step."""
+    """The loss curve, without a wait for the device at every step, and how long the network waited for images."""
 
     def __init__(self, steps: int, bar):
+        self._waited = 0.0
         self._every, self._steps, self._bar = max(1, steps // HISTORY_ROWS), steps, bar
         self._step, self._losses, self._rows, self._start = 0, [], [], time.monotonic()
 
@@ -139,11 +121,19 @@ class _History:
             self._bar.update(1)
         if self._step % self._every == 0 or self._step == self._steps:
             mean = torch.stack(self._losses).mean().item()
-            self._rows.append((self._step, mean, lr, round(time.monotonic() - self._start, 3)))
+            seconds = time.monotonic() - self._start
+            self._rows.append((self._step, mean, lr, round(seconds, 3), round(self._waited, 3)))
             self._losses = []
 
+    def waited_for(self, batches: Iterator) -> Iterator:
+        while True:
+            start = time.monotonic()
+            batch = next(batches)
+            self._waited += time.monotonic() - start
+            yield batch
+
     def table(self, epochs_a_step: float) -> pd.DataFrame:
-        rows = pd.DataFrame(self._rows, columns=["epoch", "loss", "lr", "seconds"])
+        rows = pd.DataFrame(self._rows, columns=["epoch", "loss", "lr", "seconds", "waited"])
         return rows.assign(epoch=(rows.epoch * epochs_a_step).round(3))
 
 
@@ -197,44 +187,6 @@ class _Average:
         return copy.deepcopy(self._ema.module)
 
 
-def stream(lesson: Lesson, train: Train, size: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
-
-    Batches run over the end of a pass, so that a set smaller than a batch still fills it. steps: after how many of them
-    the cooldown has ended.
-    """
-    augment = build(train.augment, size, lesson.seed)
-    images, rows, labels = (torch.from_numpy(a) for a in (lesson.pixels, lesson.rows, lesson.labels))
-    for at in _batches(lesson, train, steps):
-        pixels = images[rows[at]]
-        yield augment(pixels) if augment else pixels, labels[at]
-
-
-def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]:
-    """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
-    pseudo = np.zeros(len(lesson.rows), bool) if lesson.pseudo is None else lesson.pseudo
-    if pseudo.all() or not pseudo.any() or not (train.labelled_share or train.cooldown):
-        yield from _positions(len(lesson.rows), train.batch_size, lesson.seed)
-    kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
-    n = math.ceil(max(train.labelled_share, 1 - pseudo.mean()) * train.batch_size)
-    mixed = [_positions(len(at), size, lesson.seed + i)
-             for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))]  # fmt: skip
-    for _ in range(steps - round(train.cooldown * steps)):
-        yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
-    for at in _positions(len(kinds[0]), train.batch_size, lesson.seed):
-        yield kinds[0][at]
-
-
-def _views(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless (weak, strong) views of batches of the pool, and what teachers say of them."""
-    said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
-    images, pool, said = (torch.from_numpy(a) for a in (lesson.pixels, lesson.pool, said))
-    weak, strong = (build(spec, size, lesson.seed + i) for i, spec in enumerate((train.weak, train.strong), 1))
-    for at in _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1):
-        pixels = images[pool[at]]
-        yield weak(pixels) if weak else pixels, strong(pixels) if strong else pixels, said[at]
-
-
 def _mixer(train: Train, k: int) -> Callable:
     """mix(pixels, labels) → both mixed (Zhang et al. 2018, Yun et al. 2019); as they are without mixup and cutmix."""
     if not (train.mixup or train.cutmix):
@@ -250,16 +202,6 @@ def _mixer(train: Train, k: int) -> Callable:
         return images.permute(0, 2, 3, 1), targets
 
     return mix
-
-
-def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.empty(0, dtype=torch.long)
-    while True:
-        while len(left) < batch:
-            left = torch.cat([left, torch.randperm(n, generator=generator)])
-        yield left[:batch]
-        left = left[batch:]
 
 
 def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:

@@ -39,7 +39,7 @@ def log_probs(
         out.append([])
         for start in range(0, len(rows), BATCH):
             batch = images[torch.from_numpy(rows[start : start + BATCH])]
-            batch = augment(batch) if augment else batch
+            batch = augment(batch, start) if augment else batch
             with autocast(where, dtype):
                 logits = network(to_input(batch, model.format, where))
             out[-1].append(logits.float().log_softmax(1).cpu().numpy())

@@ -1,5 +1,7 @@
 """Image files of every kind → one uint8 array; what cannot be read is named."""
 
+import errno
+import os
 import re
 
 import cv2
@@ -8,6 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.config import Data, UserError
+from src.data import images
+from src.data.cache import free_memory
 from src.data.images import decode, difference_hashes, load_images, pixel_hashes
 
 
@@ -205,3 +209,119 @@ def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
     assert alike.dtype == np.uint64
     assert alike[0] == alike[1]
     assert np.bitwise_count(alike[0] ^ alike[2]) > 15
+
+
+def large_jpeg(folder, size) -> str:
+    """A red ramp to the right, as large as (width, height)."""
+    file = folder / "large.jpg"
+    COLOUR.resize(size, Image.Resampling.BICUBIC).save(file, quality=95)
+    return str(file)
+
+
+@pytest.mark.parametrize(("size", "side", "found"), [
+    ((400, 240), None, (240, 400)), ((400, 240), 128, (240, 400)), ((400, 240), 120, (120, 200)),
+    ((400, 240), 61, (120, 200)), ((400, 240), 60, (60, 100)), ((400, 240), 16, (30, 50)),
+])  # fmt: skip
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(tmp_path, size, side, found, channels):
+    file = large_jpeg(tmp_path, size)
+    image = decode(file, channels, side)
+    assert image.shape[:2] == found
+    whole = decode(file, channels)
+    resized = cv2.resize(whole, found[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - resized).mean() < 2, "the same picture, colours in their places"
+
+
+def test_a_photo_that_was_turned_is_upright_when_decoded_smaller(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    COLOUR.resize((400, 240)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert decode(str(tmp_path / "a.jpg"), 3, 60).shape == (100, 60, 3)
+
+
+@pytest.mark.parametrize("n", [1, 63, 150])
+def test_a_cache_holds_the_same_images_and_is_made_once(tmp_path, n, monkeypatch):
+    files, data = numbered(tmp_path, n), Data(cache=str(tmp_path / "cache"))
+    expected, _ = load_images(files, Data())
+    pixels, good = load_images(files, data)
+    assert isinstance(pixels, np.memmap)
+    np.testing.assert_array_equal(pixels, expected)
+    assert good.all()
+    seen = count_decodes(monkeypatch)
+    again, _ = load_images(files, Data(cache=str(tmp_path / "cache"), size=10, channels=1))
+    np.testing.assert_array_equal(again, expected)
+    assert not seen
+
+
+def count_decodes(monkeypatch, stop_after=None) -> list[str]:
+    """The files that are decoded from now on; after so many of them the process is as good as killed."""
+    seen, original = [], images.decode
+
+    def spy(path, *args):
+        seen.append(path)
+        if stop_after and len(seen) > stop_after:
+            raise KeyboardInterrupt
+        return original(path, *args)
+
+    monkeypatch.setattr(images, "decode", spy)
+    return seen
+
+
+FORMAT = {"size": 10, "channels": 1}
+
+
+def test_a_changed_file_is_decoded_anew(tmp_path):
+    files, data = numbered(tmp_path, 5), Data(cache=str(tmp_path / "cache"), **FORMAT)
+    load_images(files, data)
+    cv2.imwrite(files[3], np.full((10, 10), 77, np.uint8))
+    os.utime(files[3], ns=(1, 1))
+    assert load_images(files, data)[0][:, 0, 0, 0].tolist() == [0, 1, 2, 77, 4]
+
+
+def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    files, data = numbered(tmp_path, 200), Data(cache=str(tmp_path / "cache"), **FORMAT)
+    with monkeypatch.context() as patch:
+        count_decodes(patch, stop_after=120)
+        with pytest.raises(KeyboardInterrupt):
+            load_images(files, data)
+    with monkeypatch.context() as patch:
+        seen = count_decodes(patch)
+        pixels, good = load_images(files, data)
+    assert 80 <= len(seen) < 100, "what was finished is kept"
+    assert good.all()
+    assert pixels[:, 0, 0, 0].tolist() == list(range(200))
+
+
+def test_a_cache_remembers_which_files_are_bad(tmp_path):
+    files = list(numbered(tmp_path, 100))
+    for i, name in enumerate(spoil(tmp_path)):
+        files.insert(13 * i, str(tmp_path / name))
+    data = Data(cache=str(tmp_path / "cache"), on_bad_image="skip", **FORMAT)
+    for _ in range(2):
+        pixels, good = load_images(paths(*files), data)
+        assert good.tolist() == [file[-7:-4].isdigit() for file in files]
+        assert pixels[good][:, 5, 5, 0].tolist() == list(range(100))
+
+
+def test_images_that_do_not_fit_into_memory_go_to_the_root(tmp_path, monkeypatch):
+    files = numbered(tmp_path, 30)
+    monkeypatch.setattr(images, "free_memory", lambda: 5_999)
+    pixels, _ = load_images(files, Data(root=str(tmp_path / "root")))
+    assert isinstance(pixels, np.memmap)
+    assert list((tmp_path / "root" / "cache").glob("*.npy"))
+    monkeypatch.setattr(images, "free_memory", lambda: 6_000)
+    assert not isinstance(load_images(files, Data(root=str(tmp_path / "root")))[0], np.memmap)
+
+
+def test_a_disk_that_is_too_full_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"data\.cache: .*cannot take 0 MiB \(No space left.*data\.size"):
+        load_images(numbered(tmp_path, 3), Data(cache=str(tmp_path / "cache")))
+    assert not list((tmp_path / "cache").glob("*.npy*"))
+
+
+def test_free_memory_is_some_of_the_machines():
+    assert 1 << 26 < free_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -100,12 +100,20 @@ def test_the_seed_alone_decides(spec):
 
     def views(seed):
         augment = build(spec, 16, seed)
-        return torch.stack([augment(batch).float(), augment(batch).float()])
+        return torch.stack([augment(batch, 0).float(), augment(batch, 1).float()])
 
     first, again, other = views(1), views(1), views(2)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1]), "every batch is a new draw"
+
+
+@pytest.mark.parametrize("spec", ["written", "strong", "photo"])
+def test_a_draw_depends_on_its_number_and_not_on_those_before(spec):
+    straight, jumped = build(spec, 16, seed=1), build(spec, 16, seed=1)
+    for number in range(3):
+        drawn = straight(digits(), number)
+    assert torch.equal(drawn, jumped(digits(), 2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -114,8 +122,8 @@ def test_the_seed_alone_decides(spec):
 def test_every_preset_keeps_the_format(preset, size, channels):
     batch = digits(4, size, channels)
     augment = build(preset, size, seed=0)
-    for _ in range(8):  # every transform comes up
-        out = augment(batch)
+    for number in range(8):  # every transform comes up
+        out = augment(batch, number)
         assert out.shape == batch.shape
         assert 0 <= out.min() <= out.max() <= 255
 
@@ -128,7 +136,7 @@ def test_auto_is_affine_for_small_images_and_photo_for_larger():
     for name in ("gentle", "strong"):
         assert isinstance(resolve(name, AFFINE_UP_TO + 1), list), "albumentations"
     assert resolve([{"HorizontalFlip": {}}], 16) == [{"HorizontalFlip": {}}]
-    auto, affine = build("auto", 16, seed=5)(digits()), build("affine", 16, seed=5)(digits())
+    auto, affine = build("auto", 16, seed=5)(digits(), 0), build("affine", 16, seed=5)(digits(), 0)
     assert torch.equal(auto, affine)
 
 
@@ -138,12 +146,12 @@ def test_none_is_no_augmentation():
 
 def test_size_stands_for_the_side_of_the_images():
     augment = build([{"Resize": {"height": 24, "width": 24}}, {"RandomResizedCrop": {"size": "size"}}], 16, seed=0)
-    assert augment(digits(3)).shape == (3, 16, 16, 1)
+    assert augment(digits(3), 0).shape == (3, 16, 16, 1)
 
 
 def test_the_list_is_applied_in_its_order_with_its_arguments():
     flip = build([{"HorizontalFlip": {"p": 1}}, {"VerticalFlip": {"p": 0}}, {"InvertImg": {"p": 1.0}}], 16, seed=0)
-    assert torch.equal(flip(digits()), 255 - digits().flip(2))
+    assert torch.equal(flip(digits(), 0), 255 - digits().flip(2))
 
 
 @pytest.mark.parametrize(("name", "meant"), [("HorizontalFlp", "HorizontalFlip"), ("Afine", "Affine")])

@@ -1,13 +1,17 @@
 """The training loop: it learns, repeats to the byte, and every option does what its name says."""
 
+import gc
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from src.config import Model, Train, UserError
+from src.learn.batches import Lesson, stream
 from src.learn.consistency import Consistency
-from src.learn.fit import Lesson, _mixer, fit, step_budget, stream
+from src.learn.fit import _mixer, fit, step_budget
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model
 
@@ -67,7 +71,7 @@ def test_it_learns_digits_that_it_has_not_seen(plain, digits):
 
 def test_the_history_has_its_columns_and_counts_epochs(plain):
     history = plain[1]
-    assert list(history) == ["epoch", "loss", "lr", "seconds"]
+    assert list(history) == ["epoch", "loss", "lr", "seconds", "waited"]
     assert history.epoch.iloc[-1] == pytest.approx(STEPS * 64 / 1200, abs=1e-3)
     assert history.epoch.is_monotonic_increasing
     assert 15 <= len(history) <= 40
@@ -81,6 +85,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augm
     for name in first:
         assert first[name].numpy().tobytes() == again[name].numpy().tobytes(), name
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+@pytest.mark.parametrize("options", [
+    {"augment": "photo"}, {"augment": "small", "consistency": 1.0, "weak": "photo", "strong": "none"},
+])  # fmt: skip
+def test_other_processes_make_the_same_images(digits, options):
+    """…, in the same order, whatever their number; and they end with the training."""
+    pixels, target = digits
+    found = []
+    for workers in (0, 1, 2):
+        torch.manual_seed(0)
+        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = Lesson(pixels, LEARN, target[LEARN], 6, 0, pool=HELD_OUT)
+        network, history = fit(network, form, lesson, Train(**QUICK | options, workers=workers))
+        found.append(network.fc.weight.detach())
+        assert 0 < history.waited.iloc[-1] < history.seconds.iloc[-1]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    gc.collect()
+    assert not multiprocessing.active_children()
 
 
 def test_dropout_repeats_whatever_was_drawn_before(digits):

@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from src.config import Model, Train
 from src.data.transforms import build
 from src.learn import infer
-from src.learn.fit import Lesson, fit
+from src.learn.batches import Lesson
+from src.learn.fit import fit
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model
 
@@ -81,7 +82,7 @@ def test_the_first_view_is_the_image_itself_and_the_others_are_augmented(model, 
     one, two, three = (np.exp(log_probs(model, pixels, rows, tta=n, spec="affine", **CPU)) for n in (1, 2, 3))
     assert np.abs(three - one).max() > 0.01
     np.testing.assert_allclose(three.sum(1), 1, atol=1e-5)
-    turned = build("affine", 16, seed=1)(torch.from_numpy(pixels[rows])).permute(0, 3, 1, 2) / 255
+    turned = build("affine", 16, seed=1)(torch.from_numpy(pixels[rows]), 0).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         other = model.network((turned - model.format.mean[0]) / model.format.std[0]).softmax(1)
     np.testing.assert_allclose(2 * two - one, other, atol=1e-3)
