@@ -6,8 +6,8 @@ python predict.py --run runs/NAME --data test.csv --submission sample_submission
 
 from pathlib import Path
 
-from src.config import UserError
 from src.run import Parser, log, main
+from src.values import UserError
 
 
 def arguments(argv=None):

@@ -31,7 +31,8 @@ def run_script(argv=None) -> None:
     if corrections is None and run.finished():
         return None
 
-    from src.workflow import learner, prepare, publish, run_rounds, train_arms
+    from src.learner import learner
+    from src.workflow import prepare, publish, run_rounds, train_arms
 
     material = prepare(run)
     if corrections is not None:

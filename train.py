@@ -15,7 +15,8 @@ def run_script(argv=None) -> None:
     if run.finished():
         return
 
-    from src.workflow import cross_validate, learner, prepare, publish, train_arms
+    from src.learner import learner
+    from src.workflow import cross_validate, prepare, publish, train_arms
 
     material = prepare(run)
     fit, predict = learner(run, material)

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from .values import Augmentation, Count, Name, Seconds, Section, Share
 
-class UserError(Exception):
-    """The user's input is wrong. The message is one line that names file, row or key and the remedy (exit 2)."""
-
-
-def _seconds(value: Any) -> Any:
-    """`8.5h`, `30m`, `90s` or a number of seconds → seconds."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*([hms]?)\s*", str(value))
-    if value is None or not match:
-        return value
-    return float(match[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[match[2]]
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
-Count = Annotated[int, Field(ge=1)]
-Augmentation = (
-    Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
-    | list[dict[str, Any]]
-)
 STUDENTS = ("student", "control")
 """The arms that are trained at the end, by one recipe."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, validate_default=True
-    )
 
 
 class Data(Section):
@@ -106,8 +80,11 @@ class Model(Section):
     """Any timm model. test_resnet is timm's 0.37 M parameter ResNet: right for small images on a CPU."""
     weights: str | None = None
     """Pretrained weights: a .safetensors or .pth file. Default: random weights."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, for example {drop_rate: 0.2, drop_path_rate: 0.1}."""
+    freeze: bool = False
+    """Embed every image once with the pretrained network; all folds and rounds learn linear heads on that, in seconds.
+    The keys of `train` then say nothing but precision and device."""
 
 
 class Student(Section):
@@ -115,8 +92,10 @@ class Student(Section):
     """Any timm model, larger than the teachers' for a noisy student (Xie et al. 2020). Default: `model.name`."""
     weights: str | None = None
     """Its pretrained weights; those of `model` where the name is the same."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     """Added to model.kwargs where the name is the same: {drop_path_rate: 0.1} makes the student alone noisy."""
+    freeze: bool | None = None
+    """false = trained as a whole, on labels that come from frozen teachers. Default: as they are."""
     augment: Augmentation | None = None
     """Its augmentation. Default: `train.augment`; a student of a large pool wants a milder one than teachers of a
     handful of labels."""
@@ -138,8 +117,8 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of each layer relative to the one above it; < 1 spares a pretrained body."""
-    freeze_epochs: Annotated[float, Field(ge=0)] = 0
-    """Epochs in which only the head learns, before `epochs` of everything (fastai's fine_tune)."""
+    head_first: bool = False
+    """Begin with the best head on the pretrained body as it is, in seconds, and not with a random one."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights that are kept; 0 = keep the last weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -278,7 +257,20 @@ class Config(Section):
         if self.data.overlap == "allow" and not self.rules.pool_may_include_test:
             raise ValueError("data.overlap=allow lets copies of test rows teach, which "
                              "rules.pool_may_include_test=false forbids; leave one of the two out")  # fmt: skip
+        if self.model.freeze:
+            self._may_freeze()
         return self
+
+    def _may_freeze(self) -> None:
+        student = self.model_of("student").freeze
+        faults = {
+            "a network of random weights knows nothing; give model.weights": not self.model.weights,
+            "each image is embedded once; leave pseudo.views out": self.pseudo.views > 1,
+            "each image is embedded once; leave predict.views out": student and self.predict.views > 1,
+            "a head has no strong view to learn; leave train.consistency out": student and self.train.consistency,
+        }
+        if said := [fault for fault, there in faults.items() if there]:
+            raise ValueError(f"model.freeze=true: {said[0]}")
 
     def model_of(self, arm: str) -> Model:
         """The model of a teacher (`round_R/fold_F`), or that of `student` and `control`."""
@@ -286,7 +278,10 @@ class Config(Section):
         if arm not in STUDENTS:
             return self.model
         base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
-        return base.model_copy(update={"weights": own.weights or base.weights, "kwargs": base.kwargs | own.kwargs})
+        freeze = base.freeze if own.freeze is None else own.freeze
+        return base.model_copy(
+            update={"weights": own.weights or base.weights, "kwargs": base.kwargs | own.kwargs, "freeze": freeze}
+        )
 
     @property
     def view(self) -> Augmentation:

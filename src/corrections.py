@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import UserError
 from .data.samples import Samples
 from .history import COLUMNS, applied, decided, mend, put_aside, take_back
 from .report.label_studio import read_annotations
 from .run import Run, log, read_csv, read_json, write_status
 from .selftrain import Outcome
+from .values import UserError
 
 ACTIONS = ("keep", "relabel", "drop", "ambiguous")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import Config, UserError
+from .config import Config
 from .data.builtin import builtin_roles
 from .data.images import load_images
 from .data.samples import read_role
@@ -15,6 +15,7 @@ from .learn.infer import log_probs
 from .learn.models import Trained, load_model
 from .run import read_json
 from .settings import load_config
+from .values import UserError
 
 
 def open_finished(run: Path) -> Config:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import Config, UserError
+from .config import Config
 from .data.duplicates import refused_reasons
 from .data.samples import Samples
 from .labels.ledger import Ledger, decisions_table
@@ -15,6 +15,7 @@ from .labels.pool import lower_bound
 from .labels.selection import Decisions, select
 from .run import log, read_csv, read_json, write_csv
 from .settings import differences, load_config
+from .values import UserError
 
 DECIDES = {"data.overlap"} | {
     f"pseudo.{key}" for key in ("policy", "precision", "doubtful", "cutoff", "pool_cutoff", "pool_precision",

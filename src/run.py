@@ -19,8 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import Config, UserError
+from .config import Config
 from .settings import differences, dump_config, load_config
+from .values import UserError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .config import UserError
 from .run import read_csv
+from .values import UserError
 
 
 def predictions_table(ids: np.ndarray, paths: np.ndarray, probs: np.ndarray, classes: list[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from functools import cache, partial
 import numpy as np
 import pandas as pd
 
-from .config import Config, Model, UserError
+from .config import Config
 from .corrections import with_corrections
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters
@@ -21,15 +21,14 @@ from .judging import Second
 from .labels.ledger import Ledger, refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
-from .learn.batches import Lesson
 from .learn.compute import pick_device
-from .learn.fit import fit, step_budget
+from .learn.fit import step_budget
 from .learn.graph import neighbour_graph, spread
-from .learn.infer import log_probs
-from .learn.models import Trained, create_model, load_model, save_model
-from .run import Run, log, read_json, seed_of, write_csv, write_json
+from .learn.models import Trained, create_model, load_model
+from .run import Run, log, read_json, write_csv, write_json
 from .scoring import score_arms, score_trusted, write_results
 from .selftrain import Outcome, self_train
+from .values import UserError
 
 
 @dataclass(frozen=True)
@@ -144,65 +143,6 @@ def _announce_bound(n: int, wanted: float) -> None:
     log.info(f"pool_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
              + (f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
                 "pseudo.pool_share in its place" if most < wanted else ""))  # fmt: skip
-
-
-def learner(run: Run, material: Material):
-    """The two arguments of the loop: fit(where, rows, labels, …) → model, predict(model, rows) → log-probabilities.
-
-    A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
-    pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number of rows.
-    predict averages the probabilities of `views` of a sample: itself, and others drawn from `spec`.
-    """
-    config = run.config
-
-    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
-        folder = run.path / where
-        if (folder / "model.json").exists():
-            return load_model(folder)
-        title, start, seed = _title(run, where), time.monotonic(), seed_of(config.seed, where)
-        train = config.train_of(where)
-        steps = steps or step_budget(len(rows), train)
-        pseudo = material.judged.given[rows] < 0
-        lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, *pool)
-        network, form = _fresh_network(config.model_of(where), material, seed)
-        with _bar(lesson.steps, f"{title} · train") as bar:
-            network, history = fit(network, form, lesson, train, bar)
-        write_csv(folder / "history.csv", history)
-        seconds, loss = time.monotonic() - start, history.loss.iloc[-1]
-        log.info(f"{title}: {len(rows):,} labels, {lesson.steps:,} steps, loss {loss:.3f}, {seconds:.1f} s")
-        return save_model(folder, network, form)
-
-    def predict(model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
-        with _bar(len(rows) * views, f"{run.current} · predict") as bar:
-            options = {"precision": config.train.precision, "device": config.train.device}
-            return log_probs(model, material.pixels, rows, tta=views, spec=config.view, bar=bar, **options)
-
-    return fit_kept, predict
-
-
-def _fresh_network(model: Model, material: Material, seed: int):
-    import torch
-
-    torch.manual_seed(seed)
-    return create_model(model, material.samples.classes, material.pixels.shape[1], material.pixels.shape[3])
-
-
-def _bar(total: int, title: str):
-    """A progress bar on a terminal (and in a notebook), silence elsewhere."""
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=title, disable=None, leave=False)
-
-
-def _title(run: Run, where: str) -> str:
-    """`round_1/fold_0` → `round 1/2 · fold 1/2`; also what the next prediction is called."""
-    policy = run.config.pseudo
-    parts = [part.partition("_") for part in where.split("/")]
-    k = policy.folds  # a fold whose pool is in two halves has a second model, see chained_seats
-    names = {"round": lambda n: f"round {n}/{policy.rounds}",
-             "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)")}  # fmt: skip
-    run.current = " · ".join(names[word](n) if word in names else word for word, _, n in parts)
-    return run.current
 
 
 def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:

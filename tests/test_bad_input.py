@@ -16,10 +16,11 @@ import torch
 import predict
 import pseudo
 import train
-from src.config import Config, Data, Model, UserError
+from src.config import Config, Data, Model
 from src.learn.models import create_model, save_model
 from src.run import read_json, write_status
 from src.settings import dump_config
+from src.values import UserError
 from tests.conftest import QUICK, run_script
 
 SCRIPTS = {"train": train, "augment": pseudo, "denoise": pseudo, "joint": pseudo}

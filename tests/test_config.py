@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Config, UserError
+from src.config import Config
 from src.settings import differences, dotted_names, dump_config, load_config
+from src.values import UserError
 from tests.conftest import ROOT
 
 

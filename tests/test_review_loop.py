@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.config import UserError
 from src.data.samples import prepare_samples
 from src.labels.ledger import refuse_changed_samples
 from src.settings import load_config
+from src.values import UserError
 from tests.conftest import QUICK, ROOT, run_script
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table

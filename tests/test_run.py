@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Config, UserError
+from src.config import Config
 from src.run import (
     Run,
     atomic_write,
@@ -27,6 +27,7 @@ from src.run import (
     write_npy,
     write_status,
 )  # fmt: skip
+from src.values import UserError
 from tests.conftest import ROOT, run_script
 
 OPEN = """

@@ -246,3 +246,57 @@ def test_help_and_config_errors_do_not_import_torch():
             "try: pseudo.main(pseudo.run_script)\nexcept SystemExit as e: assert e.code == 2\n"
             "assert not {'torch', 'timm', 'pandas', 'cv2'} & set(sys.modules)")  # fmt: skip
     assert run_script("-c", code).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def frozen(runs):
+    """Wrong labels sought with heads on the frozen network of the run `train`; the student one of them, or whole."""
+    folder, args = runs
+    args = [arg for arg in args if "views" not in arg]
+    keys = ["model.freeze=true", f"model.weights={folder / 'train' / 'student' / 'model.safetensors'}"]
+    keys += ["inject.kind=uniform", "inject.rate=0.1"]
+    command = ["pseudo.py", "--mode", "joint", *args, *keys]
+    ok(run_script(*command, "name=frozen"))
+    ok(run_script(*command, "name=thawed", "student.freeze=false"))
+    return folder, command
+
+
+def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(frozen):
+    run = frozen[0] / "frozen"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["noise"]["average_precision"] > 0.9
+    assert metrics["scores"]["student"]["test"]["accuracy"] > 0.8
+    assert (run / "body" / "model.safetensors").stat().st_size > 1_000_000
+    for model in ("student", "control", "round_1/fold_0"):
+        assert (run / model / "model.safetensors").stat().st_size < 10_000
+    assert len(list(run.glob("embeddings_*.npy"))) == 1
+    assert not list(run.rglob("*.part"))
+
+
+def test_a_thawed_student_is_a_network_of_its_own(frozen):
+    run = frozen[0] / "thawed"
+    assert (run / "student" / "model.safetensors").stat().st_size > 1_000_000
+    assert (run / "control" / "model.safetensors").stat().st_size > 1_000_000
+    assert (run / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
+    assert json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("name", ["frozen", "thawed"])
+def test_a_frozen_run_predicts_what_it_scored(frozen, name):
+    run = frozen[0] / name
+    ok(run_script("predict.py", "--run", run))
+    found, scored = table(run / "predictions.csv"), table(run / "scored.csv")
+    student = scored[scored.arm == "student"]
+    assert (found.set_index("id").label.reindex(student.id).to_numpy() == student.predicted.to_numpy()).mean() > 0.98
+
+
+def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(frozen):
+    folder, command = frozen
+    run = folder / "frozen"
+    kept = {file: (run / file).read_bytes() for file in ("labels.csv", "suspects.csv", "student/model.safetensors")}
+    for file in ("student/model.json", "round_2/fold_1/model.json", *(f.name for f in run.glob("embeddings_*"))):
+        (run / file).unlink(missing_ok=True)
+    (run / "status.json").write_text((run / "status.json").read_text().replace('"done"', '"stopped"'))
+    ok(run_script(*command, "name=frozen"))
+    for file, data in kept.items():
+        assert (run / file).read_bytes() == data, file

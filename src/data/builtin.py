@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Data, UserError
+from ..config import Data
 from ..run import log
+from ..values import UserError
 
 BUILTIN_KEEP = 250
 """Labels that stay when a mode with a pool runs on a built-in set."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError
 from ..run import log
+from ..values import UserError
 
 CHUNKS = 64  # parts after which progress is shown, and a stopped cache goes on
 DECODER = 1  # to be raised with every change of what a file decodes to

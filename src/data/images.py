@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..config import Data, UserError
+from ..config import Data
 from ..run import log
+from ..values import UserError
 from .cache import decode_all, free_memory, open_cache
 
 BRIGHTER = 3  # of 255: what counts as brighter in a difference hash

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import Config, Data, Hide, Inject, UserError
+from ..config import Config, Data, Hide, Inject
 from ..run import read_csv
+from ..values import UserError
 
 USES_POOL = ("augment", "joint")
 """Modes in which rows without a label may receive one."""

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..config import UserError
 from ..run import seed_of
 from ..settings import nearest
+from ..values import UserError
 
 AFFINE_UP_TO = 64  # pixels; above this `auto` means `photo`
 

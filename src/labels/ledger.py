@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import UserError
 from ..data.samples import Samples, class_names
 from ..run import read_csv, read_json, write_csv, write_json, write_npy
+from ..values import UserError
 from .noise import bootstrap, posterior
 from .selection import Decisions
 

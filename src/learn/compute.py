@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from ..config import UserError
+from ..values import UserError
 from .models import Format
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

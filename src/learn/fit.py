@@ -12,10 +12,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from ..config import Train, UserError
+from ..config import Train
+from ..values import UserError
 from .batches import Lesson, stream, views
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
+from .frozen import embed, fit_head, width, with_head
 from .models import Format
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
@@ -32,13 +34,14 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
     """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds;
     waited: how many of them for images).
 
-    First `freeze_epochs` of the head alone, then `lesson.steps` of everything (fine_tune of Howard & Gugger 2020).
+    head_first: from the best head on the body as it is (Kumar et al. 2022, "Fine-tuning can distort pretrained
+    features").
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
     """
     device = pick_device(train.device)
     dtype = pick_precision(train.precision, device, form.size)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
-    network = network.to(device).train()
+    network = (_head_first(network, form, lesson, train) if train.head_first else network).to(device).train()
     k = len(form.classes)
     weight = _class_weights(lesson.labels, k).to(device) if train.class_weights == "balanced" else None
     mix = _mixer(train, k)
@@ -51,13 +54,8 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
         pixels, labels = mix(*next(batches))
         return F.cross_entropy(forward(pixels), labels.to(device), weight, label_smoothing=train.label_smoothing)
 
-    head_steps = math.ceil(train.freeze_epochs * len(lesson.rows) / train.batch_size)
-    history = _History(lesson.steps + head_steps, bar)
-    batches = history.waited_for(stream(lesson, train, form.size, head_steps + lesson.steps))
-    if head_steps:
-        _freeze_body(network, True)
-        _descend(network, supervised, (head_steps, dtype), train, history)
-        _freeze_body(network, False)
+    history = _History(lesson.steps, bar)
+    batches = history.waited_for(stream(lesson, train, form.size, lesson.steps))
     loss = supervised
     if train.consistency and lesson.pool is not None and len(lesson.pool):
         term = Consistency(history.waited_for(views(lesson, train, form.size)), train.consistency_prior)
@@ -71,11 +69,10 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
 
-def _freeze_body(network: torch.nn.Module, frozen: bool) -> None:
-    for parameter in network.parameters():
-        parameter.requires_grad_(not frozen)
-    for parameter in network.get_classifier().parameters():
-        parameter.requires_grad_(True)
+def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train) -> torch.nn.Module:
+    out = np.empty((len(lesson.rows), width(network)), np.float32)
+    embed(network, form, (lesson.pixels, lesson.rows), out, train)
+    return with_head(network, fit_head(out, lesson.labels, len(form.classes))[0])
 
 
 def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History) -> torch.nn.Module:

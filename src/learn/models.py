@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from ..config import Model as ModelConfig
-from ..config import UserError
 from ..run import atomic_write, read_json, write_json
+from ..values import UserError
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Format:
 
 @dataclass
 class Trained:
-    """A network with what is needed to use it. `hash` names its weights in the ledger."""
+    """A network with what is needed to use it. `hash` names its weights in the ledger; body: that of the frozen network
+    on which it is a head."""
 
     network: torch.nn.Module
     format: Format
     hash: str
+    body: str | None = None
 
 
 def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, channels: int, key: str = "model"):
@@ -91,14 +93,19 @@ def _check_loaded(network: torch.nn.Module, blank: torch.nn.Module) -> None:
         raise ValueError(f"{len(left)} of its tensors are not in the file, for example {left[0]}")
 
 
-def save_model(folder: Path, network: torch.nn.Module, form: Format) -> Trained:
-    """Write model.safetensors, then model.json with its hash (the sign that the model is whole)."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+def save_model(folder: Path, network: torch.nn.Module, form: Format, body: str | None = None) -> Trained:
+    """Write model.safetensors, then model.json with its hash (the sign that the model is whole).
+
+    body: hash of the frozen network that lies in the folder `body` of the run; the last layer alone is written.
+    """
+    last = {id(tensor) for tensor in network.get_classifier().parameters()}
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict(keep_vars=True).items()
+             if not body or id(value) in last}  # fmt: skip
     data = save(state)
     digest = hashlib.sha256(data).hexdigest()[:16]
     atomic_write(folder / "model.safetensors", data)
-    write_json(folder / "model.json", asdict(form) | {"hash": digest})
-    return Trained(network, form, digest)
+    write_json(folder / "model.json", asdict(form) | {"hash": digest} | ({"body": body} if body else {}))
+    return Trained(network, form, digest, body)
 
 
 def load_model(folder: Path) -> Trained:
@@ -109,14 +116,29 @@ def load_model(folder: Path) -> Trained:
     """
     import timm
 
-    if not (folder / "model.json").exists():
-        raise UserError(f"{folder} holds no model; run train.py or pseudo.py first")
-    meta = read_json(folder / "model.json")
+    meta, state = _read(folder)
+    body = meta.pop("body", None)
     digest = meta.pop("hash")
-    file = folder / "model.safetensors"
-    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest()[:16] != digest:
-        raise UserError(f"{file} is not the file that model.json names (hash {digest}); train again with --fresh")
+    if body:
+        about, rest = _read(
+            next((up / "body" for up in folder.parents if (up / "body").is_dir()), folder.parent / "body")
+        )
+        if about["hash"] != body:
+            raise UserError(
+                f"{folder / 'model.json'} is a head on another body (hash {body}); train again with --fresh"
+            )
+        state = rest | state
     form = Format(**meta)
     network = timm.create_model(form.name, num_classes=len(form.classes), in_chans=form.channels, **form.kwargs)
-    network.load_state_dict(load_file(file))
-    return Trained(network.to(memory_format=torch.channels_last).eval(), form, digest)
+    network.load_state_dict(state)
+    return Trained(network.to(memory_format=torch.channels_last).eval(), form, digest, body)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """model.json and the tensors whose hash it names."""
+    if not (folder / "model.json").exists():
+        raise UserError(f"{folder} holds no model; run train.py or pseudo.py first")
+    meta, file = read_json(folder / "model.json"), folder / "model.safetensors"
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest()[:16] != meta["hash"]:
+        raise UserError(f"{file} is not the file that model.json names (hash {meta['hash']}); train again with --fresh")
+    return meta, load_file(file)

@@ -12,9 +12,9 @@ from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 
-from ..config import UserError
 from ..labels.ledger import Ledger
 from ..run import atomic_write, write_json
+from ..values import UserError
 from . import read
 from .review import to_review
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Data, Hide, Inject, UserError
+from src.config import Data, Hide, Inject
 from src.data.samples import ID_COLUMNS, Samples, hide_labels, inject_noise, load_samples
+from src.values import UserError
 
 
 @pytest.fixture

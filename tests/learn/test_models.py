@@ -10,8 +10,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from src.config import Model, UserError
+from src.config import Model
 from src.learn.models import create_model, load_model, save_model
+from src.values import UserError
 
 CLASSES = ("a", "b", "c")
 

@@ -1,0 +1,120 @@
+"""A frozen backbone: every image is embedded once, and what learns are linear heads on the embeddings."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from ..config import Train
+from ..values import UserError
+from .compute import autocast, pick_device, pick_precision, to_input
+from .infer import BATCH
+from .models import Format, Trained
+
+SLACK = 1.0
+"""The inverse of the prior's variance of a weight on standardised embeddings: 1 / C of a logistic regression."""
+ITERATIONS = 100
+
+
+def embeddings_file(folder: Path, body: Trained, paths: np.ndarray) -> Path:
+    """Where the embeddings of these files (N,) by this network are kept."""
+    digest = hashlib.sha256(repr((body.hash, [str(path) for path in paths])).encode()).hexdigest()
+    return folder / f"embeddings_{digest[:16]}.npy"
+
+
+@torch.inference_mode()
+def embed(network: torch.nn.Module, form: Format, images: tuple[np.ndarray, np.ndarray], out: np.ndarray, train: Train,
+          bar=None) -> np.ndarray:  # fmt: skip
+    """Fill out (n, D) with what the network makes of each image before its classifier; D: see width.
+
+    images: pixels (N, H, W, C) uint8 and the numbers of n of them.
+    """
+    pixels, rows = images
+    where = pick_device(train.device)
+    dtype = pick_precision(train.precision, where, form.size)
+    network = network.to(where).eval()
+    for start in range(0, len(rows), BATCH):
+        batch = torch.from_numpy(pixels[rows[start : start + BATCH]])
+        with autocast(where, dtype):
+            features = network.forward_features(to_input(batch, form, where))
+            features = network.forward_head(features, pre_logits=True)
+        out[start : start + BATCH] = features.float().cpu().numpy()
+        if bar is not None:
+            bar.update(len(batch))
+    return out
+
+
+def width(network: torch.nn.Module) -> int:
+    """Units before the classifier. Raises UserError, see linear_classifier."""
+    return linear_classifier(network).in_features
+
+
+def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
+    """The last layer of a timm model.
+
+    Raises:
+        UserError: it is not a linear one.
+    """
+    last = network.get_classifier()
+    if not isinstance(last, torch.nn.Linear):
+        raise UserError(f"model.freeze=true needs a linear last layer, and that of {type(network).__name__} is a "
+                        f"{type(last).__name__}; choose another model.name")  # fmt: skip
+    return last
+
+
+def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int) -> tuple[torch.nn.Linear, pd.DataFrame]:
+    """The logistic regression of labels (n,) or soft targets (n, K) on embeddings (n, D), and its history.
+
+    By L-BFGS on standardised embeddings, with a normal prior on the weights; the scale is then put into the weights.
+    The loss is convex: there is one best head, whatever the seed.
+    """
+    x = torch.from_numpy(np.asarray(embeddings, np.float32))
+    mean, sd = x.mean(0), x.std(0, correction=0)
+    sd = torch.where(sd > 1e-6, sd, 1)  # a unit that is always the same says nothing
+    x, targets = (x - mean) / sd, torch.from_numpy(labels)
+    head = torch.nn.Linear(x.shape[1], k)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    losses, start = [], time.monotonic()
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(head(x), targets) + SLACK / (2 * len(x)) * head.weight.square().sum()
+        loss.backward()
+        losses.append((loss.item(), time.monotonic() - start))
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        head.weight /= sd
+        head.bias -= head.weight @ mean
+    history = pd.DataFrame(losses, columns=["loss", "seconds"]).assign(lr=1.0, waited=0.0)
+    history["epoch"] = np.arange(1, len(history) + 1)
+    return head, history[["epoch", "loss", "lr", "seconds", "waited"]].round({"seconds": 3})
+
+
+def with_head(body: torch.nn.Module, head: torch.nn.Linear) -> torch.nn.Module:
+    """The network with this head; every other tensor is shared with the body."""
+    shared = {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())}
+    for tensor in linear_classifier(body).parameters():
+        del shared[id(tensor)]
+    network = copy.deepcopy(body, shared)
+    with torch.no_grad():
+        for own, learned in zip(linear_classifier(network).parameters(), head.parameters(), strict=True):
+            own.copy_(learned)
+    return network
+
+
+@torch.inference_mode()
+def head_log_probs(model: Trained, embeddings: np.ndarray) -> np.ndarray:
+    """(n, D) embeddings → (n, K) float32 log-probabilities."""
+    head = linear_classifier(model.network)
+    return head(torch.from_numpy(np.asarray(embeddings, np.float32)).to(head.weight)).log_softmax(1).cpu().numpy()

@@ -1,0 +1,148 @@
+"""Heads on a frozen network: the best one, equal to the whole network, saved alone."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from src.config import Config, Model, Train
+from src.learn import frozen
+from src.learn.frozen import embed, embeddings_file, fit_head, head_log_probs, width, with_head
+from src.learn.infer import log_probs
+from src.learn.models import Trained, create_model, load_model, save_model
+from src.values import UserError
+
+FP32 = {"precision": "fp32", "device": "cpu"}
+CLASSES = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def body():
+    torch.manual_seed(0)
+    return create_model(Model(), CLASSES, 16, 1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(400, 16, 16, 1) uint8 and (400,) labels."""
+    data = load_digits()
+    return (data.images[:400] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None], data.target[:400]
+
+
+def embedded(body, pixels, rows=None) -> np.ndarray:
+    network, form = body
+    rows = np.arange(len(pixels)) if rows is None else rows
+    return embed(network, form, (pixels, rows), np.empty((len(rows), width(network)), np.float32), Train(**FP32))
+
+
+def numbers(n=300, d=7, k=3, seed=0):
+    """Gaussian classes with units of very different scale."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    x = rng.normal(labels[:, None] * rng.normal(size=d), 1.5, (n, d))
+    return (x * 10.0 ** rng.integers(-2, 3, d) + 5).astype(np.float32), labels
+
+
+def said_by(head, x) -> np.ndarray:
+    return head(torch.from_numpy(x)).softmax(1).detach().numpy()
+
+
+def test_the_head_is_the_logistic_regression_of_standardised_embeddings():
+    x, labels = numbers()
+    head, history = fit_head(x, labels, 3)
+    scaled = StandardScaler().fit_transform(x)
+    expected = LogisticRegression(C=1 / frozen.SLACK, tol=1e-8, max_iter=1000).fit(scaled, labels).predict_proba(scaled)
+    np.testing.assert_allclose(said_by(head, x), expected, atol=2e-3)
+    assert history.loss.iloc[-1] < history.loss.iloc[0] == pytest.approx(np.log(3), abs=1e-3)
+
+
+def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing():
+    x, labels = numbers()
+    hard, soft = (said_by(fit_head(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels]))
+    np.testing.assert_allclose(hard, soft, atol=1e-4)
+    weightless = np.eye(3, dtype=np.float32)[labels]
+    weightless[::2] = 0
+    assert np.abs(said_by(fit_head(x, weightless, 3)[0], x) - hard).max() > 0.01
+
+
+def test_a_class_without_rows_and_a_unit_that_never_changes_do_no_harm():
+    x, labels = numbers()
+    x[:, 3] = 2
+    head, _ = fit_head(x, labels, 5)
+    probs = said_by(head, x)
+    assert np.isfinite(probs).all()
+    assert probs[:, 3:].max() < 0.05
+
+
+def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(body, digits):
+    pixels, labels = digits
+    x = embedded(body, pixels)
+    untouched = body[0].get_classifier().weight.clone()
+    network = with_head(body[0], fit_head(x, labels, 10)[0])
+    model = Trained(network, body[1], "")
+    whole = log_probs(model, pixels, np.arange(400), **FP32)
+    np.testing.assert_allclose(head_log_probs(model, x), whole, atol=1e-3)
+    assert (whole.argmax(1) == labels).mean() > 0.9, "a random network, but 400 of 400 were learned"
+    assert torch.equal(body[0].get_classifier().weight, untouched)
+    first = next(iter(network.parameters()))
+    assert first.data_ptr() == next(iter(body[0].parameters())).data_ptr(), "the body is not copied"
+
+
+def test_embeddings_are_those_of_the_rows_in_any_batches(body, digits, monkeypatch):
+    pixels = digits[0]
+    whole = embedded(body, pixels)
+    monkeypatch.setattr(frozen, "BATCH", 7)
+    rows = np.array([5, 399, 0, 0, 17, 3, 2, 1, 300])
+    np.testing.assert_allclose(embedded(body, pixels, rows), whole[rows], atol=1e-4)
+
+
+def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, body, digits):
+    saved = save_model(tmp_path / "body", *body)
+    network = with_head(body[0], fit_head(embedded(body, digits[0]), digits[1], 10)[0])
+    model = save_model(tmp_path / "round_1" / "fold_0", network, body[1], saved.hash)
+    assert (tmp_path / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
+    back = load_model(tmp_path / "round_1" / "fold_0")
+    assert (back.hash, back.body) == (model.hash, saved.hash)
+    rows = np.arange(50)
+    np.testing.assert_array_equal(*(log_probs(m, digits[0], rows, **FP32) for m in (model, back)))
+
+
+def test_a_head_without_its_body_is_refused_by_name(tmp_path, body):
+    saved = save_model(tmp_path / "body", *body)
+    folder = tmp_path / "round_1" / "fold_0"
+    save_model(folder, *body, "another")
+    with pytest.raises(UserError, match=rf"{folder}.*another body.*--fresh"):
+        load_model(folder)
+    save_model(folder, *body, saved.hash)
+    (tmp_path / "body" / "model.json").unlink()
+    with pytest.raises(UserError, match=rf"{tmp_path / 'body'} holds no model"):
+        load_model(folder)
+
+
+def test_embeddings_belong_to_a_network_and_to_files(tmp_path, body):
+    one, two = (Trained(*body, name) for name in "ab")
+    paths = np.array(["a.png", "b.png"], object)
+    names = {embeddings_file(tmp_path, model, p) for model in (one, two) for p in (paths, paths[::-1], paths[:1])}
+    assert len(names) == 6
+
+
+def test_a_network_whose_last_layer_is_not_linear_is_refused():
+    network = torch.nn.Module()
+    network.get_classifier = lambda: torch.nn.Identity()
+    with pytest.raises(UserError, match=r"model\.freeze=true needs a linear last layer.*Identity.*model\.name"):
+        width(network)
+
+
+@pytest.mark.parametrize(("keys", "said"), [
+    ({"model": {"freeze": True}}, "give model.weights"),
+    ({"model": {"freeze": True, "weights": "w"}, "pseudo": {"views": 2}}, "pseudo.views"),
+    ({"model": {"freeze": True, "weights": "w"}, "predict": {"views": 2}}, "predict.views"),
+    ({"model": {"freeze": True, "weights": "w"}, "train": {"consistency": 1}}, "train.consistency"),
+])  # fmt: skip
+def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, said):
+    with pytest.raises(ValueError, match=said):
+        Config.model_validate(keys)
+    if said in ("predict.views", "train.consistency"):
+        assert not Config.model_validate(keys | {"student": {"freeze": False}}).model_of("student").freeze
