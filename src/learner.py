@@ -101,7 +101,7 @@ class _Frozen:
             with _bar(len(samples), "embed") as bar:
                 out = np.lib.format.open_memmap(part, "w+", np.float32, (len(samples), width(body.network)))
                 rows = np.arange(len(samples))
-                embed(body.network, body.format, (images, rows), out, self.run.config.train, bar).flush()
+                embed(body.network, body.format, (images, rows), self.run.config.train, out, bar).flush()
             part.replace(file)
             log.info(f"embedded {len(samples):,} images, {time.monotonic() - start:.1f} s")
         return np.load(file, mmap_mode="r")

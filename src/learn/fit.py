@@ -17,7 +17,7 @@ from ..values import UserError
 from .batches import Lesson, stream, views
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
-from .frozen import embed, fit_head, width, with_head
+from .frozen import embed, fit_head, with_head
 from .models import Format
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
@@ -35,13 +35,13 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
     waited: how many of them for images).
 
     head_first: from the best head on the body as it is (Kumar et al. 2022, "Fine-tuning can distort pretrained
-    features").
+    features"), whose batch norms keep the statistics under which that head is right.
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
     """
     device = pick_device(train.device)
     dtype = pick_precision(train.precision, device, form.size)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
-    network = (_head_first(network, form, lesson, train) if train.head_first else network).to(device).train()
+    network = network.to(device).train() if not train.head_first else _head_first(network, form, lesson, train)
     k = len(form.classes)
     weight = _class_weights(lesson.labels, k).to(device) if train.class_weights == "balanced" else None
     mix = _mixer(train, k)
@@ -70,9 +70,12 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
 
 
 def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train) -> torch.nn.Module:
-    out = np.empty((len(lesson.rows), width(network)), np.float32)
-    embed(network, form, (lesson.pixels, lesson.rows), out, train)
-    return with_head(network, fit_head(out, lesson.labels, len(form.classes))[0])
+    found = embed(network, form, (lesson.pixels, lesson.rows), train)
+    network = with_head(network, fit_head(found, lesson.labels, len(form.classes))[0]).train()
+    for module in network.modules():
+        if getattr(module, "track_running_stats", False):
+            module.eval()
+    return network
 
 
 def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History) -> torch.nn.Module:

@@ -30,16 +30,17 @@ def embeddings_file(folder: Path, body: Trained, paths: np.ndarray) -> Path:
 
 
 @torch.inference_mode()
-def embed(network: torch.nn.Module, form: Format, images: tuple[np.ndarray, np.ndarray], out: np.ndarray, train: Train,
-          bar=None) -> np.ndarray:  # fmt: skip
-    """Fill out (n, D) with what the network makes of each image before its classifier; D: see width.
+def embed(network: torch.nn.Module, form: Format, images: tuple[np.ndarray, np.ndarray], train: Train,
+          out: np.ndarray | None = None, bar=None) -> np.ndarray:  # fmt: skip
+    """(n, D) float32: what the network makes of each image before its classifier.
 
-    images: pixels (N, H, W, C) uint8 and the numbers of n of them.
+    images: pixels (N, H, W, C) uint8 and the numbers of n of them; out: an array to be filled, of `width` columns.
     """
     pixels, rows = images
     where = pick_device(train.device)
     dtype = pick_precision(train.precision, where, form.size)
     network = network.to(where).eval()
+    out = np.empty((len(rows), width(network)), np.float32) if out is None else out
     for start in range(0, len(rows), BATCH):
         batch = torch.from_numpy(pixels[rows[start : start + BATCH]])
         with autocast(where, dtype):

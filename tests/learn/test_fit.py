@@ -203,6 +203,8 @@ def test_head_first_begins_with_the_best_head_of_a_body_that_is_trained(plain, d
     for name, value in network.named_parameters():
         assert torch.allclose(value, before[name], atol=1e-5) != (head_first and name.startswith("fc.")), name
         assert value.requires_grad, "everything may learn"
+    kept = all(torch.equal(value, plain[0].network.get_buffer(name)) for name, value in network.named_buffers())
+    assert kept == head_first, "the statistics under which the head is right"
 
 
 def learning_rates(digits, schedule, **options) -> np.ndarray:

@@ -34,7 +34,7 @@ def digits():
 def embedded(body, pixels, rows=None) -> np.ndarray:
     network, form = body
     rows = np.arange(len(pixels)) if rows is None else rows
-    return embed(network, form, (pixels, rows), np.empty((len(rows), width(network)), np.float32), Train(**FP32))
+    return embed(network, form, (pixels, rows), Train(**FP32))
 
 
 def numbers(n=300, d=7, k=3, seed=0):
