@@ -31,16 +31,16 @@ def run_script(argv=None) -> None:
     if corrections is None and run.finished():
         return None
 
-    from src.learner import learner
+    from src.learner import make_learner
     from src.workflow import prepare, publish, run_rounds, train_arms
 
     material = prepare(run)
     if corrections is not None:
         store_corrections(run, corrections)
-    fit, predict = learner(run, material)
-    outcome = run_rounds(run, material, fit, predict)
-    arms = train_arms(run, material, outcome, fit)
-    publish(run, material, outcome, arms, predict)
+    learner = make_learner(run, material)
+    outcome = run_rounds(run, material, learner)
+    arms = train_arms(run, material, outcome, learner)
+    publish(run, material, outcome, arms, learner)
 
 
 if __name__ == "__main__":

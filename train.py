@@ -15,14 +15,14 @@ def run_script(argv=None) -> None:
     if run.finished():
         return
 
-    from src.learner import learner
+    from src.learner import make_learner
     from src.workflow import cross_validate, prepare, publish, train_arms
 
     material = prepare(run)
-    fit, predict = learner(run, material)
-    outcome = cross_validate(run, material, fit, predict)
-    arms = train_arms(run, material, outcome, fit)
-    publish(run, material, outcome, arms, predict)
+    learner = make_learner(run, material)
+    outcome = cross_validate(run, material, learner)
+    arms = train_arms(run, material, outcome, learner)
+    publish(run, material, outcome, arms, learner)
 
 
 if __name__ == "__main__":

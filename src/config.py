@@ -195,7 +195,7 @@ class Pseudo(Section):
     """Most rows of a class, as a multiple of its share of the given labels."""
     graph: Annotated[float, Field(ge=0)] = 0.0
     """How much the labels of the images that look most alike count beside a judge's own answer, as a power: 0 = not,
-    2 = twice as much as a judge. For small images and a handful of labels (augment)."""
+    2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze` (augment)."""
     pool_align: bool = False
     """Align the mean prediction over the pool with the class shares of the given labels."""
     pool_targets: Literal["hard", "weighted", "soft"] = "hard"

@@ -1,19 +1,23 @@
-"""The two arguments of the loop, on the material of a run: fit keeps each model in its folder, predict uses it."""
+"""The arguments of the loop, on the material of a run: what trains, what predicts, what look-alikes say."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from .config import Model
+from .data.samples import USES_POOL
+from .judging import Second
 from .learn.batches import Lesson
 from .learn.fit import fit, step_budget
-from .learn.frozen import embed, embeddings_file, fit_head, head_log_probs, width, with_head
+from .learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
+from .learn.graph import gradient_features, neighbour_graph, spread
 from .learn.infer import log_probs
 from .learn.models import Trained, create_model, load_model, save_model
 from .run import Run, log, seed_of, write_csv
@@ -25,13 +29,23 @@ HINT = 0.1
 """Share of the time that the network may wait for images before something is said."""
 
 
-def learner(run: Run, material: Material):
-    """fit(where, rows, labels, …) → model, and predict(model, rows) → log-probabilities.
+class Learner(NamedTuple):
+    """The arguments of the loop.
 
-    A model is kept in the folder `where`; one that is already there is read, which is how a stopped run goes on.
-    pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number of rows.
-    predict averages the probabilities of `views` of a sample: itself, and others drawn from `spec`.
+    fit(where, rows, labels, pool, steps) → model, kept in the folder `where`; one that is already there is read, which
+    is how a stopped run goes on. pool: rows that the consistency term looks at, and what teachers said of them. steps:
+    default by the number of rows.
+    predict(model, rows, views) → log-probabilities, averaged over views of a sample: itself, and others drawn from
+    `spec`.
+    second: what look-alikes say, see held_out_probs; None where nobody asks them.
     """
+
+    fit: Callable[..., Trained]
+    predict: Callable[..., np.ndarray]
+    second: Second | None
+
+
+def make_learner(run: Run, material: Material) -> Learner:
     config, frozen = run.config, _Frozen(run, material)
 
     def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
@@ -60,7 +74,7 @@ def learner(run: Run, material: Material):
             options = {"precision": config.train.precision, "device": config.train.device}
             return log_probs(model, material.pixels, rows, tta=views, spec=config.view, bar=bar, **options)
 
-    return fit_kept, predict
+    return Learner(fit_kept, predict, _neighbours(run, material, frozen))
 
 
 def _train(run: Run, where: str, lesson: Lesson, classes: tuple[str, ...]):
@@ -113,6 +127,26 @@ class _Frozen:
 
     def predict(self, model: Trained, rows: np.ndarray) -> np.ndarray:
         return head_log_probs(model, self.embeddings[rows])
+
+
+def _neighbours(run: Run, material: Material, frozen: _Frozen) -> Second | None:
+    """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
+    models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
+    weight, judged = run.config.pseudo.graph, material.judged
+    if not weight or run.mode not in USES_POOL:
+        return None
+
+    @cache
+    def graph():
+        start, n = time.monotonic(), len(judged)
+        if run.config.model.freeze:
+            found = neighbour_graph(alike_features(frozen.embeddings[:n]))
+        else:
+            found = neighbour_graph(gradient_features(material.pixels[:n]))
+        log.info(f"neighbours of {n:,} images, {time.monotonic() - start:.1f} s")
+        return found
+
+    return lambda seat: weight * spread(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
 
 
 def _fresh_network(model: Model, classes: tuple[str, ...], pixels: np.ndarray, seed: int):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,13 @@ from .data.images import load_images
 from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepare_samples
 from .data.transforms import Spec, build
 from .history import applied
-from .judging import Second
 from .labels.ledger import Ledger, refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
 from .learn.compute import pick_device
 from .learn.fit import step_budget
-from .learn.graph import neighbour_graph, spread
 from .learn.models import Trained, create_model, load_model
+from .learner import Learner
 from .run import Run, log, read_json, write_csv, write_json
 from .scoring import score_arms, score_trusted, write_results
 from .selftrain import Outcome, self_train
@@ -145,32 +143,15 @@ def _announce_bound(n: int, wanted: float) -> None:
                 "pseudo.pool_share in its place" if most < wanted else ""))  # fmt: skip
 
 
-def run_rounds(run: Run, material: Material, fit_kept, predict) -> Outcome:
+def run_rounds(run: Run, material: Material, learner: Learner) -> Outcome:
     """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
     with run.stage("rounds"):
         outcome = self_train(
-            material.judged, fit_kept, partial(predict, views=run.config.pseudo.views), run.config.pseudo,
+            material.judged, learner.fit, partial(learner.predict, views=run.config.pseudo.views), run.config.pseudo,
             Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, second=_neighbours(run, material), time_for=_time_for(run),
+            seed=run.config.seed, second=learner.second, time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
-
-
-def _neighbours(run: Run, material: Material) -> Second | None:
-    """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
-    models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
-    weight, judged = run.config.pseudo.graph, material.judged
-    if not weight or run.mode not in USES_POOL:
-        return None
-
-    @cache
-    def graph():
-        start = time.monotonic()
-        found = neighbour_graph(material.pixels[: len(judged)])
-        log.info(f"neighbours of {len(judged):,} images, {time.monotonic() - start:.1f} s")
-        return found
-
-    return lambda seat: weight * spread(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
 
 
 def _time_for(run: Run):
@@ -181,25 +162,25 @@ def _time_for(run: Run):
     return lambda seconds: next(known, None) is not None  # asked once a round
 
 
-def cross_validate(run: Run, material: Material, fit_kept, predict) -> Outcome:
+def cross_validate(run: Run, material: Material, learner: Learner) -> Outcome:
     """One round in which no label may change: out-of-fold probabilities of the labelled set."""
     once = run.config.pseudo.model_copy(update={"rounds": 1})
     run.config = run.config.model_copy(update={"pseudo": once})
-    return run_rounds(run, material, fit_kept, predict)
+    return run_rounds(run, material, learner)
 
 
-def train_arms(run: Run, material: Material, outcome: Outcome, fit_kept) -> dict[str, list[Trained]]:
+def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner) -> dict[str, list[Trained]]:
     """The student (every row with a label), the control (given labels only, as many steps), the first teachers."""
     judged = material.judged
     with run.stage("student"):
         learned = np.flatnonzero(outcome.label >= 0)
         steps = step_budget(len(learned), run.config.train)
         pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
-        arms = {"student": [fit_kept("student", learned, outcome.targets[learned], pool, steps)]}
+        arms = {"student": [learner.fit("student", learned, outcome.targets[learned], pool, steps)]}
     if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
         with run.stage("control"):
             rows = np.flatnonzero(judged.given >= 0)
-            arms["control"] = [fit_kept("control", rows, judged.given[rows], steps=steps)]
+            arms["control"] = [learner.fit("control", rows, judged.given[rows], steps=steps)]
     teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
     return arms | ({"teacher": teachers} if teachers else {})
 
@@ -212,7 +193,7 @@ def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.nda
     return pool, np.log(np.maximum(outcome.decisions.belief[pool], 1e-30)).astype(np.float32)
 
 
-def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], predict) -> None:
+def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], learner: Learner) -> None:
     """Score the arms, write the tables and the pages, print the summary."""
     from .report.label_studio import write_label_studio
     from .report.report import write_report
@@ -220,7 +201,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     from .report.table import summary
     from .report.tracking import track
 
-    predict = partial(predict, views=run.config.predict.views)
+    predict = partial(learner.predict, views=run.config.predict.views)
     with run.stage("score"):
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)

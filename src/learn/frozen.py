@@ -71,15 +71,14 @@ def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
 
 
 def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int) -> tuple[torch.nn.Linear, pd.DataFrame]:
-    """The logistic regression of labels (n,) or soft targets (n, K) on embeddings (n, D), and its history.
+    """The logistic regression of labels (n,) or soft targets (n, K) on embeddings (n, D) float32, and its
+    history.
 
     By L-BFGS on standardised embeddings, with a normal prior on the weights; the scale is then put into the weights.
     The loss is convex: there is one best head, whatever the seed.
     """
-    x = torch.from_numpy(np.asarray(embeddings, np.float32))
-    mean, sd = x.mean(0), x.std(0, correction=0)
-    sd = torch.where(sd > 1e-6, sd, 1)  # a unit that is always the same says nothing
-    x, targets = (x - mean) / sd, torch.from_numpy(labels)
+    mean, sd = _mean_and_sd(embeddings)
+    x, targets = torch.from_numpy((embeddings - mean) / sd), torch.from_numpy(labels)
     head = torch.nn.Linear(x.shape[1], k)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
@@ -95,11 +94,24 @@ def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int) -> tuple[torch.
 
     optimizer.step(closure)
     with torch.no_grad():
-        head.weight /= sd
-        head.bias -= head.weight @ mean
+        head.weight /= torch.from_numpy(sd)
+        head.bias -= head.weight @ torch.from_numpy(mean)
     history = pd.DataFrame(losses, columns=["loss", "seconds"]).assign(lr=1.0, waited=0.0)
     history["epoch"] = np.arange(1, len(history) + 1)
     return head, history[["epoch", "loss", "lr", "seconds", "waited"]].round({"seconds": 3})
+
+
+def _mean_and_sd(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) each; the sd of a unit that is always the same, and says nothing, is infinite."""
+    mean, sd = embeddings.mean(0), embeddings.std(0)
+    return mean, np.where(sd > 1e-5 * np.abs(mean), sd, np.inf).astype(np.float32)
+
+
+def alike_features(embeddings: np.ndarray) -> np.ndarray:
+    """(N, D) embeddings, standardised, of unit length: what look-alikes are found by, see neighbour_graph."""
+    mean, sd = _mean_and_sd(embeddings)
+    x = (embeddings - mean) / sd
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 
 
 def with_head(body: torch.nn.Module, head: torch.nn.Linear) -> torch.nn.Module:

@@ -10,7 +10,7 @@ NEIGHBOURS = 10
 CELLS = 8
 DIRECTIONS = 6
 FEATURES = 100
-"""Principal components of the gradients that are compared: a fifth of the time of all of them."""
+"""Principal components that are compared: a fifth of the time of all of them."""
 RESTART = 0.01
 """How much of its start a row keeps in every step: 1 - alpha in Zhou et al."""
 STEPS = 60
@@ -18,17 +18,16 @@ FLOOR = 1e-3
 """The least that neighbours give any class, so that they never have the last word."""
 
 
-def neighbour_graph(pixels: np.ndarray) -> sparse.csr_array:
-    """(N, N) affinities of images to their nearest neighbours, normalised by D^-1/2 W D^-1/2.
+def neighbour_graph(features: np.ndarray) -> sparse.csr_array:
+    """(N, N) affinities of images to their nearest neighbours by features (N, D), normalised by D^-1/2 W D^-1/2.
 
-    Neighbours are those of `gradient_features`, weighted by exp(-d² / (σ_i σ_j)), σ = the distance of the farthest one
+    They are weighted by exp(-d² / (σ_i σ_j)), σ = the distance of the farthest one
     that counts (self-tuning, Zelnik-Manor & Perona 2004). Time grows with N²: 60,000 images take half a minute.
-    pixels: (N, H, W, C) uint8, N ≥ 2.
+    N ≥ 2.
     """
     from sklearn.decomposition import PCA
     from sklearn.neighbors import NearestNeighbors
 
-    features = gradient_features(pixels)
     with np.errstate(invalid="ignore"):  # images that are all alike have no variance to explain
         features = PCA(min(FEATURES, *features.shape), random_state=0).fit_transform(features)
     count = min(NEIGHBOURS, len(features) - 1)
