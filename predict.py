@@ -6,7 +6,8 @@ python predict.py --run runs/NAME --data test.csv --submission sample_submission
 
 from pathlib import Path
 
-from src.run import Parser, log, main
+from src.command import Parser, main
+from src.run import log
 from src.values import UserError
 
 

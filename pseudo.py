@@ -10,7 +10,8 @@
 Run again to go on where it stopped; --fresh starts over.
 """
 
-from src.run import main, open_run, parse, reopen_run
+from src.command import main, parse
+from src.run import open_run, reopen_run
 
 
 def run_script(argv=None) -> None:
@@ -43,5 +44,11 @@ def run_script(argv=None) -> None:
     publish(run, material, outcome, arms, learner)
 
 
+def follow() -> None:
+    from src.learner import follow_learner
+
+    follow_learner()
+
+
 if __name__ == "__main__":
-    main(run_script)
+    main(run_script, follow)

@@ -6,7 +6,8 @@
 Run again to go on where it stopped; --fresh starts over.
 """
 
-from src.run import main, open_run, parse
+from src.command import main, parse
+from src.run import open_run
 
 
 def run_script(argv=None) -> None:
@@ -16,14 +17,20 @@ def run_script(argv=None) -> None:
         return
 
     from src.learner import make_learner
-    from src.workflow import cross_validate, prepare, publish, train_arms
+    from src.workflow import prepare, publish, run_rounds, train_arms
 
     material = prepare(run)
     learner = make_learner(run, material)
-    outcome = cross_validate(run, material, learner)
+    outcome = run_rounds(run, material, learner)
     arms = train_arms(run, material, outcome, learner)
     publish(run, material, outcome, arms, learner)
 
 
+def follow() -> None:
+    from src.learner import follow_learner
+
+    follow_learner()
+
+
 if __name__ == "__main__":
-    main(run_script)
+    main(run_script, follow)

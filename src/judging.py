@@ -35,16 +35,20 @@ class Part:
 def held_out_probs(
     samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
     clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None, second: Second | None = None,
+    ahead: Callable[[list[Seat]], None] = lambda seats: None,
 ) -> Verdict:  # fmt: skip
     """Log-probabilities (N, K) of every sample, each judged only by models that saw neither it nor a copy of it.
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
     chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed. second: a second opinion on
-    what each model judges, from what that model learned; the product of both counts.
+    what each model judges, from what that model learned; the product of both counts. ahead: told of all seats at first,
+    so that several processes can share them.
     """
     parts, models = [], {}
     for seat in seats:
         assert not np.isin(clusters[seat.judged], clusters[seat.learned]).any(), "a row would be judged from memory"
+    ahead(seats)
+    for seat in seats:
         model = fit(seat.where, seat.learned, seat.targets)
         said = predict(model, seat.judged)
         said = normalised(said + second(seat)) if second else said

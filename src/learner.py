@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
-from .config import Model
+from .config import Config
+from .data.images import load_images
 from .data.samples import USES_POOL
 from .judging import Second
 from .learn.batches import Lesson
@@ -19,8 +21,10 @@ from .learn.fit import fit, step_budget
 from .learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
 from .learn.graph import gradient_features, neighbour_graph, spread
 from .learn.infer import log_probs
-from .learn.models import Trained, create_model, load_model, save_model
+from .learn.models import Format, Trained, create_model, load_model, save_model
+from .processes import each, follow, hear, rank, size, tell
 from .run import Run, log, seed_of, write_csv
+from .seats import Seat
 
 if TYPE_CHECKING:
     from .workflow import Material
@@ -29,107 +33,183 @@ HINT = 0.1
 """Share of the time that the network may wait for images before something is said."""
 
 
-class Learner(NamedTuple):
-    """The arguments of the loop.
+@dataclass(frozen=True)
+class Task:
+    """What a network in the folder `where` is to learn, see Learner.fit, and the rows that it then judges."""
 
-    fit(where, rows, labels, pool, steps) → model, kept in the folder `where`; one that is already there is read, which
-    is how a stopped run goes on. pool: rows that the consistency term looks at, and what teachers said of them. steps:
-    default by the number of rows.
-    predict(model, rows, views) → log-probabilities, averaged over views of a sample: itself, and others drawn from
-    `spec`.
-    second: what look-alikes say, see held_out_probs; None where nobody asks them.
-    """
-
-    fit: Callable[..., Trained]
-    predict: Callable[..., np.ndarray]
-    second: Second | None
+    where: str
+    rows: np.ndarray
+    labels: np.ndarray
+    pool: tuple[np.ndarray, np.ndarray | None] | tuple[()] = ()
+    steps: int | None = None
+    judged: np.ndarray | None = None
 
 
-def make_learner(run: Run, material: Material) -> Learner:
-    config, frozen = run.config, _Frozen(run, material)
+class Done(NamedTuple):
+    """What a task came to. said: (len(judged), K) log-probabilities."""
 
-    def fit_kept(where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
-        folder = run.path / where
-        if (folder / "model.json").exists():
-            return load_model(folder)
-        title, start = _title(run, where), time.monotonic()
-        if config.model_of(where).freeze:
-            model, history = frozen.fit(where, rows, labels)
-            steps = len(history)
-        else:
-            steps = steps or step_budget(len(rows), config.train_of(where))
-            seed, pseudo = seed_of(config.seed, where), material.judged.given[rows] < 0
-            lesson = Lesson(material.pixels, rows, labels, steps, seed, pseudo, *pool)
-            model, history = _train(run, where, lesson, material.samples.classes)
-        write_csv(folder / "history.csv", history)
-        seconds, last = time.monotonic() - start, history.iloc[-1]
-        log.info(f"{title}: {len(rows):,} labels, {steps:,} steps, loss {last.loss:.3f}, {seconds:.1f} s"
-                 + _hint(last.waited / max(last.seconds, 1e-9)))  # fmt: skip
-        return model
-
-    def predict(model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
-        if model.body:
-            return frozen.predict(model, rows)
-        with _bar(len(rows) * views, f"{run.current} · predict") as bar:
-            options = {"precision": config.train.precision, "device": config.train.device}
-            return log_probs(model, material.pixels, rows, tta=views, spec=config.view, bar=bar, **options)
-
-    return Learner(fit_kept, predict, _neighbours(run, material, frozen))
-
-
-def _train(run: Run, where: str, lesson: Lesson, classes: tuple[str, ...]):
-    """Raises UserError, see fit."""
-    network, form = _fresh_network(run.config.model_of(where), classes, lesson.pixels, lesson.seed)
-    with _bar(lesson.steps, f"{run.current} · train") as bar:
-        network, history = fit(network, form, lesson, run.config.train_of(where), bar)
-    return save_model(run.path / where, network, form), history
-
-
-def _hint(share: float) -> str:
-    return f"; {100 * share:.0f} % of it waiting for images: try train.workers" if share > HINT else ""
+    network: torch.nn.Module
+    format: Format
+    history: pd.DataFrame
+    steps: int
+    seconds: float
+    said: np.ndarray | None
 
 
 @dataclass(frozen=True)
-class _Frozen:
-    """Heads on the embeddings of one frozen network, which is kept in the run's folder `body`."""
+class Stock:
+    """What every process has at hand. pixels: (N, H, W, C) uint8; given: (n,), of the judged ones, the first n."""
 
-    run: Run
-    material: Material
+    config: Config
+    pixels: np.ndarray
+    given: np.ndarray
+    classes: tuple[str, ...]
+
+    def work(self, task: Task) -> Done:
+        """Train the network of a task and let it judge; nothing is written.
+
+        Raises:
+            UserError: see fit.
+        """
+        train, start = self.config.train_of(task.where), time.monotonic()
+        steps, seed = task.steps or step_budget(len(task.rows), train), seed_of(self.config.seed, task.where)
+        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, self.given[task.rows] < 0, *task.pool)
+        network, form = self.fresh_network(task.where, seed)
+        with _bar(steps, f"{_title(self.config, task.where)} · train") as bar:
+            network, history = fit(network, form, lesson, train, bar)
+        model, seconds = Trained(network, form, ""), time.monotonic() - start
+        said = None if task.judged is None else self.predict(model, task.judged, self.config.pseudo.views)
+        return Done(network, form, history, steps, seconds, said)
+
+    def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
+        """(len(rows), K) log-probabilities."""
+        options = {"precision": self.config.train.precision, "device": self.config.train.device}
+        with _bar(len(rows) * views, "predict") as bar:
+            return log_probs(model, self.pixels, rows, tta=views, spec=self.config.view, bar=bar, **options)
+
+    def fresh_network(self, where: str, seed: int):
+        torch.manual_seed(seed)
+        return create_model(self.config.model_of(where), self.classes, self.pixels.shape[1], self.pixels.shape[3])
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Heads on the embeddings of one frozen network, which is kept in the folder `body` of the run."""
+
+    path: Path
+    stock: Stock
+    files: np.ndarray
 
     @cached_property
     def body(self) -> Trained:
-        folder = self.run.path / "body"
-        if (folder / "model.json").exists():
-            return load_model(folder)
-        config, material = self.run.config, self.material
-        seed = seed_of(config.seed, "body")
-        return save_model(folder, *_fresh_network(config.model, material.samples.classes, material.pixels, seed))
+        if (self.path / "body" / "model.json").exists():
+            return load_model(self.path / "body")
+        return save_model(
+            self.path / "body", *self.stock.fresh_network("body", seed_of(self.stock.config.seed, "body"))
+        )
 
     @cached_property
     def embeddings(self) -> np.ndarray:
         """(N, D), in a file of the run: made once, whole or not at all."""
-        samples, body = self.material.samples, self.body
-        file = embeddings_file(self.run.path, body, samples.path)
+        file, start, n = embeddings_file(self.path, self.body, self.files), time.monotonic(), len(self.files)
         if not file.exists():
-            start, part, images = time.monotonic(), file.with_name(file.name + ".part"), self.material.pixels
-            with _bar(len(samples), "embed") as bar:
-                out = np.lib.format.open_memmap(part, "w+", np.float32, (len(samples), width(body.network)))
-                rows = np.arange(len(samples))
-                embed(body.network, body.format, (images, rows), self.run.config.train, out, bar).flush()
+            part = file.with_name(file.name + ".part")
+            out = np.lib.format.open_memmap(part, "w+", np.float32, (n, width(self.body.network)))
+            with _bar(n, "embed") as bar:
+                images = self.stock.pixels, np.arange(n)
+                embed(self.body.network, self.body.format, images, self.stock.config.train, out, bar).flush()
             part.replace(file)
-            log.info(f"embedded {len(samples):,} images, {time.monotonic() - start:.1f} s")
+            log.info(f"embedded {n:,} images, {time.monotonic() - start:.1f} s")
         return np.load(file, mmap_mode="r")
 
-    def fit(self, where: str, rows: np.ndarray, labels: np.ndarray):
-        head, history = fit_head(self.embeddings[rows], labels, len(self.body.format.classes))
+    def work(self, task: Task) -> Done:
+        rows, start = self.embeddings[task.rows], time.monotonic()
+        head, history = fit_head(rows, task.labels, len(self.stock.classes))
         network = with_head(self.body.network, head)
-        return save_model(self.run.path / where, network, self.body.format, self.body.hash), history
+        return Done(network, self.body.format, history, len(history), time.monotonic() - start, None)
 
     def predict(self, model: Trained, rows: np.ndarray) -> np.ndarray:
         return head_log_probs(model, self.embeddings[rows])
 
 
-def _neighbours(run: Run, material: Material, frozen: _Frozen) -> Second | None:
+@dataclass(frozen=True)
+class Learner:
+    """The arguments of the loop: fit and predict; second, see held_out_probs, None where no look-alike is asked.
+
+    Models are kept in the folder path / where; one that is already there is read, which is how a stopped run goes on.
+    """
+
+    path: Path
+    stock: Stock
+    frozen: Frozen
+    second: Second | None
+    said: dict[str, np.ndarray] = field(default_factory=dict)
+    """By hash, what models said of the rows of their task."""
+
+    def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
+        """pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number
+        of rows."""
+        if self._has(where):
+            return load_model(self.path / where)
+        task = Task(where, rows, labels, pool, steps)
+        if self._freezes(where):
+            return self._keep(task, self.frozen.work(task), self.frozen.body.hash)
+        return self._keep(task, self.stock.work(task))
+
+    def predict(self, model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
+        """Log-probabilities averaged over views of a sample: itself, and others drawn from predict.augment."""
+        if model.hash in self.said:
+            return self.said.pop(model.hash)
+        return self.frozen.predict(model, rows) if model.body else self.stock.predict(model, rows, views)
+
+    def ahead(self, tasks: list[Task]) -> None:
+        """Where there are several processes, have them work on these at once; fit and predict find the results."""
+        if size() > 1:
+            left = [task for task in tasks if not self._has(task.where) and not self._freezes(task.where)]
+            for task, done in zip(left, each(self.stock.work, left), strict=True):
+                self._keep(task, done)
+
+    def ahead_of(self, seats: list[Seat]) -> None:
+        """The same of the seats of a round."""
+        self.ahead([Task(seat.where, seat.learned, seat.targets, judged=seat.judged) for seat in seats])
+
+    def _has(self, where: str) -> bool:
+        return (self.path / where / "model.json").exists()
+
+    def _freezes(self, where: str) -> bool:
+        return self.stock.config.model_of(where).freeze
+
+    def _keep(self, task: Task, done: Done, body: str | None = None) -> Trained:
+        write_csv(self.path / task.where / "history.csv", done.history)
+        model, last = save_model(self.path / task.where, done.network, done.format, body), done.history.iloc[-1]
+        title, waited = _title(self.stock.config, task.where), last.waited / max(last.seconds, 1e-9)
+        hint = f"; {100 * waited:.0f} % of it waiting for images: try train.workers" if waited > HINT else ""
+        counts = f"{len(task.rows):,} labels, {done.steps:,} steps"
+        log.info(f"{title}: {counts}, loss {last.loss:.3f}, {done.seconds:.1f} s{hint}")
+        if done.said is not None:
+            self.said[model.hash] = done.said
+        return model
+
+
+def make_learner(run: Run, material: Material) -> Learner:
+    """What trains and predicts on this material."""
+    stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes)
+    frozen = Frozen(run.path, stock, material.samples.path)
+    if size() > 1:
+        tell((run.config, material.samples, len(material.judged)))
+    return Learner(run.path, stock, frozen, _neighbours(run, material, frozen))
+
+
+def follow_learner() -> None:
+    """The part of the other processes: train what the first one hands out."""
+    if (heard := hear()) is None:
+        return
+    config, samples, n_judged = heard
+    pixels, _ = load_images(samples.path, config.data)
+    follow(Stock(config, pixels, samples.given[:n_judged], samples.classes).work)
+
+
+def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:
     """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
     models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
     weight, judged = run.config.pseudo.graph, material.judged
@@ -149,24 +229,18 @@ def _neighbours(run: Run, material: Material, frozen: _Frozen) -> Second | None:
     return lambda seat: weight * spread(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
 
 
-def _fresh_network(model: Model, classes: tuple[str, ...], pixels: np.ndarray, seed: int):
-    torch.manual_seed(seed)
-    return create_model(model, classes, pixels.shape[1], pixels.shape[3])
-
-
 def _bar(total: int, title: str):
     """A progress bar on a terminal (and in a notebook), silence elsewhere."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=title, disable=None, leave=False)
+    return tqdm(total=total, desc=title, disable=True if rank() else None, leave=False)
 
 
-def _title(run: Run, where: str) -> str:
-    """`round_1/fold_0` → `round 1/2 · fold 1/2`; also what the next prediction is called."""
-    policy = run.config.pseudo
+def _title(config: Config, where: str) -> str:
+    """`round_1/fold_0` → `round 1/2 · fold 1/2`."""
+    policy = config.pseudo
     parts = [part.partition("_") for part in where.split("/")]
     k = policy.folds  # a fold whose pool is in two halves has a second model, see chained_seats
     names = {"round": lambda n: f"round {n}/{policy.rounds}",
              "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)")}  # fmt: skip
-    run.current = " · ".join(names[word](n) if word in names else word for word, _, n in parts)
-    return run.current
+    return " · ".join(names[word](n) if word in names else word for word, _, n in parts)

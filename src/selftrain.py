@@ -56,6 +56,7 @@ class Task:
     refused: np.ndarray | str = ""
     seed: int = 0
     second: Second | None = None
+    ahead: Callable = lambda seats: None
 
     @property
     def fold_safe(self) -> bool:
@@ -68,16 +69,17 @@ class Task:
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
     mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
-    second: Second | None = None, time_for: Callable[[float], bool] = lambda seconds: True,
+    second: Second | None = None, ahead: Callable = lambda seats: None,
+    time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
     every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain or collapse
     (then the best earlier round's labels are returned), time_budget, max_rounds.
-    refused: see select; second: see held_out_probs.
+    refused: see select; second, ahead: see held_out_probs.
     """
-    task = Task(samples, policy, mode, clusters, refused, seed, second)
+    task = Task(samples, policy, mode, clusters, refused, seed, second, ahead)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
@@ -115,7 +117,7 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
     options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how, "second": task.second}
-    verdict = held_out_probs(task.samples, seats, fit, predict, **options)
+    verdict = held_out_probs(task.samples, seats, fit, predict, ahead=task.ahead, **options)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
 

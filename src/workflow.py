@@ -22,7 +22,7 @@ from .labels.selection import REPAIRS
 from .learn.compute import pick_device
 from .learn.fit import step_budget
 from .learn.models import Trained, create_model, load_model
-from .learner import Learner
+from .learner import Learner, Task
 from .run import Run, log, read_json, write_csv, write_json
 from .scoring import score_arms, score_trusted, write_results
 from .selftrain import Outcome, self_train
@@ -49,6 +49,9 @@ def prepare(run: Run) -> Material:
     Raises:
         UserError: see prepare_samples, load_images, create_model, build.
     """
+    if run.mode == "train":  # judges once, changes nothing
+        once = run.config.pseudo.model_copy(update={"rounds": 1})
+        run.config = run.config.model_copy(update={"pseudo": once})
     with run.stage("read"):
         return _prepare(run)
 
@@ -66,7 +69,8 @@ def _prepare(run: Run) -> Material:
     samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))
     pixels, good = load_images(samples.path, config.data)
     if not good.all():
-        samples, pixels = samples.take(good), pixels[good]
+        samples = samples.take(good)
+        pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
         check_samples(samples, config, run.mode)
     judged = samples.take(np.isin(samples.role, ["train", "pool"]))
     _preflight(config, samples, pixels)
@@ -149,7 +153,7 @@ def run_rounds(run: Run, material: Material, learner: Learner) -> Outcome:
         outcome = self_train(
             material.judged, learner.fit, partial(learner.predict, views=run.config.pseudo.views), run.config.pseudo,
             Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, second=learner.second, time_for=_time_for(run),
+            seed=run.config.seed, second=learner.second, ahead=learner.ahead_of, time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
 
@@ -162,27 +166,26 @@ def _time_for(run: Run):
     return lambda seconds: next(known, None) is not None  # asked once a round
 
 
-def cross_validate(run: Run, material: Material, learner: Learner) -> Outcome:
-    """One round in which no label may change: out-of-fold probabilities of the labelled set."""
-    once = run.config.pseudo.model_copy(update={"rounds": 1})
-    run.config = run.config.model_copy(update={"pseudo": once})
-    return run_rounds(run, material, learner)
-
-
 def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner) -> dict[str, list[Trained]]:
     """The student (every row with a label), the control (given labels only, as many steps), the first teachers."""
-    judged = material.judged
-    with run.stage("student"):
-        learned = np.flatnonzero(outcome.label >= 0)
-        steps = step_budget(len(learned), run.config.train)
-        pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
-        arms = {"student": [learner.fit("student", learned, outcome.targets[learned], pool, steps)]}
-    if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
-        with run.stage("control"):
-            rows = np.flatnonzero(judged.given >= 0)
-            arms["control"] = [learner.fit("control", rows, judged.given[rows], steps=steps)]
+    tasks, arms = _arms(run, material, outcome), {}
+    for task in tasks:
+        with run.stage(task.where):
+            learner.ahead(tasks)
+            arms[task.where] = [learner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
     teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
     return arms | ({"teacher": teachers} if teachers else {})
+
+
+def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:
+    judged, learned = material.judged, np.flatnonzero(outcome.label >= 0)
+    steps = step_budget(len(learned), run.config.train)
+    pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
+    tasks = [Task("student", learned, outcome.targets[learned], pool, steps)]
+    if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
+        rows = np.flatnonzero(judged.given >= 0)
+        tasks.append(Task("control", rows, judged.given[rows], steps=steps))
+    return tasks
 
 
 def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:

@@ -32,7 +32,8 @@ from tests.conftest import ROOT, run_script
 
 OPEN = """
 import sys
-from src.run import main, open_run, parse
+from src.command import main, parse
+from src.run import open_run
 main(lambda: open_run(parse("", sys.argv[2:]), sys.argv[1]))
 """
 
@@ -261,7 +262,7 @@ def test_wrong_input_ends_with_code_2_and_one_line(capsys):
 
 
 def test_a_fault_of_ours_is_not_passed_off_as_wrong_input(tmp_path):
-    done = run_script("-c", "from src.run import main\nmain(lambda: 1 / 0)")
+    done = run_script("-c", "from src.command import main\nmain(lambda: 1 / 0)")
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
 

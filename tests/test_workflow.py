@@ -8,7 +8,7 @@ import pytest
 
 from src.config import Config
 from src.data.samples import Samples
-from src.learner import Learner, make_learner
+from src.learner import _neighbours
 from src.run import Run
 from src.selftrain import Outcome
 from src.workflow import Material, _announce_bound, train_arms
@@ -49,7 +49,7 @@ def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_p
 )
 def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked):
     run = Run(tmp_path, mode, Config(pseudo={"graph": weight}))
-    assert (make_learner(run, SimpleNamespace(judged=())).second is not None) == asked
+    assert (_neighbours(run, SimpleNamespace(judged=()), None) is not None) == asked
 
 
 def arms(folder, mode: str, outcome: Outcome) -> dict:
@@ -64,7 +64,7 @@ def arms(folder, mode: str, outcome: Outcome) -> dict:
     def fit(where, rows, labels, pool=(), steps=None):
         calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
 
-    train_arms(Run(folder, mode, Config()), material, outcome, Learner(fit, None, None))
+    train_arms(Run(folder, mode, Config()), material, outcome, SimpleNamespace(fit=fit, ahead=lambda tasks: None))
     return calls
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..config import Data
+from ..processes import size
 from ..run import log
 from ..values import UserError
 from .cache import decode_all, free_memory, open_cache
@@ -63,8 +64,8 @@ def _reduction(data: np.ndarray, side: int | None) -> int:
 def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """(N,) paths → (N, H, W, C) uint8 and the (N,) mask of those that could be read.
 
-    They are kept in memory; in a file under `data.cache` where that is given or they would take more than half of the
-    memory that is left.
+    They are kept in memory; in a file where `data.cache` names its folder, where several processes share them, or where
+    they would take more than half of the memory that is left.
 
     Raises:
         UserError: images are missing or unreadable and data.on_bad_image is `refuse`, or the file would not fit.
@@ -76,7 +77,7 @@ def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
         image = decode(path, channels, side)
         return None if image is None else _resize(image, side).reshape(shape[1:])
 
-    if data.cache is None and np.prod(shape, dtype=float) <= free_memory() / 2:
+    if data.cache is None and size() == 1 and np.prod(shape, dtype=float) <= free_memory() / 2:
         pixels = np.zeros(shape, np.uint8)
         good = decode_all(one, paths, pixels)
     else:

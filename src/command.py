@@ -1,0 +1,65 @@
+"""The command line of the scripts, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .processes import dismiss, hear, leave, rank
+from .run import DEFAULT_CONFIG, log
+from .values import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows the script's docstring as help; a wrong argument is one line like any other wrong input."""
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) -> argparse.Namespace:
+    """The arguments of the scripts that train: [--mode, --run, --corrections, --revert], --config, --fresh, keys."""
+    parser = Parser(doc)
+    if modes:
+        parser.add_argument("--mode", required=True, choices=modes, help="what may change, or what to do with a run")
+        parser.add_argument("--run", type=Path, help="run folder (select, apply)")
+        parser.add_argument("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
+        parser.add_argument("--revert", action="store_true", help="take back the last applied corrections (apply)")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
+    parser.add_argument("--fresh", action="store_true", help="start over: empty the run folder first")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
+    args = parser.parse_intermixed_args(argv)
+    if modes and args.mode in ("select", "apply") and not args.run:
+        parser.error(f"--mode {args.mode} needs --run runs/NAME")
+    if modes and args.mode == "apply" and bool(args.corrections) == args.revert:
+        parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
+    if modes and args.mode != "apply" and (args.corrections or args.revert):
+        parser.error("--corrections and --revert belong to --mode apply")
+    return args
+
+
+def main(run_script: Callable[[], None], follow: Callable[[], None] = hear) -> None:
+    """Run a script's main with the exit codes of the contract: 0 done, 2 wrong input, 1 a fault of ours.
+
+    follow: what the other processes of torchrun do meanwhile; wait by default.
+    """
+    if rank():
+        follow()
+        return leave()
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    log.setLevel(logging.INFO)
+    try:
+        run_script()
+        dismiss()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

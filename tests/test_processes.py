@@ -1,0 +1,94 @@
+"""Several processes under torchrun do what one does, and end together."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import QUICK, ROOT, run_script
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+KEYS = [*QUICK, "train.min_steps=40", "pseudo.folds=3", "train.consistency=0.5", "pseudo.views=2"]
+"""Three folds for two processes: the last wave is not full."""
+
+
+def bytes_of(run) -> dict[str, bytes]:
+    """What must not depend on the number of processes: models, decisions, labels, scores."""
+    files = [
+        file for pattern in ("*.csv", "round_*/*.csv", "**/model.*", "round_*/logits.npy") for file in run.glob(pattern)
+    ]
+    return {str(file.relative_to(run)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("script", [["pseudo.py", "--mode", "augment"], ["train.py"]], ids=["augment", "train"])
+def test_two_processes_write_the_same_bytes_as_one(csv_data, script):
+    folder, args = csv_data
+    args = [*args, *KEYS, f"data.root={folder / 'root'}"]
+    alone = run_script(*script, *args, "name=one")
+    assert alone.returncode == 0, alone.stderr
+    both = run_script(*TORCHRUN, *script, *args, "name=two")
+    assert both.returncode == 0, both.stderr[-2000:]
+    one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+    assert len([name for name in one if name.endswith("safetensors")]) >= 4
+    lines = [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in both.stdout.splitlines() if "labels" in line]
+    assert lines == [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in alone.stdout.splitlines() if "labels" in line]
+    again = run_script(*TORCHRUN, *script, *args, "name=two")
+    assert again.returncode == 0, "a finished run lets the others go"
+    assert "done already" in again.stdout
+
+
+def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
+    folder, args = csv_data
+    (folder / "train.csv").write_text("id,label\n0001,d1\n")
+    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args)
+    assert done.returncode != 0
+    assert done.stderr.count("error: ") == 1
+    assert done.stderr.startswith("error: ") or "\nerror: " in done.stderr.split("Traceback")[0], "before torchrun's own"
+
+
+def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
+    """The second of two folds cannot be trained: no gradient is finite."""
+    _, args = csv_data
+    keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "train.warmup=0", "pseudo.folds=2"]
+    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
+    assert done.returncode != 0
+    assert done.stderr.count("error: no finite gradient") == 1
+
+
+def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data):
+    folder, args = csv_data
+    args = [*args, *KEYS, f"data.root={folder / 'root'}", "train.min_steps=100"]
+    assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
+    command = [sys.executable, *TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two"]
+    with open(folder / "stderr", "w+") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+        first = folder / "runs" / "two" / "round_1" / "fold_0" / "model.json"
+        while not first.exists() and process.poll() is None:
+            time.sleep(0.05)
+        os.kill(second_of(process.pid), signal.SIGKILL)
+        start = time.monotonic()
+        assert process.wait(timeout=60) != 0
+        assert time.monotonic() - start < 60
+        assert "SIGKILL" in (folder / "stderr").read_text() or "Signal 9" in (folder / "stderr").read_text()
+    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two")
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
+    assert [name for name in one if one[name] != two.get(name)] == []
+
+
+def second_of(parent: int) -> int:
+    """The process of rank 1 below torchrun."""
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/environ") as environ:
+                if int(stat.read().rsplit(")", 1)[1].split()[1]) == parent and "\0RANK=1\0" in "\0" + environ.read():
+                    return int(entry)
+        except (OSError, ValueError):
+            continue
+    raise AssertionError("there is no second process")
