@@ -71,8 +71,7 @@ def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta:
     form = models[0].format
     as_trained = {"size": form.size, "channels": form.channels, "on_bad_image": "refuse"}
     pixels, _ = load_images(paths, config.data.model_copy(update=as_trained))
-    options = {"precision": config.train.precision, "device": config.train.device}
     rows = np.arange(len(paths))
     with tqdm(total=len(rows) * len(models) * tta, desc="predict", disable=None, leave=False) as bar:
-        views = {"tta": tta, "spec": config.view, "bar": bar}
-        return np.mean([np.exp(log_probs(model, pixels, rows, **views, **options)) for model in models], axis=0)
+        options = {"device": config.train.device, "tta": tta, "spec": config.view, "bar": bar}
+        return np.mean([np.exp(log_probs(model, pixels, rows, **options)) for model in models], axis=0)

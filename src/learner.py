@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .config import Config
+from .config import STUDENTS, Config, Train
 from .data.images import load_images
 from .data.samples import USES_POOL
 from .judging import Second
@@ -64,6 +64,13 @@ class Stock:
     pixels: np.ndarray
     given: np.ndarray
     classes: tuple[str, ...]
+    precision: dict[str, str]
+    """Of the teachers' and of the student's model, see faster_precision."""
+
+    def train_of(self, where: str) -> Train:
+        """How the network of this folder is trained, its precision settled."""
+        precision = self.precision["student" if where in STUDENTS else "model"]
+        return self.config.train_of(where).model_copy(update={"precision": precision})
 
     def work(self, task: Task) -> Done:
         """Train the network of a task and let it judge; nothing is written.
@@ -71,7 +78,7 @@ class Stock:
         Raises:
             UserError: see fit.
         """
-        train, start = self.config.train_of(task.where), time.monotonic()
+        train, start = self.train_of(task.where), time.monotonic()
         steps, seed = task.steps or step_budget(len(task.rows), train), seed_of(self.config.seed, task.where)
         lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, self.given[task.rows] < 0, *task.pool)
         network, form = self.fresh_network(task.where, seed)
@@ -83,13 +90,15 @@ class Stock:
 
     def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
         """(len(rows), K) log-probabilities."""
-        options = {"precision": self.config.train.precision, "device": self.config.train.device}
+        options = {"device": self.config.train.device, "tta": views, "spec": self.config.view}
         with _bar(len(rows) * views, "predict") as bar:
-            return log_probs(model, self.pixels, rows, tta=views, spec=self.config.view, bar=bar, **options)
+            return log_probs(model, self.pixels, rows, bar=bar, **options)
 
     def fresh_network(self, where: str, seed: int):
         torch.manual_seed(seed)
-        return create_model(self.config.model_of(where), self.classes, self.pixels.shape[1], self.pixels.shape[3])
+        size, channels = self.pixels.shape[1], self.pixels.shape[3]
+        network, form = create_model(self.config.model_of(where), self.classes, size, channels)
+        return network, replace(form, precision=self.train_of(where).precision)
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Frozen:
             out = np.lib.format.open_memmap(part, "w+", np.float32, (n, width(self.body.network)))
             with _bar(n, "embed") as bar:
                 images = self.stock.pixels, np.arange(n)
-                embed(self.body.network, self.body.format, images, self.stock.config.train, out, bar).flush()
+                embed(self.body.network, self.body.format, images, self.stock.train_of("body"), out, bar).flush()
             part.replace(file)
             log.info(f"embedded {n:,} images, {time.monotonic() - start:.1f} s")
         return np.load(file, mmap_mode="r")
@@ -193,10 +202,10 @@ class Learner:
 
 def make_learner(run: Run, material: Material) -> Learner:
     """What trains and predicts on this material."""
-    stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes)
+    stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes, material.precision)
     frozen = Frozen(run.path, stock, material.samples.path)
     if size() > 1:
-        tell((run.config, material.samples, len(material.judged)))
+        tell((run.config, material.samples, len(material.judged), material.precision))
     return Learner(run.path, stock, frozen, _neighbours(run, material, frozen))
 
 
@@ -204,9 +213,9 @@ def follow_learner() -> None:
     """The part of the other processes: train what the first one hands out."""
     if (heard := hear()) is None:
         return
-    config, samples, n_judged = heard
+    config, samples, n_judged, precision = heard
     pixels, _ = load_images(samples.path, config.data)
-    follow(Stock(config, pixels, samples.given[:n_judged], samples.classes).work)
+    follow(Stock(config, pixels, samples.given[:n_judged], samples.classes, precision).work)
 
 
 def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..config import Train
 from ..values import UserError
 from .compute import autocast, pick_device, pick_precision, to_input
-from .infer import BATCH
+from .infer import batch_size
 from .models import Format, Trained
 
 SLACK = 1.0
@@ -41,12 +41,13 @@ def embed(network: torch.nn.Module, form: Format, images: tuple[np.ndarray, np.n
     dtype = pick_precision(train.precision, where, form.size)
     network = network.to(where).eval()
     out = np.empty((len(rows), width(network)), np.float32) if out is None else out
-    for start in range(0, len(rows), BATCH):
-        batch = torch.from_numpy(pixels[rows[start : start + BATCH]])
+    at_once = batch_size(form.size, where)
+    for start in range(0, len(rows), at_once):
+        batch = torch.from_numpy(pixels[rows[start : start + at_once]])
         with autocast(where, dtype):
             features = network.forward_features(to_input(batch, form, where))
             features = network.forward_head(features, pre_logits=True)
-        out[start : start + BATCH] = features.float().cpu().numpy()
+        out[start : start + at_once] = features.float().cpu().numpy()
         if bar is not None:
             bar.update(len(batch))
     return out

@@ -9,7 +9,15 @@ from ..data.transforms import build
 from .compute import autocast, pick_device, pick_precision, to_input
 from .models import Trained
 
-BATCH = 1024
+PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
+"""Of all images of a batch: beyond, a CPU's caches overflow (1,024 images of 28 px are a fifth slower than 256 to 512), and
+photos fill the memory."""
+MOST = 4096
+
+
+def batch_size(size: int, device: torch.device) -> int:
+    """How many images of this side are predicted at once."""
+    return min(max(1, PIXELS[device.type] // size**2), MOST)
 
 
 @torch.inference_mode()
@@ -18,7 +26,7 @@ def log_probs(
     pixels: np.ndarray,
     rows: np.ndarray,
     *,
-    precision="auto",
+    precision=None,
     device="auto",
     tta=1,
     spec="auto",
@@ -26,19 +34,19 @@ def log_probs(
 ) -> np.ndarray:
     """(len(rows), K) float32 log-probabilities of pixels[rows].
 
-    tta: views a sample; the first is the image itself, the others are draws of the augmentation `spec`. Their
-    probabilities are averaged.
+    precision: default that of its training. tta: views a sample; the first is the image itself, the others are draws of
+    the augmentation `spec`. Their probabilities are averaged.
     """
     where = pick_device(device)
-    dtype = pick_precision(precision, where, model.format.size)
+    dtype = pick_precision(precision or model.format.precision, where, model.format.size)
     network = model.network.to(where).eval()
-    images = torch.from_numpy(pixels)
+    images, at_once = torch.from_numpy(pixels), batch_size(model.format.size, where)
     out = []
     for view in range(tta):
         augment = build(spec, model.format.size, seed=view) if view else None
         out.append([])
-        for start in range(0, len(rows), BATCH):
-            batch = images[torch.from_numpy(rows[start : start + BATCH])]
+        for start in range(0, len(rows), at_once):
+            batch = images[torch.from_numpy(rows[start : start + at_once])]
             batch = augment(batch, start) if augment else batch
             with autocast(where, dtype):
                 logits = network(to_input(batch, model.format, where))

@@ -18,7 +18,8 @@ from ..values import UserError
 
 @dataclass(frozen=True)
 class Format:
-    """What a model takes and gives: stored with every model, so that nothing is matched by position."""
+    """What a model takes and gives: stored with every model, so that nothing is matched by position. precision: that of
+    its training, and of what it predicts."""
 
     name: str
     kwargs: dict[str, Any]
@@ -27,6 +28,7 @@ class Format:
     channels: int
     mean: list[float]
     std: list[float]
+    precision: str = "auto"
 
 
 @dataclass

@@ -94,7 +94,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(body, dig
 def test_embeddings_are_those_of_the_rows_in_any_batches(body, digits, monkeypatch):
     pixels = digits[0]
     whole = embedded(body, pixels)
-    monkeypatch.setattr(frozen, "BATCH", 7)
+    monkeypatch.setattr(frozen, "batch_size", lambda *_: 7)
     rows = np.array([5, 399, 0, 0, 17, 3, 2, 1, 300])
     np.testing.assert_allclose(embedded(body, pixels, rows), whole[rows], atol=1e-4)
 

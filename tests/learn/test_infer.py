@@ -68,7 +68,7 @@ def test_the_order_is_that_of_the_rows(model, pixels):
 @pytest.mark.parametrize("size", [1, 7, 50, 51])
 def test_batches_leave_no_mark(model, pixels, monkeypatch, size):
     whole = log_probs(model, pixels, np.arange(50), **CPU)
-    monkeypatch.setattr(infer, "BATCH", size)
+    monkeypatch.setattr(infer, "batch_size", lambda *_: size)
     np.testing.assert_allclose(log_probs(model, pixels, np.arange(50), **CPU), whole, atol=1e-4)
 
 
@@ -126,3 +126,10 @@ def test_a_network_in_training_mode_is_not_judged_in_it(model, pixels):
     log_probs(model, pixels, np.arange(5), **CPU)
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_a_batch_holds_many_small_images_and_few_large_ones():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert infer.batch_size(4096, cpu) == 1
+    assert infer.batch_size(28, cpu) > 4 * infer.batch_size(128, cpu) > 16
+    assert infer.batch_size(8, cuda) == infer.MOST >= infer.batch_size(28, cuda) > infer.batch_size(28, cpu)
