@@ -10,8 +10,7 @@ from .compute import autocast, pick_device, pick_precision, to_input
 from .models import Trained
 
 PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
-"""Of all images of a batch: beyond, a CPU's caches overflow (1,024 images of 28 px are a fifth slower than 256 to 512), and
-photos fill the memory."""
+"""Of all images of a batch: beyond, a CPU's caches overflow, and photos fill the memory."""
 MOST = 4096
 
 
