@@ -15,6 +15,7 @@ import torch
 from .config import STUDENTS, Config, Train
 from .data.images import load_images
 from .data.samples import USES_POOL
+from .data.transforms import is_whole_batch
 from .judging import Second
 from .learn.batches import Lesson
 from .learn.fit import fit, step_budget
@@ -29,7 +30,7 @@ from .seats import Seat
 if TYPE_CHECKING:
     from .workflow import Material
 
-HINT = 0.1
+LONG = 0.1
 """Share of the time that the network may wait for images before something is said."""
 
 
@@ -191,13 +192,19 @@ class Learner:
     def _keep(self, task: Task, done: Done, body: str | None = None) -> Trained:
         write_csv(self.path / task.where / "history.csv", done.history)
         model, last = save_model(self.path / task.where, done.network, done.format, body), done.history.iloc[-1]
-        title, waited = _title(self.stock.config, task.where), last.waited / max(last.seconds, 1e-9)
-        hint = f"; {100 * waited:.0f} % of it waiting for images: try train.workers" if waited > HINT else ""
-        counts = f"{len(task.rows):,} labels, {done.steps:,} steps"
-        log.info(f"{title}: {counts}, loss {last.loss:.3f}, {done.seconds:.1f} s{hint}")
+        title, counts = _title(self.stock.config, task.where), f"{len(task.rows):,} labels, {done.steps:,} steps"
+        log.info(f"{title}: {counts}, loss {last.loss:.3f}, {done.seconds:.1f} s{self._wait(task, last)}")
         if done.said is not None:
             self.said[model.hash] = done.said
         return model
+
+    def _wait(self, task: Task, last: pd.Series) -> str:
+        """How long the network waited for images, where that is long, and what helps."""
+        share, size = last.waited / max(last.seconds, 1e-9), self.stock.pixels.shape[1]
+        if share <= LONG:
+            return ""
+        at_once = is_whole_batch(self.stock.config.train_of(task.where).augment, size)
+        return f"; {100 * share:.0f} % of it waiting for images" + ("" if at_once else ": try train.workers=2 or more")
 
 
 def make_learner(run: Run, material: Material) -> Learner:

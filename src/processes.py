@@ -25,6 +25,11 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 @cache
 def _group():
     """torch.distributed, joined. Objects travel by gloo, whatever the networks are trained on."""
@@ -32,7 +37,7 @@ def _group():
     import torch.distributed as dist
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
+    torch.set_num_threads(max(1, cores() // here))
     dist.init_process_group("gloo", timeout=PATIENCE)
     return dist
 
@@ -69,8 +74,7 @@ def each(work: Callable[[Any], Any], tasks: list) -> Iterator:
     """
     for start in range(0, len(tasks), size()):
         wave = tasks[start : start + size()]
-        if size() > 1:
-            tell(wave)
+        tell(wave)
         yield from _gathered(work, wave)
 
 
@@ -82,8 +86,6 @@ def follow(work: Callable[[Any], Any]) -> None:
 
 def _gathered(work: Callable[[Any], Any], wave: list) -> list:
     """What this wave came to, in the first process; [] in the others."""
-    if size() == 1:
-        return [work(task) for task in wave]
     mine = [_tried(work, task) for task in wave[rank() : rank() + 1]]
     found = [None] * size() if rank() == 0 else None
     _group().gather_object(mine, found, 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 import torch
 
+from ..processes import cores
 from ..values import UserError
 from .models import Format
 
@@ -97,7 +97,7 @@ def pick_workers(wanted: int | None, device: torch.device) -> int:
         return 0
     if wanted is not None:
         return wanted
-    return 0 if device.type == "cpu" else min(8, len(os.sched_getaffinity(0)) - 1)
+    return 0 if device.type == "cpu" else min(8, cores() - 1)
 
 
 def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
