@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.command import main
 from src.config import Config
 from src.run import (
     Run,
     atomic_write,
     environment,
-    main,
     read_csv,
     read_json,
     seed_of,
