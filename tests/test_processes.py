@@ -63,7 +63,7 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
 
 def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data):
     folder, args = csv_data
-    args = [*args, *KEYS, f"data.root={folder / 'root'}", "train.min_steps=100"]
+    args = [*args, *KEYS, f"data.root={folder / 'root'}", "train.min_steps=60", "pseudo.rounds=1"]
     assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
     command = [sys.executable, *TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two"]
     with open(folder / "stderr", "w+") as stderr:
