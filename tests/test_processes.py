@@ -46,7 +46,7 @@ def test_two_processes_write_the_same_bytes_as_one(csv_data, script):
 def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
     folder, args = csv_data
     (folder / "train.csv").write_text("id,label\n0001,d1\n")
-    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args)
+    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, f"data.root={folder / 'root'}")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
     assert "error: " in done.stderr.split("Traceback")[0], "before what torchrun itself says"
@@ -54,7 +54,8 @@ def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
 
 def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     """The second of two folds cannot be trained: no gradient is finite."""
-    _, args = csv_data
+    folder, args = csv_data
+    args = [*args, f"data.root={folder / 'root'}"]
     keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "train.warmup=0", "pseudo.folds=2"]
     done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
     assert done.returncode != 0
