@@ -34,8 +34,9 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from src.data.images import load_images
+from src.learn.batches import Lesson
 from src.learn.compute import to_input
-from src.learn.fit import Lesson, fit, step_budget
+from src.learn.fit import fit, step_budget
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model, load_model
 from src.run import read_csv, read_json, write_json
