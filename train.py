@@ -26,11 +26,5 @@ def run_script(argv=None) -> None:
     publish(run, material, outcome, arms, learner)
 
 
-def follow() -> None:
-    from src.learner import follow_learner
-
-    follow_learner()
-
-
 if __name__ == "__main__":
-    main(run_script, follow)
+    main(run_script)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .processes import dismiss, hear, leave, rank
+from .processes import dismiss, leave, rank
 from .run import DEFAULT_CONFIG, log
 from .values import UserError
 
@@ -44,13 +44,15 @@ def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) 
     return args
 
 
-def main(run_script: Callable[[], None], follow: Callable[[], None] = hear) -> None:
+def main(run_script: Callable[[], None]) -> None:
     """Run a script's main with the exit codes of the contract: 0 done, 2 wrong input, 1 a fault of ours.
 
-    follow: what the other processes of torchrun do meanwhile; wait by default.
+    The other processes of torchrun train what the script hands out, if it does, until it lets them go.
     """
     if rank():
-        follow()
+        from .learner import follow_learner
+
+        follow_learner()
         return leave()
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)
