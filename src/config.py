@@ -151,8 +151,7 @@ class Train(Section):
     strong: Augmentation = "strong"
     """The view of that term that learns the answer."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto = the faster one, fp32 or the 16-bit type that the hardware computes, by a probe of a second or a few at the
-    start of a run (in env.json)."""
+    """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .config import STUDENTS, Config, Train
+from .config import Config
 from .data.images import load_images
 from .data.samples import USES_POOL
 from .data.transforms import is_whole_batch
@@ -65,13 +65,6 @@ class Stock:
     pixels: np.ndarray
     given: np.ndarray
     classes: tuple[str, ...]
-    precision: dict[str, str]
-    """Of the teachers' and of the student's model, see faster_precision."""
-
-    def train_of(self, where: str) -> Train:
-        """How the network of this folder is trained, its precision settled."""
-        precision = self.precision["student" if where in STUDENTS else "model"]
-        return self.config.train_of(where).model_copy(update={"precision": precision})
 
     def work(self, task: Task) -> Done:
         """Train the network of a task and let it judge; nothing is written.
@@ -79,7 +72,7 @@ class Stock:
         Raises:
             UserError: see fit.
         """
-        train, start = self.train_of(task.where), time.monotonic()
+        train, start = self.config.train_of(task.where), time.monotonic()
         steps, seed = task.steps or step_budget(len(task.rows), train), seed_of(self.config.seed, task.where)
         lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, self.given[task.rows] < 0, *task.pool)
         network, form = self.fresh_network(task.where, seed)
@@ -99,7 +92,7 @@ class Stock:
         torch.manual_seed(seed)
         size, channels = self.pixels.shape[1], self.pixels.shape[3]
         network, form = create_model(self.config.model_of(where), self.classes, size, channels)
-        return network, replace(form, precision=self.train_of(where).precision)
+        return network, replace(form, precision=self.config.train_of(where).precision)
 
 
 @dataclass(frozen=True)
@@ -127,7 +120,7 @@ class Frozen:
             out = np.lib.format.open_memmap(part, "w+", np.float32, (n, width(self.body.network)))
             with _bar(n, "embed") as bar:
                 images = self.stock.pixels, np.arange(n)
-                embed(self.body.network, self.body.format, images, self.stock.train_of("body"), out, bar).flush()
+                embed(self.body.network, self.body.format, images, self.stock.config.train_of("body"), out, bar).flush()
             part.replace(file)
             log.info(f"embedded {n:,} images, {time.monotonic() - start:.1f} s")
         return np.load(file, mmap_mode="r")
@@ -209,10 +202,10 @@ class Learner:
 
 def make_learner(run: Run, material: Material) -> Learner:
     """What trains and predicts on this material."""
-    stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes, material.precision)
+    stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes)
     frozen = Frozen(run.path, stock, material.samples.path)
     if size() > 1:
-        tell((run.config, material.samples, len(material.judged), material.precision))
+        tell((run.config, material.samples, len(material.judged)))
     return Learner(run.path, stock, frozen, _neighbours(run, material, frozen))
 
 
@@ -220,9 +213,9 @@ def follow_learner() -> None:
     """The part of the other processes: train what the first one hands out."""
     if (heard := hear()) is None:
         return
-    config, samples, n_judged, precision = heard
+    config, samples, n_judged = heard
     pixels, _ = load_images(samples.path, config.data)
-    follow(Stock(config, pixels, samples.given[:n_judged], samples.classes, precision).work)
+    follow(Stock(config, pixels, samples.given[:n_judged], samples.classes).work)
 
 
 def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from .config import Config
 from .corrections import with_corrections
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters
@@ -18,7 +19,7 @@ from .history import applied
 from .labels.ledger import Ledger, refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
-from .learn.compute import faster_precision, pick_device
+from .learn.compute import pick_device
 from .learn.fit import step_budget
 from .learn.models import Trained, create_model, load_model
 from .learner import Learner, Task
@@ -32,7 +33,7 @@ from .values import UserError
 class Material:
     """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
     len(judged) samples are the judged ones. clusters, refused: (len(judged),), see find_clusters, refused_reasons.
-    truths: tables by file name, for scoring. precision: by `model` and `student`, see faster_precision."""
+    truths: tables by file name, for scoring."""
 
     samples: Samples
     judged: Samples
@@ -40,7 +41,6 @@ class Material:
     clusters: np.ndarray
     refused: np.ndarray
     truths: dict[str, pd.DataFrame]
-    precision: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(run: Run) -> Material:
@@ -73,7 +73,7 @@ def _prepare(run: Run) -> Material:
         pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
         check_samples(samples, config, run.mode)
     judged = samples.take(np.isin(samples.role, ["train", "pool"]))
-    precision = _preflight(run, samples, pixels)
+    _preflight(config, samples, pixels)
     refuse_changed_samples(run.path, judged)
     write_csv(run.path / "samples.csv", samples.table())
     for name, table in truths.items():
@@ -88,27 +88,21 @@ def _prepare(run: Run) -> Material:
     _announce_duplicates(run, copies, refused)
     if config.pseudo.pool_precision is not None and run.mode in USES_POOL:
         _announce_bound(int((judged.given >= 0).sum()), config.pseudo.pool_precision)
-    return Material(samples, judged, pixels, clusters, refused, truths, precision)
+    return Material(samples, judged, pixels, clusters, refused, truths)
 
 
-def _preflight(run: Run, samples: Samples, pixels: np.ndarray) -> dict[str, str]:
-    """Make each model and augmentation: what is wrong with them is said now. Returns the precision of each model."""
-    config, size, channels = run.config, pixels.shape[1], pixels.shape[3]
-    device = pick_device(config.train.device)
-    made = {"model": create_model(config.model, samples.classes, size, channels)}
+def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
+    """Make each model and augmentation: what is wrong with them is said now."""
+    size, channels = pixels.shape[1], pixels.shape[3]
+    pick_device(config.train.device)
+    create_model(config.model, samples.classes, size, channels)
     if config.model_of("student") != config.model:
-        made["student"] = create_model(config.model_of("student"), samples.classes, size, channels, "student")
+        create_model(config.model_of("student"), samples.classes, size, channels, "student")
     for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
                       "train.weak": config.train.weak, "train.strong": config.train.strong,
                       "predict.augment": config.predict.augment}.items():  # fmt: skip
         if spec is not None:
             _try(key, spec, pixels[:2])
-    known = read_json(run.path / "env.json").get("precision")  # of the first start, so that a run goes on as it began
-    if known is None and config.train.precision == "auto":
-        known = {name: faster_precision(*model, device) for name, model in made.items()}
-    known = known or dict.fromkeys(made, config.train.precision)
-    write_json(run.path / "env.json", read_json(run.path / "env.json") | {"precision": known})
-    return {"student": known["model"]} | known
 
 
 def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import torch
 
@@ -27,9 +26,6 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(name)
 
 
-CLEARLY = 1.15
-"""How many times faster 16 bits must be to be chosen."""
-PROBE_BATCH, PROBE_STEPS = 32, 3
 SMALLEST_BF16 = 24
 """Below this side convolutions see 1×1 maps, of which oneDNN's bf16 gradients are not finite on CPUs with AMX."""
 
@@ -44,32 +40,6 @@ def pick_precision(wanted: str, device: torch.device, size: int) -> torch.dtype:
         native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
         return torch.bfloat16 if native and size >= SMALLEST_BF16 else torch.float32
     return torch.float32
-
-
-def faster_precision(network: torch.nn.Module, form: Format, device: torch.device) -> str:
-    """The name of fp32 or of the 16-bit type that the device computes, by a short probe: the one whose training steps
-    are shorter. Plain convolutions gain from bf16, depthwise ones lose. What gains less than CLEARLY is not worth its
-    rounding.
-
-    network: one that nobody needs any more.
-    """
-    small = pick_precision("auto", device, form.size)
-    if small == torch.float32:
-        return "fp32"
-    seconds = {torch.float32: [], small: []}
-    with torch.random.fork_rng():
-        pixels = torch.randint(0, 256, (PROBE_BATCH, form.size, form.size, form.channels), dtype=torch.uint8)
-        network = network.to(device).train()
-        for dtype in (torch.float32, small) * (1 + PROBE_STEPS):  # in turns, so that a busy moment hits both
-            start = time.monotonic()
-            with autocast(device, dtype):
-                loss = network(to_input(pixels, form, device)).float().square().mean()
-            loss.backward()
-            loss.item()  # waits for the device
-            seconds[dtype].append(time.monotonic() - start)
-    full, half = (min(times[1:]) for times in seconds.values())
-    chosen = small if full > CLEARLY * half else torch.float32
-    return next(name for name, dtype in DTYPES.items() if dtype == chosen)
 
 
 def _cpu_has_bf16() -> bool:
