@@ -158,7 +158,7 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
         parts.append(Part(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
         raw[rows] = np.exp(parts[-1].log_probs)
     verdict = mix(calibrated(parts, given, given)[0], len(given))
-    p_wrong = select(np.exp(verdict.log_probs), given, "denoise", Pseudo()).p_wrong
+    p_wrong = select(verdict.log_probs, given, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from .data.samples import Samples
+from .labels.belief import Belief
 from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, normalised, scale
 from .labels.ledger import Verdict
-from .labels.noise import OF_THE_CLASS, noise_matrix, noise_type
+from .labels.noise import OF_THE_CLASS, anchor_counts, noise_type, shrink
 from .seats import Seat
 
 Fit = Callable[..., object]
@@ -63,10 +65,11 @@ def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tupl
 
     Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
     """
-    known = given >= 0
-    probs = np.exp(mix(parts, len(given)).log_probs[known])
-    of_the_class = noise_type(probs, given[known]) in OF_THE_CLASS
-    matrix = noise_matrix(probs, given[known]) if of_the_class else np.eye(probs.shape[1])
+    known, k = given >= 0, parts[0].log_probs.shape[1]
+    said = Belief(mix(parts, len(given)).log_probs, given).said()
+    counts = anchor_counts(said, given, k)
+    of_the_class = noise_type(counts, (said.best != given)[known].mean()) in OF_THE_CLASS
+    matrix = shrink(counts) if of_the_class else np.eye(k)
     learned_noise = np.array_equal(labels[known], given[known])
     found = [calibrate(part.log_probs, given[part.rows], matrix, learned_noise) for part in parts]
     scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]
@@ -101,8 +104,16 @@ def _mean(parts: list[Part], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     for part in parts:
         probs[part.rows] += np.exp(part.log_probs)
         votes[part.rows, part.log_probs.argmax(1)] += 1
-        judge[part.rows] = np.where(judge[part.rows] == "", "", judge[part.rows] + "+") + part.hash
+        judge[part.rows] = together(judge[part.rows], np.full(len(part.rows), part.hash, object))
         judges[part.rows] += 1
     with np.errstate(invalid="ignore"):
         logs = np.log(np.maximum(probs / judges[:, None], 1e-30))
     return logs.astype(np.float32), judge, votes
+
+
+def together(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """(N,) hashes of who judged each row, joined; rows of the same judges share one string."""
+    (a, firsts), (b, thens) = pd.factorize(first), pd.factorize(then)
+    pairs, at = np.unique(a * len(thens) + b, return_inverse=True)
+    names = [(firsts[pair // len(thens)], thens[pair % len(thens)]) for pair in pairs]
+    return np.array(["+".join(filter(None, name)) for name in names], object)[at]

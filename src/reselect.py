@@ -43,7 +43,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     copies = run / "duplicates.csv"
     refused = refused_reasons(read_csv(copies), samples.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement}
-    decisions = select(np.exp(verdict.log_probs), samples.given, mode, config.pseudo, **options)
+    decisions = select(verdict.log_probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(samples, decisions).to_string(index=False))

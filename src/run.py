@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import logging
 import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .config import Config
 from .settings import differences, dump_config, load_config
@@ -73,14 +73,15 @@ class Run:
         write_status(self.path, "done", "done", reason, self.mode)
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a file whole or not at all: temporary name in the same folder, flush, rename."""
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that will be there whole or not at all: temporary name in the same folder, flush, rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -89,20 +90,26 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         raise
 
 
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
 def write_json(path: Path, value: Any) -> None:
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    atomic_write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    with whole(path) as file:
+        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     import numpy as np
 
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    atomic_write(path, buffer.getvalue())
+    with whole(path) as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def read_json(path: Path) -> Any:

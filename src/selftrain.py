@@ -12,7 +12,7 @@ import numpy as np
 from .config import Pseudo
 from .data.folds import make_folds
 from .data.samples import USES_POOL, Samples
-from .judging import Fit, Predict, Second, calibrated, held_out_probs, tempered
+from .judging import Fit, Predict, Second, calibrated, held_out_probs, tempered, together
 from .labels.calibration import normalised
 from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
@@ -153,7 +153,7 @@ def _judges(earlier: list[Verdict], fold: int | None = None) -> tuple[str, ...]:
 def decide(task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int) -> Decisions:
     """What the policy makes of (N, K) held-out log-probabilities in this round."""
     options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
-    return select(np.exp(log_probs), task.samples.given, task.mode, task.policy, **options)
+    return select(log_probs, task.samples.given, task.mode, task.policy, **options)
 
 
 def _drift(task: Task, decisions: Decisions) -> dict:
@@ -186,7 +186,7 @@ def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
             return normalised((new + (n - 1) * old) / n)
 
     chains = None if verdict.chains is None else mean(verdict.chains, earlier.chains)
-    logs, judge = mean(verdict.log_probs, earlier.log_probs), earlier.judge + "+" + verdict.judge
+    logs, judge = mean(verdict.log_probs, earlier.log_probs), together(earlier.judge, verdict.judge)
     votes = None  # a round of an earlier version has none
     if earlier.votes is not None:
         votes = np.minimum(verdict.votes.astype(int) + earlier.votes, 255).astype(np.uint8)

@@ -193,7 +193,7 @@ def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.nda
     pool = np.flatnonzero((outcome.label < 0) & (material.refused == ""))
     if outcome.decisions is None:
         return pool, None
-    return pool, np.log(np.maximum(outcome.decisions.belief[pool], 1e-30)).astype(np.float32)
+    return pool, np.log(np.maximum(outcome.decisions.belief(pool), 1e-30)).astype(np.float32)
 
 
 def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], learner: Learner) -> None:

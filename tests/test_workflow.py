@@ -21,7 +21,7 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
     said = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
-    decisions = SimpleNamespace(belief=said, targets=lambda: label)
+    decisions = SimpleNamespace(belief=said.__getitem__, targets=lambda: label)
     calls = arms(tmp_path, mode, Outcome(label, decisions, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()

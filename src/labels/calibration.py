@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .noise import TINY, deconvolve
+from .belief import TINY
+from .noise import deconvolve
 
 ROWS = 20_000
 """Rows that a temperature is fitted on; more do not change its second digit."""

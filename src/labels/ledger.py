@@ -14,7 +14,8 @@ import pandas as pd
 from ..data.samples import Samples, class_names
 from ..run import read_csv, read_json, write_csv, write_json, write_npy
 from ..values import UserError
-from .noise import bootstrap, posterior
+from .belief import Said
+from .noise import anchor_counts, bootstrap
 from .selection import Decisions
 
 
@@ -56,10 +57,10 @@ class Ledger:
             return None
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
-        arrays = {name: np.load(file) if (file := folder / f"{name}.npy").exists() else None
-                  for name in ("votes", "chains")}  # fmt: skip
-        models = read_json(folder / "round.json").get("models", {})
-        return Verdict(np.load(folder / "logits.npy"), table.model.to_numpy(object), models=models, **arrays)
+        arrays = {name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
+                  for name in ("logits", "votes", "chains")}  # fmt: skip
+        logits, models = arrays.pop("logits"), read_json(folder / "round.json").get("models", {})
+        return Verdict(logits, table.model.to_numpy(object), models=models, **arrays)
 
     def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
         """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files."""
@@ -121,27 +122,25 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
         "oof_accuracy": float(hits.mean()),
         "models": verdict.models,
     }
-    return about | verdict.calibration | _noise_summary(decisions, samples.given, verdict)
+    return about | verdict.calibration | _noise_summary(decisions, samples.given)
 
 
-def _noise_summary(decisions: Decisions, given: np.ndarray, verdict: Verdict) -> dict:
+def _noise_summary(d: Decisions, given: np.ndarray) -> dict:
     """The noise matrix with its name and 95 % intervals, where given labels are judged for noise.
 
     The rate of look-alike noise is the mean p_wrong, without an interval: nothing bounds it.
     """
-    matrix, rows = decisions.matrix, given >= 0
+    matrix = d.matrix
     if matrix is None:
         return dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
-    true, given = np.exp(verdict.log_probs[rows].astype(np.float64)), given[rows]
-    (low, high), of_rate = bootstrap(true, given)
-    if alike := decisions.noise == "look-alike":
-        rate = decisions.p_wrong[rows].mean()
-    else:
-        rate = 1 - posterior(true, given, matrix)[np.arange(len(given)), given].mean()
+    said = Said(d.predicted, d.confidence, d.self_confidence, d.p_wrong)
+    (low, high), (rate, *interval) = bootstrap(d.belief, anchor_counts(said, given, len(matrix)))
+    if alike := d.noise == "look-alike":
+        rate = d.p_wrong[given >= 0].mean()
     return {
         "estimated_rate": float(rate),
-        "estimated_rate_interval": None if alike else of_rate.round(6).tolist(),
-        "noise_type": decisions.noise,
+        "estimated_rate_interval": None if alike else np.round(interval, 6).tolist(),
+        "noise_type": d.noise,
         "noise_matrix": matrix.round(6).tolist(),
         "noise_matrix_low": low.round(6).tolist(),
         "noise_matrix_high": high.round(6).tolist(),

@@ -5,14 +5,19 @@ The model: the true class of row i is drawn from q_i, its given label from T[tru
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-TINY = 1e-12
+from .belief import TINY, Belief, Said, posterior, surest_first
+
 ANCHORS = 0.2
 """Share of the rows of each predicted class, the surest ones, whose prediction is taken for the truth."""
 MIN_ANCHORS = 20
-RATE_ROWS = 10_000
-"""Rows on which each draw of the rate is computed."""
+RATE_CELLS, RATE_ROWS = 200_000, (1_000, 10_000)
+"""Probabilities on which each draw of the rate is computed, and the fewest and the most rows that they come from."""
+DRAWS, FEWEST_DRAWS, DRAWN_CELLS = 200, 20, 20_000_000
+"""Draws of the noise matrix; where it has hundreds of classes fewer, so that all draws fit into 160 MB."""
 UNIFORM = 0.5
 """The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
 MAINLY = 0.75
@@ -24,18 +29,17 @@ OF_THE_CLASS = ("uniform", "pair", "class-dependent")
 """Types of noise that T describes. Elsewhere the given label is no evidence, and nothing is relabelled unasked."""
 
 
-def anchor_counts(true: np.ndarray, given: np.ndarray) -> np.ndarray:
+def anchor_counts(said: Said, given: np.ndarray, k: int) -> np.ndarray:
     """(K, K) counts [predicted, given] of the surest rows of each predicted class.
 
-    true: (N, K) held-out probabilities; given: (N,) class index. Among the surest rows a label that disagrees is wrong;
-    among all rows it may be the prediction, and the counts would show the model's confusions as noise (anchor points:
-    Liu & Tao 2016; Patrini et al. 2017).
+    given: (N,) class index, -1 where there is none. Among the surest rows a label that disagrees is wrong; among all
+    rows it may be the prediction, and the counts would show the model's confusions as noise (anchor points: Liu & Tao
+    2016; Patrini et al. 2017).
     """
-    k, predicted, confidence = true.shape[1], true.argmax(1), true.max(1)
+    known = np.flatnonzero(given >= 0)
     counts = np.zeros((k, k))
-    for c in range(k):
-        rows = np.flatnonzero(predicted == c)
-        surest = rows[np.argsort(-confidence[rows], kind="stable")][: max(MIN_ANCHORS, int(ANCHORS * len(rows)))]
+    for c, rows in enumerate(surest_first(said.best[known], said.confidence[known], k)):
+        surest = known[rows[: max(MIN_ANCHORS, int(ANCHORS * len(rows)))]]
         counts[c] = np.bincount(given[surest], minlength=k)
     return counts
 
@@ -67,11 +71,6 @@ def spread(counts: np.ndarray) -> float:
     return float(max(0, ((cells - mean) ** 2 - chance).mean()) / mean**2)
 
 
-def noise_matrix(true: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """T[true, given] (K, K): how often each true class was given each label. Arguments as of anchor_counts."""
-    return shrink(anchor_counts(true, given))
-
-
 def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.ndarray:
     """(N, K) probabilities of the given label → (N, K) probabilities q of the true class, with probs ≈ q · T.
 
@@ -85,47 +84,43 @@ def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.nda
     return q
 
 
-def posterior(true: np.ndarray, given: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """P(true = k | x, given) ∝ true_k · T[k, given], (N, K)."""
-    joint = np.maximum(true, TINY) * matrix[:, given].T
-    return joint / joint.sum(1, keepdims=True)
+def bootstrap(belief: Belief, counts: np.ndarray, draws: int | None = None, seed: int = 0):
+    """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K); and the rate of wrong labels, (3,), with
+    its own: value, low, high.
 
-
-def bootstrap(true: np.ndarray, given: np.ndarray, draws: int = 200, seed: int = 0):
-    """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K), and of the rate of wrong labels, (2,).
-
-    The anchor rows of each class are drawn anew (percentile bootstrap, Efron 1979). The rate moves with the matrix, on
-    a part of the rows, and with the chance of each row to be wrong or not.
+    The anchor rows of each class, `counts`, are drawn anew (percentile bootstrap, Efron 1979). The rate moves with the
+    matrix, on a part of the rows, and with the chance of each row to be wrong or not.
     """
-    rng = np.random.default_rng(seed)
-    counts, n = anchor_counts(true, given), len(given)
+    rng, k = np.random.default_rng(seed), len(counts)
+    draws = draws or min(DRAWS, max(FEWEST_DRAWS, DRAWN_CELLS // k**2))
     totals = counts.sum(1, keepdims=True)
-    shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / len(counts))
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / k)
     drawn = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
 
-    def p_wrong(rows, matrix) -> np.ndarray:
-        return 1 - posterior(true[rows], given[rows], matrix)[np.arange(len(rows)), given[rows]]
+    known = np.flatnonzero(belief.given >= 0)
+    every = replace(belief, matrix=shrink(counts)).said().wrong[known]
+    part = rng.permutation(len(known))[: np.clip(RATE_CELLS // k, *RATE_ROWS)]
+    true, given = replace(belief, matrix=None)(known[part]), belief.given[known[part]]
+    found = [1 - posterior(true, given, matrix)[np.arange(len(given)), given].mean() for matrix in drawn]
+    rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
+    rates = np.array(found) + rate - every[part].mean() + chance * rng.normal(size=draws)
+    interval = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
+    return np.quantile(drawn, (0.025, 0.975), axis=0), np.array([rate, *interval])
 
-    part, every = rng.permutation(n)[:RATE_ROWS], p_wrong(np.arange(n), shrink(counts))
-    chance = np.sqrt((every * (1 - every)).sum()) / n
-    rates = np.array([p_wrong(part, matrix).mean() for matrix in drawn]) + every.mean() - every[part].mean()
-    rates += chance * rng.normal(size=draws)
-    return np.quantile(drawn, (0.025, 0.975), axis=0), np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
 
-
-def noise_type(true: np.ndarray, given: np.ndarray) -> str:
+def noise_type(counts: np.ndarray, disagree: float) -> str:
     """What the noise looks like: `none`, `look-alike`, `pair`, `uniform` or `class-dependent`.
+
+    counts: of anchor_counts; disagree: share of all given labels that are not what is predicted.
 
     Where the surest rows show hardly any of the disagreement that all rows show, it lies on rows that the models find
     hard: look-alike classes, wrongly labelled or only hard to tell (`none` where it is little). Else it is noise of the
     class: pair = nearly all wrong labels of a class are one other class; uniform = all other classes alike.
     """
-    counts = anchor_counts(true, given)
-    disagree = (true.argmax(1) != given).mean()
     on_surest = 1 - np.trace(counts) / counts.sum()
     if on_surest < ON_SUREST * disagree or disagree == 0:
         return "none" if disagree < LITTLE else "look-alike"
     if spread(counts) < UNIFORM:
         return "uniform"
-    np.fill_diagonal(counts, 0)
-    return "pair" if counts.max(1).sum() > MAINLY * counts.sum() else "class-dependent"
+    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    return "pair" if wrong.max(1).sum() > MAINLY * wrong.sum() else "class-dependent"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import Pseudo
-from .calibration import scale
+from .belief import Said, surest_first
 
 POOL_CUTOFF = 0.95
 """Default cutoff of the plain confidence."""
@@ -20,43 +20,41 @@ ACCEPTED = ("above_cutoff", "class_floor")
 
 
 def choose(
-    pool: np.ndarray, known: tuple[np.ndarray, np.ndarray], policy: Pseudo, *,
+    pool: Said, known: tuple[Said, np.ndarray], prior: np.ndarray, policy: Pseudo, *,
     agreement: np.ndarray | float = 1.0, refused: np.ndarray | str = "", progress: float = 1.0,
 ) -> np.ndarray:  # fmt: skip
     """The reason (M,) for which each pool row receives a pseudo-label (one of ACCEPTED) or does not.
 
     The rules of `policy` in order: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
 
-    pool: (M, K) held-out probabilities; known: the same of the labelled rows, (L, K), and their classes (L,);
-    agreement: (M,) share of the judges that predict the same class; refused: (M,) reasons that stand above all rules;
-    progress: share of the rounds that are run, 0…1.
+    pool: what is believed of M rows; known: the same of the labelled rows, and their classes (L,); prior: class shares
+    (K,) of the labels; agreement: (M,) share of the judges that predict the same class; refused: (M,) reasons that
+    stand above all rules; progress: share of the rounds that are run, 0…1.
     """
-    prior = class_shares(known[1], pool.shape[1])
-    predicted, confidence = pool.argmax(1), pool.max(1)
-    cutoffs = pool_cutoffs(known, policy)
-    reason = np.where(confidence >= cutoffs[predicted], "above_cutoff", "below_cutoff").astype(object)
+    cutoffs = pool_cutoffs(known, len(prior), policy)
+    reason = np.repeat(np.array(["below_cutoff"], object), len(pool.best))
+    reason[pool.confidence >= cutoffs[pool.best]] = "above_cutoff"
     reason[agreement < policy.pool_agreement] = "judges_disagree"
     if policy.pool_share is not None:
-        counts = np.bincount(predicted, minlength=pool.shape[1])
+        counts = np.bincount(pool.best, minlength=len(prior))
         share = min(policy.pool_share, max(policy.pool_share * progress, policy.pool_share_from))
-        _keep_surest(reason, predicted, confidence, share * counts, "beyond_share")
-    refused = np.broadcast_to(np.asarray(refused, object), len(pool))
+        _keep_surest(reason, pool, share * counts, "beyond_share")
+    refused = np.broadcast_to(np.asarray(refused, object), len(reason))
     reason = np.where(refused != "", refused, reason)
     if policy.pool_floor:
-        _lift(reason, predicted, confidence, np.floor(policy.pool_floor * len(pool) * prior))
+        _lift(reason, pool, np.floor(policy.pool_floor * len(reason) * prior))
     if policy.pool_quota is not None:
         taken = np.isin(reason, ACCEPTED).sum()
-        _keep_surest(reason, predicted, confidence, policy.pool_quota * taken * prior, "beyond_quota")
+        _keep_surest(reason, pool, policy.pool_quota * taken * prior, "beyond_quota")
     return reason
 
 
-def pool_cutoffs(known: tuple[np.ndarray, np.ndarray], policy: Pseudo) -> np.ndarray:
+def pool_cutoffs(known: tuple[Said, np.ndarray], k: int, policy: Pseudo) -> np.ndarray:
     """(K,) cutoff of each class: as configured, or by `pool_precision` and then not below a configured one."""
-    probs, labels = known
-    k = probs.shape[1]
+    said, labels = known
     if policy.pool_precision is None:
         return np.full(k, plain_cutoff(policy))
-    found = cutoffs_by_precision(probs.argmax(1), probs.max(1), labels, k, policy.pool_precision)
+    found = cutoffs_by_precision(said.best, said.confidence, labels, k, policy.pool_precision)
     return np.maximum(found, plain_cutoff(policy, default=0.0))
 
 
@@ -82,7 +80,7 @@ def cutoffs_by_precision(
     """
     right = predicted == labels
     together = _lowest(confidence, right, precision)
-    own = [_lowest(confidence[predicted == c], right[predicted == c], precision) for c in range(k)]
+    own = [_lowest(confidence[rows], right[rows], precision) for rows in surest_first(predicted, confidence, k)]
     return np.where(np.isinf(own), together, own)
 
 
@@ -106,30 +104,20 @@ def provable(n: int) -> float:
     return float(lower_bound(np.array([n]), np.array([n]))[0])
 
 
-def _keep_surest(reason, predicted, confidence, counts: np.ndarray, why: str) -> None:
+def _keep_surest(reason: np.ndarray, pool: Said, counts: np.ndarray, why: str) -> None:
     """In place: of the accepted rows of class k only the surest counts[k] (rounded up) stay."""
-    for k, most in enumerate(np.ceil(counts - 1e-9).astype(int)):
-        rows = np.flatnonzero((predicted == k) & np.isin(reason, ACCEPTED))
-        reason[rows[np.argsort(-confidence[rows], kind="stable")][most:]] = why
+    taken = np.flatnonzero(np.isin(reason, ACCEPTED))
+    most = np.ceil(counts - 1e-9).astype(int)
+    for own, n in zip(surest_first(pool.best[taken], pool.confidence[taken], len(counts)), most, strict=True):
+        reason[taken[own[n:]]] = why
 
 
-def _lift(reason, predicted, confidence, counts: np.ndarray) -> None:
+def _lift(reason: np.ndarray, pool: Said, counts: np.ndarray) -> None:
     """In place: a class with fewer than counts[k] accepted rows receives its surest ones below cutoff or share."""
-    for k, least in enumerate(counts.astype(int)):
-        lacking = least - ((predicted == k) & np.isin(reason, ACCEPTED)).sum()
-        rows = np.flatnonzero((predicted == k) & np.isin(reason, ("below_cutoff", "beyond_share")))
-        reason[rows[np.argsort(-confidence[rows], kind="stable")][: max(lacking, 0)]] = "class_floor"
-
-
-def align(pool: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """(M, K) probabilities whose mean is moved towards the class shares (K,) of the labels (Berthelot et al. 2020)."""
-    aligned = pool * (prior / np.maximum(pool.mean(0), 1e-9))
-    return aligned / aligned.sum(1, keepdims=True)
-
-
-def soften(pool: np.ndarray, temperature: float) -> np.ndarray:
-    """(M, K) probabilities as soft targets; a temperature below 1 sharpens them."""
-    return np.exp(scale(np.log(np.maximum(pool, 1e-30)), temperature))
+    lacking = counts.astype(int) - np.bincount(pool.best[np.isin(reason, ACCEPTED)], minlength=len(counts))
+    below = np.flatnonzero(np.isin(reason, ("below_cutoff", "beyond_share")))
+    for own, n in zip(surest_first(pool.best[below], pool.confidence[below], len(counts)), lacking, strict=True):
+        reason[below[own[: max(n, 0)]]] = "class_floor"
 
 
 def class_shares(labels: np.ndarray, k: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..config import Pseudo
 from ..data.samples import USES_POOL
-from .noise import OF_THE_CLASS, noise_matrix, noise_type, posterior
-from .pool import ACCEPTED, align, choose, class_shares, soften
+from .belief import Belief, Said, align, surest_first
+from .noise import OF_THE_CLASS, anchor_counts, noise_type, shrink
+from .pool import ACCEPTED, choose, class_shares
 
 REPAIRS = ("denoise", "joint")
 PLAIN_CUTOFF = 0.9
@@ -41,8 +42,8 @@ class Decisions:
     """1, or less: how much a label counts, which share of a soft target its label has."""
     soft: np.ndarray
     """(N,) where `belief` is learned in place of the label."""
-    belief: np.ndarray
-    """(N, K) probabilities of the true class; what a soft row learns."""
+    belief: Belief
+    """Probabilities of the true class; what a soft row learns."""
     matrix: np.ndarray | None
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None
@@ -52,76 +53,74 @@ class Decisions:
         """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows."""
         if (self.weight == 1).all():
             return self.label
-        hard = np.eye(self.belief.shape[1], dtype=np.float32)[self.label] * self.weight[:, None]
-        return np.where(self.soft[:, None], self.belief, hard).astype(np.float32)
+        targets = np.zeros(self.belief.log_probs.shape, np.float32)
+        hard = np.flatnonzero(~self.soft & (self.label >= 0))
+        targets[hard, self.label[hard]] = self.weight[hard]
+        for rows, probs in self.belief.blocks(np.flatnonzero(self.soft)):
+            targets[rows] = probs
+        return targets
 
 
 def select(
-    probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
+    log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
     refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,
 ) -> Decisions:  # fmt: skip
     """Decide afresh, from the given labels, for every judged sample.
 
-    probs: (N, K) held-out probabilities of the true class; given: (N,) class index, -1 = pool.
-    A mode is only which rows may change their label: the given ones (denoise, joint), the pool (augment, joint).
+    log_probs: (N, K) held-out log-probabilities of the true class, which may lie in a memory-mapped file: they are read
+    in blocks. given: (N,) class index, -1 = pool. A mode is only which rows may change their label: the given ones
+    (denoise, joint), the pool (augment, joint).
     refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see choose.
     """
-    n, rows, pool = len(given), np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
-    belief, matrix, noise = probs.astype(np.float64), None, None
-    if policy.pool_align and len(pool):
-        belief[pool] = align(belief[pool], class_shares(given[rows], probs.shape[1]))
-    predicted, confidence = belief.argmax(1), belief.max(1)
-    self_confidence, p_wrong = np.full(n, np.nan), np.full(n, np.nan)
-    self_confidence[rows] = belief[rows, given[rows]]
-    known = belief[rows]
+    (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
+    belief, matrix, noise = Belief(log_probs, given), None, None
+    prior = class_shares(given[rows], k)
+    if policy.pool_align:
+        belief = align(belief, prior)
+    said = final = belief.said()
     if policy.policy == "posterior" and mode in REPAIRS:
-        matrix, noise = noise_matrix(belief[rows], given[rows]), noise_type(belief[rows], given[rows])
+        counts = anchor_counts(said, given, k)
+        matrix, noise = shrink(counts), noise_type(counts, (said.best != given)[rows].mean())
         if noise in OF_THE_CLASS:
-            belief[rows] = posterior(belief[rows], given[rows], matrix)
-    p_wrong[rows] = _others(belief[rows], given[rows])
+            belief = replace(belief, matrix=matrix)
+            final = belief.said()
 
-    decision, reason = np.full(n, "keep", object), np.full(n, "given_stands", object)
+    decision, reason = (np.repeat(np.array([word], object), n) for word in ("keep", "given_stands"))
     if mode in REPAIRS:
-        decision[rows], reason[rows] = _judge_given(
-            belief[rows], given[rows], p_wrong[rows], _rule(mode, noise, policy)
-        )
+        rule = _rule(mode, noise, policy)
+        decision[rows], reason[rows] = _judge_given(final.take(rows), given[rows], k, rule)
     agreement, refused = (np.broadcast_to(np.asarray(x), n)[pool] for x in (agreement, refused))
     options = {"agreement": agreement, "refused": refused.astype(object), "progress": progress}
-    reason[pool] = choose(belief[pool], (known, given[rows]), policy, **options)
-    decision[pool] = np.where(np.isin(reason[pool], ACCEPTED) & (mode in USES_POOL), "accept", "leave")
+    reason[pool] = choose(said.take(pool), (said.take(rows), given[rows]), prior, policy, **options)
+    accepted = np.isin(reason[pool], ACCEPTED) & (mode in USES_POOL)
+    decision[pool[accepted]], decision[pool[~accepted]] = "accept", "leave"
 
-    label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), belief.argmax(1), given)
+    label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), final.best, given)
     label[decision == "drop"] = -1
-    _protect_classes(given, p_wrong, decision, label, reason)
-    soft, weight = _lessons(decision, policy, belief, p_wrong)
-    return Decisions(predicted, confidence, self_confidence, p_wrong, decision, label, reason, weight, soft, belief,
+    _protect_classes(given, final.wrong, decision, label, reason)
+    belief, soft, weight = _lessons(decision, policy, belief, final)
+    return Decisions(said.best, said.confidence, said.own, final.wrong, decision, label, reason, weight, soft, belief,
                      matrix, noise)  # fmt: skip
 
 
-def _lessons(decision: np.ndarray, policy: Pseudo, belief: np.ndarray, p_wrong: np.ndarray):
-    """(N,) where the belief (N, K) is learned in place of the label, and (N,) how much the label counts.
+def _lessons(decision: np.ndarray, policy: Pseudo, belief: Belief, said: Said) -> tuple[Belief, np.ndarray, np.ndarray]:
+    """What soft rows learn; (N,) which rows are soft; (N,) how much each label counts.
 
-    In place: the belief of soft pseudo-labels has the temperature at which they are learned.
+    Soft pseudo-labels have the temperature at which they are learned.
     """
     accepted = decision == "accept"
-    if policy.pool_targets == "soft":
-        belief[accepted] = soften(belief[accepted], policy.pool_temperature)
-    best = belief.max(1)
     soft = (decision == "soften") | (accepted & (policy.pool_targets == "soft"))
+    best = said.confidence
+    if policy.pool_targets == "soft":
+        belief = replace(belief, temperature=np.where(accepted, policy.pool_temperature, 1.0))
+        best = belief.said().confidence
     shared = soft | (accepted & (policy.pool_targets == "weighted"))
-    return soft, np.select([shared, decision == "downweight"], [best, 1 - p_wrong], 1.0)
+    return belief, soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
 
 
 def given_cutoff(policy: Pseudo) -> float | None:
     """The cutoff on given labels; None where the target precision decides."""
     return PLAIN_CUTOFF if policy.cutoff is None and policy.policy == "cutoff" else policy.cutoff
-
-
-def _others(belief: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """(M,) probability of all classes but the given one, summed so that tiny values keep their order."""
-    others = belief.copy()
-    others[np.arange(len(given)), given] = 0
-    return others.sum(1)
 
 
 @dataclass(frozen=True)
@@ -142,49 +141,49 @@ def _rule(mode: str, noise: str | None, policy: Pseudo) -> _Rule:
     return _Rule(cutoff, policy.precision if noise in OF_THE_CLASS else None, action)
 
 
-def _judge_given(belief: np.ndarray, given: np.ndarray, p_wrong: np.ndarray, rule: _Rule):
-    """(M,) decisions and reasons for given labels from (M, K) beliefs in the true class.
+def _judge_given(said: Said, given: np.ndarray, k: int, rule: _Rule) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) decisions and reasons for given labels, from what is believed of them.
 
     relabel: another class reaches its cutoff. What is then neither certainly right nor replaced is in doubt: with a
     plain cutoff it is dropped where the given label is wrong with that confidence; else the rule's action is taken.
     """
-    best, confidence, plain = belief.argmax(1), belief.max(1), rule.cutoff is not None
-    disagrees = best != given
-    at = np.full(belief.shape[1], rule.cutoff) if plain else precision_cutoffs(belief, given, rule.precision)
-    relabel = disagrees & (confidence >= at[best])
-    drop = disagrees & (p_wrong >= (rule.cutoff if plain else np.inf))
-    unsure = (confidence < SURE) & np.isin(rule.action, ["soften", "downweight"])
-    doubtful = disagrees | (p_wrong > 0.5) | unsure
+    plain, disagrees = rule.cutoff is not None, said.best != given
+    at = np.full(k, rule.cutoff) if plain else precision_cutoffs(said, given, k, rule.precision)
+    relabel = disagrees & (said.confidence >= at[said.best])
+    drop = disagrees & (said.wrong >= (rule.cutoff if plain else np.inf))
+    unsure = (said.confidence < SURE) & np.isin(rule.action, ["soften", "downweight"])
+    doubtful = disagrees | (said.wrong > 0.5) | unsure
     reached = "another_class_above_cutoff" if plain else "another_class_reaches_precision"
-    conditions = [relabel, drop, doubtful]
-    decision = np.select(conditions, ["relabel", "drop", rule.action], "keep").astype(object)
-    return decision, np.select(conditions, [reached, "wrong_but_no_replacement", "doubtful"], "agrees").astype(object)
+    which = np.select([relabel, drop, doubtful], [0, 1, 2], 3)  # an index: rows share these strings
+    decision = np.array(["relabel", "drop", rule.action, "keep"], object)[which]
+    return decision, np.array([reached, "wrong_but_no_replacement", "doubtful", "agrees"], object)[which]
 
 
-def precision_cutoffs(belief: np.ndarray, given: np.ndarray, precision: float | None) -> np.ndarray:
+def precision_cutoffs(said: Said, given: np.ndarray, k: int, precision: float | None) -> np.ndarray:
     """(K,) the lowest belief in a class at which the labels turned into that class reach an estimated precision.
 
     The estimate is the mean belief of all rows from there on, which is right as far as the beliefs are calibrated;
     only SAFETY of the errors that `precision` allows are used. Infinite where nothing can be turned into a class.
     """
-    best, confidence = belief.argmax(1), belief.max(1)
-    cutoffs = np.full(belief.shape[1], np.inf)
+    cutoffs = np.full(k, np.inf)
     if precision is None:
         return cutoffs
-    for k in range(belief.shape[1]):
-        falling = np.sort(confidence[(best == k) & (best != given)])[::-1]
+    turned = np.flatnonzero(said.best != given)
+    for c, rows in enumerate(surest_first(said.best[turned], said.confidence[turned], k)):
+        falling = said.confidence[turned[rows]]
         errors = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
         reached = np.flatnonzero(errors <= SAFETY * (1 - precision))
         if len(reached):
-            cutoffs[k] = falling[reached[-1]]
+            cutoffs[c] = falling[reached[-1]]
     return cutoffs
 
 
 def _protect_classes(given, p_wrong, decision, label, reason) -> None:
     """In place: give a class back its least certain rows where fewer than CLASS_FLOOR of its labels would be left."""
     k = int(max(given.max(), label.max())) + 1
-    floor = np.ceil(CLASS_FLOOR * np.bincount(given[given >= 0], minlength=k))
-    while (short := np.flatnonzero(np.bincount(label[label >= 0], minlength=k) < floor)).size:
-        lost = np.flatnonzero((given == short[0]) & (label != short[0]))
-        back = lost[p_wrong[lost].argmin()]  # one at a time: it may be taken from another class at its floor
-        decision[back], label[back], reason[back] = "keep", short[0], "class_floor"
+    floor = np.ceil(CLASS_FLOOR * np.bincount(given[given >= 0], minlength=k)).astype(int)
+    while (lacking := floor - np.bincount(label[label >= 0], minlength=k)).max() > 0:
+        short = int((lacking > 0).argmax())  # class by class: a row may be taken from another one at its floor
+        lost = np.flatnonzero((given == short) & (label != short))
+        back = lost[np.argsort(p_wrong[lost], kind="stable")[: lacking[short]]]
+        decision[back], label[back], reason[back] = "keep", short, "class_floor"

@@ -8,14 +8,14 @@ from src.data.samples import Samples
 from src.labels.ledger import Verdict, summary
 from src.labels.selection import select
 
-from .test_noise import MATRICES, K, uniform, world
+from .test_noise import MATRICES, K, logs_of, uniform, world
 
 
 def said(q, given):
     empty = np.full(len(given), "", object)
     samples = Samples(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
-    decisions = select(q, given, "denoise", Pseudo())
-    return summary(decisions, samples, Verdict(np.log(np.maximum(q, 1e-30)), empty))
+    decisions = select(logs_of(q), given, "denoise", Pseudo())
+    return summary(decisions, samples, Verdict(logs_of(q), empty))
 
 
 @pytest.mark.parametrize("name", MATRICES)

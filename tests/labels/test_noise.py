@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from src.labels.belief import Belief, posterior
 from src.labels.calibration import calibrate, fit_scale, reliability, scale
-from src.labels.noise import bootstrap, deconvolve, noise_matrix, noise_type, posterior
+from src.labels.noise import anchor_counts, bootstrap, deconvolve, noise_type, shrink
 
 K, N = 6, 12_000
 
@@ -38,29 +39,49 @@ def world(matrix, sharpness=6.0, n=N, seed=0):
     return q, truth, given
 
 
+def logs_of(q):
+    return np.log(np.maximum(q, 1e-300))
+
+
+def counts_of(q, given):
+    return anchor_counts(Belief(logs_of(q), given).said(), given, q.shape[1])
+
+
+def matrix_of(q, given):
+    return shrink(counts_of(q, given))
+
+
+def type_of(q, given):
+    return noise_type(counts_of(q, given), (q.argmax(1) != given).mean())
+
+
+def intervals(q, given, **options):
+    return bootstrap(Belief(logs_of(q), given), counts_of(q, given), **options)
+
+
 MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}
 
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_noise_matrix_is_found_and_named(name):
     q, _, given = world(MATRICES[name])
-    assert np.abs(noise_matrix(q, given) - MATRICES[name]).max() < 0.06
-    assert noise_type(q, given) == name
+    assert np.abs(matrix_of(q, given) - MATRICES[name]).max() < 0.06
+    assert type_of(q, given) == name
 
 
 def test_no_noise_and_noise_on_hard_rows_are_told_from_noise_of_the_class():
     q, truth, _ = world(uniform(0.2), sharpness=100)
-    assert noise_type(q, truth) == "none"
+    assert type_of(q, truth) == "none"
     q, truth, _ = world(uniform(0.2), sharpness=4)
     second = np.argsort(q, axis=1)[:, -2]
     hardest = q.max(1) < np.quantile(q.max(1), 0.2)
-    assert noise_type(q, np.where(hardest & (truth == q.argmax(1)), second, truth)) == "look-alike"
+    assert type_of(q, np.where(hardest & (truth == q.argmax(1)), second, truth)) == "look-alike"
 
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_posterior_is_calibrated_and_ranks_better_than_self_confidence(name):
     q, truth, given = world(MATRICES[name], sharpness=3)
-    belief = posterior(q, given, noise_matrix(q, given))
+    belief = posterior(q, given, matrix_of(q, given))
     p_wrong, wrong = 1 - belief[np.arange(N), given], truth != given
     for said, was, n in reliability(p_wrong, wrong):
         assert abs(said - was) < 0.05 + 2 / np.sqrt(n)
@@ -72,10 +93,11 @@ def test_the_posterior_is_calibrated_and_ranks_better_than_self_confidence(name)
 @pytest.mark.parametrize("name", ["uniform", "class-dependent"])
 def test_intervals_hold_the_true_matrix_and_shrink_with_more_rows(name):
     q, truth, given = world(MATRICES[name])
-    (low, high), (least, most) = bootstrap(q, given)
+    (low, high), (rate, least, most) = intervals(q, given)
     assert ((low - 0.02 <= MATRICES[name]) & (MATRICES[name] <= high + 0.02)).mean() > 0.85
     assert least - 0.005 <= (truth != given).mean() <= most + 0.005
-    few = bootstrap(q[:1000], given[:1000])[0]
+    assert least < rate < most
+    few = intervals(q[:1000], given[:1000])[0]
     assert (few[1] - few[0]).mean() > 1.5 * (high - low).mean()
 
 
@@ -84,7 +106,7 @@ def test_what_a_model_of_noisy_labels_predicts_is_undone():
     matrix = uniform(0.3)
     q, truth, given = world(matrix, sharpness=3)
     logs = np.log(q @ matrix)
-    found, _ = calibrate(logs, given, noise_matrix(np.exp(logs), given), noisy=True)
+    found, _ = calibrate(logs, given, matrix_of(np.exp(logs), given), noisy=True)
     assert np.abs(np.exp(found) - q).mean() < 0.02
     plain = -np.log((q @ matrix)[np.arange(N), truth]).mean()
     assert -found[np.arange(N), truth].mean() < plain - 0.1
@@ -117,17 +139,17 @@ def test_wild_input_gives_distributions(k, n, sharpness, seed):
     logits = rng.normal(size=(n, k)) * sharpness
     q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     given = rng.integers(0, rng.integers(1, k + 1), n)
-    matrix = noise_matrix(q, given)
+    matrix = matrix_of(q, given)
     calibrated, found = calibrate(np.log(np.maximum(q, 1e-30)), given, matrix, noisy=bool(seed % 2))
-    (low, high), rate = bootstrap(q, given, draws=5)
+    (low, high), rate = intervals(q, given, draws=5)
     for rows in (matrix, posterior(q, given, matrix), deconvolve(q, matrix), np.exp(calibrated)):
         assert np.isfinite(rows).all()
         assert (rows >= 0).all()
         assert np.allclose(rows.sum(1), 1)
     assert 0.04 < found < 11
     assert np.isfinite([low, high]).all()
-    assert 0 <= rate[0] <= rate[1] <= 1 + 1e-9
-    assert noise_type(q, given) in ("none", "look-alike", "pair", "uniform", "class-dependent")
+    assert 0 <= rate[1] <= rate[2] <= 1 + 1e-9
+    assert type_of(q, given) in ("none", "look-alike", "pair", "uniform", "class-dependent")
 
 
 def test_scaling_keeps_distributions_and_their_order():

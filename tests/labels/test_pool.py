@@ -7,16 +7,8 @@ from hypothesis import strategies as st
 
 from src.config import Pseudo
 from src.judging import Part, tempered
-from src.labels.pool import (
-    ACCEPTED,
-    align,
-    choose,
-    cutoffs_by_precision,
-    drift,
-    lower_bound,
-    provable,
-    soften,
-)
+from src.labels.belief import Belief, align, soften
+from src.labels.pool import ACCEPTED, choose, class_shares, cutoffs_by_precision, drift, lower_bound, provable
 from src.labels.selection import select
 
 K = 3
@@ -29,11 +21,20 @@ def rows(*pairs):
     return probs
 
 
+def said(probs, given=-1):
+    return Belief(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given, len(probs))).said()
+
+
+def reasons(pool, known, policy, **options):
+    prior = class_shares(known[1], pool.shape[1])
+    return choose(said(pool), (said(*known), known[1]), prior, policy, **options)
+
+
 def accepted(pool, known=None, **policy):
     """(M,) bool; known defaults to ten right rows a class."""
     known = known or (rows(*[(k, 0.99) for k in range(K)] * 10), np.tile(np.arange(K), 10))
     options = {name: policy.pop(name) for name in ("agreement", "refused", "progress") if name in policy}
-    return np.isin(choose(pool, known, Pseudo(**policy), **options), ACCEPTED)
+    return np.isin(reasons(pool, known, Pseudo(**policy), **options), ACCEPTED)
 
 
 POOL = rows((0, 0.99), (0, 0.9), (0, 0.8), (1, 0.97), (1, 0.6), (2, 0.5))
@@ -86,7 +87,7 @@ def test_a_floor_lifts_a_class_that_would_starve_and_a_quota_holds_one_that_floo
 
 def test_a_refused_row_receives_nothing_by_any_rule():
     refused = np.array(["copy", "", "", "copy", "", "copy"], object)
-    reason = choose(POOL, (POOL, POOL.argmax(1)), Pseudo(pool_cutoff=0, pool_floor=1.0), refused=refused)
+    reason = reasons(POOL, (POOL, POOL.argmax(1)), Pseudo(pool_cutoff=0, pool_floor=1.0), refused=refused)
     assert reason[[0, 3, 5]].tolist() == ["copy"] * 3
     assert np.isin(reason[[1, 2, 4]], ACCEPTED).all()
 
@@ -141,7 +142,7 @@ def test_alignment_moves_the_mean_towards_the_labels_and_keeps_distributions():
     rng = np.random.default_rng(0)
     pool = rng.dirichlet([3, 1, 0.3], 2000)
     prior = np.array([0.2, 0.3, 0.5])
-    aligned = align(pool, prior)
+    aligned = align(Belief(np.log(pool), np.full(2000, -1)), prior)(np.arange(2000))
     assert np.allclose(aligned.sum(1), 1)
     assert np.abs(aligned.mean(0) - prior).sum() < 0.5 * np.abs(pool.mean(0) - prior).sum()
 
@@ -170,7 +171,7 @@ def test_what_a_pseudo_label_teaches(kind):
     probs = np.concatenate([rows((0, 0.99), (1, 0.99), (2, 0.99)), POOL])
     given_ = np.array([0, 1, 2] + [-1] * 6)
     policy = Pseudo(pool_cutoff=0.75, pool_targets=kind, pool_temperature=0.5)
-    decisions = select(probs, given_, "augment", policy)
+    decisions = select(np.log(probs), given_, "augment", policy)
     taken = decisions.decision == "accept"
     assert taken[3:].tolist() == [1, 1, 1, 1, 0, 0]
     targets = decisions.targets()
@@ -200,7 +201,7 @@ def wild(draw):
 @given(wild())
 def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
     pool, known, policy, agreement = case
-    reason, predicted, confidence = choose(pool, known, policy, agreement=agreement), pool.argmax(1), pool.max(1)
+    reason, predicted, confidence = reasons(pool, known, policy, agreement=agreement), pool.argmax(1), pool.max(1)
     taken = np.isin(reason, ACCEPTED)
     assert reason.shape == (len(pool),)
     counts = np.bincount(predicted[taken], minlength=pool.shape[1])

@@ -1,0 +1,54 @@
+"""Beliefs are made in blocks: neither how many rows a block has, nor where the numbers lie, changes a decision."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from src.config import Pseudo
+from src.labels import belief
+from src.labels.selection import select
+
+from .test_noise import logs_of, uniform, world
+
+POLICIES = {
+    "denoise": Pseudo(),
+    "augment": Pseudo(pool_cutoff=0.6, pool_targets="soft", pool_temperature=0.5, pool_align=True),
+    "joint": Pseudo(pool_cutoff=0.6, pool_share=0.8, pool_floor=0.5, pool_quota=1.2, pool_targets="weighted"),
+}
+
+
+@pytest.mark.parametrize("mode", POLICIES)
+def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_path, monkeypatch):
+    q, _, given = world(uniform(0.2), sharpness=3, n=3000)
+    given = np.where(np.arange(len(given)) % 3 == 0, -1, given) if mode != "denoise" else given
+    logs = logs_of(q).astype(np.float32)
+    whole = select(logs, given, mode, POLICIES[mode])
+    np.save(tmp_path / "logits.npy", logs)
+    monkeypatch.setattr(belief, "BLOCK", 100)
+    parts = select(np.load(tmp_path / "logits.npy", mmap_mode="r"), given, mode, POLICIES[mode])
+    for name in ("predicted", "decision", "label", "reason", "soft"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    np.testing.assert_allclose(parts.p_wrong, whole.p_wrong, rtol=1e-9)
+    np.testing.assert_allclose(parts.targets(), whole.targets(), rtol=1e-6)
+
+
+def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
+    n, peaks = 20_000, {}
+    for k in (10, 400):
+        rng = np.random.default_rng(0)
+        logs = np.log(rng.dirichlet(np.full(k, 0.1), n).astype(np.float32) + 1e-9)
+        np.save(tmp_path / "logits.npy", logs)
+        stored, given = np.load(tmp_path / "logits.npy", mmap_mode="r"), logs.argmax(1)
+        tracemalloc.start()
+        select(stored, given, "denoise", Pseudo())
+        peaks[k] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    per_block = 8 * belief.BLOCK
+    assert peaks[400] < peaks[10] + 6 * per_block < 4 * n * 400 * 8
+
+
+def test_the_surest_of_each_class_come_first_and_ties_keep_their_order():
+    best, confidence = np.array([1, 0, 1, 1, 0]), np.array([0.5, 0.9, 0.7, 0.5, 0.9])
+    found = belief.surest_first(best, confidence, 3)
+    assert [rows.tolist() for rows in found] == [[1, 4], [2, 0, 3], []]
