@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -43,43 +46,54 @@ class Belief:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(len(rows), K) float64 of these row numbers; sums to 1."""
-        probs, given = np.exp(self.log_probs[rows]).astype(np.float64), self.given[rows]
-        if self.tilt is not None:
-            pool = given < 0
-            probs[pool] = _normal(probs[pool] * self.tilt)
-        if self.matrix is not None:
-            known = given >= 0
-            probs[known] = posterior(probs[known], given[known], self.matrix)
+        probs = _normal(self._joint(rows))
         if self.temperature is not None:
             cold = self.temperature[rows] != 1
             probs[cold] = soften(probs[cold], self.temperature[rows[cold], None])
         return probs
 
-    def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(row numbers, their beliefs), a part of the rows at a time; default: of all rows."""
-        rows = np.arange(len(self.given)) if rows is None else rows
-        step = max(1, BLOCK // self.log_probs.shape[1])
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            yield part, self(part)
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(row numbers, their beliefs), a part of the rows at a time."""
+        for part in self._parts(len(rows)):
+            yield rows[part], self(rows[part])
 
     def said(self) -> Said:
-        """What it comes to, row by row."""
+        """What it comes to, row by row, but for the temperature: it is of what is learned."""
         n = len(self.given)
         said = Said(np.empty(n, np.int64), *(np.full(n, np.nan) for _ in range(3)))
-        for rows, probs in self.blocks():
-            said.best[rows], said.confidence[rows] = probs.argmax(1), probs.max(1)
-            known = np.flatnonzero(self.given[rows] >= 0)
-            labels, rows = self.given[rows[known]], rows[known]
-            said.own[rows] = probs[known, labels]
-            probs[known, labels] = 0  # summed without it, so that tiny values keep their order
-            said.wrong[rows] = probs[known].sum(1)
+
+        def say(part: slice) -> None:
+            joint, given = self._joint(part), self.given[part]
+            best, total, each = joint.argmax(1), _sum(joint), np.arange(len(joint))
+            said.best[part], said.confidence[part] = best, joint[each, best] / total
+            known = np.flatnonzero(given >= 0)
+            labels, rows = given[known], part.start + known
+            said.own[rows] = joint[known, labels] / total[known]
+            joint[known, labels] = 0  # summed without it, so that tiny values keep their order
+            said.wrong[rows] = (_sum(joint) / total)[known]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(say, self._parts(n)))
         return said
 
+    def _parts(self, n: int) -> list[slice]:
+        step = max(1, BLOCK // self.log_probs.shape[1])
+        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
-def posterior(true: np.ndarray, given: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """P(true = k | x, given) ∝ true_k · T[k, given], (N, K)."""
-    return _normal(np.maximum(true, TINY) * matrix.T[given])
+    def _joint(self, rows: np.ndarray | slice) -> np.ndarray:
+        """(m, K) float64 that the beliefs are proportional to, before any temperature."""
+        joint, given = np.exp(self.log_probs[rows]).astype(np.float64), self.given[rows]
+        if self.tilt is not None:
+            joint[given < 0] *= self.tilt
+        if self.matrix is not None:
+            known = np.flatnonzero(given >= 0)
+            joint[known] = np.maximum(joint[known], TINY) * self._of_given.take(given[known], 0)
+        return joint
+
+    @cached_property
+    def _of_given(self) -> np.ndarray:
+        """T[true, given] with a row for every given class, which are read quickly."""
+        return np.ascontiguousarray(self.matrix.T)
 
 
 def align(belief: Belief, prior: np.ndarray) -> Belief:
@@ -95,10 +109,25 @@ def soften(probs: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
 
 
 def _normal(probs: np.ndarray) -> np.ndarray:
-    return probs / probs.sum(1, keepdims=True)
+    return probs / _sum(probs)[:, None]
 
 
-def surest_first(best: np.ndarray, confidence: np.ndarray, k: int) -> list[np.ndarray]:
-    """The positions of each of k classes in best (M,), by falling confidence (M,)."""
-    order = np.lexsort((-confidence, best))
-    return np.split(order, np.cumsum(np.bincount(best, minlength=k))[:-1])
+def _sum(probs: np.ndarray) -> np.ndarray:
+    """(m, K) → (m,); einsum is several times as fast as sum where K is small."""
+    return np.einsum("ij->i", probs)
+
+
+def by_class(classes: np.ndarray, k: int) -> list[np.ndarray]:
+    """The positions of each of k classes in classes (M,), in order."""
+    order = np.argsort(classes.astype(np.int16 if k < 2**15 else np.int64), kind="stable")
+    return np.split(order, np.cumsum(np.bincount(classes, minlength=k))[:-1])
+
+
+def surest(confidence: np.ndarray, n: int) -> np.ndarray:
+    """The positions of the n highest in confidence (M,), highest first; of equal ones the first."""
+    n = min(n, len(confidence))
+    if n <= 0:
+        return np.empty(0, np.int64)
+    least = np.partition(confidence, len(confidence) - n)[len(confidence) - n]
+    rows = np.flatnonzero(confidence >= least)
+    return rows[np.argsort(-confidence[rows], kind="stable")[:n]]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .belief import TINY, Belief, Said, posterior, surest_first
+from .belief import TINY, Belief, Said, by_class, surest
 
 ANCHORS = 0.2
 """Share of the rows of each predicted class, the surest ones, whose prediction is taken for the truth."""
@@ -38,9 +38,10 @@ def anchor_counts(said: Said, given: np.ndarray, k: int) -> np.ndarray:
     """
     known = np.flatnonzero(given >= 0)
     counts = np.zeros((k, k))
-    for c, rows in enumerate(surest_first(said.best[known], said.confidence[known], k)):
-        surest = known[rows[: max(MIN_ANCHORS, int(ANCHORS * len(rows)))]]
-        counts[c] = np.bincount(given[surest], minlength=k)
+    for c, own in enumerate(by_class(said.best[known], k)):
+        rows = known[own]
+        anchors = rows[surest(said.confidence[rows], max(MIN_ANCHORS, int(ANCHORS * len(rows))))]
+        counts[c] = np.bincount(given[anchors], minlength=k)
     return counts
 
 
@@ -100,8 +101,8 @@ def bootstrap(belief: Belief, counts: np.ndarray, draws: int | None = None, seed
     known = np.flatnonzero(belief.given >= 0)
     every = replace(belief, matrix=shrink(counts)).said().wrong[known]
     part = rng.permutation(len(known))[: np.clip(RATE_CELLS // k, *RATE_ROWS)]
-    true, given = replace(belief, matrix=None)(known[part]), belief.given[known[part]]
-    found = [1 - posterior(true, given, matrix)[np.arange(len(given)), given].mean() for matrix in drawn]
+    some = Belief(belief.log_probs[known[part]], belief.given[known[part]])
+    found = [replace(some, matrix=matrix).said().wrong.mean() for matrix in drawn]
     rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
     rates = np.array(found) + rate - every[part].mean() + chance * rng.normal(size=draws)
     interval = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import Pseudo
-from .belief import Said, surest_first
+from .belief import Said, by_class, surest
 
 POOL_CUTOFF = 0.95
 """Default cutoff of the plain confidence."""
@@ -80,7 +80,7 @@ def cutoffs_by_precision(
     """
     right = predicted == labels
     together = _lowest(confidence, right, precision)
-    own = [_lowest(confidence[rows], right[rows], precision) for rows in surest_first(predicted, confidence, k)]
+    own = [_lowest(confidence[rows], right[rows], precision) for rows in by_class(predicted, k)]
     return np.where(np.isinf(own), together, own)
 
 
@@ -108,16 +108,18 @@ def _keep_surest(reason: np.ndarray, pool: Said, counts: np.ndarray, why: str) -
     """In place: of the accepted rows of class k only the surest counts[k] (rounded up) stay."""
     taken = np.flatnonzero(np.isin(reason, ACCEPTED))
     most = np.ceil(counts - 1e-9).astype(int)
-    for own, n in zip(surest_first(pool.best[taken], pool.confidence[taken], len(counts)), most, strict=True):
-        reason[taken[own[n:]]] = why
+    for own, n in zip(by_class(pool.best[taken], len(counts)), most, strict=True):
+        rows = taken[own]
+        reason[np.delete(rows, surest(pool.confidence[rows], n))] = why
 
 
 def _lift(reason: np.ndarray, pool: Said, counts: np.ndarray) -> None:
     """In place: a class with fewer than counts[k] accepted rows receives its surest ones below cutoff or share."""
     lacking = counts.astype(int) - np.bincount(pool.best[np.isin(reason, ACCEPTED)], minlength=len(counts))
     below = np.flatnonzero(np.isin(reason, ("below_cutoff", "beyond_share")))
-    for own, n in zip(surest_first(pool.best[below], pool.confidence[below], len(counts)), lacking, strict=True):
-        reason[below[own[: max(n, 0)]]] = "class_floor"
+    for own, n in zip(by_class(pool.best[below], len(counts)), lacking, strict=True):
+        rows = below[own]
+        reason[rows[surest(pool.confidence[rows], n)]] = "class_floor"
 
 
 def class_shares(labels: np.ndarray, k: int) -> np.ndarray:

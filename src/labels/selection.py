@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import Pseudo
 from ..data.samples import USES_POOL
-from .belief import Belief, Said, align, surest_first
+from .belief import Belief, Said, align, by_class, surest
 from .noise import OF_THE_CLASS, anchor_counts, noise_type, shrink
 from .pool import ACCEPTED, choose, class_shares
 
@@ -110,10 +110,11 @@ def _lessons(decision: np.ndarray, policy: Pseudo, belief: Belief, said: Said) -
     """
     accepted = decision == "accept"
     soft = (decision == "soften") | (accepted & (policy.pool_targets == "soft"))
-    best = said.confidence
+    best = said.confidence.copy()
     if policy.pool_targets == "soft":
         belief = replace(belief, temperature=np.where(accepted, policy.pool_temperature, 1.0))
-        best = belief.said().confidence
+        for rows, probs in belief.blocks(np.flatnonzero(accepted)):
+            best[rows] = probs.max(1)
     shared = soft | (accepted & (policy.pool_targets == "weighted"))
     return belief, soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
 
@@ -169,8 +170,8 @@ def precision_cutoffs(said: Said, given: np.ndarray, k: int, precision: float | 
     if precision is None:
         return cutoffs
     turned = np.flatnonzero(said.best != given)
-    for c, rows in enumerate(surest_first(said.best[turned], said.confidence[turned], k)):
-        falling = said.confidence[turned[rows]]
+    for c, rows in enumerate(by_class(said.best[turned], k)):
+        falling = np.sort(said.confidence[turned[rows]])[::-1]
         errors = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
         reached = np.flatnonzero(errors <= SAFETY * (1 - precision))
         if len(reached):
@@ -185,5 +186,5 @@ def _protect_classes(given, p_wrong, decision, label, reason) -> None:
     while (lacking := floor - np.bincount(label[label >= 0], minlength=k)).max() > 0:
         short = int((lacking > 0).argmax())  # class by class: a row may be taken from another one at its floor
         lost = np.flatnonzero((given == short) & (label != short))
-        back = lost[np.argsort(p_wrong[lost], kind="stable")[: lacking[short]]]
+        back = lost[surest(-p_wrong[lost], lacking[short])]
         decision[back], label[back], reason[back] = "keep", short, "class_floor"

@@ -48,7 +48,8 @@ def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
     assert peaks[400] < peaks[10] + 6 * per_block < 4 * n * 400 * 8
 
 
-def test_the_surest_of_each_class_come_first_and_ties_keep_their_order():
-    best, confidence = np.array([1, 0, 1, 1, 0]), np.array([0.5, 0.9, 0.7, 0.5, 0.9])
-    found = belief.surest_first(best, confidence, 3)
-    assert [rows.tolist() for rows in found] == [[1, 4], [2, 0, 3], []]
+def test_the_surest_come_first_and_of_equals_the_first():
+    confidence = np.array([0.5, 0.9, 0.7, 0.5, 0.9])
+    for n in range(7):
+        assert belief.surest(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]
+    assert [rows.tolist() for rows in belief.by_class(np.array([1, 0, 1, 1, 0]), 3)] == [[1, 4], [0, 2, 3], []]

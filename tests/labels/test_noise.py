@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from src.labels.belief import Belief, posterior
+from src.labels.belief import Belief
 from src.labels.calibration import calibrate, fit_scale, reliability, scale
 from src.labels.noise import anchor_counts, bootstrap, deconvolve, noise_type, shrink
 
@@ -45,6 +45,10 @@ def logs_of(q):
 
 def counts_of(q, given):
     return anchor_counts(Belief(logs_of(q), given).said(), given, q.shape[1])
+
+
+def posterior(q, given, matrix):
+    return Belief(logs_of(q), given, matrix)(np.arange(len(q)))
 
 
 def matrix_of(q, given):

@@ -1,0 +1,70 @@
+"""What a row costs beside its images: N rows are loaded, folded, decided and written; one process, for speed.py.
+
+    python benchmarks/peers/rows.py N FOLDER
+
+Prints the microseconds of each stage and of all, and the peak of the memory in MB.
+"""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from src.config import Config, Data
+from src.data.folds import find_clusters, make_folds
+from src.data.samples import load_samples
+from src.labels.ledger import Ledger, Verdict, labels_table, suspects_table
+from src.labels.selection import select
+from src.run import write_csv
+from src.selftrain import Outcome
+
+K = 10
+
+
+def main(n: int, folder: Path) -> None:
+    folder = folder / f"rows_{n}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    rng, seconds = np.random.default_rng(0), {}
+    labels = np.array(list("abcdefghij"))[rng.integers(0, K, n)]
+    table = pd.DataFrame({"id": [f"image_{i:08d}" for i in rng.permutation(n)], "label": labels})
+    table.to_csv(folder / "train.csv", index=False)
+
+    def timed(stage: str, job):
+        start = time.monotonic()
+        done = job()
+        seconds[stage] = seconds.get(stage, 0) + time.monotonic() - start
+        return done
+
+    make_folds(np.arange(100) % K, np.arange(100), 5, 0)  # scikit-learn is imported once, whatever the rows
+    samples = timed("load", lambda: load_samples(Data(train=str(folder / "train.csv"))))
+    clusters = timed("fold", lambda: find_clusters(samples.group, np.empty((2, 0), int)))
+    timed("fold", lambda: make_folds(samples.given, clusters, 5, 0))
+    logs = rng.standard_normal((n, K), np.float32)
+    logs[np.arange(n), samples.given] += 5
+    logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+    decisions = timed("decide", lambda: select(logs, samples.given, "denoise", Config().pseudo))
+
+    def write() -> None:
+        verdict = Verdict(logs, np.repeat(np.array(["judge"], object), n))
+        write_csv(folder / "samples.csv", samples.table())
+        Ledger(folder).record(1, samples, verdict, decisions)
+        write_csv(folder / "suspects.csv", suspects_table(decisions, samples))
+        write_csv(folder / "labels.csv", labels_table(Outcome(decisions.label, decisions, 1, "max_rounds"), samples))
+
+    timed("write", write)
+    shutil.rmtree(folder)
+    each = {stage: round(1e6 * s / n, 2) for stage, s in seconds.items()}
+    mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"us": round(sum(each.values()), 2), "mb": round(mb), **each}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
