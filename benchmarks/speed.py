@@ -25,6 +25,9 @@ from common import ROOT, keep, merged, metrics
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("article", "training", "loading", "predicting", "frozen", "ranking", "rows", "ranks", "start-up")
+STEPS = (("test_resnet", 28, "mnist.yaml"), ("tf_efficientnet_lite0", 128, "photos.yaml"),
+         ("resnet18", 128, "photos.yaml"))  # fmt: skip
+"""Networks whose step is measured, at which side, as which config trains them."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -45,7 +48,7 @@ def process(*command: str, **environment: str) -> tuple[float, float, str]:
 
 
 def python(*arguments: str, **environment: str) -> tuple[float, float, str]:
-    return process(sys.executable, *map(str, arguments), **environment)
+    return process(sys.executable, *map(str, arguments), PYTHONPATH=str(ROOT), **environment)
 
 
 def row(measure: str, kit: float, peer: float, **more) -> dict:
@@ -54,7 +57,10 @@ def row(measure: str, kit: float, peer: float, **more) -> dict:
 
 
 def article(data: Path, out: Path) -> list[dict]:
-    """70,000 PNG files, the article's noise, two folds, to a ranking of all labels; no student on either side."""
+    """70,000 PNG files, the article's noise, two folds of three epochs, to a ranking of all labels.
+
+    The kit then trains a student on the repaired labels, which the article's script does not: a line with, one without.
+    """
     from denoise import images, noisy_table
     from sklearn.metrics import average_precision_score
 
@@ -63,24 +69,83 @@ def article(data: Path, out: Path) -> list[dict]:
     table[["id", "label"]].to_csv(file, index=False)
     wrong = (table.clean != table.label).set_axis(table.id)
 
-    def ap(ranked: pd.Series) -> float:
+    def precision(ranked: pd.Series) -> float:
         return float(average_precision_score(wrong[ranked], -np.arange(len(ranked))))
 
-    def ours(name: str, *options: str) -> tuple[float, float, float]:
-        files = [f"data.train={file}", f"data.image_dir={mnist}", f"out={out}", f"name={name}"]
-        job = ["pseudo.rounds=1", "pseudo.views=1", "pseudo.student=false", "train.epochs=3"]
-        seconds, mb, _ = python("pseudo.py", "--mode", "denoise", "--fresh", "--config", "configs/mnist.yaml",
-                                *files, *job, *options)  # fmt: skip
-        return seconds, mb, ap(pd.read_csv(out / name / "suspects.csv", dtype=str).id)
-
     peer, peer_mb, _ = python(HERE / "peers" / "fastai_article.py", file, mnist, out / "fastai.csv", 3, 64)
-    theirs = pd.read_csv(out / "fastai.csv", dtype={"id": str}).sort_values("self_confidence")
+    theirs = precision(pd.read_csv(out / "fastai.csv", dtype={"id": str}).sort_values("self_confidence").id)
+    job = ["pseudo.py", "--mode", "denoise", "--fresh", "--config", "configs/mnist.yaml", f"data.train={file}",
+           f"data.image_dir={mnist}", f"out={out}", "pseudo.rounds=1", "pseudo.views=1", "pseudo.control=false",
+           "train.epochs=3"]  # fmt: skip
     found = []
-    for what, options in {"resnet18": ["model.name=resnet18", "train.lr=3e-3"], "the default model": []}.items():
-        seconds, mb, quality = ours(what.replace(" ", "-"), *options)
-        found.append(row(f"article's job, {what}, against fastai's resnet18", seconds, peer, mb=mb, peer_mb=peer_mb,
-                         quality=quality, peer_quality=ap(theirs.id)))  # fmt: skip
+    for name, options in {"resnet18": ["model.name=resnet18", "train.lr=3e-3"], "default": []}.items():
+        seconds, mb, _ = python(*job, f"name={name}", *options)
+        mine = precision(pd.read_csv(out / name / "suspects.csv", dtype=str).id)
+        ranked = round(seconds - metrics(out / name)["seconds"]["student"], 3)
+        more = {"mb": mb, "peer_mb": peer_mb, "quality": mine, "peer_quality": theirs}
+        what = f"article's job, {name} model, against fastai's resnet18"
+        found += [row(what, ranked, peer, **more), row(f"{what}; and a student", seconds, peer, **more)]
     return found
+
+
+def peer_script(*arguments, **environment: str) -> dict:
+    """What a script of peers/ prints in its last line."""
+    return json.loads(python(HERE / "peers" / arguments[0], *arguments[1:], **environment)[2].splitlines()[-1])
+
+
+def training(data: Path, out: Path, what: str = "training") -> list[dict]:
+    """Milliseconds a batch, images from memory and augmented; the bare step on tensors."""
+    found = []
+    for name, size, config in STEPS:
+        told = peer_script("steps.py", what, name, size, config)
+        found.append({"measure": f"{what}, {name} at {size} px, against the bare step; ms a batch", **told})
+    return [row(told["measure"], told["kit"], told["bare"], mb=told["mb"]) | {"ratio": told["ratio"], "sd": told["sd"]}
+            for told in found]  # fmt: skip
+
+
+def predicting(data: Path, out: Path) -> list[dict]:
+    """Milliseconds a batch; the bare forward pass on tensors."""
+    return training(data, out, "predicting")
+
+
+def loading(data: Path, out: Path) -> list[dict]:
+    """2,021 photos as JPEG files, three epochs, and the first of them alone; timm's loader."""
+    folder, photos = out / "photos", data / "trash_competition"
+    for photo, label in pd.read_csv(photos / "train.csv", dtype=str).itertuples(index=False):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        link = folder / label / f"{photo}.jpg"
+        link.exists() or link.symlink_to(photos / "images" / link.name)
+    found = []
+    for name in ("tf_efficientnet_lite0", "resnet18"):
+        mine, theirs = (peer_script("loading.py", who, folder, name) for who in ("kit", "timm"))
+        for what, at in (("first epoch", 0), ("three epochs", -1)):
+            title = f"{what} of 2,021 JPEG files, {name} at 128 px, against timm's loader; s"
+            seconds = mine["seconds"][at], theirs["seconds"][at]
+            found.append(row(title, *seconds, mb=mine["mb"], peer_mb=theirs["mb"]))
+    return found
+
+
+def frozen(data: Path, out: Path) -> list[dict]:
+    """Five folds, three rounds, 2,021 photos: heads on embeddings; the network as a whole, one round taken three times.
+
+    A fifth of the rows is the test set.
+    """
+    from photos import split, weights
+
+    photos, file = data / "trash_competition", out / "tf_efficientnet_lite0.safetensors"
+    split(photos, 100, out / "frozen")
+    tables = [f"data.train={out / 'frozen' / 'rest.csv'}", f"data.test={out / 'frozen' / 'test.csv'}"]
+    job = ["pseudo.py", "--mode", "denoise", "--fresh", "--config", "configs/photos.yaml", *tables, f"out={out}",
+           f"data.image_dir={photos / 'images'}", "data.suffix=.jpg", "pseudo.control=false",
+           f"model.weights={file if file.exists() else weights(file)}"]  # fmt: skip
+    told = {}
+    for name, options in {"heads": ["model.freeze=true", "pseudo.rounds=3"], "whole": ["pseudo.rounds=1"]}.items():
+        _, mb, _ = python(*job, f"name={name}", *options)
+        found = metrics(out / name)
+        told[name] = found["seconds"]["rounds"], mb, found["scores"]["student"]["test"]["accuracy"]
+    (mine, mb, right), (theirs, peer_mb, peer_right) = told.values()
+    return [row("five folds, three rounds of 1,617 photos, frozen, against training it all; s", mine, 3 * theirs, mb=mb,
+                peer_mb=peer_mb, quality=right, peer_quality=peer_right)]  # fmt: skip
 
 
 def ranking(data: Path, out: Path) -> list[dict]:
@@ -90,20 +155,20 @@ def ranking(data: Path, out: Path) -> list[dict]:
         file = out / f"logits_{n}_{k}.npy"
         if not file.exists():
             python(HERE / "peers" / "ranking.py", "make", file, n, k)
-        told = {who: json.loads(python(HERE / "peers" / "ranking.py", who, file)[2].splitlines()[-1])
-                for who in ("kit", "cleanlab", "cleanlab-batched")}  # fmt: skip
+        told = {who: peer_script("ranking.py", who, file) for who in ("kit", "cleanlab", "cleanlab-batched")}
         for peer in ("cleanlab", "cleanlab-batched"):
             mine, theirs = told["kit"], told[peer]
             found.append(row(f"ranking {n:,} × {k:,}, against {peer}", mine["seconds"], theirs["seconds"],
                              mb=mine["mb"], peer_mb=theirs["mb"], array_mb=round(n * k * 4 / 2**20),
                              quality=mine["quality"], peer_quality=theirs["quality"]))  # fmt: skip
-        file.unlink()
+        for made in out.glob(f"{file.stem}*"):
+            made.unlink()
     return found
 
 
 def rows(data: Path, out: Path) -> list[dict]:
     """Microseconds a row to load, fold, decide and write, without images: a million against ten thousand."""
-    told = {n: json.loads(python(HERE / "peers" / "rows.py", n, out)[2].splitlines()[-1]) for n in (10_000, 1_000_000)}
+    told = {n: peer_script("rows.py", n, out) for n in (10_000, 1_000_000)}
     small, large = told.values()
     return [row("a row of a million, against one of ten thousand; µs", large["us"], small["us"], mb=large["mb"],
                 peer_mb=small["mb"])]  # fmt: skip

@@ -1,7 +1,7 @@
 """Labels ranked from stored log-probabilities, by the kit or by cleanlab; one process each, for speed.py.
 
-    python benchmarks/peers/ranking.py make FILE.npy N K
-    python benchmarks/peers/ranking.py kit|cleanlab|cleanlab-batched FILE.npy
+    PYTHONPATH=. python benchmarks/peers/ranking.py make FILE.npy N K
+    PYTHONPATH=. python benchmarks/peers/ranking.py kit|cleanlab|cleanlab-batched FILE.npy
 
 Prints seconds, the peak of the memory that is not a mapped file in MB, of all its processes, and average precision. A
 tenth of the labels is flipped. cleanlab wants probabilities: it is given their file, memory-mapped as the kit's is.
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 BLOCK = 2**22
 """Probabilities that are made at once."""
 

@@ -1,6 +1,6 @@
 """What a row costs beside its images: N rows are loaded, folded, decided and written; one process, for speed.py.
 
-    python benchmarks/peers/rows.py N FOLDER
+    PYTHONPATH=. python benchmarks/peers/rows.py N FOLDER
 
 Prints the microseconds of each stage and of all, and the peak of the memory in MB.
 """
@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from src.config import Config, Data
 from src.data.folds import find_clusters, make_folds

@@ -1,0 +1,101 @@
+"""The kit's training and prediction against the bare step on synthetic tensors; block by block, for speed.py.
+
+    PYTHONPATH=. python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
+
+Prints milliseconds a batch of the kit and of the bare step, medians of BLOCKS, and the peak of the memory in MB. What
+the kit adds to a bare step: rows drawn, images augmented and normalised, gradients clipped, weights averaged.
+"""
+
+import json
+import resource
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.config import Model
+from src.learn.batches import Lesson
+from src.learn.compute import autocast, pick_precision
+from src.learn.fit import fit
+from src.learn.infer import batch_size, log_probs
+from src.learn.models import Trained, create_model
+from src.settings import load_config
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BLOCKS, N, K = 7, 4096, 10
+CPU = torch.device("cpu")
+
+
+def setting(name: str, size: int, config: str):
+    """The network, its format, the section `train` of the config, images and labels."""
+    train = load_config(ROOT / "configs" / config, []).train.model_copy(update={"head_first": False})
+    channels = 1 if size == 28 else 3
+    network, form = create_model(Model(name=name), tuple(map(str, range(K))), size, channels)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (N, size, size, channels), np.uint8)
+    return network, replace(form, precision=train.precision), train, pixels, rng.integers(0, K, N)
+
+
+def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
+    network, form, train, pixels, labels = setting(name, size, config)
+    steps = 20 if size > 64 else 60
+    dtype = pick_precision(train.precision, CPU, size)
+    images = torch.randn(train.batch_size, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
+    targets = torch.randint(K, (train.batch_size,))
+
+    def ours() -> float:
+        lesson = Lesson(pixels, np.arange(N), labels, steps, 0)
+        return fit(network, form, lesson, train)[1].seconds.iloc[-1]
+
+    def bare() -> float:
+        optimizer = torch.optim.AdamW(network.train().parameters(), fused=True)
+        start = time.monotonic()
+        for _ in range(steps):
+            with autocast(CPU, dtype):
+                loss = torch.nn.functional.cross_entropy(network(images), targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return time.monotonic() - start
+
+    return [(1000 * ours() / steps, 1000 * bare() / steps) for _ in range(BLOCKS)]
+
+
+def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
+    network, form, train, pixels, _ = setting(name, size, config)
+    at_once = batch_size(size, CPU)
+    n = min(N, 16 * at_once) // at_once * at_once
+    dtype = pick_precision(train.precision, CPU, size)
+    images = torch.randn(at_once, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
+
+    def ours() -> float:
+        start = time.monotonic()
+        log_probs(Trained(network, form, ""), pixels, np.arange(n))
+        return time.monotonic() - start
+
+    def bare() -> float:
+        network.eval()
+        start = time.monotonic()
+        with torch.inference_mode():
+            for _ in range(n // at_once):
+                with autocast(CPU, dtype):
+                    network(images)
+        return time.monotonic() - start
+
+    return [(1000 * ours() * at_once / n, 1000 * bare() * at_once / n) for _ in range(BLOCKS)]
+
+
+def main(what: str, name: str, size: str, config: str) -> None:
+    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[1:]  # the first warms up
+    kit, bare = np.median(blocks, axis=0)
+    ratios = [b / k for k, b in blocks]
+    mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"kit": kit, "bare": bare, "ratio": float(np.median(ratios)), "sd": float(np.std(ratios, ddof=1)),
+                      "mb": round(mb)}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
