@@ -11,8 +11,8 @@ from .config import Config
 from .data.builtin import builtin_roles
 from .data.images import load_images
 from .data.samples import read_role
-from .learn.infer import log_probs
 from .learn.models import Trained, load_model
+from .learner import Stock, offer
 from .run import read_json
 from .settings import load_config
 from .values import UserError
@@ -63,15 +63,13 @@ def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta:
     Raises:
         UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
     """
-    from tqdm.auto import tqdm
-
     tta = config.predict.views if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
     form = models[0].format
     as_trained = {"size": form.size, "channels": form.channels, "on_bad_image": "refuse"}
-    pixels, _ = load_images(paths, config.data.model_copy(update=as_trained))
-    rows = np.arange(len(paths))
-    with tqdm(total=len(rows) * len(models) * tta, desc="predict", disable=None, leave=False) as bar:
-        options = {"device": config.train.device, "tta": tta, "spec": config.view, "bar": bar}
-        return np.mean([np.exp(log_probs(model, pixels, rows, **options)) for model in models], axis=0)
+    config = config.model_copy(update={"data": config.data.model_copy(update=as_trained)})
+    pixels, _ = load_images(paths, config.data)
+    stock, rows = Stock(config, pixels, np.empty(0, np.int64), form.classes), np.arange(len(paths))
+    offer(stock, paths)
+    return np.mean([np.exp(stock.predict(model, rows, tta)) for model in models], axis=0)

@@ -18,10 +18,11 @@ from .data.samples import USES_POOL
 from .data.transforms import is_whole_batch
 from .judging import Second
 from .learn.batches import Lesson
+from .learn.compute import pick_device
 from .learn.fit import fit, step_budget
 from .learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
 from .learn.graph import gradient_features, neighbour_graph, spread
-from .learn.infer import log_probs
+from .learn.infer import batch_size, log_probs
 from .learn.models import Format, Trained, create_model, load_model, save_model
 from .processes import each, follow, hear, rank, size, tell
 from .run import Run, log, seed_of, write_csv
@@ -57,6 +58,15 @@ class Done(NamedTuple):
     said: np.ndarray | None
 
 
+class Question(NamedTuple):
+    """What a model is to say of rows, the first of which is the `first` of all that are asked about."""
+
+    model: Trained
+    rows: np.ndarray
+    views: int
+    first: int = 0
+
+
 @dataclass(frozen=True)
 class Stock:
     """What every process has at hand. pixels: (N, H, W, C) uint8; given: (n,), of the judged ones, the first n."""
@@ -66,8 +76,12 @@ class Stock:
     given: np.ndarray
     classes: tuple[str, ...]
 
+    def serve(self, job: Task | Question) -> Done | np.ndarray:
+        """What a process does for the first one; nothing is written."""
+        return self.work(job) if isinstance(job, Task) else self.answer(job)
+
     def work(self, task: Task) -> Done:
-        """Train the network of a task and let it judge; nothing is written.
+        """Train the network of a task and let it judge.
 
         Raises:
             UserError: see fit.
@@ -79,12 +93,23 @@ class Stock:
         with _bar(steps, f"{_title(self.config, task.where)} · train") as bar:
             network, history = fit(network, form, lesson, train, bar)
         model, seconds = Trained(network, form, ""), time.monotonic() - start
-        said = None if task.judged is None else self.predict(model, task.judged, self.config.pseudo.views)
+        said = None
+        if task.judged is not None:
+            said = self.answer(Question(model, task.judged, self.config.pseudo.views))
         return Done(network, form, history, steps, seconds, said)
 
     def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
-        """(len(rows), K) log-probabilities."""
-        options = {"device": self.config.train.device, "tta": views, "spec": self.config.view}
+        """(len(rows), K) log-probabilities; each process takes its share of the batches."""
+        at_once = batch_size(model.format.size, pick_device(self.config.train.device))
+        share = at_once * -(-len(rows) // (at_once * size())) or 1
+        asked = [Question(model, rows[i : i + share], views, i) for i in range(0, len(rows), share)]
+        said = each(self.serve, asked) if len(asked) > 1 else map(self.answer, asked or [Question(model, rows, views)])
+        return np.concatenate(list(said))
+
+    def answer(self, asked: Question) -> np.ndarray:
+        """(len(asked.rows), K) log-probabilities."""
+        model, rows, views, first = asked
+        options = {"device": self.config.train.device, "tta": views, "spec": self.config.view, "first": first}
         with _bar(len(rows) * views, "predict") as bar:
             return log_probs(model, self.pixels, rows, bar=bar, **options)
 
@@ -169,7 +194,7 @@ class Learner:
         """Where there are several processes, have them work on these at once; fit and predict find the results."""
         if size() > 1:
             left = [task for task in tasks if not self._has(task.where) and not self._freezes(task.where)]
-            for task, done in zip(left, each(self.stock.work, left), strict=True):
+            for task, done in zip(left, each(self.stock.serve, left), strict=True):
                 self._keep(task, done)
 
     def ahead_of(self, seats: list[Seat]) -> None:
@@ -204,18 +229,23 @@ def make_learner(run: Run, material: Material) -> Learner:
     """What trains and predicts on this material."""
     stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes)
     frozen = Frozen(run.path, stock, material.samples.path)
-    if size() > 1:
-        tell((run.config, material.samples, len(material.judged)))
+    offer(stock, material.samples.path)
     return Learner(run.path, stock, frozen, _neighbours(run, material, frozen))
 
 
+def offer(stock: Stock, paths: np.ndarray) -> None:
+    """Tell the other processes, where there are any, what they need to have such a stock too; paths: of its images."""
+    if size() > 1:
+        tell((stock.config, paths, stock.given, stock.classes))
+
+
 def follow_learner() -> None:
-    """The part of the other processes: train what the first one hands out."""
+    """The part of the other processes: do what the first one hands out."""
     if (heard := hear()) is None:
         return
-    config, samples, n_judged = heard
-    pixels, _ = load_images(samples.path, config.data)
-    follow(Stock(config, pixels, samples.given[:n_judged], samples.classes).work)
+    config, paths, given, classes = heard
+    pixels, _ = load_images(paths, config.data)
+    follow(Stock(config, pixels, given, classes).serve)
 
 
 def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:

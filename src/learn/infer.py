@@ -29,12 +29,14 @@ def log_probs(
     device="auto",
     tta=1,
     spec="auto",
+    first=0,
     bar=None,
 ) -> np.ndarray:
     """(len(rows), K) float32 log-probabilities of pixels[rows].
 
     precision: default that of its training. tta: views a sample; the first is the image itself, the others are draws of
-    the augmentation `spec`. Their probabilities are averaged.
+    the augmentation `spec`. Their probabilities are averaged. first: which of all rows rows[0] is, a multiple of
+    batch_size, where several processes share them: what is drawn depends on it.
     """
     where = pick_device(device)
     dtype = pick_precision(precision or model.format.precision, where, model.format.size)
@@ -46,7 +48,7 @@ def log_probs(
         out.append([])
         for start in range(0, len(rows), at_once):
             batch = images[torch.from_numpy(rows[start : start + at_once])]
-            batch = augment(batch, start) if augment else batch
+            batch = augment(batch, first + start) if augment else batch
             with autocast(where, dtype):
                 logits = network(to_input(batch, model.format, where))
             out[-1].append(logits.float().log_softmax(1).cpu().numpy())
