@@ -1,12 +1,12 @@
 # make demo   the main job on real digits: wrong labels found and repaired, a pool labelled
-# make test   every test; make lint: ruff. Both set up .venv the first time.
+# make test   every test; make lint: ruff; make gpu-check: what only a GPU can show. All set up .venv the first time.
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint gpu-check setup clean
 
 setup: .venv/.ready
 
@@ -33,6 +33,9 @@ test: .venv/.ready
 lint: .venv/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+gpu-check: .venv/.ready
+	@$(BIN)/python -m pytest -vv -n0 tests/gpu_check.py
 
 clean:
 	rm -rf .venv runs data

@@ -1,0 +1,78 @@
+"""What only a GPU can show: `make gpu-check`. Elsewhere every check is skipped by name; `make test` leaves them out."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from src.config import Model, Train
+from src.learn.batches import Lesson
+from src.learn.compute import pick_precision, to_device
+from src.learn.fit import fit
+from src.learn.frozen import embed
+from src.learn.infer import log_probs
+from src.learn.models import Trained, create_model
+from tests.conftest import QUICK, run_script
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(4, 1).repeat(4, 2)[..., None]
+LABELS = load_digits().target
+ROWS = np.arange(len(LABELS))
+PARTS = {"average": {"ema": 0.99}, "mix": {"mixup": 0.2, "cutmix": 1.0}, "consistency": {"consistency": 1.0},
+         "head first": {"head_first": True}}  # fmt: skip
+
+
+def learned(precision: str, **options) -> Trained:
+    torch.manual_seed(0)
+    network, form = create_model(Model(), tuple("0123456789"), 32, 1)
+    train = Train(device="cuda", precision=precision, **options)
+    lesson = Lesson(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
+    network, history = fit(network, form, lesson, train)
+    assert history.loss.iloc[-1] < 0.5 * history.loss.iloc[0]
+    return Trained(network, form, "")
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
+def test_what_is_learned_on_the_gpu_is_predicted_there_as_on_the_cpu(precision):
+    model, held_out = learned(precision), ROWS[1200:]
+    on_gpu = log_probs(model, PIXELS, held_out, device="cuda", precision=precision)
+    assert (on_gpu.argmax(1) == LABELS[held_out]).mean() > 0.9
+    exact = log_probs(model, PIXELS, held_out, device="cpu", precision="fp32")
+    assert np.abs(np.exp(on_gpu) - np.exp(exact)).max() < (0.01 if precision == "fp32" else 0.1)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_of_the_step_runs_on_the_gpu(part):
+    learned("auto", **PARTS[part])
+
+
+def test_photos_augmented_by_workers_are_those_of_one_process():
+    alone, helped = (learned("fp32", augment="photo", workers=n) for n in (0, 2))
+    on_cpu = [log_probs(model, PIXELS, ROWS[1200:], device="cpu", precision="fp32") for model in (alone, helped)]
+    np.testing.assert_allclose(*on_cpu, atol=0.05)
+
+
+def test_copies_are_right_although_nobody_waits_for_them():
+    batch = torch.arange(1 << 20, dtype=torch.uint8).view(1024, 32, 32, 1)
+    assert torch.equal(to_device(batch, torch.device("cuda")).cpu(), batch)
+
+
+def test_embeddings_are_those_of_the_cpu():
+    torch.manual_seed(0)
+    network, form = create_model(Model(), tuple("0123456789"), 32, 1)
+    on_gpu, on_cpu = (embed(network, form, (PIXELS, ROWS[:64]), Train(device=device, precision="fp32"))
+                      for device in ("cuda", "cpu"))  # fmt: skip
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
+
+
+def test_auto_takes_a_16_bit_type():
+    assert pick_precision("auto", torch.device("cuda"), 32) in (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("mode", ["denoise", "augment"])
+def test_a_run_on_the_gpu_from_start_to_report(csv_data, mode):
+    folder, args = csv_data
+    done = run_script("pseudo.py", "--mode", mode, *args, *QUICK, "train.device=cuda", "name=gpu")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "runs" / "gpu" / "report.html").exists()
