@@ -73,8 +73,8 @@ def table(out: Path) -> None:
     if not rows:
         return
     gains, n = [r["student"] - r["control"] for r in rows], rows[0]["n"]
-    lines = [f"{KEPT} labelled photos, tf_efficientnet_lite0 at 224 px: heads judge, student and control are trained as a "
-             f"whole; % right of {n} held-out photos, mean ± sd", "",
+    lines = [f"{KEPT} labelled photos, tf_efficientnet_lite0 at 224 px: heads judge, student and control are "
+             f"trained as a whole; % right of {n} held-out photos, mean ± sd", "",
              "| teachers | control | student | difference, paired | student better | pool: coverage / right | s |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     arms = " | ".join(spread([r[arm] for r in rows], 1, 100) for arm in ("teacher", "control", "student"))
