@@ -37,7 +37,8 @@ def _group():
     import torch.distributed as dist
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
-    torch.set_num_threads(max(1, cores() // here))
+    if here > 1:  # torchrun gives each one thread; alone on a machine a process has what it would have without
+        torch.set_num_threads(max(1, cores() // here))
     dist.init_process_group("gloo", timeout=PATIENCE)
     return dist
 

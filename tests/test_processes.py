@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,50 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data)
         assert "SIGKILL" in (folder / "stderr").read_text() or "Signal 9" in (folder / "stderr").read_text()
     done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two")
     assert done.returncode == 0, done.stderr[-2000:]
+    one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
+    assert [name for name in one if one[name] != two.get(name)] == []
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces with a cable between them: (namespace, address, device) of each."""
+    ends = [(f"kit{os.getpid()}{end}", f"10.213.77.{i}", f"v{os.getpid()}{end}") for i, end in ((1, "a"), (2, "b"))]
+    (one, _, first), (two, _, second) = ends
+    setup = [
+        f"netns add {one}",
+        f"netns add {two}",
+        f"link add {first} netns {one} type veth peer {second} netns {two}",
+    ]
+    for name, address, device in ends:
+        setup += [f"-n {name} addr add {address}/24 dev {device}", f"-n {name} link set {device} up"]
+        setup += [f"-n {name} link set lo up"]
+    try:
+        for command in setup:
+            if not shutil.which("ip") or subprocess.run(["ip", *command.split()], capture_output=True).returncode:
+                pytest.skip("this machine does not let us make network namespaces")
+        yield ends
+    finally:
+        for name, _, _ in ends:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
+    folder, args = csv_data
+    args = ["pseudo.py", "--mode", "denoise", *args, *KEYS, f"data.root={folder / 'root'}", "pseudo.rounds=1"]
+    assert run_script(*args, "name=one").returncode == 0
+    running = []
+    for number, (host, _, device) in enumerate(hosts):
+        launch = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={number}",
+                  f"--master-addr={hosts[0][1]}", "--master-port=29731"]  # fmt: skip
+        command = ["ip", "netns", "exec", host, sys.executable, *launch, *args, "name=two"]
+        environment = os.environ | {"GLOO_SOCKET_IFNAME": device}
+        running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        said = [process.communicate(timeout=250)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], said
     one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
     assert [name for name in one if one[name] != two.get(name)] == []
 
