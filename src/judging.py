@@ -12,7 +12,7 @@ from .data.samples import Samples
 from .labels.belief import Belief
 from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, normalised, scale
 from .labels.ledger import Verdict
-from .labels.noise import OF_THE_CLASS, anchor_counts, noise_type, shrink
+from .labels.noise import OF_THE_CLASS, find_noise
 from .seats import Seat
 
 Fit = Callable[..., object]
@@ -66,10 +66,9 @@ def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tupl
     Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
     """
     known, k = given >= 0, parts[0].log_probs.shape[1]
-    said = Belief(mix(parts, len(given)).log_probs, given).said()
-    counts = anchor_counts(said, given, k)
-    of_the_class = noise_type(counts, (said.best != given)[known].mean()) in OF_THE_CLASS
-    matrix = shrink(counts) if of_the_class else np.eye(k)
+    matrix, noise = find_noise(Belief(mix(parts, len(given)).log_probs, given).said(), given, k)
+    if noise not in OF_THE_CLASS:
+        matrix = np.eye(k)
     learned_noise = np.array_equal(labels[known], given[known])
     found = [calibrate(part.log_probs, given[part.rows], matrix, learned_noise) for part in parts]
     scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]

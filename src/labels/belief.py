@@ -12,7 +12,7 @@ import numpy as np
 
 TINY = 1e-12
 BLOCK = 2**19
-"""Probabilities that are held at once: 16 MB. Ten million rows, or a thousand classes, cost no more."""
+"""Probabilities that a thread holds at once: 4 MB an array. Ten million rows, or a thousand classes, cost no more."""
 
 
 @dataclass(frozen=True)

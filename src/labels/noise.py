@@ -72,6 +72,12 @@ def spread(counts: np.ndarray) -> float:
     return float(max(0, ((cells - mean) ** 2 - chance).mean()) / mean**2)
 
 
+def find_noise(said: Said, given: np.ndarray, k: int) -> tuple[np.ndarray, str]:
+    """T[true, given] (K, K), how often each true class was given each label, and its type. Arguments: anchor_counts."""
+    counts, known = anchor_counts(said, given, k), given >= 0
+    return shrink(counts), noise_type(counts, (said.best != given)[known].mean())
+
+
 def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.ndarray:
     """(N, K) probabilities of the given label → (N, K) probabilities q of the true class, with probs ≈ q · T.
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..config import Pseudo
 from ..data.samples import USES_POOL
 from .belief import Belief, Said, align, by_class, surest
-from .noise import OF_THE_CLASS, anchor_counts, noise_type, shrink
+from .noise import OF_THE_CLASS, find_noise
 from .pool import ACCEPTED, choose, class_shares
 
 REPAIRS = ("denoise", "joint")
@@ -79,8 +79,7 @@ def select(
         belief = align(belief, prior)
     said = final = belief.said()
     if policy.policy == "posterior" and mode in REPAIRS:
-        counts = anchor_counts(said, given, k)
-        matrix, noise = shrink(counts), noise_type(counts, (said.best != given)[rows].mean())
+        matrix, noise = find_noise(said, given, k)
         if noise in OF_THE_CLASS:
             belief = replace(belief, matrix=matrix)
             final = belief.said()

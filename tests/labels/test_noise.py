@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from src.labels.belief import Belief
 from src.labels.calibration import calibrate, fit_scale, reliability, scale
-from src.labels.noise import anchor_counts, bootstrap, deconvolve, noise_type, shrink
+from src.labels.noise import anchor_counts, bootstrap, deconvolve, find_noise
 
 K, N = 6, 12_000
 
@@ -43,24 +43,25 @@ def logs_of(q):
     return np.log(np.maximum(q, 1e-300))
 
 
-def counts_of(q, given):
-    return anchor_counts(Belief(logs_of(q), given).said(), given, q.shape[1])
-
-
 def posterior(q, given, matrix):
     return Belief(logs_of(q), given, matrix)(np.arange(len(q)))
 
 
+def found(q, given):
+    return find_noise(Belief(logs_of(q), given).said(), given, q.shape[1])
+
+
 def matrix_of(q, given):
-    return shrink(counts_of(q, given))
+    return found(q, given)[0]
 
 
 def type_of(q, given):
-    return noise_type(counts_of(q, given), (q.argmax(1) != given).mean())
+    return found(q, given)[1]
 
 
 def intervals(q, given, **options):
-    return bootstrap(Belief(logs_of(q), given), counts_of(q, given), **options)
+    belief = Belief(logs_of(q), given)
+    return bootstrap(belief, anchor_counts(belief.said(), given, q.shape[1]), **options)
 
 
 MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}
@@ -110,10 +111,10 @@ def test_what_a_model_of_noisy_labels_predicts_is_undone():
     matrix = uniform(0.3)
     q, truth, given = world(matrix, sharpness=3)
     logs = np.log(q @ matrix)
-    found, _ = calibrate(logs, given, matrix_of(np.exp(logs), given), noisy=True)
-    assert np.abs(np.exp(found) - q).mean() < 0.02
+    made, _ = calibrate(logs, given, matrix_of(np.exp(logs), given), noisy=True)
+    assert np.abs(np.exp(made) - q).mean() < 0.02
     plain = -np.log((q @ matrix)[np.arange(N), truth]).mean()
-    assert -found[np.arange(N), truth].mean() < plain - 0.1
+    assert -made[np.arange(N), truth].mean() < plain - 0.1
 
 
 @pytest.mark.parametrize("hot", [0.4, 1.0, 2.5])
@@ -127,8 +128,8 @@ def test_a_class_that_is_named_too_seldom_is_found_through_wrong_labels():
     matrix = uniform(0.3)
     q, _, given = world(matrix, sharpness=3)
     bias = np.linspace(-0.5, 0.5, q.shape[1])
-    _, found = fit_scale(scale(np.log(q), 1, -bias), given, matrix)
-    assert np.abs(found - bias).max() < 0.15
+    _, bias_found = fit_scale(scale(np.log(q), 1, -bias), given, matrix)
+    assert np.abs(bias_found - bias).max() < 0.15
 
 
 def test_where_no_matrix_describes_the_noise_no_class_is_favoured():
@@ -144,13 +145,13 @@ def test_wild_input_gives_distributions(k, n, sharpness, seed):
     q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     given = rng.integers(0, rng.integers(1, k + 1), n)
     matrix = matrix_of(q, given)
-    calibrated, found = calibrate(np.log(np.maximum(q, 1e-30)), given, matrix, noisy=bool(seed % 2))
+    calibrated, hot = calibrate(np.log(np.maximum(q, 1e-30)), given, matrix, noisy=bool(seed % 2))
     (low, high), rate = intervals(q, given, draws=5)
     for rows in (matrix, posterior(q, given, matrix), deconvolve(q, matrix), np.exp(calibrated)):
         assert np.isfinite(rows).all()
         assert (rows >= 0).all()
         assert np.allclose(rows.sum(1), 1)
-    assert 0.04 < found < 11
+    assert 0.04 < hot < 11
     assert np.isfinite([low, high]).all()
     assert 0 <= rate[1] <= rate[2] <= 1 + 1e-9
     assert type_of(q, given) in ("none", "look-alike", "pair", "uniform", "class-dependent")
