@@ -1,4 +1,4 @@
-"""Several processes under torchrun: the first runs the script and writes, the others train what it hands out.
+"""Several processes under torchrun: the first runs the script and writes, the others do what it hands out.
 
 One process does as it would alone, so that decisions and files are the same however many there are.
 """
@@ -39,6 +39,8 @@ def _group():
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
     if here > 1:  # torchrun gives each one thread; alone on a machine a process has what it would have without
         torch.set_num_threads(max(1, cores() // here))
+    if torch.cuda.is_available():  # a GPU for each, as far as there are
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     dist.init_process_group("gloo", timeout=PATIENCE)
     return dist
 
