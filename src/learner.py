@@ -19,12 +19,12 @@ from .data.transforms import is_whole_batch
 from .judging import Second
 from .learn.batches import Lesson
 from .learn.compute import pick_device
-from .learn.fit import fit, step_budget
+from .learn.fit import can_share, fit, step_budget
 from .learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
 from .learn.graph import gradient_features, neighbour_graph, spread
 from .learn.infer import batch_size, log_probs
 from .learn.models import Format, Trained, create_model, load_model, save_model
-from .processes import each, follow, hear, rank, size, tell
+from .processes import ALONE, Team, each, follow, hear, rank, size, tell
 from .run import Run, log, seed_of, write_csv
 from .seats import Seat
 
@@ -76,12 +76,12 @@ class Stock:
     given: np.ndarray
     classes: tuple[str, ...]
 
-    def serve(self, job: Task | Question) -> Done | np.ndarray:
+    def serve(self, job: Task | Question, team: Team) -> Done | np.ndarray:
         """What a process does for the first one; nothing is written."""
-        return self.work(job) if isinstance(job, Task) else self.answer(job)
+        return self.work(job, team) if isinstance(job, Task) else self.answer(job)
 
-    def work(self, task: Task) -> Done:
-        """Train the network of a task and let it judge.
+    def work(self, task: Task, team: Team = ALONE) -> Done | None:
+        """Train the network of a task, and let it judge; None in a team that does better without this process.
 
         Raises:
             UserError: see fit.
@@ -90,8 +90,12 @@ class Stock:
         steps, seed = task.steps or step_budget(len(task.rows), train), seed_of(self.config.seed, task.where)
         lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, self.given[task.rows] < 0, *task.pool)
         network, form = self.fresh_network(task.where, seed)
+        if team.size > 1 and not can_share(network, train):
+            if team.index:
+                return None
+            team = ALONE
         with _bar(steps, f"{_title(self.config, task.where)} · train") as bar:
-            network, history = fit(network, form, lesson, train, bar)
+            network, history = fit(network, form, lesson, train, bar, team)
         model, seconds = Trained(network, form, ""), time.monotonic() - start
         said = None
         if task.judged is not None:
@@ -193,8 +197,8 @@ class Learner:
     def ahead(self, tasks: list[Task]) -> None:
         """Where there are several processes, have them work on these at once; fit and predict find the results."""
         if size() > 1:
-            left = [task for task in tasks if not self._has(task.where) and not self._freezes(task.where)]
-            for task, done in zip(left, each(self.stock.serve, left), strict=True):
+            places = [None if self._has(task.where) else task for task in tasks if not self._freezes(task.where)]
+            for task, done in zip(filter(None, places), each(self.stock.serve, places), strict=True):
                 self._keep(task, done)
 
     def ahead_of(self, seats: list[Seat]) -> None:

@@ -7,10 +7,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
+from .values import UserError
+
+
+@dataclass(frozen=True)
+class Team:
+    """Processes that train one network together, each on its part of every batch."""
+
+    size: int = 1
+    index: int = 0
+    group: Any = None
+
+    def part(self, batch):
+        """Every size-th row of a tensor."""
+        return batch[self.index :: self.size]
+
+    def whole(self, part, n: int):
+        """The tensor (n,) of which each process has its part."""
+        if self.size == 1:
+            return part
+        full = part.new_zeros(n)
+        full[self.index :: self.size] = part
+        _group().all_reduce(full, group=self.group)
+        return full
+
+    def average(self, tensors: list) -> None:
+        """Replace each tensor by its mean over the team; in place."""
+        if self.size == 1 or not tensors:
+            return
+        import torch
+
+        flat = torch.cat([tensor.flatten().float() for tensor in tensors])
+        _group().all_reduce(flat, group=self.group)
+        for tensor, mean in zip(tensors, flat.div_(self.size).split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+ALONE = Team()
 PATIENCE = timedelta(days=30)
 """How long a process waits for another; one that has died is noticed at once, by its closed connection."""
 
@@ -70,28 +108,32 @@ def leave() -> None:
     _group().destroy_process_group()
 
 
-def each(work: Callable[[Any], Any], tasks: list) -> Iterator:
-    """work(task) of every task, in order, in waves of one a process; the others hear of the tasks, and know the work.
+def each(work: Callable[[Any, Team], Any], tasks: list) -> Iterator:
+    """work(task, team) of every task, in order, in waves of one a process; the others hear of the tasks, and know the
+    work. Where there are more processes than tasks, teams of them share one. None holds the place of a task that has
+    been done, so that who works with whom does not depend on it.
 
     Raises what the work raises, wherever it does.
     """
     for start in range(0, len(tasks), size()):
-        wave = tasks[start : start + size()]
-        tell(wave)
-        yield from _gathered(work, wave)
+        wave = tasks[start : start + size()], len(tasks) < size()
+        if any(task is not None for task in wave[0]):
+            tell(wave)
+            yield from _gathered(work, *wave)
 
 
-def follow(work: Callable[[Any], Any]) -> None:
+def follow(work: Callable[[Any, Team], Any]) -> None:
     """Take part in every wave that is handed out, until this process is dismissed."""
     while (wave := hear()) is not None:
-        _gathered(work, wave)
+        _gathered(work, *wave)
 
 
-def _gathered(work: Callable[[Any], Any], wave: list) -> list:
+def _gathered(work: Callable[[Any, Team], Any], tasks: list, in_teams: bool) -> list:
     """What this wave came to, in the first process; [] in the others."""
-    mine = [_tried(work, task) for task in wave[rank() : rank() + 1]]
+    turn, team = _team(len(tasks)) if in_teams else (rank(), ALONE)
+    mine = [_tried(work, task, team) for task in tasks[turn : turn + 1] if task is not None]
     found = [None] * size() if rank() == 0 else None
-    _group().gather_object(mine, found, 0)
+    _group().gather_object(mine if team.index == 0 else [], found, 0)
     done = [one for of_rank in found or [] for one in of_rank]
     for _, error in done:
         if error:
@@ -99,8 +141,24 @@ def _gathered(work: Callable[[Any], Any], wave: list) -> list:
     return [result for result, _ in done]
 
 
-def _tried(work: Callable[[Any], Any], task: Any) -> tuple[Any, Exception | None]:
+@cache
+def _team(tasks: int) -> tuple[int, Team]:
+    """Which of fewer tasks than processes this one works on, and with whom."""
+    import torch
+
+    backend, found = "nccl" if torch.cuda.is_available() else "gloo", None
+    for turn in range(tasks):
+        members = [one for one in range(size()) if one * tasks // size() == turn]
+        group = _group().new_group(members, backend=backend)  # every process takes part in making every group
+        if rank() in members:
+            found = turn, Team(len(members), members.index(rank()), group)
+    return found
+
+
+def _tried(work: Callable[[Any, Team], Any], task: Any, team: Team) -> tuple[Any, Exception | None]:
     try:
-        return work(task), None
-    except Exception as error:  # told to the first process, which ends the run with it
-        return None, error
+        return work(task, team), None
+    except Exception as error:
+        if team.size > 1 and not isinstance(error, UserError):
+            raise  # the rest of the team waits for this process, and would wait for ever
+        return None, error  # told to the first process, which ends the run with it

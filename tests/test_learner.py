@@ -9,6 +9,7 @@ from src.config import Config, Model
 from src.learn import infer
 from src.learn.models import Trained, create_model
 from src.learner import Stock
+from src.processes import ALONE
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -24,7 +25,7 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
 
     def each(work, jobs):
         asked.extend(jobs)
-        return map(work, jobs)
+        return (work(job, ALONE) for job in jobs)
 
     monkeypatch.setattr(learner, "size", lambda: processes)
     monkeypatch.setattr(learner, "each", each)

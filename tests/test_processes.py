@@ -9,6 +9,8 @@ import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.conftest import QUICK, ROOT, run_script
 
@@ -82,6 +84,25 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
     assert [name for name in one if one[name] != two.get(name)] == []
+
+
+def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
+    """Two folds and a student, no control: the student has both processes. It has no batch norm."""
+    folder, args = csv_data
+    network = ["model.name=test_convnext", "data.size=32", "train.consistency=1"]
+    args = [*args, f"data.root={folder / 'root'}", *QUICK, *network, "train.min_steps=30", "train.lr=1e-3",
+            "train.consistency_ratio=1", "train.class_weights=balanced", "pseudo.control=false", "pseudo.rounds=1",
+            "pseudo.pool_cutoff=0.3", "train.batch_size=33"]  # fmt: skip
+    assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
+    both = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two")
+    assert both.returncode == 0, both.stderr[-2000:]
+    one, two = ({name: load_file(folder / "runs" / run / name / "model.safetensors")
+                 for name in ("round_1/fold_0", "round_1/fold_1", "student")} for run in ("one", "two"))  # fmt: skip
+    for name, tensors in one.items():
+        exact = name != "student"
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(two[name][key], tensor, rtol=0, atol=0 if exact else 1e-3)
+    assert any((two["student"][key] != tensor).any() for key, tensor in one["student"].items()), "sums in another order"
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from ..processes import ALONE, Team
+
 MEMORY = 0.99
 """Share of the running means that a step keeps."""
 WIDTH = 0.5
@@ -24,20 +26,25 @@ class Consistency:
 
     views: endless (weak, strong, said) batches: two views of the same images, (B, H, W, C) pixels each, and the
     log-probabilities (B, K) of held-out teachers. prior: the power to which what they say counts in the answer, a
-    product (Hinton 2002) of both.
+    product (Hinton 2002) of both. team: see fit.
     """
 
-    def __init__(self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], prior: float = 0.0):
-        self._views, self._prior, self._mean, self._variance = views, prior, torch.tensor(0.0), torch.tensor(1.0)
+    def __init__(
+        self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], prior: float = 0.0, team: Team = ALONE
+    ):
+        self._views, self._prior, self._team = views, prior, team
+        self._mean, self._variance = torch.tensor(0.0), torch.tensor(1.0)
 
     def loss(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The mean weighted cross-entropy of one batch of strong views; forward: pixels → (B, K) logits."""
-        weak, strong, said = next(self._views)
+        batch = next(self._views)
+        n, (weak, strong, said) = len(batch[0]), map(self._team.part, batch)
         with torch.no_grad():
             answers = forward(weak).log_softmax(1)
             confidence, labels = (answers + self._prior * said.to(answers)).softmax(1).max(1)
-            weights = self.weigh(confidence)
-        return (F.cross_entropy(forward(strong), labels, reduction="none") * weights).mean()
+            weights = self._team.part(self.weigh(self._team.whole(confidence, n)))
+        mean = (F.cross_entropy(forward(strong), labels, reduction="none") * weights).mean()
+        return mean * (len(labels) * self._team.size / n)
 
     def weigh(self, confidence: torch.Tensor) -> torch.Tensor:
         """Confidences (B,) → weights (B,) in 0…1; moves the running mean and spread."""

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Train
+from ..processes import ALONE, Team
 from ..values import UserError
 from .batches import Lesson, stream, views
 from .compute import autocast, pick_device, pick_precision, to_input
@@ -30,10 +32,19 @@ def step_budget(n: int, train: Train) -> int:
     return max(round(train.epochs * n / train.batch_size), train.min_steps, 1)
 
 
-def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None):
+def can_share(network: torch.nn.Module, train: Train) -> bool:
+    """Whether a team that trains it, each on a part of every batch, comes to what one process would: not where batch
+    norms take their statistics from what they see."""
+    return train.head_first or not any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def fit(
+    network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None, team: Team = ALONE
+) -> tuple[torch.nn.Module, pd.DataFrame]:  # fmt: skip
     """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds;
     waited: how many of them for images).
 
+    team: of processes that do the same, each on its part of every batch, by the mean of their gradients.
     head_first: from the best head on the body as it is (Kumar et al. 2022, "Fine-tuning can distort pretrained
     features"), whose batch norms keep the statistics under which that head is right.
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
@@ -52,20 +63,23 @@ def fit(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, ba
 
     def supervised() -> torch.Tensor:
         pixels, labels = mix(*next(batches))
-        return F.cross_entropy(forward(pixels), labels.to(device), weight, label_smoothing=train.label_smoothing)
+        mine = team.part(labels).to(device)
+        share = _mass(mine, weight) / _mass(labels.to(device), weight) * team.size
+        logits = forward(team.part(pixels))
+        return F.cross_entropy(logits, mine, weight, label_smoothing=train.label_smoothing) * share
 
     history = _History(lesson.steps, bar)
     batches = history.waited_for(stream(lesson, train, form.size, lesson.steps))
     loss = supervised
     if train.consistency and lesson.pool is not None and len(lesson.pool):
-        term = Consistency(history.waited_for(views(lesson, train, form.size)), train.consistency_prior)
+        term = Consistency(history.waited_for(views(lesson, train, form.size)), train.consistency_prior, team)
 
         def loss() -> torch.Tensor:
             labelled = supervised()
             with statistics_kept(network):
                 return labelled + train.consistency * term.loss(forward)
 
-    network = _descend(network, loss, (lesson.steps, dtype), train, history)
+    network = _descend(network, loss, (lesson.steps, dtype), train, history, team)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
 
@@ -78,9 +92,10 @@ def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: T
     return network
 
 
-def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History) -> torch.nn.Module:
+def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History, team: Team):
     """`budget` = (optimiser steps, their precision), with a schedule of their own; returns the network to be kept."""
     steps, dtype = budget
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = _optimizer(network, train)
     schedule = _schedule(optimizer, train, steps)
     average = _Average(network, train.ema) if train.ema else None
@@ -91,6 +106,7 @@ def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, 
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
+        team.average([parameter.grad for parameter in learned if parameter.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
         lost = 0 if torch.isfinite(norm) else lost + 1
         if lost > LOST_STEPS:
@@ -202,6 +218,11 @@ def _mixer(train: Train, k: int) -> Callable:
         return images.permute(0, 2, 3, 1), targets
 
     return mix
+
+
+def _mass(labels: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor | int:
+    """What a mean cross-entropy divides by: labels (B,) count as much as their class, soft targets (B, K) one each."""
+    return len(labels) if weight is None or labels.ndim == 2 else weight[labels].sum()
 
 
 def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:
