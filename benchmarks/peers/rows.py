@@ -6,7 +6,6 @@ Prints the microseconds of each stage and of all, and the peak of the memory in 
 """
 
 import json
-import resource
 import shutil
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from ranking import most_mb
 
 from src.config import Config, Data
 from src.data.folds import find_clusters, make_folds
@@ -60,8 +60,7 @@ def main(n: int, folder: Path) -> None:
     timed("write", write)
     shutil.rmtree(folder)
     each = {stage: round(1e6 * s / n, 2) for stage, s in seconds.items()}
-    mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"us": round(sum(each.values()), 2), "mb": round(mb), **each}))
+    print(json.dumps({"us": round(sum(each.values()), 2), "mb": most_mb(), **each}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the kit adds to a bare step: rows drawn, images augmented and normalised, gradie
 """
 
 import json
-import resource
 import sys
 import time
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ranking import most_mb
 
 from src.config import Model
 from src.learn.batches import Lesson
@@ -92,9 +92,8 @@ def main(what: str, name: str, size: str, config: str) -> None:
     blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[1:]  # the first warms up
     kit, bare = np.median(blocks, axis=0)
     ratios = [b / k for k, b in blocks]
-    mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"kit": kit, "bare": bare, "ratio": float(np.median(ratios)), "sd": float(np.std(ratios, ddof=1)),
-                      "mb": round(mb)}))  # fmt: skip
+                      "mb": most_mb()}))  # fmt: skip
 
 
 if __name__ == "__main__":
