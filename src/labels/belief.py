@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+
+from ..processes import cores
 
 TINY = 1e-12
 BLOCK = 2**19
@@ -72,7 +73,7 @@ class Belief:
             joint[known, labels] = 0  # summed without it, so that tiny values keep their order
             said.wrong[rows] = (_sum(joint) / total)[known]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(say, self._parts(n)))
         return said
 

@@ -95,7 +95,6 @@ def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: T
 def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History, team: Team):
     """`budget` = (optimiser steps, their precision), with a schedule of their own; returns the network to be kept."""
     steps, dtype = budget
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = _optimizer(network, train)
     schedule = _schedule(optimizer, train, steps)
     average = _Average(network, train.ema) if train.ema else None
@@ -106,7 +105,7 @@ def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, 
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
-        team.average([parameter.grad for parameter in learned if parameter.grad is not None])
+        team.average([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
         lost = 0 if torch.isfinite(norm) else lost + 1
         if lost > LOST_STEPS:
