@@ -64,12 +64,16 @@ def keep(name: str, rows: list[dict], lines: list[str]) -> None:
     print(text)
 
 
+def kept(name: str) -> list[dict]:
+    """The rows of results/NAME.json, none where there is no such file."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text())["rows"] if file.exists() else []
+
+
 def merged(name: str, rows: list[dict], *keys: str) -> list[dict]:
     """Rows of this folder of runs, and those in results/NAME.json that it lacks: what takes days is run in parts."""
-    file = RESULTS / f"{name}.json"
-    kept = json.loads(file.read_text())["rows"] if file.exists() else []
     mine = [row | {"machine": machine()} for row in rows]
-    return list({tuple(row[key] for key in keys): row for row in [*kept, *mine]}.values())
+    return list({tuple(row[key] for key in keys): row for row in [*kept(name), *mine]}.values())
 
 
 def grid_arguments(doc: str, *, out: str = "noise", seeds: int = 3, sets: tuple[str, ...] = ()):

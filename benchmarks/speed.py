@@ -1,12 +1,13 @@
 """Speed, memory and quality: the kit and its peers on this machine, side by side in one run, as ratios.
 
     pip install -r requirements-speed.txt
-    python benchmarks/speed.py article ranking … --data FOLDER [--out FOLDER]
+    python benchmarks/speed.py article ranking … --data FOLDER [--out FOLDER] [--more]
     python benchmarks/speed.py --table
 
 FOLDER holds mnist_png and trash_competition. Measures: article, training, loading, predicting, frozen, ranking, rows,
 ranks, start-up; all of them take about three hours on two cores. A ratio above 1 says that the kit is the faster one.
 What is compared is run in turn, each a process of its own with its peak memory, or block by block in one process.
+A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, merged, metrics
+from common import ROOT, keep, kept, machine, metrics, spread
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("article", "training", "loading", "predicting", "frozen", "ranking", "rows", "ranks", "start-up")
@@ -98,9 +99,9 @@ def training(data: Path, out: Path, what: str = "training") -> list[dict]:
     found = []
     for name, size, config in STEPS:
         told = peer_script("steps.py", what, name, size, config)
-        found.append({"measure": f"{what}, {name} at {size} px, against the bare step; ms a batch", **told})
-    return [row(told["measure"], told["kit"], told["bare"], mb=told["mb"]) | {"ratio": told["ratio"], "sd": told["sd"]}
-            for told in found]  # fmt: skip
+        title = f"{what}, {name} at {size} px, against the bare step; ms a batch"
+        found += [row(title, *block, mb=told["mb"]) for block in told["blocks"]]
+    return found
 
 
 def predicting(data: Path, out: Path) -> list[dict]:
@@ -189,32 +190,36 @@ def ranks(data: Path, out: Path) -> list[dict]:
 
 
 def start_up(data: Path, out: Path) -> list[dict]:
-    """Median of five; timm's train.py is not in its package, so that its imports stand for it."""
+    """Five times in turn; timm's train.py is not in its package, so that its imports stand for it."""
 
-    def median(*command: str) -> float:
-        seconds = []
-        for _ in range(5):
-            start = time.monotonic()
-            subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True)
-            seconds.append(time.monotonic() - start)
-        return round(float(np.median(seconds)), 3)
+    def seconds(*command: str) -> float:
+        start = time.monotonic()
+        subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True)
+        return round(time.monotonic() - start, 3)
 
     timm = "import torch, torchvision, yaml, timm, timm.data, timm.loss, timm.models, timm.optim, timm.scheduler"
-    peer = median("-c", f"{timm}, timm.utils")
-    return [row("pseudo.py --help, against what timm's train.py imports", median("pseudo.py", "--help"), peer),
-            row("an error in the config, against the same", median("pseudo.py", "train.ls=1"), peer)]  # fmt: skip
+    jobs = {"pseudo.py --help, against what timm's train.py imports; s": "--help",
+            "an error in the config, against the same; s": "train.ls=1"}  # fmt: skip
+    peer = ("-c", f"{timm}, timm.utils")
+    return [row(what, seconds("pseudo.py", said), seconds(*peer)) for _ in range(5) for what, said in jobs.items()]
 
 
-def table() -> None:
-    file = HERE / "results" / "speed.json"
-    found = json.loads(file.read_text())["rows"] if file.exists() else []
+def together(found: list[dict], more: bool) -> list[dict]:
+    """The rows of results/speed.json with those of a measure: in place of those of the same name, or beside them."""
+    old = [r for r in kept("speed") if more or r["measure"] not in {new["measure"] for new in found}]
+    return old + [{**r, "machine": machine()} for r in found]
+
+
+def table(found: list[dict]) -> None:
     lines = ["The kit against its peers, in turn on one machine; ratio = how many times as fast the kit is", "",
              "| measure | kit | peer | ratio | kit MB | peer MB | quality, kit / peer |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for r in found:
-        quality = f"{r['quality']:.5f} / {r['peer_quality']:.5f}" if "quality" in r else "–"
-        cells = [r["measure"], f"{r['kit']:.3g}", f"{r['peer']:.3g}", f"{r['ratio']:.2f}", r.get("mb", "–")]
-        lines.append(f"| {' | '.join(map(str, [*cells, r.get('peer_mb', '–'), quality]))} |")
+    for measure, runs in pd.DataFrame(found).groupby("measure", sort=False):
+        mean = runs.mean(numeric_only=True)
+        memory = [f"{mean[mb]:.0f}" if mean.notna().get(mb) else "–" for mb in ("mb", "peer_mb")]
+        quality = f"{mean.quality:.5f} / {mean.peer_quality:.5f}" if mean.notna().get("quality") else "–"
+        cells = [measure, f"{mean.kit:.3g}", f"{mean.peer:.3g}", spread(runs.ratio, 2), *memory, quality]
+        lines.append(f"| {' | '.join(cells)} |")
     keep("speed", found, lines)
 
 
@@ -223,14 +228,16 @@ def main() -> None:
     parser.add_argument("measures", nargs="*", choices=MEASURES)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
+    parser.add_argument("--more", action="store_true")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     for measure in arguments.measures:
         found = globals()[measure.replace("-", "_")](arguments.data and arguments.data.resolve(), out)
-        keep("speed", merged("speed", found, "measure"), [])
-    table()
+        table(together(found, arguments.more))
+    if arguments.table:
+        table(kept("speed"))
 
 
 if __name__ == "__main__":
