@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +32,21 @@ STEPS = (("test_resnet", 28, "mnist.yaml"), ("tf_efficientnet_lite0", 128, "phot
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-def process(*command: str, **environment: str) -> tuple[float, float, str]:
-    """Seconds, peak MB and what it printed, of a whole process and those that it starts.
+def python(*arguments, ends: int = 0, **environment: str) -> tuple[float, float, str]:
+    """Seconds, peak MB and the last line printed, of a whole process: of those that it starts the largest counts.
+
+    ends: the exit status that it is to have.
 
     Raises:
-        CalledProcessError: it failed, and was not meant to.
+        RuntimeError: it has another one.
     """
-    start, printed = time.monotonic(), subprocess.PIPE
-    child = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=printed, text=True)
-    said = child.stdout.read()
-    _, status, used = os.wait4(child.pid, 0)
-    seconds = time.monotonic() - start
-    if status:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command, said)
-    return round(seconds, 3), round(used.ru_maxrss / 1024), said
-
-
-def python(*arguments: str, **environment: str) -> tuple[float, float, str]:
-    return process(sys.executable, *map(str, arguments), PYTHONPATH=str(ROOT), **environment)
+    command = list(map(str, [sys.executable, HERE / "peers" / "measured.py", sys.executable, *arguments]))
+    here = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    *said, last = subprocess.run(command, cwd=ROOT, env=here, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    told = json.loads(last)
+    if told["status"] != ends:
+        raise RuntimeError(f"{' '.join(command[2:])}: exit status {told['status']}")
+    return told["seconds"], told["mb"], said[-1] if said else ""
 
 
 def row(measure: str, kit: float, peer: float, **more) -> dict:
@@ -91,7 +88,7 @@ def article(data: Path, out: Path) -> list[dict]:
 
 def peer_script(*arguments, **environment: str) -> dict:
     """What a script of peers/ prints in its last line."""
-    return json.loads(python(HERE / "peers" / arguments[0], *arguments[1:], **environment)[2].splitlines()[-1])
+    return json.loads(python(HERE / "peers" / arguments[0], *arguments[1:], **environment)[2])
 
 
 def training(data: Path, out: Path, what: str = "training") -> list[dict]:
@@ -176,7 +173,11 @@ def rows(data: Path, out: Path) -> list[dict]:
 
 
 def ranks(data: Path, out: Path) -> list[dict]:
-    """One round of two folds, and student and control, on two processes of one thread against one of one thread."""
+    """One round of two folds, and student and control, on two processes of one thread against one of one thread.
+
+    Cores share memory, caches and clock: what two processes that know nothing of each other gain is the most.
+    """
+    bare = [np.mean([block[1] for block in told["blocks"]]) for told in side_by_side(1) + side_by_side(2)]
     files = [f"data.train={data / 'mnist_png' / 'training'}", f"data.cache={out / 'cache'}", f"out={out}"]
     job = ["pseudo.py", "--mode", "denoise", "--config", "configs/mnist.yaml", "--fresh", *files, "pseudo.rounds=2"]
     python(*job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0")  # the cache of both
@@ -186,22 +187,28 @@ def ranks(data: Path, out: Path) -> list[dict]:
     same = (out / "one" / "labels.csv").read_bytes() == (out / "two" / "labels.csv").read_bytes()
     inner = [metrics(out / name)["seconds"]["rounds"] for name in ("one", "two")]
     return [row("two processes of one thread, against one; whole run", two, one, mb=two_mb, peer_mb=mb, same=same),
-            row("… its rounds alone", inner[1], inner[0], mb=two_mb, peer_mb=mb, same=same)]  # fmt: skip
+            row("… its rounds alone", inner[1], inner[0], mb=two_mb, peer_mb=mb, same=same),
+            row("the bare step in two processes, against one; ms a batch", np.mean(bare[1:]) / 2, bare[0])]  # fmt: skip
+
+
+def side_by_side(n: int) -> list[dict]:
+    """What the training of the smallest network takes in n processes of one thread at once."""
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(lambda _: peer_script("steps.py", "training", *STEPS[0], **ONE_THREAD), range(n)))
 
 
 def start_up(data: Path, out: Path) -> list[dict]:
     """Five times in turn; timm's train.py is not in its package, so that its imports stand for it."""
-
-    def seconds(*command: str) -> float:
-        start = time.monotonic()
-        subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True)
-        return round(time.monotonic() - start, 3)
-
     timm = "import torch, torchvision, yaml, timm, timm.data, timm.loss, timm.models, timm.optim, timm.scheduler"
-    jobs = {"pseudo.py --help, against what timm's train.py imports; s": "--help",
-            "an error in the config, against the same; s": "train.ls=1"}  # fmt: skip
-    peer = ("-c", f"{timm}, timm.utils")
-    return [row(what, seconds("pseudo.py", said), seconds(*peer)) for _ in range(5) for what, said in jobs.items()]
+    jobs = {"pseudo.py --help, against what timm's train.py imports; s": ("--help", 0),
+            "an error in the config, against the same; s": ("train.ls=1", 2)}  # fmt: skip
+    found = []
+    for _ in range(5):
+        peer, peer_mb, _ = python("-c", f"{timm}, timm.utils")
+        for what, (said, ends) in jobs.items():
+            seconds, mb, _ = python("pseudo.py", said, ends=ends)
+            found.append(row(what, seconds, peer, mb=mb, peer_mb=peer_mb))
+    return found
 
 
 def together(found: list[dict], more: bool) -> list[dict]:
