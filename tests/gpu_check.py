@@ -67,7 +67,8 @@ def test_embeddings_are_those_of_the_cpu():
 
 
 def test_auto_takes_a_16_bit_type():
-    assert pick_precision("auto", torch.device("cuda"), 32) in (torch.bfloat16, torch.float16)
+    network, _ = create_model(Model(), tuple("0123456789"), 32, 1)
+    assert pick_precision("auto", torch.device("cuda"), 32, network) in (torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])

@@ -42,7 +42,7 @@ def setting(name: str, size: int, config: str):
 def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
     network, form, train, pixels, labels = setting(name, size, config)
     steps = 20 if size > 64 else 60
-    dtype = pick_precision(train.precision, CPU, size)
+    dtype = pick_precision(train.precision, CPU, size, network)
     images = torch.randn(train.batch_size, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
     targets = torch.randint(K, (train.batch_size,))
 
@@ -68,7 +68,7 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
     network, form, train, pixels, _ = setting(name, size, config)
     at_once = batch_size(size, CPU)
     n = min(N, 16 * at_once) // at_once * at_once
-    dtype = pick_precision(train.precision, CPU, size)
+    dtype = pick_precision(train.precision, CPU, size, network)
     images = torch.randn(at_once, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
 
     def ours() -> float:

@@ -30,16 +30,24 @@ SMALLEST_BF16 = 24
 """Below this side convolutions see 1×1 maps, of which oneDNN's bf16 gradients are not finite on CPUs with AMX."""
 
 
-def pick_precision(wanted: str, device: torch.device, size: int) -> torch.dtype:
-    """auto = the 16-bit type that the hardware computes natively, else fp32. size: side of the images in pixels."""
+def pick_precision(wanted: str, device: torch.device, size: int, network: torch.nn.Module) -> torch.dtype:
+    """auto = the 16-bit type that the hardware computes natively, else fp32; fp32 for depthwise convolutions on a CPU.
+
+    size: side of the images in pixels. By rule and not by a stopwatch: the same seed makes the same bytes.
+    """
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu" and torch.cpu.is_available():
         native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
-        return torch.bfloat16 if native and size >= SMALLEST_BF16 else torch.float32
+        gains = size >= SMALLEST_BF16 and not any(map(_is_depthwise, network.modules()))
+        return torch.bfloat16 if native and gains else torch.float32
     return torch.float32
+
+
+def _is_depthwise(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Conv2d) and 1 < module.groups == module.in_channels
 
 
 def _cpu_has_bf16() -> bool:

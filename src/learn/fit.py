@@ -50,7 +50,7 @@ def fit(
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
     """
     device = pick_device(train.device)
-    dtype = pick_precision(train.precision, device, form.size)
+    dtype = pick_precision(train.precision, device, form.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
     network = network.to(device).train() if not train.head_first else _head_first(network, form, lesson, train)
     k = len(form.classes)

@@ -38,7 +38,7 @@ def embed(network: torch.nn.Module, form: Format, images: tuple[np.ndarray, np.n
     """
     pixels, rows = images
     where = pick_device(train.device)
-    dtype = pick_precision(train.precision, where, form.size)
+    dtype = pick_precision(train.precision, where, form.size, network)
     network = network.to(where).eval()
     out = np.empty((len(rows), width(network)), np.float32) if out is None else out
     at_once = batch_size(form.size, where)

@@ -39,8 +39,8 @@ def log_probs(
     batch_size, where several processes share them: what is drawn depends on it.
     """
     where = pick_device(device)
-    dtype = pick_precision(precision or model.format.precision, where, model.format.size)
     network = model.network.to(where).eval()
+    dtype = pick_precision(precision or model.format.precision, where, model.format.size, network)
     images, at_once = torch.from_numpy(pixels), batch_size(model.format.size, where)
     out = []
     for view in range(tta):

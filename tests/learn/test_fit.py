@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from src.config import Model, Train
 from src.learn.batches import Lesson, stream
+from src.learn.compute import _cpu_has_bf16, pick_precision
 from src.learn.consistency import Consistency
 from src.learn.fit import _mixer, fit, step_budget
 from src.learn.infer import log_probs
@@ -170,6 +171,14 @@ def test_only_the_rows_of_the_lesson_are_learned(digits):
     """The labels of a lesson belong to its rows, wherever these stand among the images."""
     rows = np.random.default_rng(0).permutation(LEARN)
     assert accuracy(trained(digits, rows=rows)[0], digits) > 0.9
+
+
+@pytest.mark.parametrize(("name", "depthwise"), [("test_resnet", False), ("test_efficientnet", True)])
+def test_auto_is_fp32_for_depthwise_convolutions_and_else_up_to_the_processor(name, depthwise):
+    network, _ = create_model(Model(name=name), ("a", "b"), 64, 3)
+    dtype = pick_precision("auto", torch.device("cpu"), 64, network)
+    assert dtype == (torch.bfloat16 if _cpu_has_bf16() and not depthwise else torch.float32)
+    assert pick_precision("bf16", torch.device("cpu"), 64, network) == torch.bfloat16  # who asks for it gets it
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
