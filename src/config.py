@@ -151,8 +151,8 @@ class Train(Section):
     strong: Augmentation = "strong"
     """The view of that term that learns the answer."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32; on a CPU fp32 too for networks
-    with depthwise convolutions, which lose time by bf16."""
+    """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32; on a CPU fp32 too for
+    MobileNet, EfficientNet and the like, which lose time by bf16."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..processes import cores
 from ..values import UserError
@@ -31,7 +32,7 @@ SMALLEST_BF16 = 24
 
 
 def pick_precision(wanted: str, device: torch.device, size: int, network: torch.nn.Module) -> torch.dtype:
-    """auto = the 16-bit type that the hardware computes natively, else fp32; fp32 for depthwise convolutions on a CPU.
+    """auto = the 16-bit type that the hardware computes natively, else fp32; on a CPU fp32 too for mobile networks.
 
     size: side of the images in pixels. By rule and not by a stopwatch: the same seed makes the same bytes.
     """
@@ -41,13 +42,17 @@ def pick_precision(wanted: str, device: torch.device, size: int, network: torch.
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu" and torch.cpu.is_available():
         native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
-        gains = size >= SMALLEST_BF16 and not any(map(_is_depthwise, network.modules()))
+        gains = size >= SMALLEST_BF16 and not _is_mobile(network)
         return torch.bfloat16 if native and gains else torch.float32
     return torch.float32
 
 
-def _is_depthwise(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Conv2d) and 1 < module.groups == module.in_channels
+def _is_mobile(network: torch.nn.Module) -> bool:
+    """Of depthwise convolutions and batch norms, as MobileNet and EfficientNet are: these lose time by bf16 on a CPU,
+    where ConvNeXt, whose norms are others, gains (docs/log.md)."""
+    modules = list(network.modules())
+    depthwise = (isinstance(m, torch.nn.Conv2d) and 1 < m.groups == m.in_channels for m in modules)
+    return any(depthwise) and any(isinstance(m, _BatchNorm) for m in modules)
 
 
 def _cpu_has_bf16() -> bool:

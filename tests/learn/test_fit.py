@@ -173,11 +173,13 @@ def test_only_the_rows_of_the_lesson_are_learned(digits):
     assert accuracy(trained(digits, rows=rows)[0], digits) > 0.9
 
 
-@pytest.mark.parametrize(("name", "depthwise"), [("test_resnet", False), ("test_efficientnet", True)])
-def test_auto_is_fp32_for_depthwise_convolutions_and_else_up_to_the_processor(name, depthwise):
+@pytest.mark.parametrize(
+    ("name", "mobile"), [("test_resnet", False), ("test_efficientnet", True), ("test_convnext", False)]
+)
+def test_auto_is_fp32_for_mobile_networks_and_else_up_to_the_processor(name, mobile):
     network, _ = create_model(Model(name=name), ("a", "b"), 64, 3)
     dtype = pick_precision("auto", torch.device("cpu"), 64, network)
-    assert dtype == (torch.bfloat16 if _cpu_has_bf16() and not depthwise else torch.float32)
+    assert dtype == (torch.bfloat16 if _cpu_has_bf16() and not mobile else torch.float32)
     assert pick_precision("bf16", torch.device("cpu"), 64, network) == torch.bfloat16  # who asks for it gets it
 
 
