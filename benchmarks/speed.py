@@ -2,7 +2,7 @@
 
     pip install -r requirements-speed.txt
     python benchmarks/speed.py article ranking … --data FOLDER [--out FOLDER] [--more]
-    python benchmarks/speed.py --table
+    python benchmarks/speed.py table
 
 FOLDER holds mnist_png and trash_competition. Measures: article, training, loading, predicting, frozen, ranking, rows,
 ranks, start-up; all of them take about three hours on two cores. A ratio above 1 says that the kit is the faster one.
@@ -235,19 +235,16 @@ def table(found: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measures", nargs="*", choices=MEASURES)
+    parser.add_argument("measures", nargs="+", choices=(*MEASURES, "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     parser.add_argument("--more", action="store_true")
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     for measure in arguments.measures:
-        found = globals()[measure.replace("-", "_")](arguments.data and arguments.data.resolve(), out)
-        table(together(found, arguments.more))
-    if arguments.table:
-        table(kept("speed"))
+        job = globals()[measure.replace("-", "_")] if measure in MEASURES else lambda data, out: []
+        table(together(job(arguments.data and arguments.data.resolve(), out), arguments.more))
 
 
 if __name__ == "__main__":
