@@ -55,7 +55,7 @@ def row(measure: str, kit: float, peer: float, **more) -> dict:
 
 
 def article(data: Path, out: Path) -> list[dict]:
-    """70,000 PNG files, the article's noise, two folds of three epochs, to a ranking of all labels.
+    """70,000 PNG files, the article's noise, two folds of three epochs (two of the kit's own network), to a ranking.
 
     The kit then trains a student on the repaired labels, which the article's script does not: its time is left out, but
     for a line of its own. Draw 1 of the noise, as the kit's options were chosen on draw 0 (docs/log.md).

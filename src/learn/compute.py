@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..processes import cores
 from ..values import UserError
-from .models import Format
+from .models import Format, has_batch_norm
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,9 +49,8 @@ def pick_precision(wanted: str, device: torch.device, size: int, network: torch.
 def _is_mobile(network: torch.nn.Module) -> bool:
     """Of depthwise convolutions and batch norms, as MobileNet and EfficientNet are: these lose time by bf16 on a CPU,
     where ConvNeXt, whose norms are others, gains (docs/log.md)."""
-    modules = list(network.modules())
-    depthwise = (isinstance(m, torch.nn.Conv2d) and 1 < m.groups == m.in_channels for m in modules)
-    return any(depthwise) and any(isinstance(m, _BatchNorm) for m in modules)
+    convolutions = (module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    return any(1 < one.groups == one.in_channels for one in convolutions) and has_batch_norm(network)
 
 
 def _cpu_has_bf16() -> bool:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Train
 from ..processes import ALONE, Team
@@ -20,7 +19,7 @@ from .batches import Lesson, stream, views
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
 from .frozen import embed, fit_head, with_head
-from .models import Format
+from .models import Format, has_batch_norm
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
 LOST_STEPS = 20
@@ -35,7 +34,7 @@ def step_budget(n: int, train: Train) -> int:
 def can_share(network: torch.nn.Module, train: Train) -> bool:
     """Whether a team that trains it, each on a part of every batch, comes to what one process would: not where batch
     norms take their statistics from what they see."""
-    return train.head_first or not any(isinstance(module, _BatchNorm) for module in network.modules())
+    return train.head_first or not has_batch_norm(network)
 
 
 def fit(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Model as ModelConfig
 from ..run import atomic_write, read_json, write_json
@@ -78,6 +79,10 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     mean, std = (list(data[key]) if channels == 3 else [sum(data[key]) / 3] for key in ("mean", "std"))
     form = Format(config.name, config.kwargs, list(classes), size, channels, mean, std)
     return network.to(memory_format=torch.channels_last), form
+
+
+def has_batch_norm(network: torch.nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 @torch.no_grad()
