@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/peers/loading.py kit|timm FOLDER MODEL
 
-FOLDER holds <class>/<file>.jpg. Same network, batches of 32 and precision; both crop, mirror and change colours. The
-kit decodes all files first and keeps them, timm decodes in two workers as it goes. Prints the seconds after each epoch,
+FOLDER holds <class>/<file>.jpg. Same network, batches of 32 and precision, the one that the kit picks for the network;
+both crop, mirror and change colours. The kit decodes all files first and keeps them, timm decodes in two workers as it goes. Prints the seconds after each epoch,
 decoding included, and the peak of the memory in MB, of the processes together.
 """
 
@@ -33,7 +33,7 @@ def kit(folder: Path, name: str) -> list[float]:
     pixels, _ = load_images(np.array([str(path) for path in paths], object), Data(size=SIZE, channels=3))
     decoded, each = time.monotonic() - start, len(paths) // BATCH
     network, form = create_model(Model(name=name), tuple(classes), SIZE, 3)
-    train = Train(batch_size=BATCH, augment="photo", precision="fp32", lr=1e-3)
+    train = Train(batch_size=BATCH, augment="photo", lr=1e-3)
     history = fit(network, form, Lesson(pixels, np.arange(len(paths)), labels, EPOCHS * each, 0), train)[1]
     steps = (history.epoch * len(paths) / BATCH).round()
     return [round(decoded + float(np.interp(e * each, steps, history.seconds)), 1) for e in range(1, EPOCHS + 1)]
@@ -43,16 +43,21 @@ def timm(folder: Path, name: str) -> list[float]:
     import timm
     from timm.data import ImageDataset, create_loader
 
+    from src.learn.compute import autocast, pick_precision
+
     start, seconds = time.monotonic(), []
     data = ImageDataset(str(folder))
     loader = create_loader(data, (3, SIZE, SIZE), BATCH, is_training=True, use_prefetcher=False, num_workers=2,
                            scale=(0.5, 1.0), color_jitter=0.2, re_prob=0, device=torch.device("cpu"))  # fmt: skip
     network = timm.create_model(name, num_classes=len(data.reader.class_to_idx)).to(memory_format=torch.channels_last)
+    cpu = torch.device("cpu")
+    dtype = pick_precision("auto", cpu, SIZE, network)
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=1e-3, fused=True)
     for _ in range(EPOCHS):
         for images, labels in loader:
             images = images.to(memory_format=torch.channels_last)
-            loss = torch.nn.functional.cross_entropy(network(images), labels)
+            with autocast(cpu, dtype):
+                loss = torch.nn.functional.cross_entropy(network(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
