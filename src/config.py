@@ -14,9 +14,10 @@ STUDENTS = ("student", "control")
 
 class Data(Section):
     train: str | None = None
-    """Labelled set: a CSV, or a folder `<class>/<file>`. Rows with an empty label belong to the pool."""
+    """Labelled set: a table (CSV or parquet), or a folder `<class>/<file>`. Rows with an empty label belong to the
+    pool."""
     pool: str | None = None
-    """Unlabelled samples: a CSV, or a folder of any nesting."""
+    """Unlabelled samples: a table, or a folder of any nesting."""
     valid: str | None = None
     """Labelled samples used only to score."""
     trusted: str | None = None
@@ -27,14 +28,15 @@ class Data(Section):
     """What is used when no `data.train` is given: 5,000 digits that a package ships, or MNIST by download."""
     root: str = "data"
     """Where a built-in set is written as images."""
-    image_dir: str | None = None
-    """Image file = image_dir / (id + suffix). Default: the folder of the CSV."""
+    image_dir: str | list[str] | None = None
+    """Image file = image_dir / (id + suffix), or wherever below it an image has the name of the id. Several folders:
+    `[a, b]`. Default: the folder of the table."""
     suffix: str = ""
-    """Appended to the id of a CSV row, for example `.jpg`."""
+    """Appended to the id of a row, for example `.jpg`. Where it is left out images are found by their name alone."""
     id_col: str | None = None
     """Default: the first of id, image_id, image, filename, path."""
-    label_col: str = "label"
-    """Column with the class name."""
+    label_col: str | list[str] = "label"
+    """Column with the class name; or the columns of a one-hot table, `[cat, dog]`: the one with a 1 names the class."""
     group_col: str | None = None
     """Rows with the same group never straddle folds."""
     size: Annotated[int, Field(ge=8, le=4096)] | None = None

@@ -10,7 +10,7 @@ import pandas as pd
 from .config import Config
 from .data.builtin import builtin_roles
 from .data.images import load_images
-from .data.samples import read_role
+from .data.roles import read_role
 from .learn.models import Trained, load_model
 from .learner import Stock, offer
 from .run import read_json

@@ -31,9 +31,14 @@ def dotted_names() -> list[str]:
     return [name for name, _ in fields()]
 
 
-def text_keys() -> set[str]:
-    """Keys whose value is text: taken as typed, where YAML would read 007, 1.10 or yes as something else."""
-    return {name for name, kind in fields() if kind in (str, str | None, Name | None)}
+TEXT = (str, str | None, Name | None)
+TEXT_OR_LIST = (str | list[str], str | list[str] | None)
+
+
+def is_text(key: str, value: str) -> bool:
+    """Whether a value is text, taken as typed: YAML would read 007, 1.10 or yes as something else."""
+    kind = dict(fields()).get(key)
+    return value != "null" and (kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("[")))
 
 
 def load_config(path: str | Path, overrides: list[str]) -> Config:
@@ -77,8 +82,7 @@ def _apply_override(tree: dict[str, Any], text: str) -> str | None:
             tree[parent] = child = {}
         tree = child
     try:
-        is_text = key in text_keys() and value != "null"
-        tree[leaf] = value or None if is_text else yaml.safe_load(value)
+        tree[leaf] = value or None if is_text(key, value) else yaml.safe_load(value)
     except yaml.YAMLError:
         tree[leaf] = value
     return None

@@ -1,8 +1,7 @@
-"""CSV or folder → `Samples`: plain arrays, sorted once, matched by id and never by position."""
+"""Tables and folders → `Samples`: plain arrays, sorted once, matched by id and never by position."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,16 +9,15 @@ import numpy as np
 import pandas as pd
 
 from ..config import Config, Data, Hide, Inject
-from ..run import read_csv
 from ..values import UserError
+from .roles import read_role
 
 USES_POOL = ("augment", "joint")
 """Modes in which rows without a label may receive one."""
 ROLES = ("train", "pool", "valid", "trusted", "test")
 SCORED_ROLES = ("valid", "trusted", "test")
-LABELLED_ROLES = ("train", "valid", "trusted")
-ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+NUMBERS = 20
+"""More distinct labels than this that are numbers with decimals are no classes."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ def load_samples(data: Data) -> Samples:
     classes = tuple(sorted(set(table.label[table.role == "train"]) - {""}))
     if not classes:
         raise UserError(f"data.train={data.train} holds no label; fill column {data.label_col!r}")
+    _refuse_numbers(classes, data)
     from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
     if not set(table.label[from_folder]) <= {*classes, ""}:
         table.loc[from_folder, "label"] = ""  # folders that are no classes
@@ -81,90 +80,6 @@ def load_samples(data: Data) -> Samples:
     given = table.label.map(index | {"": -1}).to_numpy(np.int64)
     columns = {name: table[name].to_numpy(object) for name in ("id", "path", "role", "group")}
     return Samples(given=given, classes=classes, **columns)
-
-
-def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
-    """One CSV or folder → columns id, path, role, label, group (all str)."""
-    key = f"--data {source}" if source else f"data.{role}={getattr(data, role)}"
-    source = Path(source or getattr(data, role))
-    if source.is_dir():
-        table = _read_folder(source, labelled=role in LABELLED_ROLES, role=role)
-    elif source.is_file():
-        table = _read_table(source, data, role)
-    else:
-        raise UserError(f"{key} does not exist; give a CSV file or a folder of images")
-    if role in LABELLED_ROLES and role != "train" and (table.label == "").any():
-        raise UserError(f"data.{role}={source}: {table.id[table.label == ''].iloc[0]} has no label; fill column "
-                        f"{data.label_col!r} or remove the row")  # fmt: skip
-    return table.assign(role=role)
-
-
-def _read_folder(folder: Path, labelled: bool, role: str) -> pd.DataFrame:
-    """`<folder>/<class>/<file>`; the id is the path below the folder, with the folder's own name in front."""
-    files = sorted(_image_files(str(folder)))
-    if not files:
-        raise UserError(f"data.{role}={folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    below = [file[len(str(folder)) + 1 :] for file in files]
-    parents = [name.split(os.sep)[0] if os.sep in name else "" for name in below]
-    if labelled and "" in parents:
-        raise UserError(f"data.{role}={folder}: {below[parents.index('')]} lies in no class folder; use <class>/<file>")
-    known = labelled or _is_class_tree(below)
-    prefix = folder.resolve().name
-    return pd.DataFrame({
-        "id": [f"{prefix}/{Path(name).as_posix()}" for name in below],
-        "path": files, "label": parents if known and role != "pool" else "", "group": "",
-    })  # fmt: skip
-
-
-def _is_class_tree(below: list[str]) -> bool:
-    """Whether every file lies exactly one folder deep, as in `<class>/<file>`."""
-    return all(name.count(os.sep) == 1 for name in below)
-
-
-def _image_files(folder: str):
-    """Image files below a folder; os.scandir because pathlib is 10× slower on 70,000 files."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _image_files(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                yield entry.path
-
-
-def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
-    try:
-        table = read_csv(file)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"data.{role}={file} cannot be read as CSV: {' '.join(str(error).split())}") from None
-    if not len(table):
-        raise UserError(f"data.{role}={file} has no rows")
-    ids = table[id_column(table, data.id_col, file)]
-    if (ids == "").any():
-        raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
-    has_label = data.label_col in table
-    if role in LABELLED_ROLES and not has_label:
-        raise _no_column(file, table, "data.label_col", data.label_col)
-    if data.group_col and role == "train" and data.group_col not in table:
-        raise _no_column(file, table, "data.group_col", data.group_col)
-    folder = Path(data.image_dir) if data.image_dir else file.parent
-    label = table[data.label_col] if has_label and role != "pool" else ""
-    group = table.get(data.group_col, "")
-    paths = [str(folder / (name + data.suffix)) for name in ids]
-    return pd.DataFrame({"id": ids, "path": paths, "label": label, "group": group})
-
-
-def id_column(table: pd.DataFrame, wanted: str | None, file: Path) -> str:
-    """The id column that was asked for, or the first of the usual names."""
-    found = [name for name in ([wanted] if wanted else ID_COLUMNS) if name in table]
-    if not found:
-        raise _no_column(file, table, "data.id_col", wanted or " / ".join(ID_COLUMNS))
-    return found[0]
-
-
-def _no_column(file: Path, table: pd.DataFrame, key: str, wanted: str) -> UserError:
-    return UserError(f"{file} has no column {wanted!r} (it has {', '.join(map(repr, table.columns))}); set {key}=")
 
 
 def _refuse_doubles(table: pd.DataFrame) -> None:
@@ -185,6 +100,22 @@ def _refuse_learned(table: pd.DataFrame) -> None:
         row = both.iloc[0]
         raise UserError(f"{len(both)} rows of data.{row.role} are learned too, for example {row.id}; "
                         "remove them from data.train and data.pool")  # fmt: skip
+
+
+def _refuse_numbers(classes: tuple[str, ...], data: Data) -> None:
+    """A target of a regression is not a class, and would be cut into as many classes as it has values."""
+
+    def has_decimals(name: str) -> bool | None:
+        try:
+            return not float(name).is_integer()
+        except ValueError:  # a word
+            return None
+
+    kinds = [has_decimals(name) for name in classes]
+    if len(classes) > NUMBERS and None not in kinds and any(kinds):
+        raise UserError(f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as "
+                        f"{classes[0]}, a target of a regression; this kit learns classes: put them into bins, and "
+                        "write the bin's name")  # fmt: skip
 
 
 def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:

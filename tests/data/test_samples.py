@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.config import Data, Hide, Inject
-from src.data.samples import ID_COLUMNS, Samples, hide_labels, inject_noise, load_samples
+from src.data.roles import ID_COLUMNS
+from src.data.samples import Samples, hide_labels, inject_noise, load_samples
 from src.values import UserError
 
 
