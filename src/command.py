@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from .processes import dismiss, leave, rank
-from .run import DEFAULT_CONFIG, log
+from .run import DEFAULT_CONFIG, OutOfTime, log, show_log
 from .values import UserError
 
 
@@ -33,6 +32,7 @@ def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) 
         parser.add_argument("--revert", action="store_true", help="take back the last applied corrections (apply)")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
     parser.add_argument("--fresh", action="store_true", help="start over: empty the run folder first")
+    parser.add_argument("--check", action="store_true", help="look at data, weights, disk and time; train nothing")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
     args = parser.parse_intermixed_args(argv)
     if modes and args.mode in ("select", "apply") and not args.run:
@@ -50,14 +50,16 @@ def main(run_script: Callable[[], None]) -> None:
     The other processes of torchrun train what the script hands out, if it does, until it lets them go.
     """
     if rank():
-        from .learner import follow_learner
+        from .stock import follow_stock
 
-        follow_learner()
+        follow_stock()
         return leave()
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    log.setLevel(logging.INFO)
+    show_log()
     try:
         run_script()
+        dismiss()
+    except OutOfTime:
+        log.info("the time budget ended before the first network; give a larger time_budget, and run it again")
         dismiss()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -24,6 +24,8 @@ class Data(Section):
     """Labelled samples checked by hand: never relabelled, never learned, used only to score."""
     test: str | None = None
     """Samples to predict; scored once at the end where they carry labels."""
+    submission: str | None = None
+    """sample_submission.csv: a run then ends with its submission.csv, for the rows of `data.test`."""
     builtin: Literal["digits", "mnist"] = "digits"
     """What is used when no `data.train` is given: 5,000 digits that a package ships, or MNIST by download."""
     root: str = "data"
@@ -243,7 +245,13 @@ class Config(Section):
     seed: int = 0
     """Seeds folds, weights, augmentation and data order."""
     time_budget: Annotated[Seconds, Field(gt=0)] | None = None
-    """For example 8.5h: no further round is begun that could not be finished, and the student still trained."""
+    """For example 8.5h. Epochs, rounds and folds are planned against it after a short probe; no network is begun that
+    would not end in time; scores, pages and the submission are written from what is finished, and the same command
+    goes on."""
+    goal: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
+    """The score that counts. Rounds end where it falls beyond noise, out of fold; for macro_f1 and kappa the answers of
+    predict.py are tuned on out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
+    are numbers. Default: accuracy, and log_loss to end fold-safe rounds."""
     data: Data = Data()
     rules: Rules = Rules()
     hide: Hide = Hide()

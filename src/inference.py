@@ -1,8 +1,9 @@
-"""What predict.py is made of: the models of a run, the rows to predict, the average."""
+"""What predict.py is made of: the models of one or several runs, the rows to predict, their average, the answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,32 +12,51 @@ from .config import Config
 from .data.builtin import builtin_roles
 from .data.images import load_images
 from .data.roles import read_role
+from .labels.ensemble import best_weights, mixture
+from .labels.goals import measure
+from .labels.thresholds import answer, tuned
 from .learn.models import Trained, load_model
-from .learner import Stock, offer
-from .run import read_json
+from .processes import size
+from .run import log, read_csv, read_json, write_csv
 from .settings import load_config
+from .stock import Question, Stock, offer
+from .submission import predictions_table, submission
 from .values import UserError
 
 
+class OutOfFold(NamedTuple):
+    """Rows that several runs judged out of fold. logs: (M, N, K), a run each; labels: (N,) class index."""
+
+    logs: np.ndarray
+    labels: np.ndarray
+
+
 def open_finished(run: Path) -> Config:
-    """The config of a run that has a student.
+    """The config of a run that has a model.
 
     Raises:
         UserError: it is no run folder, or its run has not come that far.
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
-    if not (run / "student" / "model.json").is_file():
-        raise UserError(f"--run {run} has no student yet; run its command again to go on")
+    if not _finished(run):
+        raise UserError(f"--run {run} has no student yet, nor another model; run its command again to go on")
     return load_config(run / "config.yaml", [])
 
 
-def load_models(run: Path) -> list[Trained]:
-    """The models that learned the run's final labels: the student; after train.py the fold models as well."""
-    folders = [run / "student"]
-    if read_json(run / "status.json")["mode"] == "train":
-        folders += sorted(file.parent for file in run.glob("round_1/fold_*/model.json"))
-    return [load_model(folder) for folder in folders]
+def _finished(run: Path) -> list[Path]:
+    """Folders of the models that predict: the student, after train.py the fold models as well; where the run was cut
+    off before, the models of the round with the most of them, of several the last."""
+    rounds = [sorted(file.parent for file in folder.glob("fold_*/model.json")) for folder in run.glob("round_*")]
+    most = max(rounds, key=lambda models: (len(models), models), default=[])
+    if not (run / "student" / "model.json").is_file():
+        return most
+    return [run / "student"] + (most if read_json(run / "status.json")["mode"] == "train" else [])
+
+
+def finished_models(run: Path) -> list[Trained]:
+    """The models of a run that predict, see _finished."""
+    return [load_model(folder) for folder in _finished(run)]
 
 
 def read_targets(config: Config, source: str | None) -> pd.DataFrame:
@@ -63,6 +83,13 @@ def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta:
     Raises:
         UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
     """
+    stock, views = _stock(models, paths, config, tta)
+    offer(stock, paths)
+    return np.mean([np.exp(stock.predict(model, np.arange(len(paths)), views)) for model in models], axis=0)
+
+
+def _stock(models: list[Trained], paths: np.ndarray, config: Config, tta: int | None) -> tuple[Stock, int]:
+    """The images in the size that the models take, and the number of views."""
     tta = config.predict.views if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
@@ -70,6 +97,109 @@ def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta:
     as_trained = {"size": form.size, "channels": form.channels, "on_bad_image": "refuse"}
     config = config.model_copy(update={"data": config.data.model_copy(update=as_trained)})
     pixels, _ = load_images(paths, config.data)
-    stock, rows = Stock(config, pixels, np.empty(0, np.int64), form.classes), np.arange(len(paths))
-    offer(stock, paths)
-    return np.mean([np.exp(stock.predict(model, rows, tta)) for model in models], axis=0)
+    return Stock(config, pixels, np.empty(0, np.int64), form.classes), tta
+
+
+def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: str | None):
+    """(N, K) probabilities of each run, weighted; the (N,) class index that is answered; the class names.
+
+    weights: `oof`, by which out-of-fold rows are most likely; a number a run, as 1,2; None = all alike.
+
+    Raises:
+        UserError: the runs do not fit together, or weights do not fit them.
+    """
+    if len(runs) > 1 and size() > 1:
+        raise UserError("torchrun predicts one run at a time; give one --run, or leave torchrun out")
+    configs, models = [open_finished(run) for run in runs], [finished_models(run) for run in runs]
+    classes = models[0][0].format.classes
+    for run, own in zip(runs, models, strict=True):
+        if set(own[0].format.classes) != set(classes):
+            raise UserError(f"--run {run} knows other classes than --run {runs[0]}; predict with runs of the same ones")
+    judged = _out_of_fold(runs, classes)
+    share = _weights(runs, weights, judged)
+    if len(runs) > 1:
+        _announce(runs, share, judged, classes, configs[0].goal)
+    probs = [predict_files(own, paths, config, tta)[:, _order(own[0].format.classes, classes)]
+             for own, config in zip(models, configs, strict=True)]  # fmt: skip
+    mixed = mixture(np.stack(probs), share)
+    return mixed, _answers(mixed, classes, configs[0].goal, judged, share), classes
+
+
+def _order(own: list[str], classes: list[str]) -> list[int]:
+    """Where each of the classes stands in a run's own list: matched by name."""
+    return [own.index(name) for name in classes]
+
+
+def _out_of_fold(runs: list[Path], classes: list[str]) -> OutOfFold | None:
+    """The rows that all runs judged out of fold under the same label; None where there is none."""
+    tables = [read_csv(run / "oof.csv", usecols=["id", "label"]) for run in runs if (run / "oof.npy").exists()]
+    if len(tables) < len(runs):
+        return None
+    both = tables[0].assign(row_0=tables[0].index)
+    for i, table in enumerate(tables[1:], 1):
+        both = both.merge(table.assign(**{f"row_{i}": table.index}), on=["id", "label"], validate="one_to_one")
+    if both.empty:
+        return None
+    logs = [np.load(run / "oof.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][:, _order(_classes(run), classes)]
+            for i, run in enumerate(runs)]  # fmt: skip
+    return OutOfFold(np.stack(logs), both.label.map({name: k for k, name in enumerate(classes)}).to_numpy())
+
+
+def _classes(run: Path) -> list[str]:
+    return read_json(_finished(run)[0] / "model.json")["classes"]
+
+
+def _weights(runs: list[Path], wanted: str | None, judged: OutOfFold | None) -> np.ndarray:
+    """(M,) that sum to 1."""
+    if wanted is None:
+        return np.full(len(runs), 1 / len(runs))
+    if wanted == "oof":
+        if judged is None:
+            raise UserError("--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers")
+        return best_weights(np.exp(judged.logs), judged.labels)
+    try:
+        given = np.array([float(part) for part in wanted.split(",")])
+    except ValueError:
+        given = np.empty(0)
+    if len(given) != len(runs) or not (given >= 0).all() or not 0 < given.sum() < np.inf:
+        raise UserError(f"--weights {wanted} must be oof, or a number for each of the {len(runs)} --run, as "
+                        f"{','.join(['1'] * len(runs))}")  # fmt: skip
+    return given / given.sum()
+
+
+def _announce(runs: list[Path], share: np.ndarray, judged: OutOfFold | None, classes, goal: str | None) -> None:
+    """The weight of each run, and what it and all together score out of fold."""
+    goal = goal or "accuracy"
+
+    def score(logs: np.ndarray) -> str:
+        return f", {goal} out of fold {measure(goal, logs, judged.labels, classes):.4f}"
+
+    for i, run in enumerate(runs):
+        log.info(f"{run}: weight {share[i]:.3f}{score(judged.logs[i]) if judged else ''}")
+    if judged:
+        mixed = np.log(mixture(np.exp(judged.logs), share) + 1e-30)
+        log.info(f"together{score(mixed)} (on the {len(judged.labels):,} rows that all of them judged)")
+
+
+def _answers(probs: np.ndarray, classes, goal: str | None, judged: OutOfFold | None, share: np.ndarray) -> np.ndarray:
+    """The likeliest class; where the goal is one that answers are tuned for, see thresholds.py, the tuned one."""
+    rule = None
+    if goal and judged:
+        rule = tuned(goal, np.log(mixture(np.exp(judged.logs), share) + 1e-30), judged.labels, classes)
+    if not rule or rule["numbers"] is None:
+        return probs.argmax(1)
+    log.info(f"answers tuned out of fold for {goal}: {rule['before']:.4f} → {rule['after']:.4f}")
+    return answer(goal, rule["numbers"], np.log(probs + 1e-30), classes)
+
+
+def write_submission(run: Path, config: Config) -> None:
+    """predictions.csv and submission.csv of a run that is being finished, for its data.test, by this process alone."""
+    targets, models = read_targets(config, None), finished_models(run)
+    stock, views = _stock(models, targets.path.to_numpy(object), config, None)
+    rows, classes = np.arange(len(targets)), models[0].format.classes
+    probs = np.mean([np.exp(stock.answer(Question(model, rows, views))) for model in models], axis=0)
+    answers = _answers(probs, classes, config.goal, _out_of_fold([run], classes), np.ones(1))
+    table = predictions_table(targets, probs, answers, classes)
+    write_csv(run / "predictions.csv", table)
+    write_csv(run / "submission.csv", submission(Path(config.data.submission), table, classes))
+    log.info(f"submission of {len(models)} model(s): {run / 'submission.csv'}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = ROOT / "configs" / "default.yaml"
 
 
+class OutOfTime(Exception):
+    """The time budget does not suffice for the next network; what is finished is kept."""
+
+
 @dataclass
 class Run:
     """An open run folder. `mode` is augment, denoise, joint or train."""
@@ -39,6 +43,8 @@ class Run:
     config: Config
     started: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
+    closing: float = 0.0
+    """Seconds that are kept for what comes after training, where there is a time budget."""
 
     @contextmanager
     def stage(self, name: str):
@@ -48,15 +54,15 @@ class Run:
         try:
             yield
         except BaseException as error:
-            state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            state = "stopped" if isinstance(error, KeyboardInterrupt | OutOfTime) else "failed"
             write_status(self.path, state, name, str(error) or type(error).__name__, self.mode)
             raise
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
 
     def time_for(self, seconds: float) -> bool:
-        """Whether `seconds` more of work fit into the time budget."""
+        """Whether `seconds` more of work, and what comes after training, fit into the time budget."""
         budget = self.config.time_budget
-        return budget is None or time.monotonic() - self.started + seconds <= budget
+        return budget is None or time.monotonic() - self.started + seconds + self.closing <= budget
 
     def times(self) -> dict[str, float]:
         """Wall-clock seconds by stage, and in total, of this process."""
@@ -139,57 +145,66 @@ def seed_of(*parts: Any) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def open_run(args: argparse.Namespace, mode: str) -> Run:
-    """Make or reopen the run folder that --config, key=value and --fresh ask for.
+@contextmanager
+def open_run(config_file: Path, overrides: list[str], mode: str, fresh: bool = False) -> Iterator[Run]:
+    """Make or reopen the run folder that a config and `a.b=value` name; held by this process until it is closed.
 
     Raises:
         UserError: the config is wrong, or the folder cannot be written, is in use, or holds another config.
     """
-    config = load_config(args.config, args.overrides)
-    name = config.name or f"{args.config.stem}-{mode}"
-    config = config.model_copy(update={"name": name})
-    path = Path(config.out) / name
+    config = named_config(config_file, overrides, mode)
+    path = Path(config.out) / config.name
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _lock(path)
-        if args.fresh:
-            _empty(path)
-        _resume_or_begin(path, config, mode)
     except OSError as error:
         raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
-    _log_to(path / "log.txt")
-    log.info(f"{mode} · run folder {path}" + (" · goes on where it stopped" if _trained(path) else ""))
-    return Run(path, mode, config)
+    with _held(path):
+        try:
+            if fresh:
+                _empty(path)
+            _resume_or_begin(path, config, mode)
+        except OSError as error:
+            raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
+        with _logged(path / "log.txt"):
+            log.info(f"{mode} · run folder {path}" + (" · goes on where it stopped" if _trained(path) else ""))
+            yield Run(path, mode, config)
 
 
-def reopen_run(path: Path) -> Run:
-    """A finished run, to be worked on again.
+def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
+    """The config with the name of its run folder; the default is that of the file and the mode."""
+    config = load_config(config_file, overrides)
+    return config.model_copy(update={"name": config.name or f"{config_file.stem}-{mode}"})
+
+
+@contextmanager
+def reopen_run(path: Path) -> Iterator[Run]:
+    """A finished run, to be worked on again; held by this process until it is closed.
 
     Raises:
         UserError: it is no run folder, has no student yet, or is held by another process.
     """
     if not (path / "student" / "model.json").is_file() and not (path / "corrections").is_dir():
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
-    _lock(path)
-    _log_to(path / "log.txt")
-    return Run(path, read_json(path / "status.json")["mode"], load_config(path / "config.yaml", []))
+    with _held(path), _logged(path / "log.txt"):
+        yield Run(path, read_json(path / "status.json")["mode"], load_config(path / "config.yaml", []))
 
 
-def _lock(path: Path) -> None:
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
     """Hold the folder for this process; the operating system lets go when the process dies."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path / ".lock", timeout=0)
     try:
-        lock.acquire()
+        with FileLock(path / ".lock", timeout=0):
+            yield
     except Timeout:
         raise UserError(
             f"run folder {path} is in use by another process; wait for it or choose another name="
         ) from None
-    _HELD.append(lock)
-
-
-_HELD: list = []  # a lock lives as long as its object does
+    except OSError as error:
+        if error.filename != str(path / ".lock"):
+            raise
+        raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
 
 
 def _empty(path: Path) -> None:
@@ -253,7 +268,19 @@ def code_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _log_to(path: Path) -> None:
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def show_log() -> None:
+    """Print what is logged: on a terminal, or in a notebook below the cell."""
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    log.setLevel(logging.INFO)

@@ -11,15 +11,19 @@ from .audit import audit
 from .data.samples import SCORED_ROLES, USES_POOL, Samples, class_names
 from .history import applied, decided
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
-from .labels.metrics import confirmed, noise_scores, pool_scores, score
+from .labels.metrics import confirmed, expected, noise_scores, of_classes, pool_scores, score
 from .labels.pool import lowest_cutoff
-from .labels.selection import REPAIRS
+from .labels.selection import REPAIRS, Decisions
+from .labels.thresholds import tuned
 from .learn.models import Trained, load_model
-from .run import Run, log, write_csv, write_json
+from .run import Run, log, write_csv, write_json, write_npy
 from .selftrain import Outcome
 
 if TYPE_CHECKING:
-    from .workflow import Material
+    from .material import Material
+
+MANY = 100
+"""Classes of which no list of scores is written."""
 
 
 def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> tuple[dict, pd.DataFrame]:
@@ -31,7 +35,7 @@ def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> t
             rows = np.flatnonzero(material.samples.role == role)
             if len(rows):
                 logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
-                scores.setdefault(arm, {})[role] = score(logs, material.samples.given[rows])
+                scores.setdefault(arm, {})[role] = score(logs, material.samples.given[rows], material.samples.classes)
                 tables.append(_scored(arm, role, material.samples.take(rows), logs))
     columns = ["arm", "role", "id", "label", "predicted", "confidence"]
     return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
@@ -88,11 +92,27 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
         known = clean[~labelled] if "hidden.csv" in material.truths else None
         cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
         metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
-    if run.mode == "train" and decisions:
-        write_csv(run.path / "oof.csv", oof_table(decisions, judged))
+    if decisions:
+        metrics |= _out_of_fold(run, material, decisions)
     if steps := applied(run.path):
         metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
     write_json(run.path / "metrics.json", metrics)
+
+
+def _out_of_fold(run: Run, material: Material, decisions: Decisions) -> dict:
+    """Write oof.csv, oof.npy (its log-probabilities, row by row) and, where answers are tuned, thresholds.json."""
+    judged, goal = material.judged, run.config.goal
+    rows, classes = np.flatnonzero(judged.given >= 0), judged.classes
+    logs, labels = np.asarray(decisions.belief.log_probs[rows], np.float32), judged.given[rows]
+    write_csv(run.path / "oof.csv", oof_table(decisions, judged))
+    write_npy(run.path / "oof.npy", logs)
+    found = score(logs, labels, classes)
+    found |= {"interval": expected(found["accuracy"], len(rows), material.tested)}
+    rule = tuned(goal, logs, labels, classes) if goal else None
+    if rule:
+        write_json(run.path / "thresholds.json", rule)
+        found["tuned"] = {"before": rule["before"], "after": rule["after"]}
+    return {"oof": found} | ({"oof_classes": of_classes(logs, labels, classes)} if len(classes) <= MANY else {})
 
 
 def _clean(material: Material) -> np.ndarray:

@@ -14,10 +14,11 @@ from .data.folds import make_folds
 from .data.samples import USES_POOL, Samples
 from .judging import Fit, Predict, Second, calibrated, held_out_probs, tempered, together
 from .labels.calibration import normalised
+from .labels.goals import gain
 from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
 from .labels.selection import REPAIRS, Decisions, given_cutoff, select
-from .run import log, seed_of
+from .run import OutOfTime, log, seed_of
 from .seats import Seat, Taught, chained_seats, plain_seats
 
 NOISE_OF_GAIN = 2.0
@@ -57,6 +58,7 @@ class Task:
     seed: int = 0
     second: Second | None = None
     ahead: Callable = lambda seats: None
+    goal: str | None = None
 
     @property
     def fold_safe(self) -> bool:
@@ -68,7 +70,7 @@ class Task:
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
-    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0,
+    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0, goal: str | None = None,
     second: Second | None = None, ahead: Callable = lambda seats: None,
     time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> Outcome:  # fmt: skip
@@ -77,16 +79,21 @@ def self_train(
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
     every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain or collapse
     (then the best earlier round's labels are returned), time_budget, max_rounds.
-    refused: see select; second, ahead: see held_out_probs.
+    goal: the score that ends rounds, see _no_gain. refused: see select; second, ahead: see held_out_probs.
     """
-    task = Task(samples, policy, mode, clusters, refused, seed, second, ahead)
+    task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
         if not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
         start, labels = time.monotonic(), outcome.label
-        verdict = ledger.recall(number, samples) or _judge(task, outcome, verdicts, fit, predict)
+        try:
+            verdict = ledger.recall(number, samples) or _judge(task, outcome, verdicts, fit, predict)
+        except OutOfTime:
+            if not best.round:
+                raise
+            return replace(best, reason="time_budget")
         decisions = decide(task, verdict.log_probs, verdict.agreement, number)
         changes, before = _changes(before, labels, decisions.label), labels
         facts = changes | _drift(task, decisions)
@@ -100,7 +107,7 @@ def self_train(
         outcome = Outcome(decisions.label, decisions, number, "max_rounds")
         if best.round and _no_gain(task, verdicts[best.round - 1], verdict):
             return replace(best, reason="no_gain")
-        if not best.round or _hits(task, verdict).mean() >= _hits(task, verdicts[best.round - 1]).mean():
+        if not best.round or _gain(task, verdicts[best.round - 1], verdict)[0] >= 0:
             best = outcome
         if changes["changed"] <= policy.min_change * len(samples):
             return replace(outcome, reason="no_change")
@@ -193,22 +200,21 @@ def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
     return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
 
 
-def _hits(task: Task, verdict: Verdict) -> np.ndarray:
-    """(L,) whether the held-out prediction of each given label is that label."""
-    known = task.samples.given >= 0
-    return verdict.log_probs.argmax(1)[known] == task.samples.given[known]
+def _gain(task: Task, best: Verdict, new: Verdict) -> tuple[float, float]:
+    """What a round gains on another, out of fold on the given labels, in the score that counts; its standard error.
+
+    Where none is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
+    """
+    goal = task.goal or ("log_loss" if task.fold_safe else "accuracy")
+    known, classes = task.samples.given >= 0, task.samples.classes
+    return gain(goal, best.log_probs[known], new.log_probs[known], task.samples.given[known], classes)
 
 
 def _no_gain(task: Task, best: Verdict, new: Verdict) -> bool:
-    """Whether a round ends the rounds, by paired standard errors of what it changed on the given labels.
+    """Whether a round ends the rounds: its score fell beyond noise; where rounds are fold-safe, did not rise beyond it.
 
-    fold_safe: out-of-fold log loss, finer than accuracy where labels are few, did not fall beyond noise. Else
-    out-of-fold accuracy, which favours later rounds a little, fell beyond noise.
+    Plain rounds' scores favour later rounds a little, so that a rise proves nothing.
     """
-    if task.fold_safe:
-        known = np.flatnonzero(task.samples.given >= 0)
-        change = (new.log_probs - best.log_probs)[known, task.samples.given[known]]
-    else:
-        change = _hits(task, new).astype(float) - _hits(task, best)
-    noise = NOISE_OF_GAIN * change.std() / np.sqrt(len(change))
-    return bool(change.mean() <= noise if task.fold_safe else change.mean() < -noise)
+    change, error = _gain(task, best, new)
+    noise = NOISE_OF_GAIN * error
+    return bool(change <= noise if task.fold_safe else change < -noise)

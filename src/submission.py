@@ -11,24 +11,37 @@ from .run import read_csv
 from .values import UserError
 
 
-def predictions_table(ids: np.ndarray, paths: np.ndarray, probs: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """id, path, label, confidence and one column `p_<class>` a class, from (N, K) probabilities."""
-    named = np.array(classes, object)
-    head = {"id": ids, "path": paths, "label": named[probs.argmax(1)], "confidence": probs.max(1)}
+def predictions_table(
+    targets: pd.DataFrame, probs: np.ndarray, answers: np.ndarray, classes: list[str]
+) -> pd.DataFrame:
+    """id, path (those of targets), label, confidence and one column `p_<class>` a class, from (N, K) probabilities and
+    the (N,) class index that is answered.
+
+    Raises:
+        UserError: a probability is not a number.
+    """
+    if not np.isfinite(probs).all():
+        row = np.flatnonzero(~np.isfinite(probs).all(1))[0]
+        raise UserError(f"the prediction of {targets.id.iloc[row]} is no number; train again with a lower train.lr")
+    head = {"id": targets.id, "path": targets.path, "label": np.array(classes, object)[answers],
+            "confidence": probs[np.arange(len(probs)), answers]}  # fmt: skip
     return pd.DataFrame(head | {f"p_{name}": probs[:, k] for k, name in enumerate(classes)})
 
 
 def submission(sample: Path, predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Fill sample_submission.csv: a label column, or one probability column a class.
+    """Fill sample_submission.csv, in its row order: a label column; one probability column a class; or, of two
+    classes, one column with the probability of the second, where the sample has numbers there that are no class.
 
     Its first column holds ids: those of the predictions, or the same file names without folder or suffix.
 
     Raises:
-        UserError: the file is missing, an id has no prediction or several, or its columns fit neither form.
+        UserError: the file is missing, an id has no prediction or several, or its columns fit none of these forms.
     """
     if not sample.is_file():
         raise UserError(f"--submission {sample} does not exist")
     table = read_csv(sample)
+    if len(table.columns) < 2 or table.empty:
+        raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
     id_col, *columns = table.columns
     if table[id_col].duplicated().any():
         raise UserError(
@@ -40,11 +53,17 @@ def submission(sample: Path, predictions: pd.DataFrame, classes: list[str]) -> p
         raise UserError(f"{sample}: {len(missing)} of its ids have no prediction, for example {missing.iloc[0]!r}; "
                         "give --data with all of its images")  # fmt: skip
     if len(columns) == 1:
-        return table.assign(**{columns[0]: rows.label.to_numpy()})
+        wanted = f"p_{classes[1]}" if len(classes) == 2 and _are_probabilities(table[columns[0]], classes) else "label"
+        return table.assign(**{columns[0]: rows[wanted].to_numpy()})
     if set(columns) != set(classes):
         raise UserError(f"{sample}: its columns {', '.join(columns)} are neither one label nor the classes "
                         f"{', '.join(classes)}; rename them")  # fmt: skip
     return table.assign(**{name: rows[f"p_{name}"].to_numpy() for name in columns})
+
+
+def _are_probabilities(column: pd.Series, classes: list[str]) -> bool:
+    values = pd.to_numeric(column, errors="coerce")
+    return bool(values.between(0, 1).all() and not column.isin(classes).all())
 
 
 def _matching_keys(ids: pd.Series, wanted: pd.Series) -> pd.Series:

@@ -1,159 +1,55 @@
-"""The steps that train.py and pseudo.py are made of: prepare, learn, score, write."""
+"""From the data to the report: what train.py, and pseudo.py in the modes that train, do one after the other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from .config import Config
-from .corrections import with_corrections
-from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
-from .data.folds import find_clusters
-from .data.images import load_images
-from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepare_samples
-from .data.transforms import Spec, build
+from .corrections import store_corrections, with_corrections
+from .data.samples import USES_POOL
 from .history import applied
-from .labels.ledger import Ledger, refuse_changed_samples
-from .labels.pool import provable
-from .labels.selection import REPAIRS
-from .learn.compute import pick_device
+from .inference import finished_models, write_submission
+from .labels.ledger import Ledger
 from .learn.fit import step_budget
-from .learn.models import Trained, create_model, load_model
-from .learner import Learner, Task
-from .run import Run, log, read_json, write_csv, write_json
+from .learn.models import Trained, load_model
+from .learner import Learner, Task, make_learner
+from .material import Material, prepare
+from .plan import planned
+from .run import OutOfTime, Run, log, read_json, write_csv, write_json, write_status
 from .scoring import score_arms, score_trusted, write_results
 from .selftrain import Outcome, self_train
-from .values import UserError
 
 
-@dataclass(frozen=True)
-class Material:
-    """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
-    len(judged) samples are the judged ones. clusters, refused: (len(judged),), see find_clusters, refused_reasons.
-    truths: tables by file name, for scoring."""
+def carry_out(run: Run, corrections: pd.DataFrame | None = None) -> None:
+    """All of a run, or what is left of it. corrections: human decisions, see new_decisions.
 
-    samples: Samples
-    judged: Samples
-    pixels: np.ndarray
-    clusters: np.ndarray
-    refused: np.ndarray
-    truths: dict[str, pd.DataFrame]
-
-
-def prepare(run: Run) -> Material:
-    """Read, decode and check everything, so that wrong input ends the run before any training.
-
-    Raises:
-        UserError: see prepare_samples, load_images, create_model, build.
+    Where the time budget ends before that, what is finished is scored and written, and the same command goes on.
     """
-    if run.mode == "train":  # judges once, changes nothing
-        once = run.config.pseudo.model_copy(update={"rounds": 1})
-        run.config = run.config.model_copy(update={"pseudo": once})
-    with run.stage("read"):
-        return _prepare(run)
-
-
-def _prepare(run: Run) -> Material:
-    config = run.config
-    if config.pseudo.fold_safe and run.mode in REPAIRS:
-        raise UserError(f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
-                        "about those of the others; leave it out")  # fmt: skip
-    if config.pseudo.graph and run.mode in REPAIRS:
-        raise UserError(f"pseudo.graph={config.pseudo.graph:g} needs --mode augment: labels that may be wrong are not "
-                        "spread; leave it out")  # fmt: skip
-    samples, truths = prepare_samples(config, run.mode)
-    is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
-    samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))
-    pixels, good = load_images(samples.path, config.data)
-    if not good.all():
-        samples = samples.take(good)
-        pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
-        check_samples(samples, config, run.mode)
-    judged = samples.take(np.isin(samples.role, ["train", "pool"]))
-    _preflight(config, samples, pixels)
-    refuse_changed_samples(run.path, judged)
-    write_csv(run.path / "samples.csv", samples.table())
-    for name, table in truths.items():
-        write_csv(run.path / name, table)
-    links = find_links(pixels, len(judged))
-    copies = duplicates_table(samples, pixels, links)
-    write_csv(run.path / "duplicates.csv", copies)
-    clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
-    if len(np.unique(clusters[judged.given >= 0])) < 2:
-        raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
-    _announce(samples, clusters)
-    _announce_duplicates(run, copies, refused)
-    if config.pseudo.pool_precision is not None and run.mode in USES_POOL:
-        _announce_bound(int((judged.given >= 0).sum()), config.pseudo.pool_precision)
-    return Material(samples, judged, pixels, clusters, refused, truths)
-
-
-def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
-    """Make each model and augmentation: what is wrong with them is said now."""
-    size, channels = pixels.shape[1], pixels.shape[3]
-    pick_device(config.train.device)
-    create_model(config.model, samples.classes, size, channels)
-    if config.model_of("student") != config.model:
-        create_model(config.model_of("student"), samples.classes, size, channels, "student")
-    for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
-                      "train.weak": config.train.weak, "train.strong": config.train.strong,
-                      "predict.augment": config.predict.augment}.items():  # fmt: skip
-        if spec is not None:
-            _try(key, spec, pixels[:2])
-
-
-def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
-    """Raises UserError where the augmentation `spec` does not work on such images, or changes their size."""
-    import torch
-
-    augment = build(spec, pixels.shape[1], seed=0)
-    if not augment:
-        return
+    material = prepare(run)
+    if corrections is not None:
+        store_corrections(run, corrections)
+    run.config = planned(run, material)
+    learner = make_learner(run, material)
+    outcome = Outcome(material.judged.given, None, 0, "time_budget")
     try:
-        out = augment(torch.from_numpy(pixels), 0)
-    except Exception as error:  # every transform raises its own types
-        what = type(error).__name__
-        raise UserError(f"{key}={spec} does not work: {what}: {' '.join(str(error).split())}") from error
-    if out.shape[1:] != pixels.shape[1:]:
-        raise UserError(f"{key} changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
-                        "give its crop or resize the value `size`")  # fmt: skip
-
-
-def _announce(samples: Samples, clusters: np.ndarray) -> None:
-    counts = {role: int((samples.role == role).sum()) for role in dict.fromkeys(samples.role)}
-    log.info(
-        "samples: " + ", ".join(f"{n:,} {role}" for role, n in counts.items()) + f"; {len(samples.classes)} classes"
-    )
-    twins = len(clusters) - len(np.unique(clusters))
-    if twins:
-        log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")
-
-
-def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) -> None:
-    counts = count_duplicates(copies)
-    listed = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-    none = f"; {(refused != '').sum():,} pool rows get no pseudo-label" if (refused != "").any() else ""
-    log.info(f"duplicates: {listed}{none}; see {run.path / 'duplicates.csv'}" if len(copies) else "duplicates: none")
-
-
-def _announce_bound(n: int, wanted: float) -> None:
-    """Say how loose a bound on the precision n labels give."""
-    most = provable(n)
-    log.info(f"pool_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
-             + (f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
-                "pseudo.pool_share in its place" if most < wanted else ""))  # fmt: skip
+        outcome = run_rounds(run, material, learner)
+        arms = train_arms(run, material, outcome, learner)
+    except OutOfTime:
+        outcome, arms = replace(outcome, reason="time_budget"), {"teacher": finished_models(run.path)}
+    publish(run, material, outcome, arms, learner)
 
 
 def run_rounds(run: Run, material: Material, learner: Learner) -> Outcome:
     """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
+    config = run.config
     with run.stage("rounds"):
         outcome = self_train(
-            material.judged, learner.fit, partial(learner.predict, views=run.config.pseudo.views), run.config.pseudo,
-            Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused,
-            seed=run.config.seed, second=learner.second, ahead=learner.ahead_of, time_for=_time_for(run),
+            material.judged, learner.fit, partial(learner.predict, views=config.pseudo.views), config.pseudo,
+            Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused, seed=config.seed,
+            goal=config.goal, second=learner.second, ahead=learner.ahead_of, time_for=_time_for(run),
         )  # fmt: skip
     return with_corrections(run, material.judged, outcome)
 
@@ -197,7 +93,7 @@ def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.nda
 
 
 def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], learner: Learner) -> None:
-    """Score the arms, write the tables and the pages, print the summary."""
+    """Score the arms, write the tables, the pages and the submission, print the summary."""
     from .report.label_studio import write_label_studio
     from .report.report import write_report
     from .report.review import write_review
@@ -215,10 +111,17 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
         write_report(run.path)
         write_review(run.path)
         write_label_studio(run.path)
+    if run.config.data.submission:
+        with run.stage("submission"):
+            write_submission(run.path, run.config)
     _write_seconds(run)
     track(run.path, run.config.wandb)
-    run.finish(outcome.reason)
+    whole = "student" in arms
+    write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", outcome.reason, run.mode)
     log.info(summary(run.path))
+    if not whole:
+        log.info(f"the time budget is spent: {len(arms['teacher'])} models are finished, and no student; the same "
+                 "command goes on from here")  # fmt: skip
 
 
 def _write_seconds(run: Run) -> None:

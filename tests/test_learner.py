@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from src import learner
+from src import stock as stock_module
 from src.config import Config, Model
 from src.learn import infer
 from src.learn.models import Trained, create_model
-from src.learner import Stock
 from src.processes import ALONE
+from src.stock import Stock
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -27,8 +27,8 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
         asked.extend(jobs)
         return (work(job, ALONE) for job in jobs)
 
-    monkeypatch.setattr(learner, "size", lambda: processes)
-    monkeypatch.setattr(learner, "each", each)
+    monkeypatch.setattr(stock_module, "size", lambda: processes)
+    monkeypatch.setattr(stock_module, "each", each)
     np.testing.assert_array_equal(stock.predict(model, rows, views), alone)
     assert len(asked) == processes
     assert all(job.first % 8 == 0 for job in asked)

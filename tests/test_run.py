@@ -34,7 +34,9 @@ OPEN = """
 import sys
 from src.command import main, parse
 from src.run import open_run
-main(lambda: open_run(parse("", sys.argv[2:]), sys.argv[1]))
+args = parse("", sys.argv[2:])
+with_run = open_run(args.config, args.overrides, sys.argv[1], args.fresh)
+main(lambda: with_run.__enter__())
 """
 
 

@@ -12,8 +12,8 @@ PROBS = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.3, 
 
 
 def predictions(*ids: str) -> pd.DataFrame:
-    ids_ = np.array(ids, object)
-    return predictions_table(ids_, np.array([f"images/{i}" for i in ids], object), PROBS[: len(ids)], CLASSES)
+    targets = pd.DataFrame({"id": ids, "path": [f"images/{i}" for i in ids]}, dtype=object)
+    return predictions_table(targets, PROBS[: len(ids)], PROBS[: len(ids)].argmax(1), CLASSES)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import pytest
 from src.config import Config
 from src.data.samples import Samples
 from src.learner import _neighbours
+from src.material import Material, _announce_bound
 from src.run import Run
 from src.selftrain import Outcome
-from src.workflow import Material, _announce_bound, train_arms
+from src.workflow import train_arms
 
 GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 
@@ -58,7 +59,7 @@ def arms(folder, mode: str, outcome: Outcome) -> dict:
     role = np.where(GIVEN >= 0, "train", "pool").astype(object)
     samples = Samples(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
     refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
-    material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {})
+    material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
     calls = {}
 
     def fit(where, rows, labels, pool=(), steps=None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 
 from .duplicates import chain, connected
 
@@ -45,6 +46,14 @@ def _split(splitter, part, labels, clusters):
         strata[:] = 0
     with_groups = {"groups": clusters[part]} if "Group" in type(splitter).__name__ else {}
     return splitter.split(part, strata, **with_groups)
+
+
+def fold_table(labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """(K rows, one column a fold): how many rows with a label each class has in each fold; labels, folds: (N,)."""
+    counts = np.zeros((len(classes), folds.max() + 1), int)
+    has = labels >= 0
+    np.add.at(counts, (labels[has], folds[has]), 1)
+    return pd.DataFrame(counts, index=list(classes), columns=[f"fold {f}" for f in range(counts.shape[1])])
 
 
 def find_clusters(group: np.ndarray, links: np.ndarray) -> np.ndarray:

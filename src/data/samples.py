@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import Config, Data, Hide, Inject
+from ..labels.goals import known
 from ..values import UserError
 from .roles import read_role
 
@@ -213,6 +214,10 @@ def check_samples(samples: Samples, config: Config, mode: str) -> None:
             f"class {samples.classes[small]!r} has {counts[small]} rows in data.train, fewer than "
             f"pseudo.folds={config.pseudo.folds}; add rows, merge the class or set fewer folds"
         )
+    if config.goal is not None and config.goal not in known(samples.classes):
+        some = ", ".join(samples.classes[:3])
+        raise UserError(f"goal={config.goal} does not fit these {len(counts)} classes ({some}, …); "
+                        f"choose one of {', '.join(known(samples.classes))}")  # fmt: skip
     if mode in USES_POOL and not (samples.role == "pool").any():
         raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")
     if mode in USES_POOL and not config.rules.pool_may_include_test:

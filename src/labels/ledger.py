@@ -195,8 +195,9 @@ def labels_table(outcome, samples: Samples) -> pd.DataFrame:
 
 
 def oof_table(d: Decisions, samples: Samples) -> pd.DataFrame:
-    """As oof.csv holds them: out-of-fold predictions of the labelled set; the probabilities are round_1/logits.npy."""
+    """As oof.csv holds them: out-of-fold predictions of the labelled set, in the order of oof.npy."""
+    rows = np.flatnonzero(samples.given >= 0)
     return pd.DataFrame({
-        "id": samples.id, "label": class_names(samples.given, samples.classes),
-        "predicted": class_names(d.predicted, samples.classes), "confidence": d.confidence,
+        "id": samples.id[rows], "label": class_names(samples.given[rows], samples.classes),
+        "predicted": class_names(d.predicted[rows], samples.classes), "confidence": d.confidence[rows],
     })  # fmt: skip

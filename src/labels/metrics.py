@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import numpy as np
 
+from .goals import by_class, known, measure
+
+MOST = 50_000_000
 PRECISION_AT = (100, 500, 1000, 5000)
 
 
-def score(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """n, accuracy, log loss and macro F1 of (N, K) log-probabilities against (N,) labels."""
-    from sklearn.metrics import f1_score
+def score(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> dict[str, float]:
+    """n and the scores that these classes have, of (N, K) log-probabilities against (N,) labels; see goals.py.
 
-    predicted = log_probs.argmax(1)
-    return {
-        "n": len(labels),
-        "accuracy": float((predicted == labels).mean()),
-        "log_loss": float(-log_probs[np.arange(len(labels)), labels].mean()),
-        "macro_f1": float(f1_score(labels, predicted, average="macro")),
-    }
+    Without auc and map, which sort all rows for every class, where that would take minutes.
+    """
+    names = [goal for goal in known(classes) if goal not in ("auc", "map") or log_probs.size <= MOST]
+    scores = {goal: measure(goal, log_probs, labels, classes) for goal in names}
+    return {"n": len(labels)} | {name: None if np.isnan(value) else value for name, value in scores.items()}
+
+
+def of_classes(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> dict[str, dict]:
+    """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
+    predicted, area = log_probs.argmax(1), by_class("auc", log_probs, labels)
+    found = {}
+    for k in np.unique(labels):
+        own, said = labels == k, predicted == k
+        hits = (own & said).sum()
+        found[classes[k]] = {"n": int(own.sum()), "recall": float(hits / own.sum()),
+                             "precision": float(hits / said.sum()) if said.any() else None,
+                             "auc": None if np.isnan(area[k]) else float(area[k])}  # fmt: skip
+    return found
+
+
+def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
+    """The accuracy of n rows with its 95 % interval; and the interval in which that of m others is expected, which
+    have chance of their own. Normal approximations, with two hits and two misses added (Agresti & Coull 1998)."""
+    p = (accuracy * n + 2) / (n + 4)
+    own, other = (1.96 * np.sqrt(p * (1 - p) * (1 / (n + 4) + more)) for more in (0, 1 / m if m else 0))
+    found = {"low": max(0.0, p - own), "high": min(1.0, p + own)}
+    if m:
+        found |= {"test_n": m, "test_low": max(0.0, p - other), "test_high": min(1.0, p + other)}
+    return {name: float(value) if name != "test_n" else value for name, value in found.items()}
 
 
 def noise_scores(p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clean: np.ndarray | None) -> dict:

@@ -1,0 +1,87 @@
+"""What the scripts do, as functions for a notebook: train, pseudo, predict. Everything heavy is imported when used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .run import DEFAULT_CONFIG, log, open_run, reopen_run, show_log, write_csv
+from .values import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def train(overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
+    """Plain supervised training, as train.py; returns the run folder.
+
+    overrides: `a.b=value`, as on the command line. Going on where a run stopped is the same call again.
+
+    Raises:
+        UserError: the input is wrong; the message says how to mend it.
+    """
+    return _carry_out("train", overrides, config, fresh)
+
+
+def pseudo(mode: str, overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
+    """Self-training in mode augment, denoise or joint, as pseudo.py; returns the run folder. See train."""
+    return _carry_out(mode, overrides, config, fresh)
+
+
+def _carry_out(mode: str, overrides: Sequence[str], config: str | Path, fresh: bool) -> Path:
+    show_log()
+    with open_run(Path(config), list(overrides), mode, fresh) as run:
+        if not run.finished():
+            from .workflow import carry_out
+
+            carry_out(run)
+        return run.path
+
+
+def apply(path: Path, corrections: Path | None) -> None:
+    """Human decisions on top of a finished run, whose student is trained again; None takes the last of them back."""
+    with reopen_run(path) as run:
+        from .corrections import new_decisions, revert
+
+        if corrections is None:
+            return revert(run)
+        decisions = new_decisions(run, corrections)
+        if decisions is None and run.finished():
+            return None
+        from .workflow import carry_out
+
+        carry_out(run, decisions)
+
+
+def predict(
+    runs: Sequence[str | Path], data: str | None = None, out: str | Path | None = None,
+    submission: str | Path | None = None, *, tta: int | None = None, weights: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Predictions of one or several runs, written and returned (id, path, label, confidence, p_<class> …).
+
+    data: table or folder, default data.test of the first run. submission: sample_submission.csv, filled beside out.
+
+    Raises:
+        UserError: the input is wrong, or a file cannot be written.
+    """
+    from .inference import open_finished, predict_runs, read_targets
+    from .submission import predictions_table
+    from .submission import submission as fill
+
+    show_log()
+    runs = [Path(run) for run in runs]
+    targets = read_targets(open_finished(runs[0]), data)
+    probs, answers, classes = predict_runs(runs, targets.path.to_numpy(object), tta, weights)
+    table = predictions_table(targets, probs, answers, classes)
+    out = Path(out or runs[0] / "predictions.csv")
+    filled = fill(Path(submission), table, classes) if submission else None
+    try:
+        write_csv(out, table)
+        log.info(f"{len(table):,} predictions of {len(runs)} run(s): {out}")
+        if filled is not None:
+            write_csv(out.with_name("submission.csv"), filled)
+            log.info(f"submission: {out.with_name('submission.csv')}")
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None
+    return table

@@ -1,0 +1,146 @@
+"""What every process of a run has at hand: images, and how to train and ask a network on them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .config import Config, Train
+from .data.images import load_images
+from .learn.batches import Lesson
+from .learn.compute import pick_device
+from .learn.fit import can_share, fit, step_budget
+from .learn.infer import batch_size, log_probs
+from .learn.models import Format, Trained, create_model
+from .processes import ALONE, Team, each, follow, hear, rank, size, tell
+from .run import seed_of
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network in the folder `where` is to learn, see Learner.fit, and the rows that it then judges."""
+
+    where: str
+    rows: np.ndarray
+    labels: np.ndarray
+    pool: tuple[np.ndarray, np.ndarray | None] | tuple[()] = ()
+    steps: int | None = None
+    judged: np.ndarray | None = None
+
+    def budget(self, train: Train) -> int:
+        """How many steps it takes."""
+        return self.steps or step_budget(len(self.rows), train)
+
+
+class Done(NamedTuple):
+    """What a task came to. said: (len(judged), K) log-probabilities."""
+
+    network: torch.nn.Module
+    format: Format
+    history: pd.DataFrame
+    steps: int
+    seconds: float
+    said: np.ndarray | None
+
+
+class Question(NamedTuple):
+    """What a model is to say of rows, the first of which is the `first` of all that are asked about."""
+
+    model: Trained
+    rows: np.ndarray
+    views: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What every process has at hand. pixels: (N, H, W, C) uint8; given: (n,), of the judged ones, the first n."""
+
+    config: Config
+    pixels: np.ndarray
+    given: np.ndarray
+    classes: tuple[str, ...]
+
+    def serve(self, job: Task | Question, team: Team) -> Done | np.ndarray:
+        """What a process does for the first one; nothing is written."""
+        return self.work(job, team) if isinstance(job, Task) else self.answer(job)
+
+    def work(self, task: Task, team: Team = ALONE) -> Done | None:
+        """Train the network of a task, and let it judge; None in a team that does better without this process.
+
+        Raises:
+            UserError: see fit.
+        """
+        train, start = self.config.train_of(task.where), time.monotonic()
+        steps, seed = task.budget(train), seed_of(self.config.seed, task.where)
+        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, self.given[task.rows] < 0, *task.pool)
+        network, form = self.fresh_network(task.where, seed)
+        if team.size > 1 and not can_share(network, train):
+            if team.index:
+                return None
+            team = ALONE
+        with bar(steps, f"{title(self.config, task.where)} · train") as shown:
+            network, history = fit(network, form, lesson, train, shown, team)
+        model, seconds = Trained(network, form, ""), time.monotonic() - start
+        said = None
+        if task.judged is not None:
+            said = self.answer(Question(model, task.judged, self.config.pseudo.views))
+        return Done(network, form, history, steps, seconds, said)
+
+    def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
+        """(len(rows), K) log-probabilities; each process takes its share of the batches."""
+        at_once = batch_size(model.format.size, pick_device(self.config.train.device))
+        share = at_once * -(-len(rows) // (at_once * size())) or 1
+        asked = [Question(model, rows[i : i + share], views, i) for i in range(0, len(rows), share)]
+        said = each(self.serve, asked) if len(asked) > 1 else map(self.answer, asked or [Question(model, rows, views)])
+        return np.concatenate(list(said))
+
+    def answer(self, asked: Question) -> np.ndarray:
+        """(len(asked.rows), K) log-probabilities."""
+        model, rows, views, first = asked
+        options = {"device": self.config.train.device, "tta": views, "spec": self.config.view, "first": first}
+        with bar(len(rows) * views, "predict") as shown:
+            return log_probs(model, self.pixels, rows, bar=shown, **options)
+
+    def fresh_network(self, where: str, seed: int):
+        torch.manual_seed(seed)
+        size, channels = self.pixels.shape[1], self.pixels.shape[3]
+        network, form = create_model(self.config.model_of(where), self.classes, size, channels)
+        return network, replace(form, precision=self.config.train_of(where).precision)
+
+
+def offer(stock: Stock, paths: np.ndarray) -> None:
+    """Tell the other processes, where there are any, what they need to have such a stock too; paths: of its images."""
+    if size() > 1:
+        tell((stock.config, paths, stock.given, stock.classes))
+
+
+def follow_stock() -> None:
+    """The part of the other processes: do what the first one hands out."""
+    if (heard := hear()) is None:
+        return
+    config, paths, given, classes = heard
+    pixels, _ = load_images(paths, config.data)
+    follow(Stock(config, pixels, given, classes).serve)
+
+
+def bar(total: int, title: str):
+    """A progress bar on a terminal (and in a notebook), silence elsewhere."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=title, disable=True if rank() else None, leave=False)
+
+
+def title(config: Config, where: str) -> str:
+    """`round_1/fold_0` → `round 1/2 · fold 1/2`."""
+    policy = config.pseudo
+    parts = [part.partition("_") for part in where.split("/")]
+    k = policy.folds  # a fold whose pool is in two halves has a second model, see chained_seats
+    names = {"round": lambda n: f"round {n}/{policy.rounds}",
+             "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)")}  # fmt: skip
+    return " · ".join(names[word](n) if word in names else word for word, _, n in parts)
