@@ -72,13 +72,13 @@ def predict(
     show_log()
     runs = [Path(run) for run in runs]
     targets = read_targets(open_finished(runs[0]), data)
-    probs, answers, classes = predict_runs(runs, targets.path.to_numpy(object), tta, weights)
-    table = predictions_table(targets, probs, answers, classes)
+    said = predict_runs(runs, targets.path.to_numpy(object), tta, weights)
+    table = predictions_table(targets, said.probs, said.answers, said.classes)
     out = Path(out or runs[0] / "predictions.csv")
-    filled = fill(Path(submission), table, classes) if submission else None
+    filled = fill(Path(submission), table, said.classes) if submission else None
     try:
         write_csv(out, table)
-        log.info(f"{len(table):,} predictions of {len(runs)} run(s): {out}")
+        log.info(f"{len(table):,} predictions, average of {said.models} model(s): {out}")
         if filled is not None:
             write_csv(out.with_name("submission.csv"), filled)
             log.info(f"submission: {out.with_name('submission.csv')}")

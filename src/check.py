@@ -99,8 +99,11 @@ def _folder(config: Config, material: Material, mode: str) -> Iterator[str]:
     """
     path = Path(config.out) / config.name
     above = next(up for up in (path, *path.absolute().parents) if up.exists())
-    if not os.access(above, os.W_OK):
-        raise UserError(f"run folder {path} cannot be written (read-only {above}); choose another out=")
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
     size, channels = material.pixels.shape[1], material.pixels.shape[3]
     bytes_of = {}
     for arm in ("teacher", "student"):

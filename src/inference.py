@@ -31,6 +31,15 @@ class OutOfFold(NamedTuple):
     labels: np.ndarray
 
 
+class Prediction(NamedTuple):
+    """probs: (N, K), of these classes; answers: (N,) class index; models: how many were averaged."""
+
+    probs: np.ndarray
+    answers: np.ndarray
+    classes: list[str]
+    models: int
+
+
 def open_finished(run: Path) -> Config:
     """The config of a run that has a model.
 
@@ -100,8 +109,8 @@ def _stock(models: list[Trained], paths: np.ndarray, config: Config, tta: int | 
     return Stock(config, pixels, np.empty(0, np.int64), form.classes), tta
 
 
-def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: str | None):
-    """(N, K) probabilities of each run, weighted; the (N,) class index that is answered; the class names.
+def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: str | None) -> Prediction:
+    """The probabilities of each run, weighted, and what is answered.
 
     weights: `oof`, by which out-of-fold rows are most likely; a number a run, as 1,2; None = all alike.
 
@@ -122,7 +131,8 @@ def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: 
     probs = [predict_files(own, paths, config, tta)[:, _order(own[0].format.classes, classes)]
              for own, config in zip(models, configs, strict=True)]  # fmt: skip
     mixed = mixture(np.stack(probs), share)
-    return mixed, _answers(mixed, classes, configs[0].goal, judged, share), classes
+    answers = _answers(mixed, classes, configs[0].goal, judged, share)
+    return Prediction(mixed, answers, classes, sum(map(len, models)))
 
 
 def _order(own: list[str], classes: list[str]) -> list[int]:

@@ -85,7 +85,7 @@ def self_train(
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
     seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
-        if not time_for(2 * seconds):  # as much again for the student
+        if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
         start, labels = time.monotonic(), outcome.label
         try:

@@ -58,8 +58,8 @@ def _time_for(run: Run):
     """The time budget. Human decisions stand on finished rounds, so that there is never time for one more of those."""
     if not applied(run.path):
         return run.time_for
-    known = iter(Ledger(run.path).rounds())
-    return lambda seconds: next(known, None) is not None  # asked once a round
+    known = iter(Ledger(run.path).rounds()[1:])
+    return lambda seconds: next(known, None) is not None  # asked once a round, from the second on
 
 
 def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner) -> dict[str, list[Trained]]:
@@ -120,7 +120,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", outcome.reason, run.mode)
     log.info(summary(run.path))
     if not whole:
-        log.info(f"the time budget is spent: {len(arms['teacher'])} models are finished, and no student; the same "
+        log.info(f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, the student is not; the same "
                  "command goes on from here")  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def runs(digits, tmp_path_factory):
 def test_the_run_folder_is_as_contracted(runs, mode):
     run = runs[0] / mode
     expected = {"config.yaml", "env.json", "log.txt", "status.json", "samples.csv", "labels.csv", "metrics.json",
-                "report.html", "review.html", "plots", "student", "round_1"}  # fmt: skip
+                "report.html", "review.html", "plots", "student", "round_1", "oof.csv", "oof.npy"}  # fmt: skip
     expected |= {"injected.csv", "suspects.csv"} if mode != "augment" else set()
     expected |= {"pseudo_labels.csv"} if mode != "denoise" else set()
     assert expected <= set(os.listdir(run))

@@ -107,3 +107,23 @@ def test_a_sample_that_is_no_such_table_is_refused(tmp_path, content):
 
 def test_a_missing_sample_is_refused(tmp_path):
     assert "--submission" in refusal(tmp_path / "sample.csv", predictions("a"))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_prediction_that_is_no_number_is_refused_with_its_id(bad):
+    targets, probs = pd.DataFrame({"id": ["a", "b"], "path": ["", ""]}), PROBS[:2].copy()
+    probs[1, 2] = bad
+    with pytest.raises(UserError, match="prediction of b is no number"):
+        predictions_table(targets, probs, np.zeros(2, int), CLASSES)
+
+
+def test_of_two_classes_a_column_of_numbers_asks_for_the_probability_of_the_second(sample):
+    targets, probs = pd.DataFrame({"id": ["a", "b"], "path": ["", ""]}), np.array([[0.9, 0.1], [0.3, 0.7]])
+    table = predictions_table(targets, probs, probs.argmax(1), ["no", "yes"])
+    asked = sample("id,target\nb,0.5\na,0.5\n")
+    assert submission(asked, table, ["no", "yes"]).target.tolist() == [0.7, 0.1]
+    named = sample("id,target\nb,no\na,no\n")
+    assert submission(named, table, ["no", "yes"]).target.tolist() == ["yes", "no"]
+    numbered = predictions_table(targets, probs, probs.argmax(1), ["0", "1"])
+    assert submission(sample("id,target\nb,0\na,0\n"), numbered, ["0", "1"]).target.tolist() == ["1", "0"]
+    assert submission(sample("id,target\nb,0.5\na,0.5\n"), numbered, ["0", "1"]).target.tolist() == [0.7, 0.1]

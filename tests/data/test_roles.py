@@ -1,0 +1,121 @@
+"""Tables and folders in the layouts that competitions have."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.config import Data
+from src.data.roles import read_role
+from src.data.samples import load_samples
+from src.settings import load_config
+from src.values import UserError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def competition(tmp_path):
+    """competition(files, **columns) → (folder, Data): empty image files, and train.csv beside them."""
+
+    def make(*files: str, **columns) -> tuple[Path, Data]:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).touch()
+        pd.DataFrame(columns).to_csv(tmp_path / "train.csv", index=False)
+        return tmp_path, Data(train=str(tmp_path / "train.csv"), image_dir=str(tmp_path / "images"))
+
+    return make
+
+
+def below(data: Data, folder: Path) -> list[str]:
+    return [str(Path(path).relative_to(folder)) for path in read_role(data, "train").path]
+
+
+def refusal(data: Data, load=load_samples) -> str:
+    with pytest.raises(UserError) as caught:
+        load(data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+LABELS = {"label": ["cat", "dog"]}
+
+
+def test_ids_without_a_suffix_find_their_images(competition):
+    folder, data = competition("images/a.jpg", "images/b.png", id=["b", "a"], **LABELS)
+    assert below(data, folder) == ["images/b.png", "images/a.jpg"]
+
+
+def test_images_in_nested_folders_are_found_by_name(competition):
+    folder, data = competition("images/x/1/a.jpg", "images/y/b.jpg", id=["a", "b.jpg"], **LABELS)
+    assert below(data, folder) == ["images/x/1/a.jpg", "images/y/b.jpg"]
+
+
+def test_images_in_several_folders_are_found_in_any_of_them(competition):
+    folder, data = competition("left/a.jpg", "right/b.jpg", id=["a.jpg", "b.jpg"], **LABELS)
+    both = data.model_copy(update={"image_dir": [str(folder / "left"), str(folder / "right")]})
+    assert below(both, folder) == ["left/a.jpg", "right/b.jpg"]
+
+
+def test_the_path_that_the_id_names_beats_the_same_name_elsewhere(competition):
+    folder, data = competition("images/x/a.jpg", "images/y/a.jpg", id=["y/a", "x/a.jpg"], **LABELS)
+    assert below(data, folder) == ["images/y/a.jpg", "images/x/a.jpg"]
+
+
+def test_an_id_that_names_two_images_is_refused(competition):
+    _, data = competition("images/x/a.jpg", "images/y/a.jpg", "images/b.jpg", id=["a", "b"], **LABELS)
+    message = refusal(data)
+    assert "'a'" in message
+    assert "x/a.jpg" in message
+    assert "y/a.jpg" in message
+
+
+def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_the_pool(competition):
+    columns = {"cat": ["1", "0", "0"], "dog": ["0", "1.0", ""]}
+    _, data = competition(id=["a", "b", "c"], **columns)
+    samples = load_samples(data.model_copy(update={"label_col": ["cat", "dog"]}))
+    assert samples.table()[["id", "role", "given"]].to_numpy().tolist() == [
+        ["a", "train", "cat"], ["b", "train", "dog"], ["c", "pool", ""],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [("1", "1"), ("0.5", "0.5"), ("yes", "0")])
+def test_a_row_that_is_not_one_hot_is_refused_with_its_line(competition, row):
+    _, data = competition(id=["a", "b"], cat=["1", row[0]], dog=["0", row[1]])
+    message = refusal(data.model_copy(update={"label_col": ["cat", "dog"]}))
+    assert "line 3" in message
+    assert "cat, dog" in message
+
+
+def test_a_missing_one_hot_column_is_named(competition):
+    _, data = competition(id=["a"], cat=["1"])
+    assert "'dog'" in refusal(data.model_copy(update={"label_col": ["cat", "dog"]}))
+
+
+def test_a_parquet_file_reads_as_the_csv_of_the_same_table(tmp_path):
+    table = pd.DataFrame({"id": ["007", "b", "c"], "label": [3, 1, None], "group": [1.5, 2.0, 3.0]})
+    table.to_parquet(tmp_path / "train.parquet")
+    pd.DataFrame({"id": ["007", "b", "c"], "label": ["3", "1", ""]}).to_csv(tmp_path / "train.csv", index=False)
+    tables = [read_role(Data(train=str(tmp_path / f"train.{kind}")), "train") for kind in ("parquet", "csv")]
+    columns = ["id", "label", "path"]
+    assert tables[0][columns].to_numpy().tolist() == tables[1][columns].to_numpy().tolist()
+
+
+def test_what_is_no_parquet_is_refused(tmp_path):
+    (tmp_path / "train.parquet").write_text("id,label\na,b\n")
+    assert "train.parquet" in refusal(Data(train=str(tmp_path / "train.parquet")))
+
+
+def test_the_target_of_a_regression_is_refused_and_classes_that_are_numbers_are_not(competition):
+    n = 60
+    ids = [str(i) for i in range(n)]
+    message = refusal(competition(id=ids, label=[i / 7 for i in range(n)])[1])
+    assert "regression" in message
+    assert len(load_samples(competition(id=ids, label=[i % 30 for i in range(n)])[1]).classes) == 30
+    assert len(load_samples(competition(id=ids, label=[(i % 3) / 2 for i in range(n)])[1]).classes) == 3
+
+
+@pytest.mark.parametrize(("typed", "value"), [("007", "007"), ("[cat, dog]", ["cat", "dog"]), ("a b", "a b")])
+def test_a_text_key_that_may_be_a_list_is_taken_as_typed_or_read_as_one(typed, value):
+    config = load_config(ROOT / "configs" / "default.yaml", [f"data.label_col={typed}", f"data.image_dir={typed}"])
+    assert (config.data.label_col, config.data.image_dir) == (value, value)

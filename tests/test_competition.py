@@ -1,0 +1,194 @@
+"""From a competition's files to its submission: checks, a time budget, ensembles, answers tuned for the goal."""
+
+import logging
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.api import predict, pseudo, train
+from src.check import check, check_prediction
+from src.labels.ensemble import mixture
+from src.run import DEFAULT_CONFIG, read_json
+from src.values import UserError
+from tests.conftest import QUICK
+
+QUICKER = [*QUICK, "train.min_steps=40", "wandb.mode=disabled"]
+
+
+@pytest.fixture(scope="module")
+def files(digits, tmp_path_factory):
+    """A competition's folder: train.csv, test.csv without labels, sample_submission.csv in another order."""
+    folder = tmp_path_factory.mktemp("competition")
+    digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
+    digits[500:][["id"]].to_csv(folder / "test.csv", index=False)
+    digits[500:][["id"]].sample(frac=1, random_state=1).assign(label="d0").to_csv(folder / "sample.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def args(files, digits):
+    """Its arguments: ids have no suffix, and none is given."""
+    images = os.path.dirname(digits.path[0])
+    return [f"data.train={files}/train.csv", f"data.test={files}/test.csv", f"data.submission={files}/sample.csv",
+            f"data.image_dir={images}", f"out={files}/runs", *QUICKER]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(args):
+    """Two runs of different seeds, the second of which is tuned for macro F1."""
+    return [train([*args, "name=a"]), train([*args, "name=b", "seed=1", "goal=macro_f1"])]
+
+
+def table(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+# ---- out of fold, and what it promises
+
+
+def test_out_of_fold_rows_are_on_file_in_every_mode_and_say_what_to_expect(runs, files, digits):
+    oof, logs = table(runs[0] / "oof.csv"), np.load(runs[0] / "oof.npy")
+    assert list(oof.id) == list(digits.id[:300])
+    names = np.array(read_json(runs[0] / "student" / "model.json")["classes"])
+    assert (names[logs.argmax(1)] == oof.predicted).all()
+    np.testing.assert_array_equal(logs, np.load(runs[0] / "round_1" / "logits.npy"))
+    said = read_json(runs[0] / "metrics.json")
+    assert said["oof"]["accuracy"] == pytest.approx((oof.predicted == oof.label).mean())
+    assert said["oof"]["interval"]["test_n"] == 100
+    assert {"log_loss", "macro_f1", "auc", "map", "top5"} <= set(said["oof"])
+    recall = {name: of["recall"] for name, of in said["oof_classes"].items()}
+    assert recall == pytest.approx((oof.predicted == oof.label).groupby(oof.label).mean().to_dict())
+
+
+def test_answers_are_tuned_for_the_goal_on_out_of_fold_rows(runs):
+    assert not (runs[0] / "thresholds.json").exists()
+    rule = read_json(runs[1] / "thresholds.json")
+    assert rule["goal"] == "macro_f1"
+    assert rule["before"] == pytest.approx(read_json(runs[1] / "metrics.json")["oof"]["macro_f1"])
+
+
+def test_a_goal_that_the_classes_do_not_have_is_refused_before_training(args):
+    with pytest.raises(UserError, match="goal=kappa does not fit"):
+        train([*args, "name=wrong", "goal=kappa"])
+
+
+# ---- predict.py
+
+
+def test_the_submission_of_a_run_is_that_of_predict(runs, files, tmp_path):
+    said = predict(runs[:1], out=tmp_path / "p.csv", submission=files / "sample.csv")
+    own = table(runs[0] / "submission.csv")
+    assert list(own.id) == list(table(files / "sample.csv").id)
+    assert own.equals(table(tmp_path / "submission.csv"))
+    assert (own.set_index("id").label[said.id].to_numpy() == said.label).all()
+
+
+@pytest.mark.parametrize("weights", [None, "3,1", "oof"])
+def test_an_ensemble_is_the_weighted_mean_of_its_runs(runs, tmp_path, caplog, weights):
+    caplog.set_level(logging.INFO, logger="kit")
+    alone = [predict([run], out=tmp_path / "p.csv").filter(regex="^p_").to_numpy() for run in runs]
+    caplog.clear()
+    both = predict(runs, out=tmp_path / "p.csv", weights=weights).filter(regex="^p_").to_numpy()
+    share = np.array([float(line.split("weight ")[1].split(",")[0]) for line in caplog.messages if "weight " in line])
+    assert share.sum() == pytest.approx(1, abs=2e-3)
+    if weights != "oof":
+        assert share == pytest.approx([0.75, 0.25] if weights else [0.5, 0.5])
+    np.testing.assert_allclose(both, mixture(np.stack(alone), share), atol=2e-3)
+    assert "together, accuracy out of fold" in caplog.text
+
+
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "a,b", "-1,2", "0,0"])
+def test_weights_that_do_not_fit_the_runs_are_refused(runs, weights):
+    with pytest.raises(UserError, match="--weights"):
+        predict(runs, weights=weights)
+
+
+def test_runs_of_other_classes_are_refused(runs, args, files, digits):
+    digits[:100][["id"]].assign(label=["x", "y"] * 50).to_csv(files / "other.csv", index=False)
+    other = train([*args, f"data.train={files}/other.csv", "name=other", "pseudo.rounds=0", "data.submission="])
+    with pytest.raises(UserError, match="other classes"):
+        predict([runs[0], other])
+
+
+# ---- the time budget
+
+
+def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_would_have_been(args, files):
+    """A second is too short for anything: each call trains the one network that it always may."""
+    cut = [*args, "name=cut", "time_budget=1s"]
+    for models in (1, 2):
+        run = train(cut)
+        status = read_json(run / "status.json")
+        assert (status["state"], status["reason"]) == ("stopped", "time_budget")
+        assert len(list(run.glob("round_1/fold_*/model.json"))) == models
+        assert not (run / "student").exists()
+        submitted = table(run / "submission.csv")
+        assert list(submitted.id) == list(table(files / "sample.csv").id)
+        assert submitted.label.str.fullmatch("d[0-9]").all()
+        assert (run / "report.html").exists()
+    assert read_json(train(cut) / "status.json")["state"] == "done"
+    changes = read_json(run / "plan.json")["changes"]
+    assert changes["train.epochs"] < 1
+    whole = train([*args, "name=whole", *(f"{key}={value}" for key, value in changes.items())])
+    for file in ("labels.csv", "oof.csv", "submission.csv", "student/model.safetensors"):
+        assert (run / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_a_budget_that_is_large_enough_changes_nothing(args, runs):
+    ample = train([*args, "name=ample", "time_budget=5h"])
+    assert read_json(ample / "plan.json")["changes"] == {}
+    assert (ample / "submission.csv").read_bytes() == (runs[0] / "submission.csv").read_bytes()
+
+
+# ---- --check
+
+
+def test_a_check_says_what_a_run_would_find_and_leaves_nothing(args, files, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    check(DEFAULT_CONFIG, [*args, "name=checked", "pseudo.folds=3"], "train")
+    assert not (files / "runs" / "checked").exists()
+    for said in ("300 train", "rows a class in each fold", "fold 2", "duplicates", "submission: 100 rows", "packages",
+                 "random weights", "are free", "minutes at most", "nothing stands in the way"):  # fmt: skip
+        assert said in caplog.text, said
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.weights=nowhere.safetensors", "model.weights=nowhere.safetensors does not exist"),
+        ("model.name=resnet17", "nearest: resnet1"),
+        ("data.train=nowhere.csv", "data.train=nowhere.csv does not exist"),
+        ("data.submission=nowhere.csv", "nowhere.csv does not exist"),
+        ("out=/proc/runs", "cannot be written"),
+    ],
+)
+def test_a_check_refuses_what_a_run_would_stumble_over(args, override, said):
+    with pytest.raises(UserError, match=said):
+        check(DEFAULT_CONFIG, [*args, override], "train")
+
+
+def test_small_classes_are_named(args, files, digits, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    rare = digits[:300][["id", "label"]]
+    rare = rare[(rare.label != "d3") | (rare.groupby("label").cumcount() < 5)]
+    rare.to_csv(files / "rare.csv", index=False)
+    check(DEFAULT_CONFIG, [*args, f"data.train={files}/rare.csv"], "train")
+    assert "small classes, below 10 rows in a fold: d3;" in caplog.text
+
+
+def test_a_prediction_can_be_checked_too(runs, files, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    check_prediction(runs, None, files / "sample.csv")
+    assert "100 images to predict; 100 rows" in caplog.text
+    pd.DataFrame({"id": ["gone"]}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(UserError, match="1 of 1 images are missing"):
+        check_prediction(runs, str(tmp_path / "test.csv"), None)
+
+
+def test_a_run_that_other_code_holds_in_this_process_is_let_go(args, runs):
+    """A notebook runs cell after cell in one process."""
+    assert train([*args, "name=a"]) == runs[0]
+    assert pseudo("denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.control=false"]).is_dir()
+    assert len(logging.getLogger("kit").handlers) == 0
