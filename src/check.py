@@ -17,7 +17,7 @@ from .inference import finished_models, open_finished, read_targets
 from .learn.models import create_model
 from .material import Material, prepare
 from .plan import costs, probe
-from .run import ROOT, Run, log, named_config
+from .run import ROOT, Run, log, named_config, show_log
 from .stock import Stock
 from .submission import predictions_table, submission
 from .values import UserError
@@ -37,6 +37,7 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
     Raises:
         UserError: as the run would, or packages are missing, or its folder could not be written.
     """
+    show_log()
     config = named_config(config_file, overrides, mode)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), mode, config)

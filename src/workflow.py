@@ -120,7 +120,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", outcome.reason, run.mode)
     log.info(summary(run.path))
     if not whole:
-        log.info(f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, the student is not; the same "
+        log.info(f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, no student yet; the same "
                  "command goes on from here")  # fmt: skip
 
 
