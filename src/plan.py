@@ -24,7 +24,7 @@ SLACK = 0.9
 """Share of the budget that is planned."""
 CLOSING, PAGES = "scores, tables and pages", 20.0
 """The name of what comes after training, and seconds of it that do not depend on the number of images."""
-SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 """Of the configured epochs."""
 
 
@@ -87,7 +87,7 @@ def _cheaper(config: Config) -> Iterator[Config]:
     pseudo = config.pseudo
     for folds in range(pseudo.folds, 1, -1):
         for rounds in range(pseudo.rounds, min(pseudo.rounds, 1) - 1, -1):
-            for share in SHARES if (folds, rounds) == (pseudo.folds, pseudo.rounds) else SHARES[2:]:
+            for share in SHARES if (folds, rounds) == (pseudo.folds, pseudo.rounds) else SHARES[5:]:
                 less = {"folds": folds, "rounds": rounds, "control": False}
                 train = {"epochs": round(config.train.epochs * share, 3),
                          "min_steps": int(config.train.min_steps * share)}  # fmt: skip
