@@ -45,7 +45,8 @@ def whole(data: Path, out: Path, file: Path) -> list[dict]:
     same = list(filled) == list(wanted) and filled.iloc[:, 0].equals(wanted.iloc[:, 0])
     found = metrics(run)
     plan = json.loads((run / "plan.json").read_text())
-    return [{"what": "whole", "seconds": seconds, "valid": same and set(filled.label) <= classes, "plan": plan, "pool": found["pool"],
+    valid = same and set(filled.label) <= classes
+    return [{"what": "whole", "seconds": seconds, "valid": valid, "plan": plan, "pool": found["pool"],
              "reason": found["reason"], "oof": found["oof"]}]  # fmt: skip
 
 
