@@ -21,8 +21,6 @@ from ..run import atomic_write
 from . import read
 from .summary import percent, show, spread
 
-GAVE = ("accept", "relabel")
-"""Decisions that give a row a label which nobody had given it."""
 FEW_CLASSES = 100
 """Of more classes only those that received a label are counted."""
 IMAGES = 64
@@ -103,9 +101,11 @@ def with_spread(name: str, share: float, n: int) -> dict[str, float]:
 
 
 def cutoff_in_use(table: pd.DataFrame) -> float | None:
-    """The lowest confidence at which the round gave a label; None where it gave none."""
-    lowest = table["confidence"][table["decision"].isin(GAVE)].min()
-    return None if pd.isna(lowest) else float(lowest)
+    """The lowest confidence of an accepted pool row, else of a relabelled row; None where there is neither."""
+    for kind in ("accept", "relabel"):
+        if (rows := table["decision"] == kind).any():
+            return float(table["confidence"][rows].min())
+    return None
 
 
 def class_facts(table: pd.DataFrame, classes: list[str]) -> dict[str, float]:
@@ -190,12 +190,14 @@ def held_out_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
               "out-of-fold precision there", "calibration error", "before → after calibration"]  # fmt: skip
     rows = []
     for line in rounds:
+        over_folds, precision = (line.get(key) for key in ("oof_accuracy_sd_over_folds", "oof_precision"))
         ends = [line.get(f"calibration_{end}") for end in ("before", "after")]
         rows.append([
             str(line["round"]), percent(line["oof_accuracy"]),
             f"{percent(line['oof_accuracy_low'])} to {percent(line['oof_accuracy_high'])}",
-            *(show(key, line.get(key)) for key in ("oof_accuracy_sd_over_folds", "cutoff_in_use", "oof_precision_n")),
-            percent(line["oof_precision"]) if "oof_precision" in line else "–", show("", line["calibration_error"]),
+            "–" if over_folds is None else percent(over_folds), show("cutoff", line.get("cutoff_in_use")),
+            show("", line.get("oof_precision_n")), "–" if precision is None else percent(precision),
+            show("", line["calibration_error"]),
             "–" if None in ends else " → ".join(show("", end) for end in ends),
         ])  # fmt: skip
     return {"title": "Held-out predictions", "names": 0, "header": header, "rows": rows}

@@ -63,10 +63,11 @@ def test_labelled_rows_are_counted_right(ledgers, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_precision_is_that_of_labelled_rows_from_the_lowest_given_label_on(ledgers, mode):
+def test_precision_is_that_of_labelled_rows_from_the_lowest_accepted_row_on(ledgers, mode):
     for line in all_facts(ledgers[mode]):
         rows, _ = by_hand(ledgers[mode], line["round"]) if "round" in line else ([], {})
-        gave = [float(r["confidence"]) for r in rows if r["decision"] in ("accept", "relabel")]
+        kind = "accept" if mode in ("augment", "joint") else "relabel"
+        gave = [float(r["confidence"]) for r in rows if r["decision"] == kind]
         if not gave:
             assert "oof_precision" not in line
             continue
@@ -102,6 +103,24 @@ def test_classes_and_flips_are_counted_right(ledgers, mode):
 @pytest.fixture(scope="module")
 def fakes(tmp_path_factory):
     return {mode: make_run(tmp_path_factory.mktemp("fake") / mode, mode) for mode in ("augment", "denoise")}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_images_are_rows_of_the_last_round_and_none_is_shown_twice(ledgers, mode):
+    last = len(list(ledgers[mode].glob("round_*")))
+    now = {row["id"]: row for row in by_hand(ledgers[mode], last)[0]}
+    before = {row["id"]: row["label" if last > 1 else "given"] for row in by_hand(ledgers[mode], max(last - 1, 1))[0]}
+    images = [line for line in all_facts(ledgers[mode]) if "image" in line]
+    assert len(images) == len({line["image"] for line in images}) <= 64
+    for line in images:
+        row = now[line["image"]]
+        assert [line[key] for key in ("given", "predicted", "label")] == [row["given"], row["predicted"], row["label"]]
+        assert line["confidence"] == float(row["confidence"])
+        assert line["why"] != "flipped" or row["label"] != before[row["id"]]
+        assert line["why"] != "suspect" or (row["given"] and float(row["p_wrong"]) > 0.5)
+    changed = {i for i, row in now.items() if row["label"] != before[i]}
+    assert bool(changed) == any(line["image"] in changed for line in images)
+    assert (mode == "train") == (not changed)
 
 
 def test_calibration_before_and_after_is_told_where_it_was_measured(fakes):
