@@ -97,6 +97,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     from .report.label_studio import write_label_studio
     from .report.report import write_report
     from .report.review import write_review
+    from .report.rounds import write_metrics
     from .report.table import summary
     from .report.tracking import track
 
@@ -108,6 +109,7 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
         write_results(run, material, outcome, {"scores": scores} | ({"trusted": trusted} if trusted else {}))
     _write_seconds(run)  # so that the report can show what the stages before it took
     with run.stage("report"):
+        write_metrics(run.path)
         write_report(run.path)
         write_review(run.path)
         write_label_studio(run.path)

@@ -25,6 +25,8 @@ def contents(run: Path) -> dict:
             continue
         if file.suffix == ".json":
             found[name] = _without_seconds(json.loads(file.read_text()))
+        elif file.suffix == ".jsonl":
+            found[name] = [_without_seconds(json.loads(line)) for line in file.read_text().splitlines()]
         elif file.name == "history.csv":
             found[name] = table(file).drop(columns=["seconds", "waited"]).to_csv()
         else:

@@ -16,6 +16,7 @@ from src.learn.infer import log_probs
 from src.learn.models import load_model
 from src.settings import load_config
 from tests.conftest import QUICK, run_script
+from tests.report.wandb_log import read_job
 
 DECISIONS = [
     "id",
@@ -56,7 +57,7 @@ def runs(digits, tmp_path_factory):
     for mode in ("augment", "denoise", "joint"):
         noise = [] if mode == "augment" else ["inject.kind=uniform", "inject.rate=0.1"]
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
-    ok(run_script("train.py", "name=train", *args))
+    ok(run_script("train.py", "name=train", "wandb.mode=offline", *args))
     return folder, args
 
 
@@ -64,7 +65,8 @@ def runs(digits, tmp_path_factory):
 def test_the_run_folder_is_as_contracted(runs, mode):
     run = runs[0] / mode
     expected = {"config.yaml", "env.json", "log.txt", "status.json", "samples.csv", "labels.csv", "metrics.json",
-                "report.html", "review.html", "plots", "student", "round_1", "oof.csv", "oof.npy"}  # fmt: skip
+                "metrics.jsonl", "report.html", "review.html", "plots", "student", "round_1",
+                "oof.csv", "oof.npy"}  # fmt: skip
     expected |= {"injected.csv", "suspects.csv"} if mode != "augment" else set()
     expected |= {"pseudo_labels.csv"} if mode != "denoise" else set()
     assert expected <= set(os.listdir(run))
@@ -194,6 +196,16 @@ def test_train_writes_out_of_fold_predictions(runs):
     oof = table(runs[0] / "train" / "oof.csv")
     assert len(oof) == 300
     assert (oof.label == oof.predicted).mean() > 0.6
+
+
+def test_a_run_is_tracked_offline_with_the_lines_of_metrics_jsonl(runs):
+    run = runs[0] / "train"
+    jobs = {job["run"].job_type: job for job in map(read_job, run.glob("wandb/offline-run-*"))}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {key: jobs["teacher"]["history"][0][key] for key in lines[0]} == lines[0]
+    accuracy = json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"]
+    assert jobs["student"]["history"][0]["student/test/accuracy"] == accuracy
+    assert {line.get("why") for line in lines} >= {"borderline", "suspect"}
 
 
 def test_the_resolved_config_can_be_fed_back(runs):

@@ -79,4 +79,9 @@ def confidence_reliability(log_probs: np.ndarray, labels: np.ndarray) -> dict:
     """Is the confidence of (N, K) predictions what it says? Bins, and the expected calibration error (Guo et al.)."""
     said, was = np.exp(log_probs.max(1)).clip(0, 1), log_probs.argmax(1) == labels
     bins = reliability(said, was)
-    return {"bins": bins, "error": float(sum(n * abs(p - s) for p, s, n in bins) / max(len(labels), 1))}
+    return {"bins": bins, "error": expected_error(bins)}
+
+
+def expected_error(bins: list[tuple[float, float, int]]) -> float:
+    """How far probability and share are apart in the bins of `reliability`, the mean over rows."""
+    return float(sum(n * abs(p - s) for p, s, n in bins) / max(sum(n for *_, n in bins), 1))

@@ -15,14 +15,14 @@ from ..labels import calibration
 from . import plots, read
 
 Picture = tuple[str, str, Any]  # file name without suffix, caption in one sentence, figure
-NAMES = ("grid", "pool_grid", "confusion", "confidence", "coverage", "reliability", "calibration", "noise_matrix",
-         "rounds", "losses")  # fmt: skip
+NAMES = ("grid", "pool_grid", "flipped", "confusion", "confidence", "coverage", "reliability", "calibration",
+         "noise_matrix", "rounds", "losses")  # fmt: skip
 
 
 def pictures(data: dict[str, Any]) -> Iterator[Picture]:
     """The pictures that this run has data for, in the order of the page."""
-    for draw in (grid, pool_grid, confusion, confidence, coverage, reliability, calibration_curve, noise_matrix, rounds,
-                 losses):  # fmt: skip
+    for draw in (grid, pool_grid, flipped, confusion, confidence, coverage, reliability, calibration_curve,
+                 noise_matrix, rounds, losses):  # fmt: skip
         picture = draw(data)
         if picture is not None:
             yield picture
@@ -52,6 +52,19 @@ def pool_grid(data: dict[str, Any]) -> Picture | None:
     caption = f"The {len(rows)} pseudo-labels nearest to the cutoff, the likeliest to be wrong."
     title = "Nearest to the cutoff: pseudo-label | confidence"
     return tiles("pool_grid", caption, title, (rows["path"], titles, right))
+
+
+def flipped(data: dict[str, Any]) -> Picture | None:
+    """The labels that the decisive round changed against the round before, the surest first."""
+    rows = pd.DataFrame([line for line in data["facts"] if line.get("why") == "flipped"][:25])
+    if rows.empty:
+        return None
+    paths = data["samples"].drop_duplicates("id").set_index("id")["path"].reindex(rows["image"])
+    titles = pairs(rows["label"].replace("", "none"), [f"{value:.3f}" for value in rows["confidence"]])
+    truth = data["decisions"].set_index("id")["truth"].reindex(rows["image"]).where(rows["label"].to_numpy() != "")
+    caption = f"{len(rows)} labels that the round changed, against the round before (the first: what was given)."
+    title = "Changed by the round: new label | confidence"
+    return tiles("flipped", caption, title, (paths, titles, matches(truth, rows["label"])))
 
 
 def matches(truth: Iterable, labels: Iterable) -> list[bool | None]:

@@ -6,6 +6,7 @@ Reads only the columns it is asked for. A class may be called "NA" and an id may
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def read_dict(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """A file of one JSON object a line, or [] where there is none."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
 def round_folders(run: Path) -> list[Path]:
     """The finished rounds in order: round.json is written last."""
     folders = [f for f in run.glob("round_*") if f.name[6:].isdigit() and (f / "round.json").exists()]
@@ -53,6 +60,7 @@ def read_run(run: Path) -> dict[str, Any]:
         "status": read_dict(run / "status.json"),
         "metrics": metrics,
         "rounds": rounds,
+        "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
         "samples": read_table(run / "samples.csv", "id path role given"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..run import atomic_write
-from . import read, summary
+from . import read, rounds, summary
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -50,7 +50,7 @@ def page_words(run: Path, data: dict[str, Any]) -> dict[str, Any]:
         "facts": summary.facts(data),
         "warning": summary.warning(data["status"]),
         "disagreeing": [_with_images(cluster) for cluster in summary.disagreeing(data["duplicates"])],
-        "tables": summary.tables(data),
+        "tables": summary.tables(data) + rounds.tables(data["facts"], data["decisive"].get("round")),
         "costs": summary.costs(metrics.get("seconds") or {}),
         "command": summary.command(run, metrics.get("mode", "")),
         "config": data["config"],

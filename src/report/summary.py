@@ -219,8 +219,18 @@ def tables(data: dict[str, Any]) -> list[dict[str, Any]]:
 def scores_table(scores: dict[str, dict[str, dict]]) -> dict[str, Any]:
     found = [(role, arm, scores[arm][role]) for role in ROLES for arm in ARMS if role in scores.get(arm, {})]
     keys = list(dict.fromkeys(key for *_, values in found for key in values))
-    rows = [[role, arm, *(show(key, values.get(key)) for key in keys)] for role, arm, values in found]
-    return {"title": "Scores", "names": 2, "header": ["role", "arm", *map(word, keys)], "rows": rows}
+    rows = [[role, arm, *(show(key, v.get(key)) for key in keys), _between(spread(v["accuracy"], v["n"]))]
+            for role, arm, v in found]  # fmt: skip
+    header = ["role", "arm", *map(word, keys), "accuracy, 95 % interval"]
+    return {"title": "Scores", "names": 2, "header": header, "rows": rows}
+
+
+def spread(share: float, n: int) -> dict[str, float]:
+    """Standard error and 95 % interval (Wilson 1927) of a share of n rows: se, low, high."""
+    z, variance = 1.96, share * (1 - share) / n
+    centre, half = share + z**2 / (2 * n), z * math.sqrt(variance + (z / (2 * n)) ** 2)
+    low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
+    return {"se": math.sqrt(variance), "low": low, "high": high}
 
 
 def facts_table(title: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def test_headline_of_augment(augment):
     share = f"{100 * accepted / 150:.2f} %"
     assert f"{accepted} of 150 pool samples ({share}) received a pseudo-label, 98.76 % of them right." in said
     assert "given labels" not in said.split("mode augment")[0]
+    assert "Held-out predictions" in said
+    assert "Classes of round 2" in said
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])

@@ -1,0 +1,175 @@
+"""What goes to Weights & Biases, read back from the files of an offline run; and that nothing else goes anywhere."""
+
+import json
+import logging
+import os
+import pty
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import pytest
+
+from src.config import Wandb
+from src.report import tracking
+from src.report.read import read_lines
+from src.report.rounds import write_metrics
+from tests.conftest import ROOT
+
+from .fake_run import make_run
+from .wandb_log import read_job
+
+PLOTS = {"rounds", "confusion"}
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture
+def no_account(tmp_path, monkeypatch):
+    """A home folder without any credentials; the environment of a process that has none."""
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_SERVICE"):  # set on the way: to be forgotten afterwards
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+
+
+@pytest.fixture
+def heard(monkeypatch, no_account):
+    """What arrives at a server that answers nobody, and stands in for wandb's own and for every proxy."""
+    said = []
+
+    def listen(server):
+        while True:
+            try:
+                guest, _ = server.accept()
+            except OSError:
+                return
+            with guest:
+                guest.settimeout(1)
+                said.append(guest.recv(1000))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for name in PROXIES:
+            monkeypatch.setenv(name, address)
+            monkeypatch.setenv(name.upper(), address)
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        threading.Thread(target=listen, args=[server], daemon=True).start()
+        yield said
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def finished(folder, mode):
+    """A run folder with metrics.jsonl and two plots."""
+    run = make_run(folder / "few", mode)
+    write_metrics(run)
+    (run / "plots").mkdir()
+    for name in PLOTS:
+        shutil.copy(run / "images" / "0.png", run / "plots" / f"{name}.png")
+    return run
+
+
+@pytest.mark.parametrize("mode", ["augment", "denoise"])
+def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard, mode, capfd):
+    run = finished(tmp_path, mode)
+    tracking.track(run, Wandb(mode="offline", project="p"))
+    folders = sorted((run / "wandb").glob("offline-run-*"))
+    jobs = {job["run"].job_type: job for job in map(read_job, folders)}
+    assert len(folders) == len(jobs) == 2
+    assert {(job["run"].run_group, job["run"].project) for job in jobs.values()} == {("few", "p")}
+    assert jobs["teacher"]["config"]["train"] == {"lr": 0.006}
+    lines = read_lines(run / "metrics.jsonl")
+    rounds = [line for line in lines if "round" in line]
+    told = [{key: row.get(key) for key in line} for row, line in zip(jobs["teacher"]["history"], rounds, strict=False)]
+    assert told == rounds
+    assert [row["_step"] for row in jobs["teacher"]["history"]][:2] == [1, 2]
+    _student_has_scores_and_plots(jobs["student"], lines)
+    _teacher_has_images(jobs["teacher"], lines, run)
+    assert list((tmp_path / "home").iterdir()) == []
+    assert heard == []
+    assert capfd.readouterr() == ("", "")
+
+
+def _student_has_scores_and_plots(job, lines):
+    told = {key: value for row in job["history"] for key, value in row.items()}
+    scores = [line for line in lines if line.get("of") in ("student", "control")]
+    expected = {f"{line['of']}/{key}": value for line in scores for key, value in line.items() if key != "of"}
+    assert expected == {key: told.get(key) for key in expected}
+    assert "student/test/accuracy_low" in expected
+    assert {key[6:] for key in told if key.startswith("plots/")} == PLOTS
+    assert all((job["files"] / told[f"plots/{name}"]["path"]).exists() for name in PLOTS)
+
+
+def _teacher_has_images(job, lines, run):
+    told = {key: value for row in job["history"] for key, value in row.items()}
+    assert "teacher/test/accuracy" in told
+    assert (job["files"] / told["images"]["path"]).exists()
+    assert all(file.is_relative_to(run) for file in job["artifacts"].values())
+    table = json.loads(job["artifacts"]["images.table.json"].read_text())
+    assert table["columns"] == ["id", "why", "given", "predicted", "confidence", "label", "image"]
+    rows = [line for line in lines if "image" in line]
+    assert [row[:6] for row in table["data"]] == [list(row.values()) for row in rows]
+    assert {row["why"] for row in rows} >= {"borderline", "suspect"}
+    assert 20 < len(rows) <= 64
+    for row, (*_, image) in zip(rows, table["data"], strict=True):
+        shown, original = job["artifacts"][image["path"]], run / "images" / f"{int(row['image'])}.png"
+        assert (cv2.imread(str(shown)) == cv2.imread(str(original))).all()
+
+
+def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
+    code = (f"import sys, pathlib; from src.report.tracking import track; from src.config import Wandb\n"
+            f"track(pathlib.Path({str(tmp_path)!r}), Wandb()); assert 'wandb' not in sys.modules")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(tmp_path, heard, monkeypatch, caplog):
+    run = finished(tmp_path, "denoise")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(tracking, "PATIENCE", 2.0)
+    start = time.monotonic()
+    with caplog.at_level(logging.INFO, "kit"):
+        tracking.track(run, Wandb(mode="online"))
+    assert time.monotonic() - start < 30
+    assert "warning: wandb.mode=online came to nothing" in caplog.text
+    assert heard, "or the other tests could not tell that nobody was called"
+
+
+def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_account):
+    run = finished(tmp_path, "denoise")
+    code = ("import logging, pathlib, sys; from src.report.tracking import track; from src.config import Wandb\n"
+            f"logging.basicConfig(level='INFO'); track(pathlib.Path({str(run)!r}), Wandb(mode='online'))\n"
+            "assert sys.stdin.isatty(); assert sys.stderr.isatty(); print('the run goes on')")  # fmt: skip
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said, reader = [], threading.Thread(target=lambda: said.append(_read_all(ours)), daemon=True)
+    reader.start()
+    try:
+        assert process.wait(timeout=60) == 0, "does it wait for an answer?"
+    finally:
+        process.kill()
+        reader.join(10)
+    os.close(ours)
+    text = b"".join(said).decode()
+    assert "warning: wandb.mode=online came to nothing (UsageError: No API key configured" in text
+    assert text.endswith("the run goes on\r\n")
+    assert text.count("\n") == 2, text
+
+
+def _read_all(descriptor) -> bytes:
+    found = b""
+    while True:
+        try:
+            part = os.read(descriptor, 4096)
+        except OSError:  # the other end is closed
+            return found
+        if not part:
+            return found
+        found += part
