@@ -24,6 +24,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
+Channels = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
 Augmentation = (
     Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
     | list[dict[str, Any]]

@@ -213,12 +213,14 @@ def test_every_config_that_we_ship_is_right(file):
 
 
 def test_the_student_has_the_teachers_model_or_its_own():
-    model = {"name": "resnet18", "weights": "a.pth", "kwargs": {"drop_rate": 0.2}, "freeze": True}
+    model = {"name": "resnet18", "weights": "a.pth", "kwargs": {"drop_rate": 0.2}, "freeze": True, "mean": [0.5],
+             "std": None}  # fmt: skip
     same = Config(model=model, student={"kwargs": {"drop_path_rate": 0.1}})
     assert same.model_of("round_1/fold_0") == same.model
     assert same.model_of("student").model_dump() == model | {"kwargs": {"drop_rate": 0.2, "drop_path_rate": 0.1}}
     larger = Config(model=model, student={"name": "resnet50", "kwargs": {"drop_path_rate": 0.1}})
     expected = {"name": "resnet50", "weights": None, "kwargs": {"drop_path_rate": 0.1}, "freeze": False}
+    expected |= {"mean": None, "std": None}  # another model has other pixels
     assert larger.model_of("student").model_dump() == larger.model_of("control").model_dump() == expected
     assert Config(model=model).model_of("student") == Config(model=model).model
     thawed = Config(model=model, student={"freeze": False}).model_of("control")

@@ -73,10 +73,11 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
                 _check_loaded(network, timm.create_model(config.name, **options))
     except Exception as error:  # every model and file format raises its own types
         what = f"{key}.weights={config.weights} does not fit" if weights else f"{key}.name / {key}.kwargs: cannot make"
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+        why = _mismatch(config, options) or " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
     data = resolve_model_data_config(network)
-    mean, std = (list(data[key]) if channels == 3 else [sum(data[key]) / 3] for key in ("mean", "std"))
+    given = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
+    mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given.values())
     form = Format(config.name, config.kwargs, list(classes), size, channels, mean, std)
     return network.to(memory_format=torch.channels_last), form
 
@@ -98,6 +99,26 @@ def _check_loaded(network: torch.nn.Module, blank: torch.nn.Module) -> None:
     left = [name for (name, p), q in pairs if p.ndim > 1 and id(p) not in head and torch.equal(p, q)]
     if left:
         raise ValueError(f"{len(left)} of its tensors are not in the file, for example {left[0]}")
+
+
+def _mismatch(config: ModelConfig, options: dict[str, Any]) -> str:
+    """Which tensors of a weights file do not fit the network, in short; empty where the file is none, or all do."""
+    import timm
+    from timm.models import load_state_dict as read_weights
+
+    try:
+        theirs = read_weights(config.weights)
+        own = timm.create_model(config.name, **options).state_dict()
+    except Exception:  # whatever is wrong with the file, or without one, has been said
+        return ""
+    both = own.keys() & theirs.keys()
+    lacking, unknown = [n for n in own if n not in both], [n for n in theirs if n not in both]
+    other = [n for n in own if n in both and own[n].shape != theirs[n].shape]
+    kinds = {"the network's that the file lacks": lacking, "the file's that the network lacks": unknown,
+             "of another shape": other}  # fmt: skip
+    said = [f"{len(names)} {what} ({', '.join(names[:2])}{', …' if len(names) > 2 else ''})"
+            for what, names in kinds.items() if names]  # fmt: skip
+    return f"of {len(own)} tensors " + "; ".join(said) if said else ""
 
 
 def save_model(folder: Path, network: torch.nn.Module, form: Format, body: str | None = None) -> Trained:

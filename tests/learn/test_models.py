@@ -164,8 +164,22 @@ def test_code_in_a_weights_file_is_not_run(tmp_path, zipped):
 @pytest.mark.parametrize("other", ["test_vit", "test_efficientnet", "test_convnext"])
 def test_weights_of_another_architecture_are_refused(tmp_path, other):
     """timm itself is not strict where the number of classes differs, and would go on with random weights."""
-    file, _ = weights_file(tmp_path, other)
-    assert f"model.weights={file}" in refusal(weights=str(file))
+    file, state = weights_file(tmp_path, other)
+    message = refusal(weights=str(file))
+    assert f"model.weights={file}" in message
+    own = create_model(Model(), CLASSES, 16, 3)[0].state_dict()
+    lacking, unknown = len(own.keys() - state.keys()), len(state.keys() - own.keys())
+    assert f"of {len(own)} tensors {lacking} the network's that the file lacks (" in message
+    assert f"; {unknown} the file's that the network lacks (" in message
+
+
+def test_pixels_are_normalised_as_the_model_was_pretrained_or_as_asked():
+    assert create_model(Model(), CLASSES, 16, 3)[1].mean == list(
+        create_model(Model(), CLASSES, 16, 3)[0].pretrained_cfg["mean"]
+    )
+    form = create_model(Model(mean=[0.5], std=[0.1, 0.2, 0.3]), CLASSES, 16, 3)[1]
+    assert (form.mean, form.std) == ([0.5], [0.1, 0.2, 0.3])
+    assert create_model(Model(std=[0.1, 0.2, 0.3]), CLASSES, 16, 1)[1].std == pytest.approx([0.2])
 
 
 def test_two_networks_of_one_seed_are_equal():
