@@ -20,7 +20,8 @@ def losses(history: dict[str, list[pd.DataFrame]], folds: dict[str, dict[int, tu
     panels = {name: [(_fold_name(t, folds.get(name, {})), t) for t in tables] for name, tables in rounds.items()}
     arms = [(name, table) for name, tables in history.items() if name not in rounds for table in tables]
     panels |= {" and ".join(name for name, _ in arms): arms} if arms else {}
-    figure, axes = new_figure("Training loss", 0.7 + 2 * len(panels), len(panels))
+    height = 2 + 0.1 * max(map(len, panels.values()))  # of a panel: its legend grows with the folds
+    figure, axes = new_figure("Training loss", 0.7 + height * len(panels), len(panels))
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         _loss_lines(axis, lines)
         axis.set(title=title, ylabel="loss")
@@ -50,4 +51,4 @@ def _loss_lines(axis, lines: list[tuple[str, pd.DataFrame]]) -> None:
     axis.set_xlabel("share of the epochs" if relative else "epoch")
     if relative:
         percent_axis(axis.xaxis, 5)
-    axis.legend(ncols=1 + (len(lines) > 4), fontsize=10 if len(lines) <= 4 else 8)
+    axis.legend(ncols=1 + (len(lines) > 4), fontsize=10 if len(lines) <= 4 else 9)
