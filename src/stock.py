@@ -123,6 +123,7 @@ def offer(stock: Stock, paths: np.ndarray) -> None:
 def follow_stock() -> None:
     """The part of the other processes: do what the first one hands out."""
     import timm  # noqa: F401  it takes seconds, in which the first process reads
+
     if (heard := hear()) is None:
         return
     config, paths, given, classes = heard

@@ -33,15 +33,23 @@ def of_classes(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ..
     return found
 
 
+def share_interval(share: float, n: float) -> dict[str, float]:
+    """Standard error and 95 % interval (Wilson 1927) of a share of n rows: se, low, high."""
+    z, variance = 1.96, share * (1 - share) / n
+    centre, half = share + z**2 / (2 * n), z * float(np.sqrt(variance + (z / (2 * n)) ** 2))
+    low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
+    return {"se": float(np.sqrt(variance)), "low": low, "high": high}
+
+
 def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
-    """The accuracy of n rows with its 95 % interval; and the interval in which that of m others is expected, which
-    have chance of their own. Normal approximations, with two hits and two misses added (Agresti & Coull 1998)."""
-    p = (accuracy * n + 2) / (n + 4)
-    own, other = (1.96 * np.sqrt(p * (1 - p) * (1 / (n + 4) + more)) for more in (0, 1 / m if m else 0))
-    found = {"low": max(0.0, p - own), "high": min(1.0, p + own)}
-    if m:
-        found |= {"test_n": m, "test_low": max(0.0, p - other), "test_high": min(1.0, p + other)}
-    return {name: float(value) if name != "test_n" else value for name, value in found.items()}
+    """The 95 % interval of an accuracy of n rows, and that in which the accuracy of m others is to be expected.
+
+    Those have chance of their own: the difference varies as if there were n m / (n + m) rows.
+    """
+    found = share_interval(accuracy, n)
+    of_others = share_interval(accuracy, n * m / (n + m)) if m else {}
+    others = {"test_n": m, "test_low": of_others["low"], "test_high": of_others["high"]} if m else {}
+    return {"low": found["low"], "high": found["high"]} | others
 
 
 def noise_scores(p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clean: np.ndarray | None) -> dict:

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ..labels import calibration
-from . import plots, read
+from . import curves, plots, read
 
 Picture = tuple[str, str, Any]  # file name without suffix, caption in one sentence, figure
+PHOTOS = ("grid", "pool_grid", "flipped")
 NAMES = ("grid", "pool_grid", "flipped", "confusion", "confidence", "coverage", "reliability", "calibration",
          "noise_matrix", "rounds", "losses")  # fmt: skip
 
@@ -208,5 +209,11 @@ def rounds(data: dict[str, Any]) -> Picture | None:
 def losses(data: dict[str, Any]) -> Picture | None:
     if not data["history"]:
         return None
-    caption = "Training loss of the models of every round and, where trained, of control and student."
-    return "losses", caption, plots.losses(data["history"])
+    folds = {f"round {number}": scores for number, scores in data["folds"].items() if scores}
+    caption = "Training loss of every model; control and student below."
+    if folds:
+        caption += (
+            " Beside each fold: the share of its given labels that its model, which had not learned them, agrees "
+        )
+        caption += "with; from the second round on the mean over all rounds so far is asked."
+    return "losses", caption, curves.losses(data["history"], folds)

@@ -18,6 +18,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 BLUE, ORANGE, GREEN, VERMILION, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676", "#222222"
 SEQUENCE = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9")
@@ -42,14 +43,21 @@ MAX_NAMES = 40  # classes up to which a matrix names its rows
 
 
 @styled
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG of 120 dots per inch; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
+def png(figure: Figure, colours: int | None = None) -> bytes:
+    """The figure as a PNG of 120 dots per inch; the same figure gives the same bytes.
+
+    colours: so many of them, at a third of the bytes; None: all, as photos need them.
+    """
+    buffer, small = io.BytesIO(), io.BytesIO()
+    packing = {"compress_level": 6 if colours is None else 0}
     with warnings.catch_warnings():
         # a class name in a script that no font here has is drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None}, pil_kwargs=packing)
+    if colours is None:
+        return buffer.getvalue()
+    Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def short(text: object, length: int = 14) -> str:
@@ -58,7 +66,7 @@ def short(text: object, length: int = 14) -> str:
     return line if len(line) <= length else f"{line[: length - 5]}…{line[-4:]}"
 
 
-def _figure(title: str, height: float = 4.0, panels: int = 1):
+def new_figure(title: str, height: float = 4.0, panels: int = 1):
     """A figure 6 inches wide with its panels (below one another) and a wrapped title."""
     figure = Figure(figsize=(6, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
@@ -111,7 +119,7 @@ def confidence_histogram(decisions: pd.DataFrame, cutoffs: tuple[float, float]) 
         ("pool", cutoffs[1], {"accepted": ~given & accepted, "left": ~given & ~accepted}),
     ]
     groups = [group for group in groups if any(mask.any() for mask in group[2].values())]
-    figure, axes = _figure("Confidence of the held-out predictions", 0.9 + 2.7 * len(groups), len(groups))
+    figure, axes = new_figure("Confidence of the held-out predictions", 0.9 + 2.7 * len(groups), len(groups))
     for axis, (kind, line, masks) in zip(axes, groups, strict=True):
         bins = _bins(decisions["confidence"].min(), line)
         for (name, mask), colour in zip(masks.items(), (BLUE, VERMILION), strict=True):
@@ -135,7 +143,7 @@ def _bins(lowest: float, cutoff: float) -> np.ndarray:
     return anchor + width * np.arange(np.floor((lowest - anchor) / width), np.ceil((1 - anchor) / width) + 1)
 
 
-def _percent_axis(axis, bins: int) -> None:
+def percent_axis(axis, bins: int) -> None:
     axis.set_major_locator(MaxNLocator(bins))
     axis.set_major_formatter(lambda value, _: f"{100 * value:.5g} %")
 
@@ -143,7 +151,7 @@ def _percent_axis(axis, bins: int) -> None:
 @styled
 def noise_matrix(matrix: np.ndarray, classes: list[str], title: str) -> Figure:
     """T[true, given] (K, K), rows sum to 1: how each class was labelled."""
-    figure, axes = _figure(title, 6.2)
+    figure, axes = new_figure(title, 6.2)
     axes[0].set(xlabel="given label (numbers: % of the row)", ylabel="true label (estimated)")
     _matrix(axes[0], matrix, classes, lambda i, j: f"{100 * matrix[i, j]:.1f}".removesuffix(".0"))
     return figure
@@ -155,7 +163,7 @@ def reliability(curves: dict[str, list[tuple[float, float, int]]], words: tuple[
 
     words: title, what is said, what came true.
     """
-    figure, axes = _figure(words[0], 4.6)
+    figure, axes = new_figure(words[0], 4.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for (name, bins), colour in zip(curves.items(), (BLUE, VERMILION), strict=False):
         said, was, rows = np.array(bins).T
@@ -175,7 +183,7 @@ def confusion_matrix(truth: pd.Series, predicted: pd.Series, classes: list[str],
     codes = [pd.Categorical(labels, categories=classes).codes for labels in (truth, predicted)]
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (codes[0], codes[1]), 1)
-    figure, axes = _figure(names[0], 6.2)
+    figure, axes = new_figure(names[0], 6.2)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     axes[0].set(ylabel=names[1], xlabel=names[2])
     _matrix(axes[0], shares, classes, lambda i, j: str(counts[i, j] or ""))
@@ -216,7 +224,7 @@ def coverage_curve(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarra
 @styled
 def coverage_accuracy(curves: dict[str, tuple[np.ndarray, np.ndarray, float]]) -> Figure:
     """One line for each name → (confidence (N,), right (N,), cutoff): accuracy of the most confident rows."""
-    figure, axes = _figure("Coverage against accuracy: what a lower cutoff would cost")
+    figure, axes = new_figure("Coverage against accuracy: what a lower cutoff would cost")
     axis, floor = axes[0], 1.0
     for (name, (confidence, right, cutoff)), colour in zip(curves.items(), SEQUENCE, strict=False):
         level, coverage, accuracy = coverage_curve(confidence, right)
@@ -230,8 +238,8 @@ def coverage_accuracy(curves: dict[str, tuple[np.ndarray, np.ndarray, float]]) -
         floor = min(floor, accuracy[coverage >= min(0.05, coverage[-1])].min())
     axis.set(xlim=(0, 1.01), ylim=(floor - 0.05 * (1.002 - floor), 1 + 0.05 * (1.002 - floor)))
     axis.set(xlabel="coverage: share of the rows, most confident first", ylabel="accuracy of those rows")
-    _percent_axis(axis.xaxis, 5)
-    _percent_axis(axis.yaxis, 6)
+    percent_axis(axis.xaxis, 5)
+    percent_axis(axis.yaxis, 6)
     figure.legend(loc="outside lower left", ncols=2)
     return figure
 
@@ -239,7 +247,7 @@ def coverage_accuracy(curves: dict[str, tuple[np.ndarray, np.ndarray, float]]) -
 @styled
 def rounds(series: dict[str, dict[int, float]]) -> Figure:
     """One panel for each name → {round: share}."""
-    figure, axes = _figure("Round by round", 0.9 + 1.6 * len(series), len(series))
+    figure, axes = new_figure("Round by round", 0.9 + 1.6 * len(series), len(series))
     last = max(max(values) for values in series.values())
     first = min(min(values) for values in series.values())
     for axis, (name, values), colour in zip(axes, series.items(), SEQUENCE, strict=False):
@@ -249,30 +257,8 @@ def rounds(series: dict[str, dict[int, float]]) -> Figure:
             axis.annotate(f"{100 * value:.2f} %", (r, value), **where)
         axis.set(xlim=(first - 0.3, last + 0.3))
         axis.margins(y=0.45)
-        _percent_axis(axis.yaxis, 3)
+        percent_axis(axis.yaxis, 3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name)
     axes[-1].set_xlabel("round")
-    return figure
-
-
-@styled
-def losses(history: dict[str, list[pd.DataFrame]]) -> Figure:
-    """Training loss: one colour for each name, one line for each of its tables (columns epoch, loss)."""
-    figure, axes = _figure("Training loss")
-    colours = {name: SEQUENCE[i % len(SEQUENCE)] for i, name in enumerate(history)} | {"student": INK}
-    ends = [table["epoch"].iloc[-1] for tables in history.values() for table in tables]
-    relative = max(ends) > 3 * min(ends)  # few rows take many epochs: comparable only as shares of all
-    for name, tables in history.items():
-        for i, table in enumerate(tables):
-            x = table["epoch"] / table["epoch"].iloc[-1] if relative else table["epoch"]
-            label = None if i else f"{name} ({len(tables)} models)" if len(tables) > 1 else name
-            style = {"color": colours[name], "linewidth": 2.6 if name == "student" else 1.5, "label": label}
-            axes[0].plot(x, table["loss"], marker="." if len(table) < 20 else None, **style)
-    axes[0].set(xlabel="epoch", ylabel="loss on the rows being learned")
-    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    if relative:
-        axes[0].set_xlabel("share of the epochs")
-        _percent_axis(axes[0].xaxis, 5)
-    axes[0].legend()
     return figure

@@ -43,7 +43,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def round_folders(run: Path) -> list[Path]:
     """The finished rounds in order: round.json is written last."""
     folders = [f for f in run.glob("round_*") if f.name[6:].isdigit() and (f / "round.json").exists()]
-    return sorted(folders, key=lambda folder: int(folder.name[6:]))
+    return sorted(folders, key=number_of)
+
+
+def number_of(folder: Path) -> int:
+    """`round_2` → 2, `fold_0` → 0."""
+    return int(folder.name.rpartition("_")[2])
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -52,6 +57,7 @@ def read_run(run: Path) -> dict[str, Any]:
     metrics = read_dict(run / "metrics.json")
     rounds = Ledger(run).rounds() or metrics.get("rounds") or []
     decisive, truth = decisive_round(metrics, rounds), read_truth(run)
+    models = {info.get("round"): info.get("models") or {} for info in rounds}
     config = run / "config.yaml"
     return {
         "name": run.resolve().name,
@@ -67,9 +73,10 @@ def read_run(run: Path) -> dict[str, Any]:
         "duplicates": read_table(run / "duplicates.csv", "cluster id path role given kind conflict"),
         "decisions": read_decisions(run / f"round_{decisive.get('round')}", truth),
         "wrong": wrong_shares(run, folders, truth),
-        "scored": read_table(run / "scored.csv", "arm role id label predicted"),
+        "scored": read_table(run / "scored.csv", "arm role id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
-        "history": read_history(run, folders),
+        "history": read_history(run, folders, models),
+        "folds": {number_of(folder): fold_scores(folder, models) for folder in folders},
     }
 
 
@@ -96,7 +103,7 @@ def read_truth(run: Path) -> pd.Series:
 
 def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     """The decisions of one round with a `truth` column (missing where nobody knows)."""
-    columns = "id role given predicted confidence self_confidence p_wrong decision label"
+    columns = "id role given predicted confidence self_confidence p_wrong decision label reason"
     table = read_table(folder / "decisions.csv", columns)
     return None if table is None else table.assign(truth=table["id"].map(truth)).dropna(subset="confidence")
 
@@ -115,17 +122,43 @@ def wrong_shares(run: Path, folders: list[Path], truth: pd.Series) -> list[dict[
         table = table[table["decision"] != "leave"]
         wrong = (table["label"] != table["truth"]) & (table["decision"] != "drop")
         wrong = wrong.groupby(table["role"]).mean()
-        shares.append({"round": int(folder.name[6:]), **wrong.to_dict()})
+        shares.append({"round": number_of(folder), **wrong.to_dict()})
     return shares
 
 
-def read_history(run: Path, folders: list[Path]) -> dict[str, list[pd.DataFrame]]:
-    """Training curves (epoch, loss) by what was trained: `round 1` has one table a fold, `student` one."""
-    files = {f"round {f.name[6:]}": sorted(f.glob("fold_*/history.csv")) for f in folders}
+def read_history(run: Path, folders: list[Path], models: dict[int, dict]) -> dict[str, list[pd.DataFrame]]:
+    """Training curves (epoch, loss, fold) by what was trained: `round 1` has one table a model, `student` one.
+
+    models: round → hash → what round.json says of it. fold: the one that the model did not learn; -1 if there is none.
+    """
+    files = {f"round {number_of(f)}": sorted(f.glob("fold_*/history.csv"), key=lambda file: number_of(file.parent))
+             for f in folders}  # fmt: skip
     files |= {arm: [run / arm / "history.csv"] for arm in ("control", "student")}
-    tables = {name: [read_table(path, "epoch loss") for path in paths] for name, paths in files.items()}
-    tables = {name: [t for t in group if t is not None and len(t)] for name, group in tables.items()}
-    return {name: group for name, group in tables.items() if group}
+    known = {key: about["fold"] for group in models.values() for key, about in group.items()}
+    curves = {name: [_curve(path, known) for path in paths if path.exists()] for name, paths in files.items()}
+    curves = {name: [table for table in group if len(table)] for name, group in curves.items()}
+    return {name: group for name, group in curves.items() if group}
+
+
+def _curve(path: Path, known: dict[str, int]) -> pd.DataFrame:
+    folder = path.parent
+    own = number_of(folder) if folder.name.startswith("fold_") else -1
+    return read_table(path, "epoch loss").assign(fold=known.get(read_dict(folder / "model.json").get("hash"), own))
+
+
+def fold_scores(folder: Path, models: dict[int, dict]) -> dict[int, tuple[int, float]]:
+    """fold → (rows with a given label, share that its model agrees with), of rows that one model of the round judged.
+
+    From the second round on a judgement is the mean over all rounds, each part of it held-out.
+    """
+    own = models.get(number_of(folder), {})
+    rows = read_table(folder / "decisions.csv", "given predicted model")
+    rows = rows[rows["given"] != ""]
+    agrees = (rows["given"] == rows["predicted"]).groupby(rows["model"]).agg(["size", "sum"])
+    judges = [[own[key]["fold"] for key in name.split("+") if key in own] for name in agrees.index]
+    fold = np.array([folds[0] if len(folds) == 1 else -1 for folds in judges], int)
+    sums = agrees[fold >= 0].groupby(fold[fold >= 0]).sum()
+    return {int(k): (int(n), float(hits / n)) for k, n, hits in sums.itertuples(name=None)}
 
 
 def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..run import atomic_write
-from . import read, rounds, summary
+from . import changes, gallery, read, rounds, sentences, summary
 
 TEMPLATES = Path(__file__).with_name("templates")
+COLOURS = 128
+"""Of a drawing; a picture of photos keeps all of its own."""
+CURVES = ("losses", "rounds")
+"""Pictures that stand in a section of their own."""
 
 
 def write_report(run: Path) -> Path:
@@ -22,13 +26,15 @@ def write_report(run: Path) -> Path:
     data = read.read_run(run)
     shown = []
     for name, caption, figure in pictures.pictures(data):
-        image = plots.png(figure)
+        photos = name in pictures.PHOTOS
+        image = plots.png(figure, None if photos else COLOURS)
         atomic_write(run / "plots" / f"{name}.png", image)
-        shown.append({"name": name, "caption": caption, "image": read.data_address(image)})
+        shown.append({"name": name, "caption": caption, "image": read.data_address(image), "photos": photos})
+    curves = [picture for name in CURVES for picture in shown if picture["name"] == name]
     for name in set(pictures.NAMES) - {picture["name"] for picture in shown}:
         (run / "plots" / f"{name}.png").unlink(missing_ok=True)
-    page = run / "report.html"
-    atomic_write(page, render("report.html", page_words(run, data), pictures=shown))
+    page, others = run / "report.html", [picture for picture in shown if picture not in curves]
+    atomic_write(page, render("report.html", page_words(run, data), curves=curves, pictures=others))
     return page
 
 
@@ -42,24 +48,37 @@ def render(template: str, words: dict[str, Any], **more: Any) -> str:
 
 
 def page_words(run: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Every text of report.html but the pictures."""
-    metrics = data["metrics"]
+    """Every text of report.html and its thumbnails."""
+    metrics, tables = data["metrics"], summary.tables(data)
+    mode = metrics.get("mode", "")
     return {
         "name": data["name"],
-        "headline": summary.headline(data),
-        "facts": summary.facts(data),
-        "warning": summary.warning(data["status"]),
+        "headline": sentences.headline(data),
+        "gauge": sentences.gauge(data),
+        "facts": sentences.facts(data),
+        "warning": sentences.warning(data["status"]),
         "disagreeing": [_with_images(cluster) for cluster in summary.disagreeing(data["duplicates"])],
-        "tables": summary.tables(data) + rounds.tables(data["facts"], data["decisive"].get("round")),
-        "costs": summary.costs(metrics.get("seconds") or {}),
-        "command": summary.command(run, metrics.get("mode", "")),
+        "scores": [table for table in tables if table["title"] == "Scores"],
+        "folds": summary.folds_table(data["folds"], data["rounds"]),
+        "changes": changes.changes(data),
+        "gallery": [_with_images(group) for group in gallery.gallery(data)],
+        "tables": details(data, tables) + rounds.tables(data["facts"], data["decisive"].get("round")),
+        "command": summary.command(run / "config.yaml", data["name"], mode),
+        "elsewhere": summary.command(Path("config.yaml"), data["name"], mode),
         "config": data["config"],
         "env": summary.facts_table("", data["env"])["rows"],
         "review": any((run / name).exists() for name in ("suspects.csv", "pseudo_labels.csv")),
     }
 
 
-def _with_images(cluster: dict[str, Any]) -> dict[str, Any]:
-    """A cluster of duplicates whose rows have a thumbnail as well."""
-    images = [read.thumbnail(read.read_bytes(row["path"])) for row in cluster["rows"]]
-    return cluster | {"rows": [row | {"image": image} for row, image in zip(cluster["rows"], images, strict=True)]}
+def details(data: dict[str, Any], tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Costs and all tables that have no section of their own, the narrow ones first: they stand side by side."""
+    costs = summary.costs(data["metrics"].get("seconds") or {})
+    others = [table for table in tables if table["title"] != "Scores"]
+    return [*([costs] if costs["rows"] else []), *sorted(others, key=lambda table: len(table["header"]))]
+
+
+def _with_images(group: dict[str, Any]) -> dict[str, Any]:
+    """A group of rows with a path whose rows have a thumbnail as well."""
+    images = [read.thumbnail(read.read_bytes(row["path"])) for row in group["rows"]]
+    return group | {"rows": [row | {"image": image} for row, image in zip(group["rows"], images, strict=True)]}

@@ -16,10 +16,11 @@ import pandas as pd
 
 from ..labels.calibration import expected_error, reliability
 from ..labels.ledger import Ledger
+from ..labels.metrics import share_interval
 from ..labels.pool import class_shares
 from ..run import atomic_write
 from . import read
-from .summary import percent, show, spread
+from .summary import percent, show
 
 FEW_CLASSES = 100
 """Of more classes only those that received a label are counted."""
@@ -97,7 +98,7 @@ def held_out_facts(table: pd.DataFrame) -> dict[str, float]:
 
 
 def with_spread(name: str, share: float, n: int) -> dict[str, float]:
-    return {name: share} | {f"{name}_{key}": value for key, value in spread(share, n).items()}
+    return {name: share} | {f"{name}_{key}": value for key, value in share_interval(share, n).items()}
 
 
 def cutoff_in_use(table: pd.DataFrame) -> float | None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..run import read_json
-from .summary import audit_sentence, trusted_sentence
+from .sentences import audit_sentence, trusted_sentence
 
 ARMS = ("teacher", "control", "student")
 

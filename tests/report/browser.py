@@ -5,6 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CONTRASTS = """() => {
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const parts = (color) => color.match(/[\\d.]+/g).map(Number);
+  const paper = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const color = parts(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    throw new Error("no background");
+  };
+  const own = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  return [...document.body.querySelectorAll("*")]
+    .filter((node) => own(node) && node.checkVisibility() && !node.closest(":disabled, script, option"))
+    .map((node) => {
+      const [dark, bright] = [light(parts(getComputedStyle(node).color)), light(paper(node))].sort((a, b) => a - b);
+      return [(bright + 0.05) / (dark + 0.05), node.tagName + " " + node.textContent.slice(0, 30)];
+    });
+}"""
+"""Contrast of every visible text with what lies behind it, and which text."""
 
 
 def missing_browser() -> str:

@@ -1,4 +1,4 @@
-"""Two runs that the tests of this folder read and do not change."""
+"""Two runs that the tests of this folder read and do not change, and pages in a real browser."""
 
 import pytest
 
@@ -22,3 +22,24 @@ def augment(tmp_path_factory):
     write_metrics(run)
     write_report(run)
     return run
+
+
+@pytest.fixture
+def open_page(browser):
+    """file → a page of a fresh profile; fails on any error in it, any dialog and any request to elsewhere."""
+    contexts, faults = [], []
+
+    def opened(file, **options):
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not faults

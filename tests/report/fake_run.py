@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 from src.report import read
 
 N = 200
+REASONS = {"keep": "agrees", "relabel": "another_class_reaches_precision", "drop": "wrong_but_no_replacement",
+           "accept": "above_cutoff", "leave": "below_cutoff"}  # fmt: skip
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><b>", "$\\frac{$", "NA"]
 
 
@@ -20,7 +22,10 @@ def write_csv(file, /, **columns):
 
 
 def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
-    """A finished run over 200 real digits: 10 % of the given labels flipped (denoise), or 150 in a pool."""
+    """A finished run over 200 real digits: 10 % of the given labels flipped (denoise), 150 in a pool, or plain (train).
+
+    Two folds: even rows and odd ones. Held-out predictions are the truth.
+    """
     digits = load_digits()
     (run / "images").mkdir(parents=True)
     ids = [id_of(i) for i in range(N)]
@@ -33,19 +38,21 @@ def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
     if mode == "augment":
         role[50:], given[50:] = "pool", ""
         write_csv(run / "hidden.csv", id=ids[50:], clean=clean[50:])
-    else:
+    elif mode == "denoise":
         given[::10] = [classes[(classes.index(c) + 1) % len(classes)] for c in clean[::10]]
         write_csv(run / "injected.csv", id=ids, clean=clean, given=given)
-    write_csv(run / "samples.csv", id=ids, path=paths, role=role, given=given, group="")
-    table = {"id": ids, "path": paths, "role": role, "given": given, "clean": clean}
-    infos = [write_round(run, number, mode, classes, table) for number in (1, 2)]
+    tests = [id_of(i) for i in range(N, 2 * N)]  # the same images, as rows that are only scored
+    write_csv(run / "samples.csv", id=ids + tests, path=paths + paths, role=[*role, *["test"] * N],
+              given=[*given, *clean], group="")  # fmt: skip
+    table = {"tests": tests, "id": ids, "path": paths, "role": role, "given": given, "clean": clean}
+    infos = [write_round(run, number, mode, classes, table) for number in ((1,) if mode == "train" else (1, 2))]
     write_results(run, mode, infos, table)
     return run
 
 
 def write_round(run, number, mode, classes, t):
     folder = run / f"round_{number}"
-    (folder / "fold_0").mkdir(parents=True)
+    folder.mkdir()
     confidence = np.linspace(0.5, 0.999, N)[::-1].round(6)
     certain = confidence >= 0.8
     if mode == "augment":
@@ -58,19 +65,27 @@ def write_round(run, number, mode, classes, t):
     write_csv(
         folder / "decisions.csv", id=t["id"], role=t["role"], given=t["given"], predicted=t["clean"],
         confidence=confidence, self_confidence=1 - confidence, p_wrong=confidence, decision=decision,
-        label=label, reason="because", model="abc",
+        label=label, reason=[REASONS[d] for d in decision],
+        model=["+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if role == "pool" else (i % 2,)))
+               for i, role in enumerate(t["role"])],
     )  # fmt: skip
     near = -((np.array(classes, object)[:, None] != t["clean"]).T * (1 + confidence[:, None]))
     np.save(folder / "logits.npy", (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32))
     write_csv(folder / "ids.csv", id=t["id"], role=t["role"])
-    write_csv(folder / "fold_0" / "history.csv", epoch=[1, 2], loss=[1.0, 0.5 / number], lr=0.1, seconds=1.0)
+    for fold in (0, 1):
+        (folder / f"fold_{fold}").mkdir()
+        (folder / f"fold_{fold}" / "model.json").write_text(json.dumps({"hash": f"r{number}f{fold}"}))
+        loss = [1.0, 0.5 / (number + fold)]
+        write_csv(folder / f"fold_{fold}" / "history.csv", epoch=[1, 2], loss=loss, lr=0.1, seconds=1.0)
     k = len(classes)
     info = {
         "round": number, "classes": classes,
         "decisions": {d: int((decision == d).sum()) for d in sorted(set(decision.tolist()))},
-        "changed": 30 - 10 * number, "coverage": None, "oof_accuracy": 0.9, "estimated_rate": 0.101,
-        "noise_matrix": None if mode == "augment" else (np.eye(k) * 0.9 + 0.1 / k).tolist(),
-        "cutoff": 0.8, "seconds": 1.5, "models": {"abc": {"fold": 0, "taught_by": []}},
+        "changed": 30 - 10 * number, "coverage": None, "oof_accuracy": 0.9,
+        "estimated_rate": 0.101 if mode == "denoise" else None,
+        "noise_matrix": None if mode != "denoise" else (np.eye(k) * 0.9 + 0.1 / k).tolist(),
+        "cutoff": 0.8, "seconds": 1.5,
+        "models": {f"r{number}f{fold}": {"fold": fold, "taught_by": []} for fold in (0, 1)},
     }  # fmt: skip
     if mode == "augment":
         ends = {"before": ([[0.6, 0.4, 9], [0.95, 0.8, 41]], 0.159), "after": ([[0.85, 0.84, 50]], 0.01)}
@@ -81,13 +96,13 @@ def write_round(run, number, mode, classes, t):
 
 def write_scored(run, t):
     """scored.csv; returns the scores of metrics.json."""
-    tables, scores = [], {}
-    for arm, wrong in {"teacher": 5, "control": 6, "student": 2}.items():
+    tables, scores, rng = [], {}, np.random.default_rng(0)
+    for arm, wrong in {"teacher": 25, "control": 30, "student": 20}.items():
         predicted = np.where(np.arange(N) < wrong, np.roll(t["clean"], 1), t["clean"])
         accuracy = float((predicted == t["clean"]).mean())
         scores[arm] = {"test": {"n": N, "accuracy": accuracy, "log_loss": 0.05, "macro_f1": 0.98}}
-        columns = {"arm": arm, "role": "test", "id": t["id"], "label": t["clean"], "predicted": predicted}
-        tables.append(pd.DataFrame(columns).assign(confidence=0.9))
+        columns = {"arm": arm, "role": "test", "id": t["tests"], "label": t["clean"], "predicted": predicted}
+        tables.append(pd.DataFrame(columns).assign(confidence=0.5 + rng.permutation(N) / 400))
     pd.concat(tables).to_csv(run / "scored.csv", index=False)
     return scores
 
@@ -95,7 +110,7 @@ def write_scored(run, t):
 def write_results(run, mode, infos, t):
     """suspects.csv or pseudo_labels.csv, metrics.json and the small files."""
     columns = "id given predicted confidence p_wrong decision label"
-    last = read.read_table(run / "round_2" / "decisions.csv", columns)
+    last = read.read_table(run / f"round_{len(infos)}" / "decisions.csv", columns)
     last = last.assign(path=t["path"])
     metrics = {"mode": mode, "reason": "max_rounds", "scores": write_scored(run, t), "rounds": infos,
                "seconds": {"decode": 1, "fit": 9}}  # fmt: skip
@@ -103,7 +118,7 @@ def write_results(run, mode, infos, t):
         taken = last[last["decision"] == "accept"].assign(round=2)
         taken[["id", "path", "label", "confidence", "round"]].to_csv(run / "pseudo_labels.csv", index=False)
         metrics["pool"] = {"n": 150, "coverage": len(taken) / 150, "accuracy": 0.9876}
-    else:
+    elif mode == "denoise":
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
         columns = ["rank", "id", "path", "given", "predicted", "confidence", "p_wrong", "decision"]
         last[columns].to_csv(run / "suspects.csv", index=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.report import plots, read, summary
+from src.report import plots, read, sentences
 from src.report.report import write_report
 from src.report.review import write_review
 
@@ -21,7 +21,7 @@ def test_headline_of_denoise(denoise):
     said = Tags((denoise / "report.html").read_text()).text
     scores = json.loads((denoise / "metrics.json").read_text())["scores"]
     student, control = (100 * scores[arm]["test"]["accuracy"] for arm in ("student", "control"))
-    assert f"the student scores {student:.2f} % on 200 test samples" in said
+    assert f"The student scores {student:.2f} % on 200 test samples" in said
     assert f"{student - control:+.2f} points against the control" in said
     assert "Of 200 given labels 20 were found wrong or doubtful: 8 relabelled, 12 dropped." in said
     assert "The estimated rate of wrong labels is 10.12 %" in said
@@ -124,7 +124,8 @@ TRAINED = {"mode": "train", "scores": {"student": {"valid": {"n": 9, "accuracy":
 def test_a_run_without_rounds_has_a_report(tmp_path, metrics):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     said = Tags(write_report(tmp_path).read_text()).text
-    assert ("The student scores 50.00 % on 9 valid samples." if metrics else "no scores yet") in said
+    expected = "The student scores 50.00 % on 9 valid samples (95 % interval 22.65 to 77.35 %)."
+    assert (expected if metrics else "no scores yet") in said
     assert write_review(tmp_path) is None
 
 
@@ -148,10 +149,11 @@ def test_paired_interval_counts_only_rows_that_differ():
         pd.DataFrame({"arm": arm, "role": "test", "id": range(100), "label": "a", "predicted": predicted})
         for arm, predicted in right.items()
     ]
-    low, high = summary.paired_interval(pd.concat(tables), "test", "control")
-    assert (low + high) / 2 == pytest.approx(10)
-    assert (high - low) / 2 == pytest.approx(1.96 * 100 * (0.1 * 0.9 / 100) ** 0.5)
-    assert summary.paired_interval(pd.concat(tables), "valid", "control") is None
+    gain = sentences.paired(pd.concat(tables), "test", "control")
+    assert (gain["low"] + gain["high"]) / 2 == pytest.approx(0.1)
+    assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.96 * (0.1 * 0.9 / 100) ** 0.5)
+    assert (gain["won"], gain["lost"]) == (10, 0)
+    assert sentences.paired(pd.concat(tables), "valid", "control") is None
 
 
 def test_coverage_curve_takes_equal_confidences_together():

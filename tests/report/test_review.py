@@ -50,7 +50,7 @@ def test_examples_agree_and_are_the_nearest(denoise):
     paths, near = find_examples(denoise, info, rows)
     table = read_csv(denoise / "round_2" / "decisions.csv").set_index("id")
     log_probs = pd.DataFrame(np.load(denoise / "round_2" / "logits.npy"), index=table.index)
-    ids = read_csv(denoise / "samples.csv").set_index("path")["id"]
+    ids = read_csv(denoise / "samples.csv").drop_duplicates("path").set_index("path")["id"]
     assert len(set(paths)) == len(paths)
     agrees = table[(table["decision"] == "keep") & (table["given"] == table["predicted"])]
     for row, pair in zip(rows.to_dict("records"), near, strict=True):

@@ -8,6 +8,7 @@ import pytest
 from src.report.review import write_review
 from src.run import read_csv
 
+from .browser import CONTRASTS
 from .fake_run import embedded, make_run
 
 PWN = "window.__pwned=1"
@@ -18,27 +19,6 @@ EVIL = [
     '=1+1,"x"',
     "\u2028'\\",
 ]
-
-
-@pytest.fixture
-def open_page(browser):
-    """file → a page of a fresh profile; fails on any error in it, any dialog and any request to elsewhere."""
-    contexts, faults = [], []
-
-    def opened(file, **options):
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}} | options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
-        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url))
-        page.goto(file.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not faults
 
 
 @pytest.fixture(scope="module")
@@ -243,28 +223,6 @@ def test_conflicting_duplicates_come_first_with_a_badge(open_page, tmp_path):
     (run / "suspects.csv").unlink()
     alone = embedded(write_review(run).read_text())["samples"]
     assert [(x["id"], x["predicted"], x["confidence"]) for x in alone] == [(i, "", None) for i in table["id"][:2]]
-
-
-CONTRASTS = """() => {
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const parts = (color) => color.match(/[\\d.]+/g).map(Number);
-  const paper = (node) => {
-    for (let at = node; at; at = at.parentElement) {
-      const color = parts(getComputedStyle(at).backgroundColor);
-      if (color.length === 3 || color[3] > 0) return color;
-    }
-    throw new Error("no background");
-  };
-  const own = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-  return [...document.body.querySelectorAll("*")]
-    .filter((node) => own(node) && node.checkVisibility() && !node.closest(":disabled, script, option"))
-    .map((node) => {
-      const [dark, bright] = [light(parts(getComputedStyle(node).color)), light(paper(node))].sort((a, b) => a - b);
-      return [(bright + 0.05) / (dark + 0.05), node.tagName + " " + node.textContent.slice(0, 30)];
-    });
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

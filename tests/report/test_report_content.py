@@ -1,0 +1,205 @@
+"""Best and worst images, what changed and why, curves per fold: the report shows the right rows and counts them all."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.config import Pseudo
+from src.labels.metrics import share_interval
+from src.labels.selection import select
+from src.report import changes, curves, gallery, read, sentences, summary
+from src.report.report import write_report
+from src.run import read_csv
+
+from .fake_run import Tags, make_run
+
+
+def table_of(page, title):
+    """Cells of the body of a table of the page, by its title."""
+    part = page[page.index(f">{title}</h") :]
+    rows = re.findall(r"<tr><td.*?</tr>", part[: part.index("</table>")])
+    return [re.findall(r"<td(?: class=\"number\")?>(.*?)</td>", row) for row in rows]
+
+
+def count(text):
+    return int(text.replace(",", ""))
+
+
+def test_worst_and_best_images_are_the_right_rows(denoise):
+    rows = [r for r in read_csv(denoise / "scored.csv").to_dict("records") if r["arm"] == "student"]
+    rows.sort(key=lambda r: -float(r["confidence"]))
+    wrong = [r["id"] for r in rows if r["label"] != r["predicted"]]
+    right = [r for r in rows if r["label"] == r["predicted"]]
+    first = {r["label"]: r["id"] for r in reversed(right)}  # the surest of each class
+    second = {r["label"]: r["id"] for r in reversed(right) if r["id"] not in first.values()}
+    by_confidence = [r["id"] for r in right]
+    best = [sorted(ids.values(), key=by_confidence.index) for ids in (first, second)]
+    page = (denoise / "report.html").read_text()
+    section = page[page.index("<h2>Best and worst images") :]
+    shown = re.findall(r'<small title="(.*?)">', section[: section.index("<h2>Pictures")])
+    assert len(wrong) > gallery.SHOWN
+    assert shown == wrong[: gallery.SHOWN] + (best[0] + best[1])[: gallery.SHOWN]
+    assert section.count("not readable") == 0
+    assert section[: section.index("<h2>Pictures")].count('src="data:image/png') == 2 * gallery.SHOWN
+    assert f"{len(wrong)} of 200 are wrong (the student on test)" in Tags(page).text
+
+
+def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
+    run = shutil.copytree(denoise, tmp_path / "run")
+    (run / "injected.csv").unlink()
+    metrics = read.read_dict(run / "metrics.json") | {"scores": {}}
+    data = read.read_run(run) | {"metrics": metrics, "scored": None}
+    rows = read_csv(run / "round_2" / "decisions.csv")
+    flipped = rows[rows.given != rows.predicted].assign(sure=lambda t: -t.confidence.astype(float)).sort_values("sure")
+    worst, best = gallery.gallery(data)
+    assert [row["id"] for row in worst["rows"]] == list(flipped.id[: gallery.SHOWN])
+    assert [(row["label"], row["predicted"]) for row in worst["rows"][:2]] == list(
+        zip(flipped.given[:2], flipped.predicted[:2], strict=True)
+    )
+    assert all(row["label"] == row["predicted"] for row in best["rows"])
+    assert "given labels, which may be wrong too" in worst["about"]
+    said = sentences.headline(data)
+    assert "not known" in said[0]
+    assert "agree with 90.00\xa0% of the 200 given labels" in said[1]
+
+
+def test_an_id_of_two_roles_has_the_image_of_its_own():
+    rows = pd.DataFrame({"id": ["a"], "role": ["test"], "label": ["x"], "predicted": ["x"], "confidence": [1.0]})
+    samples = pd.DataFrame({"id": ["a", "a"], "role": ["pool", "test"], "path": ["of the pool", "of the test"]})
+    assert gallery.with_paths(rows, samples)[0]["path"] == "of the test"
+
+
+@pytest.mark.parametrize("mode", ["denoise", "augment"])
+def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, request):
+    run = request.getfixturevalue(mode)
+    decisions = read_csv(run / "round_2" / "decisions.csv")
+    rows = table_of((run / "report.html").read_text(), "Every judged row")
+    assert sum(count(row[2]) for row in rows) == len(decisions)
+    kinds = np.where(decisions.given == "", "pool", "given")
+    expected = {(changes.DONE[decision], changes.why(kind, reason)): n for (kind, decision, reason), n in
+                decisions.groupby([kinds, "decision", "reason"]).size().items()}  # fmt: skip
+    assert {(what, why): count(n) for what, why, n, *_ in rows} == expected
+    assert "_" not in "".join(why for _, why, *_ in rows).replace("pool_", "")
+
+
+def test_relabelled_rows_flow_between_classes_the_largest_flow_first(denoise):
+    decisions = read_csv(denoise / "round_2" / "decisions.csv")
+    turned = decisions[decisions.decision == "relabel"]
+    rows = table_of((denoise / "report.html").read_text(), "Relabelled: from which class to which")
+    flows = {(given, label): count(n) for given, label, n, _ in rows}
+    assert flows == turned.groupby(["given", "label"]).size().to_dict()
+    assert list(flows.values()) == sorted(flows.values(), reverse=True)
+
+
+def test_pseudo_labels_are_counted_by_class(augment):
+    accepted = read_csv(augment / "pseudo_labels.csv")
+    rows = table_of((augment / "report.html").read_text(), "Pseudo-labels by class")
+    assert {name: count(n) for name, n, _ in rows} == accepted.label.value_counts().to_dict()
+
+
+def test_of_many_flows_the_small_ones_share_a_row():
+    rng = np.random.default_rng(0)
+    given, label = rng.integers(0, 1000, (2, 5000)).astype(str)
+    given[:40], label[:40], label[40:70], given[40:70] = "7", "8", "NA", "nan"
+    rows = pd.DataFrame({"given": given, "label": label, "decision": "relabel", "reason": "doubtful", "truth": label})
+    table = changes.flows_table(rows)
+    assert table["rows"][0] == ["7", "8", "40", "100.00\xa0%"]
+    assert table["rows"][1][:3] == ["nan", "NA", "30"]
+    assert len(table["rows"]) == changes.MOST + 1
+    assert sum(count(row[2]) for row in table["rows"]) == 5000
+    pairs = len(set(zip(given, label, strict=True)))
+    assert table["rows"][-1][0] == f"{pairs - changes.MOST:,} other pairs of classes"
+
+
+POLICIES = [("denoise", {}), ("denoise", {"policy": "cutoff"}), ("joint", {"cutoff": 0.7}), ("augment", {}),
+            ("augment", {"pool_share": 0.5, "pool_cutoff": 0.3}), ("augment", {"pool_quota": 0.2, "pool_cutoff": 0.3}),
+            ("augment", {"pool_floor": 0.5}), ("augment", {"pool_agreement": 1}), ("train", {})]  # fmt: skip
+
+
+def test_every_reason_that_a_decision_has_is_put_in_words():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 900)
+    logs = rng.normal(0, 2, (900, 3))
+    logs[np.arange(900), truth] += 3
+    logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+    given = np.where(rng.random(900) < 0.3, rng.integers(0, 3, 900), truth)
+    given[rng.random(900) < 0.3] = -1
+    given[:300] = 0  # class 0 would lose more than half of its labels
+    found = set()
+    for mode, policy in POLICIES:
+        refused = np.where(np.arange(900) % 50 == 0, "duplicate_of_test", "")
+        options = {"refused": refused, "agreement": rng.random(900).round()}
+        decisions = select(logs.astype(np.float32), given, mode, Pseudo(**policy), **options)
+        found |= set(zip(np.where(given < 0, "pool", "given"), decisions.reason, strict=True))
+    assert len(found) > 10
+    assert [pair for pair in found if changes.why(*pair) == pair[1].replace("_", " ")] == []
+
+
+def test_notes_say_when_nothing_was_learned_and_when_a_person_decided(denoise):
+    data = read.read_run(denoise)
+    assert changes.changes(data)["notes"] == [changes.TRUTH]
+    metrics = data["metrics"] | {"round": 0, "human": {"files": 2, "keep": 3, "relabel": 9}}
+    notes = changes.changes(data | {"metrics": metrics})["notes"]
+    assert "the student had the labels as they were given" in notes[0]
+    assert "on 12 rows (3 keep, 9 relabel)" in notes[1]
+
+
+def test_each_fold_has_the_score_of_its_own_held_out_rows(denoise):
+    data = read.read_run(denoise)
+    assert data["folds"] == {1: {0: (100, 0.8), 1: (100, 1.0)}, 2: {0: (100, 0.8), 1: (100, 1.0)}}
+    rows = table_of((denoise / "report.html").read_text().replace("\xa0", " "), summary.HELD_OUT)
+    assert rows == [["1", "80.00 %", "100.00 %", "90.00 %"], ["2", "80.00 %", "100.00 %", "90.00 %"]]
+
+
+def test_rows_that_several_models_judged_are_of_no_fold(tmp_path):
+    table = {"given": list("aab"), "predicted": list("aaa"), "model": ["x", "x+y", "old+y"]}
+    pd.DataFrame(table).to_csv(tmp_path / "decisions.csv", index=False)
+    run = tmp_path.rename(tmp_path.with_name("round_3"))
+    assert read.fold_scores(run, {3: {"x": {"fold": 4}, "y": {"fold": 5}}}) == {4: (1, 1.0), 5: (1, 0.0)}
+
+
+def test_every_curve_is_drawn_with_a_style_and_a_name_of_its_own(denoise):
+    data = read.read_run(denoise)
+    assert [table["fold"].iloc[0] for table in data["history"]["round 1"]] == [0, 1]
+    table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
+    tables = [table.assign(fold=i % 12) for i in range(24)]  # fold-safe rounds have two models a fold
+    scores = {fold: (50, 0.9) for fold in range(12)}
+    figure = curves.losses({"round 1": tables, "student": [table], "control": [table]}, {"round 1": scores})
+    first, last = figure.axes
+    styles = {(line.get_color(), line.get_linestyle()) for line in first.lines}
+    names = {line.get_label() for line in first.lines}
+    assert (len(styles), len(names), len(last.lines)) == (24, 24, 2)
+    assert {"fold 3: 90.0 % of 50", "fold 3, other half"} <= names
+
+
+def test_a_model_is_of_the_fold_that_its_hash_says(tmp_path, denoise):
+    run = shutil.copytree(denoise, tmp_path / "run")
+    (run / "round_2" / "fold_1").rename(run / "round_2" / "fold_10")
+    (run / "round_2" / "fold_0").rename(run / "round_2" / "fold_1")
+    assert [table["fold"].iloc[0] for table in read.read_run(run)["history"]["round 2"]] == [0, 1]
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    assert tuple(share_interval(0.5, 100).values())[1:] == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert tuple(share_interval(1.0, 20).values())[1:] == pytest.approx((0.8389, 1.0), abs=1e-4)
+    assert tuple(share_interval(0.0, 20).values())[1:] == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def test_a_run_of_a_thousand_classes(tmp_path):
+    run = make_run(tmp_path / "run", "denoise", names=[f"class {i:04d} of a thousand" for i in range(1000)])
+    page = write_report(run).read_text()
+    assert len(page) < 600_000
+    assert sum(count(row[2]) for row in table_of(page, "Every judged row")) == 200
+    assert len(table_of(page, "Relabelled: from which class to which")) <= changes.MOST + 1
+
+
+def test_plain_training_shows_folds_and_images_and_no_changes(tmp_path):
+    page = write_report(make_run(tmp_path / "run", "train")).read_text()
+    said = Tags(page).text
+    assert "Curves per fold" in said
+    assert "Best and worst images" in said
+    assert "What changed" not in said
+    assert "agree with 90.00 % of the 200 given labels" in said
