@@ -1,12 +1,14 @@
 # make demo   the main job on real digits: wrong labels found and repaired, a pool labelled
 # make test   every test; make lint: ruff; make gpu-check: what only a GPU can show. All set up .venv the first time.
+# make docs   docs/config.md, written from the config classes
+# make test-kaggle   every test on the versions of Kaggle's image, in .venv-kaggle
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint gpu-check setup clean
+.PHONY: demo test test-kaggle lint gpu-check docs setup clean
 
 setup: .venv/.ready
 
@@ -37,5 +39,19 @@ lint: .venv/.ready
 gpu-check: .venv/.ready
 	@$(BIN)/python -m pytest -vv -n0 tests/gpu_check.py
 
+docs: .venv/.ready
+	@$(BIN)/python -m src.reference > docs/config.md.part
+	@mv docs/config.md.part docs/config.md
+
+test-kaggle: .venv-kaggle/.ready
+	@.venv-kaggle/bin/python -m pytest
+
+.venv-kaggle/.ready: requirements.txt requirements-dev.txt constraints-kaggle.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "error: $(PYTHON) is not 3.11 or 3.12; give one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv .venv-kaggle
+	@.venv-kaggle/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints-kaggle.txt
+	@touch $@
+
 clean:
-	rm -rf .venv runs data
+	rm -rf .venv .venv-kaggle runs data

@@ -20,7 +20,7 @@ def _seconds(value: Any) -> Any:
     return float(match[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[match[2]]
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(json_schema_extra={"format": "duration"})]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]

@@ -1,0 +1,38 @@
+"""docs/config.md is what the config classes say."""
+
+import pytest
+
+from src.reference import kind, reference
+from src.settings import dotted_names
+from tests.conftest import ROOT, run_script
+
+
+def test_the_page_is_that_of_the_config_classes():
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == reference(), "run `make docs`"
+
+
+def test_every_key_has_one_row_of_four_cells_and_a_known_type():
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == sorted(dotted_names(), key=lambda name: "." in name)
+    for row in rows:
+        assert row.replace("\\|", "").count("|") == 5, row
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "minimum": 1}, "whole number ≥ 1"),
+        ({"type": "number", "minimum": 0, "maximum": 1}, "share 0…1"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "number > 0, ≤ 1"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "text"),
+        ({"enum": ["a", "b"], "type": "string"}, "one of `a`, `b`"),
+        ({"type": "array", "items": {"type": "object"}}, "list of: mapping"),
+    ],
+)
+def test_a_type_in_words(schema, words):
+    assert kind(schema) == words
+
+
+def test_the_page_is_printed_without_torch():
+    code = "import sys, src.reference as r; r.reference(); assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
+    assert run_script("-c", code).returncode == 0
