@@ -56,8 +56,9 @@ def open_finished(run: Path) -> Config:
 def _finished(run: Path) -> list[Path]:
     """Folders of the models that predict: the student, after train.py the fold models as well; where the run was cut
     off before, the models of the round with the most of them, of several the last."""
-    rounds = [sorted(file.parent for file in folder.glob("fold_*/model.json")) for folder in run.glob("round_*")]
-    most = max(rounds, key=lambda models: (len(models), models), default=[])
+    folders = sorted(run.glob("round_*"), key=lambda folder: int(folder.name[6:]), reverse=True)
+    rounds = [sorted(file.parent for file in folder.glob("fold_*/model.json")) for folder in folders]
+    most = max(rounds, key=len, default=[])
     if not (run / "student" / "model.json").is_file():
         return most
     return [run / "student"] + (most if read_json(run / "status.json")["mode"] == "train" else [])

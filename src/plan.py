@@ -14,7 +14,7 @@ from .learn.batches import Lesson
 from .learn.fit import fit, step_budget
 from .learn.models import Trained
 from .material import Material
-from .run import Run, log, read_json, write_json
+from .run import Run, log, read_json, trained, write_json
 from .stock import Question, Stock
 
 PROBE, WARM_UP = 6, 2
@@ -101,9 +101,9 @@ def planned(run: Run, material: Material) -> Config:
     Kept in plan.json: which keys were changed, and what each part is to take.
     """
     file = run.path / "plan.json"
-    if run.config.time_budget is None and not file.exists():
-        return run.config
     if not file.exists():
+        if run.config.time_budget is None or trained(run.path):  # what has been begun is not changed
+            return run.config
         write_json(file, _plan(run, material))
     found = read_json(file)
     run.closing = found["seconds"][CLOSING]

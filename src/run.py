@@ -166,7 +166,7 @@ def open_run(config_file: Path, overrides: list[str], mode: str, fresh: bool = F
         except OSError as error:
             raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
         with _logged(path / "log.txt"):
-            log.info(f"{mode} · run folder {path}" + (" · goes on where it stopped" if _trained(path) else ""))
+            log.info(f"{mode} · run folder {path}" + (" · goes on where it stopped" if trained(path) else ""))
             yield Run(path, mode, config)
 
 
@@ -215,12 +215,15 @@ def _empty(path: Path) -> None:
 
 def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
     stored = path / "config.yaml"
-    if not stored.exists() or not _trained(path):  # a run that was refused for its input may be mended under its name
+    if not stored.exists() or not trained(path):  # a run that was refused for its input may be mended under its name
         write_status(path, "running", "start", mode=mode)
         write_json(path / "env.json", environment())
         atomic_write(stored, dump_config(config))
+        (path / "plan.json").unlink(missing_ok=True)
         return
-    changed = differences(load_config(stored, []), config)
+    changed = [
+        change for change in differences(load_config(stored, []), config) if not change.startswith("time_budget:")
+    ]
     old_mode = read_json(path / "status.json").get("mode", mode)
     changed += [f"mode: {old_mode} → {mode}"] if old_mode != mode else []
     if changed:
@@ -229,7 +232,8 @@ def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
         )
 
 
-def _trained(path: Path) -> bool:
+def trained(path: Path) -> bool:
+    """Whether any network of a run has been begun."""
     return any(path.glob("round_*")) or (path / "student").exists()
 
 

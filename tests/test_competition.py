@@ -57,6 +57,7 @@ def test_out_of_fold_rows_are_on_file_in_every_mode_and_say_what_to_expect(runs,
     said = read_json(runs[0] / "metrics.json")
     assert said["oof"]["accuracy"] == pytest.approx((oof.predicted == oof.label).mean())
     assert said["oof"]["interval"]["test_n"] == 100
+    assert "of the 100 test samples expect" in (runs[0] / "report.html").read_text()
     assert {"log_loss", "macro_f1", "auc", "map", "top5"} <= set(said["oof"])
     recall = {name: of["recall"] for name, of in said["oof_classes"].items()}
     assert recall == pytest.approx((oof.predicted == oof.label).groupby(oof.label).mean().to_dict())
@@ -134,6 +135,15 @@ def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_wou
     whole = train([*args, "name=whole", *(f"{key}={value}" for key, value in changes.items())])
     for file in ("labels.csv", "oof.csv", "submission.csv", "student/model.safetensors"):
         assert (run / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_another_budget_goes_on_with_the_same_plan(args):
+    run = train([*args, "name=again", "time_budget=1s"])
+    plan = (run / "plan.json").read_bytes()
+    train([*args, "name=again", "time_budget=3h"])
+    assert read_json(run / "status.json")["state"] == "done"
+    assert (run / "plan.json").read_bytes() == plan
+    assert len(table(run / "oof.csv")) == 300
 
 
 def test_a_budget_that_is_large_enough_changes_nothing(args, runs):

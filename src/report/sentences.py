@@ -35,6 +35,7 @@ def headline(data: dict[str, Any]) -> list[str]:
     sentences = [
         *(score_sentences(scores, data["scored"], mode) or [unscored_sentence(mode)]),
         "" if scores and mode != "train" else held_out_sentence(data),
+        expected_sentence(metrics.get("oof") or {}),
         given_sentence(counts, metrics.get("noise") or {}),
         pool_sentence(counts, metrics.get("pool") or {}),
         trusted_sentence(metrics.get("trusted") or {}),
@@ -102,6 +103,18 @@ def gauge(data: dict[str, Any]) -> dict[str, Any] | None:
         return None
     at = {key: round(50 + 50 * gain[key] / most, 1) for key in ("low", "gain", "high")}
     return at | {"base": base, "width": round(at["high"] - at["low"], 1)}
+
+
+def expected_sentence(oof: dict[str, Any]) -> str:
+    """What out-of-fold rows promise of the test set, and what tuned answers gain on them."""
+    about, tuned = oof.get("interval") or {}, oof.get("tuned")
+    text = ""
+    if about.get("test_n"):
+        text = (f"Out of fold {percent(oof['accuracy'])} are right; of the {about['test_n']:,} test samples expect "
+                f"{100 * about['test_low']:.2f} to {percent(about['test_high'])}.")  # fmt: skip
+    if tuned:
+        text += f" Tuned answers: {tuned['before']:.4f} → {tuned['after']:.4f}, on rows that they were not tuned on."
+    return text.strip()
 
 
 def unscored_sentence(mode: str) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..run import read_json
-from .sentences import audit_sentence, trusted_sentence
+from .sentences import audit_sentence, expected_sentence, trusted_sentence
 
 ARMS = ("teacher", "control", "student")
 
@@ -17,8 +17,9 @@ def summary(run: Path) -> str:
     title = f"{metrics['mode']} · {run.name}"
     lines = ["", title, "─" * max(62, len(title))]
     lines += _noise_lines(metrics.get("noise")) + _pool_lines(metrics.get("pool"))
-    said = trusted_sentence(metrics.get("trusted") or {}), audit_sentence(metrics.get("audit") or {})
-    lines += [sentence for sentence in said if sentence]
+    parts = {"oof": expected_sentence, "trusted": trusted_sentence, "audit": audit_sentence}
+    said = (sentence(metrics.get(part) or {}) for part, sentence in parts.items())
+    lines += filter(None, said)
     scores = metrics["scores"]
     roles = [role for role in ("valid", "trusted", "test") if any(role in arm for arm in scores.values())]
     if roles:
