@@ -188,6 +188,17 @@ def test_small_classes_are_named(args, files, digits, caplog):
     assert "small classes, below 10 rows in a fold: d3;" in caplog.text
 
 
+def test_labels_that_are_made_of_others_are_said_to_be_classes_of_their_own(args, files, digits, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    both = digits[:300][["id"]].assign(label=["rust", "scab", "rust scab"] * 100)
+    both.to_csv(files / "both.csv", index=False)
+    check(DEFAULT_CONFIG, [*args, f"data.train={files}/both.csv"], "train")
+    assert "1 labels such as 'rust scab' are made of others" in caplog.text
+    caplog.clear()
+    check(DEFAULT_CONFIG, args, "train")
+    assert "made of others" not in caplog.text
+
+
 def test_a_prediction_can_be_checked_too(runs, files, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="kit")
     check_prediction(runs, None, files / "sample.csv")
