@@ -130,8 +130,8 @@ def _announce(samples: Samples, clusters: np.ndarray) -> None:
     )
     several = [name for name in samples.classes if " " in name and {*name.split()} <= {*samples.classes}]
     if several:
-        log.info(f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a class of "
-                 "its own, as an image has one label here")  # fmt: skip
+        log.info(f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "
+                 "class of its own, as an image has one label here")  # fmt: skip
     twins = len(clusters) - len(np.unique(clusters))
     if twins:
         log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")
