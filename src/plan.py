@@ -63,10 +63,12 @@ def _seconds_a_step(stock: Stock, where: str) -> float:
 
 
 def costs(config: Config, material: Material, mode: str, pace: Pace) -> dict[str, float]:
-    """Seconds of teachers, judging, student, control, and of what comes after; at most: with the whole pool learned."""
+    """Seconds of teachers, judging, student, control, and of what comes after; at most, with all of the pool
+    that may be learned."""
     folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, material.judged
     labelled = int((judged.given >= 0).sum())
-    learned = len(judged) if mode in USES_POOL else labelled
+    pool = (config.pseudo.pool_share or 1) * (len(judged) - labelled) if mode in USES_POOL else 0
+    learned = labelled + int(np.ceil(pool))
     each = [labelled if r == 0 else learned for r in range(rounds)]
     steps = sum(folds * step_budget(max(1, n * (folds - 1) // folds), config.train) for n in each)
     asked = (len(judged) - labelled) * folds + labelled

@@ -1,0 +1,69 @@
+"""What a run costs, and what is left out of it where the budget is smaller."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from src import plan
+from src.config import Config
+from src.plan import Pace, _cheaper, costs, planned
+from src.run import Run
+
+PACE = Pace(teacher=0.5, student=0.5, image=0.001)
+CONFIG = Config(pseudo={"rounds": 3, "folds": 5}, train={"epochs": 8, "batch_size": 10, "min_steps": 100})
+
+
+class Rows(list):
+    """Samples of which the number and the given labels are all that counts."""
+
+    given = np.repeat([0, 1, -1], 100)
+
+
+MATERIAL = SimpleNamespace(judged=Rows(range(300)), samples=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
+MATERIAL.samples = type("All", (Rows,), {"classes": ("a", "b")})(range(320))
+
+
+def total(config: Config, mode: str = "augment", pace: Pace = PACE) -> float:
+    return sum(costs(config, MATERIAL, mode, pace).values())
+
+
+def test_every_option_is_cheaper_than_what_was_asked_for_and_the_first_is_that():
+    options = list(_cheaper(CONFIG))
+    assert options[0] == CONFIG
+    assert all(total(option) < total(CONFIG) for option in options[1:])
+    assert all(option.pseudo.folds >= 2 and option.pseudo.rounds >= 1 for option in options)
+
+
+def test_costs_count_every_network_by_its_steps():
+    told = costs(CONFIG, MATERIAL, "denoise", PACE)
+    a_fold, all_rows = 8 * 160 / 10, 8 * 200 / 10
+    assert told["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
+    assert told["student"] == told["control"] == pytest.approx(all_rows * 0.5)
+    assert costs(CONFIG, MATERIAL, "train", PACE)["control"] == 0
+    shared = CONFIG.model_copy(update={"pseudo": CONFIG.pseudo.model_copy(update={"pool_share": 0.5})})
+    assert costs(shared, MATERIAL, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
+
+
+def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "probe", lambda stock: PACE)
+    monkeypatch.setattr(plan, "Stock", lambda *_: None)
+    options = [(option.pseudo, option.train) for option in _cheaper(CONFIG)]
+    least, before = min(total(option) for option in _cheaper(CONFIG)), len(options)
+    for i, budget in enumerate(np.linspace(0.5 * least, 1.3 * total(CONFIG), 40)):
+        run = Run(tmp_path / str(i), "augment", CONFIG.model_copy(update={"time_budget": float(budget)}))
+        chosen = planned(run, MATERIAL)
+        assert planned(run, MATERIAL) == chosen, "the same every time the run goes on"
+        assert total(chosen) <= 0.9 * budget or total(chosen) == least
+        at = options.index((chosen.pseudo, chosen.train))
+        assert at <= before
+        before = at
+        assert run.closing > 0
+    assert chosen.pseudo == CONFIG.pseudo
+    assert chosen.train == CONFIG.train
+
+
+def test_a_run_that_has_begun_is_not_planned_anew(tmp_path):
+    (tmp_path / "round_1").mkdir()
+    run = Run(tmp_path, "augment", CONFIG.model_copy(update={"time_budget": 1.0}))
+    assert planned(run, MATERIAL) == run.config
