@@ -19,8 +19,9 @@ from .run import atomic_write, read_csv, write_csv
 
 COLUMNS = ["id", "given", "action", "label"]
 PUBLISHED = (
-    "samples.csv", "scored.csv", "labels.csv", "suspects.csv", "pseudo_labels.csv", "oof.csv", "audit.csv",
-    "metrics.json", "metrics.jsonl", "label_studio.json", "label_studio.xml", "report.html", "review.html",
+    "samples.csv", "scored.csv", "labels.csv", "suspects.csv", "pseudo_labels.csv", "audit.csv", "oof.csv", "oof.npy",
+    "thresholds.json", "predictions.csv", "submission.csv", "metrics.json", "metrics.jsonl", "label_studio.json",
+    "label_studio.xml", "report.html", "review.html",
 )  # fmt: skip
 """What a run writes after its student, plots/ aside."""
 
