@@ -137,8 +137,8 @@ def frozen(data: Path, out: Path) -> list[dict]:
     split(photos, 100, out / "frozen")
     tables = [f"data.train={out / 'frozen' / 'rest.csv'}", f"data.test={out / 'frozen' / 'test.csv'}"]
     job = ["pseudo.py", "--mode", "denoise", "--fresh", "--config", "configs/photos.yaml", *tables, f"out={out}",
-           f"data.image_dir={photos / 'images'}", "data.size=128", "pseudo.folds=5", "pseudo.control=false",
-           f"model.weights={file if file.exists() else weights(file)}"]  # fmt: skip
+           f"data.image_dir={photos / 'images'}", "data.size=128", "pseudo.folds=5", "train.epochs=8",
+           "pseudo.control=false", f"model.weights={file if file.exists() else weights(file)}"]  # fmt: skip
     told = {}
     for name, options in {"heads": ["model.freeze=true", "pseudo.rounds=3"], "whole": ["pseudo.rounds=1"]}.items():
         _, mb, _ = python(*job, f"name={name}", *options)
