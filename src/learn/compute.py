@@ -38,7 +38,7 @@ def pick_precision(wanted: str, device: torch.device, size: int, network: torch.
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu" and torch.cpu.is_available():
         native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
         gains = size >= SMALLEST_BF16 and not _is_mobile(network)
