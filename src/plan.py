@@ -17,10 +17,10 @@ from .material import Material
 from .run import Run, log, read_json, trained, write_json
 from .stock import Question, Stock
 
-PROBE, WARM_UP = 6, 2
+PROBE, WARM_UP = 12, 4
 """Steps that are timed, the first of which do not count."""
 IMAGES = 128
-SLACK = 0.9
+SLACK = 0.95
 """Share of the budget that is planned."""
 CLOSING, PAGES = "scores, tables and pages", 20.0
 """The name of what comes after training, and seconds of it that do not depend on the number of images."""
@@ -59,7 +59,7 @@ def _seconds_a_step(stock: Stock, where: str) -> float:
     pool = rows if where == "student" and train.consistency else None
     lesson = Lesson(stock.pixels, rows, labels, PROBE, 0, pool=pool)
     seconds = fit(*stock.fresh_network(where, 0), lesson, train)[1].seconds.to_numpy()
-    return float(seconds[-1] - seconds[WARM_UP - 1]) / (PROBE - WARM_UP)
+    return float(np.median(np.diff(seconds)[WARM_UP - 1 :]))
 
 
 def costs(config: Config, material: Material, mode: str, pace: Pace) -> dict[str, float]:

@@ -54,7 +54,7 @@ def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp
         run = Run(tmp_path / str(i), "augment", CONFIG.model_copy(update={"time_budget": float(budget)}))
         chosen = planned(run, MATERIAL)
         assert planned(run, MATERIAL) == chosen, "the same every time the run goes on"
-        assert total(chosen) <= 0.9 * budget or total(chosen) == least
+        assert total(chosen) <= 0.95 * budget or total(chosen) == least
         at = options.index((chosen.pseudo, chosen.train))
         assert at <= before
         before = at
