@@ -63,12 +63,21 @@ def _time_for(run: Run):
 
 
 def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner) -> dict[str, list[Trained]]:
-    """The student (every row with a label), the control (given labels only, as many steps), the first teachers."""
+    """The student (every row with a label), the control (given labels only, as many steps), the first teachers.
+
+    Raises:
+        OutOfTime: there is none for the student; without a control, where there is none for that, a run is whole.
+    """
     tasks, arms = _arms(run, material, outcome), {}
     for task in tasks:
-        with run.stage(task.where):
-            learner.ahead(tasks)
-            arms[task.where] = [learner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
+        try:
+            with run.stage(task.where):
+                learner.ahead(tasks)
+                arms[task.where] = [learner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
+        except OutOfTime:
+            if task.where == "student":
+                raise
+            log.info(f"time budget: no time is left for the {task.where}")
     teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
     return arms | ({"teacher": teachers} if teachers else {})
 

@@ -10,7 +10,7 @@ from src.config import Config
 from src.data.samples import Samples
 from src.learner import _neighbours
 from src.material import Material, _announce_bound
-from src.run import Run
+from src.run import OutOfTime, Run
 from src.selftrain import Outcome
 from src.workflow import train_arms
 
@@ -53,8 +53,16 @@ def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked)
     assert (_neighbours(run, SimpleNamespace(judged=()), None) is not None) == asked
 
 
-def arms(folder, mode: str, outcome: Outcome) -> dict:
-    """What each arm is asked to learn from GIVEN; row 6 is refused."""
+def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that_nothing(tmp_path):
+    outcome = Outcome(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
+    assert set(arms(tmp_path, "augment", outcome)) == {"student", "control"}
+    assert set(arms(tmp_path, "augment", outcome, late="control")) == {"student"}
+    with pytest.raises(OutOfTime):
+        arms(tmp_path, "augment", outcome, late="student")
+
+
+def arms(folder, mode: str, outcome: Outcome, late: str = "") -> dict:
+    """What each arm is asked to learn from GIVEN; row 6 is refused. late: the arm for which there is no time."""
     n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
     role = np.where(GIVEN >= 0, "train", "pool").astype(object)
     samples = Samples(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
@@ -63,6 +71,8 @@ def arms(folder, mode: str, outcome: Outcome) -> dict:
     calls = {}
 
     def fit(where, rows, labels, pool=(), steps=None):
+        if where == late:
+            raise OutOfTime
         calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
 
     train_arms(Run(folder, mode, Config()), material, outcome, SimpleNamespace(fit=fit, ahead=lambda tasks: None))
