@@ -22,6 +22,14 @@ QUICK = ["train.epochs=1", "train.min_steps=150", "train.batch_size=64", "train.
 """A recipe that learns 16×16 digits in a second or two."""
 
 
+SLOWEST = ("test_scripts.py", "test_processes.py", "test_kill.py", "test_notebook.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that no core waits for them at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 def run_script(*args, **kwargs) -> subprocess.CompletedProcess:
     """A script of the kit in a process of its own, as a user runs it."""
     command = [sys.executable, *map(str, args)]

@@ -214,9 +214,11 @@ def test_images_that_cannot_be_read(csv, own_images):
     assert "data.on_bad_image=skip" in message
 
 
-def test_a_suffix_that_was_forgotten(csv):
-    csv.args.remove("data.suffix=.png")
-    assert "data.suffix" in refusal(csv, "train")
+def test_a_folder_without_the_images(csv, tmp_path):
+    (tmp_path / "empty").mkdir()
+    message = refusal(csv, "train", f"data.image_dir={tmp_path / 'empty'}")
+    assert str(tmp_path / "empty" / csv("train").id[0]) in message
+    assert "check data.image_dir and data.suffix" in message
 
 
 def test_a_pool_of_bad_images_is_an_empty_pool_when_they_are_skipped(csv, own_images):
