@@ -211,5 +211,7 @@ def test_a_prediction_can_be_checked_too(runs, files, tmp_path, caplog):
 def test_a_run_that_other_code_holds_in_this_process_is_let_go(args, runs):
     """A notebook runs cell after cell in one process."""
     assert train([*args, "name=a"]) == runs[0]
-    assert pseudo("denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.control=false"]).is_dir()
+    noise = pseudo("denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.control=false"])
+    promised = read_json(noise / "metrics.json")["oof"]["interval"]
+    assert set(promised) == {"low", "high"}, "labels that may be wrong promise nothing of a test set"
     assert len(logging.getLogger("kit").handlers) == 0
