@@ -35,7 +35,7 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
     """Print what a run would find, and what it would cost.
 
     Raises:
-        UserError: as the run would, or packages are missing, or its folder could not be written.
+        UserError: as the run would, or its folder could not be written.
     """
     show_log()
     config = named_config(config_file, overrides, mode)
@@ -63,23 +63,17 @@ def _blank(targets: pd.DataFrame, classes: tuple[str, ...] | list[str]) -> pd.Da
 
 
 def _packages() -> Iterator[str]:
-    """Versions below requirements.txt, and packages that disturb each other.
-
-    Raises:
-        UserError: a package is missing or too old.
-    """
+    """Versions below requirements.txt, packages that are missing, and those that disturb each other: as warnings, for
+    what prepare() needed was there, and some are for one option alone."""
     from packaging.requirements import Requirement
 
     lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()]
     installed = {found.metadata["Name"].lower(): found.version for found in metadata.distributions()}
-    faults = []
     for wanted in map(Requirement, filter(None, lines)):
         version = installed.get(wanted.name.lower())
         if version is None or not wanted.specifier.contains(version, prereleases=True):
-            faults.append(f"{wanted} is needed, {version or 'none'} is installed")
-    if faults:
-        raise UserError(f"packages: {'; '.join(faults)}; pip install -r requirements.txt")
-    yield f"packages: all as requirements.txt wants them; torch {installed['torch']}, timm {installed['timm']}"
+            yield f"warning: {wanted} is wanted, {version or 'none'} is installed; pip install -r requirements.txt"
+    yield f"packages: compared with requirements.txt; torch {installed['torch']}, timm {installed['timm']}"
     yield from (f"warning: {' and '.join(pair)} are both installed; {why}"
                 for pair, why in TROUBLE.items() if all(name in installed for name in pair))  # fmt: skip
 
