@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .data.samples import Samples, class_names
+from .data.samples import Samples
 from .history import decided
 from .labels.audit import STRATA, draw, estimate, strata, weights
 from .labels.selection import Decisions
+from .labels.sets import has_label, names
 from .run import Run, seed_of, write_csv
 
 
@@ -18,14 +19,14 @@ def audit(run: Run, samples: Samples, decisions: Decisions) -> dict:
     What is measured are the automatic decisions, those of suspects.csv; human ones only say what is true. Sampled rows
     that a person relabelled or dropped were wrong; ambiguous ones are counted, but not as wrong.
     """
-    labelled = np.flatnonzero(samples.given >= 0)
+    labelled = np.flatnonzero(has_label(samples.given))
     p_wrong = decisions.p_wrong[labelled]
     stratum = strata(p_wrong, p_wrong > 0.5)
     rows = draw(stratum, run.config.pseudo.audit, seed_of(run.config.seed, "audit"))
     picked = labelled[rows]
     write_csv(run.path / "audit.csv", pd.DataFrame({
         "id": samples.id[picked], "path": samples.path[picked],
-        "given": class_names(samples.given[picked], samples.classes),
+        "given": names(samples.given[picked], samples.classes),
         "stratum": np.array(STRATA)[stratum[rows]], "weight": weights(stratum, rows),
     }))  # fmt: skip
     table = decided(run.path)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from .config import Config
 from .inference import finished_models, open_finished, read_targets
+from .labels.sets import likeliest
 from .learn.models import create_model
 from .material import Material, prepare
 from .plan import costs, probe
@@ -52,14 +53,16 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
 def _check_submission(config: Config, classes: tuple[str, ...]) -> None:
     """Fill the sample submission with a prediction that says nothing."""
     if config.data.submission:
-        filled = submission(Path(config.data.submission), _blank(read_targets(config, None), classes), list(classes))
+        blank = _blank(read_targets(config, None), classes, config.data.multi_label)
+        filled = submission(Path(config.data.submission), blank, list(classes))
         log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
 
 
-def _blank(targets: pd.DataFrame, classes: tuple[str, ...] | list[str]) -> pd.DataFrame:
+def _blank(targets: pd.DataFrame, classes: tuple[str, ...] | list[str], multi_label: bool) -> pd.DataFrame:
     """Predictions that say nothing."""
     n, k = len(targets), len(classes)
-    return predictions_table(targets, np.full((n, k), 1 / k), np.zeros(n, int), list(classes))
+    probs = np.full((n, k, 2), 0.5) if multi_label else np.full((n, k), 1 / k)
+    return predictions_table(targets, probs, likeliest(probs), list(classes))
 
 
 def _packages() -> Iterator[str]:
@@ -141,6 +144,7 @@ def check_prediction(runs: list[Path], data: str | None, sample: Path | None) ->
     if missing:
         raise UserError(f"{len(missing):,} of {len(targets):,} images are missing, for example {missing[0]}; check "
                         "data.image_dir and data.suffix of the run")  # fmt: skip
-    rows = len(submission(sample, _blank(targets, classes), classes)) if sample else 0
+    blank = _blank(targets, classes, models[0].format.multi_label)
+    rows = len(submission(sample, blank, classes)) if sample else 0
     filled = f"; {rows:,} rows of {sample} can be filled" if sample else ""
     log.info(f"check: {len(targets):,} images to predict{filled}")

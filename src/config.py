@@ -40,6 +40,11 @@ class Data(Section):
     """Default: the first of id, image_id, image, filename, path."""
     label_col: str | list[str] = "label"
     """Column with the class name; or the columns of a one-hot table, `[cat, dog]`: the one with a 1 names the class."""
+    multi_label: bool = False
+    """true = an image may have several classes, or none: each is a question of its own. Labels are names with
+    `label_sep` between them, or one-hot columns with any number of ones (an empty cell: not known)."""
+    label_sep: Annotated[str, Field(min_length=1)] = " "
+    """What stands between the names of a multi-label. No class at all is written `(none)`."""
     group_col: str | None = None
     """Rows with the same group never straddle folds."""
     size: Annotated[int, Field(ge=8, le=4096)] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pandas as pd
 
 from .data.samples import Samples
 from .history import COLUMNS, applied, decided, mend, put_aside, take_back
+from .labels.sets import is_label, parse
 from .report.label_studio import read_annotations
 from .run import Run, log, read_csv, read_json, write_status
 from .selftrain import Outcome
@@ -77,7 +80,7 @@ def _read(run: Path, file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise UserError(f"--corrections {file} does not exist; export it from {run / 'review.html'}")
     if file.suffix.lower() == ".json":
-        return read_annotations(file, _classes(run))
+        return read_annotations(file, _format(run)["classes"])
     table = read_csv(file, skip_blank_lines=False).fillna("")
     missing = set(COLUMNS) - set(table)
     if missing:
@@ -86,15 +89,16 @@ def _read(run: Path, file: Path) -> pd.DataFrame:
     return table[(table != "").any(axis=1)]
 
 
-def _classes(run: Path) -> list[str]:
-    """Those of the student, also while it is put aside."""
+def _format(run: Path) -> dict:
+    """model.json of the student, also while it is put aside."""
     files = [run / "student" / "model.json", *run.glob("corrections/*/before/student/model.json")]
-    return read_json(next(file for file in files if file.exists()))["classes"]
+    return read_json(next(file for file in files if file.exists()))
 
 
 def _faults(table: pd.DataFrame, run: Run) -> list[str]:
     """`line 3: what is wrong` for every line that does not fit the judged samples of the run."""
-    samples, classes = read_csv(run.path / "samples.csv"), _classes(run.path)
+    samples, form = read_csv(run.path / "samples.csv"), _format(run.path)
+    fits = partial(is_label, classes=form["classes"], multi_label=form.get("multi_label", False))
     known = samples[samples.role.isin(["train", "pool"])].set_index("id")[["given", "path"]].to_dict("index")
     names = {run.path.resolve().name, run.config.name}
     first: dict[str, str] = {}
@@ -102,7 +106,7 @@ def _faults(table: pd.DataFrame, run: Run) -> list[str]:
     for place, row in zip(table.index, table.to_dict("records"), strict=True):
         fault = _misfit(row, known.get(row["id"]), names)
         foreign += fault is not None
-        fault = fault or _wrong(row, known[row["id"]]["path"], classes)
+        fault = fault or _wrong(row, known[row["id"]]["path"], fits)
         if row["id"] in first:
             fault = f"id {row['id']!r} stands in {first[row['id']]} already" + (f"; {fault}" if fault else "")
         first.setdefault(row["id"], place)
@@ -123,8 +127,8 @@ def _misfit(row: dict, sample: dict | None, names: set) -> str | None:
     return None
 
 
-def _wrong(row: dict, path: str, classes: list[str]) -> str | None:
-    """What is wrong with a line that is about this run."""
+def _wrong(row: dict, path: str, fits: Callable[[str], bool]) -> str | None:
+    """What is wrong with a line that is about this run; fits: whether a text is a label of it."""
     action, label, given = row["action"], row["label"], row["given"]
     if action not in ACTIONS:
         return f"action {action!r} is none of {', '.join(ACTIONS)}"
@@ -132,7 +136,7 @@ def _wrong(row: dict, path: str, classes: list[str]) -> str | None:
         return "keep, but the row has no given label; relabel it, or name the label to keep"
     if action == "keep" and given and label not in ("", given):
         return f"keep, but label is {label!r} and given {given!r}"
-    if (action == "relabel" or (action == "keep" and label)) and label not in classes:
+    if (action == "relabel" or (action == "keep" and label)) and not fits(label):
         return f"label {label!r} is no class of this run"
     if row.get("image_sha256") and row["image_sha256"] != _sha256(path):
         return f"the image {path} has changed"
@@ -163,8 +167,8 @@ def with_corrections(run: Run, samples: Samples, outcome: Outcome) -> Outcome:
     table = decided(run.path)
     if table.empty:
         return outcome
-    index = {name: k for k, name in enumerate(samples.classes)} | {"": -1}
-    says = dict(zip(table.id, table.label.map(index), strict=True))
+    labels = parse(table.label, samples.classes, samples.given.ndim == 2)
+    says = dict(zip(table.id, labels, strict=True))
     human = np.isin(samples.id, table.id)
     label = outcome.label.copy()
     label[human] = [says[name] for name in samples.id[human]]

@@ -14,8 +14,9 @@ from .data.images import load_images
 from .data.roles import read_role
 from .labels.ensemble import best_weights, mixture
 from .labels.goals import measure
+from .labels.sets import likeliest, parse
 from .labels.thresholds import answer, tuned
-from .learn.models import Trained, load_model
+from .learn.models import Format, Trained, load_model
 from .processes import size
 from .run import log, read_csv, read_json, write_csv
 from .settings import load_config
@@ -25,14 +26,14 @@ from .values import UserError
 
 
 class OutOfFold(NamedTuple):
-    """Rows that several runs judged out of fold. logs: (M, N, K), a run each; labels: (N,) class index."""
+    """Rows that several runs judged out of fold. logs: (M, …) log-probabilities, a run each; labels: see sets.py."""
 
     logs: np.ndarray
     labels: np.ndarray
 
 
 class Prediction(NamedTuple):
-    """probs: (N, K), of these classes; answers: (N,) class index; models: how many were averaged."""
+    """probs and answers: see labels/sets.py; models: how many were averaged."""
 
     probs: np.ndarray
     answers: np.ndarray
@@ -88,7 +89,7 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
 
 
 def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta: int | None) -> np.ndarray:
-    """(N, K) probabilities, averaged over models and views; tta: number of views, default predict.views.
+    """Probabilities, averaged over models and views; tta: number of views, default predict.views.
 
     Raises:
         UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
@@ -123,9 +124,9 @@ def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: 
     configs, models = [open_finished(run) for run in runs], [finished_models(run) for run in runs]
     classes = models[0][0].format.classes
     for run, own in zip(runs, models, strict=True):
-        if set(own[0].format.classes) != set(classes):
+        if set(own[0].format.classes) != set(classes) or own[0].format.multi_label != models[0][0].format.multi_label:
             raise UserError(f"--run {run} knows other classes than --run {runs[0]}; predict with runs of the same ones")
-    judged = _out_of_fold(runs, classes)
+    judged = _out_of_fold(runs, models[0][0].format)
     share = _weights(runs, weights, judged)
     if len(runs) > 1:
         _announce(runs, share, judged, classes, configs[0].goal)
@@ -141,7 +142,7 @@ def _order(own: list[str], classes: list[str]) -> list[int]:
     return [own.index(name) for name in classes]
 
 
-def _out_of_fold(runs: list[Path], classes: list[str]) -> OutOfFold | None:
+def _out_of_fold(runs: list[Path], form: Format) -> OutOfFold | None:
     """The rows that all runs judged out of fold under the same label; None where there is none."""
     tables = [read_csv(run / "oof.csv", usecols=["id", "label"]) for run in runs if (run / "oof.npy").exists()]
     if len(tables) < len(runs):
@@ -151,9 +152,10 @@ def _out_of_fold(runs: list[Path], classes: list[str]) -> OutOfFold | None:
         both = both.merge(table.assign(**{f"row_{i}": table.index}), on=["id", "label"], validate="one_to_one")
     if both.empty:
         return None
+    classes = form.classes
     logs = [np.load(run / "oof.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][:, _order(_classes(run), classes)]
             for i, run in enumerate(runs)]  # fmt: skip
-    return OutOfFold(np.stack(logs), both.label.map({name: k for k, name in enumerate(classes)}).to_numpy())
+    return OutOfFold(np.stack(logs), parse(both.label, classes, form.multi_label))
 
 
 def _classes(run: Path) -> list[str]:
@@ -198,7 +200,7 @@ def _answers(probs: np.ndarray, classes, goal: str | None, judged: OutOfFold | N
     if goal and judged:
         rule = tuned(goal, np.log(mixture(np.exp(judged.logs), share) + 1e-30), judged.labels, classes)
     if not rule or rule["numbers"] is None:
-        return probs.argmax(1)
+        return likeliest(probs)
     log.info(f"answers tuned out of fold for {goal}: {rule['before']:.4f} → {rule['after']:.4f}")
     return answer(goal, rule["numbers"], np.log(probs + 1e-30), classes)
 
@@ -209,7 +211,7 @@ def write_submission(run: Path, config: Config) -> None:
     stock, views = _stock(models, targets.path.to_numpy(object), config, None)
     rows, classes = np.arange(len(targets)), models[0].format.classes
     probs = np.mean([np.exp(stock.answer(Question(model, rows, views))) for model in models], axis=0)
-    answers = _answers(probs, classes, config.goal, _out_of_fold([run], classes), np.ones(1))
+    answers = _answers(probs, classes, config.goal, _out_of_fold([run], models[0].format), np.ones(1))
     table = predictions_table(targets, probs, answers, classes)
     write_csv(run / "predictions.csv", table)
     write_csv(run / "submission.csv", submission(Path(config.data.submission), table, classes))

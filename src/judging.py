@@ -13,12 +13,13 @@ from .labels.belief import Belief
 from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, normalised, scale
 from .labels.ledger import Verdict
 from .labels.noise import OF_THE_CLASS, find_noise
+from .labels.sets import likeliest
 from .seats import Seat
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
 Predict = Callable[[object, np.ndarray], np.ndarray]
-"""predict(model, rows) → (len(rows), K) log-probabilities."""
+"""predict(model, rows) → (len(rows), K) log-probabilities; of label sets (len(rows), C, 2), see labels/sets.py."""
 
 Second = Callable[[Seat], np.ndarray]
 """second(seat) → (len(seat.judged), K) log of what else speaks for each class, by what the seat learned alone."""
@@ -39,7 +40,7 @@ def held_out_probs(
     clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None, second: Second | None = None,
     ahead: Callable[[list[Seat]], None] = lambda seats: None,
 ) -> Verdict:  # fmt: skip
-    """Log-probabilities (N, K) of every sample, each judged only by models that saw neither it nor a copy of it.
+    """Log-probabilities, (N, K) or (N, C, 2), of every sample, judged only by models that saw neither it nor a copy.
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
     chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed. second: a second opinion on
@@ -63,8 +64,11 @@ def held_out_probs(
 def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
     """What each model says, turned into log-probabilities of the true class; given labels may be wrong.
 
-    Where no T describes the noise, the identity stands in, and a temperature is all that is changed.
+    Where no T describes the noise, the identity stands in, and a temperature is all that is changed. Of label sets
+    every question has its own.
     """
+    if given.ndim == 2:
+        return _by_question(parts, given, labels)
     known, k = given >= 0, parts[0].log_probs.shape[1]
     matrix, noise = find_noise(Belief(mix(parts, len(given)).log_probs, given).said(), given, k)
     if noise not in OF_THE_CLASS:
@@ -75,12 +79,22 @@ def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tupl
     return scaled, {"temperatures": [round(t, 4) for _, t in found]}
 
 
+def _by_question(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
+    found = []
+    for c in range(given.shape[1]):
+        asked = [replace(part, log_probs=part.log_probs[:, c]) for part in parts]
+        found.append(calibrated(asked, given[:, c], labels[:, c]))
+    logs = [np.stack([asked[i].log_probs for asked, _ in found], 1) for i in range(len(parts))]
+    scaled = [replace(part, log_probs=said) for part, said in zip(parts, logs, strict=True)]
+    return scaled, {"temperatures": [t for _, about in found for t in about["temperatures"]]}
+
+
 def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
     """What each model says at one temperature, that of all out-of-fold predictions: labels are few, but right."""
     owned = [given[part.rows] >= 0 for part in parts]
     logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])
     labels = np.concatenate([given[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
-    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[1]), temperature_sd=FEW)
+    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[-1]), temperature_sd=FEW)
     ends = {"before": logs, "after": scale(logs, temperature)}
     about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
     scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]
@@ -96,17 +110,17 @@ def mix(parts: list[Part], n: int, chained: bool = False) -> Verdict:
 
 
 def _mean(parts: list[Part], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n, K) log of the mean probabilities, NaN where nobody judged; (n,) who judged; (n, K) votes."""
-    k = parts[0].log_probs.shape[1]
-    probs, votes, judge = np.zeros((n, k)), np.zeros((n, k), np.uint8), np.full(n, "", object)
-    judges = np.zeros(n)
+    """(n, …) log of the mean probabilities, NaN where nobody judged; (n,) who judged; (n, …) votes."""
+    shape = (n, *parts[0].log_probs.shape[1:])
+    probs, votes, judge = np.zeros(shape), np.zeros(shape, np.uint8), np.full(n, "", object)
+    judges = np.zeros((n, *[1] * (len(shape) - 1)))
     for part in parts:
         probs[part.rows] += np.exp(part.log_probs)
-        votes[part.rows, part.log_probs.argmax(1)] += 1
+        votes[part.rows] += likeliest(part.log_probs)[..., None] == np.arange(shape[-1])
         judge[part.rows] = together(judge[part.rows], np.full(len(part.rows), part.hash, object))
         judges[part.rows] += 1
     with np.errstate(invalid="ignore"):
-        logs = np.log(np.maximum(probs / judges[:, None], 1e-30))
+        logs = np.log(np.maximum(probs / judges, 1e-30))
     return logs.astype(np.float32), judge, votes
 
 

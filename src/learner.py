@@ -61,7 +61,7 @@ class Frozen:
 
     def work(self, task: Task) -> Done:
         rows, start = self.embeddings[task.rows], time.monotonic()
-        head, history = fit_head(rows, task.labels, len(self.stock.classes))
+        head, history = fit_head(rows, task.labels, len(self.stock.classes), self.body.format.multi_label)
         network = with_head(self.body.network, head)
         return Done(network, self.body.format, history, len(history), time.monotonic() - start, None)
 

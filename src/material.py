@@ -16,6 +16,7 @@ from .data.transforms import Spec, build
 from .labels.ledger import refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
+from .labels.sets import has_label
 from .learn.compute import pick_device
 from .learn.models import create_model
 from .run import Run, log, seed_of, write_csv
@@ -63,10 +64,12 @@ def _prepare(run: Run) -> Material:
     if config.pseudo.graph and run.mode in REPAIRS:
         raise UserError(f"pseudo.graph={config.pseudo.graph:g} needs --mode augment: labels that may be wrong are not "
                         "spread; leave it out")  # fmt: skip
+    if config.data.multi_label:
+        _refuse_single(config)
     samples, truths = prepare_samples(config, run.mode)
     tested = int((samples.role == "test").sum())
     is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
-    samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & (samples.given >= 0)))
+    samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & has_label(samples.given)))
     pixels, good = load_images(samples.path, config.data)
     if not good.all():
         samples = samples.take(good)
@@ -82,14 +85,21 @@ def _prepare(run: Run) -> Material:
     copies = duplicates_table(samples, pixels, links)
     write_csv(run.path / "duplicates.csv", copies)
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
-    if len(np.unique(clusters[judged.given >= 0])) < 2:
+    if len(np.unique(clusters[has_label(judged.given)])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
     _announce(samples, clusters)
     _announce_folds(judged, clusters, config)
     _announce_duplicates(run, copies, refused)
     if config.pseudo.pool_precision is not None and run.mode in USES_POOL:
-        _announce_bound(int((judged.given >= 0).sum()), config.pseudo.pool_precision)
+        _announce_bound(int(has_label(judged.given).sum()), config.pseudo.pool_precision)
     return Material(samples, judged, pixels, clusters, refused, truths, tested)
+
+
+def _refuse_single(config: Config) -> None:
+    """What is for one class an image alone."""
+    idle = {"pseudo.graph": config.pseudo.graph, "train.consistency": config.train_of("student").consistency}
+    if wrong := [key for key, value in idle.items() if value]:
+        raise UserError(f"{wrong[0]} is for one class an image, and data.multi_label=true; leave it out")
 
 
 def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
@@ -125,13 +135,13 @@ def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
 
 def _announce(samples: Samples, clusters: np.ndarray) -> None:
     counts = {role: int((samples.role == role).sum()) for role in dict.fromkeys(samples.role)}
-    log.info(
-        "samples: " + ", ".join(f"{n:,} {role}" for role, n in counts.items()) + f"; {len(samples.classes)} classes"
-    )
+    how_many = ", any number of them an image" if samples.given.ndim == 2 else ""
+    listed = ", ".join(f"{n:,} {role}" for role, n in counts.items())
+    log.info(f"samples: {listed}; {len(samples.classes)} classes{how_many}")
     several = [name for name in samples.classes if " " in name and {*name.split()} <= {*samples.classes}]
     if several:
         log.info(f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "
-                 "class of its own, as an image has one label here")  # fmt: skip
+                 "class of its own. Where an image may have several labels, set data.multi_label=true")  # fmt: skip
     twins = len(clusters) - len(np.unique(clusters))
     if twins:
         log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")

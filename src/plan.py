@@ -10,6 +10,7 @@ import numpy as np
 
 from .config import Config
 from .data.samples import USES_POOL
+from .labels.sets import has_label
 from .learn.batches import Lesson
 from .learn.fit import fit, step_budget
 from .learn.models import Trained
@@ -56,6 +57,7 @@ def _seconds_a_step(stock: Stock, where: str) -> float:
     train = stock.config.train_of(where).model_copy(update={"head_first": False})
     rows = np.resize(np.arange(len(stock.pixels)), train.batch_size)
     labels = np.resize(np.arange(len(stock.classes)), train.batch_size)
+    labels = labels if stock.given.ndim == 1 else np.eye(len(stock.classes), dtype=np.float32)[labels]
     pool = rows if where == "student" and train.consistency else None
     lesson = Lesson(stock.pixels, rows, labels, PROBE, 0, pool=pool)
     seconds = fit(*stock.fresh_network(where, 0), lesson, train)[1].seconds.to_numpy()
@@ -66,7 +68,7 @@ def costs(config: Config, material: Material, mode: str, pace: Pace) -> dict[str
     """Seconds of teachers, judging, student, control, and of what comes after; at most, with all of the pool
     that may be learned."""
     folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, material.judged
-    labelled = int((judged.given >= 0).sum())
+    labelled = int(has_label(judged.given).sum())
     pool = (config.pseudo.pool_share or 1) * (len(judged) - labelled) if mode in USES_POOL else 0
     learned = labelled + int(np.ceil(pool))
     each = [labelled if r == 0 else learned for r in range(rounds)]

@@ -12,7 +12,9 @@ from .data.duplicates import refused_reasons
 from .data.samples import Samples
 from .labels.ledger import Ledger, decisions_table
 from .labels.pool import lower_bound
-from .labels.selection import Decisions, select
+from .labels.questions import decide
+from .labels.selection import Decisions
+from .labels.sets import classes_of, has_label, parse
 from .run import log, read_csv, read_json, write_csv
 from .settings import differences, load_config
 from .values import UserError
@@ -38,12 +40,12 @@ def reselect(run: Path, overrides: list[str]) -> None:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
     config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json")["mode"]
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
-    samples = _judged(run, number, classes)
+    samples = _judged(run, number, classes, rounds[-1].get("multi_label", False))
     verdict = Ledger(run).recall(number, samples)
     copies = run / "duplicates.csv"
     refused = refused_reasons(read_csv(copies), samples.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement}
-    decisions = select(verdict.log_probs, samples.given, mode, config.pseudo, **options)
+    decisions = decide(verdict.log_probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(samples, decisions).to_string(index=False))
@@ -65,10 +67,12 @@ def cutoff_table(samples: Samples, decisions: Decisions) -> pd.DataFrame:
     """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
 
     The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
-    above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound.
+    above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound. Of
+    label sets all of this is of single answers.
     """
-    labelled, confidence, predicted = samples.given >= 0, decisions.confidence, decisions.predicted
-    rows = ~labelled if (~labelled).any() else labelled
+    labelled, confidence, predicted = samples.given >= 0, decisions.each("confidence"), decisions.predicted
+    pool = ~labelled & ~has_label(samples.given).reshape(-1, *[1] * (labelled.ndim - 1))
+    rows = pool if pool.any() else labelled
     agrees = predicted == samples.given
     table = []
     for cutoff in CUTOFFS:
@@ -76,17 +80,16 @@ def cutoff_table(samples: Samples, decisions: Decisions) -> pd.DataFrame:
         n = int(known.sum())
         precision = f"{agrees[known].mean():.4f}" if n else "–"
         bound = f"{lower_bound(agrees[known].sum(), n):.4f}" if n else "–"
-        lost = set(samples.classes) - {samples.classes[k] for k in np.unique(predicted[above])}
+        lost = set(samples.classes) - {samples.classes[k] for k in classes_of(np.where(above, predicted, -1))}
         coverage = f"{above.sum() / rows.sum():.3f}"
         table.append((cutoff, coverage, precision, bound, n, ", ".join(sorted(lost)) or "–"))
     names = ["cutoff", "coverage", "estimated precision", "at least", "from n", "classes lost"]
     return pd.DataFrame(table, columns=names)
 
 
-def _judged(run: Path, number: int, classes: tuple[str, ...]) -> Samples:
+def _judged(run: Path, number: int, classes: tuple[str, ...], multi_label: bool) -> Samples:
     """The judged samples of a round, in the order of its logits."""
     table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["id", "role", "given"])
-    index = {name: k for k, name in enumerate(classes)} | {"": -1}
     empty = np.full(len(table), "", object)
-    given = table.given.map(index).to_numpy(np.int64)
+    given = parse(table.given, classes, multi_label)
     return Samples(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)

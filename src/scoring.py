@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from .audit import audit
-from .data.samples import SCORED_ROLES, USES_POOL, Samples, class_names
+from .data.samples import SCORED_ROLES, USES_POOL, Samples
 from .history import applied, decided
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
 from .labels.metrics import confirmed, expected, noise_scores, of_classes, pool_scores, score
 from .labels.pool import lowest_cutoff
 from .labels.selection import REPAIRS, Decisions
+from .labels.sets import confidence, has_label, likeliest, names, parse, right
 from .labels.thresholds import tuned
 from .learn.models import Trained, load_model
 from .run import Run, log, write_csv, write_json, write_npy
@@ -43,8 +44,8 @@ def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> t
 
 def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({
-        "arm": arm, "role": role, "id": samples.id, "label": class_names(samples.given, samples.classes),
-        "predicted": class_names(logs.argmax(1), samples.classes), "confidence": np.exp(logs.max(1)),
+        "arm": arm, "role": role, "id": samples.id, "label": names(samples.given, samples.classes),
+        "predicted": names(likeliest(logs), samples.classes), "confidence": confidence(logs),
     })  # fmt: skip
 
 
@@ -58,11 +59,13 @@ def score_trusted(run: Run, material: Material, predict) -> dict | None:
     rows, rounds = np.flatnonzero(material.samples.role == "trusted"), len(Ledger(run.path).rounds())
     if not len(rows) or rounds < 2:
         return None
-    truth, labelled = material.samples.given[rows], material.judged.given >= 0
+    truth, labelled = material.samples.given[rows], has_label(material.judged.given)
     ends = [run.path / f"round_{number}" for number in (1, rounds)]
     teachers = [[load_model(file.parent) for file in sorted(end.glob("fold_*/model.json"))] for end in ends]
-    hits = [np.mean([np.exp(predict(model, rows)) for model in end], axis=0).argmax(1) == truth for end in teachers]
-    agree = [np.load(end / "logits.npy")[labelled].argmax(1) == material.judged.given[labelled] for end in ends]
+    hits = [right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth)
+            for end in teachers]  # fmt: skip
+    given = material.judged.given[labelled]
+    agree = [right(likeliest(np.load(end / "logits.npy")[labelled]), given) for end in ends]
     found = {"n": len(rows)} | confirmed(hits, agree)
     if found["warning"]:
         log.info("warning: out-of-fold agreement rises from round to round, trusted samples do not confirm it: "
@@ -76,12 +79,12 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
     write_csv(run.path / "labels.csv", labels_table(outcome, judged))
     metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round} | found
     metrics["rounds"] = ledger.rounds()
-    labelled, clean = judged.given >= 0, _clean(material)
+    labelled, pool, clean = judged.given >= 0, ~has_label(judged.given), _clean(material)
     if run.mode in REPAIRS and decisions:
         write_csv(run.path / "suspects.csv", suspects_table(decisions, judged))
         known = clean[labelled] if "injected.csv" in material.truths else None
         given, label = judged.given[labelled], outcome.label[labelled]
-        metrics["noise"] = noise_scores(decisions.p_wrong[labelled], given, label, known)
+        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labelled], given, label, known)
         info = ledger.rounds()[outcome.round - 1]
         found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
         metrics["noise"] |= found | {"type": info["noise_type"]}
@@ -89,9 +92,9 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
             metrics["audit"] = audit(run, judged, decisions)
     if run.mode in USES_POOL and decisions:
         write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
-        known = clean[~labelled] if "hidden.csv" in material.truths else None
+        known = clean[pool] if "hidden.csv" in material.truths else None
         cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
-        metrics["pool"] = pool_scores(outcome.label[~labelled], known) | {"cutoff": cutoff}
+        metrics["pool"] = pool_scores(outcome.label[pool], known) | {"cutoff": cutoff}
     if decisions:
         metrics |= _out_of_fold(run, material, decisions)
     if steps := applied(run.path):
@@ -102,7 +105,7 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
 def _out_of_fold(run: Run, material: Material, decisions: Decisions) -> dict:
     """Write oof.csv, oof.npy (its log-probabilities, row by row) and, where answers are tuned, thresholds.json."""
     judged, goal = material.judged, run.config.goal
-    rows, classes = np.flatnonzero(judged.given >= 0), judged.classes
+    rows, classes = np.flatnonzero(has_label(judged.given)), judged.classes
     logs, labels = np.asarray(decisions.belief.log_probs[rows], np.float32), judged.given[rows]
     write_csv(run.path / "oof.csv", oof_table(decisions, judged))
     write_npy(run.path / "oof.npy", logs)
@@ -117,7 +120,8 @@ def _out_of_fold(run: Run, material: Material, decisions: Decisions) -> dict:
 
 
 def _clean(material: Material) -> np.ndarray:
-    """(len(judged),) true class index where an experiment knows it, else the given label."""
-    index = {name: k for k, name in enumerate(material.judged.classes)}
-    truth = {i: index[c] for table in material.truths.values() for i, c in zip(table.id, table.clean, strict=True)}
-    return np.array([truth.get(i, g) for i, g in zip(material.judged.id, material.judged.given, strict=True)])
+    """True labels of the judged samples where an experiment knows them, else the given ones."""
+    samples = material.judged
+    truth = {i: clean for table in material.truths.values() for i, clean in zip(table.id, table.clean, strict=True)}
+    texts = [truth.get(i, given) for i, given in zip(samples.id, names(samples.given, samples.classes), strict=True)]
+    return parse(texts, samples.classes, samples.given.ndim == 2)

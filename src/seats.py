@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .data.folds import make_folds
+from .labels.sets import has_label
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What is learned: labels (N,), -1 = none; targets (N,) or (N, K); by: hashes of the models they come from."""
+    """What is learned: labels, see labels/sets.py; targets of them, which may be soft; by: hashes of the models they
+    come from."""
 
     labels: np.ndarray
     targets: np.ndarray
@@ -38,7 +40,7 @@ def plain_seats(taught: Taught, folds: np.ndarray) -> list[Seat]:
     seats = []
     for fold in range(folds.max() + 1):
         elsewhere = (folds != fold) & (folds >= 0)  # with a label, or a copy of such a row
-        learned, judged = np.flatnonzero(elsewhere & (taught.labels >= 0)), np.flatnonzero(~elsewhere)
+        learned, judged = np.flatnonzero(elsewhere & has_label(taught.labels)), np.flatnonzero(~elsewhere)
         seats.append(Seat(f"fold_{fold}", fold, learned, taught.targets[learned], judged, taught.by))
     return seats
 
@@ -59,8 +61,8 @@ def chained_seats(
     halves = make_folds(np.where(free, 0, -1), clusters, 2, seed)
     for fold, taught in enumerate(chains):
         for half in range(2):
-            other, has = free & (halves == 1 - half), taught.labels >= 0
-            learned = np.flatnonzero((given >= 0) & (folds != fold) | other & has)
+            other, has = free & (halves == 1 - half), has_label(taught.labels)
+            learned = np.flatnonzero(has_label(given) & (folds != fold) | other & has)
             own = (folds == fold) & (half == 0)  # judged once a round
             judged = np.flatnonzero(own | free & (halves == half))
             where = f"fold_{fold + half * len(chains)}"

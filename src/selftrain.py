@@ -17,7 +17,9 @@ from .labels.calibration import normalised
 from .labels.goals import gain
 from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
-from .labels.selection import REPAIRS, Decisions, given_cutoff, select
+from .labels.questions import decide as select
+from .labels.selection import REPAIRS, Decisions, given_cutoff
+from .labels.sets import classes_of, differ, has_label
 from .run import OutOfTime, log, seed_of
 from .seats import Seat, Taught, chained_seats, plain_seats
 
@@ -38,12 +40,13 @@ class Outcome:
 
     @property
     def targets(self) -> np.ndarray:
-        """What is learned: the labels (N,), or (N, K) targets where some are soft; a person's word is never soft."""
+        """What is learned: the labels, or (N, K) targets where some are soft; a person's word is never soft."""
         targets = self.label if self.decisions is None else self.decisions.targets()
         if targets.ndim == 1:
             return self.label
         human = np.broadcast_to(self.human, len(targets))[:, None]
-        return np.where(human, np.eye(targets.shape[1], dtype=targets.dtype)[self.label], targets)
+        said = self.label if self.label.ndim == 2 else np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
+        return np.where(human, said, targets).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def _of_chain(task: Task, earlier: list[Verdict], fold: int) -> Taught:
     """What the models of one fold alone made of the samples."""
     verdict = earlier[-1]
     said = verdict.chains[fold]
-    alone = (task.samples.given < 0)[:, None] & ~np.isnan(said)
+    alone = (task.samples.given < 0)[..., None] & ~np.isnan(said)
     decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, len(earlier))
     return Taught(decisions.label, decisions.targets(), _judges(earlier, fold))
 
@@ -158,7 +161,7 @@ def _judges(earlier: list[Verdict], fold: int | None = None) -> tuple[str, ...]:
 
 
 def decide(task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int) -> Decisions:
-    """What the policy makes of (N, K) held-out log-probabilities in this round."""
+    """What the policy makes of held-out log-probabilities in this round."""
     options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
     return select(log_probs, task.samples.given, task.mode, task.policy, **options)
 
@@ -168,8 +171,8 @@ def _drift(task: Task, decisions: Decisions) -> dict:
     given = task.samples.given
     if task.mode not in USES_POOL:
         return {}
-    accepted = decisions.label[(given < 0) & (decisions.label >= 0)]
-    found = drift(accepted, given[given >= 0], len(task.samples.classes))
+    accepted = classes_of(np.where(given < 0, decisions.label, -1))
+    found = drift(accepted, classes_of(given), len(task.samples.classes))
     if found["collapsed"]:
         log.info("warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
                  "labels, or try pseudo.pool_align=true, pseudo.pool_quota=1.5")  # fmt: skip
@@ -180,9 +183,9 @@ def _drift(task: Task, decisions: Decisions) -> dict:
 
 
 def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, int]:
-    """How many labels a round changed, and how many of them back to what they were a round earlier. All (N,)."""
-    changed = new != labels
-    return {"changed": int(changed.sum()), "changed_back": int((changed & (new == before)).sum())}
+    """How many labels a round changed, and how many of them back to what they were a round earlier."""
+    changed = differ(new, labels)
+    return {"changed": int(changed.sum()), "changed_back": int((changed & ~differ(new, before)).sum())}
 
 
 def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
@@ -206,7 +209,7 @@ def _gain(task: Task, best: Verdict, new: Verdict) -> tuple[float, float]:
     Where none is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
     """
     goal = task.goal or ("log_loss" if task.fold_safe else "accuracy")
-    known, classes = task.samples.given >= 0, task.samples.classes
+    known, classes = has_label(task.samples.given), task.samples.classes
     return gain(goal, best.log_probs[known], new.log_probs[known], task.samples.given[known], classes)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from .config import Config, Train
 from .data.images import load_images
+from .labels.sets import has_label
 from .learn.batches import Lesson
 from .learn.compute import pick_device
 from .learn.fit import can_share, fit, step_budget
@@ -38,7 +39,7 @@ class Task:
 
 
 class Done(NamedTuple):
-    """What a task came to. said: (len(judged), K) log-probabilities."""
+    """What a task came to. said: log-probabilities of them."""
 
     network: torch.nn.Module
     format: Format
@@ -59,7 +60,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Stock:
-    """What every process has at hand. pixels: (N, H, W, C) uint8; given: (n,), of the judged ones, the first n."""
+    """What every process has at hand. pixels: (N, H, W, C) uint8; given: labels of the judged ones, the first n."""
 
     config: Config
     pixels: np.ndarray
@@ -78,7 +79,7 @@ class Stock:
         """
         train, start = self.config.train_of(task.where), time.monotonic()
         steps, seed = task.budget(train), seed_of(self.config.seed, task.where)
-        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, self.given[task.rows] < 0, *task.pool)
+        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, ~has_label(self.given[task.rows]), *task.pool)
         network, form = self.fresh_network(task.where, seed)
         if team.size > 1 and not can_share(network, train):
             if team.index:
@@ -111,7 +112,8 @@ class Stock:
         torch.manual_seed(seed)
         size, channels = self.pixels.shape[1], self.pixels.shape[3]
         network, form = create_model(self.config.model_of(where), self.classes, size, channels)
-        return network, replace(form, precision=self.config.train_of(where).precision)
+        more = {"precision": self.config.train_of(where).precision, "multi_label": self.given.ndim == 2}
+        return network, replace(form, **more)
 
 
 def offer(stock: Stock, paths: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .labels.sets import names, own, yes
 from .run import read_csv
 from .values import UserError
 
@@ -14,18 +15,19 @@ from .values import UserError
 def predictions_table(
     targets: pd.DataFrame, probs: np.ndarray, answers: np.ndarray, classes: list[str]
 ) -> pd.DataFrame:
-    """id, path (those of targets), label, confidence and one column `p_<class>` a class, from (N, K) probabilities and
-    the (N,) class index that is answered.
+    """id, path (those of targets), label, confidence and one column `p_<class>` a class, from probabilities and the
+    labels that are answered, see labels/sets.py.
 
     Raises:
         UserError: a probability is not a number.
     """
-    if not np.isfinite(probs).all():
-        row = np.flatnonzero(~np.isfinite(probs).all(1))[0]
+    bad = ~np.isfinite(probs).reshape(len(probs), -1).all(1)
+    if bad.any():
+        row = bad.argmax()
         raise UserError(f"the prediction of {targets.id.iloc[row]} is no number; train again with a lower train.lr")
-    head = {"id": targets.id, "path": targets.path, "label": np.array(classes, object)[answers],
-            "confidence": probs[np.arange(len(probs)), answers]}  # fmt: skip
-    return pd.DataFrame(head | {f"p_{name}": probs[:, k] for k, name in enumerate(classes)})
+    sure = own(probs, answers).reshape(len(probs), -1).min(1)
+    head = {"id": targets.id, "path": targets.path, "label": names(answers, classes), "confidence": sure}
+    return pd.DataFrame(head | {f"p_{name}": yes(probs)[:, k] for k, name in enumerate(classes)})
 
 
 def submission(sample: Path, predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

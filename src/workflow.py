@@ -13,6 +13,7 @@ from .data.samples import USES_POOL
 from .history import applied
 from .inference import finished_models, write_submission
 from .labels.ledger import Ledger
+from .labels.sets import has_label
 from .learn.fit import step_budget
 from .learn.models import Trained, load_model
 from .learner import Learner, Task, make_learner
@@ -83,20 +84,20 @@ def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner)
 
 
 def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:
-    judged, learned = material.judged, np.flatnonzero(outcome.label >= 0)
+    judged, learned = material.judged, np.flatnonzero(has_label(outcome.label))
     steps = step_budget(len(learned), run.config.train)
     pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
     tasks = [Task("student", learned, outcome.targets[learned], pool, steps)]
     if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
-        rows = np.flatnonzero(judged.given >= 0)
+        rows = np.flatnonzero(has_label(judged.given))
         tasks.append(Task("control", rows, judged.given[rows], steps=steps))
     return tasks
 
 
 def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
-    pool = np.flatnonzero((outcome.label < 0) & (material.refused == ""))
-    if outcome.decisions is None:
+    pool = np.flatnonzero(~has_label(outcome.label) & (material.refused == ""))
+    if outcome.decisions is None or outcome.decisions.questions:
         return pool, None
     return pool, np.log(np.maximum(outcome.decisions.belief(pool), 1e-30)).astype(np.float32)
 

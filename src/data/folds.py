@@ -7,17 +7,19 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from ..labels.sets import counts, strata
 from .duplicates import chain, connected
 
 
 def make_folds(labels: np.ndarray, clusters: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Stratified folds of the rows that have a label; rows of a cluster share a fold.
 
-    labels: (N,) class index or -1; clusters: (N,) int. Returns (N,) fold; rows without a label have the fold of the
-    labelled rows of their cluster, -1 where there is none.
+    labels: see sets.py; clusters: (N,) int. Returns (N,) fold; rows without a label have the fold of the labelled rows
+    of their cluster, -1 where there is none.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    labels = strata(labels)
     folds = np.full(len(labels), -1)
     rng = np.random.default_rng(seed)
     rows = rng.permutation(np.flatnonzero(labels >= 0))
@@ -49,11 +51,9 @@ def _split(splitter, part, labels, clusters):
 
 
 def fold_table(labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """(K rows, one column a fold): how many rows with a label each class has in each fold; labels, folds: (N,)."""
-    counts = np.zeros((len(classes), folds.max() + 1), int)
-    has = labels >= 0
-    np.add.at(counts, (labels[has], folds[has]), 1)
-    return pd.DataFrame(counts, index=list(classes), columns=[f"fold {f}" for f in range(counts.shape[1])])
+    """(K rows, one column a fold): how many rows each class has in each fold. labels: see sets.py; folds: (N,)."""
+    of_folds = {f"fold {f}": counts(labels[folds == f], len(classes)) for f in range(folds.max() + 1)}
+    return pd.DataFrame(of_folds, index=list(classes))
 
 
 def find_clusters(group: np.ndarray, links: np.ndarray) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..config import Data
+from ..labels.sets import NONE, UNKNOWN
 from ..run import read_csv
 from ..values import UserError
 
@@ -107,7 +109,8 @@ def _read_parquet(file: Path) -> pd.DataFrame:
 
 
 def _labels(table: pd.DataFrame, file: Path, data: Data, role: str) -> pd.Series | str:
-    """The column of labels, or the names of the one-hot columns that have a 1; empty where a role needs none."""
+    """The column of labels, or the names of the one-hot columns that have a 1, see sets.names; empty where a role
+    needs none."""
     columns = [data.label_col] if isinstance(data.label_col, str) else data.label_col
     missing = [name for name in columns if name not in table]
     if missing and role in LABELLED_ROLES:
@@ -116,12 +119,28 @@ def _labels(table: pd.DataFrame, file: Path, data: Data, role: str) -> pd.Series
         return ""
     if isinstance(data.label_col, str):
         return table[data.label_col]
+    empty = (table[columns] == "").to_numpy()
     ones = table[columns].replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    wrong = np.flatnonzero(~np.isin(ones, [0, 1]).all(1) | (ones.sum(1) > 1))
+    wrong = np.flatnonzero(~np.isin(ones, [0, 1]).all(1))
     if len(wrong):
-        raise UserError(f"{file} line {wrong[0] + 2}: one of the columns {', '.join(columns)} may be 1, the others 0, "
-                        "and not several of them; mend the row or data.label_col")  # fmt: skip
+        raise UserError(f"{file} line {wrong[0] + 2}: the columns {', '.join(columns)} hold 1 or 0; mend the row or "
+                        "data.label_col")  # fmt: skip
+    several = np.flatnonzero(ones.sum(1) > 1)
+    if len(several) and not data.multi_label:
+        raise UserError(f"{file} line {several[0] + 2}: several of the columns {', '.join(columns)} are 1; mend the "
+                        "row, or set data.multi_label=true where images have several labels")  # fmt: skip
+    if data.multi_label:
+        texts = map(partial(_set_name, columns, data.label_sep), ones.tolist(), empty.tolist())
+        return pd.Series(list(texts), table.index, dtype=object)
     return pd.Series(np.where(ones.any(1), np.array(columns, object)[ones.argmax(1)], ""), table.index, dtype=object)
+
+
+def _set_name(columns: list[str], sep: str, ones: list[float], empty: list[bool]) -> str:
+    """One row of one-hot columns as the text of a label set."""
+    if all(empty):
+        return ""
+    said = [UNKNOWN * gone + name for name, one, gone in zip(columns, ones, empty, strict=True) if one or gone]
+    return sep.join(said) or NONE
 
 
 def _label_columns(data: Data) -> str:

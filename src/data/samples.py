@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..config import Config, Data, Hide, Inject
 from ..labels.goals import known
+from ..labels.sets import NONE, UNKNOWN, counts, is_label, names, parse, separator, strata
 from ..values import UserError
 from .roles import read_role
 
@@ -25,7 +26,7 @@ NUMBERS = 20
 class Samples:
     """N samples in canonical order (role, then id), so that the order of the input changes nothing.
 
-    id, path, role, group: (N,) str; given: (N,) class index or -1; classes: K names, sorted.
+    id, path, role, group: (N,) str; given: labels as sets.py has them, (N,) or (N, C); classes: K names, sorted.
     """
 
     id: np.ndarray
@@ -44,13 +45,8 @@ class Samples:
 
     def table(self) -> pd.DataFrame:
         """As samples.csv holds them: class names, empty where there is no label."""
-        names = class_names(self.given, self.classes)
-        return pd.DataFrame({"id": self.id, "path": self.path, "role": self.role, "given": names, "group": self.group})
-
-
-def class_names(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """(N,) class indices → (N,) names, -1 → empty."""
-    return np.array([*classes, ""], dtype=object)[labels]
+        given = names(self.given, self.classes)
+        return pd.DataFrame({"id": self.id, "path": self.path, "role": self.role, "given": given, "group": self.group})
 
 
 def load_samples(data: Data) -> Samples:
@@ -64,23 +60,48 @@ def load_samples(data: Data) -> Samples:
     table.loc[(table.role == "train") & (table.label == ""), "role"] = "pool"
     _refuse_doubles(table)
     _refuse_learned(table)
-    classes = tuple(sorted(set(table.label[table.role == "train"]) - {""}))
+    classes = _classes(table.label[table.role == "train"], data)
     if not classes:
         raise UserError(f"data.train={data.train} holds no label; fill column {data.label_col!r}")
     _refuse_numbers(classes, data)
+    if data.multi_label:
+        table["label"] = _in_own_words(table.label, data.label_sep, classes)
     from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
-    if not set(table.label[from_folder]) <= {*classes, ""}:
+    legal = {"", *(text for text in set(table.label) if is_label(text, classes, data.multi_label))}
+    if not set(table.label[from_folder]) <= legal:
         table.loc[from_folder, "label"] = ""  # folders that are no classes
-    index = {name: k for k, name in enumerate(classes)}
-    alien = table[~table.label.isin([*classes, ""])]
+    alien = table[~table.label.isin(legal)]
     if len(alien):
         row = alien.iloc[0]
         raise UserError(f"data.{row.role}: {row.id} has label {row.label!r}, which no row of data.train has; remove it")
     table["order"] = table.role.map(ROLES.index)
     table = table.sort_values(["order", "id"], kind="stable")
-    given = table.label.map(index | {"": -1}).to_numpy(np.int64)
+    given = parse(table.label, classes, data.multi_label)
     columns = {name: table[name].to_numpy(object) for name in ("id", "path", "role", "group")}
     return Samples(given=given, classes=classes, **columns)
+
+
+def _classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
+    """The names that the labels of data.train consist of, sorted.
+
+    Raises:
+        UserError: a name could be taken for something else.
+    """
+    if not data.multi_label:
+        return tuple(sorted(set(labels) - {""}))
+    columns = [] if isinstance(data.label_col, str) else data.label_col
+    said = {name.removeprefix(UNKNOWN) for text in set(labels) - {"", NONE} for name in text.split(data.label_sep)}
+    found = {*columns, *said} - {""}
+    if odd := [name for name in found if name.startswith(UNKNOWN) or name == NONE or "|" in name]:
+        raise UserError(f"data.train={data.train}: class {odd[0]!r} cannot be told from other signs in a multi-label; "
+                        "rename it" + (", or set data.label_sep='|'" if "|" in odd[0] else ""))  # fmt: skip
+    return tuple(sorted(found))
+
+
+def _in_own_words(labels: pd.Series, sep: str, classes: tuple[str, ...]) -> pd.Series:
+    """Label sets with the separator that this kit writes."""
+    own = {text: separator(classes).join(filter(None, text.split(sep))) for text in set(labels)}
+    return labels.map(own)
 
 
 def _refuse_doubles(table: pd.DataFrame) -> None:
@@ -113,7 +134,7 @@ def _refuse_numbers(classes: tuple[str, ...], data: Data) -> None:
             return None
 
     kinds = [has_decimals(name) for name in classes]
-    if len(classes) > NUMBERS and None not in kinds and any(kinds):
+    if not data.multi_label and len(classes) > NUMBERS and None not in kinds and any(kinds):
         raise UserError(f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as "
                         f"{classes[0]}, a target of a regression; this kit learns classes: put them into bins, and "
                         "write the bin's name")  # fmt: skip
@@ -125,42 +146,44 @@ def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:
     Returns the samples and the hidden truth (id, clean), which serves only for scoring.
     """
     rows = np.random.default_rng(hide.seed).permutation(np.flatnonzero(samples.role == "train"))
-    labels = samples.given[rows]
+    labels = strata(samples.given[rows])
     turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()  # 0 = first drawn of its class
     order = np.lexsort((np.arange(len(rows)), turn))
     hidden = np.sort(rows[order[hide.keep :]])
     given, role = samples.given.copy(), samples.role.copy()
     given[hidden], role[hidden] = -1, "pool"
-    truth = pd.DataFrame({"id": samples.id[hidden], "clean": class_names(samples.given[hidden], samples.classes)})
+    truth = pd.DataFrame({"id": samples.id[hidden], "clean": names(samples.given[hidden], samples.classes)})
     changed = replace(samples, given=given, role=role)
     order = np.lexsort((samples.id.astype(str), [ROLES.index(r) for r in role]))
     return changed.take(order), truth
 
 
 def inject_noise(samples: Samples, inject: Inject) -> tuple[Samples, pd.DataFrame]:
-    """Flip given labels of the labelled set on purpose; returns the samples and the truth (id, clean, given).
+    """Flip given labels of the labelled set on purpose, or answers of label sets; returns the samples and the truth
+    (id, clean, given).
 
     Raises:
         UserError: there are fewer than two classes, or the matrix does not fit them.
     """
     rows = np.flatnonzero(samples.role == "train")
-    clean = samples.given[rows]
-    k = len(samples.classes)
+    of_rows = samples.given[rows]
+    known, k = of_rows >= 0, len(samples.classes) if of_rows.ndim == 1 else 2
+    clean = of_rows[known]
     if k < 2:
         raise UserError("inject: needs at least two classes")
     rng = np.random.default_rng(inject.seed)
     if inject.kind == "matrix":
         noisy = _flip_by_matrix(clean, _noise_matrix(inject, k, rng), rng)
     else:
-        flipped = rng.choice(len(rows), round(inject.rate * len(rows)), replace=False)
+        flipped = rng.choice(len(clean), round(inject.rate * len(clean)), replace=False)
         shift = 1 if inject.kind == "pair" else rng.integers(1, k, len(flipped))  # never 0: a flip always differs
         noisy = clean.copy()
         noisy[flipped] = (clean[flipped] + shift) % k
-    given = samples.given.copy()
-    given[rows] = noisy
-    truth = {"id": samples.id[rows], "clean": clean, "given": noisy}
-    truth |= {name: class_names(truth[name], samples.classes) for name in ("clean", "given")}
-    return replace(samples, given=given), pd.DataFrame(truth)
+    changed, given = of_rows.copy(), samples.given.copy()
+    changed[known] = noisy
+    given[rows] = changed
+    truth = {name: names(labels, samples.classes) for name, labels in (("clean", of_rows), ("given", changed))}
+    return replace(samples, given=given), pd.DataFrame({"id": samples.id[rows]} | truth)
 
 
 def _noise_matrix(inject: Inject, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -205,23 +228,33 @@ def prepare_samples(config: Config, mode: str) -> tuple[Samples, dict[str, pd.Da
 
 def check_samples(samples: Samples, config: Config, mode: str) -> None:
     """Refuse what cannot be trained: one class, classes smaller than the folds, an empty pool."""
-    counts = np.bincount(samples.given[samples.role == "train"], minlength=len(samples.classes))
-    if len(counts) < 2:
-        raise UserError(f"data.train has one class only ({samples.classes[0]!r}); at least two are needed")
-    small = int(counts.argmin())
-    if counts[small] < config.pseudo.folds and (config.pseudo.rounds or mode == "train"):
-        raise UserError(
-            f"class {samples.classes[small]!r} has {counts[small]} rows in data.train, fewer than "
-            f"pseudo.folds={config.pseudo.folds}; add rows, merge the class or set fewer folds"
-        )
-    if config.goal is not None and config.goal not in known(samples.classes):
-        some = ", ".join(samples.classes[:3])
-        raise UserError(f"goal={config.goal} does not fit these {len(counts)} classes ({some}, …); "
-                        f"choose one of {', '.join(known(samples.classes))}")  # fmt: skip
+    given, classes = samples.given[samples.role == "train"], samples.classes
+    if len(classes) < 2 and given.ndim == 1:
+        raise UserError(f"data.train has one class only ({classes[0]!r}); at least two are needed")
+    if config.pseudo.rounds or mode == "train":
+        _refuse_small(given, classes, config.pseudo.folds)
+    goals = known(classes, given.ndim == 2)
+    if config.goal is not None and config.goal not in goals:
+        some = ", ".join(classes[:3])
+        raise UserError(f"goal={config.goal} does not fit these {len(classes)} classes ({some}, …); "
+                        f"choose one of {', '.join(goals)}")  # fmt: skip
     if mode in USES_POOL and not (samples.role == "pool").any():
         raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")
     if mode in USES_POOL and not config.rules.pool_may_include_test:
         _refuse_test_in_pool(samples)
+
+
+def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
+    """Every fold needs a row of every class; of a label set, also one without it."""
+    rows = counts(given, len(classes))
+    small, what = int(rows.argmin()), "rows"
+    if given.ndim == 2:
+        without = (given == 0).sum(0)
+        if without.min() < rows.min():
+            rows, small, what = without, int(without.argmin()), "rows without it"
+    if rows[small] < folds:
+        raise UserError(f"class {classes[small]!r} has {rows[small]} {what} in data.train, fewer than "
+                        f"pseudo.folds={folds}; add rows, merge the class or set fewer folds")  # fmt: skip
 
 
 def _refuse_test_in_pool(samples: Samples) -> None:

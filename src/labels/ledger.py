@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.samples import Samples, class_names
+from ..data.samples import Samples
 from ..run import read_csv, read_json, write_csv, write_json, write_npy
 from ..values import UserError
 from .belief import Said
 from .noise import anchor_counts, bootstrap
 from .selection import Decisions
+from .sets import differ, has_label, likeliest, names, right
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Held-out log-probabilities (N, K) float32, and for each row the hash of the weights that judged it.
+    """Held-out log-probabilities (N, K) or (N, C, 2) float32, and for each row the hash of the weights that judged it.
 
-    votes: (N, K) uint8, how many judges predicted each class; chains: (folds, N, K) float32, what the models of each
-    fold say by themselves, NaN where they judged nothing; models: of this round, hash → the fold that it did not
+    votes: uint8 of that shape, how many judges predicted each class; chains: stacked, what the models of each fold say
+    by themselves, NaN where they judged nothing; models: of this round, hash → the fold that it did not
     learn, and by which models it was taught; calibration: what it came to.
     """
 
@@ -37,11 +38,11 @@ class Verdict:
 
     @property
     def agreement(self) -> np.ndarray | float:
-        """(N,) share of the judges that predict the class of the verdict."""
+        """(N,) or (N, C) share of the judges that predict the class of the verdict."""
         if self.votes is None:
             return 1.0
-        at = self.votes[np.arange(len(self.votes)), self.log_probs.argmax(1)]
-        return at / np.maximum(self.votes.sum(1, dtype=np.int64), 1)
+        at = np.take_along_axis(self.votes, likeliest(self.log_probs)[..., None], -1)[..., 0]
+        return at / np.maximum(self.votes.sum(-1, dtype=np.int64), 1)
 
 
 class Ledger:
@@ -112,9 +113,9 @@ def refuse_changed_samples(folder: Path, samples: Samples) -> None:
 
 def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
     """What a round came to, in a few numbers; reads no truth."""
-    labelled = samples.given >= 0
+    labelled = has_label(samples.given)
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
-    hits = verdict.log_probs.argmax(1)[labelled] == samples.given[labelled]
+    hits = right(likeliest(verdict.log_probs[labelled]), samples.given[labelled])
     about = {
         "classes": list(samples.classes),
         "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
@@ -122,7 +123,26 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
         "oof_accuracy": float(hits.mean()),
         "models": verdict.models,
     }
+    if decisions.questions:
+        shown = [set(names(said, samples.classes)) for said in (samples.given, decisions.predicted, decisions.label)]
+        about |= {"multi_label": True, "label_sets": sorted(set().union(*shown) - {""})}
+        return about | verdict.calibration | _noise_by_class(decisions, samples)
     return about | verdict.calibration | _noise_summary(decisions, samples.given)
+
+
+def _noise_by_class(d: Decisions, samples: Samples) -> dict:
+    """The noise of label sets, question by question. estimated_rate: of all answers; extra: of the images without a
+    class the share that was given it; missing: of those with it the share that was not."""
+    found = {name: _noise_summary(asked, samples.given[:, c])
+             for c, (name, asked) in enumerate(zip(samples.classes, d.questions, strict=True))}  # fmt: skip
+    about = dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
+    if d.questions[0].matrix is None:
+        return about
+    by_class = {name: {"rate": noise["estimated_rate"], "type": noise["noise_type"],
+                       "extra": noise["noise_matrix"][0][1], "missing": noise["noise_matrix"][1][0]}
+                for name, noise in found.items()}  # fmt: skip
+    rates, known = [noise["rate"] for noise in by_class.values()], (samples.given >= 0).sum(0)
+    return about | {"estimated_rate": float(np.average(rates, weights=known)), "noise_by_class": by_class}
 
 
 def _noise_summary(d: Decisions, given: np.ndarray) -> dict:
@@ -149,7 +169,7 @@ def _noise_summary(d: Decisions, given: np.ndarray) -> dict:
 
 def decisions_table(d: Decisions, samples: Samples, judge: np.ndarray) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
-    named = {key: class_names(value, samples.classes) for key, value in
+    named = {key: names(value, samples.classes) for key, value in
              {"given": samples.given, "predicted": d.predicted, "label": d.label}.items()}  # fmt: skip
     return pd.DataFrame({
         "id": samples.id, "role": samples.role, "given": named["given"], "predicted": named["predicted"],
@@ -160,21 +180,21 @@ def decisions_table(d: Decisions, samples: Samples, judge: np.ndarray) -> pd.Dat
 
 def suspects_table(d: Decisions, samples: Samples) -> pd.DataFrame:
     """As suspects.csv holds them: the labelled set, most suspicious first."""
-    rows = np.flatnonzero(samples.given >= 0)
+    rows = np.flatnonzero(has_label(samples.given))
     rows = rows[np.argsort(-d.p_wrong[rows], kind="stable")]
     return pd.DataFrame({
         "rank": np.arange(1, len(rows) + 1), "id": samples.id[rows], "path": samples.path[rows],
-        "given": class_names(samples.given[rows], samples.classes),
-        "predicted": class_names(d.predicted[rows], samples.classes),
+        "given": names(samples.given[rows], samples.classes),
+        "predicted": names(d.predicted[rows], samples.classes),
         "confidence": d.confidence[rows], "p_wrong": d.p_wrong[rows], "decision": d.decision[rows],
     })  # fmt: skip
 
 
 def pseudo_labels_table(d: Decisions, samples: Samples, number: int) -> pd.DataFrame:
     """As pseudo_labels.csv holds them: the accepted part of the pool."""
-    rows = np.flatnonzero((samples.given < 0) & (d.label >= 0))
+    rows = np.flatnonzero(~has_label(samples.given) & has_label(d.label))
     return pd.DataFrame({
-        "id": samples.id[rows], "path": samples.path[rows], "label": class_names(d.label[rows], samples.classes),
+        "id": samples.id[rows], "path": samples.path[rows], "label": names(d.label[rows], samples.classes),
         "confidence": d.confidence[rows], "round": number,
     })  # fmt: skip
 
@@ -182,22 +202,23 @@ def pseudo_labels_table(d: Decisions, samples: Samples, number: int) -> pd.DataF
 def labels_table(outcome, samples: Samples) -> pd.DataFrame:
     """As labels.csv holds them: what the student learned, and the given labels that it did not. outcome: Outcome."""
     label, d, human = outcome.label, outcome.decisions, np.broadcast_to(outcome.human, len(samples))
-    conditions = [human, samples.given < 0, label < 0, label != samples.given]
+    given, learned = has_label(samples.given), has_label(label)
+    conditions = [human, ~given, ~learned, differ(label, samples.given)]
     source = np.select(conditions, ["human", "pseudo", "dropped", "relabelled"], "given")
-    rows = np.flatnonzero((samples.given >= 0) | (label >= 0) | human)
+    rows = np.flatnonzero(given | learned | human)
     confidence = np.full(len(samples), np.nan) if d is None else d.confidence
     weight = np.where(human | (d is None), 1.0, 1.0 if d is None else d.weight)
     return pd.DataFrame({
         "id": samples.id[rows], "path": samples.path[rows],
-        "given": class_names(samples.given[rows], samples.classes), "label": class_names(label[rows], samples.classes),
+        "given": names(samples.given[rows], samples.classes), "label": names(label[rows], samples.classes),
         "source": source[rows], "confidence": confidence[rows], "round": outcome.round, "weight": weight[rows],
     })  # fmt: skip
 
 
 def oof_table(d: Decisions, samples: Samples) -> pd.DataFrame:
     """As oof.csv holds them: out-of-fold predictions of the labelled set, in the order of oof.npy."""
-    rows = np.flatnonzero(samples.given >= 0)
+    rows = np.flatnonzero(has_label(samples.given))
     return pd.DataFrame({
-        "id": samples.id[rows], "label": class_names(samples.given[rows], samples.classes),
-        "predicted": class_names(d.predicted[rows], samples.classes), "confidence": d.confidence[rows],
+        "id": samples.id[rows], "label": names(samples.given[rows], samples.classes),
+        "predicted": names(d.predicted[rows], samples.classes), "confidence": d.confidence[rows],
     })  # fmt: skip

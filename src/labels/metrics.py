@@ -5,27 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from .goals import by_class, known, measure
+from .sets import classes_of, likeliest
 
 MOST = 50_000_000
 PRECISION_AT = (100, 500, 1000, 5000)
 
 
 def score(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> dict[str, float]:
-    """n and the scores that these classes have, of (N, K) log-probabilities against (N,) labels; see goals.py.
+    """n and the scores that these classes have, of log-probabilities against labels; see goals.py.
 
     Without auc and map, which sort all rows for every class, where that would take minutes.
     """
-    names = [goal for goal in known(classes) if goal not in ("auc", "map") or log_probs.size <= MOST]
+    goals = known(classes, labels.ndim == 2)
+    names = [goal for goal in goals if goal not in ("auc", "map") or log_probs.size <= MOST]
     scores = {goal: measure(goal, log_probs, labels, classes) for goal in names}
     return {"n": len(labels)} | {name: None if np.isnan(value) else value for name, value in scores.items()}
 
 
 def of_classes(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> dict[str, dict]:
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
-    predicted, area = log_probs.argmax(1), by_class("auc", log_probs, labels)
+    predicted, area = likeliest(log_probs), by_class("auc", log_probs, labels)
     found = {}
-    for k in np.unique(labels):
-        own, said = labels == k, predicted == k
+    for k in np.unique(classes_of(labels)):
+        if labels.ndim == 1:
+            own, said = labels == k, predicted == k
+        else:
+            own, said = labels[:, k] == 1, (predicted[:, k] == 1) & (labels[:, k] >= 0)
         hits = (own & said).sum()
         found[classes[k]] = {"n": int(own.sum()), "recall": float(hits / own.sum()),
                              "precision": float(hits / said.sum()) if said.any() else None,
@@ -55,7 +60,8 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
 def noise_scores(p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clean: np.ndarray | None) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
-    All (N,) over the labelled set: p_wrong, the given label, the label after decisions (-1 = dropped), the clean one.
+    All (N,) over the labelled set, of label sets over their answers: p_wrong, the given label, the label after
+    decisions (-1 = dropped), the clean one.
     residual_rate: labels that are still wrong, as a share of the labelled set.
     """
     scores = {
@@ -81,9 +87,10 @@ def noise_scores(p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clea
 
 
 def pool_scores(label: np.ndarray, clean: np.ndarray | None) -> dict:
-    """Coverage of the pool by pseudo-labels, and their accuracy where the truth is known. All (N,) over the pool."""
+    """Coverage of the pool by pseudo-labels, and their accuracy where the truth is known. All over the pool, or its
+    answers."""
     taken = label >= 0
-    scores = {"n": len(label), "pseudo_labels": int(taken.sum()), "coverage": float(taken.mean())}
+    scores = {"n": label.size, "pseudo_labels": int(taken.sum()), "coverage": float(taken.mean())}
     if clean is not None and taken.any():
         scores["accuracy"] = float((label[taken] == clean[taken]).mean())
     return scores

@@ -28,7 +28,7 @@ class Decisions:
     """One entry a judged sample, all (N,): see decisions.csv. label is the class index to learn, -1 = none.
 
     predicted, confidence and self_confidence are those of the held-out probabilities; p_wrong and label come from the
-    belief in the true class that the policy forms.
+    belief in the true class that the policy forms. Of label sets predicted and label are (N, C), see questions.py.
     """
 
     predicted: np.ndarray
@@ -48,9 +48,20 @@ class Decisions:
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None
     """The type of the noise, see labels/noise.py."""
+    questions: tuple[Decisions, ...] = ()
+    """Of label sets, the decisions on the answers to each of the C questions; all above is what they come to."""
+
+    def each(self, name: str) -> np.ndarray:
+        """One of the arrays above; of label sets (N, C), as each question has it."""
+        if not self.questions:
+            return getattr(self, name)
+        return np.stack([getattr(asked, name) for asked in self.questions], 1)
 
     def targets(self) -> np.ndarray:
-        """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows."""
+        """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows. Of
+        label sets the probability of yes, (N, C), -1 = unknown: a label counts for less the nearer that is to 0.5."""
+        if self.questions:
+            return np.stack([asked.share_of_yes() for asked in self.questions], 1)
         if (self.weight == 1).all():
             return self.label
         targets = np.zeros(self.belief.log_probs.shape, np.float32)
@@ -60,6 +71,14 @@ class Decisions:
             targets[rows] = probs
         return targets
 
+    def share_of_yes(self) -> np.ndarray:
+        """(N,) float32: of a question of no and yes the probability of yes that is learned, -1 = none."""
+        weight = np.maximum(self.weight, 0.5)  # less would say the opposite
+        share = np.where(self.label == 1, weight, 1 - weight)
+        for rows, probs in self.belief.blocks(np.flatnonzero(self.soft)):
+            share[rows] = probs[:, 1]
+        return np.where(self.label < 0, -1, share).astype(np.float32)
+
 
 def select(
     log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
@@ -67,9 +86,9 @@ def select(
 ) -> Decisions:  # fmt: skip
     """Decide afresh, from the given labels, for every judged sample.
 
-    log_probs: (N, K) held-out log-probabilities of the true class, which may lie in a memory-mapped file: they are read
-    in blocks. given: (N,) class index, -1 = pool. A mode is only which rows may change their label: the given ones
-    (denoise, joint), the pool (augment, joint).
+    log_probs: (N, K) held-out log-probabilities of the true class (of label sets: one question's), which may lie in a
+    memory-mapped file: they are read in blocks. given: (N,) class index, -1 = pool. A mode is only which rows may
+    change their label: the given ones (denoise, joint), the pool (augment, joint).
     refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see choose.
     """
     (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)

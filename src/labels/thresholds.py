@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .goals import PREDICTED, ranks
+from .sets import likeliest
 
 STEPS = 21
 """Values that are tried for one number."""
@@ -16,10 +17,10 @@ PARTS = 5
 
 
 def tune(goal: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[float] | None:
-    """The numbers by which `answer` scores best on (N, K) log-probabilities and (N,) labels, one after the other.
+    """The numbers by which `answer` scores best on log-probabilities and labels, see sets.py, one after the other.
 
-    macro_f1: an offset a class. kappa: the K - 1 cuts between neighbouring classes on the expected class (as is usual
-    for ordered classes). None where nothing is to be tuned: another goal, or too many classes.
+    macro_f1: an offset a class, of label sets of its yes. kappa: the K - 1 cuts between neighbouring classes on the
+    expected class (as is usual for ordered classes). None where nothing is to be tuned: another goal, too many classes.
     """
     if goal not in PREDICTED or len(classes) > MOST_CLASSES:
         return None
@@ -38,7 +39,13 @@ def tune(goal: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[st
 
 
 def _trials(goal: str, numbers: np.ndarray, at: int, log_probs: np.ndarray, classes: tuple[str, ...]):
-    """(value, (N,) answers) for values of one of the numbers, the others as they are."""
+    """(value, answers) for values of one of the numbers, the others as they are."""
+    if log_probs.ndim == 3:
+        answers, least = answer(goal, numbers, log_probs, classes), log_probs[:, at, 0] - log_probs[:, at, 1]
+        for value in np.linspace(-WIDEST, WIDEST, STEPS):
+            answers[:, at] = least < value
+            yield value, answers.copy()
+        return
     if goal == "macro_f1":
         others = log_probs + numbers
         others[:, at] = -np.inf
@@ -53,7 +60,9 @@ def _trials(goal: str, numbers: np.ndarray, at: int, log_probs: np.ndarray, clas
 
 
 def answer(goal: str, numbers: list[float] | np.ndarray, log_probs: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """(N,) class index."""
+    """Labels."""
+    if log_probs.ndim == 3:
+        return (log_probs[..., 0] - log_probs[..., 1] < np.asarray(numbers)).astype(int)
     if goal == "macro_f1":
         return (log_probs + np.asarray(numbers)).argmax(1)
     place = ranks(classes)
@@ -69,7 +78,7 @@ def tuned(goal: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[s
     if goal not in PREDICTED or len(classes) > MOST_CLASSES or len(labels) < PARTS:
         return None
     part = np.random.default_rng(seed).permutation(len(labels)) % PARTS
-    answers = log_probs.argmax(1)
+    answers = likeliest(log_probs)
     before = PREDICTED[goal](answers, labels, classes)
     for g in range(PARTS):
         rows = part == g

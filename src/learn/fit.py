@@ -6,8 +6,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from .batches import Lesson, stream, views
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
 from .frozen import embed, fit_head, with_head
+from .losses import class_weights, criterion, mass, targets_of
 from .models import Format, has_batch_norm
 
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
@@ -52,9 +53,10 @@ def fit(
     dtype = pick_precision(train.precision, device, form.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
     network = network.to(device).train() if not train.head_first else _head_first(network, form, lesson, train)
-    k = len(form.classes)
-    weight = _class_weights(lesson.labels, k).to(device) if train.class_weights == "balanced" else None
-    mix = _mixer(train, k)
+    k, sets = len(form.classes), form.multi_label
+    weight = class_weights(lesson.labels, k, sets).to(device) if train.class_weights == "balanced" else None
+    mix, loss_of = _mixer(train, k), criterion(sets, weight, train.label_smoothing)
+    lesson = replace(lesson, labels=targets_of(lesson.labels, sets))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         with autocast(device, dtype):
@@ -63,9 +65,8 @@ def fit(
     def supervised() -> torch.Tensor:
         pixels, labels = mix(*next(batches))
         mine = team.part(labels).to(device)
-        share = _mass(mine, weight) / _mass(labels.to(device), weight) * team.size
-        logits = forward(team.part(pixels))
-        return F.cross_entropy(logits, mine, weight, label_smoothing=train.label_smoothing) * share
+        share = mass(mine, weight, sets) / mass(labels.to(device), weight, sets) * team.size
+        return loss_of(forward(team.part(pixels)), mine) * share
 
     history = _History(lesson.steps, bar)
     batches = history.waited_for(stream(lesson, train, form.size, lesson.steps))
@@ -84,7 +85,7 @@ def fit(
 
 def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train) -> torch.nn.Module:
     found = embed(network, form, (lesson.pixels, lesson.rows), train)
-    network = with_head(network, fit_head(found, lesson.labels, len(form.classes))[0]).train()
+    network = with_head(network, fit_head(found, lesson.labels, len(form.classes), form.multi_label)[0]).train()
     for module in network.modules():
         if getattr(module, "track_running_stats", False):
             module.eval()
@@ -216,15 +217,3 @@ def _mixer(train: Train, k: int) -> Callable:
         return images.permute(0, 2, 3, 1), targets
 
     return mix
-
-
-def _mass(labels: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor | int:
-    """What a mean cross-entropy divides by: labels (B,) count as much as their class, soft targets (B, K) one each."""
-    return len(labels) if weight is None or labels.ndim == 2 else weight[labels].sum()
-
-
-def _class_weights(labels: np.ndarray, k: int) -> torch.Tensor:
-    """(K,) weights inverse to the counts, mean 1 over the rows; 0 for a class without rows."""
-    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
-    weights = counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))
-    return torch.from_numpy(np.where(counts > 0, weights, 0)).float()

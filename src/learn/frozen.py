@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from ..config import Train
 from ..values import UserError
 from .compute import autocast, pick_device, pick_precision, to_input
 from .infer import batch_size
+from .losses import criterion, log_probs_of, targets_of
 from .models import Format, Trained
 
 SLACK = 1.0
@@ -71,15 +71,15 @@ def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
     return last
 
 
-def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int) -> tuple[torch.nn.Linear, pd.DataFrame]:
-    """The logistic regression of labels (n,) or soft targets (n, K) on embeddings (n, D) float32, and its
-    history.
+def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int, multi_label: bool = False):
+    """The logistic regression of labels or soft targets of k classes on embeddings (n, D) float32, and its history.
 
     By L-BFGS on standardised embeddings, with a normal prior on the weights; the scale is then put into the weights.
     The loss is convex: there is one best head, whatever the seed.
     """
     mean, sd = _mean_and_sd(embeddings)
-    x, targets = torch.from_numpy((embeddings - mean) / sd), torch.from_numpy(labels)
+    x, targets = (torch.from_numpy(a) for a in ((embeddings - mean) / sd, targets_of(labels, multi_label)))
+    loss_of, scale = criterion(multi_label), k if multi_label else 1  # a mean over classes, and the prior is of each
     head = torch.nn.Linear(x.shape[1], k)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
@@ -88,7 +88,7 @@ def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int) -> tuple[torch.
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(head(x), targets) + SLACK / (2 * len(x)) * head.weight.square().sum()
+        loss = scale * loss_of(head(x), targets) + SLACK / (2 * len(x)) * head.weight.square().sum()
         loss.backward()
         losses.append((loss.item(), time.monotonic() - start))
         return loss
@@ -129,6 +129,7 @@ def with_head(body: torch.nn.Module, head: torch.nn.Linear) -> torch.nn.Module:
 
 @torch.inference_mode()
 def head_log_probs(model: Trained, embeddings: np.ndarray) -> np.ndarray:
-    """(n, D) embeddings → (n, K) float32 log-probabilities."""
+    """(n, D) embeddings → float32 log-probabilities, see log_probs."""
     head = linear_classifier(model.network)
-    return head(torch.from_numpy(np.asarray(embeddings, np.float32)).to(head.weight)).log_softmax(1).cpu().numpy()
+    logits = head(torch.from_numpy(np.asarray(embeddings, np.float32)).to(head.weight))
+    return log_probs_of(logits, model.format.multi_label).cpu().numpy()

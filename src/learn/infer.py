@@ -7,6 +7,7 @@ import torch
 
 from ..data.transforms import build
 from .compute import autocast, pick_device, pick_precision, to_input
+from .losses import log_probs_of
 from .models import Trained
 
 PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
@@ -32,7 +33,7 @@ def log_probs(
     first=0,
     bar=None,
 ) -> np.ndarray:
-    """(len(rows), K) float32 log-probabilities of pixels[rows].
+    """(len(rows), K) float32 log-probabilities of pixels[rows]; multi-label: (len(rows), C, 2), see labels/sets.py.
 
     precision: default that of its training. tta: views a sample; the first is the image itself, the others are draws of
     the augmentation `spec`. Their probabilities are averaged. first: which of all rows rows[0] is, a multiple of
@@ -51,9 +52,9 @@ def log_probs(
             batch = augment(batch, first + start) if augment else batch
             with autocast(where, dtype):
                 logits = network(to_input(batch, model.format, where))
-            out[-1].append(logits.float().log_softmax(1).cpu().numpy())
+            out[-1].append(log_probs_of(logits.float(), model.format.multi_label).cpu().numpy())
             if bar is not None:
                 bar.update(len(batch))
-    k = len(model.format.classes)
-    views = np.stack([np.concatenate(view) if view else np.zeros((0, k), np.float32) for view in out])
+    nothing = log_probs_of(torch.zeros(0, len(model.format.classes)), model.format.multi_label).numpy()
+    views = np.stack([np.concatenate(view or [nothing]) for view in out])
     return views[0] if tta == 1 else np.logaddexp.reduce(views, axis=0) - np.float32(np.log(tta))

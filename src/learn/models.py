@@ -20,7 +20,7 @@ from ..values import UserError
 @dataclass(frozen=True)
 class Format:
     """What a model takes and gives: stored with every model, so that nothing is matched by position. precision: that of
-    its training, and of what it predicts."""
+    its training, and of what it predicts; multi_label: it answers yes or no for every class."""
 
     name: str
     kwargs: dict[str, Any]
@@ -30,6 +30,7 @@ class Format:
     mean: list[float]
     std: list[float]
     precision: str = "auto"
+    multi_label: bool = False
 
 
 @dataclass

@@ -28,9 +28,10 @@ def find_examples(run: Path, info: dict[str, Any], rows: pd.DataFrame) -> tuple[
         return [], near
     table = read.read_table(folder / "decisions.csv", "id given predicted confidence decision")
     log_probs = np.load(folder / "logits.npy", mmap_mode="r")
+    log_probs = log_probs.reshape(len(log_probs), -1)
     judged = pd.Index(table["id"]).get_indexer(rows["id"])
     judged[(rows["predicted"] == "").to_numpy()] = -1
-    for name, pool in candidates(table, info["classes"]).items():
+    for name, pool in candidates(table, read.label_names(info)).items():
         for side, column in enumerate(("given", "predicted")):
             asked = np.flatnonzero((rows[column] == name).to_numpy() & (judged >= 0))
             for i, found in zip(asked, nearest(log_probs, judged[asked], pool), strict=True):

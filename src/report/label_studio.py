@@ -32,7 +32,7 @@ def write_label_studio(run: Path, limit: int = 5000) -> None:
     rows = to_review(run, read.cutoffs(metrics, info)[1], limit)
     if rows is None or not len(rows):
         return
-    classes = info.get("classes") or sorted({*rows["given"], *rows["predicted"]} - {""})
+    classes = read.label_names(info) or sorted({*rows["given"], *rows["predicted"]} - {""})
     paths = read.read_table(run / "samples.csv", "path")["path"]
     write_json(run / "label_studio.json", tasks(run.resolve().name, rows, document_root(paths)))
     atomic_write(run / "label_studio.xml", interface(classes))

@@ -106,7 +106,7 @@ def confusion(data: dict[str, Any]) -> Picture | None:
 
 
 def confused(data: dict[str, Any], truth: pd.Series, predicted: pd.Series, names: tuple[str, str]) -> Picture:
-    classes = data["decisive"].get("classes") or []
+    classes = read.label_names(data["decisive"])
     classes = [*classes, *sorted({*truth, *predicted} - {*classes})]
     differ = int((truth.to_numpy() != predicted.to_numpy()).sum())
     title = f"Confusion matrix of {names[1]} ({differ:,} of {len(truth):,} differ)"

@@ -86,6 +86,11 @@ def decisive_round(metrics: dict, rounds: list[dict]) -> dict[str, Any]:
     return next((info for info in rounds if info.get("round") == metrics.get("round")), last)
 
 
+def label_names(info: dict[str, Any]) -> list[str]:
+    """What labels are called in a round: the classes, or the label sets that occur; [] where it does not say."""
+    return info.get("label_sets") or info.get("classes") or []
+
+
 def cutoffs(metrics: dict, info: dict) -> tuple[float, float]:
     """(cutoff on given labels, cutoff on the pool) of a round; NaN where the run does not say."""
     own = [(metrics.get(part) or {}).get("cutoff") for part in ("noise", "pool")]

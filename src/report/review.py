@@ -35,7 +35,7 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
     rows, queues = to_queues(rows, audit)
     if not len(rows):
         return None
-    content = page_content(run.resolve().name, rows, info.get("classes") or []) | {"queues": queues}
+    content = page_content(run.resolve().name, rows, read.label_names(info)) | {"queues": queues}
     paths, near = find_examples(run, info, rows)
     content["examples"] = [found["image"] for found in read_images(paths, 96)]
     for sample, pair in zip(content["samples"], near, strict=True):

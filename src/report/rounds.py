@@ -17,7 +17,7 @@ import pandas as pd
 from ..labels.calibration import expected_error, reliability
 from ..labels.ledger import Ledger
 from ..labels.metrics import share_interval
-from ..labels.pool import class_shares
+from ..labels.sets import parse
 from ..run import atomic_write
 from . import read
 from .summary import percent, show
@@ -54,9 +54,11 @@ def all_facts(run: Path) -> list[dict[str, Any]]:
 def read_judged(folder: Path, info: dict[str, Any]) -> pd.DataFrame:
     """decisions.csv of a round: given, predicted, label (class index, -1 = none), confidence, p_wrong, decision, fold.
 
-    fold is the one that the last judge of a row left out, -1 where round.json does not say.
+    fold is the one that the last judge of a row left out, -1 where round.json does not say. Of label sets the indices
+    are those of the sets, see label_names.
     """
-    classes, models, numbers = info["classes"], info.get("models") or {}, ("confidence", "p_wrong")
+    models, numbers = info.get("models") or {}, ("confidence", "p_wrong")
+    classes = read.label_names(info)
     named = dict.fromkeys(("given", "predicted", "label"), pd.CategoricalDtype([*classes, ""]))
     kinds = named | dict.fromkeys(numbers, float) | dict.fromkeys(("decision", "model"), str)
     options = {"keep_default_na": False, "na_values": {name: [""] for name in numbers}}  # a class may be called NA
@@ -74,7 +76,7 @@ def round_facts(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     facts |= {f"decisions/{kind}": n for kind, n in (info.get("decisions") or {}).items()}
     ends = info.get("reliability") or {}
     facts |= {f"calibration_{end}": found["error"] for end, found in ends.items()}
-    return facts | held_out_facts(table) | class_facts(table, info["classes"])
+    return facts | held_out_facts(table) | class_facts(table, info)
 
 
 def held_out_facts(table: pd.DataFrame) -> dict[str, float]:
@@ -109,18 +111,26 @@ def cutoff_in_use(table: pd.DataFrame) -> float | None:
     return None
 
 
-def class_facts(table: pd.DataFrame, classes: list[str]) -> dict[str, float]:
+def class_facts(table: pd.DataFrame, info: dict[str, Any]) -> dict[str, float]:
     """By class: prior/, its share of the given labels; labels/ of labelled rows after decisions; pseudo_labels/."""
-    k, pool = len(classes), (table["given"] < 0).to_numpy()
+    classes, pool = info["classes"], (table["given"] < 0).to_numpy()
     given, label = table["given"].to_numpy(), table["label"].to_numpy()
-    counts = {"labels": np.bincount(label[~pool & (label >= 0)], minlength=k)}
+    counts = {"labels": _of_classes(label[~pool & (label >= 0)], info)}
     if pool.any():
-        counts["pseudo_labels"] = np.bincount(label[pool & (label >= 0)], minlength=k)
+        counts["pseudo_labels"] = _of_classes(label[pool & (label >= 0)], info)
     received = counts.get("pseudo_labels", counts["labels"])
-    shown = range(k) if k <= FEW_CLASSES else np.flatnonzero(received).tolist()
-    prior = class_shares(given[~pool], k)
+    shown = range(len(classes)) if len(classes) <= FEW_CLASSES else np.flatnonzero(received).tolist()
+    prior = _of_classes(given[~pool], info)
+    prior = prior / max(prior.sum(), 1)
     facts = {f"prior/{classes[c]}": float(prior[c]) for c in shown}
     return facts | {f"{what}/{classes[c]}": int(n[c]) for what, n in counts.items() for c in shown}
+
+
+def _of_classes(labels: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    """(K,) how many rows have each class, from indices (N,) into label_names."""
+    names = read.label_names(info)
+    n = np.bincount(labels, minlength=len(names))
+    return n @ np.maximum(parse(names, info["classes"], True), 0) if info.get("multi_label") else n
 
 
 def score_facts(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +181,7 @@ def worth_a_look(table: pd.DataFrame, before: pd.Series, n: int = IMAGES) -> pd.
 
 def image_facts(folder: Path, info: dict[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
     """A line for each of these rows of a round: image (its id), why, given, predicted, confidence, label."""
-    ids, names = read.read_table(folder / "decisions.csv", "id")["id"], [*info["classes"], ""]
+    ids, names = read.read_table(folder / "decisions.csv", "id")["id"], [*read.label_names(info), ""]
     return [
         {"image": ids[row.Index], "why": row.why, "given": names[row.given], "predicted": names[row.predicted],
          "confidence": row.confidence, "label": names[row.label]} for row in rows.itertuples()

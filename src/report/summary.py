@@ -59,6 +59,7 @@ def tables(data: dict[str, Any]) -> list[dict[str, Any]]:
     made = [
         scores_table(metrics.get("scores") or {}),
         facts_table("Given labels", metrics.get("noise") or {}),
+        noise_table(data["decisive"].get("noise_by_class") or {}),
         facts_table("Pool", metrics.get("pool") or {}),
         rounds_table(data["rounds"]),
         samples_table(data["samples"]),
@@ -80,6 +81,14 @@ def between(interval: dict[str, float]) -> str:
     return f"{percent(interval['low'])} to {percent(interval['high'])}"
 
 
+def noise_table(by_class: dict[str, dict]) -> dict[str, Any]:
+    """Of label sets: which share of the answers to each question is wrong, and on which side."""
+    rows = [[name, *(percent(found[key]) for key in ("rate", "missing", "extra")), found["type"]]
+            for name, found in by_class.items()]  # fmt: skip
+    header = ["class", "wrong answers", "of those with it, not named", "of those without it, named", "noise"]
+    return {"title": "Noise by class", "names": 1, "header": header, "rows": rows}
+
+
 def facts_table(title: str, values: dict[str, Any]) -> dict[str, Any]:
     rows = []
     for key, value in values.items():
@@ -93,7 +102,8 @@ def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row a round: how many of each decision, then its other numbers."""
     kinds = list(dict.fromkeys(kind for info in rounds for kind in info.get("decisions") or {}))
     skip = ("round", "decisions", "classes", "temperatures", "estimated_rate_interval", "noise_matrix",
-            "noise_matrix_low", "noise_matrix_high", "models", "reliability")  # fmt: skip
+            "noise_matrix_low", "noise_matrix_high", "models", "reliability", "multi_label", "label_sets",
+            "noise_by_class")  # fmt: skip
     keys = dict.fromkeys(k for info in rounds for k, v in info.items() if k not in skip and v is not None)
     rows = []
     for info in rounds:

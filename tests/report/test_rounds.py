@@ -143,7 +143,7 @@ def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_told():
     assert k > FEW_CLASSES
     given = np.r_[np.arange(k), np.full(50, -1)]
     label = np.r_[np.arange(k), np.full(20, 7), np.full(10, 999), np.full(20, -1)]
-    facts = class_facts(pd.DataFrame({"given": given, "label": label}), [f"c{c}" for c in range(k)])
+    facts = class_facts(pd.DataFrame({"given": given, "label": label}), {"classes": [f"c{c}" for c in range(k)]})
     assert facts == {"prior/c7": 0.001, "prior/c999": 0.001, "labels/c7": 1, "labels/c999": 1,
                      "pseudo_labels/c7": 20, "pseudo_labels/c999": 10}  # fmt: skip
 

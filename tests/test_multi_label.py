@@ -1,0 +1,128 @@
+"""Multi-label data through train, predict and the modes: images that show any of three coloured squares."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from src import api
+from src.labels.sets import NONE
+from src.run import read_csv, read_json
+from src.values import UserError
+
+CLASSES = ["blue", "green", "red"]
+FAST = ["train.min_steps=60", "train.epochs=1", "train.batch_size=32", "train.lr=4e-3", "train.augment=none",
+        "model.name=test_resnet", "data.size=32", "data.multi_label=true", f"data.label_col=[{','.join(CLASSES)}]",
+        "data.suffix=.png"]  # fmt: skip
+
+
+def names_of(row):
+    return " ".join(name for name in CLASSES if row[name]) or NONE
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    """train.csv (200 rows), pool.csv (150), test.csv (100), sample_submission.csv; text.csv: train, in words."""
+    folder, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
+    (folder / "images").mkdir()
+    rows = []
+    for i in range(450):
+        image, shown = rng.integers(0, 60, (32, 32, 3)).astype(np.uint8), rng.random(3) < (0.3, 0.4, 0.5)
+        for channel in np.flatnonzero(shown):
+            y, x = rng.integers(0, 20, 2)
+            image[y : y + 12, x : x + 12, channel] = rng.integers(150, 256)
+        cv2.imwrite(str(folder / "images" / f"s{i:03d}.png"), image)
+        rows.append([f"s{i:03d}", *shown.astype(int)])
+    table = pd.DataFrame(rows, columns=["id", *CLASSES])
+    for name, part in {"train": table[:200], "pool": table[200:350][["id"]], "test": table[350:]}.items():
+        part.to_csv(folder / f"{name}.csv", index=False)
+    table[350:][["id"]].assign(red=0.5, blue=0.5, green=0.5).to_csv(folder / "sample_submission.csv", index=False)
+    table[:200].assign(label=[names_of(row) for _, row in table[:200].iterrows()])[["id", "label"]].to_csv(
+        folder / "text.csv", index=False
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(squares):
+    return [*FAST, f"data.train={squares / 'train.csv'}", f"data.test={squares / 'test.csv'}",
+            f"data.image_dir={squares / 'images'}", f"out={squares / 'runs'}"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def denoised(squares, options):
+    more = ["inject.kind=uniform", "inject.rate=0.1", "pseudo.rounds=1", "pseudo.control=false", "name=denoised"]
+    return api.pseudo("denoise", [*options, *more])
+
+
+def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, options):
+    run = api.train([*options, "name=plain", f"data.submission={squares / 'sample_submission.csv'}", "goal=macro_f1"])
+    table, filled = read_csv(run / "predictions.csv"), pd.read_csv(run / "submission.csv")
+    probs = table[[f"p_{name}" for name in CLASSES]].astype(float).to_numpy()
+    truth = pd.read_csv(squares / "test.csv")
+    assert list(table.id) == list(truth.id)
+    assert ((probs > 0.5) == truth[CLASSES]).to_numpy().mean() > 0.95
+    assert np.ptp(probs.sum(1)) > 1  # no softmax
+    assert list(filled) == ["id", "red", "blue", "green"]
+    assert filled[CLASSES].to_numpy() == pytest.approx(probs, abs=1e-6)
+    scores = read_json(run / "metrics.json")
+    assert scores["scores"]["student"]["test"]["accuracy"] > 0.85
+    assert set(scores["oof_classes"]) == set(CLASSES)
+    hits = (read_csv(run / "oof.csv").eval("label == predicted")).mean()
+    assert scores["oof"]["accuracy"] == pytest.approx(hits)
+    assert np.load(run / "oof.npy").shape == (200, 3, 2)
+    assert set(table.label) >= {NONE, "blue", "green red"}
+    both = api.predict([run, run], str(squares / "pool.csv"), run / "pool.csv", weights="oof")
+    assert len(both) == 150
+
+
+def test_a_pool_is_answered_yes_and_no_and_repeats_from_text_labels_byte_for_byte(squares, options):
+    more = [f"data.pool={squares / 'pool.csv'}", "pseudo.rounds=1", "pseudo.cutoff=0.9"]
+    run = api.pseudo("augment", [*options, *more, "name=onehot"])
+    table = read_csv(run / "pseudo_labels.csv")
+    labels = " ".join(table.label).replace("?", " ?").split()
+    assert {"blue", "green", "red"} <= set(labels)
+    assert (table.confidence.astype(float) >= 0.9).all()
+    pool = read_json(run / "metrics.json")["pool"]
+    assert pool["n"] == 450
+    assert 150 < pool["pseudo_labels"] < 450
+    words = [f"data.train={squares / 'text.csv'}", "data.label_col=label", "data.test=null", "name=text"]
+    again = api.pseudo("augment", [*options, *more, *words])
+    assert (again / "pseudo_labels.csv").read_bytes() == (run / "pseudo_labels.csv").read_bytes()
+    assert (again / "labels.csv").read_bytes() == (run / "labels.csv").read_bytes()
+
+
+def test_wrong_answers_are_found_and_mended_class_by_class(denoised):
+    noise, info = read_json(denoised / "metrics.json")["noise"], read_json(denoised / "round_1" / "round.json")
+    assert noise["n"] == 600
+    assert noise["injected_rate"] == pytest.approx(0.1)
+    assert noise["residual_rate"] < 0.05
+    assert noise["average_precision"] > 0.8
+    assert set(info["noise_by_class"]) == set(CLASSES)
+    flipped = read_csv(denoised / "injected.csv").query("clean != given").id
+    suspects = read_csv(denoised / "suspects.csv")
+    assert suspects.id[:30].isin(flipped).mean() > 0.9
+    page = (denoised / "report.html").read_text(encoding="utf-8")
+    assert "Noise by class" in page
+
+
+def test_a_person_corrects_a_label_set(denoised, squares):
+    rows = read_csv(denoised / "suspects.csv")[["id", "given"]][:3]
+    file = squares / "corrections.csv"
+    rows.assign(action=["relabel", "relabel", "drop"], label=["blue ?red", NONE, ""]).to_csv(file, index=False)
+    api.apply(denoised, file)
+    learned = read_csv(denoised / "labels.csv").set_index("id").loc[rows.id]
+    assert list(learned.label) == ["blue ?red", NONE, ""]
+    assert set(learned.source) == {"human"}
+    rows.assign(action="relabel", label="blue pink").to_csv(file, index=False)
+    with pytest.raises(UserError, match="'blue pink' is no class of this run"):
+        api.apply(denoised, file)
+
+
+def test_what_is_for_one_class_an_image_is_refused(squares, options):
+    more = [f"data.pool={squares / 'pool.csv'}", "name=no"]
+    for key in ("pseudo.graph=2", "train.consistency=1"):
+        with pytest.raises(UserError, match="is for one class an image"):
+            api.pseudo("augment", [*options, *more, key])
+    with pytest.raises(UserError, match=r"several of the columns blue, green, red are 1.*data.multi_label=true"):
+        api.train([*options, "data.multi_label=false", "name=no"])
