@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .run import DEFAULT_CONFIG, log, open_run, reopen_run, show_log, write_csv
+from .run import DEFAULT_CONFIG, open_run, reopen_run, show_log
 from .values import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def _carry_out(mode: str, overrides: Sequence[str], config: str | Path, fresh: b
 
 def apply(path: Path, corrections: Path | None) -> None:
     """Human decisions on top of a finished run, whose student is trained again; None takes the last of them back."""
+    show_log()
     with reopen_run(path) as run:
         from .corrections import new_decisions, revert
 
@@ -65,23 +66,14 @@ def predict(
     Raises:
         UserError: the input is wrong, or a file cannot be written.
     """
-    from .inference import open_finished, predict_runs, read_targets
-    from .submission import predictions_table
-    from .submission import submission as fill
+    from .inference import open_finished, predict_runs, read_targets, write_predictions
 
     show_log()
     runs = [Path(run) for run in runs]
     targets = read_targets(open_finished(runs[0]), data)
     said = predict_runs(runs, targets.path.to_numpy(object), tta, weights)
-    table = predictions_table(targets, said.probs, said.answers, said.classes)
     out = Path(out or runs[0] / "predictions.csv")
-    filled = fill(Path(submission), table, said.classes) if submission else None
     try:
-        write_csv(out, table)
-        log.info(f"{len(table):,} predictions, average of {said.models} model(s): {out}")
-        if filled is not None:
-            write_csv(out.with_name("submission.csv"), filled)
-            log.info(f"submission: {out.with_name('submission.csv')}")
+        return write_predictions(out, targets, said, submission)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None
-    return table

@@ -205,14 +205,28 @@ def _answers(probs: np.ndarray, classes, goal: str | None, judged: OutOfFold | N
     return answer(goal, rule["numbers"], np.log(probs + 1e-30), classes)
 
 
+def write_predictions(out: Path, targets: pd.DataFrame, said: Prediction, sample: str | Path | None) -> pd.DataFrame:
+    """Write and return the table of predictions; with a sample_submission.csv, also submission.csv beside it.
+
+    Raises:
+        UserError: the sample does not fit; then nothing is written.
+    """
+    table = predictions_table(targets, said.probs, said.answers, said.classes)
+    filled = submission(Path(sample), table, said.classes) if sample else None
+    write_csv(out, table)
+    log.info(f"{len(table):,} predictions, average of {said.models} model(s): {out}")
+    if filled is not None:
+        write_csv(out.with_name("submission.csv"), filled)
+        log.info(f"submission: {out.with_name('submission.csv')}")
+    return table
+
+
 def write_submission(run: Path, config: Config) -> None:
     """predictions.csv and submission.csv of a run that is being finished, for its data.test, by this process alone."""
     targets, models = read_targets(config, None), finished_models(run)
     stock, views = _stock(models, targets.path.to_numpy(object), config, None)
-    rows, classes = np.arange(len(targets)), models[0].format.classes
+    rows, form = np.arange(len(targets)), models[0].format
     probs = np.mean([np.exp(stock.answer(Question(model, rows, views))) for model in models], axis=0)
-    answers = _answers(probs, classes, config.goal, _out_of_fold([run], models[0].format), np.ones(1))
-    table = predictions_table(targets, probs, answers, classes)
-    write_csv(run / "predictions.csv", table)
-    write_csv(run / "submission.csv", submission(Path(config.data.submission), table, classes))
-    log.info(f"submission of {len(models)} model(s): {run / 'submission.csv'}")
+    answers = _answers(probs, form.classes, config.goal, _out_of_fold([run], form), np.ones(1))
+    said = Prediction(probs, answers, form.classes, len(models))
+    write_predictions(run / "predictions.csv", targets, said, config.data.submission)
