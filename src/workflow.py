@@ -97,7 +97,7 @@ def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:
 def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
     pool = np.flatnonzero(~has_label(outcome.label) & (material.refused == ""))
-    if outcome.decisions is None or outcome.decisions.questions:
+    if outcome.decisions is None or outcome.label.ndim == 2:
         return pool, None
     return pool, np.log(np.maximum(outcome.decisions.belief(pool), 1e-30)).astype(np.float32)
 
