@@ -25,6 +25,8 @@ SHOWN = 20
 """Classes that the table of folds shows: all, or of more the smallest half as many."""
 FEW = 10
 """Rows a fold below which a class is called small."""
+SURE = 5
+"""Groups of a class from which on they do not all come into one fold."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def _prepare(run: Run) -> Material:
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
     if len(np.unique(clusters[judged.given >= 0])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
+    _refuse_lost(judged, clusters, config)
     _announce(samples, clusters)
     _announce_folds(judged, clusters, config)
     _announce_duplicates(run, copies, refused)
@@ -121,6 +124,20 @@ def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
     if out.shape[1:] != pixels.shape[1:]:
         raise UserError(f"{key} changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
                         "give its crop or resize the value `size`")  # fmt: skip
+
+
+def _refuse_lost(judged: Samples, clusters: np.ndarray, config: Config) -> None:
+    """Raises UserError where a class lies wholly in one fold of any round: who judges it would never have seen it."""
+    has = judged.given >= 0
+    if pd.Series(clusters[has]).groupby(judged.given[has]).nunique().min() >= SURE:
+        return
+    for number in range(1, config.pseudo.rounds + 1):
+        folds = make_folds(judged.given, clusters, config.pseudo.folds, seed_of(config.seed, number, "folds"))
+        table = fold_table(judged.given, folds, judged.classes)
+        lost = table.index[(table > 0).sum(axis=1) == 1]
+        if len(lost):
+            raise UserError(f"class {lost[0]!r} lies wholly in one fold of round {number}, as its rows share a group "
+                            "or are copies; add rows of other groups, merge the class or set another seed")  # fmt: skip
 
 
 def _announce(samples: Samples, clusters: np.ndarray) -> None:
