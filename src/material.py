@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .cells import inert
 from .config import Config
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters, fold_table, make_folds
@@ -82,7 +83,7 @@ def _prepare(run: Run) -> Material:
         write_csv(run.path / name, table)
     links = find_links(pixels, len(judged))
     copies = duplicates_table(samples, pixels, links)
-    write_csv(run.path / "duplicates.csv", copies)
+    write_csv(run.path / "duplicates.csv", inert(copies))
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
     if len(np.unique(clusters[judged.given >= 0])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
