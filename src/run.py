@@ -123,8 +123,8 @@ def read_json(path: Path) -> Any:
 
 
 def read_csv(path: Path, **kwargs) -> pd.DataFrame:
-    """A table as strings, nothing guessed: `007`, `NA` and the empty label stay what they are; a cell that a short row
-    lacks is NaN. Columns are divided by commas, or by what the header has in place of any. UTF-8, or UTF-16.
+    """A table as strings, nothing guessed: `007`, `NA` and the empty label stay what they are; what a short row lacks
+    is empty. Columns are divided by commas, or by what the header has in place of any. UTF-8, or UTF-16.
 
     Raises:
         UserError: it cannot be read, a column stands twice, or rows have more fields than the header.

@@ -47,7 +47,7 @@ def _load(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except (ValueError, AttributeError, LookupError, TypeError) as error:  # of `2020-99-99`, `!!int x` and the like
-        raise yaml.YAMLError(str(error)) from None
+        raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

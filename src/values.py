@@ -11,8 +11,8 @@ LONGEST = 4000
 """Characters of a message; of a longer one the middle is left out, as the remedy stands at its end."""
 UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that end a line, steer a terminal or turn its text around, and halves of characters."""
-NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""Characters that no file name and no YAML may hold."""
+NO_TEXT = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""Characters that no name may hold: YAML, CSV or the file system would not give them back."""
 
 
 class UserError(Exception):

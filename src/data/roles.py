@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -90,13 +89,12 @@ def _image_files(folder: str, above: tuple[str, ...] = ()):
 
 def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
     table = _read_parquet(file) if file.suffix in TABLE_SUFFIXES else read_csv(file)
-    if (short := table.isna().any(axis=1)).any():
-        raise UserError(f"{file} line {int(short.argmax()) + 2} has fewer fields than the header; complete it")
     if not len(table):
         raise UserError(f"data.{role}={file} has no rows")
-    ids = table[id_column(table, data.id_col, file)]
-    if (odd := next((name for name in ids if NO_TEXT.search(name)), None)) is not None:
-        raise UserError(f"{file}: id {odd!r} holds a control character; mend it")
+    ids = table[id_column(table, data.id_col, file)].astype(object)  # text that is read many times
+    for what, names in {"id": ids, "group": table.get(data.group_col, pd.Series(dtype=object)).unique()}.items():
+        if (odd := next((name for name in names if NO_TEXT.search(name)), None)) is not None:
+            raise UserError(f"{file}: {what} {odd!r} holds a control character; mend it")
     if (ids == "").any():
         raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
     if data.group_col and role == "train" and data.group_col not in table:
@@ -190,33 +188,28 @@ def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: l
     Raises:
         UserError: one leads out of them, or is a pipe or a device, which would be waited for.
     """
-    roots, seen = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders), {}
-
-    def real_folder(path: str) -> str:
-        above = os.path.dirname(path)
-        if above not in seen:
-            seen[above] = os.path.join(os.path.realpath(above), "")
-        return seen[above]
-
-    for name, path in zip(ids, paths, strict=True):
-        kind = _mode(path, follow_symlinks=False)
-        is_link = stat.S_ISLNK(kind)
-        real = os.path.realpath(path) if is_link else real_folder(path)
-        if data.outside == "refuse" and (".." in name.split("/") or not real.startswith(roots)):
+    roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+    places = [os.path.split(path) for path in paths]
+    plain = {above: _plain_files(above) for above in {above for above, _ in places}}
+    real = {above: os.path.join(os.path.realpath(above), "") for above in plain}
+    for name, path, (above, last) in zip(ids, paths, places, strict=True):
+        known = last in plain[above]
+        where = os.path.realpath(path) if not known and os.path.islink(path) else real[above]
+        if data.outside == "refuse" and (".." in name.split("/") or not where.startswith(roots)):
             raise UserError(f"id {name!r} leads out of {', '.join(folders)}, to {os.path.realpath(path)}; move it, "
                             "name its folder in data.image_dir, or set data.outside=allow")  # fmt: skip
-        kind = _mode(path) if is_link else kind
-        if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        if not known and os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
             raise UserError(f"id {name!r}: {path} is a pipe, a device or the like; remove it")
     return paths
 
 
-def _mode(path: str, **how) -> int:
-    """What kind of file it is, see stat; 0 where it is missing."""
+def _plain_files(folder: str) -> set[str]:
+    """The names in a folder that are files and no links: a list of it is read far sooner than it is asked of each."""
     try:
-        return os.stat(path, **how).st_mode
-    except OSError:
-        return 0
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:  # missing, which is said where images are decoded
+        return set()
 
 
 def _by_name(folders: list[str]) -> dict[str, list[str]]:
