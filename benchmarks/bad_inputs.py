@@ -6,8 +6,8 @@
     python -m benchmarks.bad_inputs hostile         ids, links, weights, pages, cells, sockets
 
 A case is right where it is read as it should be, or refused in one line that names what is wrong; a traceback, a hang
-or a wrong label is none. The cases are those of tests/wild.py, tests/fuzz.py and tests/hostile.py, of which `make test` runs
-a part. Exit code 1 where a case is not right.
+or a wrong label is none. The cases are those of tests/wild.py, tests/fuzz.py and tests/hostile.py, of which `make test`
+runs a part. Exit code 1 where a case is not right.
 """
 
 import os
@@ -76,8 +76,8 @@ def fuzz() -> list[dict]:
         seconds = round(time.process_time() - start, 1)
         rows.append({"kind": kind, "n": n, "faults": faults, "seconds": seconds, "right": not faults})
     table = [f"| {row['kind']} | {row['n']:,} | {len(row['faults'])} | {row['seconds']} |" for row in rows]
-    head = [f"{sum(row['n'] for row in rows):,} random inputs; a fault is a traceback, a hang, more than a line, or a wrong "
-            "label.", "", "| kind | cases | faults | CPU s |", "|---|---|---|---|"]  # fmt: skip
+    head = [f"{sum(row['n'] for row in rows):,} random inputs; a fault is a traceback, a hang, more than a line, or a "
+            "wrong label.", "", "| kind | cases | faults | CPU s |", "|---|---|---|---|"]  # fmt: skip
     keep("bad_inputs_fuzz", rows, [*head, *table, *(fault for row in rows for fault in row["faults"])])
     return rows
 

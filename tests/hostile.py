@@ -53,6 +53,7 @@ def watch(event, args):
 sys.addaudithook(watch)
 """
 """Forbids sockets in every process that finds it, and writes down who wanted one."""
+ASKS = "exec('try: socket.create_connection((\"asked at last\", 9))\\nexcept RuntimeError: pass')"
 
 
 def refused(action: Callable[[], object], part: str = "") -> str:
@@ -262,12 +263,13 @@ def whole_run(folder: Path) -> str:
     args = [f"data.train={folder / 't.csv'}", f"data.image_dir={images}", f"data.test={folder / 't.csv'}", "name=x",
             f"out={folder / 'runs'}", "pseudo.rounds=1", "train.epochs=1", "train.augment=small",
             "train.min_steps=2", "pseudo.control=false"]  # fmt: skip
-    both = f"from src.api import predict, pseudo; predict([pseudo('augment', {args!r})])"
+    both = f"import socket; from src.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
     done = subprocess.run([sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         return done.stderr[-300:]
-    if (folder / "seen").exists():
-        return (folder / "seen").read_text()
+    seen = (folder / "seen").read_text().splitlines()
+    if len(seen) != 1 or "asked at last" not in seen[0]:  # that it would have been seen
+        return "; ".join(seen) or "the watch is blind"
     files = [file for file in (folder / "runs").rglob("*") if file.is_file()]
     keeps = [file.name for file in files if secret_word.encode() in file.read_bytes()]
     return f"the secret stands in {keeps}" if keeps or len(files) < 10 else ""
