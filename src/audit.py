@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from .cells import inert
 from .data.samples import Samples
 from .history import decided
 from .labels.audit import STRATA, draw, estimate, strata, weights
@@ -24,11 +25,11 @@ def audit(run: Run, samples: Samples, decisions: Decisions) -> dict:
     stratum = strata(p_wrong, p_wrong > 0.5)
     rows = draw(stratum, run.config.pseudo.audit, seed_of(run.config.seed, "audit"))
     picked = labelled[rows]
-    write_csv(run.path / "audit.csv", pd.DataFrame({
+    write_csv(run.path / "audit.csv", inert(pd.DataFrame({
         "id": samples.id[picked], "path": samples.path[picked],
         "given": names(samples.given[picked], samples.classes),
         "stratum": np.array(STRATA)[stratum[rows]], "weight": weights(stratum, rows),
-    }))  # fmt: skip
+    })))  # fmt: skip
     table = decided(run.path)
     says = dict(zip(table.id, table.action, strict=True))
     actions = np.array([says.get(name, "") for name in samples.id[picked]], object)

@@ -41,6 +41,12 @@ def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) 
         parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
     if modes and args.mode != "apply" and (args.corrections or args.revert):
         parser.error("--corrections and --revert belong to --mode apply")
+    if modes and args.mode in ("select", "apply") and (args.check or args.fresh):
+        parser.error(f"--check and --fresh belong to the modes that train, not to --mode {args.mode}")
+    if modes and args.mode not in ("select", "apply") and args.run:
+        parser.error("--run belongs to --mode select and apply; the folder of a new run is name=")
+    if modes and args.mode == "apply" and args.overrides:
+        parser.error(f"--mode apply takes no keys, as the run has its own; leave {args.overrides[0]} out")
     return args
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from .recipe import Pseudo, Train
-from .values import Augmentation, Channels, Count, Name, Seconds, Section, Share
+from .values import Augmentation, Channels, Count, Name, Names, Seconds, Section, Share
 
 STUDENTS = ("student", "control")
 """The arms that are trained at the end, by one recipe."""
@@ -31,14 +31,14 @@ class Data(Section):
     """What is used when no `data.train` is given: 5,000 digits that a package ships, or MNIST by download."""
     root: str = "data"
     """Where a built-in set is written as images."""
-    image_dir: str | list[str] | None = None
+    image_dir: str | Names | None = None
     """Image file = image_dir / (id + suffix), or wherever below it an image has the name of the id. Several folders:
     `[a, b]`. Default: the folder of the table."""
     suffix: str = ""
     """Appended to the id of a row, for example `.jpg`. Where it is left out images are found by their name alone."""
     id_col: str | None = None
     """Default: the first of id, image_id, image, filename, path."""
-    label_col: str | list[str] = "label"
+    label_col: str | Names = "label"
     """Column with the class name; or the columns of a one-hot table, `[cat, dog]`: the one with a 1 names the class."""
     multi_label: bool = False
     """true = an image may have several classes, or none: each is a question of its own. Labels are names with
@@ -54,8 +54,11 @@ class Data(Section):
     cache: str | None = None
     """Folder of decoded images, which later runs and other processes read in place of the files. Default: memory; above
     half of what is free, `root`/cache."""
+    outside: Literal["refuse", "allow"] = "refuse"
+    """Whether images may lie outside of `image_dir`, or of the folder: by `..` or an absolute path in an id, or by a
+    link. The folder that is named may itself be a link."""
     on_bad_image: Literal["refuse", "skip"] = "refuse"
-    """What to do when an image cannot be read."""
+    """What to do when an image cannot be read, or has more than 100 million pixels."""
     overlap: Literal["refuse", "allow"] = "refuse"
     """Whether a pool row that is a copy of a row in valid, trusted or test may receive a pseudo-label. The same file in
     data.pool and data.test (pool = test set) always may."""
@@ -70,7 +73,7 @@ class Rules(Section):
 class Hide(Section):
     keep: Count | None = None
     """For experiments: keep this many given labels (class-balanced) and move the others to the pool."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Which labels are kept."""
 
 
@@ -79,7 +82,7 @@ class Inject(Section):
     """For experiments: corrupt given labels on purpose. pair = to the next class; matrix = class-dependent."""
     rate: Share = 0.1
     """Share of the labelled set that is flipped; a flipped label always differs from the true one."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Which labels are flipped, and to what."""
     matrix: list[list[Share]] | None = None
     """T[true, given] for kind=matrix, in the order of the sorted class names; default: a random one at `rate`."""

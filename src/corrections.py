@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .cells import exact
 from .data.samples import Samples
 from .history import COLUMNS, applied, decided, mend, put_aside, take_back
 from .labels.sets import is_label, parse
@@ -81,7 +82,7 @@ def _read(run: Path, file: Path) -> pd.DataFrame:
         raise UserError(f"--corrections {file} does not exist; export it from {run / 'review.html'}")
     if file.suffix.lower() == ".json":
         return read_annotations(file, _format(run)["classes"])
-    table = read_csv(file, skip_blank_lines=False).fillna("")
+    table = exact(read_csv(file, skip_blank_lines=False).fillna(""))
     missing = set(COLUMNS) - set(table)
     if missing:
         raise UserError(f"{file} has no column {', '.join(sorted(missing))}; it needs id, given, action, label")

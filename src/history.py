@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .cells import exact, inert
 from .run import atomic_write, read_csv, write_csv
 
 COLUMNS = ["id", "given", "action", "label"]
@@ -33,7 +34,7 @@ def applied(run: Path) -> list[Path]:
 
 def decided(run: Path) -> pd.DataFrame:
     """The human decisions in force (id, given, action, label), by id; a later file outranks an earlier one."""
-    tables = [read_csv(step / "corrections.csv") for step in applied(run)]
+    tables = [exact(read_csv(step / "corrections.csv")) for step in applied(run)]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
     return table.drop_duplicates("id", keep="last").sort_values("id", ignore_index=True)
 
@@ -45,7 +46,7 @@ def put_aside(run: Path, table: pd.DataFrame) -> Path:
     """
     step = run / "corrections" / f"{len(applied(run)) + 1:04d}"
     part = step.with_suffix(".part")
-    write_csv(part / "corrections.csv", table)
+    write_csv(part / "corrections.csv", inert(table))
     (part / "before").mkdir()
     for file in (run / name for name in PUBLISHED):
         if file.exists():

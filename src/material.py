@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .cells import inert
 from .config import Config
 from .data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from .data.folds import find_clusters, fold_table, make_folds
@@ -16,7 +17,7 @@ from .data.transforms import Spec, build
 from .labels.ledger import refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
-from .labels.sets import has_label
+from .labels.sets import has_label, members
 from .learn.compute import pick_device
 from .learn.models import create_model
 from .run import Run, log, seed_of, write_csv
@@ -26,6 +27,8 @@ SHOWN = 20
 """Classes that the table of folds shows: all, or of more the smallest half as many."""
 FEW = 10
 """Rows a fold below which a class is called small."""
+SURE = 5
+"""Groups of a class from which on they do not all come into one fold."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ def _prepare(run: Run) -> Material:
         write_csv(run.path / name, table)
     links = find_links(pixels, len(judged))
     copies = duplicates_table(samples, pixels, links)
-    write_csv(run.path / "duplicates.csv", copies)
+    write_csv(run.path / "duplicates.csv", inert(copies))
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
     if len(np.unique(clusters[has_label(judged.given)])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
+    _refuse_lost(judged, clusters, config)
     _announce(samples, clusters)
     _announce_folds(judged, clusters, config)
     _announce_duplicates(run, copies, refused)
@@ -131,6 +135,20 @@ def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
     if out.shape[1:] != pixels.shape[1:]:
         raise UserError(f"{key} changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
                         "give its crop or resize the value `size`")  # fmt: skip
+
+
+def _refuse_lost(judged: Samples, clusters: np.ndarray, config: Config) -> None:
+    """Raises UserError where a class lies wholly in one fold of any round: who judges it would never have seen it."""
+    rows, classes = members(judged.given)
+    if pd.Series(clusters[rows]).groupby(classes).nunique().min() >= SURE:
+        return
+    for number in range(1, config.pseudo.rounds + 1):
+        folds = make_folds(judged.given, clusters, config.pseudo.folds, seed_of(config.seed, number, "folds"))
+        table = fold_table(judged.given, folds, judged.classes)
+        lost = table.index[(table > 0).sum(axis=1) == 1]
+        if len(lost):
+            raise UserError(f"class {lost[0]!r} lies wholly in one fold of round {number}, as its rows share a group "
+                            "or are copies; add rows of other groups, merge the class or set another seed")  # fmt: skip
 
 
 def _announce(samples: Samples, clusters: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .cells import exact
 from .config import Config
 from .data.duplicates import refused_reasons
 from .data.samples import Samples
@@ -43,7 +44,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     samples = _judged(run, number, classes, rounds[-1].get("multi_label", False))
     verdict = Ledger(run).recall(number, samples)
     copies = run / "duplicates.csv"
-    refused = refused_reasons(read_csv(copies), samples.id, config.data) if copies.exists() else ""
+    refused = refused_reasons(exact(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement}
     decisions = decide(verdict.log_probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .audit import audit
+from .cells import inert
 from .data.samples import SCORED_ROLES, USES_POOL, Samples
 from .history import applied, decided
 from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
@@ -81,7 +82,7 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
     metrics["rounds"] = ledger.rounds()
     labelled, pool, clean = judged.given >= 0, ~has_label(judged.given), _clean(material)
     if run.mode in REPAIRS and decisions:
-        write_csv(run.path / "suspects.csv", suspects_table(decisions, judged))
+        write_csv(run.path / "suspects.csv", inert(suspects_table(decisions, judged)))
         known = clean[labelled] if "injected.csv" in material.truths else None
         given, label = judged.given[labelled], outcome.label[labelled]
         metrics["noise"] = noise_scores(decisions.each("p_wrong")[labelled], given, label, known)

@@ -14,7 +14,40 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .config import Config
-from .values import Name, UserError
+from .values import Name, Names, UserError
+
+LARGEST, DEEPEST, SHOWN = 1_000_000, 20, 10
+"""Bytes of a config file, levels in it, and faults that are told."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a config needs it: few levels, no key twice, and no alias, with which a few lines grow without end."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        self.depth += 1
+        wrong = "aliases are not read; write the value out" if self.check_event(yaml.AliasEvent) else ""
+        if wrong := wrong or ("nested too deeply" if self.depth > DEEPEST else ""):
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len({*keys}) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _load(text: str) -> Any:
+    """Raises yaml.YAMLError, whatever is wrong with the text."""
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, AttributeError, LookupError, TypeError) as error:  # of `2020-99-99`, `!!int x` and the like
+        raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -32,7 +65,7 @@ def dotted_names() -> list[str]:
 
 
 TEXT = (str, str | None, Name | None)
-TEXT_OR_LIST = (str | list[str], str | list[str] | None)
+TEXT_OR_LIST = (str | Names, str | Names | None)
 
 
 def is_text(key: str, value: str) -> bool:
@@ -52,7 +85,9 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        faults += [_describe(e) for e in error.errors()]
+        wrong = error.errors()
+        faults += [_describe(e) for e in wrong[:SHOWN]]
+        faults += [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
     if faults:
         raise UserError(f"{path}: " + "; ".join(faults))
     return config
@@ -60,7 +95,12 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        with open(path, encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UserError(f"config {path} is larger than {LARGEST:,} characters; give one of configs/*.yaml")
+        tree = _load(text)
+        tree = {} if tree is None else tree
     except FileNotFoundError:
         raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -82,7 +122,7 @@ def _apply_override(tree: dict[str, Any], text: str) -> str | None:
             tree[parent] = child = {}
         tree = child
     try:
-        tree[leaf] = value or None if is_text(key, value) else yaml.safe_load(value)
+        tree[leaf] = value or None if is_text(key, value) else _load(value)
     except yaml.YAMLError:
         tree[leaf] = value
     return None
@@ -93,9 +133,13 @@ def _describe(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
     if error["type"] == "extra_forbidden":
-        return f"{where}: no such key{nearest(where, dotted_names())}"
+        return f"{shorten(where)}: no such key{nearest(where[:200], dotted_names())}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (given: {error['input']!r})" if where else message
+    return f"{where}: {message} (given: {shorten(repr(error['input']))})" if where else message
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]} …"
 
 
 def nearest(word: str, known: list[str]) -> str:

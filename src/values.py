@@ -5,11 +5,27 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+LONGEST = 4000
+"""Characters of a message; of a longer one the middle is left out, as the remedy stands at its end."""
+UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that end a line, steer a terminal or turn its text around, and halves of characters."""
+NO_TEXT = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""Characters that no name may hold: YAML, CSV or the file system would not give them back."""
 
 
 class UserError(Exception):
     """The user's input is wrong. The message is one line that names file, row or key and the remedy (exit 2)."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Text with names from the data in it, as it may stand on a terminal."""
+    text = UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def _seconds(value: Any) -> Any:
@@ -24,6 +40,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(json_schema_extra={"
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
+Names = Annotated[list[str], Field(min_length=1)]
 Channels = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
 Augmentation = (
     Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
@@ -33,5 +50,14 @@ Augmentation = (
 
 class Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, validate_default=True
-    )
+        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, validate_default=True,
+        allow_inf_nan=False,
+    )  # fmt: skip
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and NO_TEXT.search(text) for text in texts):
+            raise ValueError("holds a control character or half a character; leave it out")
+        return value

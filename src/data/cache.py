@@ -14,7 +14,7 @@ from ..run import log
 from ..values import UserError
 
 CHUNKS = 64  # parts after which progress is shown, and a stopped cache goes on
-DECODER = 1  # to be raised with every change of what a file decodes to
+DECODER = 2  # to be raised with every change of what a file decodes to
 TINY = 64  # pixels; below, threads lose more to the interpreter's lock than decoding takes (36 against 20 µs an image)
 UNSEEN, GOOD, BAD = 0, 1, 2
 

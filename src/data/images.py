@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")  # MAX_PIXELS, of formats whose header is not read here
 import cv2
 import numpy as np
 from PIL import Image
@@ -15,12 +18,15 @@ from PIL import Image
 from ..config import Data
 from ..processes import size
 from ..run import log
-from ..values import UserError
+from ..values import UserError, one_line
 from .cache import decode_all, free_memory, open_cache
 
+MAX_PIXELS = 100_000_000  # of one image; more are refused by what its header says, before they take memory
 BRIGHTER = 3  # of 255: what counts as brighter in a difference hash
 LOOK_AT = 64  # images that decide the default size and number of channels
 HEADER = 1 << 18  # bytes in which a JPEG says its size, after what cameras write before
+FORMATS = ("JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # whose header is read
+PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}
 SMALLER = {
     1: 0,
@@ -29,10 +35,12 @@ SMALLER = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 """Bits that are added to any of the flags above; in colour as well, in spite of their names."""
+Image.MAX_IMAGE_PIXELS = None  # it opens headers alone; neither it nor its warnings have a say
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(path: str, channels: int | None = None, side: int | None = None) -> np.ndarray | None:
-    """One file → (H, W) grey or (H, W, 3) RGB uint8; None where it cannot be read.
+    """One file → (H, W) grey or (H, W, 3) RGB uint8; None where it cannot be read, or has more than MAX_PIXELS.
 
     channels: 1, 3, or None for as stored. EXIF rotation is applied; alpha is dropped, 16 bits become 8.
     side: a JPEG may come out smaller than it is, by the largest of 1/2, 1/4, 1/8 that leaves it this many pixels wide
@@ -42,23 +50,34 @@ def decode(path: str, channels: int | None = None, side: int | None = None) -> n
         data = np.fromfile(path, np.uint8)
     except OSError:
         return None
-    if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in data[-4096:].tobytes():
+    if data[:8].tobytes() == PNG and PNG_END not in data[-4096:].tobytes():
         return None  # cut off; libpng would say so on the terminal
+    shape = _shape(data)
+    if not len(data) or (shape and not 0 < shape[0] * shape[1] <= MAX_PIXELS):
+        return None
     try:
-        return cv2.imdecode(data, AS[channels] | SMALLER[_reduction(data, side)]) if len(data) else None
+        return cv2.imdecode(data, AS[channels] | SMALLER[_reduction(data, shape, side)])
     except cv2.error:
         return None
 
 
-def _reduction(data: np.ndarray, side: int | None) -> int:
+def _shape(data: np.ndarray) -> tuple[int, int] | None:
+    """Width and height that the header of an image says; None where none can be read, and the decoder is to say."""
+    if data[:8].tobytes() == PNG:
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    for part in (data[:HEADER], data):
+        try:
+            return Image.open(io.BytesIO(part), formats=FORMATS).size
+        except Exception:  # each format raises its own types
+            continue
+    return None
+
+
+def _reduction(data: np.ndarray, shape: tuple[int, int] | None, side: int | None) -> int:
     """1, 2, 4 or 8: how many times smaller a JPEG may be decoded."""
-    if side is None or data[:2].tobytes() != b"\xff\xd8":
+    if side is None or shape is None or data[:2].tobytes() != b"\xff\xd8":
         return 1
-    try:
-        shorter = min(Image.open(io.BytesIO(data[:HEADER])).size)  # reads the header alone
-    except Exception:  # whatever is wrong with it, the decoder is to say
-        return 1
-    return max(times for times in (1, 2, 4, 8) if times == 1 or shorter >= times * side)
+    return max(times for times in (1, 2, 4, 8) if times == 1 or min(shape) >= times * side)
 
 
 def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +128,7 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
 def _report_bad(bad: np.ndarray, data: Data) -> None:
     if not len(bad):
         return
-    reasons = [f"{path} ({_why(path)})" for path in bad[:10]]
+    reasons = [one_line(f"{path} ({_why(path)})") for path in bad[:10]]
     listed = ", ".join(reasons) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     if data.on_bad_image == "refuse":
         raise UserError(f"{len(bad)} of the images cannot be read: {listed}; "
@@ -119,11 +138,18 @@ def _report_bad(bad: np.ndarray, data: Data) -> None:
 
 def _why(path: str) -> str:
     if not os.path.exists(path):
-        twin = next(iter(sorted(Path(path).parent.glob(Path(path).name + ".*"))), None)
-        return f"missing; set data.suffix={twin.suffix}" if twin else "missing"
+        twin = next(iter(sorted(glob.glob(glob.escape(path) + ".*"))), None)
+        return f"missing; set data.suffix={Path(twin).suffix}" if twin else "missing"
     if os.path.isdir(path):
         return "a folder"
-    return "zero bytes" if os.path.getsize(path) == 0 else "not an image"
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        return error.strerror
+    width, height = _shape(data) or (0, 0)
+    if width * height > MAX_PIXELS:
+        return f"{width:,}×{height:,} pixels, more than {MAX_PIXELS:,}"
+    return "not an image" if len(data) else "zero bytes"
 
 
 def pixel_hashes(pixels: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 from ..config import Data
 from ..labels.sets import NONE, UNKNOWN
 from ..run import read_csv
-from ..values import UserError
+from ..values import NO_TEXT, UserError
 
 LABELLED_ROLES = ("train", "valid", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
@@ -31,7 +32,7 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     key = f"--data {source}" if source else f"data.{role}={getattr(data, role)}"
     source = Path(source or getattr(data, role))
     if source.is_dir():
-        table = _read_folder(source, labelled=role in LABELLED_ROLES, role=role)
+        table = _read_folder(source, data, labelled=role in LABELLED_ROLES, role=role)
     elif source.is_file():
         table = _read_table(source, data, role)
     else:
@@ -42,7 +43,7 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     return table.assign(role=role)
 
 
-def _read_folder(folder: Path, labelled: bool, role: str) -> pd.DataFrame:
+def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.DataFrame:
     """`<folder>/<class>/<file>`; the id is the path below the folder, with the folder's own name in front."""
     files = sorted(_image_files(str(folder)))
     if not files:
@@ -51,6 +52,9 @@ def _read_folder(folder: Path, labelled: bool, role: str) -> pd.DataFrame:
     parents = [name.split(os.sep)[0] if os.sep in name else "" for name in below]
     if labelled and "" in parents:
         raise UserError(f"data.{role}={folder}: {below[parents.index('')]} lies in no class folder; use <class>/<file>")
+    if odd := next((name for name in below if NO_TEXT.search(name)), ""):
+        raise UserError(f"data.{role}={folder}: {odd!r} is not UTF-8, or holds a control character; rename it")
+    _refuse_outside(below, files, data, [str(folder)])
     known = labelled or _is_class_tree(below)
     prefix = folder.resolve().name
     return pd.DataFrame({
@@ -64,14 +68,23 @@ def _is_class_tree(below: list[str]) -> bool:
     return all(name.count(os.sep) == 1 for name in below)
 
 
-def _image_files(folder: str):
-    """Image files below a folder; os.scandir because pathlib is 10× slower on 70,000 files."""
-    with os.scandir(folder) as entries:
+def _image_files(folder: str, above: tuple[str, ...] = ()):
+    """Image files below a folder; os.scandir because pathlib is 10× slower on 70,000 files.
+
+    above: the real paths of the folders that it lies in. A link to one of them leads in a circle, and is passed over.
+    """
+    above = (*above, os.path.realpath(folder))
+    try:
+        entries = os.scandir(folder)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be read ({error.strerror})") from None
+    with entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _image_files(entry.path)
+                if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
+                    yield from _image_files(entry.path, above)
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                 yield entry.path
 
@@ -80,7 +93,10 @@ def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
     table = _read_parquet(file) if file.suffix in TABLE_SUFFIXES else read_csv(file)
     if not len(table):
         raise UserError(f"data.{role}={file} has no rows")
-    ids = table[id_column(table, data.id_col, file)]
+    ids = table[id_column(table, data.id_col, file)].astype(object)  # text that is read many times
+    for what, names in {"id": ids, "group": table.get(data.group_col, pd.Series(dtype=object)).unique()}.items():
+        if (odd := next((name for name in names if NO_TEXT.search(name)), None)) is not None:
+            raise UserError(f"{file}: {what} {odd!r} holds a control character; mend it")
     if (ids == "").any():
         raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
     if data.group_col and role == "train" and data.group_col not in table:
@@ -95,8 +111,11 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         table = pd.read_parquet(file)
     except ImportError:
         raise UserError(f"{file}: parquet needs the package pyarrow: pip install pyarrow, or give a CSV") from None
-    except (ValueError, OSError) as error:
+    except Exception as error:  # pyarrow raises its own types
         raise UserError(f"{file} cannot be read as parquet: {' '.join(str(error).split())}") from None
+
+    def is_cell(value) -> bool:
+        return pd.api.types.is_scalar(value) and not isinstance(value, bytes)
 
     def text(value) -> str:
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -105,7 +124,8 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         values, missing = table[name].tolist(), table[name].isna()
         return ["" if gone else text(value) for value, gone in zip(values, missing, strict=True)]
 
-    return pd.DataFrame({str(name): column(name) for name in table.columns})
+    cells = [name for name in table.columns if table[name].map(is_cell).all()]  # no bytes, no lists
+    return pd.DataFrame({str(name): column(name) for name in cells}, range(len(table)))
 
 
 def _labels(table: pd.DataFrame, file: Path, data: Data, role: str) -> pd.Series | str:
@@ -170,14 +190,45 @@ def _find_files(ids: pd.Series, data: Data, beside: Path) -> list[str]:
     folders = [str(given)] if isinstance(given, str | Path) else given
     paths = [os.path.join(folders[0], name + data.suffix) for name in ids]
     if len(folders) == 1 and os.path.exists(paths[0]):
-        return paths
+        return _refuse_outside(ids, paths, data, folders)
     index = _by_name(folders)
     found = [index.get(name + data.suffix) or [path] for name, path in zip(ids, paths, strict=True)]
     for name, files in zip(ids, found, strict=True):
         if len(files) > 1:
             raise UserError(f"id {name!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder into "
                             "the id, or name fewer folders in data.image_dir, or set data.suffix")  # fmt: skip
-    return [files[0] for files in found]
+    return _refuse_outside(ids, [files[0] for files in found], data, folders)
+
+
+def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: list[str]) -> list[str]:
+    """The paths, where each is a file, or nothing, whose real place is in one of the folders, or anywhere that
+    data.outside allows.
+
+    Raises:
+        UserError: one leads out of them, or is a pipe or a device, which would be waited for.
+    """
+    roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+    places = [os.path.split(path) for path in paths]
+    plain = {above: _plain_files(above) for above in {above for above, _ in places}}
+    real = {above: os.path.join(os.path.realpath(above), "") for above in plain}
+    for name, path, (above, last) in zip(ids, paths, places, strict=True):
+        known = last in plain[above]
+        where = os.path.realpath(path) if not known and os.path.islink(path) else real[above]
+        if data.outside == "refuse" and (".." in name.split("/") or not where.startswith(roots)):
+            raise UserError(f"id {name!r} leads out of {', '.join(folders)}, to {os.path.realpath(path)}; move it, "
+                            "name its folder in data.image_dir, or set data.outside=allow")  # fmt: skip
+        if not known and os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+            raise UserError(f"id {name!r}: {path} is a pipe, a device or the like; remove it")
+    return paths
+
+
+def _plain_files(folder: str) -> set[str]:
+    """The names in a folder that are files and no links: a list of it is read far sooner than it is asked of each."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:  # missing, which is said where images are decoded
+        return set()
 
 
 def _by_name(folders: list[str]) -> dict[str, list[str]]:

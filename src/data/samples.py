@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pandas as pd
 from ..config import Config, Data, Hide, Inject
 from ..labels.goals import known
 from ..labels.sets import NONE, UNKNOWN, counts, is_label, names, parse, separator, strata
-from ..values import UserError
+from ..values import UNSEEN, UserError
 from .roles import read_role
 
 USES_POOL = ("augment", "joint")
@@ -64,6 +66,7 @@ def load_samples(data: Data) -> Samples:
     if not classes:
         raise UserError(f"data.train={data.train} holds no label; fill column {data.label_col!r}")
     _refuse_numbers(classes, data)
+    _refuse_alike(classes, data)
     if data.multi_label:
         table["label"] = _in_own_words(table.label, data.label_sep, classes)
     from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
@@ -138,6 +141,20 @@ def _refuse_numbers(classes: tuple[str, ...], data: Data) -> None:
         raise UserError(f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as "
                         f"{classes[0]}, a target of a regression; this kit learns classes: put them into bins, and "
                         "write the bin's name")  # fmt: skip
+
+
+def _refuse_alike(classes: tuple[str, ...], data: Data) -> None:
+    """Names that a person cannot tell apart are one class in truth; a line break in one is a quote left open."""
+    known: dict[str, str] = {}
+    for name in classes:
+        plain = " ".join(unicodedata.normalize("NFC", name).split())
+        if not plain or UNSEEN.search(name):
+            raise UserError(f"data.train={data.train}: label {name!r} holds a line break or nothing that can be seen; "
+                            "mend it (a quote that is not closed?)")  # fmt: skip
+        other = known.setdefault(re.sub(r"(?<=\d)\.0+$", "", plain), name)
+        if other != name:
+            raise UserError(f"data.train={data.train}: labels {other!r} and {name!r} differ by blanks, by how an "
+                            "accent is coded, or by .0 alone; write them alike")  # fmt: skip
 
 
 def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:

@@ -46,7 +46,15 @@ def counts(labels: np.ndarray, k: int) -> np.ndarray:
 
 def classes_of(labels: np.ndarray) -> np.ndarray:
     """(M,) the class indices that labels say, one after the other."""
-    return labels[labels >= 0] if labels.ndim == 1 else np.nonzero(labels == 1)[1]
+    return members(labels)[1]
+
+
+def members(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) row numbers and (M,) class indices: which row has which class."""
+    if labels.ndim == 2:
+        return np.nonzero(labels == 1)
+    rows = np.flatnonzero(labels >= 0)
+    return rows, labels[rows]
 
 
 def likeliest(log_probs: np.ndarray) -> np.ndarray:

@@ -16,6 +16,9 @@ from ..config import Model as ModelConfig
 from ..run import atomic_write, read_json, write_json
 from ..values import UserError
 
+FETCH = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments of timm.create_model by which it would fetch or load weights; here they come from `weights` alone."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -58,6 +61,8 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     if not timm.is_model(config.name):
         close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
         raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
+    if fetch := FETCH & {*config.kwargs}:
+        raise UserError(f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.weights=FILE in its place")
     weights = {}
     if config.weights:
         if not Path(config.weights).is_file():
@@ -158,6 +163,8 @@ def load_model(folder: Path) -> Trained:
             )
         state = rest | state
     form = Format(**meta)
+    if not timm.is_model(form.name) or FETCH & {*form.kwargs}:  # a run folder may come from a stranger
+        raise UserError(f"{folder / 'model.json'} names no model of timm ({form.name!r}); train again with --fresh")
     network = timm.create_model(form.name, num_classes=len(form.classes), in_chans=form.channels, **form.kwargs)
     network.load_state_dict(state)
     return Trained(network.to(memory_format=torch.channels_last).eval(), form, digest, body)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..cells import FOR_PEOPLE, exact
 from ..labels.ledger import Ledger
 from ..run import read_csv, read_json
 
@@ -24,6 +25,7 @@ def read_table(path: Path, columns: str) -> pd.DataFrame | None:
     if not path.exists():
         return None
     table = read_csv(path, usecols=columns.split())
+    table = exact(table) if path.name in FOR_PEOPLE else table
     for name in set(NUMBERS) & set(table):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
     return table

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from src.cells import exact
 from src.report.review import write_review
 from src.run import read_csv
 
@@ -152,11 +153,14 @@ def test_hostile_names_never_run_and_ids_round_trip(open_page, tmp_path):
     assert page.evaluate("window.__pwned") is None
     assert page.locator("svg, b, img:not([src^='data:image/'])").count() == 0
     known = read_csv(run / "samples.csv").set_index("id").given
-    table = read_csv(tmp_path / "c.csv")
+    written = read_csv(tmp_path / "c.csv")
+    assert not written.map(lambda cell: cell.startswith(("=", "+", "@", "\t", "\r"))).any(axis=None)
+    table = exact(written)
     assert len(table) > 10
+    assert table.given.str.startswith("=").any()
     assert list(known[table["id"]]) == list(table["given"])
     with open(tmp_path / "c.csv", newline="", encoding="utf-8") as lines:
-        assert {row["id"] for row in csv.DictReader(lines)} <= set(known.index)
+        assert [row["id"] for row in csv.DictReader(lines)] == list(written["id"])
 
 
 def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, tmp_path):

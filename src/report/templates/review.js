@@ -283,8 +283,10 @@ function changeView() {
 function focusView() { find(view).focus({ preventScroll: true }); }
 
 function corrections() {
+  const runs = (text) => /^'*[=+\-@\t\r＝＋－＠]./s.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+  const inert = (text) => (runs(text) ? "'" + text : text); // see src/cells.py
   const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
-  const line = (cells) => cells.map(quote).join(",") + "\n";
+  const line = (cells) => cells.map(inert).map(quote).join(",") + "\n";
   const rows = samples.filter((sample) => made.has(sample.id)).map((sample) => {
     const { action, label } = made.get(sample.id);
     return line([sample.id, sample.given, action, label, sample.sha256]);

@@ -1,0 +1,117 @@
+"""What the kit makes of wild and hostile input: by name with the line it prints, at random, and what is let in.
+
+    python -m benchmarks.bad_inputs                 all three tables, results/bad_inputs.md and the like (5 minutes)
+    python -m benchmarks.bad_inputs inputs          images, tables and configs by name
+    python -m benchmarks.bad_inputs fuzz            random ones: 21,000 cases
+    python -m benchmarks.bad_inputs hostile         ids, links, weights, pages, cells, sockets
+
+A case is right where it is read as it should be, or refused in one line that names what is wrong; a traceback, a hang
+or a wrong label is none. The cases are those of tests/wild.py, tests/fuzz.py and tests/hostile.py, of which `make test`
+runs a part. Exit code 1 where a case is not right.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common import keep
+
+from tests import fuzz as random_cases
+from tests import hostile as hostile_cases
+from tests import wild
+
+FUZZED = {"image": 8_000, "table": 6_000, "config": 7_000}
+LINE = 160
+"""Letters of a line that the table shows."""
+
+
+@contextmanager
+def quiet():
+    """Without what libpng and libjpeg say of each file on the terminal."""
+    sys.stderr.flush()
+    old, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(old, 2)
+        os.close(old)
+        os.close(nothing)
+
+
+def inputs() -> list[dict]:
+    """Every named case: {kind, name, line, right}."""
+    rows = []
+    for case in wild.cases():
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            try:
+                line, right = wild.judge(case, Path(folder))
+            except (Exception, wild.Hangs) as error:
+                line, right = f"{type(error).__name__}: {error}", False
+        rows.append({"kind": case.kind, "name": case.name, "line": line, "right": right})
+    table = [f"| {row['kind']} | {row['name']} | {_cell(row['line'])} | {_verdict(row)} |" for row in rows]
+    right = sum(row["right"] for row in rows)
+    head = [f"{right} of {len(rows)} named inputs are read right, or refused in one line.", "",
+            "| kind | input | what is printed | verdict |", "|---|---|---|---|"]  # fmt: skip
+    keep("bad_inputs", rows, [*head, *table])
+    return rows
+
+
+def fuzz() -> list[dict]:
+    """Random cases: {kind, n, faults, seconds, right}."""
+    rows = []
+    for kind, n in FUZZED.items():
+        start = time.process_time()
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            faults = random_cases.faults(kind, Path(folder), n)
+        seconds = round(time.process_time() - start, 1)
+        rows.append({"kind": kind, "n": n, "faults": faults, "seconds": seconds, "right": not faults})
+    table = [f"| {row['kind']} | {row['n']:,} | {len(row['faults'])} | {row['seconds']} |" for row in rows]
+    head = [f"{sum(row['n'] for row in rows):,} random inputs; a fault is a traceback, a hang, more than a line, or a "
+            "wrong label.", "", "| kind | cases | faults | CPU s |", "|---|---|---|---|"]  # fmt: skip
+    keep("bad_inputs_fuzz", rows, [*head, *table, *(fault for row in rows for fault in row["faults"])])
+    return rows
+
+
+def hostile() -> list[dict]:
+    """Every hostile case: {name, let_in, right}."""
+    rows = []
+    for name, case in hostile_cases.cases().items():
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            try:
+                let_in = case(Path(folder))
+            except Exception as error:
+                let_in = f"{type(error).__name__}: {error}"
+        rows.append({"name": name, "let_in": let_in, "right": not let_in})
+    table = [f"| {row['name']} | {_cell(row['let_in']) or 'nothing'} | {_verdict(row)} |" for row in rows]
+    head = [f"{sum(not row['right'] for row in rows)} of {len(rows)} hostile inputs are let in.", "",
+            "| input | what is let in | verdict |", "|---|---|---|"]  # fmt: skip
+    keep("bad_inputs_hostile", rows, [*head, *table])
+    return rows
+
+
+def _cell(text: str) -> str:
+    """Text as it may stand in a cell of Markdown."""
+    text = text if len(text) <= LINE else f"{text[: LINE // 2]} … {text[-LINE // 2 :]}"
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _verdict(row: dict) -> str:
+    return "right" if row["right"] else "**wrong**"
+
+
+if __name__ == "__main__":
+    parts = {"inputs": inputs, "fuzz": fuzz, "hostile": hostile}
+    asked = sys.argv[1:] or list(parts)
+    if not {*asked} <= {*parts}:
+        sys.exit(__doc__)
+    sys.exit(not all(row["right"] for name in asked for row in parts[name]()))

@@ -1,0 +1,42 @@
+"""Nothing that a stranger sends ends in a traceback, a hang or a wrong label, and nothing is let in.
+
+The cases have their names in wild.py and hostile.py; benchmarks/bad_inputs.py runs the slow ones too, and lists them.
+"""
+
+import time
+
+import pytest
+
+from tests import fuzz, hostile, wild
+
+NAMED = [case for case in wild.cases() if not case.slow]
+IN_BROWSER = [name for name in hostile.cases() if name.endswith("in a browser")]
+"""tests/report has the same of its own."""
+
+
+@pytest.mark.parametrize("case", NAMED, ids=lambda case: f"{case.kind}: {case.name}"[:60])
+def test_wild_input_is_read_right_or_refused_in_one_line(case, tmp_path):
+    line, right = wild.judge(case, tmp_path)
+    assert right, line
+
+
+@pytest.mark.parametrize(("kind", "n"), [("image", 150), ("table", 100), ("config", 150)])
+def test_random_input_is_read_right_or_refused_in_one_line(kind, n, tmp_path):
+    assert fuzz.faults(kind, tmp_path, n, seed=1) == []
+
+
+@pytest.mark.parametrize("name", [name for name in hostile.cases() if name not in IN_BROWSER])
+def test_nothing_is_let_in(name, tmp_path):
+    assert hostile.cases()[name](tmp_path) == ""
+
+
+def test_the_judge_of_wild_input_sees_what_is_wrong(tmp_path):
+    """A case that hangs, one that is refused with other words, and one that is read as something else."""
+    plain = wild.read_table(wild.PLAIN)
+    assert wild.judge(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == ("handled", True)
+    assert wild.judge(wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path) == ("handled", False)
+    line, right = wild.judge(wild.Case("table", "x", wild.read_table(""), wild.Refused("other words")), tmp_path)
+    assert "cannot be read as CSV" in line
+    assert not right
+    with pytest.raises(wild.Hangs):
+        wild.judge(wild.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1)
