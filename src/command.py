@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from .guard import fault, handle_signals
 from .processes import dismiss, leave, rank
 from .run import DEFAULT_CONFIG, OutOfTime, log, show_log
 from .values import UserError
@@ -51,25 +53,34 @@ def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) 
 
 
 def main(run_script: Callable[[], None]) -> None:
-    """Run a script's main with the exit codes of the contract: 0 done, 2 wrong input, 1 a fault of ours.
+    """Run a script's main with the exit codes of the contract: 0 done, 2 wrong input, 130 or 143 stopped by a signal,
+    1 a fault of ours, or of the machine (in one line, where we know it).
 
     The other processes of torchrun train what the script hands out, if it does, until it lets them go.
     """
-    if rank():
-        from .stock import follow_stock
-
-        follow_stock()
-        return leave()
-    show_log()
+    handle_signals()
+    if not rank():
+        show_log()
     try:
-        run_script()
-        dismiss()
+        _follow() if rank() else run_script()
+        leave() if rank() else dismiss()
     except OutOfTime:
         log.info("the time budget ended before the first network; give a larger time_budget, and run it again")
         dismiss()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(f"stopped ({error}); the same command goes on from here", file=sys.stderr)
+        sys.exit(128 + (error.args or [signal.SIGINT])[0])
+    except Exception as error:
+        if not (line := fault(error)):
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _follow() -> None:
+    from .stock import follow_stock
+
+    follow_stock()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .recipe import Pseudo, Train
 from .values import Augmentation, Channels, Count, Name, Names, Seconds, Section, Share
 
+VERSION = 2
+"""Of the keys and of the run folder. 1, which had no number, has no checkpoints and no hashes; it is read."""
 STUDENTS = ("student", "control")
 """The arms that are trained at the end, by one recipe."""
 
@@ -135,6 +137,8 @@ class Wandb(Section):
 
 
 class Config(Section):
+    version: Annotated[int, Field(ge=1)] = VERSION
+    """Of this file and of the run folder in which it lies. An older one is read, a newer one refused."""
     name: Name | None = None
     """Name of the run folder. Default: name of the config file and mode."""
     out: str = "runs"
@@ -159,6 +163,13 @@ class Config(Section):
     pseudo: Pseudo = Pseudo()
     predict: Predict = Predict()
     wandb: Wandb = Wandb()
+
+    @field_validator("version")
+    @classmethod
+    def _is_known(cls, version: int) -> int:
+        if version > VERSION:
+            raise ValueError(f"this kit reads up to version {VERSION}; use the newer kit that wrote it")
+        return VERSION
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -12,17 +12,21 @@ import numpy as np
 import pandas as pd
 
 from .config import STUDENTS
+from .data.cache import reserve
 from .data.samples import USES_POOL
 from .data.transforms import is_whole_batch
 from .judging import Second
+from .labels.ledger import BACK
+from .learn.checkpoint import forget
 from .learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
 from .learn.graph import gradient_features, neighbour_graph, spread
 from .learn.models import Trained, load_model, save_model
 from .material import Material
 from .processes import each, size
-from .run import OutOfTime, Run, log, seed_of, write_csv
+from .run import OutOfTime, Run, hash_of, log, read_json, seed_of, write_csv
 from .seats import Seat
 from .stock import Done, Stock, Task, bar, offer, title
+from .values import UserError
 
 LONG = 0.1
 """Share of the time that the network may wait for images before something is said."""
@@ -50,7 +54,8 @@ class Frozen:
         file, start, n = embeddings_file(self.path, self.body, self.files), time.monotonic(), len(self.files)
         if not file.exists():
             part = file.with_name(file.name + ".part")
-            out = np.lib.format.open_memmap(part, "w+", np.float32, (n, width(self.body.network)))
+            reserve(part, (n, width(self.body.network)), np.float32)
+            out = np.lib.format.open_memmap(part, "r+")
             with bar(n, "embed") as shown:
                 images = self.stock.pixels, np.arange(n)
                 train = self.stock.config.train_of("body")
@@ -81,6 +86,8 @@ class Learner:
     frozen: Frozen
     second: Second | None
     time_for: Callable[[float], bool]
+    made_from: str
+    """Hash of the judged images and of the classes."""
     said: dict[str, np.ndarray] = field(default_factory=dict)
     """By hash, what models said of the rows of their task."""
     pace: dict[str, float] = field(default_factory=dict)
@@ -89,9 +96,10 @@ class Learner:
     def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
         """pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number
         of rows."""
+        task = self._named(Task(where, rows, labels, pool, steps))
         if self._has(where):
+            self._refuse_foreign(task)
             return load_model(self.path / where)
-        task = Task(where, rows, labels, pool, steps)
         if self._freezes(where):
             return self._keep(task, self.frozen.work(task), self.frozen.body.hash)
         self._refuse_late([task])
@@ -106,7 +114,8 @@ class Learner:
     def ahead(self, tasks: list[Task]) -> None:
         """Where there are several processes, have them work on these at once; fit and predict find the results."""
         if size() > 1:
-            places = [None if self._has(task.where) else task for task in tasks if not self._freezes(task.where)]
+            places = [None if self._has(task.where) else self._named(task) for task in tasks
+                      if not self._freezes(task.where)]  # fmt: skip
             self._refuse_late([task for task in places if task is not None])
             for task, done in zip(filter(None, places), each(self.stock.serve, places), strict=True):
                 self._keep(task, done)
@@ -114,6 +123,21 @@ class Learner:
     def ahead_of(self, seats: list[Seat]) -> None:
         """The same of the seats of a round."""
         self.ahead([Task(seat.where, seat.learned, seat.targets, judged=seat.judged) for seat in seats])
+
+    def _named(self, task: Task) -> Task:
+        """The task with the hash of what it depends on; not its steps: those of a control follow the student's."""
+        config, free = self.stock.config, {"workers", "checkpoint_every", "checkpoints_kept"}
+        model, train = config.model_of(task.where), config.train_of(task.where)
+        keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]
+        weights = [Path(model.weights)] if model.weights else []
+        made = hash_of(self.made_from, *keys, *weights, config.seed, task.rows, task.labels, *task.pool)
+        return replace(task, made_from=made)
+
+    def _refuse_foreign(self, task: Task) -> None:
+        """Raises UserError where a finished model was made from something else; one of an earlier version may be."""
+        file = self.path / task.where / "model.json"
+        if read_json(file).get("made_from", task.made_from) != task.made_from:
+            raise UserError(f"{file} was made from other images, labels or keys than this run has now; {BACK}")
 
     def _refuse_late(self, tasks: list[Task]) -> None:
         """Raises OutOfTime where these would not end in time. The first network of a process is always trained, so that
@@ -131,14 +155,17 @@ class Learner:
         return self.stock.config.model_of(where).freeze
 
     def _keep(self, task: Task, done: Done, body: str | None = None) -> Trained:
-        write_csv(self.path / task.where / "history.csv", done.history)
-        model, last = save_model(self.path / task.where, done.network, done.format, body), done.history.iloc[-1]
+        folder, last = self.path / task.where, done.history.iloc[-1]
+        write_csv(folder / "history.csv", done.history)
+        model = save_model(folder, done.network, done.format, body, task.made_from)
+        forget(folder)
         what, counts = title(self.stock.config, task.where), f"{len(task.rows):,} labels, {done.steps:,} steps"
-        log.info(f"{what}: {counts}, loss {last.loss:.3f}, {done.seconds:.1f} s{self._wait(task, last)}")
+        lost = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
+        log.info(f"{what}: {counts}{lost}, loss {last.loss:.3f}, {done.seconds:.1f} s{self._wait(task, last)}")
         if done.said is not None:
             self.said[model.hash] = done.said
         if not body:
-            self.pace[_arm(task)] = max(self.pace.get(_arm(task), 0), done.seconds / done.steps)
+            self.pace[_arm(task)] = max(self.pace.get(_arm(task), 0), max(done.seconds, last.seconds) / done.steps)
         return model
 
     def _wait(self, task: Task, last: pd.Series) -> str:
@@ -152,10 +179,12 @@ class Learner:
 
 def make_learner(run: Run, material: Material) -> Learner:
     """What trains and predicts on this material."""
-    stock = Stock(run.config, material.pixels, material.judged.given, material.samples.classes)
+    judged, samples = material.judged, material.samples
+    stock = Stock(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
     frozen = Frozen(run.path, stock, material.samples.path)
     offer(stock, material.samples.path)
-    return Learner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for)
+    made_from = hash_of(material.pixels[: len(judged)], samples.classes)
+    return Learner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, made_from)
 
 
 def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .values import Augmentation, Count, Section, Share
+from .values import Augmentation, Count, Seconds, Section, Share
 
 
 class Train(Section):
@@ -65,6 +65,12 @@ class Train(Section):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the
     CPU, for a GPU one less than the cores, at most 8. Small images are augmented as whole batches, by the device."""
+    checkpoint_every: Annotated[Seconds, Field(ge=0)] = 30
+    """Seconds of training between two checkpoints of a network; more where writing one takes over 2 % of that. 0 =
+    after every step. No byte of the result depends on it."""
+    checkpoints_kept: Annotated[int, Field(ge=0)] = 1
+    """How many of the newest are kept until the network is finished, for the case that one cannot be read; 0 = none are
+    written, and a network that is stopped starts over."""
 
 
 class Pseudo(Section):

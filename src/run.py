@@ -11,13 +11,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .config import Config
+from .environment import ROOT, environment
+from .guard import fault, held
 from .settings import differences, dump_config, load_config
 from .values import UserError
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("kit")
-ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = ROOT / "configs" / "default.yaml"
+FREE = {"time_budget", "train.workers", "train.checkpoint_every", "train.checkpoints_kept"}
+"""Keys that may change while a run goes on: no byte depends on them."""
 
 
 class OutOfTime(Exception):
@@ -55,7 +57,8 @@ class Run:
             yield
         except BaseException as error:
             state = "stopped" if isinstance(error, KeyboardInterrupt | OutOfTime) else "failed"
-            write_status(self.path, state, name, str(error) or type(error).__name__, self.mode)
+            with suppress(OSError):  # the disk may be full; then the next process says so
+                write_status(self.path, state, name, fault(error) or str(error) or type(error).__name__, self.mode)
             raise
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
 
@@ -119,7 +122,10 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh") from None
 
 
 def read_csv(path: Path, **kwargs) -> pd.DataFrame:
@@ -151,13 +157,32 @@ def read_csv(path: Path, **kwargs) -> pd.DataFrame:
 
 
 def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:
-    write_json(path / "status.json", {"state": state, "stage": stage, "reason": reason, "mode": mode})
+    who = {"pid": os.getpid(), "host": platform.node()} if state == "running" else {}
+    write_json(path / "status.json", {"state": state, "stage": stage, "reason": reason, "mode": mode} | who)
 
 
 def seed_of(*parts: Any) -> int:
     """A 31-bit seed that depends on its parts only, not on what ran before."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def hash_of(*parts: Any) -> str:
+    """Of the contents of files (paths), of arrays, and of whatever else is told apart by its repr."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with open(part, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif isinstance(part, np.ndarray) and part.dtype != object:
+            digest.update(repr((part.dtype.str, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -173,15 +198,17 @@ def open_run(config_file: Path, overrides: list[str], mode: str, fresh: bool = F
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
-    with _held(path):
+    with held(path):
         try:
             if fresh:
                 _empty(path)
+            killed = _mend(path)
             _resume_or_begin(path, config, mode)
         except OSError as error:
             raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
         with _logged(path / "log.txt"):
-            log.info(f"{mode} · run folder {path}" + (" · goes on where it stopped" if trained(path) else ""))
+            on = " · goes on where it stopped" if trained(path) else ""
+            log.info(f"{mode} · run folder {path}{on}{killed}")
             yield Run(path, mode, config)
 
 
@@ -200,31 +227,31 @@ def reopen_run(path: Path) -> Iterator[Run]:
     """
     if not (path / "student" / "model.json").is_file() and not (path / "corrections").is_dir():
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
-    with _held(path), _logged(path / "log.txt"):
+    with held(path), _logged(path / "log.txt"):
+        log.info(f"run folder {path}{_mend(path)}")
         yield Run(path, read_json(path / "status.json")["mode"], load_config(path / "config.yaml", []))
 
 
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Hold the folder for this process; the operating system lets go when the process dies."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(path / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(
-            f"run folder {path} is in use by another process; wait for it or choose another name="
-        ) from None
-    except OSError as error:
-        if error.filename != str(path / ".lock"):
-            raise
-        raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
+def _mend(path: Path) -> str:
+    """Put right what a killed process left: a status that is not true any more, files that were not finished; returns
+    what is to be said of it."""
+    for part in path.rglob("*.part"):
+        if part.is_file():
+            part.unlink()
+    for model in path.rglob("model.json"):
+        for checkpoint in model.parent.glob("checkpoint_*.pt"):
+            checkpoint.unlink()
+    about = read_json(path / "status.json") if (path / "status.json").exists() else {}
+    if about.get("state") != "running":
+        return ""
+    reason = f"process {about.get('pid', '')}".strip() + " was killed, or its machine went away"
+    write_status(path, "stopped", about["stage"], reason, about.get("mode", ""))
+    return f" · {reason}, at {about['stage']}"
 
 
 def _empty(path: Path) -> None:
     for entry in path.iterdir():
-        if entry.name != ".lock":
+        if entry.name not in (".lock", ".holder"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
@@ -236,9 +263,7 @@ def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
         atomic_write(stored, dump_config(config))
         (path / "plan.json").unlink(missing_ok=True)
         return
-    changed = [
-        change for change in differences(load_config(stored, []), config) if not change.startswith("time_budget:")
-    ]
+    changed = [one for one in differences(load_config(stored, []), config) if one.partition(":")[0] not in FREE]
     old_mode = read_json(path / "status.json").get("mode", mode)
     changed += [f"mode: {old_mode} → {mode}"] if old_mode != mode else []
     if changed:
@@ -252,51 +277,22 @@ def trained(path: Path) -> bool:
     return any(path.glob("round_*")) or (path / "student").exists()
 
 
-def environment() -> dict[str, Any]:
-    """Versions, hardware and the state of the code: what a repeat needs to know. No environment variables."""
-    packages = [
-        "torch",
-        "timm",
-        "albumentations",
-        "numpy",
-        "scikit-learn",
-        "pandas",
-        "pydantic",
-        "opencv-python-headless",
-    ]
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "packages": versions,
-        "code": code_hash(),
-    }
-
-
-def code_hash() -> str:
-    """Hash of the kit's own source: the same hash means the same code."""
-    digest = hashlib.sha256()
-    for file in sorted([*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]):
-        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.handleError = lambda record: None  # a full disk is told by what matters more than a line of the log
     log.addHandler(handler)
     try:
         yield
+    except Exception as error:
+        if not isinstance(error, UserError | OutOfTime):  # the terminal may have seen one line alone
+            handler.emit(logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info()))
+        raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def show_log() -> None:

@@ -20,7 +20,7 @@ from .labels.pool import DRIFT, drift
 from .labels.questions import decide as select
 from .labels.selection import REPAIRS, Decisions, given_cutoff
 from .labels.sets import classes_of, differ, has_label
-from .run import OutOfTime, log, seed_of
+from .run import OutOfTime, hash_of, log, seed_of
 from .seats import Seat, Taught, chained_seats, plain_seats
 
 NOISE_OF_GAIN = 2.0
@@ -86,20 +86,22 @@ def self_train(
     """
     task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
+    made_from = {"samples": hash_of(samples.id, samples.given, samples.classes, clusters, refused),
+                 "keys": hash_of(policy.model_dump(exclude_defaults=True), mode, seed, goal)}  # fmt: skip
     seconds, verdicts, before = 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
         if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
         start, labels = time.monotonic(), outcome.label
         try:
-            verdict = ledger.recall(number, samples) or _judge(task, outcome, verdicts, fit, predict)
+            verdict = ledger.recall(number, samples, made_from) or _judge(task, outcome, verdicts, fit, predict)
         except OutOfTime:
             if not best.round:
                 raise
             return replace(best, reason="time_budget")
         decisions = decide(task, verdict.log_probs, verdict.agreement, number)
         changes, before = _changes(before, labels, decisions.label), labels
-        facts = changes | _drift(task, decisions)
+        facts = changes | _drift(task, decisions) | {"made_from": made_from}
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
         if task.fold_safe:

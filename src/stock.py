@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +13,16 @@ import torch
 
 from .config import Config, Train
 from .data.images import load_images
+from .environment import code_hash
 from .labels.sets import has_label
 from .learn.batches import Lesson
+from .learn.checkpoint import Checkpoints
 from .learn.compute import pick_device
 from .learn.fit import can_share, fit, step_budget
 from .learn.infer import batch_size, log_probs
 from .learn.models import Format, Trained, create_model
 from .processes import ALONE, Team, each, follow, hear, rank, size, tell
-from .run import seed_of
+from .run import hash_of, seed_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Task:
     pool: tuple[np.ndarray, np.ndarray | None] | tuple[()] = ()
     steps: int | None = None
     judged: np.ndarray | None = None
+    made_from: str = ""
+    """Hash of the images, the labels and the keys that it depends on."""
 
     def budget(self, train: Train) -> int:
         """How many steps it takes."""
@@ -60,12 +65,17 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Stock:
-    """What every process has at hand. pixels: (N, H, W, C) uint8; given: labels of the judged ones, the first n."""
+    """What every process has at hand. pixels: (N, H, W, C) uint8; given: labels of the judged ones, the first n.
+
+    names: (N,) for messages. folder: of the run, where checkpoints are to be.
+    """
 
     config: Config
     pixels: np.ndarray
     given: np.ndarray
     classes: tuple[str, ...]
+    names: np.ndarray | None = None
+    folder: Path | None = None
 
     def serve(self, job: Task | Question, team: Team) -> Done | np.ndarray:
         """What a process does for the first one; nothing is written."""
@@ -79,19 +89,28 @@ class Stock:
         """
         train, start = self.config.train_of(task.where), time.monotonic()
         steps, seed = task.budget(train), seed_of(self.config.seed, task.where)
-        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, ~has_label(self.given[task.rows]), *task.pool)
+        pool, said = task.pool or (None, None)
+        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, ~has_label(self.given[task.rows]),
+                        pool, said, self.names)  # fmt: skip
         network, form = self.fresh_network(task.where, seed)
         if team.size > 1 and not can_share(network, train):
             if team.index:
                 return None
             team = ALONE
+        saved = self._checkpoints(task, train) if team.size == 1 else None
         with bar(steps, f"{title(self.config, task.where)} · train") as shown:
-            network, history = fit(network, form, lesson, train, shown, team)
+            network, history = fit(network, form, lesson, train, shown, team, saved)
         model, seconds = Trained(network, form, ""), time.monotonic() - start
         said = None
         if task.judged is not None:
             said = self.answer(Question(model, task.judged, self.config.pseudo.views))
         return Done(network, form, history, steps, seconds, said)
+
+    def _checkpoints(self, task: Task, train: Train) -> Checkpoints:
+        """None where this process does not see the run folder, as one of another machine may not."""
+        seen = task.made_from and self.folder and self.folder.exists()
+        key = hash_of(task.made_from, task.budget(train), code_hash(), torch.__version__)
+        return Checkpoints(self.folder / task.where if seen else None, key, train)
 
     def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
@@ -119,7 +138,7 @@ class Stock:
 def offer(stock: Stock, paths: np.ndarray) -> None:
     """Tell the other processes, where there are any, what they need to have such a stock too; paths: of its images."""
     if size() > 1:
-        tell((stock.config, paths, stock.given, stock.classes))
+        tell((stock.config, paths, stock.given, stock.classes, stock.names, stock.folder))
 
 
 def follow_stock() -> None:
@@ -128,9 +147,9 @@ def follow_stock() -> None:
 
     if (heard := hear()) is None:
         return
-    config, paths, given, classes = heard
+    config, paths, *others = heard
     pixels, _ = load_images(paths, config.data)
-    follow(Stock(config, pixels, given, classes).serve)
+    follow(Stock(config, pixels, *others).serve)
 
 
 def bar(total: int, title: str):

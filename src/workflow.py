@@ -56,8 +56,8 @@ def run_rounds(run: Run, material: Material, learner: Learner) -> Outcome:
 
 
 def _time_for(run: Run):
-    """The time budget. Human decisions stand on finished rounds, so that there is never time for one more of those."""
-    if not applied(run.path):
+    """The time budget. Human decisions and a student stand on finished rounds: there is never time for one more."""
+    if not applied(run.path) and not (run.path / "student" / "model.json").exists():
         return run.time_for
     known = iter(Ledger(run.path).rounds()[1:])
     return lambda seconds: next(known, None) is not None  # asked once a round, from the second on

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -215,6 +216,7 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
         with run.stage("read"):
             assert read_json(tmp_path / "status.json") == {
                 "state": "running", "stage": "read", "reason": "", "mode": "joint",
+                "pid": os.getpid(), "host": platform.node(),
             }  # fmt: skip
             before = run.seconds.get("read", -1)
         assert run.seconds["read"] >= max(before, 0)

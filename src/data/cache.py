@@ -93,8 +93,8 @@ def _make(one: Decode, paths: np.ndarray, shape: tuple[int, ...], files: tuple[P
     """Decode what the cache lacks. A row's state is written after its pixels, so that no kill makes a false one."""
     if not files[1].exists():
         log.info(f"images: {len(paths):,} will take {_size(shape)} in {files[0]}")
-        _reserve(files[0], shape)
-        _reserve(files[1], shape[:1])
+        reserve(files[0], shape)
+        reserve(files[1], shape[:1])
     pixels, states = (np.lib.format.open_memmap(file, "r+") for file in files)
     left = np.flatnonzero(states == UNSEEN)
     if not len(left):
@@ -109,11 +109,11 @@ def _make(one: Decode, paths: np.ndarray, shape: tuple[int, ...], files: tuple[P
     decode_all(one, paths[first:], pixels[first:], chunk_done)
 
 
-def _reserve(file: Path, shape: tuple[int, ...]) -> None:
-    """An array of zeros (N, …) uint8, its room on the disk taken: a full disk would kill whoever writes to a map."""
+def reserve(file: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
+    """An array of zeros (N, …), its room on the disk taken: a full disk would kill whoever writes to a map."""
     part = file.with_name(file.name + ".part")
     try:
-        np.lib.format.open_memmap(part, "w+", np.uint8, shape).flush()
+        np.lib.format.open_memmap(part, "w+", dtype, shape).flush()
         if hasattr(os, "posix_fallocate"):
             with open(part, "r+b") as opened:
                 os.posix_fallocate(opened.fileno(), 0, part.stat().st_size)

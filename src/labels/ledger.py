@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.samples import Samples
-from ..run import read_csv, read_json, write_csv, write_json, write_npy
+from ..run import hash_of, read_csv, read_json, write_csv, write_json, write_npy
 from ..values import UserError
 from .belief import Said
 from .noise import anchor_counts, bootstrap
@@ -45,17 +45,28 @@ class Verdict:
         return at / np.maximum(self.votes.sum(-1, dtype=np.int64), 1)
 
 
+FILES = ("logits.npy", "votes.npy", "chains.npy", "ids.csv", "decisions.csv")
+BACK = "bring it back, choose another name= or start over with --fresh"
+
+
 class Ledger:
     """The rounds in a run folder. round.json is written last: a round without it has not happened."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
 
-    def recall(self, number: int, samples: Samples) -> Verdict | None:
-        """The verdict of a finished round, so that a resumed run does not train it again."""
+    def recall(self, number: int, samples: Samples, made_from: dict[str, str] | None = None) -> Verdict | None:
+        """The verdict of a finished round, so that a resumed run does not train it again.
+
+        made_from: what it must have been made from, see record.
+
+        Raises:
+            UserError: it was made from something else, or its files are not those that it wrote.
+        """
         folder = self.folder / f"round_{number}"
         if not (folder / "round.json").exists():
             return None
+        self._refuse_mixed(number, made_from)
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
         arrays = {name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
@@ -64,7 +75,10 @@ class Ledger:
         return Verdict(logits, table.model.to_numpy(object), models=models, **arrays)
 
     def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
-        """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files."""
+        """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files.
+
+        facts: also made_from, {what: hash}; the round before is added, and `files`, the hash of what is written.
+        """
         folder = self.folder / f"round_{number}"
         if (folder / "round.json").exists():
             return
@@ -74,7 +88,30 @@ class Ledger:
                 write_npy(folder / f"{name}.npy", array)
         write_csv(folder / "ids.csv", pd.DataFrame({"id": samples.id, "role": samples.role}))
         write_csv(folder / "decisions.csv", decisions_table(decisions, samples, verdict.judge))
-        write_json(folder / "round.json", {"round": number} | facts | summary(decisions, samples, verdict))
+        made = {"made_from": facts.pop("made_from", {}) | self._before(number),
+                "files": {name: hash_of(folder / name) for name in FILES if (folder / name).exists()}}  # fmt: skip
+        write_json(folder / "round.json", {"round": number} | facts | summary(decisions, samples, verdict) | made)
+
+    def _before(self, number: int) -> dict[str, str]:
+        """Hash of the summary of the round before, if there is one; what it took in time is no part of it."""
+        file = self.folder / f"round_{number - 1}" / "round.json"
+        return {file.parent.name: hash_of(read_json(file) | {"seconds": None})} if file.exists() else {}
+
+    def _refuse_mixed(self, number: int, made_from: dict[str, str] | None) -> None:
+        folder = self.folder / f"round_{number}"
+        about = read_json(folder / "round.json")
+        now = {} if made_from is None else made_from | self._before(number)
+        wrong = [what for what, digest in about.get("made_from", {}).items() if now.get(what, digest) != digest]
+        if wrong:
+            raise UserError(
+                f"{folder / 'round.json'} was made from other {', '.join(wrong)} than this run has now; {BACK}"
+            )
+        for name, digest in about.get("files", {}).items():
+            if not (folder / name).exists() or hash_of(folder / name) != digest:
+                raise UserError(f"{folder / name} is not the file that round.json names; {BACK}")
+        for file in folder.glob("fold_*/model.json"):
+            if "models" in about and read_json(file).get("hash") not in about["models"]:
+                raise UserError(f"{file} is none of the models that round.json names; {BACK}")
 
     def rounds(self) -> list[dict]:
         """round.json of every finished round, in order."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ class Lesson:
     labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
     pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
     consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
+    names: (N,) of the images, for messages.
     """
 
     pixels: np.ndarray
@@ -32,28 +35,41 @@ class Lesson:
     pseudo: np.ndarray | None = None
     pool: np.ndarray | None = None
     said: np.ndarray | None = None
+    names: np.ndarray | None = None
 
 
-def stream(lesson: Lesson, train: Train, size: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def stream(
+    lesson: Lesson, train: Train, size: int, steps: int, start: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
 
     Batches run over the end of a pass, so that a set smaller than a batch still fills it. steps: after how many of them
-    the cooldown has ended.
+    the cooldown has ended; start: number of the first one.
     """
     rows, labels = (torch.from_numpy(a) for a in (lesson.rows, lesson.labels))
     device, workers = _place((train.augment,), size, train)
     draw = _views_of(lesson, (train.augment,), size, lesson.seed, device)
-    return _made(lambda number, at: (*draw(number, rows[at]), labels[at]), _batches(lesson, train, steps), workers)
+    batches = islice(enumerate(_batches(lesson, train, steps)), start, None)
+    return _made(lambda number, at: (*draw(number, rows[at]), labels[at]), batches, workers)
 
 
-def views(lesson: Lesson, train: Train, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless (weak, strong) views of batches of the pool, and what teachers say of them."""
+def names_of_batch(lesson: Lesson, train: Train, number: int) -> list[str]:
+    """What is in a batch of the stream."""
+    at = next(islice(_batches(lesson, train, lesson.steps), number, None)).numpy()
+    return [str(row if lesson.names is None else lesson.names[row]) for row in lesson.rows[at]]
+
+
+def views(
+    lesson: Lesson, train: Train, size: int, start: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Endless (weak, strong) views of batches of the pool from number `start` on, and what teachers say of them."""
     said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
     pool, said = (torch.from_numpy(a) for a in (lesson.pool, said))
     specs = (train.weak, train.strong)
     device, workers = _place(specs, size, train)
     draw = _views_of(lesson, specs, size, lesson.seed + 1, device)
     batches = _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1)
+    batches = islice(enumerate(batches), start, None)
     return _made(lambda number, at: (*draw(number, pool[at]), said[at]), batches, workers)
 
 
@@ -78,16 +94,21 @@ def _place(specs: tuple[Spec, ...], size: int, train: Train) -> tuple[torch.devi
     return torch.device("cpu"), pick_workers(train.workers, device)
 
 
-def _made(make: Callable, batches: Iterable[torch.Tensor], workers: int) -> Iterator:
-    """make(number, positions) of each batch, in order; by other processes ahead of time.
+def _made(make: Callable, batches: Iterable[tuple[int, torch.Tensor]], workers: int) -> Iterator:
+    """make(number, positions) of each of these batches, in order; by other processes ahead of time.
 
     What is drawn depends on the number of the batch alone, so that any number of processes makes the same.
     """
     if not workers:
-        return (make(number, at) for number, at in enumerate(batches))
-    loader = DataLoader(_Made(make), batch_size=None, sampler=enumerate(batches), num_workers=workers,
+        return (make(number, at) for number, at in batches)
+    loader = DataLoader(_Made(make), batch_size=None, sampler=batches, num_workers=workers, worker_init_fn=_outlive,
                         multiprocessing_context="fork", pin_memory=torch.cuda.is_available())  # fmt: skip
     return iter(loader)
+
+
+def _outlive(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the first one decides what becomes of the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,13 @@ class Consistency:
 
     @staticmethod
     def _blend(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        return MEMORY * old + (1 - MEMORY) * new
+        return torch.where(new.isfinite(), MEMORY * old + (1 - MEMORY) * new, old)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"mean": self._mean, "variance": self._variance}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self._mean, self._variance = state["mean"], state["variance"]
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -13,18 +13,23 @@ import torch
 import torch.nn.functional as F
 
 from ..config import Train
+from ..guard import Stopped, finishing
 from ..processes import ALONE, Team
+from ..run import log
 from ..values import UserError
-from .batches import Lesson, stream, views
+from .batches import Lesson, names_of_batch, stream, views
+from .checkpoint import Checkpoints
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
+from .curve import Curve
 from .frozen import embed, fit_head, with_head
 from .losses import class_weights, criterion, mass, targets_of
 from .models import Format, has_batch_norm
 
-HISTORY_ROWS = 20  # about as many points as a loss curve needs
 LOST_STEPS = 20
 """Steps in a row without a finite gradient after which training has failed."""
+SHOWN = 10
+"""Rows of its batch that the message then names."""
 
 
 def step_budget(n: int, train: Train) -> int:
@@ -39,16 +44,23 @@ def can_share(network: torch.nn.Module, train: Train) -> bool:
 
 
 def fit(
-    network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None, team: Team = ALONE
+    network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None, team: Team = ALONE,
+    saved: Checkpoints | None = None,
 ) -> tuple[torch.nn.Module, pd.DataFrame]:  # fmt: skip
     """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds;
-    waited: how many of them for images).
+    waited: how many of them for images; skipped: steps so far that were left out for want of a finite gradient).
 
+    saved: what a process that was stopped has left of this training; it goes on to the same bytes.
     team: of processes that do the same, each on its part of every batch, by the mean of their gradients.
     head_first: from the best head on the body as it is (Kumar et al. 2022, "Fine-tuning can distort pretrained
     features"), whose batch norms keep the statistics under which that head is right.
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
+
+    Raises:
+        UserError: the gradient, or what became of the weights, is not finite any more.
+        Stopped: by a signal, after a checkpoint.
     """
+    saved = saved or Checkpoints(None, "", train)
     device = pick_device(train.device)
     dtype = pick_precision(train.precision, device, form.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
@@ -68,18 +80,19 @@ def fit(
         share = mass(mine, weight, sets) / mass(labels.to(device), weight, sets) * team.size
         return loss_of(forward(team.part(pixels)), mine) * share
 
-    history = _History(lesson.steps, bar)
-    batches = history.waited_for(stream(lesson, train, form.size, lesson.steps))
-    loss = supervised
+    history = Curve(lesson.steps, bar)
+    batches = history.waited_for(stream(lesson, train, form.size, lesson.steps, saved.step))
+    loss, parts = supervised, {"network": network, "history": history}
     if train.consistency and lesson.pool is not None and len(lesson.pool):
-        term = Consistency(history.waited_for(views(lesson, train, form.size)), train.consistency_prior, team)
+        pool = history.waited_for(views(lesson, train, form.size, saved.step))
+        term = parts["consistency"] = Consistency(pool, train.consistency_prior, team)
 
         def loss() -> torch.Tensor:
             labelled = supervised()
             with statistics_kept(network):
                 return labelled + train.consistency * term.loss(forward)
 
-    network = _descend(network, loss, (lesson.steps, dtype), train, history, team)
+    network = _descend(loss, lesson, train, dtype=dtype, team=team, saved=saved, parts=parts)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
 
@@ -92,64 +105,61 @@ def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: T
     return network
 
 
-def _descend(network, next_loss, budget: tuple[int, torch.dtype], train: Train, history: _History, team: Team):
-    """`budget` = (optimiser steps, their precision), with a schedule of their own; returns the network to be kept."""
-    steps, dtype = budget
-    optimizer = _optimizer(network, train)
-    schedule = _schedule(optimizer, train, steps)
+def _descend(next_loss, lesson: Lesson, train: Train, *, dtype: torch.dtype, team: Team, saved: Checkpoints, parts):
+    """All steps that are left, with a schedule of their own; returns the network to be kept.
+
+    parts: {"network", "history", …} of the training; those that begin here are added, and all are restored.
+    """
+    network, history = parts["network"], parts["history"]
+    parts["optimizer"] = optimizer = _optimizer(network, train)
+    parts["schedule"] = schedule = _schedule(optimizer, train, lesson.steps)
+    parts["scaler"] = scaler = torch.amp.GradScaler(pick_device(train.device).type, enabled=dtype == torch.float16)
     average = _Average(network, train.ema) if train.ema else None
-    device = pick_device(train.device)
-    scaler, lost = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16), 0
-    for _ in range(steps):
-        loss = next_loss()
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        team.average([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
-        lost = 0 if torch.isfinite(norm) else lost + 1
-        if lost > LOST_STEPS:
-            raise UserError(f"no finite gradient for {lost} steps; lower train.lr={train.lr:g} or set "
-                            "train.precision=fp32")  # fmt: skip
-        if not lost or scaler.is_enabled():  # a step without a finite gradient is left out; the scaler does it itself
-            scaler.step(optimizer)
-            scaler.update()
-        schedule.step()
-        if average:
-            average.update(network)
-        history.add(loss.detach(), optimizer.param_groups[-1]["lr"])
+    parts |= {"average": average} if average else {}
+    start = saved.restore(parts)
+    statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    before = [buffer.clone() for buffer in statistics]
+    warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")  # where the first step is left out
+    with finishing() as asked:
+        for number in range(start, lesson.steps):
+            loss = next_loss()
+            finite = _step(network, loss, (optimizer, scaler), train.clip_grad, team)
+            torch._foreach_copy_(*((before, statistics) if finite else (statistics, before)))
+            schedule.step()
+            if average:
+                average.update(network)
+            history.add(loss.detach(), optimizer.param_groups[-1]["lr"], finite)
+            if history.lost > LOST_STEPS:
+                raise _lost(lesson, train, number, f"no finite gradient for {history.lost} steps")
+            if asked() or saved.due():
+                saved.save(number + 1, parts)
+            if asked():
+                raise Stopped(asked())
+    if not all(parameter.isfinite().all() for parameter in network.parameters()):
+        raise _lost(lesson, train, lesson.steps - 1, "no finite weights after the last step")
     return average.network if average else network
 
 
-class _History:
-    """The loss curve, without a wait for the device at every step, and how long the network waited for images."""
+def _step(network, loss: torch.Tensor, optimizer_and_scaler: tuple, clip: float | None, team: Team) -> bool:
+    """One step down the gradient, left out where that is not finite; returns whether it is."""
+    optimizer, scaler = optimizer_and_scaler
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    team.average([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+    finite = bool(torch.nn.utils.clip_grad_norm_(network.parameters(), clip or math.inf).isfinite())
+    if finite or scaler.is_enabled():  # the scaler leaves the step out itself
+        scaler.step(optimizer)
+        scaler.update()
+    return finite
 
-    def __init__(self, steps: int, bar):
-        self._waited = 0.0
-        self._every, self._steps, self._bar = max(1, steps // HISTORY_ROWS), steps, bar
-        self._step, self._losses, self._rows, self._start = 0, [], [], time.monotonic()
 
-    def add(self, loss: torch.Tensor, lr: float) -> None:
-        self._step += 1
-        self._losses.append(loss)
-        if self._bar is not None:
-            self._bar.update(1)
-        if self._step % self._every == 0 or self._step == self._steps:
-            mean = torch.stack(self._losses).mean().item()
-            seconds = time.monotonic() - self._start
-            self._rows.append((self._step, mean, lr, round(seconds, 3), round(self._waited, 3)))
-            self._losses = []
-
-    def waited_for(self, batches: Iterator) -> Iterator:
-        while True:
-            start = time.monotonic()
-            batch = next(batches)
-            self._waited += time.monotonic() - start
-            yield batch
-
-    def table(self, epochs_a_step: float) -> pd.DataFrame:
-        rows = pd.DataFrame(self._rows, columns=["epoch", "loss", "lr", "seconds", "waited"])
-        return rows.assign(epoch=(rows.epoch * epochs_a_step).round(3))
+def _lost(lesson: Lesson, train: Train, number: int, what: str) -> UserError:
+    names = names_of_batch(lesson, train, number)
+    log.info(f"{what}; the last batch: {', '.join(names)}")
+    first = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return UserError(f"{what}; the last batch holds {first} (all of it in log.txt); lower "
+                     f"train.lr={train.lr:g} or set train.precision=fp32")  # fmt: skip
 
 
 def _optimizer(network: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
@@ -196,6 +206,13 @@ class _Average:
     def update(self, network: torch.nn.Module) -> None:
         self._step += 1
         self._ema.update(network, self._step)
+
+    def state_dict(self) -> dict:
+        return {"step": self._step, "network": self._ema.module.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._step = state["step"]
+        self._ema.module.load_state_dict(state["network"])
 
     @property
     def network(self) -> torch.nn.Module:

@@ -97,9 +97,9 @@ def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int, multi_label: bo
     with torch.no_grad():
         head.weight /= torch.from_numpy(sd)
         head.bias -= head.weight @ torch.from_numpy(mean)
-    history = pd.DataFrame(losses, columns=["loss", "seconds"]).assign(lr=1.0, waited=0.0)
+    history = pd.DataFrame(losses, columns=["loss", "seconds"]).assign(lr=1.0, waited=0.0, skipped=0)
     history["epoch"] = np.arange(1, len(history) + 1)
-    return head, history[["epoch", "loss", "lr", "seconds", "waited"]].round({"seconds": 3})
+    return head, history[["epoch", "loss", "lr", "seconds", "waited", "skipped"]].round({"seconds": 3})
 
 
 def _mean_and_sd(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -127,9 +127,12 @@ def _mismatch(config: ModelConfig, options: dict[str, Any]) -> str:
     return f"of {len(own)} tensors " + "; ".join(said) if said else ""
 
 
-def save_model(folder: Path, network: torch.nn.Module, form: Format, body: str | None = None) -> Trained:
+def save_model(
+    folder: Path, network: torch.nn.Module, form: Format, body: str | None = None, made_from: str | None = None
+) -> Trained:
     """Write model.safetensors, then model.json with its hash (the sign that the model is whole).
 
+    made_from: hash of what it learned and how, see Task.
     body: hash of the frozen network that lies in the folder `body` of the run; the last layer alone is written.
     """
     last = {id(tensor) for tensor in network.get_classifier().parameters()}
@@ -138,7 +141,8 @@ def save_model(folder: Path, network: torch.nn.Module, form: Format, body: str |
     data = save(state)
     digest = hashlib.sha256(data).hexdigest()[:16]
     atomic_write(folder / "model.safetensors", data)
-    write_json(folder / "model.json", asdict(form) | {"hash": digest} | ({"body": body} if body else {}))
+    more = {"hash": digest, "body": body, "made_from": made_from}
+    write_json(folder / "model.json", asdict(form) | {key: value for key, value in more.items() if value})
     return Trained(network, form, digest, body)
 
 
@@ -151,6 +155,7 @@ def load_model(folder: Path) -> Trained:
     import timm
 
     meta, state = _read(folder)
+    meta.pop("made_from", None)
     body = meta.pop("body", None)
     digest = meta.pop("hash")
     if body:

@@ -74,7 +74,7 @@ def test_it_learns_digits_that_it_has_not_seen(plain, digits):
 
 def test_the_history_has_its_columns_and_counts_epochs(plain):
     history = plain[1]
-    assert list(history) == ["epoch", "loss", "lr", "seconds", "waited"]
+    assert list(history) == ["epoch", "loss", "lr", "seconds", "waited", "skipped"]
     assert history.epoch.iloc[-1] == pytest.approx(STEPS * 64 / 1200, abs=1e-3)
     assert history.epoch.is_monotonic_increasing
     assert 15 <= len(history) <= 40

@@ -1,0 +1,234 @@
+"""What becomes of runs that are killed, of a full disk, of wild and of hostile input: nothing lost, nothing let in.
+
+    python benchmarks/faults.py kills      SIGKILL at random moments and at every rename, then the same command
+    python benchmarks/faults.py disk       no space is left, from one of its writes on; then there is room again
+    python benchmarks/faults.py ranks      two processes under torchrun, one of which is killed
+    python benchmarks/faults.py overhead   a healthy run with checkpoints against one without, in turn
+    python benchmarks/faults.py inputs     named bad images, tables and configs (bad_inputs.py)
+    python benchmarks/faults.py fuzz       thousands of random ones
+    python benchmarks/faults.py hostile    what must not be let in
+
+Each ends with 1 where a single try fails. `kills --quick` and `disk --quick` are a part of `make test`.
+
+Runs are small: 160 labels and 60 unlabelled images of 16 × 16 pixels, two rounds of two folds, four steps a network and
+a checkpoint after every one, so that a kill meets as many writes as it can. One process imports torch and forks a child
+for every try. A run goes on by the same command; then every contracted file must have the bytes of a run that was never
+stopped (wall-clock fields aside), and no temporary file may be left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import ROOT, keep
+from fault_tools import MODES, Bench, Full, Renames, child, contents, ended, leftovers, warm_up
+
+IN_TIME = 60.0
+"""Seconds in which torchrun must have ended after one of its processes was killed."""
+
+
+def killed_at_random(bench: Bench, mode: str, chance: random.Random) -> dict:
+    """SIGKILL at a moment that is uniform over the time of a whole run."""
+    while True:
+        moment = chance.uniform(0, bench.reference(mode)["seconds"])
+        number = child("pseudo", bench.command(mode), bench.said)
+        time.sleep(moment)
+        os.kill(number, signal.SIGKILL)
+        if ended(number) == -signal.SIGKILL:
+            return {"moment": round(moment, 3)} | bench.goes_on(mode)
+        shutil.rmtree(bench.run)  # it was faster than usual
+
+
+def killed_at_rename(bench: Bench, mode: str, n: int) -> dict:
+    code = ended(child("pseudo", bench.command(mode), bench.said, Renames(n)))
+    assert code == -signal.SIGKILL, "this rename was not reached"
+    return {"rename": n} | bench.goes_on(mode)
+
+
+def kills(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
+    chance, rows = random.Random(seed), []
+    for mode in ["joint"] if quick else MODES:
+        renames = range(1, bench.reference(mode)["renames"] + 1)
+        renames = sorted(chance.sample(renames, 3)) if quick else renames
+        for n in renames:
+            rows.append({"mode": mode, "how": "rename"} | killed_at_rename(bench, mode, n))
+        for _ in range(2 if quick else tries):
+            rows.append({"mode": mode, "how": "random"} | killed_at_random(bench, mode, chance))
+        print(f"{mode}: {len(rows)} kills so far, {sum(map(good, rows))} good", flush=True)
+    lines = ["| mode | killed | kills | resumed | identical | temporary files left |", "|---|---|---|---|---|---|"]
+    for mode, how in itertools.product(MODES, ("rename", "random")):
+        of = [row for row in rows if (row["mode"], row["how"]) == (mode, how)]
+        what = {"rename": "at every rename of a file", "random": "at a random moment"}[how]
+        lines += [f"| {mode} | {what} | {counted(of)} |"] if of else []
+    return finish("faults_kills", rows, [*lines, f"| all | | {counted(rows)} |"], quick)
+
+
+def good(row: dict) -> bool:
+    return row["resumed"] and row["identical"] and not row["left"] and row.get("one_line", True)
+
+
+def counted(rows: list[dict], *more: str) -> str:
+    """`tries | resumed | identical | left`, and further sums, for a table."""
+    sums = [sum(row[key] for row in rows) for key in ("resumed", "identical", "left", *more)]
+    return " | ".join(map(str, [len(rows), *sums]))
+
+
+def disk(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
+    chance, rows = random.Random(seed), []
+    for mode in ["augment"] if quick else MODES:
+        for n in sorted(chance.sample(range(1, bench.reference(mode)["writes"]), 2 if quick else tries)):
+            code = ended(child("pseudo", bench.command(mode), bench.said, Full(n)))
+            said = bench.said.read_text()
+            errors = [line for line in said.splitlines() if line.startswith("error: ")]
+            one_line = code in (1, 2) and len(errors) == 1 and "No space left" in errors[0] and "Traceback" not in said
+            corrupt = [str(file) for file in bench.run.rglob("*.json") if not is_json(file)]
+            row = {"mode": mode, "write": n, "one_line": one_line, "says": errors[-1:], "corrupt": len(corrupt)}
+            if not one_line:
+                print(f"FAILED {mode}, write {n}: exit code {code}\n{said[-2000:]}")
+            rows.append(row | bench.goes_on(mode))
+    lines = ["| mode | writes that failed | resumed | identical | temporary files left | said in one line | corrupt |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for mode in [*MODES, "all"]:
+        of = [row for row in rows if mode in ("all", row["mode"])]
+        lines += [f"| {mode} | {counted(of, 'one_line', 'corrupt')} |"] if of else []
+    return finish("faults_disk", rows, lines, quick)
+
+
+def is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def finish(name: str, rows: list[dict], lines: list[str], quick: bool) -> bool:
+    """Keep the results; whether every try was good."""
+    print("\n".join(lines)) if quick else keep(name, rows, lines)
+    return all(map(good, rows))
+
+
+def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
+    """Kill one of two processes of torchrun at a random moment of the training."""
+    chance, rows = random.Random(seed), []
+    keys = [
+        "pseudo.folds=3",
+        "train.min_steps=150",
+        "train.checkpoint_every=1",
+        "pseudo.rounds=1",
+        "pseudo.control=false",
+    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", "pseudo.py",
+               *bench.command("augment"), *keys]  # fmt: skip
+    start = time.monotonic()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    took, whole = time.monotonic() - start, contents(bench.run)
+    for i in range(2 if quick else tries):
+        shutil.rmtree(bench.run)
+        with open(bench.said, "w") as said:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+            while not (bench.run / "duplicates.csv").exists():  # written before the first network
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0, took / 2))
+            os.kill(of_rank(i % 2, process.pid), signal.SIGKILL)
+            start = time.monotonic()
+            code = process.wait()
+        seconds, text = time.monotonic() - start, bench.said.read_text()
+        row = {"killed": i % 2, "seconds": round(seconds, 1), "cause": code != 0 and "SIGKILL" in text}
+        again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        now = contents(bench.run)
+        row |= {"resumed": again.returncode == 0, "identical": now == whole, "left": len(leftovers(bench.folder))}
+        row["one_line"] = row["cause"] and seconds <= IN_TIME
+        if not good(row):
+            print(f"FAILED {row}\n{text[-3000:]}\n{again.stderr[-2000:]}", flush=True)
+        rows.append(row)
+    lines = ["| rank killed | kills | resumed | identical | temporary files left | cause said | longest until the end |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for rank in (0, 1):
+        of = [row for row in rows if row["killed"] == rank]
+        lines.append(f"| {rank} | {counted(of, 'cause')} | {max(row['seconds'] for row in of):.1f} s |")
+    return finish("faults_ranks", rows, lines, quick)
+
+
+def of_rank(rank: int, parent: int) -> int:
+    """The process of this rank below torchrun."""
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            about, environment = (Path(f"/proc/{entry}/{name}").read_text() for name in ("stat", "environ"))
+        except OSError:
+            continue
+        if int(about.rsplit(")", 1)[1].split()[1]) == parent and f"\0RANK={rank}\0" in f"\0{environment}":
+            return int(entry)
+    raise AssertionError(f"there is no process of rank {rank}")
+
+
+LONG = ["train.min_steps=3000", "train.batch_size=128", "pseudo.rounds=1", "pseudo.control=false"]
+
+
+def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
+    """One run with checkpoints as they are by default and one without, in turn, each first in every other pair."""
+    rows = []
+    for i in range(2 if quick else tries):
+        row = {}
+        for kept in [1, 0] if i % 2 else [0, 1]:
+            keys = [*LONG, f"train.checkpoints_kept={kept}", "train.checkpoint_every=30"]
+            start = time.monotonic()
+            number = child("pseudo", [*bench.command("denoise"), *keys], bench.said)
+            _, code, used = os.wait4(number, 0)
+            assert code == 0, bench.said.read_text()
+            name = "with" if kept else "without"
+            row |= {name: round(time.monotonic() - start, 2), f"cpu_{name}": round(used.ru_utime + used.ru_stime, 2)}
+            shutil.rmtree(bench.run)
+        rows.append(row | {"ratio": row["with"] / row["without"], "cpu_ratio": row["cpu_with"] / row["cpu_without"]})
+        print(rows[-1], flush=True)
+    lines = [
+        "| a healthy run with checkpoints ÷ without, in pairs | median | lowest | highest | n |",
+        "|---|---|---|---|---|",
+    ]
+    for key, what in (("ratio", "wall time"), ("cpu_ratio", "CPU time")):
+        values = np.array([row[key] for row in rows])
+        lines.append(f"| {what} | {np.median(values):.4f} | {values.min():.4f} | {values.max():.4f} | {len(values)} |")
+    seconds = np.mean([row["with"] for row in rows])
+    lines += ["", f"{seconds:.0f} s a run in the mean; a checkpoint after every 30 s of the training of a network."]
+    print("\n".join(lines)) if quick else keep("faults_overhead", rows, lines)
+    return bool(np.median([row["ratio"] for row in rows]) <= 1.03)
+
+
+DONE_HERE = {"kills": (kills, 20), "disk": (disk, 8), "ranks": (ranks, 6), "overhead": (overhead, 5)}
+"""What, and how many tries by default (of kills and disk: a mode)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*DONE_HERE, "inputs", "fuzz", "hostile"])
+    parser.add_argument(
+        "--tries", type=int, help="default: 20 kills a mode at random, 8 writes a mode, 6 ranks, 5 pairs"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a few tries; no results are written")
+    arguments = parser.parse_args()
+    if arguments.what not in DONE_HERE:
+        import bad_inputs
+
+        sys.exit(getattr(bad_inputs, arguments.what)())
+    tries, usual = DONE_HERE[arguments.what]
+    warm_up()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        right = tries(Bench(Path(folder)), arguments.quick, arguments.tries or usual, arguments.seed)
+    sys.exit(0 if right else 1)
+
+
+if __name__ == "__main__":
+    main()

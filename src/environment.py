@@ -1,0 +1,41 @@
+"""The machine, the versions and the code that a run is made with: env.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .config import VERSION
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "timm", "albumentations", "numpy", "scikit-learn", "pandas", "pydantic", "opencv-python-headless")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and the state of the code: what a repeat needs to know. No environment variables."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "code": code_hash(),
+    }
+
+
+def code_hash() -> str:
+    """Hash of the kit's own source: the same hash means the same code."""
+    digest = hashlib.sha256()
+    for file in sorted([*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]):
+        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

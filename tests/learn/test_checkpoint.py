@@ -1,0 +1,157 @@
+"""A training that is stopped at any step goes on to the bytes of one that was not."""
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from src.config import Model, Train
+from src.guard import OnSignal, Stopped
+from src.learn.batches import Lesson
+from src.learn.checkpoint import Checkpoints
+from src.learn.fit import fit
+from src.learn.models import create_model
+from src.values import UserError
+
+PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
+LABELS = load_digits().target.astype(np.int64)
+STEPS = 9
+RECIPES = {
+    "every part": {"ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "consistency": 1.0, "augment": "affine", "cooldown": 0.3},
+    "head first": {"optimizer": "sgd", "schedule": "cosine", "head_first": True},
+    "lamb": {"optimizer": "lamb", "schedule": "constant", "layer_decay": 0.8, "clip_grad": 1.0},
+    "other processes": {"augment": "small", "workers": 2},
+}
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+class Bar:
+    """A progress bar that kills the process at a step."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def update(self, steps: int) -> None:
+        self.at -= steps
+        if self.at <= 0:
+            raise Cut
+
+
+def lesson(**options) -> Lesson:
+    return Lesson(PIXELS, np.arange(300), LABELS[:300], STEPS, 0, np.arange(300) > 100, np.arange(300, 500), **options)
+
+
+def learn(folder, options=(), bar=None, key="key", given: Lesson | None = None, network=None):
+    """{tensor: bytes} and the losses of the training in this folder."""
+    torch.manual_seed(0)
+    fresh, form = create_model(Model(kwargs={"drop_rate": 0.3}), tuple("0123456789"), 16, 1)
+    keys = {"batch_size": 32, "precision": "fp32", "device": "cpu", "checkpoint_every": 0} | dict(options)
+    train = Train(**keys)
+    torch.rand(7)  # what was drawn before has no part in it
+    saved = Checkpoints(folder, key, train)
+    network, history = fit(network or fresh, form, given or lesson(), train, bar, saved=saved)
+    state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
+    return state, history.drop(columns=["seconds", "waited"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_training_that_is_cut_off_goes_on_to_the_same_bytes(tmp_path, recipe):
+    whole, losses = learn(None, RECIPES[recipe])
+    for at in (1, 4, STEPS - 1, STEPS):  # each process does some steps more
+        with pytest.raises(Cut):
+            learn(tmp_path, RECIPES[recipe], Bar(at))
+    assert [file.name for file in tmp_path.iterdir()] == [f"checkpoint_{STEPS - 1:08d}.pt"]
+    again, same = learn(tmp_path, RECIPES[recipe])
+    assert [name for name in whole if whole[name] != again[name]] == []
+    assert losses.equals(same)
+
+
+def test_a_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(tmp_path):
+    whole, _ = learn(None)
+    with pytest.raises(Cut):
+        learn(tmp_path, {"checkpoints_kept": 3}, Bar(7))
+    files = sorted(tmp_path.iterdir())
+    assert [file.name[-5:-3] for file in files] == ["04", "05", "06"]
+    files[2].write_bytes(files[2].read_bytes()[:1000])
+    assert Checkpoints(tmp_path, "key", Train()).step == 5
+    again, _ = learn(tmp_path, {"checkpoints_kept": 1})
+    assert whole == again
+    assert [file.name[-5:-3] for file in tmp_path.iterdir()] == ["09"], "what is not readable goes, the last good stays"
+
+
+def test_a_checkpoint_of_other_labels_or_keys_is_none_of_ours(tmp_path):
+    with pytest.raises(Cut):
+        learn(tmp_path, {}, Bar(8), key="another")
+    with pytest.raises(Cut):
+        learn(tmp_path, {}, Bar(4))
+    assert [file.name[-5:-3] for file in tmp_path.iterdir()] == ["03"]
+    assert learn(tmp_path)[0] == learn(None)[0]
+
+
+def test_it_is_written_as_seldom_as_configured(tmp_path):
+    learn(tmp_path, {"checkpoint_every": 1000})
+    learn(tmp_path, {"checkpoints_kept": 0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_finishes_the_step_and_keeps_it(tmp_path):
+    class Signal(Bar):
+        def update(self, steps):
+            self.at -= steps
+            if self.at == 0:
+                signal.raise_signal(signal.SIGTERM)
+
+    handler, old = OnSignal(), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            learn(tmp_path, {"checkpoint_every": 1000}, Signal(3))
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    assert Checkpoints(tmp_path, "key", Train()).step == 3
+    assert learn(tmp_path)[0] == learn(None)[0]
+
+
+def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
+    """One row has no finite label: its batch teaches nothing, and leaves no trace in the statistics either."""
+    targets = np.eye(10, dtype=np.float32)[LABELS[:300]]
+    targets[17] = np.nan
+    given = Lesson(PIXELS, np.arange(300), targets, STEPS, 0)
+    state, history = learn(tmp_path, given=given)
+    assert history.skipped.iloc[-1] == 1
+    assert np.isfinite(history.loss.drop(history.index[history.skipped.diff() > 0])).all()
+    assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
+
+
+def test_statistics_that_a_batch_spoils_are_those_before_it(tmp_path):
+    """Its images overflow on the way forward, and batch norms would never forget it."""
+    from src.learn import fit as module
+
+    pixels, spoiled = np.array(PIXELS), []
+
+    def to_input(batch, form, device, real=module.to_input):
+        out = real(batch, form, device)
+        if not spoiled:
+            spoiled.append(out.fill_(torch.inf))
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "to_input", to_input)
+        state, history = learn(None, given=Lesson(pixels, np.arange(300), LABELS[:300], STEPS, 0))
+    assert history.skipped.iloc[-1] == 1
+    assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
+
+
+def test_losses_that_stay_lost_end_with_the_ids_of_the_batch(tmp_path, caplog):
+    targets = np.full((40, 10), np.nan, np.float32)
+    names = np.array([f"img_{i:03d}" for i in range(len(PIXELS))], object)
+    given = Lesson(PIXELS, np.arange(40), targets, 30, 0, names=names)
+    caplog.set_level("INFO", "kit")
+    with pytest.raises(UserError, match=r"no finite gradient for 21 steps; the last batch holds img_0\d\d, .*, … "):
+        learn(None, given=given)
+    assert caplog.text.count("img_") == 32
