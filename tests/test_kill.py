@@ -2,15 +2,14 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK, ROOT, run_script
+from tests.conftest import QUICK, run_script
 from tests.test_scripts import ok, table
+from tests.warm import Script
 
 TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html", "rounds.png"}
 """Files with wall-clock times in them; of the others, `seconds` and `waited` are left out."""
@@ -42,14 +41,14 @@ def _without_seconds(value):
 
 EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.pool_targets=soft", "train.mixup=0.2",
                 "train.consistency=1", "train.consistency_ratio=1", "train.ema=0.9", "train.labelled_share=0.3",
-                "train.cooldown=0.2", "train.min_steps=80", "train.epochs=0.1", "pseudo.control=false",
+                "train.cooldown=0.2", "train.min_steps=40", "train.epochs=0.1", "pseudo.control=false",
                 "pseudo.pool_cutoff=0", "pseudo.pool_share=0.5"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("arguments", "signs"),
     [
-        (["joint", "inject.kind=pair", "train.min_steps=60"],
+        (["joint", "inject.kind=pair", "train.min_steps=40"],
          ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv",
           "student/model.safetensors"]),
         (["augment", *EVERY_OPTION], ["round_2/fold_3/history.csv"]),
@@ -72,8 +71,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(csv_data, arguments, signs):
 
 def _kill_when(sign: Path, command):
     """Start the script and SIGKILL it as soon as a file appears."""
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not sign.exists() and process.poll() is None:
+    script = Script(*command)
+    while not sign.exists() and script.poll() is None:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, f"the run ended before {sign} was seen"
+    assert script.kill() == -signal.SIGKILL, f"the run ended before {sign} was seen"

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,35 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import QUICK, ROOT, run_script
+from tests.warm import Script
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-KEYS = [*QUICK, "train.min_steps=40", "pseudo.folds=3", "train.consistency=0.5", "pseudo.views=2"]
+KEYS = [*QUICK, "train.min_steps=40", "pseudo.folds=3", "train.consistency=0.5", "train.consistency_ratio=1",
+        "pseudo.views=2", "pseudo.pool_cutoff=0.5"]  # fmt: skip
 """Three folds for two processes: the last wave is not full."""
+
+
+def torchrun(*args) -> subprocess.CompletedProcess:
+    """Two processes, each from its first import on."""
+    return Script(*TORCHRUN, *args).wait()
+
+
+def side_by_side(*args) -> subprocess.CompletedProcess:
+    """What torchrun does, with the packages loaded already: two processes; one that fails ends the two. What both
+    said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    scripts = [Script(*args, RANK=str(i), LOCAL_RANK=str(i), **place) for i in range(2)]
+    while None in (codes := [script.poll() for script in scripts]) and not any(codes):
+        time.sleep(0.02)
+    code = next(filter(None, codes), 0)
+    if code:
+        for script in scripts:
+            script.kill()
+    one, two = (script.wait() for script in scripts)
+    return subprocess.CompletedProcess(args, code, one.stdout + two.stdout, one.stderr + two.stderr)
 
 
 def bytes_of(run) -> dict[str, bytes]:
@@ -27,21 +53,26 @@ def bytes_of(run) -> dict[str, bytes]:
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("script", [["pseudo.py", "--mode", "augment"], ["train.py"]], ids=["augment", "train"])
-def test_two_processes_write_the_same_bytes_as_one(csv_data, script):
+@pytest.mark.parametrize(
+    ("script", "launch"),
+    [(["pseudo.py", "--mode", "augment"], torchrun), (["train.py"], side_by_side)],
+    ids=["augment", "train"],
+)
+def test_two_processes_write_the_same_bytes_as_one(csv_data, script, launch):
     folder, args = csv_data
     args = [*args, *KEYS, f"data.root={folder / 'root'}"]
     alone = run_script(*script, *args, "name=one")
     assert alone.returncode == 0, alone.stderr
-    both = run_script(*TORCHRUN, *script, *args, "name=two")
+    both = launch(*script, *args, "name=two")
     assert both.returncode == 0, both.stderr[-2000:]
     one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
     assert len([name for name in one if name.endswith("safetensors")]) >= 4
+    assert ("round_2/logits.npy" in one) == ("augment" in script)
     lines = [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in both.stdout.splitlines() if "labels" in line]
     assert lines == [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in alone.stdout.splitlines() if "labels" in line]
-    again = run_script(*TORCHRUN, *script, *args, "name=two")
+    again = side_by_side(*script, *args, "name=two")
     assert again.returncode == 0, "a finished run lets the others go"
     assert "done already" in again.stdout
 
@@ -49,7 +80,7 @@ def test_two_processes_write_the_same_bytes_as_one(csv_data, script):
 def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
     folder, args = csv_data
     (folder / "train.csv").write_text("id,label\n0001,d1\n")
-    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, f"data.root={folder / 'root'}")
+    done = torchrun("pseudo.py", "--mode", "augment", *args, f"data.root={folder / 'root'}")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
     assert "error: " in done.stderr.split("Traceback")[0], "before what torchrun itself says"
@@ -60,7 +91,7 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     folder, args = csv_data
     args = [*args, f"data.root={folder / 'root'}"]
     keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "train.warmup=0", "pseudo.folds=2"]
-    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
+    done = side_by_side("pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
     assert done.returncode != 0
     assert done.stderr.count("error: no finite gradient") == 1
 
@@ -69,18 +100,18 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data)
     folder, args = csv_data
     args = [*args, *KEYS, f"data.root={folder / 'root'}", "train.min_steps=60", "pseudo.rounds=1"]
     assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
-    command = [sys.executable, *TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two"]
-    with open(folder / "stderr", "w+") as stderr:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
-        first = folder / "runs" / "two" / "round_1" / "fold_0" / "model.json"
-        while not first.exists() and process.poll() is None:
-            time.sleep(0.05)
-        os.kill(second_of(process.pid), signal.SIGKILL)
-        start = time.monotonic()
-        assert process.wait(timeout=60) != 0
-        assert time.monotonic() - start < 60
-        assert "SIGKILL" in (folder / "stderr").read_text() or "Signal 9" in (folder / "stderr").read_text()
-    done = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two")
+    command = ["pseudo.py", "--mode", "augment", *args, "name=two"]
+    script = Script(*TORCHRUN, *command)
+    first = folder / "runs" / "two" / "round_1" / "fold_0" / "model.json"
+    while not first.exists() and script.poll() is None:
+        time.sleep(0.05)
+    os.kill(second_of(script.pid), signal.SIGKILL)
+    start = time.monotonic()
+    done = script.wait(timeout=60)
+    assert done.returncode != 0
+    assert time.monotonic() - start < 60
+    assert "SIGKILL" in done.stderr or "Signal 9" in done.stderr
+    done = side_by_side(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
     assert [name for name in one if one[name] != two.get(name)] == []
@@ -94,7 +125,7 @@ def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
             "train.consistency_ratio=1", "train.class_weights=balanced", "pseudo.control=false", "pseudo.rounds=1",
             "pseudo.pool_cutoff=0.3", "train.batch_size=33"]  # fmt: skip
     assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
-    both = run_script(*TORCHRUN, "pseudo.py", "--mode", "augment", *args, "name=two")
+    both = side_by_side("pseudo.py", "--mode", "augment", *args, "name=two")
     assert both.returncode == 0, both.stderr[-2000:]
     one, two = ({name: load_file(folder / "runs" / run / name / "model.safetensors")
                  for name in ("round_1/fold_0", "round_1/fold_1", "student")} for run in ("one", "two"))  # fmt: skip

@@ -4,8 +4,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +16,10 @@ from src.data.samples import prepare_samples
 from src.labels.ledger import refuse_changed_samples
 from src.settings import load_config
 from src.values import UserError
-from tests.conftest import QUICK, ROOT, run_script
+from tests.conftest import QUICK, run_script
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
+from tests.warm import Script
 
 COLUMNS = ["id", "given", "action", "label", "image_sha256"]
 
@@ -268,12 +267,11 @@ def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byt
 
 def _kill_when(sign, command, gone):
     """Start the script and SIGKILL it as soon as `gone` has been absent and then a file appears."""
-    process, absent = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL), False
-    while not (absent and sign.exists()) and process.poll() is None:
+    script, absent = Script(*command), False
+    while not (absent and sign.exists()) and script.poll() is None:
         absent = absent or not gone.exists()
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, f"the run ended before {sign} was seen"
+    assert script.kill() == -signal.SIGKILL, f"the run ended before {sign} was seen"
 
 
 def without_seconds(files):

@@ -1,4 +1,5 @@
-"""The scripts as a user runs them: a process each, on small real data."""
+"""The scripts as a user runs them: a process each, on small real data; train.py and predict.py from the first import on
+(pseudo.py: test_processes.py)."""
 
 import json
 import os
@@ -15,7 +16,7 @@ from src.data.images import load_images
 from src.learn.infer import log_probs
 from src.learn.models import load_model
 from src.settings import load_config
-from tests.conftest import QUICK, run_script
+from tests.conftest import QUICK, run_cold, run_script
 from tests.report.wandb_log import read_job
 
 DECISIONS = [
@@ -57,7 +58,7 @@ def runs(digits, tmp_path_factory):
     for mode in ("augment", "denoise", "joint"):
         noise = [] if mode == "augment" else ["inject.kind=uniform", "inject.rate=0.1"]
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
-    ok(run_script("train.py", "name=train", "wandb.mode=offline", *args))
+    ok(run_cold("train.py", "name=train", "wandb.mode=offline", *args))
     return folder, args
 
 
@@ -172,8 +173,8 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
     shuffled = digits[500:].sample(frac=1, random_state=1)
     shuffled[["id"]].assign(label="d0").to_csv(tmp_path / "sample_submission.csv", index=False)
     out = tmp_path / "predictions.csv"
-    said = ok(run_script("predict.py", "--run", folder / "train", "--data", folder / "test.csv",
-                         "--out", out, "--tta", 2, "--submission", tmp_path / "sample_submission.csv"))  # fmt: skip
+    said = ok(run_cold("predict.py", "--run", folder / "train", "--data", folder / "test.csv",
+                       "--out", out, "--tta", 2, "--submission", tmp_path / "sample_submission.csv"))  # fmt: skip
     assert "3 model(s)" in said
     predictions, filled = table(out), table(tmp_path / "submission.csv")
     assert list(predictions.id) == list(digits.id[500:])

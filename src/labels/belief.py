@@ -73,8 +73,12 @@ class Belief:
             joint[known, labels] = 0  # summed without it, so that tiny values keep their order
             said.wrong[rows] = (_sum(joint) / total)[known]
 
+        parts = self._parts(n)
+        if len(parts) == 1:  # a bootstrap asks of a few rows, some hundred times
+            say(parts[0])
+            return said
         with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(say, self._parts(n)))
+            list(pool.map(say, parts))
         return said
 
     def _parts(self, n: int) -> list[slice]:
