@@ -154,7 +154,7 @@ def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         if not good(row):
             print(f"FAILED {row}\n{text[-3000:]}\n{again.stderr[-2000:]}", flush=True)
         rows.append(row)
-    lines = ["| rank killed | kills | resumed | identical | temporary files left | cause said | longest until the end |",
+    lines = ["| rank killed | kills | resumed | identical | temporary files left | cause said | longest to the end |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for rank in (0, 1):
         of = [row for row in rows if row["killed"] == rank]

@@ -22,7 +22,8 @@ from PIL import Image
 
 from src.config import Config, Data
 from src.data.images import load_images
-from src.data.samples import class_names, load_samples
+from src.data.samples import load_samples
+from src.labels.sets import names
 from src.material import prepare
 from src.run import Run
 from src.settings import dotted_names, load_config
@@ -245,7 +246,7 @@ def make_images(folder: Path, n: int = 24) -> Path:
 def labels_of(**data) -> dict[str, str]:
     """id → class name, as a run reads them."""
     samples = load_samples(Data(**data))
-    return dict(zip(samples.id, class_names(samples.given, samples.classes), strict=True))
+    return dict(zip(samples.id, names(samples.given, samples.classes), strict=True))
 
 
 def read_table(content: bytes | str | pd.DataFrame, name: str = "t.csv", **data) -> Callable[[Path], dict]:
