@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,10 @@ def faults(kind: str, folder: Path, n: int, seed: int = 0) -> list[str]:
     for i in range(n):
         try:
             with wild.limited(20):
+                before = getrusage(RUSAGE_SELF).ru_maxrss
                 fault = case(np.random.default_rng([seed, i]))
+                grown = (getrusage(RUSAGE_SELF).ru_maxrss - before) / 2**20
+                fault = fault or (f"it takes {grown:.1f} GB" if grown > 1 else "")
         except (Exception, wild.Hangs) as error:
             fault = f"{type(error).__name__}: {error}"
         found += [f"{kind} {i}: {fault}"] if fault else []

@@ -218,6 +218,7 @@ def images() -> list[Case]:
             png(8, 8, zeros(72), chunk(b"zTXt", b"a\0\0" + zeros(100_000_000))), "kkkk"),
         "colour profile that unpacks to 100 MB in a PNG": (
             png(8, 8, zeros(72), chunk(b"iCCP", b"a\0\0" + zeros(100_000_000))), "kkkk"),
+        "a chunk of 4 GB in a PNG": (good["PNG"][:33] + b"\xff" + good["PNG"][34:], bad),
         "rows too few for the header": (png(900, 900, zeros(99)), bad),
     }  # fmt: skip
     cases = [Case("image", name, read_image(data), wanted) for name, (data, wanted) in found.items()]

@@ -26,7 +26,7 @@ BRIGHTER = 3  # of 255: what counts as brighter in a difference hash
 LOOK_AT = 64  # images that decide the default size and number of channels
 HEADER = 1 << 18  # bytes in which a JPEG says its size, after what cameras write before
 FORMATS = ("JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # whose header is read
-PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+PNG = b"\x89PNG\r\n\x1a\n"
 AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}
 SMALLER = {
     1: 0,
@@ -50,15 +50,26 @@ def decode(path: str, channels: int | None = None, side: int | None = None) -> n
         data = np.fromfile(path, np.uint8)
     except OSError:
         return None
-    if data[:8].tobytes() == PNG and PNG_END not in data[-4096:].tobytes():
-        return None  # cut off; libpng would say so on the terminal
     shape = _shape(data)
-    if not len(data) or (shape and not 0 < shape[0] * shape[1] <= MAX_PIXELS):
+    if (
+        not len(data)
+        or (data[:8].tobytes() == PNG and not _ends(data))
+        or (shape and not 0 < shape[0] * shape[1] <= MAX_PIXELS)
+    ):
         return None
     try:
         return cv2.imdecode(data, AS[channels] | SMALLER[_reduction(data, shape, side)])
     except cv2.error:
         return None
+
+
+def _ends(data: np.ndarray) -> bool:
+    """Whether the chunks of a PNG follow one another up to its end. Else libpng would say on the terminal that it is
+    cut off, and OpenCV take the memory that a chunk says it has, up to 4 GB, before it looks whether that is there."""
+    at, file = 8, memoryview(data)
+    while at + 12 <= len(file) and file[at : at + 8] != b"\0\0\0\0IEND":
+        at += 12 + int.from_bytes(file[at : at + 4])
+    return at + 12 <= len(file)
 
 
 def _shape(data: np.ndarray) -> tuple[int, int] | None:
