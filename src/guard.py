@@ -68,8 +68,9 @@ def finishing() -> Iterator[Callable[[], int]]:
     handler.busy = True
     try:
         yield lambda: handler.asked
-    except RuntimeError:  # the same signal ended the data workers
-        if not handler.asked:
+    except (RuntimeError, *BROKEN_PIPE):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch tells of a dead data worker again and again
+        if not handler.asked:  # else it was the same signal that ended it
             raise
     finally:
         handler.busy = False
@@ -77,6 +78,8 @@ def finishing() -> Iterator[Callable[[], int]]:
         raise Stopped(handler.asked)
 
 
+BROKEN_PIPE = (ConnectionError, EOFError)
+"""What is raised where the other end is a data worker that has died."""
 GOES_ON = "what is finished is kept, and the same command goes on from here"
 REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "make it writable",
             errno.ENOENT: "bring it back"}  # fmt: skip
@@ -96,11 +99,12 @@ def fault(error: BaseException) -> str | None:
     """What the machine refused, in one line with its remedy; None where the error is another."""
     if isinstance(error, UserError):
         return None
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, BROKEN_PIPE):
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         remedy = REMEDIES.get(error.errno)
         return "; ".join(filter(None, [what, remedy, GOES_ON]))
-    said = "out of memory" if isinstance(error, MemoryError) else str(error) if isinstance(error, RuntimeError) else ""
+    said = {MemoryError: "out of memory", RuntimeError: str(error)} | dict.fromkeys(BROKEN_PIPE, "DataLoader worker")
+    said = next((text for kind, text in said.items() if isinstance(error, kind)), "")
     meaning = next((meaning for sign, meaning in OF_TORCH.items() if sign in said), None)
     return meaning and f"{meaning}; {GOES_ON}"
 

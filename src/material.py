@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .cells import inert
 from .config import Config
@@ -14,17 +15,22 @@ from .data.folds import find_clusters, fold_table, make_folds
 from .data.images import load_images
 from .data.samples import SCORED_ROLES, USES_POOL, Samples, check_samples, prepare_samples
 from .data.transforms import Spec, build
+from .environment import environment
 from .labels.ledger import refuse_changed_samples
 from .labels.pool import provable
 from .labels.selection import REPAIRS
 from .labels.sets import has_label, members
-from .learn.compute import pick_device
+from .learn.batches import Lesson
+from .learn.compute import not_repeatable, pick_device
+from .learn.fit import fit
 from .learn.models import create_model
-from .run import Run, log, seed_of, write_csv
+from .run import Run, log, read_json, seed_of, trained, write_csv, write_json
 from .values import UserError
 
 SHOWN = 20
 """Classes that the table of folds shows: all, or of more the smallest half as many."""
+DECIDE_BITS = ("packages", "code", "device", "threads")
+"""What of env.json the last bits of a training hang on."""
 FEW = 10
 """Rows a fold below which a class is called small."""
 SURE = 5
@@ -79,7 +85,7 @@ def _prepare(run: Run) -> Material:
         pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
         check_samples(samples, config, run.mode)
     judged = samples.take(np.isin(samples.role, ["train", "pool"]))
-    _preflight(config, samples, pixels)
+    _preflight(run, samples, pixels)
     refuse_changed_samples(run.path, judged)
     write_csv(run.path / "samples.csv", samples.table())
     for name, table in truths.items():
@@ -106,11 +112,28 @@ def _refuse_single(config: Config) -> None:
         raise UserError(f"{wrong[0]} is for one class an image, and data.multi_label=true; leave it out")
 
 
-def _preflight(config: Config, samples: Samples, pixels: np.ndarray) -> None:
+def _note_machine(run: Run, pixels: np.ndarray, network, form) -> None:
+    """Complete env.json; where the run began with something else, say so: then the last bits may differ."""
+    train, rows = run.config.train, np.resize(np.arange(len(pixels)), 16)
+    device = pick_device(train.device)
+    lesson = Lesson(pixels, rows, rows % len(form.classes), 2, 0)
+    unsafe = not_repeatable(lambda: fit(network, form, lesson, train)) if device.type == "cuda" else []
+    kernels = ["all of mps"] if device.type == "mps" else unsafe
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    now = environment() | {"device": name, "threads": torch.get_num_threads(), "not_repeatable": kernels}
+    file = run.path / "env.json"
+    if not trained(run.path):
+        return write_json(file, now)
+    before = read_json(file)
+    if changed := [key for key in DECIDE_BITS if before.get(key, now[key]) != now[key]]:
+        log.info(f"warning: this run began with other {', '.join(changed)} (env.json): what is made from here on may "
+                 "differ in its last bits")  # fmt: skip
+
+
+def _preflight(run: Run, samples: Samples, pixels: np.ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
-    size, channels = pixels.shape[1], pixels.shape[3]
-    pick_device(config.train.device)
-    create_model(config.model, samples.classes, size, channels)
+    config, size, channels = run.config, pixels.shape[1], pixels.shape[3]
+    _note_machine(run, pixels, *create_model(config.model, samples.classes, size, channels))
     if config.model_of("student") != config.model:
         create_model(config.model_of("student"), samples.classes, size, channels, "student")
     for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,

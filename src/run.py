@@ -99,7 +99,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
+def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
     """Write a file whole or not at all."""
     with whole(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.command import main
-from src.config import Config
+from src.config import VERSION, Config
 from src.run import (
     Run,
     atomic_write,
@@ -149,10 +150,65 @@ def test_a_folder_in_use_is_refused_to_another_process_and_left_alone(tmp_path):
         (tmp_path / "x" / "precious.txt").write_text("mine")
         message = one_line(run_script("train.py", "--fresh", f"out={tmp_path}", "name=x"))
         assert str(tmp_path / "x") in message
-        assert "in use by another process" in message
+        assert f"in use by another process ({holder.pid} on {platform.node()}: " in message
         assert (tmp_path / "x" / "precious.txt").exists()
         holder.kill()  # the lock must not outlive a process that had no time to let go
+        holder.wait()
+    assert (tmp_path / "x" / ".holder").exists()
+    again = opened(tmp_path, mode="train")
+    assert again.returncode == 0
+    assert f"process {holder.pid} was killed, or its machine went away, at start" in again.stdout
+    assert not (tmp_path / "x" / ".holder").exists()
+
+
+def test_a_lock_that_a_data_worker_still_holds_for_a_dead_process_is_taken_over(tmp_path):
+    fork = OPEN + "\nimport os, time\nif os.fork():\n    os.kill(os.getpid(), 9)\ntime.sleep(3)"
+    command = [sys.executable, "-c", fork, "train", f"out={tmp_path}", "name=x"]
+    assert subprocess.call(command, cwd=ROOT, stdout=subprocess.DEVNULL) == -signal.SIGKILL
+    start = time.monotonic()
     assert opened(tmp_path, mode="train").returncode == 0
+    assert time.monotonic() - start > 0.5, "the orphan held it"
+
+
+def test_what_a_killed_process_was_writing_is_swept_up(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "x" / "round_1" / "logits.npy.part").write_text("half")
+    for name in ("round_1/fold_0", "student"):
+        (tmp_path / "x" / name).mkdir(exist_ok=True)
+        (tmp_path / "x" / name / "checkpoint_00000007.pt").write_text("a state")
+    (tmp_path / "x" / "student" / "model.json").write_text("{}")
+    write_status(tmp_path / "x", "running", "student", mode="denoise")
+    assert "killed" in opened(tmp_path).stdout
+    left = {file.relative_to(tmp_path / "x").as_posix() for file in (tmp_path / "x").rglob("*_*.*")}
+    assert left == {"round_1/fold_0/checkpoint_00000007.pt"}, "the state of a network that is not finished"
+    status = read_json(tmp_path / "x" / "status.json")
+    assert (status["state"], status["stage"]) == ("stopped", "student")
+    assert "was killed" in status["reason"]
+
+
+def test_a_state_that_was_edited_is_refused_by_name(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "x" / "status.json").write_text('{"state": ')
+    assert f"{tmp_path / 'x' / 'status.json'} is no JSON" in one_line(opened(tmp_path))
+
+
+def test_a_newer_version_is_refused_and_an_older_one_read(tmp_path):
+    begun(tmp_path)
+    stored = tmp_path / "x" / "config.yaml"
+    assert stored.read_text().startswith(f"version: {VERSION}\n")
+    stored.write_text(stored.read_text().replace(f"version: {VERSION}", f"version: {VERSION + 1}"))
+    message = one_line(opened(tmp_path))
+    assert str(stored) in message
+    assert f"reads up to version {VERSION}" in message
+    stored.write_text(stored.read_text().replace(f"version: {VERSION + 1}\n", ""))
+    assert opened(tmp_path).returncode == 0
+    stored.write_text("version: 1\n" + stored.read_text())
+    assert opened(tmp_path).returncode == 0
+
+
+def test_keys_on_which_no_byte_depends_may_change_while_a_run_goes_on(tmp_path):
+    begun(tmp_path)
+    assert opened(tmp_path, "train.workers=2", "train.checkpoint_every=5m", "time_budget=1h").returncode == 0
 
 
 def test_the_same_command_reopens_the_folder_as_it_is(tmp_path):

@@ -101,8 +101,10 @@ def _made(make: Callable, batches: Iterable[tuple[int, torch.Tensor]], workers: 
     """
     if not workers:
         return (make(number, at) for number, at in batches)
+    own = torch.Generator()  # the loader draws from it, so that no dropout hangs on whether there is a loader
     loader = DataLoader(_Made(make), batch_size=None, sampler=batches, num_workers=workers, worker_init_fn=_outlive,
-                        multiprocessing_context="fork", pin_memory=torch.cuda.is_available())  # fmt: skip
+                        generator=own, pin_memory=torch.cuda.is_available(),
+                        multiprocessing_context="fork")  # fmt: skip
     return iter(loader)
 
 

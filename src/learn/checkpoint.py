@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from ..config import Train
-from ..run import whole
+from ..run import atomic_write
 
 log = logging.getLogger("kit")
 SHARE = 50
@@ -58,10 +59,10 @@ class Checkpoints:
         start = time.monotonic()
         state = {name: part.state_dict() for name, part in parts.items()}
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        new = self._folder / f"checkpoint_{step:08d}.pt"
-        with whole(new) as file:
-            torch.save({"key": self._key, "step": step, "parts": state, "random": torch.get_rng_state(),
-                        "random_cuda": cuda}, file)  # fmt: skip
+        new, whole = self._folder / f"checkpoint_{step:08d}.pt", io.BytesIO()  # into a full disk torch says nonsense
+        torch.save({"key": self._key, "step": step, "parts": state, "random": torch.get_rng_state(),
+                    "random_cuda": cuda}, whole)  # fmt: skip
+        atomic_write(new, whole.getbuffer())
         files = self._files()
         at = files.index(new) + 1  # what is later is of another key, or was not readable
         for old in files[: max(0, at - self._kept)] + files[at:]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+import warnings
+from collections.abc import Callable
 
 import torch
 
@@ -10,6 +14,7 @@ from ..processes import cores
 from ..values import UserError
 from .models import Format, has_batch_norm
 
+UNREPEATABLE = r"\s*(\S+) does not have a deterministic implementation"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -23,7 +28,26 @@ def pick_device(wanted: str) -> torch.device:
     name = next(name for name, there in have.items() if there) if wanted == "auto" else wanted
     if not have[name]:
         raise UserError(f"train.device={name} is not available here; set train.device=auto")
+    if name == "cuda":
+        _make_repeatable()
     return torch.device(name)
+
+
+def _make_repeatable() -> None:
+    """Have a GPU take the kernels that come to the same bytes every time, where there are such; see not_repeatable."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    warnings.filterwarnings("ignore", UNREPEATABLE)
+
+
+def not_repeatable(step: Callable[[], object]) -> list[str]:
+    """Names of the kernels which a step runs and of which torch has no form that repeats to the byte."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        step()
+    return sorted({found[1] for one in said if (found := re.match(UNREPEATABLE, str(one.message)))})
 
 
 SMALLEST_BF16 = 24

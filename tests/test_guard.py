@@ -1,0 +1,145 @@
+"""How a process ends: by a signal, by a fault of the machine, by one of ours."""
+
+import errno
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from src.command import main
+from src.guard import fault
+from src.run import Run, _logged, log, read_json
+from src.values import UserError
+from tests.conftest import ROOT, run_script
+from tests.learn.test_checkpoint import learn
+
+WAIT = """
+import time
+from src.command import main
+from src.guard import finishing
+def work():
+    with finishing() as asked:
+        print("in a step", flush=True)
+        for _ in range(200):
+            time.sleep(0.05)
+            if asked() and {polite}:
+                break
+print("ready", flush=True)
+main(work if {busy} else lambda: time.sleep(10))
+"""
+
+
+def signalled(number: int, busy: bool = True, polite: bool = True, times: int = 1) -> tuple[int, str]:
+    """Exit code and stderr of a process that gets a signal when it is ready; times: that often, half a second apart."""
+    command = [sys.executable, "-c", WAIT.format(busy=busy, polite=polite)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        if busy:
+            process.stdout.readline()
+        else:  # the handler is there a moment after
+            time.sleep(0.5)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.5)
+        said = process.communicate(timeout=20)[1]
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("busy", [True, False])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(number, code, busy):
+    ended, said = signalled(number, busy)
+    assert ended == code
+    assert said == f"stopped ({number.name}); the same command goes on from here\n"
+
+
+def test_a_second_signal_ends_it_at_once():
+    ended, said = signalled(signal.SIGINT, polite=False, times=2)
+    assert (ended, said) == (130, "")
+
+
+FAULTS = {
+    "disk": (OSError(errno.ENOSPC, "No space left on device", "runs/x/oof.csv"), "runs/x/oof.csv: No space.*make room"),
+    "read-only": (OSError(errno.EROFS, "Read-only file system", "runs/x/a"), "runs/x/a: Read-only.*make it writable"),
+    "vanished": (
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy"),
+        "a.npy: No such.*bring it back",
+    ),
+    "memory": (MemoryError(), "the memory is full"),
+    "torch": (RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory: you tried"), "the memory is full"),
+    "gpu": (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the memory is full.*batch_size"),
+    "gloo": (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1"), "another process"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_the_machine_refuses_is_one_line_and_code_1(name, capsys, tmp_path):
+    error, words = FAULTS[name]
+
+    def broken():
+        with Run(tmp_path, "joint", None).stage("rounds"):
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        main(broken)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.endswith("goes on from here\n")
+    assert re.search(words, said)
+    assert read_json(tmp_path / "status.json")["reason"] == said.removeprefix("error: ").strip()
+
+
+def test_other_errors_are_not_explained_away():
+    assert fault(ValueError("x")) is None
+    assert fault(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert fault(UserError("a.csv is gone")) is None
+
+
+MURDER = """
+import multiprocessing, os, sys
+from pathlib import Path
+from src.command import main
+from tests.learn.test_checkpoint import Bar, learn
+class Murder(Bar):
+    def update(self, steps):
+        self.at -= steps
+        if self.at == 0:
+            os.kill(multiprocessing.active_children()[0].pid, 9)
+main(lambda: learn(Path(sys.argv[1]), {"augment": "small", "workers": 1}, Murder(3)))
+"""
+
+
+def test_a_data_worker_that_dies_is_named_and_the_training_goes_on_from_its_checkpoint(tmp_path):
+    done = run_script("-c", MURDER, tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: a process that augments images died")
+    assert "train.workers=0 does without" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.glob("checkpoint_*.pt"))
+    alone = {"augment": "small", "workers": 0}
+    assert learn(tmp_path, alone)[0] == learn(None, alone)[0]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path, capsys):
+    os.symlink("/dev/full", tmp_path / "log.txt")
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        with _logged(tmp_path / "log.txt"):
+            log.info("a line")
+    finally:
+        log.setLevel(level)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_log_keeps_the_traceback_of_which_the_terminal_shows_one_line(tmp_path):
+    with pytest.raises(MemoryError), _logged(tmp_path / "log.txt"):
+        raise MemoryError
+    assert "test_guard.py" in (tmp_path / "log.txt").read_text()

@@ -1,0 +1,135 @@
+"""A round says what it was made from; a state that was mixed or edited is refused by name, not blended."""
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from src.config import Config, Pseudo, Student, Train
+from src.data.samples import Samples
+from src.labels.ledger import Ledger
+from src.learner import Frozen, Learner
+from src.run import read_json, write_json
+from src.selftrain import self_train
+from src.stock import Stock
+from src.values import UserError
+
+PIXELS = (load_digits().images[:120] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
+LABELS = load_digits().target[:120].astype(np.int64)
+CLASSES = tuple("0123456789")
+IDS = np.array([f"{i:03d}" for i in range(120)], object)
+
+
+@dataclass
+class Model:
+    hash: str
+
+
+def rounds(folder, policy=(), labels=LABELS):
+    """Two rounds of denoising with a model that knows the truth nine times out of ten."""
+    empty = np.full(120, "", object)
+    samples = Samples(IDS, empty, np.full(120, "train", object), labels, empty, CLASSES)
+    said = np.log(np.full((120, 10), 0.01) + 0.9 * np.eye(10)[LABELS]).astype(np.float32)
+    keys = Pseudo(**{"rounds": 2, "min_change": 0} | dict(policy))
+
+    def fit(where, rows, targets):
+        (folder / where).mkdir(parents=True, exist_ok=True)
+        write_json(folder / where / "model.json", {"hash": where})
+        return Model(where)
+
+    return self_train(samples, fit, lambda model, rows: said[rows], keys, Ledger(folder), mode="denoise",
+                      clusters=np.arange(120))  # fmt: skip
+
+
+@pytest.fixture
+def noisy():
+    labels = LABELS.copy()
+    labels[:12] = (labels[:12] + 1) % 10
+    return labels
+
+
+def refused(folder, *words, **options) -> None:
+    with pytest.raises(UserError) as caught:
+        rounds(folder, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_rounds_as_they_were_written_are_recalled(tmp_path, noisy):
+    before = rounds(tmp_path, labels=noisy)
+    about = read_json(tmp_path / "round_2" / "round.json")
+    assert set(about["made_from"]) == {"samples", "keys", "round_1"}
+    assert set(about["files"]) == {"logits.npy", "votes.npy", "ids.csv", "decisions.csv"}
+    again = rounds(tmp_path, labels=noisy)
+    np.testing.assert_array_equal(before.label, again.label)
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "votes.npy", "ids.csv", "decisions.csv"])
+def test_a_file_that_was_edited_or_is_gone_is_named(tmp_path, noisy, name):
+    rounds(tmp_path, labels=noisy)
+    file = tmp_path / "round_1" / name
+    data = file.read_bytes()
+    file.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    refused(tmp_path, str(file), "--fresh", labels=noisy)
+    file.unlink()
+    refused(tmp_path, str(file), labels=noisy)
+    file.write_bytes(data)
+    rounds(tmp_path, labels=noisy)
+
+
+def test_a_round_of_other_labels_or_keys_is_not_blended_in(tmp_path, noisy):
+    rounds(tmp_path, labels=noisy)
+    refused(tmp_path, "round_1", "other samples", labels=LABELS)
+    refused(tmp_path, "round_1", "other keys", labels=noisy, policy={"cutoff": 0.5})
+
+
+def test_a_round_of_another_run_is_not_blended_in(tmp_path, noisy):
+    for name in "ab":
+        rounds(tmp_path / name, labels=noisy)
+    about = read_json(tmp_path / "a" / "round_1" / "round.json")
+    write_json(tmp_path / "a" / "round_1" / "round.json", about | {"seconds": 99.0})
+    rounds(tmp_path / "a", labels=noisy)  # what it took in time makes no other round of it
+    write_json(tmp_path / "a" / "round_1" / "round.json", about | {"changed": 99})
+    refused(tmp_path / "a", "round_2", "other round_1", labels=noisy)
+    shutil.copytree(tmp_path / "b" / "round_1", tmp_path / "a" / "round_1", dirs_exist_ok=True)
+    rounds(tmp_path / "a", labels=noisy)
+    write_json(tmp_path / "a" / "round_1" / "fold_0" / "model.json", {"hash": "another"})
+    refused(tmp_path / "a", "round_1/fold_0/model.json", labels=noisy)
+
+
+def test_rounds_of_the_first_version_have_no_hashes_and_are_read(tmp_path, noisy):
+    before = rounds(tmp_path, labels=noisy)
+    for number in (1, 2):
+        file = tmp_path / f"round_{number}" / "round.json"
+        write_json(file, {key: value for key, value in read_json(file).items() if key not in ("files", "made_from")})
+    np.testing.assert_array_equal(before.label, rounds(tmp_path, labels=noisy).label)
+
+
+def learner(folder, made_from="these images", **options) -> Learner:
+    train = Train(epochs=0.1, batch_size=16, precision="fp32", device="cpu", **options)
+    stock = Stock(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
+    return Learner(folder, stock, Frozen(folder, stock, IDS), None, lambda seconds: True, made_from)
+
+
+def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
+    rows, other = np.arange(100), (LABELS[:100] + 1) % 10
+    first = learner(tmp_path).fit("round_1/fold_0", rows, LABELS[:100])
+    again = learner(tmp_path, workers=3, checkpoint_every=5).fit("round_1/fold_0", rows, LABELS[:100])
+    assert first.hash == again.hash
+    for found, labels in [(learner(tmp_path), other), (learner(tmp_path, "others"), LABELS[:100]),
+                          (learner(tmp_path, lr=1e-4), LABELS[:100])]:  # fmt: skip
+        with pytest.raises(UserError, match=r"round_1/fold_0/model.json was made from other"):
+            found.fit("round_1/fold_0", rows, labels)
+    file = tmp_path / "round_1" / "fold_0" / "model.json"
+    about = read_json(file)
+    del about["made_from"]
+    write_json(file, about)
+    assert learner(tmp_path).fit("round_1/fold_0", rows, other).hash == first.hash, "as the first version left it"
+
+
+def test_a_control_is_the_same_whatever_steps_its_student_takes(tmp_path):
+    """Corrections change the number of rows a little; the control is not trained again for that."""
+    first = learner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=3)
+    assert learner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=4).hash == first.hash
