@@ -65,6 +65,7 @@ def _play(args: list[str], environment: dict[str, str], said: list[str]) -> None
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = args
+            sys.path.insert(0, str((ROOT / args[0]).parent))
             runpy.run_path(args[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # as at the end of any process, but not of one that multiprocessing has made

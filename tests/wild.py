@@ -371,7 +371,7 @@ def tables() -> list[Case]:
     with_keys = {
         "one-hot": (read_table(one_hot, label_col=["cat", "dog"]), {"000": "cat", "001": "dog", "002": ""}),
         "one-hot: nan": (read_table(one_hot + "003,nan,1\n", label_col=["cat", "dog"]), Refused("line 5")),
-        "one-hot: one column twice": (read_table(one_hot, label_col=["cat", "cat"]), Refused("one of the columns")),
+        "one-hot: one column twice": (read_table(one_hot, label_col=["cat", "cat"]), Refused("several of the columns")),
         "no image_dir": (read_table(PLAIN, image_dir="gone"), LABELS),
         "one class": (prepared("id,label\n" + rows.replace("dog", "cat")), Refused("one class only")),
         "a class with one row": (prepared(PLAIN + "004,owl\n"), Refused("'owl' has 1 rows")),
