@@ -447,6 +447,22 @@ def test_what_to_work_on_is_not_named(argv):
     one_line(caught)
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["select", "--run", "x", "--check"],
+        ["apply", "--run", "x", "--revert", "--check"],
+        ["apply", "--run", "x", "--revert", "--fresh"],
+        ["apply", "--run", "x", "--revert", "train.lr=1"],
+        ["denoise", "--run", "x"],
+    ],
+)
+def test_what_a_mode_would_not_heed_is_refused(argv):
+    with pytest.raises(UserError, match=r"belongs? to|takes no keys") as caught:
+        pseudo.run_script(["--mode", *argv])
+    one_line(caught)
+
+
 def test_work_on_a_folder_that_is_no_run(tmp_path):
     for more in (["select"], ["apply", "--corrections", "x.csv"]):
         with pytest.raises(UserError, match=f"--run {tmp_path}") as caught:
