@@ -174,16 +174,18 @@ def of_rank(rank: int, parent: int) -> int:
     raise AssertionError(f"there is no process of rank {rank}")
 
 
-LONG = ["train.min_steps=3000", "train.batch_size=128", "pseudo.rounds=1", "pseudo.control=false"]
+LONG = ["train.min_steps=1500", "train.batch_size=64", "pseudo.rounds=1", "pseudo.control=false"]
+EVERY = 5
+"""Seconds between two checkpoints: six times as many as by default."""
 
 
 def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
-    """One run with checkpoints as they are by default and one without, in turn, each first in every other pair."""
+    """A run with checkpoints and one without, in turn, each first in every other pair."""
     rows = []
     for i in range(2 if quick else tries):
         row = {}
         for kept in [1, 0] if i % 2 else [0, 1]:
-            keys = [*LONG, f"train.checkpoints_kept={kept}", "train.checkpoint_every=30"]
+            keys = [*LONG, f"train.checkpoints_kept={kept}", f"train.checkpoint_every={EVERY}"]
             start = time.monotonic()
             number = child("pseudo", [*bench.command("denoise"), *keys], bench.said)
             _, code, used = os.wait4(number, 0)
@@ -201,7 +203,10 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         values = np.array([row[key] for row in rows])
         lines.append(f"| {what} | {np.median(values):.4f} | {values.min():.4f} | {values.max():.4f} | {len(values)} |")
     seconds = np.mean([row["with"] for row in rows])
-    lines += ["", f"{seconds:.0f} s a run in the mean; a checkpoint after every 30 s of the training of a network."]
+    lines += [
+        "",
+        f"{seconds:.0f} s a run in the mean; a checkpoint after every {EVERY} s of the training of a network (default: 30).",
+    ]
     print("\n".join(lines)) if quick else keep("faults_overhead", rows, lines)
     return bool(np.median([row["ratio"] for row in rows]) <= 1.03)
 
