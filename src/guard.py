@@ -20,6 +20,8 @@ TWICE = 0.25
 """Seconds in which a second signal is the same one: `timeout` and torchrun send each of theirs twice."""
 ORPHANS = 15.0
 """Seconds that the data workers of a process that died may still hold its lock; they look for it every five."""
+BROKEN_PIPE = (ConnectionError, EOFError)
+"""What is raised where the other end is a data worker that has died."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -69,7 +71,8 @@ def finishing() -> Iterator[Callable[[], int]]:
     try:
         yield lambda: handler.asked
     except (RuntimeError, *BROKEN_PIPE):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch tells of a dead data worker again and again
+        if hasattr(signal, "SIGCHLD"):  # torch tells of a dead data worker again and again
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not handler.asked:  # else it was the same signal that ended it
             raise
     finally:
@@ -78,8 +81,6 @@ def finishing() -> Iterator[Callable[[], int]]:
         raise Stopped(handler.asked)
 
 
-BROKEN_PIPE = (ConnectionError, EOFError)
-"""What is raised where the other end is a data worker that has died."""
 GOES_ON = "what is finished is kept, and the same command goes on from here"
 REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "make it writable",
             errno.ENOENT: "bring it back"}  # fmt: skip
@@ -154,7 +155,7 @@ def _who(about: dict) -> str:
 
 def _lives(about: dict) -> bool:
     """Whether that process may still be there: of another machine nobody knows."""
-    if not about or about["host"] != platform.node():
+    if not about or about["host"] != platform.node() or os.name == "nt":  # where os.kill(…, 0) is no question
         return True
     try:
         os.kill(about["pid"], 0)
