@@ -5,8 +5,8 @@
 
 Each picture has four fields, each of them with a digit or, as often, without; its labels are the digits that it shows.
 Digits of `training` make the labelled set and the pool, those of `testing` the test set. denoise: 2,000 pictures, a
-tenth of all answers turned round. augment: 600 pictures with labels, 2,000 without, once as the kit does it by
-default (every answer as the probability it has), once with a plain cutoff. What a seed changes: pictures, flips and networks.
+tenth of all answers turned round. augment: 600 pictures with labels, 2,000 without, once as the kit does it by default
+(every answer teaches the probability it has), once with a plain cutoff. What a seed changes: pictures, flips, networks.
 """
 
 from __future__ import annotations
