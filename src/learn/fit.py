@@ -124,7 +124,8 @@ def _descend(next_loss, lesson: Lesson, train: Train, *, dtype: torch.dtype, tea
         for number in range(start, lesson.steps):
             loss = next_loss()
             finite = _step(network, loss, (optimizer, scaler), train.clip_grad, team)
-            torch._foreach_copy_(*((before, statistics) if finite else (statistics, before)))
+            if statistics:
+                torch._foreach_copy_(*((before, statistics) if finite else (statistics, before)))
             schedule.step()
             if average:
                 average.update(network)
