@@ -62,7 +62,7 @@ def revert(run: Run) -> None:
         raise UserError(f"--revert: no corrections are in force in {run.path}")
     write_status(run.path, "running", "revert", mode=run.mode)
     take_back(run.path)
-    run.finish(read_json(run.path / "metrics.json")["reason"])
+    write_status(run.path, "done", "done", read_json(run.path / "metrics.json")["reason"], run.mode)
     log.info(f"the last corrections are taken back; {len(applied(run.path))} files of them in force")
 
 

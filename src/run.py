@@ -78,9 +78,6 @@ class Run:
         log.info(f"done already (--fresh starts over); see {self.path / 'report.html'}")
         return True
 
-    def finish(self, reason: str) -> None:
-        write_status(self.path, "done", "done", reason, self.mode)
-
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:

@@ -99,7 +99,7 @@ class Stock:
             team = ALONE
         saved = self._checkpoints(task, train) if team.size == 1 else None
         with bar(steps, f"{title(self.config, task.where)} · train") as shown:
-            network, history = fit(network, form, lesson, train, shown, team, saved)
+            network, history = fit(network, form, lesson, train, shown, team=team, saved=saved)
         model, seconds = Trained(network, form, ""), time.monotonic() - start
         said = None
         if task.judged is not None:

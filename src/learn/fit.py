@@ -44,8 +44,8 @@ def can_share(network: torch.nn.Module, train: Train) -> bool:
 
 
 def fit(
-    network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None, team: Team = ALONE,
-    saved: Checkpoints | None = None,
+    network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None, *,
+    team: Team = ALONE, saved: Checkpoints | None = None,
 ) -> tuple[torch.nn.Module, pd.DataFrame]:  # fmt: skip
     """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds;
     waited: how many of them for images; skipped: steps so far that were left out for want of a finite gradient).
@@ -65,24 +65,16 @@ def fit(
     dtype = pick_precision(train.precision, device, form.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
     network = network.to(device).train() if not train.head_first else _head_first(network, form, lesson, train)
-    k, sets = len(form.classes), form.multi_label
-    weight = class_weights(lesson.labels, k, sets).to(device) if train.class_weights == "balanced" else None
-    mix, loss_of = _mixer(train, k), criterion(sets, weight, train.label_smoothing)
-    lesson = replace(lesson, labels=targets_of(lesson.labels, sets))
+    lesson = replace(lesson, labels=targets_of(lesson.labels, form.multi_label))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         with autocast(device, dtype):
             return network(to_input(pixels, form, device)).float()
 
-    def supervised() -> torch.Tensor:
-        pixels, labels = mix(*next(batches))
-        mine = team.part(labels).to(device)
-        share = mass(mine, weight, sets) / mass(labels.to(device), weight, sets) * team.size
-        return loss_of(forward(team.part(pixels)), mine) * share
-
     history = Curve(lesson.steps, bar)
     batches = history.waited_for(stream(lesson, train, form.size, lesson.steps, saved.step))
-    loss, parts = supervised, {"network": network, "history": history}
+    loss = supervised = _supervised(forward, batches, lesson, train, form=form, team=team)
+    parts = {"network": network, "history": history}
     if train.consistency and lesson.pool is not None and len(lesson.pool):
         pool = history.waited_for(views(lesson, train, form.size, saved.step))
         term = parts["consistency"] = Consistency(pool, train.consistency_prior, team)
@@ -94,6 +86,21 @@ def fit(
 
     network = _descend(loss, lesson, train, dtype=dtype, team=team, saved=saved, parts=parts)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
+
+
+def _supervised(forward: Callable, batches, lesson: Lesson, train: Train, *, form: Format, team: Team) -> Callable:
+    """loss() of the next batch on its labels; of a team this process's share in it."""
+    k, sets, device = len(form.classes), form.multi_label, pick_device(train.device)
+    weight = class_weights(lesson.labels, k, sets).to(device) if train.class_weights == "balanced" else None
+    mix, loss_of = _mixer(train, k), criterion(sets, weight, train.label_smoothing)
+
+    def loss() -> torch.Tensor:
+        pixels, labels = mix(*next(batches))
+        mine = team.part(labels).to(device)
+        share = mass(mine, weight, sets) / mass(labels.to(device), weight, sets) * team.size
+        return loss_of(forward(team.part(pixels)), mine) * share
+
+    return loss
 
 
 def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train) -> torch.nn.Module:
