@@ -18,7 +18,6 @@ from .data.transforms import Spec, build
 from .environment import environment
 from .labels.ledger import refuse_changed_samples
 from .labels.pool import provable
-from .labels.questions import for_sets
 from .labels.selection import REPAIRS
 from .labels.sets import has_label, members
 from .learn.batches import Lesson
@@ -62,8 +61,6 @@ def prepare(run: Run) -> Material:
     if run.mode == "train":  # judges once, changes nothing
         once = run.config.pseudo.model_copy(update={"rounds": 1})
         run.config = run.config.model_copy(update={"pseudo": once})
-    if run.config.data.multi_label:
-        run.config = run.config.model_copy(update={"pseudo": for_sets(run.config.pseudo)})
     with run.stage("read"):
         return _prepare(run)
 

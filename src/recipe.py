@@ -93,8 +93,7 @@ class Pseudo(Section):
     """Lowest confidence that decides, in place of `precision`; above 1 changes no label. Default: none for the
     posterior, 0.9 for policy=cutoff, 0.95 on the pool."""
     pool_cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`. With
-    `data.multi_label` and no cutoff at all every answer teaches the probability it has."""
+    """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`."""
     pool_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
     """In place of a cutoff on the pool: for each class the lowest one at which the out-of-fold precision is at least
     this with 95 % confidence. Few labels bound it loosely."""

@@ -13,7 +13,7 @@ from .data.duplicates import refused_reasons
 from .data.samples import Samples
 from .labels.ledger import Ledger, decisions_table
 from .labels.pool import lower_bound
-from .labels.questions import decide, for_sets
+from .labels.questions import decide
 from .labels.selection import Decisions
 from .labels.sets import classes_of, has_label, parse
 from .run import log, read_csv, read_json, write_csv
@@ -46,8 +46,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     copies = run / "duplicates.csv"
     refused = refused_reasons(exact(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement}
-    policy = for_sets(config.pseudo) if samples.given.ndim == 2 else config.pseudo
-    decisions = decide(verdict.log_probs, samples.given, mode, policy, **options)
+    decisions = decide(verdict.log_probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(samples, decisions).to_string(index=False))

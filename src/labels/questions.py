@@ -13,16 +13,6 @@ FIRST = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", 
 """The decision on an image is the first of these that one of its questions has."""
 
 
-def for_sets(policy: Pseudo) -> Pseudo:
-    """The policy for label sets: where it names no cutoff on the pool, every answer teaches the probability it has.
-
-    What a plain cutoff leaves out is mostly yes, and a student of the rest says no too often (docs/log.md).
-    """
-    if any(cutoff is not None for cutoff in (policy.cutoff, policy.pool_cutoff, policy.pool_precision)):
-        return policy
-    return policy.model_copy(update={"pool_cutoff": 0.0, "pool_targets": "soft"})
-
-
 def decide(
     log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
     refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,

@@ -6,7 +6,7 @@ import pytest
 from src.config import Pseudo
 from src.data.samples import Samples
 from src.labels.ledger import Verdict, decisions_table, summary
-from src.labels.questions import decide, for_sets
+from src.labels.questions import decide
 from src.labels.selection import select
 
 N, CLASSES = 600, ("ant", "bee", "cat")
@@ -99,12 +99,3 @@ def test_a_softened_or_weighted_answer_is_a_probability_of_yes(truth):
     answers = less.targets()
     kept = less.label == given
     assert ((answers[kept] >= 0.5) == (given[kept] == 1))[answers[kept] != 0.5].all()
-
-
-def test_without_a_cutoff_every_answer_of_the_pool_teaches_its_probability(truth):
-    given, logs = with_pool(truth), said_of(truth, sure=2.0)
-    found = decide(logs, given, "augment", for_sets(Pseudo()))
-    assert found.targets()[::2] == pytest.approx(np.exp(logs[::2, :, 1]), abs=1e-5)
-    assert (found.targets()[1::2] == truth[1::2]).all()
-    for key in ("cutoff", "pool_cutoff", "pool_precision"):
-        assert for_sets(Pseudo(**{key: 0.9})) == Pseudo(**{key: 0.9})
