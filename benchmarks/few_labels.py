@@ -33,13 +33,14 @@ from common import ROOT, grid_arguments, keep, kit, merged, metrics, spread
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from src.cells import read_csv
 from src.data.images import load_images
 from src.learn.batches import Lesson
 from src.learn.compute import to_input
 from src.learn.fit import fit, step_budget
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model, load_model
-from src.run import read_csv, read_json, write_json
+from src.run import read_json, write_json
 from src.settings import load_config
 
 FOLDERS = {"mnist": "mnist_png", "fashion": "fashion_mnist_png"}

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .cells import exact
+from .cells import exact, read_csv
 from .data.samples import Samples
 from .history import COLUMNS, applied, decided, mend, put_aside, take_back
 from .labels.sets import is_label, parse
 from .report.label_studio import read_annotations
-from .run import Run, log, read_csv, read_json, write_status
+from .run import Run, log, read_json, write_status
 from .selftrain import Outcome
 from .values import UserError
 

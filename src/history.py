@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .cells import exact, inert
-from .run import atomic_write, read_csv, write_csv
+from .cells import exact, inert, read_csv
+from .run import atomic_write, write_csv
 
 COLUMNS = ["id", "given", "action", "label"]
 PUBLISHED = (

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from .cells import read_csv
 from .config import Config
 from .data.builtin import builtin_roles
 from .data.images import load_images
@@ -18,7 +19,7 @@ from .labels.sets import likeliest, parse
 from .labels.thresholds import answer, tuned
 from .learn.models import Format, Trained, load_model
 from .processes import size
-from .run import log, read_csv, read_json, write_csv
+from .run import log, read_json, write_csv
 from .settings import load_config
 from .stock import Question, Stock, offer
 from .submission import predictions_table, submission

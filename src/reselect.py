@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .cells import exact
+from .cells import exact, read_csv
 from .config import Config
 from .data.duplicates import refused_reasons
 from .data.samples import Samples
@@ -16,7 +16,7 @@ from .labels.pool import lower_bound
 from .labels.questions import decide
 from .labels.selection import Decisions
 from .labels.sets import classes_of, has_label, parse
-from .run import log, read_csv, read_json, write_csv
+from .run import log, read_json, write_csv
 from .settings import differences, load_config
 from .values import UserError
 

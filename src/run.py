@@ -125,34 +125,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh") from None
 
 
-def read_csv(path: Path, **kwargs) -> pd.DataFrame:
-    """A table as strings, nothing guessed: `007`, `NA` and the empty label stay what they are; what a short row lacks
-    is empty. Columns are divided by commas, or by what the header has in place of any. UTF-8, or UTF-16.
-
-    Raises:
-        UserError: it cannot be read, a column stands twice, or rows have more fields than the header.
-    """
-    import pandas as pd
-
-    try:
-        with open(path, "rb") as file:
-            wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        options = {"dtype": str, "keep_default_na": False, "encoding": "utf-16" if wide else "utf-8"}
-        head = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
-        if len(head) == 1 and (sep := next((sign for sign in ";\t" if sign in head[0]), "")):
-            options |= {"sep": sep}
-            head = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
-        table = pd.read_csv(path, **options, **kwargs)
-    except Exception as error:  # each compression and encoding raises its own types
-        why = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as CSV ({why}); save it as CSV in UTF-8") from None
-    if len(twice := head[head.duplicated() & (head != "")]):
-        raise UserError(f"{path} has two columns {twice.iloc[0]!r}; leave one of them out")
-    if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"{path}: its rows have more fields than its header; remove the comma at their end")
-    return table
-
-
 def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:
     who = {"pid": os.getpid(), "host": platform.node()} if state == "running" else {}
     write_json(path / "status.json", {"state": state, "stage": stage, "reason": reason, "mode": mode} | who)

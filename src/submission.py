@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .cells import read_csv
 from .labels.sets import names, own, yes
-from .run import read_csv
 from .values import UserError
 
 

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from src import api
+from src.cells import read_csv
 from src.labels.sets import NONE
-from src.run import read_csv, read_json
+from src.run import read_json
 from src.values import UserError
 
 CLASSES = ["blue", "green", "red"]

@@ -16,20 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.cells import read_csv  # fmt: skip
 from src.command import main
 from src.config import VERSION, Config
-from src.run import (
-    Run,
-    atomic_write,
-    environment,
-    read_csv,
-    read_json,
-    seed_of,
-    write_csv,
-    write_json,
-    write_npy,
-    write_status,
-)  # fmt: skip
+from src.run import Run, atomic_write, environment, read_json, seed_of, write_csv, write_json, write_npy, write_status
 from src.values import UserError
 from tests.conftest import ROOT, run_script
 

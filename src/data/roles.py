@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..cells import read_csv
 from ..config import Data
 from ..labels.sets import NONE, UNKNOWN
-from ..run import read_csv
 from ..values import NO_TEXT, UserError
 
 LABELLED_ROLES = ("train", "valid", "trusted")

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..cells import read_csv
 from ..data.samples import Samples
-from ..run import hash_of, read_csv, read_json, write_csv, write_json, write_npy
+from ..run import hash_of, read_json, write_csv, write_json, write_npy
 from ..values import UserError
 from .belief import Said
 from .noise import anchor_counts, bootstrap

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..cells import FOR_PEOPLE, exact
+from ..cells import FOR_PEOPLE, exact, read_csv
 from ..labels.ledger import Ledger
-from ..run import read_csv, read_json
+from ..run import read_json
 
 NUMBERS = ("confidence", "self_confidence", "p_wrong", "epoch", "loss")
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.cells import read_csv
 from src.config import Pseudo
 from src.labels.metrics import share_interval
 from src.labels.selection import select
 from src.report import changes, curves, gallery, read, sentences, summary
 from src.report.report import write_report
-from src.run import read_csv
 
 from .fake_run import Tags, make_run
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.cells import read_csv
 from src.report import review
 from src.report.examples import CANDIDATES, SHOWN, candidates, find_examples
 from src.report.report import write_report
 from src.report.review import write_review
-from src.run import read_csv
 
 from .fake_run import HOSTILE, Tags, embedded, make_run
 

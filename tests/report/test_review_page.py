@@ -5,9 +5,8 @@ import shutil
 
 import pytest
 
-from src.cells import exact
+from src.cells import exact, read_csv
 from src.report.review import write_review
-from src.run import read_csv
 
 from .browser import CONTRASTS
 from .fake_run import embedded, make_run
