@@ -6,17 +6,22 @@ The rounds are one job of the type `teacher`, what became of them one of the typ
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..config import Wandb
+from ..environment import ROOT
 from ..run import log
 from . import read
 
 PATIENCE = 60.0
 """Seconds that a server may take to answer, and again to receive."""
+LIMIT = 6
+"""Times PATIENCE that all of it may take: two jobs that begin and end, and what wandb does besides."""
 SIDE = 128
 """Longest side of an image in the table, in pixels."""
 LATE = ("student", "control")
@@ -24,27 +29,34 @@ LATE = ("student", "control")
 
 
 def track(run: Path, config: Wandb) -> None:
-    """Log metrics.jsonl, images and plots. Reads files only, so it can be called again; a failure is only logged."""
+    """Log metrics.jsonl, images and plots. Reads files only, so it can be called again; a failure is only logged.
+
+    In a process of its own: some versions of wandb wait without end for a server that says nothing.
+    """
     if config.mode == "disabled":
         return
-    lines = read.read_lines(run / "metrics.jsonl")
+    command = [sys.executable, "-m", __name__, str(run.resolve()), config.model_dump_json(), str(PATIENCE)]
     try:
-        _send(run, config, lines)
-    except Exception as error:  # wandb raises types of its own, and tracking is not worth a run
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=LIMIT * PATIENCE)  # fmt: skip
+        what = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        what = f"no answer for {LIMIT * PATIENCE:.0f} s"
+    if what:
         log.info(f"warning: wandb.mode={config.mode} came to nothing ({what}); metrics.jsonl has the same numbers. "
                  "`wandb login` before the run, or wandb.mode=offline and `wandb sync` after it")  # fmt: skip
 
 
-def _send(run: Path, config: Wandb, lines: list[dict[str, Any]]) -> None:
+def _send(run: Path, config: Wandb, patience: float) -> None:
     """Raises whatever wandb raises."""
+    lines = read.read_lines(run / "metrics.jsonl")
     import wandb
     import yaml
 
     os.environ |= dict.fromkeys(("WANDB_DATA_DIR", "WANDB_CACHE_DIR"), str(run.resolve() / "wandb"))  # not in ~
     quiet = {"silent": True, "console": "off", "symlink": False, "disable_git": True, "disable_code": True}
-    patience = {"init_timeout": PATIENCE, "finish_timeout": PATIENCE, "finish_timeout_raises": True}
-    known = {key: value for key, value in (quiet | patience).items() if key in wandb.Settings.model_fields}
+    waits = {"init_timeout": patience, "finish_timeout": patience, "finish_timeout_raises": True}
+    known = {key: value for key, value in (quiet | waits).items() if key in wandb.Settings.model_fields}
     wandb.setup(wandb.Settings(**known))  # silent before it looks for a key: then it does not ask for one
     options = {"project": config.project, "group": run.resolve().name, "mode": config.mode, "dir": str(run.resolve()),
                "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))}  # fmt: skip
@@ -97,3 +109,18 @@ def _image(path: str) -> Any:
 
     pixels = read.decode_image(read.read_bytes(path), SIDE)
     return None if pixels is None else wandb.Image(Image.fromarray(pixels.copy()))
+
+
+def _main() -> None:
+    """The process of its own; it leaves without what wandb would do at the end: to tell its maker, offline as well."""
+    try:
+        _send(Path(sys.argv[1]), Wandb.model_validate_json(sys.argv[2]), float(sys.argv[3]))
+    except Exception as error:  # wandb raises types of its own, and tracking is not worth a run
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        print(f"\n{what}", file=sys.stderr, flush=True)
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()
