@@ -1,9 +1,7 @@
 """Wrong input: one line that names the file, row or key and the remedy, before anything is learned."""
 
-import contextlib
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import cv2
@@ -22,6 +20,7 @@ from src.run import read_json, write_status
 from src.settings import dump_config
 from src.values import UserError
 from tests.conftest import QUICK, run_script
+from tests.wild import limited
 
 SCRIPTS = {"train": train, "augment": pseudo, "denoise": pseudo, "joint": pseudo}
 QUICK = [*QUICK, "pseudo.rounds=1", "pseudo.control=false"]
@@ -167,24 +166,6 @@ def test_an_empty_pool(csv, mode):
     assert "data.pool" in message
 
 
-class Stuck(Exception):
-    """Training went on and on."""
-
-
-@contextlib.contextmanager
-def at_most(seconds: int):
-    def stop(*_):
-        raise Stuck
-
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, old)
-
-
 def test_the_folder_of_a_refused_run_says_that_it_failed_and_why(csv):
     message = refusal(csv, "denoise", "data.label_col=species", "name=x")
     status = read_json(csv.folder / "runs" / "x" / "status.json")
@@ -194,7 +175,7 @@ def test_the_folder_of_a_refused_run_says_that_it_failed_and_why(csv):
 def test_all_rows_in_one_group(csv):
     """No fold could be held out: there would be nothing to learn for the model that judges it."""
     csv("train", csv("train").assign(patient="p1"))
-    with at_most(10):
+    with limited(10):
         message = refusal(csv, "denoise", "data.group_col=patient")
     assert "data.group_col" in message
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..config import Config, Data, Hide, Inject
 from ..labels.goals import known
-from ..labels.sets import NONE, UNKNOWN, counts, is_label, names, parse, separator, strata
+from ..labels.sets import NONE, UNKNOWN, counts, labels_among, names, parse, separator, strata
 from ..values import UNSEEN, UserError
 from .roles import read_role
 
@@ -70,7 +70,7 @@ def load_samples(data: Data) -> Samples:
     if data.multi_label:
         table["label"] = _in_own_words(table.label, data.label_sep, classes)
     from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
-    legal = {"", *(text for text in set(table.label) if is_label(text, classes, data.multi_label))}
+    legal = {"", *labels_among(table.label, classes, data.multi_label)}
     if not set(table.label[from_folder]) <= legal:
         table.loc[from_folder, "label"] = ""  # folders that are no classes
     alien = table[~table.label.isin(legal)]

@@ -36,17 +36,16 @@ def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray)
     each = {name: np.stack([getattr(one, name) for one in asked], 1)
             for name in ("predicted", "confidence", "self_confidence", "p_wrong", "decision", "label", "reason",
                          "weight", "soft")}  # fmt: skip
-    known, rows = given >= 0, np.arange(len(given))
-    counts = known | (~has_label(given)[:, None] & (each["decision"] == "accept"))
+    known, labelled, rows = given >= 0, has_label(given), np.arange(len(given))
+    counts = known | (~labelled[:, None] & (each["decision"] == "accept"))
     counts |= ~counts.any(1, keepdims=True)
     confidence = np.where(counts, each["confidence"], np.inf).min(1)
     place = {word: rank for rank, word in enumerate(FIRST)}
     rank = np.vectorize(place.__getitem__, otypes=[int])(each["decision"])
-    rank[~known & has_label(given)[:, None]] = len(FIRST)  # an image is decided by what was given, if anything was
+    rank[~known & labelled[:, None]] = len(FIRST)  # an image is decided by what was given, if anything was
     at = (rank + each["confidence"] / 2).argmin(1)
     own = np.where(known, each["self_confidence"], np.inf).min(1)
     wrong = 1 - np.prod(np.where(known, 1 - each["p_wrong"], 1), axis=1)
-    labelled = has_label(given)
     return Decisions(
         predicted=each["predicted"], confidence=confidence, self_confidence=np.where(labelled, own, np.nan),
         p_wrong=np.where(labelled, wrong, np.nan), decision=each["decision"][rows, at], label=each["label"],

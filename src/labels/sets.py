@@ -10,6 +10,7 @@ As text a label set is the names of its classes, `cat dog`; `?cat` where it is u
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 
@@ -126,9 +127,18 @@ def _row(text: str, index: dict[str, int], sep: str) -> np.ndarray:
     return row
 
 
+def labels_among(texts: Iterable[str], classes: tuple[str, ...] | list[str], multi_label: bool) -> set[str]:
+    """Those of the texts that are a label."""
+    if not multi_label:
+        return {*texts} & {*classes}
+    index, sep, found = {name: k for k, name in enumerate(classes)}, separator(classes), set()
+    for text in {*texts} - {""}:
+        with suppress(KeyError):
+            _row(text, index, sep)
+            found.add(text)
+    return found
+
+
 def is_label(text: str, classes: tuple[str, ...] | list[str], multi_label: bool) -> bool:
     """Whether a text is a label."""
-    try:
-        return bool(text) and len(parse([text], classes, multi_label)) == 1
-    except KeyError:
-        return False
+    return bool(labels_among([text], classes, multi_label))
