@@ -87,7 +87,7 @@ class Learner:
     second: Second | None
     time_for: Callable[[float], bool]
     made_from: str
-    """Hash of the judged images and of the classes."""
+    """Hash of the judged images, the classes and the files of weights: what is large is read once."""
     said: dict[str, np.ndarray] = field(default_factory=dict)
     """By hash, what models said of the rows of their task."""
     pace: dict[str, float] = field(default_factory=dict)
@@ -129,8 +129,7 @@ class Learner:
         config, free = self.stock.config, {"workers", "checkpoint_every", "checkpoints_kept"}
         model, train = config.model_of(task.where), config.train_of(task.where)
         keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]
-        weights = [Path(model.weights)] if model.weights else []
-        made = hash_of(self.made_from, *keys, *weights, config.seed, task.rows, task.labels, *task.pool)
+        made = hash_of(self.made_from, *keys, config.seed, task.rows, task.labels, *task.pool)
         return replace(task, made_from=made)
 
     def _refuse_foreign(self, task: Task) -> None:
@@ -183,7 +182,9 @@ def make_learner(run: Run, material: Material) -> Learner:
     stock = Stock(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
     frozen = Frozen(run.path, stock, material.samples.path)
     offer(stock, material.samples.path)
-    made_from = hash_of(material.pixels[: len(judged)], samples.classes)
+    models = run.config.model, run.config.model_of("student")
+    weights = sorted({model.weights for model in models if model.weights})
+    made_from = hash_of(material.pixels[: len(judged)], samples.classes, *map(Path, weights))
     return Learner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, made_from)
 
 

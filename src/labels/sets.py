@@ -115,7 +115,8 @@ def parse(texts: Iterable[str], classes: tuple[str, ...] | list[str], multi_labe
     if not multi_label:
         index[""] = -1
         return np.array([index[text] for text in texts], np.int64)
-    known = {text: _row(text, index, separator(classes)) for text in set(texts)}
+    sep = separator(classes)
+    known = {text: _row(text, index, sep) for text in set(texts)}
     return np.array([known[text] for text in texts], np.int64).reshape(-1, len(classes))
 
 
