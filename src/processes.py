@@ -36,6 +36,25 @@ class Team:
         _group().all_reduce(full, group=self.group)
         return full
 
+    def all(self, value: Any) -> list:
+        """What each process says, in the order of the team."""
+        if self.size == 1:
+            return [value]
+        said = [None] * self.size
+        _group().all_gather_object(said, value, group=self.group)
+        return said
+
+    def most(self, *numbers: int) -> list[int]:
+        """Of each number the largest that any of the team has."""
+        if self.size == 1:
+            return [*numbers]
+        import torch
+
+        device = "cuda" if _group().get_backend(self.group) == "nccl" else "cpu"
+        largest = torch.tensor(numbers, device=device)
+        _group().all_reduce(largest, _group().ReduceOp.MAX, group=self.group)
+        return largest.tolist()
+
     def average(self, tensors: list) -> None:
         """Replace each tensor by its mean over the team; in place."""
         if self.size == 1 or not tensors:

@@ -22,7 +22,7 @@ from .learn.fit import can_share, fit, step_budget
 from .learn.infer import batch_size, log_probs
 from .learn.models import Format, Trained, create_model
 from .processes import ALONE, Team, each, follow, hear, rank, size, tell
-from .run import hash_of, seed_of
+from .run import hash_of, log, seed_of
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ class Stock:
             if team.index:
                 return None
             team = ALONE
-        saved = self._checkpoints(task, train) if team.size == 1 else None
-        with bar(steps, f"{title(self.config, task.where)} · train") as shown:
+        saved, what = self._checkpoints(task, train, team), title(self.config, task.where)
+        if saved.step:
+            log.info(f"{what}: goes on after {saved.step:,} of {steps:,} steps")
+        with bar(steps, f"{what} · train") as shown:
             network, history = fit(network, form, lesson, train, shown, team=team, saved=saved)
         model, seconds = Trained(network, form, ""), time.monotonic() - start
         said = None
@@ -106,11 +108,11 @@ class Stock:
             said = self.answer(Question(model, task.judged, self.config.pseudo.views))
         return Done(network, form, history, steps, seconds, said)
 
-    def _checkpoints(self, task: Task, train: Train) -> Checkpoints:
+    def _checkpoints(self, task: Task, train: Train, team: Team) -> Checkpoints:
         """None where this process does not see the run folder, as one of another machine may not."""
         seen = task.made_from and self.folder and self.folder.exists()
-        key = hash_of(task.made_from, task.budget(train), code_hash(), torch.__version__)
-        return Checkpoints(self.folder / task.where if seen else None, key, train)
+        key = hash_of(task.made_from, task.budget(train), code_hash(), torch.__version__, team.size)
+        return Checkpoints(self.folder / task.where if seen else None, key, train, team)
 
     def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""

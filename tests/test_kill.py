@@ -25,7 +25,7 @@ EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.p
          ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv",
           "student/model.safetensors"]),
         (["augment", *EVERY_OPTION],
-         ["round_1/fold_1/checkpoint_*", "round_2/fold_3/history.csv", "student/checkpoint_*"]),
+         ["round_1/fold_1/checkpoint_*", "round_2/fold_3/history.csv", "student/checkpoint_*.pt"]),
     ],
 )  # fmt: skip
 def test_a_killed_run_goes_on_to_the_same_bytes(csv_data, arguments, signs):
@@ -42,6 +42,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(csv_data, arguments, signs):
     done = run_script(*command)
     ok(done)
     assert "was killed" in done.stdout
+    assert ("goes on after" in done.stdout) == signs[-1].endswith("checkpoint_*.pt")
     again = contents(run)
     assert whole.keys() == again.keys()
     assert [name for name in whole if whole[name] != again[name]] == []

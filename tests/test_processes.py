@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,16 +28,24 @@ def torchrun(*args) -> subprocess.CompletedProcess:
     return Script(*TORCHRUN, *args).wait()
 
 
-def side_by_side(*args) -> subprocess.CompletedProcess:
+def side_by_side(*args, until: tuple[Path, str, int] | None = None) -> subprocess.CompletedProcess:
     """What torchrun does, with the packages loaded already: two processes; one that fails ends the two. What both
-    said."""
+    said. until: (folder, pattern, signal), the signal that both get as soon as a new file of that name is there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     scripts = [Script(*args, RANK=str(i), LOCAL_RANK=str(i), **place) for i in range(2)]
+    before = set(until[0].glob(until[1])) if until else set()
     while None in (codes := [script.poll() for script in scripts]) and not any(codes):
-        time.sleep(0.02)
+        time.sleep(0.005)
+        if until and set(until[0].glob(until[1])) - before:
+            for script in scripts:
+                os.kill(script.pid, until[2])
+            for script in scripts:
+                script.process.join()
+            codes = [script.poll() for script in scripts]
+            break
     code = next(filter(None, codes), 0)
     if code:
         for script in scripts:
@@ -117,15 +126,17 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data)
     assert [name for name in one if one[name] != two.get(name)] == []
 
 
+TEAM = ["pseudo.py", "--mode", "augment", "model.name=test_convnext", "data.size=32", *QUICK, "train.min_steps=30",
+        "train.lr=1e-3", "train.consistency=1", "train.consistency_ratio=1", "train.class_weights=balanced",
+        "train.batch_size=33", "pseudo.control=false", "pseudo.rounds=1", "pseudo.pool_cutoff=0.3"]  # fmt: skip
+"""Two folds and a student, no control: the student has both processes. It has no batch norm."""
+
+
 def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
-    """Two folds and a student, no control: the student has both processes. It has no batch norm."""
     folder, args = csv_data
-    network = ["model.name=test_convnext", "data.size=32", "train.consistency=1"]
-    args = [*args, f"data.root={folder / 'root'}", *QUICK, *network, "train.min_steps=30", "train.lr=1e-3",
-            "train.consistency_ratio=1", "train.class_weights=balanced", "pseudo.control=false", "pseudo.rounds=1",
-            "pseudo.pool_cutoff=0.3", "train.batch_size=33"]  # fmt: skip
-    assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
-    both = side_by_side("pseudo.py", "--mode", "augment", *args, "name=two")
+    command = [*TEAM, *args, f"data.root={folder / 'root'}"]
+    assert run_script(*command, "name=one").returncode == 0
+    both = side_by_side(*command, "name=two")
     assert both.returncode == 0, both.stderr[-2000:]
     one, two = ({name: load_file(folder / "runs" / run / name / "model.safetensors")
                  for name in ("round_1/fold_0", "round_1/fold_1", "student")} for run in ("one", "two"))  # fmt: skip
@@ -134,6 +145,26 @@ def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
         for key, tensor in tensors.items():
             torch.testing.assert_close(two[name][key], tensor, rtol=0, atol=0 if exact else 1e-3)
     assert any((two["student"][key] != tensor).any() for key, tensor in one["student"].items()), "sums in another order"
+
+
+def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
+    """Each of the two has random numbers of its own: the parts of a batch differ in size."""
+    folder, args = csv_data
+    command = [*TEAM, *args, f"data.root={folder / 'root'}", "model.kwargs={drop_path_rate: 0.2}",
+               "train.checkpoint_every=0"]  # fmt: skip
+    whole = side_by_side(*command, "name=whole")
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    run, steps = folder / "runs" / "cut", []
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        stopped = side_by_side(*command, "name=cut", until=(run / "student", "checkpoint_*.pt", end))
+        assert stopped.returncode in (-end, 128 + end), stopped.stderr[-2000:]
+        steps += [int(file.stem.split("_")[1]) for file in (run / "student").glob("checkpoint_*.pt")]
+    done = side_by_side(*command, "name=cut")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "stopped (SIGTERM)" in stopped.stderr
+    assert 0 < steps[0] < steps[-1]
+    assert f"student: goes on after {steps[-1]} of 30 steps" in done.stdout
+    assert bytes_of(run) == bytes_of(folder / "runs" / "whole")
 
 
 @pytest.fixture

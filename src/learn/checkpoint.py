@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..config import Train
+from ..processes import ALONE, Team
 from ..run import atomic_write
 
 log = logging.getLogger("kit")
@@ -23,14 +24,15 @@ class Checkpoints:
 
     key: of all that the training depends on; a checkpoint of another key is none of ours. What is written are parts
     with state_dict and load_state_dict (weights, optimiser, schedule, averages, loss curve) and the random numbers;
-    the order of the data follows from the seed and the step.
+    the order of the data follows from the seed and the step. Of a team the first process reads and writes; the others
+    have the same state but for their random numbers, and take part in all of it but `due`.
     """
 
-    def __init__(self, folder: Path | None, key: str, train: Train):
-        self._folder, self._key = folder if train.checkpoints_kept else None, key
-        self._every, self._kept = train.checkpoint_every, train.checkpoints_kept
+    def __init__(self, folder: Path | None, key: str, train: Train, team: Team = ALONE):
+        self._folder, self._key = folder if train.checkpoints_kept and not team.index else None, key
+        self._every, self._kept, self._team = train.checkpoint_every, train.checkpoints_kept, team
         self._next = time.monotonic() + self._every
-        self._found = next(filter(None, map(self._read, self._files()[::-1])), None)
+        self._found = team.all(next(filter(None, map(self._read, self._files()[::-1])), None))[0]
 
     @property
     def step(self) -> int:
@@ -43,9 +45,10 @@ class Checkpoints:
             return 0
         for name, part in parts.items():
             part.load_state_dict(self._found["parts"][name])
-        torch.set_rng_state(self._found["random"])
-        if self._found["random_cuda"] is not None:
-            torch.cuda.set_rng_state(self._found["random_cuda"])
+        random, random_cuda = self._found["random"][self._team.index]
+        torch.set_rng_state(random)
+        if random_cuda is not None:
+            torch.cuda.set_rng_state(random_cuda)
         step, self._found = self.step, None  # its tensors are not needed any more
         return step
 
@@ -54,14 +57,14 @@ class Checkpoints:
 
     def save(self, step: int, parts: dict[str, Any]) -> None:
         """Write the state after so many steps, whole or not at all; then what is older than those kept goes."""
+        random = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        random = self._team.all(random)
         if self._folder is None:
             return
         start = time.monotonic()
         state = {name: part.state_dict() for name, part in parts.items()}
-        cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         new, whole = self._folder / f"checkpoint_{step:08d}.pt", io.BytesIO()  # into a full disk torch says nonsense
-        torch.save({"key": self._key, "step": step, "parts": state, "random": torch.get_rng_state(),
-                    "random_cuda": cuda}, whole)  # fmt: skip
+        torch.save({"key": self._key, "step": step, "parts": state, "random": random}, whole)  # fmt: skip
         atomic_write(new, whole.getbuffer())
         files = self._files()
         at = files.index(new) + 1  # what is later is of another key, or was not readable

@@ -60,7 +60,7 @@ def fit(
         UserError: the gradient, or what became of the weights, is not finite any more.
         Stopped: by a signal, after a checkpoint.
     """
-    saved = saved or Checkpoints(None, "", train)
+    saved = saved or Checkpoints(None, "", train, team)
     device = pick_device(train.device)
     dtype = pick_precision(train.precision, device, form.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
@@ -139,10 +139,11 @@ def _descend(next_loss, lesson: Lesson, train: Train, *, dtype: torch.dtype, tea
             history.add(loss.detach(), optimizer.param_groups[-1]["lr"], finite)
             if history.lost > LOST_STEPS:
                 raise _lost(lesson, train, number, f"no finite gradient for {history.lost} steps")
-            if asked() or saved.due():
+            signal, due = team.most(asked(), saved.due())
+            if signal or due:
                 saved.save(number + 1, parts)
-            if asked():
-                raise Stopped(asked())
+            if signal:
+                raise Stopped(signal)
     if not all(parameter.isfinite().all() for parameter in network.parameters()):
         raise _lost(lesson, train, lesson.steps - 1, "no finite weights after the last step")
     return average.network if average else network
