@@ -182,5 +182,5 @@ class Bench:
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files and folders below a folder."""
-    signs = ("*.part", "*.part.*", "checkpoint_*.pt", ".holder", "tmp*", "*.undo")
+    signs = ("*.part", "*.part.*", "*.rows", "checkpoint_*.pt", ".holder", "tmp*", "*.undo")
     return [file for sign in signs for file in folder.rglob(sign)]

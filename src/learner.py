@@ -18,8 +18,10 @@ from .data.transforms import is_whole_batch
 from .judging import Second
 from .labels.ledger import BACK
 from .learn.checkpoint import forget
-from .learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
+from .learn.compute import pick_device
+from .learn.frozen import alike_features, embed, fit_head, head_log_probs, width, with_head
 from .learn.graph import gradient_features, neighbour_graph, spread
+from .learn.infer import batch_size
 from .learn.models import Trained, load_model, save_model
 from .material import Material
 from .processes import each, size
@@ -28,6 +30,8 @@ from .seats import Seat
 from .stock import Done, Stock, Task, bar, offer, title
 from .values import UserError
 
+BATCHES = 16
+"""After how many of them embeddings are written down."""
 LONG = 0.1
 """Share of the time that the network may wait for images before something is said."""
 
@@ -38,7 +42,8 @@ class Frozen:
 
     path: Path
     stock: Stock
-    files: np.ndarray
+    made_from: str
+    """As that of the Learner."""
 
     @cached_property
     def body(self) -> Trained:
@@ -50,19 +55,34 @@ class Frozen:
 
     @cached_property
     def embeddings(self) -> np.ndarray:
-        """(N, D), in a file of the run: made once, whole or not at all."""
-        file, start, n = embeddings_file(self.path, self.body, self.files), time.monotonic(), len(self.files)
+        """(N, D), in a file of the run that is named by a hash of the body and of the images; made once."""
+        n = len(self.stock.given)  # made_from has a hash of these already
+        name = hash_of(self.body.hash, self.made_from, self.stock.pixels[n:])
+        file = self.path / f"embeddings_{name}.npy"
         if not file.exists():
-            part = file.with_name(file.name + ".part")
-            reserve(part, (n, width(self.body.network)), np.float32)
-            out = np.lib.format.open_memmap(part, "r+")
-            with bar(n, "embed") as shown:
-                images = self.stock.pixels, np.arange(n)
-                train = self.stock.config.train_of("body")
-                embed(self.body.network, self.body.format, images, train, out, shown).flush()
-            part.replace(file)
-            log.info(f"embedded {n:,} images, {time.monotonic() - start:.1f} s")
+            self._embed(file)
         return np.load(file, mmap_mode="r")
+
+    def _embed(self, file: Path) -> None:
+        """Its name says how many rows of an unfinished file are on the disk: a process that was stopped goes on."""
+        network, form, train = self.body.network, self.body.format, self.stock.config.train_of("body")
+        n, start, begun = len(self.stock.pixels), time.monotonic(), next(self.path.glob(f"{file.stem}.*.rows"), None)
+        part, done = begun or file.with_suffix(".0.rows"), int(begun.suffixes[0][1:]) if begun else 0
+        if done:
+            log.info(f"embed: goes on after {done:,} of {n:,} images")
+        else:
+            reserve(part, (n, width(network)), np.float32)
+        out = np.lib.format.open_memmap(part, "r+")
+        at_once = BATCHES * batch_size(form.size, pick_device(train.device))
+        with bar(n, "embed") as shown:
+            shown.update(done)
+            for first in range(done, n, at_once):
+                rows = np.arange(first, min(first + at_once, n))
+                embed(network, form, (self.stock.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
+                out.flush()
+                part = part.replace(file.with_suffix(f".{rows[-1] + 1}.rows"))
+        part.replace(file)
+        log.info(f"embedded {n - done:,} images, {time.monotonic() - start:.1f} s")
 
     def work(self, task: Task) -> Done:
         rows, start = self.embeddings[task.rows], time.monotonic()
@@ -180,11 +200,11 @@ def make_learner(run: Run, material: Material) -> Learner:
     """What trains and predicts on this material."""
     judged, samples = material.judged, material.samples
     stock = Stock(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
-    frozen = Frozen(run.path, stock, material.samples.path)
     offer(stock, material.samples.path)
     models = run.config.model, run.config.model_of("student")
     weights = sorted({model.weights for model in models if model.weights})
     made_from = hash_of(material.pixels[: len(judged)], samples.classes, *map(Path, weights))
+    frozen = Frozen(run.path, stock, made_from)
     return Learner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, made_from)
 
 

@@ -1,13 +1,15 @@
-"""Predictions that several processes share are those of one."""
+"""Predictions that several processes share are those of one; embeddings are made once."""
 
 import numpy as np
 import pytest
 import torch
 
+from src import learner as learner_module
 from src import stock as stock_module
 from src.config import Config, Model
 from src.learn import infer
 from src.learn.models import Trained, create_model
+from src.learner import Frozen
 from src.processes import ALONE
 from src.stock import Stock
 
@@ -33,3 +35,54 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
     assert len(asked) == processes
     assert all(job.first % 8 == 0 for job in asked)
     assert stock.predict(model, rows[:0], views).shape == (0, 3)
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch):
+    """embedded(pixels, cut=…): what a process makes, or leaves where it is cut off in the batch of that number."""
+    monkeypatch.setitem(infer.PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
+    monkeypatch.setattr(learner_module, "BATCHES", 2)
+    real, asked = learner_module.embed, []
+
+    def made(pixels, cut=None):
+        asked.clear()
+
+        def embed(network, form, images, *more):
+            if len(asked) == cut:
+                raise KeyboardInterrupt
+            asked.extend(images[1])
+            return real(network, form, images, *more)
+
+        monkeypatch.setattr(learner_module, "embed", embed)
+        config = Config(train={"device": "cpu"}, model={"freeze": True, "weights": "unused"})
+        monkeypatch.setattr(Stock, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
+        stock = Stock(config, pixels, np.zeros(40, np.int64), ("a", "b"))
+        torch.manual_seed(0)
+        return np.array(Frozen(tmp_path, stock, "these").embeddings), [*asked]
+
+    return made
+
+
+def test_embeddings_that_are_cut_off_go_on_to_the_same_bytes(tmp_path, embedded):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
+    for cut in (0, 16, 32):
+        with pytest.raises(KeyboardInterrupt):
+            embedded(pixels, cut)
+    found, asked = embedded(pixels)
+    assert asked == [*range(48, 60)]
+    for file in tmp_path.glob("embeddings_*"):
+        file.unlink()
+    whole, asked = embedded(pixels)
+    assert asked == [*range(60)]
+    np.testing.assert_array_equal(found, whole)
+    assert [file.suffix for file in tmp_path.glob("embeddings_*")] == [".npy"]
+
+
+def test_embeddings_of_an_image_that_was_edited_are_made_anew(embedded):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
+    before, _ = embedded(pixels)
+    assert embedded(pixels)[1] == [], "they are there"
+    pixels[50] = 0
+    after, asked = embedded(pixels)
+    assert asked == [*range(60)]
+    assert np.flatnonzero((before != after).any(1)).tolist() == [50]

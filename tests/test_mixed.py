@@ -110,7 +110,7 @@ def test_rounds_of_the_first_version_have_no_hashes_and_are_read(tmp_path, noisy
 def learner(folder, made_from="these images", **options) -> Learner:
     train = Train(epochs=0.1, batch_size=16, precision="fp32", device="cpu", **options)
     stock = Stock(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
-    return Learner(folder, stock, Frozen(folder, stock, IDS), None, lambda seconds: True, made_from)
+    return Learner(folder, stock, Frozen(folder, stock, made_from), None, lambda seconds: True, made_from)
 
 
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):

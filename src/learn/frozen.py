@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,12 +19,6 @@ from .models import Format, Trained
 SLACK = 1.0
 """The inverse of the prior's variance of a weight on standardised embeddings: 1 / C of a logistic regression."""
 ITERATIONS = 100
-
-
-def embeddings_file(folder: Path, body: Trained, paths: np.ndarray) -> Path:
-    """Where the embeddings of these files (N,) by this network are kept."""
-    digest = hashlib.sha256(repr((body.hash, [str(path) for path in paths])).encode()).hexdigest()
-    return folder / f"embeddings_{digest[:16]}.npy"
 
 
 @torch.inference_mode()

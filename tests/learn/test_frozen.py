@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from src.config import Config, Model, Train
 from src.learn import frozen
-from src.learn.frozen import alike_features, embed, embeddings_file, fit_head, head_log_probs, width, with_head
+from src.learn.frozen import alike_features, embed, fit_head, head_log_probs, width, with_head
 from src.learn.graph import neighbour_graph, spread
 from src.learn.infer import log_probs
 from src.learn.models import Trained, create_model, load_model, save_model
@@ -120,13 +120,6 @@ def test_a_head_without_its_body_is_refused_by_name(tmp_path, body):
     (tmp_path / "body" / "model.json").unlink()
     with pytest.raises(UserError, match=rf"{tmp_path / 'body'} holds no model"):
         load_model(folder)
-
-
-def test_embeddings_belong_to_a_network_and_to_files(tmp_path, body):
-    one, two = (Trained(*body, name) for name in "ab")
-    paths = np.array(["a.png", "b.png"], object)
-    names = {embeddings_file(tmp_path, model, p) for model in (one, two) for p in (paths, paths[::-1], paths[:1])}
-    assert len(names) == 6
 
 
 def test_a_network_whose_last_layer_is_not_linear_is_refused():
