@@ -6,16 +6,20 @@ as they were. Tables for programs have their ids as they are.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
-from functools import partial
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
 from .values import UserError
 
-PACKED = {".gz", ".bz2", ".zip", ".xz", ".zst", ".tar"}
-"""Suffixes by which pandas knows a compressed table."""
+UNPACKED = 1 << 30
+"""Bytes that a compressed table may unpack to: some twenty million rows."""
 FOR_PEOPLE = ("suspects.csv", "duplicates.csv", "audit.csv", "corrections.csv")
 FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠].", re.DOTALL)
 """How a formula begins; the quotes before it are those that `inert` may have put there."""
@@ -30,12 +34,13 @@ def read_csv(path: Path, **kwargs) -> pd.DataFrame:
         UserError: it cannot be read, a column stands twice, or rows have more fields than the header.
     """
     try:
-        options = {"dtype": str, "keep_default_na": False, "encoding": _encoding(path)}
-        head = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
+        text = _text(Path(path))
+        options = {"dtype": str, "keep_default_na": False, "encoding": _encoding(text)}
+        head = pd.read_csv(BytesIO(text), header=None, nrows=1, **options).iloc[0]
         if len(head) == 1 and (sep := next((sign for sign in ";\t" if sign in head[0]), "")):
             options |= {"sep": sep}
-            head = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
-        table = pd.read_csv(path, **options, **kwargs)
+            head = pd.read_csv(BytesIO(text), header=None, nrows=1, **options).iloc[0]
+        table = pd.read_csv(BytesIO(text), **options, **kwargs)
     except Exception as error:  # each compression and encoding raises its own types
         why = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as CSV ({why}); save it as CSV in UTF-8") from None
@@ -46,14 +51,34 @@ def read_csv(path: Path, **kwargs) -> pd.DataFrame:
     return table
 
 
-def _encoding(path: Path) -> str:
+def _text(path: Path) -> bytes:
+    """What is in a file, or in the one that is packed there.
+
+    Raises:
+        ValueError: that is more than UNPACKED, which is found out before it takes memory.
+    """
+    unpack = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _of_zip}.get(path.suffix.lower())
+    if not unpack:
+        return path.read_bytes()
+    with unpack(path) as file:
+        text = file.read(UNPACKED + 1)
+    if len(text) > UNPACKED:
+        raise ValueError(f"it unpacks to more than {UNPACKED:,} bytes")
+    return text
+
+
+def _of_zip(path: Path):
+    archive = zipfile.ZipFile(path)
+    if len(names := archive.namelist()) != 1:
+        raise ValueError(f"it packs {len(names)} files, not one")
+    return archive.open(names[0])
+
+
+def _encoding(text: bytes) -> str:
     """utf-16 or utf-8. Raises ValueError where a text holds a NUL, at which some versions of pandas end a cell."""
-    with open(path, "rb") as file:
-        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    if Path(path).suffix.lower() not in PACKED:
-        with open(path, encoding=encoding, errors="replace") as file:
-            if any("\0" in part for part in iter(partial(file.read, 1 << 20), "")):
-                raise ValueError("it holds a control character, NUL")
+    encoding = "utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    if "\0" in text.decode(encoding, "replace") if encoding == "utf-16" else b"\0" in text:
+        raise ValueError("it holds a control character, NUL")
     return encoding
 
 

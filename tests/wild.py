@@ -5,10 +5,14 @@ Shared by test_wild.py and benchmarks/bad_inputs.py. A case is read as a run rea
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import signal
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -303,6 +307,14 @@ def undecodable(folder: Path) -> dict[str, str]:
     return labels_of(train=str(folder / "set"))
 
 
+def bomb(folder: Path) -> Any:
+    with gzip.open(folder / "t.csv.gz", "wb", 1) as file:
+        file.write(b"id,label\n")
+        for _ in range(1500):
+            file.write(b"0" * 1_000_000)
+    return labels_of(train=str(folder / "t.csv.gz"))
+
+
 def tables() -> list[Case]:
     semicolons, group = PLAIN.replace(",", ";"), "id,label,g\n"
     odd_id = LABELS | {'a"b\nc': "cat"}
@@ -352,9 +364,30 @@ def tables() -> list[Case]:
         "a label of 200,000 letters": (PLAIN + "004," + "x" * 200_000 + "\n", LABELS | {"004": "x" * 200_000}),
     }  # fmt: skip
     cases = [Case("table", name, read_table(data), wanted) for name, (data, wanted) in found.items()]
-    unpacked = {f"no archive, named {ending}": ending for ending in ("gz", "zip", "xz", "bz2", "tar", "zst")}
+    unpacked = {f"no archive, named {ending}": ending for ending in ("gz", "zip", "xz", "bz2")}
     cases += [Case("table", name, read_table("x", f"t.csv.{ending}"), Refused("cannot be read as CSV"))
               for name, ending in unpacked.items()]  # fmt: skip
+    zipped, several = io.BytesIO(), io.BytesIO()
+    for file, members in ((zipped, "a"), (several, "ab")):
+        with zipfile.ZipFile(file, "w") as archive:
+            for member in members:
+                archive.writestr(member, PLAIN)
+    packed = {"gz": gzip.compress(PLAIN.encode()), "xz": lzma.compress(PLAIN.encode("utf-16")),
+              "bz2": bz2.compress(PLAIN.encode()), "zip": zipped.getvalue()}  # fmt: skip
+    cases += [Case("table", f"packed as {ending}", read_table(data, f"t.csv.{ending}"), LABELS)
+              for ending, data in packed.items()]  # fmt: skip
+    gaps = gzip.compress(PLAIN.encode()) + gzip.compress(b"\0\0,cat\n")
+    refused = {
+        "two files in a zip": (several.getvalue(), "zip", "it packs 2 files, not one"),
+        "packed as zst": (b"\x28\xb5\x2f\xfd" + bytes(range(128, 256)), "zst", "cannot be read as CSV"),
+        "packed as tar": (b"t.csv".ljust(512, b"\0") + PLAIN.encode(), "tar", "cannot be read as CSV"),
+        "NUL in a packed table": (gaps, "gz", "control character"),
+        "a packed table that is cut": (gzip.compress(PLAIN.encode())[:-6], "gz", "cannot be read as CSV"),
+    }
+    cases += [Case("table", name, read_table(data, f"t.csv.{ending}"), Refused(line))
+              for name, (data, ending, line) in refused.items()]  # fmt: skip
+    cases += [Case("table", "a megabyte that unpacks to one and a half thousand", bomb, Refused("unpacks to more than"),
+                   slow=True)]  # fmt: skip
     of_kinds = {
         "parquet: numbers with a gap": (frame.assign(label=[1, 0, None, 1]), LABELS | {
             "000": "1", "001": "0", "002": "", "003": "1"}),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,17 @@ def builtin_roles(data: Data) -> dict[str, str]:
     """
     root = Path(data.root) / data.builtin
     if not root.is_dir():
+        from filelock import FileLock
+
         images, labels, is_test = {"digits": _digits, "mnist": _mnist}[data.builtin](data)
         try:
-            _write_folders(root, images, labels, is_test)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_suffix(".lock")):
+                if not root.is_dir():  # another process has written it meanwhile
+                    _write_folders(root, images, labels, is_test)
+                    log.info(f"{data.builtin}: {len(labels):,} images written to {root}")
         except OSError as error:
             raise UserError(f"{root} cannot be written ({error.strerror}); choose another data.root=") from None
-        log.info(f"{data.builtin}: {len(labels):,} images written to {root}")
     return {"train": str(root / "training"), "test": str(root / "testing")}
 
 
@@ -65,13 +69,13 @@ def _mnist(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _write_folders(root: Path, images: np.ndarray, labels: np.ndarray, is_test: np.ndarray) -> None:
-    """Write `<root>/training|testing/<digit>/<i>.png`, whole or not at all."""
+    """Write `<root>/training|testing/<digit>/<i>.png`, whole or not at all. What a killed process left is replaced."""
     import cv2
 
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent) as part:
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            folder = Path(part) / root.name / ("testing" if is_test[i] else "training") / str(label)
-            folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / f"{i}.png"), image)
-        os.replace(Path(part) / root.name, root)
+    part = root.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = part / ("testing" if is_test[i] else "training") / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(cv2.imencode(".png", image)[1])
+    part.replace(root)

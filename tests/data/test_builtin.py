@@ -1,5 +1,6 @@
 """Built-in sets become image folders."""
 
+import errno
 import struct
 
 import numpy as np
@@ -23,6 +24,27 @@ def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):
     stamp = (tmp_path / "digits").stat().st_mtime_ns
     builtin_roles(data)
     assert (tmp_path / "digits").stat().st_mtime_ns == stamp
+
+
+def test_what_a_killed_process_left_of_them_is_replaced(tmp_path):
+    left = tmp_path / "digits.part" / "training" / "0" / "cut_off.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half an im")
+    found = builtin_roles(Data(root=str(tmp_path)))
+    assert not list(tmp_path.rglob("cut_off.png"))
+    assert not left.exists()
+    assert len(list(tmp_path.rglob("*.png"))) == 5000
+    assert found["train"] == str(tmp_path / "digits" / "training")
+
+
+def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(UserError, match=r"digits cannot be written \(No space left on device\).*data.root="):
+        builtin_roles(Data(root=str(tmp_path)))
+    assert not (tmp_path / "digits").exists()
 
 
 def test_mnist_is_read_by_torchvision_where_its_files_lie(tmp_path):
