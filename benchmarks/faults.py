@@ -183,8 +183,6 @@ def of_rank(rank: int, parent: int) -> int:
 BEFORE = "f3ba135"
 """The last commit without any of this: no checkpoints, no hashes of what was made from what, no steps left out."""
 HEALTHY = ["pseudo.py", "--mode", "joint", "inject.rate=0.1", "train.min_steps=150", "--fresh"]
-OFTEN = "train.checkpoint_every=3"
-"""Ten times as often as by default."""
 
 
 def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
@@ -199,7 +197,7 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         healthy_run(bench, ROOT, 0)()  # writes the built-in digits, and compiles both
         healthy_run(bench, before, 1)()
         for i in range(1 if quick else tries):
-            ends = {"now": healthy_run(bench, ROOT, i % 2, OFTEN), "before": healthy_run(bench, before, 1 - i % 2)}
+            ends = {"now": healthy_run(bench, ROOT, i % 2), "before": healthy_run(bench, before, 1 - i % 2)}
             seconds = {side: end() for side, end in ends.items()}
             rows.append(seconds | {"ratio": seconds["now"] / seconds["before"]})
             print(rows[-1], flush=True)
@@ -210,16 +208,16 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
              "|---|---|---|---|---|",
              f"| {x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f} | {np.median(x):.3f} | {x.min():.3f} | {x.max():.3f} "
              f"| {len(x)} |", "",
-             f"`{' '.join(HEALTHY)}`, {np.mean([row['now'] for row in rows]):.0f} s from the first import to the end, "
-             f"with `{OFTEN}` now and no checkpoint before; both at once, each on a core of its own."]  # fmt: skip
+             f"`{' '.join(HEALTHY)}`, {np.mean([row['now'] for row in rows]):.0f} s from the first import to the end; "
+             "both at once, each on a core of its own."]  # fmt: skip
     print("\n".join(lines)) if quick else keep("faults_overhead", rows, lines)
     return bool(x.mean() <= 1.03)
 
 
-def healthy_run(bench: Bench, where: Path, core: int, *keys: str) -> Callable[[], float]:
+def healthy_run(bench: Bench, where: Path, core: int) -> Callable[[], float]:
     """Begin a run of the kit that lies there; what is returned waits for its end, and tells the seconds it took."""
     said, start = bench.folder / f"said_{core}", time.monotonic()
-    keys = [f"data.root={bench.folder / 'root'}", f"out={bench.folder}", f"name=healthy_{core}", *keys]
+    keys = [f"data.root={bench.folder / 'root'}", f"out={bench.folder}", f"name=healthy_{core}"]
     command = ["taskset", "--cpu-list", str(core), sys.executable, *HEALTHY, *keys]
     with open(said, "w") as out:
         process = subprocess.Popen(command, cwd=where, stdout=out, stderr=out)

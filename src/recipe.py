@@ -65,7 +65,7 @@ class Train(Section):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the
     CPU, for a GPU one less than the cores, at most 8. Small images are augmented as whole batches, by the device."""
-    checkpoint_every: Annotated[Seconds, Field(ge=0)] = 30
+    checkpoint_every: Annotated[Seconds, Field(ge=0)] = 5
     """Seconds of training between two checkpoints of a network; more where writing one takes over 2 % of that. 0 =
     after every step. No byte of the result depends on it."""
     checkpoints_kept: Annotated[int, Field(ge=0)] = 1
