@@ -23,6 +23,8 @@ from .labels.sets import classes_of, differ, has_label
 from .run import OutOfTime, hash_of, log, seed_of
 from .seats import Seat, Taught, chained_seats, plain_seats
 
+WORSE = ("collapse", "no_gain")
+"""Reasons for which a round gives way to the best one before it."""
 NOISE_OF_GAIN = 2.0
 """How many standard errors a gain or a loss against the best round must have to be believed."""
 
@@ -70,6 +72,12 @@ class Task:
         by_score = self.mode == "augment" and (policy.pool_precision is not None or policy.pool_calibrate)
         return by_score if chosen is None else chosen
 
+    def made_from(self) -> dict[str, str]:
+        """Hashes of what a round depends on, beside the models that judged it."""
+        samples, keys = self.samples, self.policy.model_dump(exclude_defaults=True)
+        judged = samples.id, samples.given, samples.classes, self.clusters, self.refused
+        return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.goal)}
+
 
 def self_train(
     samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
@@ -86,9 +94,7 @@ def self_train(
     """
     task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")
-    made_from = {"samples": hash_of(samples.id, samples.given, samples.classes, clusters, refused),
-                 "keys": hash_of(policy.model_dump(exclude_defaults=True), mode, seed, goal)}  # fmt: skip
-    seconds, verdicts, before = 0.0, [], samples.given
+    made_from, seconds, verdicts, before = task.made_from(), 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
         if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
@@ -107,16 +113,25 @@ def self_train(
         if task.fold_safe:
             assert_fold_safe(ledger.rounds())
         verdicts.append(verdict)
-        if facts.get("collapsed"):
-            return replace(best, reason="collapse")
-        outcome = Outcome(decisions.label, decisions, number, "max_rounds")
-        if best.round and _no_gain(task, verdicts[best.round - 1], verdict):
-            return replace(best, reason="no_gain")
-        if not best.round or _gain(task, verdicts[best.round - 1], verdict)[0] >= 0:
+        of_best = verdicts[best.round - 1] if best.round else None
+        reason = _reason(task, of_best, verdict, facts)
+        if reason in WORSE:
+            return replace(best, reason=reason)
+        outcome = Outcome(decisions.label, decisions, number, reason or "max_rounds")
+        if reason:
+            return outcome
+        if of_best is None or _gain(task, of_best, verdict)[0] >= 0:
             best = outcome
-        if changes["changed"] <= policy.min_change * len(samples):
-            return replace(outcome, reason="no_change")
     return outcome
+
+
+def _reason(task: Task, best: Verdict | None, new: Verdict, facts: dict) -> str:
+    """Why the rounds end with this one; "" where they go on. best: of the rounds before."""
+    if facts.get("collapsed"):
+        return "collapse"
+    if best is not None and _no_gain(task, best, new):
+        return "no_gain"
+    return "no_change" if facts["changed"] <= task.policy.min_change * len(task.samples) else ""
 
 
 def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predict: Predict) -> Verdict:

@@ -78,12 +78,7 @@ def fit(
     if train.consistency and lesson.pool is not None and len(lesson.pool):
         pool = history.waited_for(views(lesson, train, form.size, saved.step))
         term = parts["consistency"] = Consistency(pool, train.consistency_prior, team)
-
-        def loss() -> torch.Tensor:
-            labelled = supervised()
-            with statistics_kept(network):
-                return labelled + train.consistency * term.loss(forward)
-
+        loss = _with_term(supervised, lambda: train.consistency * term.loss(forward), network)
     network = _descend(loss, lesson, train, dtype=dtype, team=team, saved=saved, parts=parts)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
@@ -99,6 +94,17 @@ def _supervised(forward: Callable, batches, lesson: Lesson, train: Train, *, for
         mine = team.part(labels).to(device)
         share = mass(mine, weight, sets) / mass(labels.to(device), weight, sets) * team.size
         return loss_of(forward(team.part(pixels)), mine) * share
+
+    return loss
+
+
+def _with_term(supervised: Callable, term: Callable, network: torch.nn.Module) -> Callable:
+    """loss() of both; batch statistics are those of labelled images alone."""
+
+    def loss() -> torch.Tensor:
+        labelled = supervised()
+        with statistics_kept(network):
+            return labelled + term()
 
     return loss
 
