@@ -386,7 +386,7 @@ def tables() -> list[Case]:
     }
     cases += [Case("table", name, read_table(data, f"t.csv.{ending}"), Refused(line))
               for name, (data, ending, line) in refused.items()]  # fmt: skip
-    cases += [Case("table", "a megabyte that unpacks to one and a half thousand", bomb, Refused("unpacks to more than"),
+    cases += [Case("table", "a packed table of 1.5 GB", bomb, Refused("unpacks to more than"),
                    slow=True)]  # fmt: skip
     of_kinds = {
         "parquet: numbers with a gap": (frame.assign(label=[1, 0, None, 1]), LABELS | {
