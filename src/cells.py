@@ -18,8 +18,8 @@ import pandas as pd
 
 from .values import UserError
 
-UNPACKED = 1 << 30
-"""Bytes that a compressed table may unpack to: some twenty million rows."""
+UNPACKED = 1 << 28
+"""Bytes that a compressed table may unpack to: some ten million rows."""
 FOR_PEOPLE = ("suspects.csv", "duplicates.csv", "audit.csv", "corrections.csv")
 FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠].", re.DOTALL)
 """How a formula begins; the quotes before it are those that `inert` may have put there."""

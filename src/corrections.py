@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,9 +15,9 @@ import pandas as pd
 from .cells import exact, read_csv
 from .data.samples import Samples
 from .history import COLUMNS, applied, decided, mend, put_aside, take_back
-from .labels.sets import is_label, parse
+from .labels.sets import counts, is_label, parse
 from .report.label_studio import read_annotations
-from .run import Run, log, read_json, write_status
+from .run import Run, log, read_json, read_status, write_status
 from .selftrain import Outcome
 from .values import UserError
 
@@ -42,6 +43,8 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
         log.info(f"{file}: all of its {len(table):,} decisions are in force already")
         return None
     _refuse_incomplete(run.path)
+    if lost := _emptied(run.path, after):
+        raise UserError(f"{file}: nothing was applied; no row of class {lost[0]!r} would be left; keep one")
     return table
 
 
@@ -54,16 +57,32 @@ def store_corrections(run: Run, table: pd.DataFrame) -> None:
 def revert(run: Run) -> None:
     """Take back the last applied file: student and published files are again what they were before, byte for byte.
 
+    Where an earlier process began that and was stopped, this ends what it began, and no more.
+
     Raises:
         UserError: there is none.
     """
+    about = read_status(run.path)
     mend(run.path)
-    if not applied(run.path):
+    begun = re.fullmatch(r"revert to (\d+) files", about["stage"])
+    if not begun and not applied(run.path):
         raise UserError(f"--revert: no corrections are in force in {run.path}")
-    write_status(run.path, "running", "revert", mode=run.mode)
-    take_back(run.path)
+    left = int(begun[1]) if begun else len(applied(run.path)) - 1
+    with run.stage(f"revert to {left} files"):
+        if len(applied(run.path)) > left:
+            take_back(run.path)
     write_status(run.path, "done", "done", read_json(run.path / "metrics.json")["reason"], run.mode)
-    log.info(f"the last corrections are taken back; {len(applied(run.path))} files of them in force")
+    log.info(f"the last corrections are taken back; {left} files of them in force")
+
+
+def _emptied(run: Path, decisions: pd.DataFrame) -> list[str]:
+    """The classes of what the student learned that none of it would have with these decisions."""
+    form, learned = _format(run), read_csv(run / "labels.csv").set_index("id").label
+    before = parse(learned, form["classes"], form.get("multi_label", False))
+    after = pd.concat([learned, decisions.set_index("id").label])
+    after = parse(after[~after.index.duplicated(keep="last")], form["classes"], form.get("multi_label", False))
+    k = len(form["classes"])
+    return [form["classes"][c] for c in np.flatnonzero((counts(before, k) > 0) & (counts(after, k) == 0))]
 
 
 def _refuse_incomplete(run: Path) -> None:
@@ -93,7 +112,7 @@ def _read(run: Path, file: Path) -> pd.DataFrame:
 def _format(run: Path) -> dict:
     """model.json of the student, also while it is put aside."""
     files = [run / "student" / "model.json", *run.glob("corrections/*/before/student/model.json")]
-    return read_json(next(file for file in files if file.exists()))
+    return read_json(next(file for file in files if file.exists()), "classes")
 
 
 def _faults(table: pd.DataFrame, run: Run) -> list[str]:

@@ -101,7 +101,7 @@ def fault(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return None
     if isinstance(error, OSError) and not isinstance(error, BROKEN_PIPE):
-        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        what = f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}"
         remedy = REMEDIES.get(error.errno)
         return "; ".join(filter(None, [what, remedy, GOES_ON]))
     said = {MemoryError: "out of memory", RuntimeError: str(error)} | dict.fromkeys(BROKEN_PIPE, "DataLoader worker")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -46,14 +47,18 @@ def put_aside(run: Path, table: pd.DataFrame) -> Path:
     """
     step = run / "corrections" / f"{len(applied(run)) + 1:04d}"
     part = step.with_suffix(".part")
-    write_csv(part / "corrections.csv", inert(table))
-    (part / "before").mkdir()
-    for file in (run / name for name in PUBLISHED):
-        if file.exists():
-            shutil.copy2(file, part / "before")
-    if (run / "plots").exists():
-        shutil.copytree(run / "plots", part / "before" / "plots")
-    part.rename(step)
+    try:
+        write_csv(part / "corrections.csv", inert(table))
+        (part / "before").mkdir()
+        for file in (run / name for name in PUBLISHED):
+            if file.exists():
+                shutil.copy2(file, part / "before")
+        if (run / "plots").exists():
+            shutil.copytree(run / "plots", part / "before" / "plots")
+        part.rename(step)
+    except OSError:  # a full disk is not to hold what is of no use
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     mend(run)
     return step
 
@@ -76,8 +81,9 @@ def mend(run: Path) -> None:
     steps = applied(run)
     if steps and not (steps[-1] / "before" / "student").exists():
         os.replace(run / "student", steps[-1] / "before" / "student")
-    if not steps and (run / "corrections").exists():
-        (run / "corrections").rmdir()
+    if not steps:
+        with suppress(OSError):  # it is not there, or holds what somebody has put there
+            (run / "corrections").rmdir()
 
 
 def _bring_back(run: Path, before: Path) -> None:

@@ -63,7 +63,7 @@ def _finished(run: Path) -> list[Path]:
     most = max(rounds, key=len, default=[])
     if not (run / "student" / "model.json").is_file():
         return most
-    return [run / "student"] + (most if read_json(run / "status.json")["mode"] == "train" else [])
+    return [run / "student"] + (most if read_json(run / "status.json", "mode")["mode"] == "train" else [])
 
 
 def finished_models(run: Path) -> list[Trained]:

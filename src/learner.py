@@ -55,18 +55,21 @@ class Frozen:
 
     @cached_property
     def embeddings(self) -> np.ndarray:
-        """(N, D), in a file of the run that is named by a hash of the body and of the images; made once."""
+        """(N, D), in a file of the run that is named by hashes of what it was made from, and of itself; made once."""
         n = len(self.stock.given)  # made_from has a hash of these already
-        name = hash_of(self.body.hash, self.made_from, self.stock.pixels[n:])
-        file = self.path / f"embeddings_{name}.npy"
-        if not file.exists():
-            self._embed(file)
-        return np.load(file, mmap_mode="r")
+        name = f"embeddings_{hash_of(self.body.hash, self.made_from, self.stock.pixels[n:])}"
+        for file in self.path.glob(f"{name}_*.npy"):
+            if file.stem == f"{name}_{hash_of(file)}":
+                return np.load(file, mmap_mode="r")
+            log.info(f"{file} is not as it was written; embedded anew")
+            file.unlink()
+        part = self._embed(self.path / name)
+        return np.load(part.replace(self.path / f"{name}_{hash_of(part)}.npy"), mmap_mode="r")
 
-    def _embed(self, file: Path) -> None:
-        """Its name says how many rows of an unfinished file are on the disk: a process that was stopped goes on."""
+    def _embed(self, file: Path) -> Path:
+        """The file's suffix says how many of its rows are on the disk: a process that was stopped goes on."""
         network, form, train = self.body.network, self.body.format, self.stock.config.train_of("body")
-        n, start, begun = len(self.stock.pixels), time.monotonic(), next(self.path.glob(f"{file.stem}.*.rows"), None)
+        n, start, begun = len(self.stock.pixels), time.monotonic(), next(self.path.glob(f"{file.name}.*.rows"), None)
         part, done = begun or file.with_suffix(".0.rows"), int(begun.suffixes[0][1:]) if begun else 0
         if done:
             log.info(f"embed: goes on after {done:,} of {n:,} images")
@@ -81,8 +84,8 @@ class Frozen:
                 embed(network, form, (self.stock.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
                 out.flush()
                 part = part.replace(file.with_suffix(f".{rows[-1] + 1}.rows"))
-        part.replace(file)
         log.info(f"embedded {n - done:,} images, {time.monotonic() - start:.1f} s")
+        return part
 
     def work(self, task: Task) -> Done:
         rows, start = self.embeddings[task.rows], time.monotonic()

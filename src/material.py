@@ -124,7 +124,7 @@ def _note_machine(run: Run, pixels: np.ndarray, network, form) -> None:
     file = run.path / "env.json"
     if not trained(run.path):
         return write_json(file, now)
-    before = read_json(file)
+    before = read_json(file) if file.exists() else {}
     if changed := [key for key in DECIDE_BITS if before.get(key, now[key]) != now[key]]:
         log.info(f"warning: this run began with other {', '.join(changed)} (env.json): what is made from here on may "
                  "differ in its last bits")  # fmt: skip
@@ -179,7 +179,7 @@ def _announce(samples: Samples, clusters: np.ndarray) -> None:
     how_many = ", any number of them an image" if samples.given.ndim == 2 else ""
     listed = ", ".join(f"{n:,} {role}" for role, n in counts.items())
     log.info(f"samples: {listed}; {len(samples.classes)} classes{how_many}")
-    several = [name for name in samples.classes if " " in name and {*name.split()} <= {*samples.classes}]
+    several = [name for name in samples.classes if name not in name.split() and {*name.split()} <= {*samples.classes}]
     if several:
         log.info(f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "
                  "class of its own. Where an image may have several labels, set data.multi_label=true")  # fmt: skip

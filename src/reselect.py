@@ -39,7 +39,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     rounds = Ledger(run).rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
-    config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json")["mode"]
+    config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json", "mode")["mode"]
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
     samples = _judged(run, number, classes, rounds[-1].get("multi_label", False))
     verdict = Ledger(run).recall(number, samples)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kit")
 DEFAULT_CONFIG = ROOT / "configs" / "default.yaml"
-FREE = {"time_budget", "train.workers", "train.checkpoint_every", "train.checkpoints_kept"}
-"""Keys that may change while a run goes on: no byte depends on them."""
+FREE = {"time_budget", "train.workers", "train.checkpoint_every", "train.checkpoints_kept", "out", "name"}
+"""Keys that may change while a run goes on, also by moving its folder: no byte depends on them."""
 
 
 class OutOfTime(Exception):
@@ -73,7 +73,8 @@ class Run:
 
     def finished(self) -> bool:
         """Whether this very run has been done before; says so."""
-        if read_json(self.path / "status.json")["state"] != "done":
+        student = self.path / "student" / "model.json"
+        if read_status(self.path)["state"] != "done" or not student.exists():
             return False
         log.info(f"done already (--fresh starts over); see {self.path / 'report.html'}")
         return True
@@ -91,7 +92,9 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:  # as where a disk is full
+            error.filename = str(path)
         part.unlink(missing_ok=True)
         raise
 
@@ -118,11 +121,19 @@ def write_npy(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh") from None
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Raises UserError where a file is not what this kit writes: a dict, with these keys at least."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.keys() >= {*keys}:
+            return found
+    raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh")
+
+
+def read_status(path: Path) -> dict[str, str]:
+    """status.json of a run, all of it empty where there is none."""
+    file = path / "status.json"
+    return read_json(file, "state", "stage", "reason") if file.exists() else dict.fromkeys(("state", "stage", "reason"))
 
 
 def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:
@@ -198,7 +209,7 @@ def reopen_run(path: Path) -> Iterator[Run]:
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), _logged(path / "log.txt"):
         log.info(f"run folder {path}{_mend(path)}")
-        yield Run(path, read_json(path / "status.json")["mode"], load_config(path / "config.yaml", []))
+        yield Run(path, read_json(path / "status.json", "mode")["mode"], load_config(path / "config.yaml", []))
 
 
 def _mend(path: Path) -> str:
@@ -210,8 +221,8 @@ def _mend(path: Path) -> str:
     for model in path.rglob("model.json"):
         for checkpoint in model.parent.glob("checkpoint_*.pt"):
             checkpoint.unlink()
-    about = read_json(path / "status.json") if (path / "status.json").exists() else {}
-    if about.get("state") != "running":
+    about = read_status(path)
+    if about["state"] != "running":
         return ""
     reason = f"process {about.get('pid', '')}".strip() + " was killed, or its machine went away"
     write_status(path, "stopped", about["stage"], reason, about.get("mode", ""))
@@ -233,7 +244,7 @@ def _resume_or_begin(path: Path, config: Config, mode: str) -> None:
         (path / "plan.json").unlink(missing_ok=True)
         return
     changed = [one for one in differences(load_config(stored, []), config) if one.partition(":")[0] not in FREE]
-    old_mode = read_json(path / "status.json").get("mode", mode)
+    old_mode = read_status(path).get("mode", mode)
     changed += [f"mode: {old_mode} → {mode}"] if old_mode != mode else []
     if changed:
         raise UserError(

@@ -11,7 +11,7 @@ from .audit import audit
 from .cells import inert
 from .data.samples import SCORED_ROLES, USES_POOL, Samples
 from .history import applied, decided
-from .labels.ledger import Ledger, labels_table, oof_table, pseudo_labels_table, suspects_table
+from .labels.ledger import Ledger, labels_table, model_files, oof_table, pseudo_labels_table, suspects_table
 from .labels.metrics import confirmed, expected, noise_scores, of_classes, pool_scores, score
 from .labels.pool import lowest_cutoff
 from .labels.selection import REPAIRS, Decisions
@@ -62,7 +62,7 @@ def score_trusted(run: Run, material: Material, predict) -> dict | None:
         return None
     truth, labelled = material.samples.given[rows], has_label(material.judged.given)
     ends = [run.path / f"round_{number}" for number in (1, rounds)]
-    teachers = [[load_model(file.parent) for file in sorted(end.glob("fold_*/model.json"))] for end in ends]
+    teachers = [[load_model(file.parent) for file in model_files(run.path, number)] for number in (1, rounds)]
     hits = [right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth)
             for end in teachers]  # fmt: skip
     given = material.judged.given[labelled]

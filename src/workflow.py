@@ -12,7 +12,7 @@ from .corrections import store_corrections, with_corrections
 from .data.samples import USES_POOL
 from .history import applied
 from .inference import finished_models, write_submission
-from .labels.ledger import Ledger
+from .labels.ledger import Ledger, model_files
 from .labels.sets import has_label
 from .learn.fit import step_budget
 from .learn.models import Trained, load_model
@@ -31,7 +31,8 @@ def carry_out(run: Run, corrections: pd.DataFrame | None = None) -> None:
     """
     material = prepare(run)
     if corrections is not None:
-        store_corrections(run, corrections)
+        with run.stage("put aside"):
+            store_corrections(run, corrections)
     run.config = planned(run, material)
     learner = make_learner(run, material)
     outcome = Outcome(material.judged.given, None, 0, "time_budget")
@@ -70,6 +71,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner)
         OutOfTime: there is none for the student; without a control, where there is none for that, a run is whole.
     """
     tasks, arms = _arms(run, material, outcome), {}
+    files = model_files(run.path, 1)
     for task in tasks:
         try:
             with run.stage(task.where):
@@ -79,8 +81,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner)
             if task.where == "student":
                 raise
             log.info(f"time budget: no time is left for the {task.where}")
-    teachers = [load_model(file.parent) for file in sorted(run.path.glob("round_1/fold_*/model.json"))]
-    return arms | ({"teacher": teachers} if teachers else {})
+    return arms | ({"teacher": [load_model(file.parent) for file in files]} if files else {})
 
 
 def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:

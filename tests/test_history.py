@@ -1,5 +1,6 @@
 """A kill at any moment of an apply or a revert leaves what the next command can mend."""
 
+import errno
 import shutil
 import sys
 from pathlib import Path
@@ -7,7 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from src.config import Config
+from src.corrections import revert
+from src.guard import fault
 from src.history import applied, decided, mend, put_aside, take_back
+from src.run import Run, _mend, read_status, write_json, write_status
+from src.values import UserError
 
 TABLE = pd.DataFrame({"id": ["a", "b"], "given": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]})
 
@@ -130,3 +136,55 @@ def test_a_revert_killed_anywhere_has_happened_or_not(run):
             break
     assert not cut
     assert outcomes == {0, 1}
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_revert_that_was_killed_ends_what_it_began_and_no_more(run, files):
+    states = []
+    for _ in range(files):
+        write_json(run / "metrics.json", {"reason": "no_change"})
+        write_status(run, "done", "done", "no_change", "denoise")
+        states.append(contents(run))
+        put_aside(run, TABLE)
+        retrain(run)
+    write_status(run, "done", "done", "no_change", "denoise")
+    for at in range(200):
+        copy = run.parent / f"copy_{at}"
+        shutil.copytree(run, copy)
+        cut = killed(at, revert, Run(copy, "denoise", Config()))
+        if cut:
+            _mend(copy)
+            if read_status(copy)["state"] != "done" or len(applied(copy)) == files:
+                revert(Run(copy, "denoise", Config()))
+        assert len(applied(copy)) == files - 1
+        assert contents(copy) == states[-1]
+        if not cut:
+            break
+    assert not cut
+    assert at > 10
+    if files == 1:
+        with pytest.raises(UserError, match="no corrections are in force"):
+            revert(Run(copy, "denoise", Config()))
+
+
+def test_a_file_of_the_users_own_in_the_folder_of_corrections_stays(run):
+    (run / "corrections").mkdir()
+    (run / "corrections" / "mine.csv").write_text("id,given,action,label\n")
+    mend(run)
+    put_aside(run, TABLE)
+    retrain(run)
+    take_back(run)
+    assert contents(run)["corrections/mine.csv"] == b"id,given,action,label\n"
+
+
+def test_a_full_disk_leaves_no_half_of_what_is_put_aside(run, monkeypatch):
+    before = contents(run)
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        put_aside(run, TABLE)
+    assert contents(run) == before
+    assert "before: No space left on device; make room" in fault(caught.value), "not the file that was read"

@@ -75,7 +75,14 @@ def test_embeddings_that_are_cut_off_go_on_to_the_same_bytes(tmp_path, embedded)
     whole, asked = embedded(pixels)
     assert asked == [*range(60)]
     np.testing.assert_array_equal(found, whole)
-    assert [file.suffix for file in tmp_path.glob("embeddings_*")] == [".npy"]
+    (file,) = tmp_path.glob("embeddings_*")
+    data = file.read_bytes()
+    for damaged in (data[:-100], data[:-100] + bytes(100), b""):
+        file.write_bytes(damaged)
+        again, asked = embedded(pixels)
+        assert asked == [*range(60)], "it is not trusted by its name"
+        np.testing.assert_array_equal(again, whole)
+        assert [*tmp_path.glob("embeddings_*")] == [file]
 
 
 def test_embeddings_of_an_image_that_was_edited_are_made_anew(embedded):

@@ -9,9 +9,9 @@ from sklearn.datasets import load_digits
 
 from src.config import Config, Pseudo, Student, Train
 from src.data.samples import Samples
-from src.labels.ledger import Ledger
+from src.labels.ledger import Ledger, model_files
 from src.learner import Frozen, Learner
-from src.run import read_json, write_json
+from src.run import read_json, read_status, write_json
 from src.selftrain import self_train
 from src.stock import Stock
 from src.values import UserError
@@ -133,3 +133,21 @@ def test_a_control_is_the_same_whatever_steps_its_student_takes(tmp_path):
     """Corrections change the number of rows a little; the control is not trained again for that."""
     first = learner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=3)
     assert learner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=4).hash == first.hash
+
+
+def test_a_model_that_is_gone_makes_no_other_mean(tmp_path):
+    for fold in range(2):
+        write_json(tmp_path / "round_1" / f"fold_{fold}" / "model.json", {"hash": str(fold)})
+    assert len(model_files(tmp_path, 1)) == 2, "a round that is not finished names none"
+    write_json(tmp_path / "round_1" / "round.json", {"round": 1, "classes": [], "models": {"0": {}, "1": {}}})
+    assert len(model_files(tmp_path, 1)) == 2
+    (tmp_path / "round_1" / "fold_0" / "model.json").unlink()
+    with pytest.raises(UserError, match=r"round_1/round.json names 2 models, and 1 of them are there; .*--fresh"):
+        model_files(tmp_path, 1)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "1", "{}", "{", "[" * 100_000, '{"state": "done"}', ""])
+def test_a_status_that_was_edited_is_named(tmp_path, text):
+    (tmp_path / "status.json").write_text(text)
+    with pytest.raises(UserError, match=r"status\.json is no JSON as it was written; .*--fresh"):
+        read_status(tmp_path)

@@ -154,6 +154,15 @@ def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
     assert files_of(denoised) == before
 
 
+def test_decisions_that_would_leave_a_class_without_a_row_are_refused(denoised, tmp_path):
+    before, labels = files_of(denoised), table(denoised / "labels.csv")
+    gone = [(row.id, row.given, "drop", "", "") for row in labels.itertuples() if row.label == "d3"]
+    done = apply(denoised, "--corrections", write_lines(tmp_path / "gone.csv", gone))
+    assert done.returncode == 2
+    assert done.stderr.endswith("nothing was applied; no row of class 'd3' would be left; keep one\n")
+    assert files_of(denoised) == before
+
+
 def test_nothing_to_take_back(denoised):
     done = apply(denoised, "--revert")
     assert done.returncode == 2

@@ -19,7 +19,19 @@ from hypothesis import strategies as st
 from src.cells import read_csv  # fmt: skip
 from src.command import main
 from src.config import VERSION, Config
-from src.run import Run, atomic_write, environment, read_json, seed_of, write_csv, write_json, write_npy, write_status
+from src.run import (
+    DEFAULT_CONFIG,
+    Run,
+    atomic_write,
+    environment,
+    open_run,
+    read_json,
+    seed_of,
+    write_csv,
+    write_json,
+    write_npy,
+    write_status,
+)
 from src.values import UserError
 from tests.conftest import ROOT, run_script
 
@@ -271,6 +283,8 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
     assert not run.finished()
     write_status(run.path, "done", "done", "no_change", run.mode)
     assert read_json(tmp_path / "status.json")["reason"] == "no_change"
+    assert not run.finished(), "its student is gone"
+    write_json(tmp_path / "student" / "model.json", {})
     assert run.finished()
 
 
@@ -321,8 +335,19 @@ def test_a_fault_of_ours_is_not_passed_off_as_wrong_input(tmp_path):
 def test_a_finished_run_is_not_done_again(tmp_path):
     begun(tmp_path)
     write_status(tmp_path / "x", "done", "done", "no_change", "denoise")
+    write_json(tmp_path / "x" / "student" / "model.json", {})
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "x").iterdir() if file.name.endswith(("on", "ml"))}
     done = run_script("pseudo.py", "--mode", "denoise", f"out={tmp_path}", "name=x")
     assert done.returncode == 0
     assert "--fresh" in done.stdout
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_a_run_goes_on_in_another_place_under_another_name(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "x").rename(tmp_path / "else" / "y")
+    with open_run(DEFAULT_CONFIG, [f"out={tmp_path / 'else'}", "name=y"], "denoise") as run:
+        assert run.path == tmp_path / "else" / "y"
+    with pytest.raises(UserError, match=r"train\.lr"):
+        open_run(DEFAULT_CONFIG, [f"out={tmp_path / 'else'}", "name=y", "train.lr=1"], "denoise").__enter__()

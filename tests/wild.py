@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
+from pyarrow import parquet
 
 from src.config import Config, Data
 from src.data.images import load_images
@@ -307,10 +309,22 @@ def undecodable(folder: Path) -> dict[str, str]:
     return labels_of(train=str(folder / "set"))
 
 
+def many_rows(folder: Path) -> Any:
+    one = pa.DictionaryArray.from_arrays(np.zeros(11_000_000, np.int8), ["000"])
+    parquet.write_table(pa.table({"id": one, "label": one}), folder / "t.parquet")
+    return labels_of(train=str(folder / "t.parquet"))
+
+
+def no_utf8(folder: Path) -> Any:
+    text = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a\xff", b"b"]).buffers())
+    parquet.write_table(pa.table({"id": ["000", "001"], "label": text}), folder / "t.parquet")
+    return labels_of(train=str(folder / "t.parquet"))
+
+
 def bomb(folder: Path) -> Any:
     with gzip.open(folder / "t.csv.gz", "wb", 1) as file:
         file.write(b"id,label\n")
-        for _ in range(1500):
+        for _ in range(300):
             file.write(b"0" * 1_000_000)
     return labels_of(train=str(folder / "t.csv.gz"))
 
@@ -344,6 +358,8 @@ def tables() -> list[Case]:
         "cat and cat with a blank": (PLAIN + "004,cat \n", Refused("'cat' and 'cat '")),
         "an accent coded in two ways": (PLAIN + "004,caf\u00e9\n005,cafe\u0301\n", Refused("how an accent is coded")),
         "1 and 1.0": ("id,label\n000,1\n001,1.0\n002,2\n", Refused("'1' and '1.0'")),
+        "cat and cat with a letter that cannot be seen": (PLAIN + "004,cat\u200b\n", Refused("cannot be seen")),
+        "a label of a letter that cannot be seen": (PLAIN + "004,\u3164\n", Refused("nothing that can be seen")),
         "a label of one blank": (PLAIN + "004, \n", Refused("nothing that can be seen")),
         "a label that turns text around": (PLAIN + "004,\u202ecat\n", Refused("nothing that can be seen")),
         "a label with a colour of the terminal": (PLAIN + "004,\x1b[31mcat\n", Refused("'\\x1b[31mcat'")),
@@ -386,13 +402,15 @@ def tables() -> list[Case]:
     }
     cases += [Case("table", name, read_table(data, f"t.csv.{ending}"), Refused(line))
               for name, (data, ending, line) in refused.items()]  # fmt: skip
-    cases += [Case("table", "a packed table of 1.5 GB", bomb, Refused("unpacks to more than"),
+    cases += [Case("table", "a packed table of 300 MB", bomb, Refused("unpacks to more than"),
                    slow=True)]  # fmt: skip
     of_kinds = {
         "parquet: numbers with a gap": (frame.assign(label=[1, 0, None, 1]), LABELS | {
             "000": "1", "001": "0", "002": "", "003": "1"}),
         "parquet: None and the class None": (frame.assign(label=["None", None, "NA", "NA"]), {
             "000": "None", "001": "", "002": "NA", "003": "NA"}),
+        "parquet: large numbers with a gap": (frame.assign(label=pd.array([2**53, 2**53 + 1, None, 2**53], "Int64")), {
+            "000": str(2**53), "001": str(2**53 + 1), "002": "", "003": str(2**53)}),
         "parquet: labels in bytes": (frame.assign(label=[b"a", b"b", b"a", b"b"]), Refused("no column 'label'")),
         "parquet: labels in lists": (frame.assign(label=[[1], [2], [1], [2]]), Refused("no column 'label'")),
         "parquet: ids that are numbers": (frame.assign(id=[0, 1, 2, 3]), dict(zip("0123", LABELS.values(),
@@ -405,6 +423,12 @@ def tables() -> list[Case]:
         "one-hot": (read_table(one_hot, label_col=["cat", "dog"]), {"000": "cat", "001": "dog", "002": ""}),
         "one-hot: nan": (read_table(one_hot + "003,nan,1\n", label_col=["cat", "dog"]), Refused("line 5")),
         "one-hot: one column twice": (read_table(one_hot, label_col=["cat", "cat"]), Refused("several of the columns")),
+        "a quote left open in a group": (
+            read_table('id,label,g\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n', group_col="g"),
+            Refused("(a quote that is not closed?)")),
+        "parquet: 11,000,000 rows in a few kilobytes": (many_rows, Refused("11,000,000 rows, more than")),
+        "parquet: text that is not UTF-8": (no_utf8, Refused("cannot be read as parquet")),
+        "PARQUET in capitals": (read_table(frame, "t.PARQUET"), LABELS),
         "no image_dir": (read_table(PLAIN, image_dir="gone"), LABELS),
         "one class": (prepared("id,label\n" + rows.replace("dog", "cat")), Refused("one class only")),
         "a class with one row": (prepared(PLAIN + "004,owl\n"), Refused("'owl' has 1 rows")),

@@ -91,8 +91,9 @@ def _name(paths: np.ndarray, shape: tuple[int, ...]) -> str:
 
 def _make(one: Decode, paths: np.ndarray, shape: tuple[int, ...], files: tuple[Path, Path]) -> None:
     """Decode what the cache lacks. A row's state is written after its pixels, so that no kill makes a false one."""
-    if not files[1].exists():
+    if not (_is_array(files[0], shape) and _is_array(files[1], shape[:1])):
         log.info(f"images: {len(paths):,} will take {_size(shape)} in {files[0]}")
+        files[1].unlink(missing_ok=True)  # what it says of pixels that are cut off is not true
         reserve(files[0], shape)
         reserve(files[1], shape[:1])
     pixels, states = (np.lib.format.open_memmap(file, "r+") for file in files)
@@ -107,6 +108,15 @@ def _make(one: Decode, paths: np.ndarray, shape: tuple[int, ...], files: tuple[P
         states.flush()
 
     decode_all(one, paths[first:], pixels[first:], chunk_done)
+
+
+def _is_array(file: Path, shape: tuple[int, ...]) -> bool:
+    """Whether it is whole: to write into a map of a file that was cut off fills it up with zeros."""
+    try:
+        found = np.load(file, mmap_mode="r")
+        return found.shape == shape and found.dtype == np.uint8
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def reserve(file: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> None:

@@ -13,12 +13,16 @@ import pandas as pd
 from ..cells import read_csv
 from ..config import Data
 from ..labels.sets import NONE, UNKNOWN
-from ..values import NO_TEXT, UserError
+from ..run import log
+from ..values import NO_TEXT, UNSEEN, UserError
 
 LABELLED_ROLES = ("train", "valid", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".bmp", ".webp", ".avif", ".gif", ".tif", ".tiff",
+                  ".pbm", ".pgm", ".ppm"}  # fmt: skip
 TABLE_SUFFIXES = {".parquet", ".pq"}
+MOST_ROWS = 10_000_000
+"""Of a parquet file, which may hold them in a few kilobytes."""
 
 
 def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
@@ -45,11 +49,14 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
 
 def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.DataFrame:
     """`<folder>/<class>/<file>`; the id is the path below the folder, with the folder's own name in front."""
-    files = sorted(_image_files(str(folder)))
+    all_files = sorted(_files(str(folder)))
+    files = [*filter(_is_image, all_files)]
     if not files:
         raise UserError(f"data.{role}={folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     below = [file[len(str(folder)) + 1 :] for file in files]
     parents = [name.split(os.sep)[0] if os.sep in name else "" for name in below]
+    if len(files) < len(all_files):
+        _tell_others(folder, sorted({*all_files} - {*files}), {*parents} if labelled else None)
     if labelled and "" in parents:
         raise UserError(f"data.{role}={folder}: {below[parents.index('')]} lies in no class folder; use <class>/<file>")
     if odd := next((name for name in below if NO_TEXT.search(name)), ""):
@@ -63,13 +70,31 @@ def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.Data
     })  # fmt: skip
 
 
+def _tell_others(folder: Path, others: list[str], classes: set[str] | None) -> None:
+    """Say which files are no images by their suffix.
+
+    Raises:
+        UserError: they are all that is in a folder of a class.
+    """
+    below = [Path(file).relative_to(folder) for file in others]
+    lost = {name.parts[0] for name in below if len(name.parts) > 1} - classes if classes is not None else ()
+    if lost:
+        raise UserError(f"{folder / min(lost)} holds files and no image ({', '.join(sorted(IMAGE_SUFFIXES))}); convert "
+                        "them, or move the folder away")  # fmt: skip
+    log.info(f"{folder}: {len(below):,} files that are no images by their suffix are passed over ({below[0]}, …)")
+
+
 def _is_class_tree(below: list[str]) -> bool:
     """Whether every file lies exactly one folder deep, as in `<class>/<file>`."""
     return all(name.count(os.sep) == 1 for name in below)
 
 
-def _image_files(folder: str, above: tuple[str, ...] = ()):
-    """Image files below a folder; os.scandir because pathlib is 10× slower on 70,000 files.
+def _is_image(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+
+
+def _files(folder: str, above: tuple[str, ...] = ()):
+    """All files below a folder but hidden ones; os.scandir because pathlib is 10× slower on 70,000 files.
 
     above: the real paths of the folders that it lies in. A link to one of them leads in a circle, and is passed over.
     """
@@ -84,19 +109,21 @@ def _image_files(folder: str, above: tuple[str, ...] = ()):
                 continue
             if entry.is_dir():
                 if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
-                    yield from _image_files(entry.path, above)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    yield from _files(entry.path, above)
+            else:
                 yield entry.path
 
 
 def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
-    table = _read_parquet(file) if file.suffix in TABLE_SUFFIXES else read_csv(file)
+    table = _read_parquet(file) if file.suffix.lower() in TABLE_SUFFIXES else read_csv(file)
     if not len(table):
         raise UserError(f"data.{role}={file} has no rows")
     ids = table[id_column(table, data.id_col, file)].astype(object)  # text that is read many times
-    for what, names in {"id": ids, "group": table.get(data.group_col, pd.Series(dtype=object)).unique()}.items():
-        if (odd := next((name for name in names if NO_TEXT.search(name)), None)) is not None:
-            raise UserError(f"{file}: {what} {odd!r} holds a control character; mend it")
+    groups = table.get(data.group_col, pd.Series(dtype=object)).unique()
+    for what, names, wrong in (("id", ids, NO_TEXT), ("group", groups, UNSEEN)):
+        if (odd := next(filter(wrong.search, names), None)) is not None:
+            raise UserError(f"{file}: {what} {odd!r} holds a control character, or a line break where there is no "
+                            "place for one; mend it (a quote that is not closed?)")  # fmt: skip
     if (ids == "").any():
         raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
     if data.group_col and role == "train" and data.group_col not in table:
@@ -106,13 +133,21 @@ def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:
-    """As a CSV is read: text. Whole numbers have no decimals, though a missing one among them makes them floats."""
+    """As a CSV is read: text. Whole numbers have no decimals, also where they are stored as floats."""
     try:
-        table = pd.read_parquet(file)
+        from pyarrow.parquet import ParquetFile
+
+        if (rows := ParquetFile(file).metadata.num_rows) > MOST_ROWS:
+            raise ValueError(f"it holds {rows:,} rows, more than {MOST_ROWS:,}")
+        return _as_text(pd.read_parquet(file, dtype_backend="numpy_nullable"))  # a gap does not make floats of numbers
     except ImportError:
         raise UserError(f"{file}: parquet needs the package pyarrow: pip install pyarrow, or give a CSV") from None
     except Exception as error:  # pyarrow raises its own types
         raise UserError(f"{file} cannot be read as parquet: {' '.join(str(error).split())}") from None
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that hold single values, as text; empty where one is missing."""
 
     def is_cell(value) -> bool:
         return pd.api.types.is_scalar(value) and not isinstance(value, bytes)
@@ -189,10 +224,11 @@ def _find_files(ids: pd.Series, data: Data, beside: Path) -> list[str]:
     given = [beside] if data.image_dir is None else data.image_dir
     folders = [str(given)] if isinstance(given, str | Path) else given
     paths = [os.path.join(folders[0], name + data.suffix) for name in ids]
-    if len(folders) == 1 and os.path.exists(paths[0]):
+    if len(folders) == 1 and all(there := _exist(paths)):
         return _refuse_outside(ids, paths, data, folders)
-    index = _by_name(folders)
-    found = [index.get(name + data.suffix) or [path] for name, path in zip(ids, paths, strict=True)]
+    index, sure = _by_name(folders), there if len(folders) == 1 else [False] * len(paths)
+    found = [(not known and index.get(name + data.suffix)) or [path]
+             for name, path, known in zip(ids, paths, sure, strict=True)]  # fmt: skip
     for name, files in zip(ids, found, strict=True):
         if len(files) > 1:
             raise UserError(f"id {name!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder into "
@@ -222,6 +258,11 @@ def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: l
     return paths
 
 
+def _exist(paths: list[str]) -> list[bool]:
+    plain = {above: _plain_files(above) for above in {os.path.dirname(path) for path in paths}}
+    return [os.path.basename(path) in plain[os.path.dirname(path)] or os.path.exists(path) for path in paths]
+
+
 def _plain_files(folder: str) -> set[str]:
     """The names in a folder that are files and no links: a list of it is read far sooner than it is asked of each."""
     try:
@@ -236,7 +277,7 @@ def _by_name(folders: list[str]) -> dict[str, list[str]]:
     of these the first is the surest."""
     kinds: list[dict[str, list[str]]] = [{}, {}, {}, {}]
     for folder in filter(os.path.isdir, folders):
-        for file in sorted(_image_files(folder)):
+        for file in filter(_is_image, sorted(_files(folder))):
             below = Path(os.path.relpath(file, folder))
             names = below.as_posix(), below.with_suffix("").as_posix(), below.name, below.stem
             for kind, name in zip(kinds, names, strict=True):

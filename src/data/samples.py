@@ -13,6 +13,7 @@ import pandas as pd
 from ..config import Config, Data, Hide, Inject
 from ..labels.goals import known
 from ..labels.sets import NONE, UNKNOWN, counts, labels_among, names, parse, separator, strata
+from ..run import log
 from ..values import UNSEEN, UserError
 from .roles import read_role
 
@@ -20,6 +21,8 @@ USES_POOL = ("augment", "joint")
 """Modes in which rows without a label may receive one."""
 ROLES = ("train", "pool", "valid", "trusted", "test")
 SCORED_ROLES = ("valid", "trusted", "test")
+EMPTY = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
+"""Letters and marks by their category that show nothing."""
 NUMBERS = 20
 """More distinct labels than this that are numbers with decimals are no classes."""
 
@@ -71,7 +74,9 @@ def load_samples(data: Data) -> Samples:
         table["label"] = _in_own_words(table.label, data.label_sep, classes)
     from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
     legal = {"", *labels_among(table.label, classes, data.multi_label)}
-    if not set(table.label[from_folder]) <= legal:
+    if other := set(table.label[from_folder]) - legal:
+        log.info(f"data.test={data.test}: its folders are not taken for labels, as {min(other)!r} is no class of "
+                 "data.train")  # fmt: skip
         table.loc[from_folder, "label"] = ""  # folders that are no classes
     alien = table[~table.label.isin(legal)]
     if len(alien):
@@ -147,14 +152,18 @@ def _refuse_alike(classes: tuple[str, ...], data: Data) -> None:
     """Names that a person cannot tell apart are one class in truth; a line break in one is a quote left open."""
     known: dict[str, str] = {}
     for name in classes:
-        plain = " ".join(unicodedata.normalize("NFC", name).split())
+        plain = " ".join(unicodedata.normalize("NFC", "".join(filter(_is_seen, name))).split())
         if not plain or UNSEEN.search(name):
             raise UserError(f"data.train={data.train}: label {name!r} holds a line break or nothing that can be seen; "
                             "mend it (a quote that is not closed?)")  # fmt: skip
         other = known.setdefault(re.sub(r"(?<=\d)\.0+$", "", plain), name)
         if other != name:
             raise UserError(f"data.train={data.train}: labels {other!r} and {name!r} differ by blanks, by how an "
-                            "accent is coded, or by .0 alone; write them alike")  # fmt: skip
+                            "accent is coded, by what cannot be seen, or by .0 alone; write them alike")  # fmt: skip
+
+
+def _is_seen(letter: str) -> bool:
+    return unicodedata.category(letter) != "Cf" and letter not in EMPTY
 
 
 def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:

@@ -117,7 +117,20 @@ class Ledger:
     def rounds(self) -> list[dict]:
         """round.json of every finished round, in order."""
         files = sorted(self.folder.glob("round_*/round.json"), key=lambda f: int(f.parent.name.split("_")[1]))
-        return [read_json(file) for file in files]
+        return [read_json(file, "round", "classes") for file in files]
+
+
+def model_files(folder: Path, number: int) -> list[Path]:
+    """model.json of each model of a round.
+
+    Raises:
+        UserError: there are fewer than its round.json names, so that their mean would be another.
+    """
+    files, file = sorted(folder.glob(f"round_{number}/fold_*/model.json")), folder / f"round_{number}" / "round.json"
+    named = read_json(file).get("models", files) if file.exists() else files
+    if len(files) < len(named):
+        raise UserError(f"{file} names {len(named)} models, and {len(files)} of them are there; {BACK}")
+    return files
 
 
 def assert_fold_safe(rounds: list[dict]) -> None:

@@ -137,6 +137,7 @@ def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]
 
 
 def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
+    assert n, "there is no row to be drawn"
     generator = torch.Generator().manual_seed(seed)
     left = torch.empty(0, dtype=torch.long)
     while True:

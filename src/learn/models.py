@@ -16,6 +16,8 @@ from ..config import Model as ModelConfig
 from ..run import atomic_write, read_json, write_json
 from ..values import UserError
 
+OF_DATA = {"num_classes", "in_chans", "features_only"}
+"""Arguments of timm that are not the user's."""
 FETCH = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 """Arguments of timm.create_model by which it would fetch or load weights; here they come from `weights` alone."""
 
@@ -63,6 +65,8 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
         raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
     if fetch := FETCH & {*config.kwargs}:
         raise UserError(f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.weights=FILE in its place")
+    if own := OF_DATA & {*config.kwargs}:
+        raise UserError(f"{key}.kwargs: {min(own)} follows from the data; leave it out")
     weights = {}
     if config.weights:
         if not Path(config.weights).is_file():
@@ -72,7 +76,7 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     try:
         random_state = torch.get_rng_state()
         network = timm.create_model(config.name, **options, **weights)
-        _check_forward(network, size, channels)
+        _check_forward(network, size, channels, len(classes))
         if weights:
             with torch.random.fork_rng(devices=[]):
                 torch.set_rng_state(random_state)
@@ -81,6 +85,9 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
         what = f"{key}.weights={config.weights} does not fit" if weights else f"{key}.name / {key}.kwargs: cannot make"
         why = _mismatch(config, options) or " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
+    if spoilt := [name for name, value in network.state_dict().items() if not value.isfinite().all()]:
+        raise UserError(f"{key}.weights={config.weights}: {spoilt[0]} holds numbers that are not finite (NaN); give "
+                        "another file")  # fmt: skip
     data = resolve_model_data_config(network)
     given = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
     mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given.values())
@@ -93,9 +100,11 @@ def has_batch_norm(network: torch.nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _check_forward(network: torch.nn.Module, size: int, channels: int) -> None:
+def _check_forward(network: torch.nn.Module, size: int, channels: int, k: int) -> None:
     """Fail now rather than in the middle of a run where the images are too small for the network."""
-    network.eval()(torch.zeros(2, channels, size, size))
+    out = network.eval()(torch.zeros(2, channels, size, size))
+    if getattr(out, "shape", None) != (2, k):
+        raise ValueError(f"it does not make {k} numbers of an image")
 
 
 def _check_loaded(network: torch.nn.Module, blank: torch.nn.Module) -> None:
@@ -179,7 +188,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """model.json and the tensors whose hash it names."""
     if not (folder / "model.json").exists():
         raise UserError(f"{folder} holds no model; run train.py or pseudo.py first")
-    meta, file = read_json(folder / "model.json"), folder / "model.safetensors"
+    meta, file = read_json(folder / "model.json", "hash", "classes"), folder / "model.safetensors"
     if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest()[:16] != meta["hash"]:
         raise UserError(f"{file} is not the file that model.json names (hash {meta['hash']}); train again with --fresh")
     return meta, load_file(file)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..config import Wandb
 from ..environment import ROOT
-from ..run import log
+from ..run import hash_of, log
 from . import read
 
 PATIENCE = 60.0
@@ -62,7 +62,10 @@ def _send(run: Path, config: Wandb, patience: float) -> None:
                "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))}  # fmt: skip
     try:
         for job_type, log_to in {"teacher": _log_teacher, "student": _log_student}.items():
-            job = wandb.init(**options, job_type=job_type, name=f"{options['group']}-{job_type}")
+            # by what it tells of: a run that was killed in between tells the same job once more
+            told = hash_of(str(run.resolve()), read.read_dict(run / "student" / "model.json"), job_type)
+            job = wandb.init(**options, job_type=job_type, name=f"{options['group']}-{job_type}", id=told,
+                             resume=None if config.mode == "offline" else "allow")  # fmt: skip
             log_to(job, run, lines)
             job.finish()
     finally:

@@ -326,3 +326,15 @@ def test_a_disk_that_is_too_full_is_said_before_anything_is_decoded(tmp_path, mo
 
 def test_free_memory_is_some_of_the_machines():
     assert 1 << 26 < free_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-700], lambda data: b"", lambda data: b"text" * 99, None])
+@pytest.mark.parametrize("which", [".npy", ".states.npy"])
+def test_a_damaged_cache_is_made_anew(tmp_path, damage, which):
+    files, data = numbered(tmp_path, 20), Data(cache=str(tmp_path / "cache"), **FORMAT)
+    whole, good = (np.array(a) for a in load_images(files, data))
+    file = next(f for f in (tmp_path / "cache").glob("*.npy") if f.name.endswith(which) == (f.suffixes[0] == which))
+    file.write_bytes(damage(file.read_bytes())) if damage else file.unlink()
+    again, same = load_images(files, data)
+    np.testing.assert_array_equal(again, whole)
+    np.testing.assert_array_equal(same, good)

@@ -1,5 +1,6 @@
 """Tables and folders in the layouts that competitions have."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -119,3 +120,28 @@ def test_the_target_of_a_regression_is_refused_and_classes_that_are_numbers_are_
 def test_a_text_key_that_may_be_a_list_is_taken_as_typed_or_read_as_one(typed, value):
     config = load_config(ROOT / "configs" / "default.yaml", [f"data.label_col={typed}", f"data.image_dir={typed}"])
     assert (config.data.label_col, config.data.image_dir) == (value, value)
+
+
+def test_a_file_without_suffix_that_the_id_names_beats_the_same_name_elsewhere(competition):
+    made = competition("images/7", "images/thumbs/7.png", "images/thumbs/6.png", id=["6", "7"], label=["x", "y"])
+    assert below(made[1], made[0]) == ["images/thumbs/6.png", "images/7"]
+
+
+@pytest.mark.parametrize("order", [["900", "000"], ["000", "900"]])
+def test_images_are_found_whichever_row_stands_first(competition, order):
+    folder, data = competition("images/000.png", "images/sub/900.png", id=order, label=["x", "y"])
+    data = data.model_copy(update={"suffix": ".png"})
+    assert sorted(below(data, folder)) == ["images/000.png", "images/sub/900.png"]
+
+
+def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    for name in ("set/cat/0.png", "set/cat/notes.txt", "set/dog/0.JFIF", "set/about.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    data = Data(train=str(tmp_path / "set"))
+    assert set(read_role(data, "train").label) == {"cat", "dog"}
+    assert "2 files that are no images by their suffix are passed over (about.md, …)" in caplog.text
+    (tmp_path / "set" / "owl").mkdir()
+    (tmp_path / "set" / "owl" / "0.heic").touch()
+    assert "set/owl holds files and no image" in refusal(data)

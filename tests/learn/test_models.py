@@ -102,6 +102,21 @@ def test_a_wrong_argument_of_the_model_is_named():
     assert "drop_rat" in message
 
 
+@pytest.mark.parametrize("key", ["num_classes", "in_chans", "features_only"])
+def test_an_argument_that_follows_from_the_data_is_refused(key):
+    assert f"model.kwargs: {key} follows from the data" in refusal(kwargs={key: 1})
+
+
+def test_weights_that_hold_nan_are_refused_by_name(tmp_path):
+    network = timm.create_model("test_resnet", num_classes=2, in_chans=1)
+    state = {name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+             for name, value in network.state_dict().items()}  # fmt: skip
+    torch.save(state, tmp_path / "spoilt.pth")
+    message = refusal(weights=str(tmp_path / "spoilt.pth"))
+    assert "spoilt.pth" in message
+    assert "NaN" in message
+
+
 def test_images_of_a_size_that_the_model_cannot_take_are_refused_before_training():
     message = refusal(name="vit_tiny_patch16_224", size=16)
     assert "vit_tiny_patch16_224" in message
