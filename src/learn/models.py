@@ -60,18 +60,8 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     import timm
     from timm.data import resolve_model_data_config
 
-    if not timm.is_model(config.name):
-        close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
-        raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
-    if fetch := FETCH & {*config.kwargs}:
-        raise UserError(f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.weights=FILE in its place")
-    if own := OF_DATA & {*config.kwargs}:
-        raise UserError(f"{key}.kwargs: {min(own)} follows from the data; leave it out")
-    weights = {}
-    if config.weights:
-        if not Path(config.weights).is_file():
-            raise UserError(f"{key}.weights={config.weights} does not exist; give a .safetensors or .pth file")
-        weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
+    _refuse_arguments(config, key)
+    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}} if config.weights else {}
     options = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
     try:
         random_state = torch.get_rng_state()
@@ -93,6 +83,20 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given.values())
     form = Format(config.name, config.kwargs, list(classes), size, channels, mean, std)
     return network.to(memory_format=torch.channels_last), form
+
+
+def _refuse_arguments(config: ModelConfig, key: str) -> None:
+    import timm
+
+    if not timm.is_model(config.name):
+        close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
+        raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
+    if fetch := FETCH & {*config.kwargs}:
+        raise UserError(f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.weights=FILE in its place")
+    if own := OF_DATA & {*config.kwargs}:
+        raise UserError(f"{key}.kwargs: {min(own)} follows from the data; leave it out")
+    if config.weights and not Path(config.weights).is_file():
+        raise UserError(f"{key}.weights={config.weights} does not exist; give a .safetensors or .pth file")
 
 
 def has_batch_norm(network: torch.nn.Module) -> bool:
