@@ -204,7 +204,7 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     finally:
         subprocess.run(["git", "worktree", "remove", "--force", before], cwd=ROOT, check=True)
     x = np.array([row["ratio"] for row in rows])
-    lines = [f"| wall time of a healthy run ÷ that of {BEFORE}, in pairs | median | lowest | highest | n |",
+    lines = [f"| wall time of a healthy run ÷ that of {BEFORE}, in pairs (mean ± sd) | median | lowest | highest | n |",
              "|---|---|---|---|---|",
              f"| {x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f} | {np.median(x):.3f} | {x.min():.3f} | {x.max():.3f} "
              f"| {len(x)} |", "",

@@ -6,9 +6,10 @@ Everything here answers in milliseconds: no heavy import, so a mistyped key is r
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,10 +21,18 @@ LARGEST, DEEPEST, SHOWN = 1_000_000, 20, 10
 """Bytes of a config file, levels in it, and faults that are told."""
 
 
+INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as a config needs it: few levels, no key twice, and no alias, with which a few lines grow without end."""
+    """YAML as a config needs it: few levels, no key twice, and no alias, with which a few lines grow without end. Whole
+    numbers are those of YAML 1.2; in 1.1 017 is 15, and 1:30 is 90. Nothing is a date."""
 
     depth = 0
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in found if tag not in (INT, DATE)]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         self.depth += 1
@@ -42,11 +51,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver(INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+
+
 def _load(text: str) -> Any:
     """Raises yaml.YAMLError, whatever is wrong with the text."""
     try:
         return yaml.load(text, _Loader)
-    except (ValueError, AttributeError, LookupError, TypeError) as error:  # of `2020-99-99`, `!!int x` and the like
+    except (ValueError, AttributeError, LookupError, TypeError) as error:  # of `!!int x` and the like
         raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
