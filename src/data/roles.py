@@ -224,10 +224,9 @@ def _find_files(ids: pd.Series, data: Data, beside: Path) -> list[str]:
     given = [beside] if data.image_dir is None else data.image_dir
     folders = [str(given)] if isinstance(given, str | Path) else given
     paths = [os.path.join(folders[0], name + data.suffix) for name in ids]
-    if len(folders) == 1 and all(there := _exist(paths)):
-        return _refuse_outside(ids, paths, data, folders)
-    index, sure = _by_name(folders), there if len(folders) == 1 else [False] * len(paths)
-    found = [(not known and index.get(name + data.suffix)) or [path]
+    sure = _exist(paths) if len(folders) == 1 else [False] * len(paths)
+    index = {} if all(sure) else _by_name(folders)
+    found = [[path] if known else index.get(name + data.suffix, [path])
              for name, path, known in zip(ids, paths, sure, strict=True)]  # fmt: skip
     for name, files in zip(ids, found, strict=True):
         if len(files) > 1:
@@ -259,6 +258,7 @@ def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: l
 
 
 def _exist(paths: list[str]) -> list[bool]:
+    """Which of the paths lead somewhere."""
     plain = {above: _plain_files(above) for above in {os.path.dirname(path) for path in paths}}
     return [os.path.basename(path) in plain[os.path.dirname(path)] or os.path.exists(path) for path in paths]
 
