@@ -122,6 +122,23 @@ def _teacher_has_images(job, lines, run):
         assert (cv2.imread(str(shown)) == cv2.imread(str(original))).all()
 
 
+def test_what_is_told_twice_is_told_of_the_same_two_jobs(tmp_path, no_account):
+    """As where a run was killed in between; a student that was trained again makes others."""
+    run = finished(tmp_path, "denoise")
+
+    def jobs():
+        shutil.rmtree(run / "wandb", ignore_errors=True)
+        tracking.track(run, Wandb(mode="offline"))
+        return {folder.name.rsplit("-", 1)[1] for folder in (run / "wandb").glob("offline-run-*")}
+
+    first = jobs()
+    assert len(first) == 2
+    assert jobs() == first
+    (run / "student").mkdir(exist_ok=True)
+    (run / "student" / "model.json").write_text('{"hash": "another"}')
+    assert not jobs() & first
+
+
 def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
     code = (f"import sys, pathlib; from src.report.tracking import track; from src.config import Wandb\n"
             f"track(pathlib.Path({str(tmp_path)!r}), Wandb()); assert 'wandb' not in sys.modules")  # fmt: skip
