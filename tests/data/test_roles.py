@@ -134,6 +134,15 @@ def test_images_are_found_whichever_row_stands_first(competition, order):
     assert sorted(below(data, folder)) == ["images/000.png", "images/sub/900.png"]
 
 
+def test_rows_that_an_open_quote_takes_in_are_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    table = tmp_path / "train.csv"
+    table.write_text('id,label,by\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n')
+    assert list(read_role(Data(train=str(table)), "train").id) == ["000", "003"]
+    assert "1 cells of column 'by' hold line breaks" in caplog.text
+    assert "rows are lost" in caplog.text
+
+
 def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="kit")
     for name in ("set/cat/0.png", "set/cat/notes.txt", "set/dog/0.JFIF", "set/about.md"):
