@@ -3,7 +3,7 @@
     python benchmarks/faults.py kills      SIGKILL at random moments and at every rename, then the same command
     python benchmarks/faults.py disk       no space is left, from one of its writes on; then there is room again
     python benchmarks/faults.py ranks      two processes under torchrun, one of which is killed
-    python benchmarks/faults.py overhead   a healthy run against that of the kit before all this, in turn
+    python benchmarks/faults.py overhead   a healthy run against that of the kit before all this, both at once
     python benchmarks/faults.py inputs     named bad images, tables and configs (bad_inputs.py)
     python benchmarks/faults.py fuzz       thousands of random ones
     python benchmarks/faults.py hostile    what must not be let in

@@ -132,8 +132,8 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 def read_status(path: Path) -> dict[str, str]:
     """status.json of a run, all of it empty where there is none."""
-    file = path / "status.json"
-    return read_json(file, "state", "stage", "reason") if file.exists() else dict.fromkeys(("state", "stage", "reason"))
+    file, keys = path / "status.json", ("state", "stage", "reason")
+    return read_json(file, *keys) if file.exists() else dict.fromkeys(keys, "")
 
 
 def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:

@@ -115,7 +115,8 @@ def _files(folder: str, above: tuple[str, ...] = ()):
 
 
 def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
-    table = _read_parquet(file) if file.suffix.lower() in TABLE_SUFFIXES else read_csv(file)
+    is_csv = file.suffix.lower() not in TABLE_SUFFIXES
+    table = read_csv(file) if is_csv else _read_parquet(file)
     if not len(table):
         raise UserError(f"data.{role}={file} has no rows")
     ids = table[id_column(table, data.id_col, file)].astype(object)  # text that is read many times
@@ -128,7 +129,8 @@ def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
         raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
     if data.group_col and role == "train" and data.group_col not in table:
         raise _no_column(file, table, "data.group_col", data.group_col)
-    _warn_of_breaks(table.drop(columns=[ids.name]), file)
+    if is_csv:
+        _warn_of_breaks(table.drop(columns=[ids.name]), file)
     label, group = _labels(table, file, data, role), table.get(data.group_col, "")
     return pd.DataFrame({"id": ids, "path": _find_files(ids, data, file.parent), "label": label, "group": group})
 
@@ -137,7 +139,7 @@ def _warn_of_breaks(table: pd.DataFrame, file: Path) -> None:
     """A quote that is not closed takes the rows up to the next one into its cell. In labels and groups that is refused;
     elsewhere it may be text of several lines."""
     for name in table.columns:
-        if n := sum("\n" in text for text in table[name]):
+        if n := int(table[name].str.contains("\n", regex=False).sum()):
             log.info(f"warning: {file}: {n:,} cells of column {name!r} hold line breaks; where no text of several "
                      "lines is meant, a quote is not closed there, and rows are lost")  # fmt: skip
 

@@ -75,7 +75,7 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
         what = f"{key}.weights={config.weights} does not fit" if weights else f"{key}.name / {key}.kwargs: cannot make"
         why = _mismatch(config, options) or " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
-    if spoilt := [name for name, value in network.state_dict().items() if not value.isfinite().all()]:
+    if weights and (spoilt := [name for name, value in network.state_dict().items() if not value.isfinite().all()]):
         raise UserError(f"{key}.weights={config.weights}: {spoilt[0]} holds numbers that are not finite (NaN); give "
                         "another file")  # fmt: skip
     data = resolve_model_data_config(network)
