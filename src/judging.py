@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 
 from .data.samples import Samples
-from .labels.belief import Belief
+from .labels.belief import TINY, Belief
 from .labels.calibration import FEW, calibrate, confidence_reliability, fit_scale, normalised, scale
+from .labels.difficulty import PREFERRED_Z, RATE_CORRECTION, compare
 from .labels.ledger import Verdict
-from .labels.noise import OF_THE_CLASS, find_noise
+from .labels.noise import OF_THE_CLASS, count_parameters, find_noise
 from .labels.sets import likeliest
 from .seats import Seat
 
+BLOCK_ROWS = 100_000
+"""Rows whose likelihood is computed at once: bounded memory."""
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
 Predict = Callable[[object, np.ndarray], np.ndarray]
@@ -61,22 +64,63 @@ def held_out_probs(
     return replace(mix(parts, len(samples), chained), calibration=about, models=models)
 
 
-def calibrated(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
+def calibrated(
+    parts: list[Part],
+    given: np.ndarray,
+    labels: np.ndarray,
+    *,
+    choose: bool = True,
+    likeliest_rate: float | None = None,
+) -> tuple[list[Part], dict]:
     """What each model says, turned into log-probabilities of the true class; given labels may be wrong.
 
     Where no T describes the noise, the identity stands in, and a temperature is all that is changed. Of label sets
-    every question has its own.
+    every question has its own. Noise by difficulty is estimated from what the models say as it is: then nothing is
+    changed here.
+
+    choose: which of the two it is, the likelihood of the given labels decides. Models of later rounds have learned
+    repaired labels and cannot tell; they are told likeliest_rate by the first round, None = class-conditional noise.
     """
     if given.ndim == 2:
         return _by_question(parts, given, labels)
+    if likeliest_rate is not None:
+        return parts, {"likeliest_rate": likeliest_rate}
     known, k = given >= 0, parts[0].log_probs.shape[1]
-    matrix, noise = find_noise(Belief(mix(parts, len(given)).log_probs, given).said(), given, k)
+    plain = mix(parts, len(given)).log_probs
+    matrix, noise = find_noise(Belief(plain, given).said(), given, k)
     if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
     learned_noise = np.array_equal(labels[known], given[known])
     found = [calibrate(part.log_probs, given[part.rows], matrix, learned_noise) for part in parts]
     scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]
-    return scaled, {"temperatures": [round(t, 4) for _, t in found]}
+    about = {"temperatures": [round(t, 4) for _, t in found]}
+    if not choose:
+        return scaled, about
+    of_class = noise in OF_THE_CLASS
+    parameters = count_parameters(noise, k) + len(parts) * (1 + k * of_class)
+    likelihood, class_rate = _class_noise(mix(scaled, len(given)).log_probs, given, of_class)
+    z, rate = compare(plain, given, likelihood, parameters)
+    preferred = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
+    if z > PREFERRED_Z:
+        # Both rates are too low; where noise follows the image closely, the likeliest one by far.
+        return parts, preferred | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
+    return scaled, about | preferred
+
+
+def _class_noise(log_probs: np.ndarray, given: np.ndarray, of_class: bool) -> tuple[np.ndarray, float]:
+    """(N,) log-probability of each given label (N,) under the class-conditional noise that is found in calibrated
+    log-probabilities, or without any; NaN where there is no label. And the rate of wrong labels."""
+    k = log_probs.shape[1]
+    to_given = find_noise(Belief(log_probs, given).said(), given, k)[0].T.copy() if of_class else np.eye(k)
+    likelihood, wrong = np.full(len(given), np.nan), 0.0
+    rows = np.flatnonzero(given >= 0)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        joint = np.exp(log_probs[part].astype(np.float64)) * to_given[given[part]]
+        total = np.maximum(joint.sum(1), TINY)
+        likelihood[part] = np.log(total)
+        wrong += (1 - joint[np.arange(len(part)), given[part]] / total).sum()
+    return likelihood, wrong / len(rows)
 
 
 def _by_question(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:

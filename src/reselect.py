@@ -45,7 +45,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     verdict = Ledger(run).recall(number, samples)
     copies = run / "duplicates.csv"
     refused = refused_reasons(exact(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
-    options = {"refused": refused, "agreement": verdict.agreement}
+    options = {"refused": refused, "agreement": verdict.agreement, "likeliest_rate": verdict.likeliest_rate}
     decisions = decide(verdict.log_probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)

@@ -85,7 +85,8 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
         write_csv(run.path / "suspects.csv", inert(suspects_table(decisions, judged)))
         known = clean[labelled] if "injected.csv" in material.truths else None
         given, label = judged.given[labelled], outcome.label[labelled]
-        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labelled], given, label, known)
+        soft = decisions.each("soft")[labelled]
+        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labelled], given, label, known, soft)
         info = ledger.rounds()[outcome.round - 1]
         found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
         metrics["noise"] |= found | {"type": info["noise_type"]}

@@ -105,7 +105,7 @@ def self_train(
             if not best.round:
                 raise
             return replace(best, reason="time_budget")
-        decisions = decide(task, verdict.log_probs, verdict.agreement, number)
+        decisions = decide(task, verdict.log_probs, verdict.agreement, number, verdict.likeliest_rate)
         changes, before = _changes(before, labels, decisions.label), labels
         facts = changes | _drift(task, decisions) | {"made_from": made_from}
         seconds = round(time.monotonic() - start, 3)
@@ -140,7 +140,9 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
     seats = [replace(seat, where=f"round_{number}/{seat.where}") for seat in _seats(task, outcome, earlier)]
     how = None
     if task.mode in REPAIRS:
-        how = partial(calibrated, given=given, labels=outcome.label)
+        choose = not earlier and task.policy.policy == "posterior"  # a plain cutoff asks for no noise model
+        rate = earlier[0].likeliest_rate if earlier else None
+        how = partial(calibrated, given=given, labels=outcome.label, choose=choose, likeliest_rate=rate)
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
     options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how, "second": task.second}
@@ -177,9 +179,12 @@ def _judges(earlier: list[Verdict], fold: int | None = None) -> tuple[str, ...]:
     return tuple(judge for judge, about in models if fold in (None, about["fold"]))
 
 
-def decide(task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int) -> Decisions:
+def decide(
+    task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int, likeliest_rate: float | None = None
+) -> Decisions:
     """What the policy makes of held-out log-probabilities in this round."""
     options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
+    options["likeliest_rate"] = likeliest_rate
     return select(log_probs, task.samples.given, task.mode, task.policy, **options)
 
 

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..processes import cores
+
+if TYPE_CHECKING:
+    from .difficulty import DifficultyNoise
 
 TINY = 1e-12
 BLOCK = 2**19
@@ -35,8 +39,9 @@ class Belief:
     """P(true class) of N rows from their held-out log-probabilities, (N, K), which may lie in a memory-mapped file.
 
     given: (N,) class index, -1 = pool. matrix: T[true, given] (K, K), by which a given label is evidence too; None =
-    it is not. tilt: (K,) by which the probabilities of pool rows are multiplied, see align. temperature: of each row,
-    (N,), see soften; None = 1.
+    it is not. sharpness: exponent of the probabilities; difficulty: noise by which a given label is evidence in place
+    of a matrix, see difficulty.py. tilt: (K,) by which the probabilities of pool rows are multiplied, see align.
+    temperature: of each row, (N,), see soften; None = 1.
     """
 
     log_probs: np.ndarray
@@ -44,6 +49,8 @@ class Belief:
     matrix: np.ndarray | None = None
     tilt: np.ndarray | None = None
     temperature: np.ndarray | None = None
+    sharpness: float = 1.0
+    difficulty: DifficultyNoise | None = None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(len(rows), K) float64 of these row numbers; sums to 1."""
@@ -88,8 +95,13 @@ class Belief:
     def _joint(self, rows: np.ndarray | slice) -> np.ndarray:
         """(m, K) float64 that the beliefs are proportional to, before any temperature."""
         joint, given = np.exp(self.log_probs[rows]).astype(np.float64), self.given[rows]
+        if self.sharpness != 1:
+            joint = soften(joint, 1 / self.sharpness)
         if self.tilt is not None:
             joint[given < 0] *= self.tilt
+        if self.difficulty is not None:
+            known = np.flatnonzero(given >= 0)
+            joint[known] *= self.difficulty.likelihood(joint[known], given[known])
         if self.matrix is not None:
             known = np.flatnonzero(given >= 0)
             joint[known] = np.maximum(joint[known], TINY) * self._of_given.take(given[known], 0)

@@ -16,7 +16,8 @@ from ..data.samples import Samples
 from ..run import hash_of, read_json, write_csv, write_json, write_npy
 from ..values import UserError
 from .belief import Said
-from .noise import anchor_counts, bootstrap
+from .difficulty import rate_interval
+from .noise import DIFFICULTY, anchor_counts, bootstrap
 from .selection import Decisions
 from .sets import differ, has_label, likeliest, names, right
 
@@ -36,6 +37,11 @@ class Verdict:
     chains: np.ndarray | None = None
     models: dict[str, dict] = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)
+
+    @property
+    def likeliest_rate(self) -> float | None:
+        """See judging.calibrated."""
+        return self.calibration.get("likeliest_rate")
 
     @property
     def agreement(self) -> np.ndarray | float:
@@ -72,8 +78,10 @@ class Ledger:
         assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
         arrays = {name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
                   for name in ("logits", "votes", "chains")}  # fmt: skip
-        logits, models = arrays.pop("logits"), read_json(folder / "round.json").get("models", {})
-        return Verdict(logits, table.model.to_numpy(object), models=models, **arrays)
+        about = read_json(folder / "round.json")
+        calibration = {"likeliest_rate": about.get("likeliest_rate")}
+        logits, judge = arrays.pop("logits"), table.model.to_numpy(object)
+        return Verdict(logits, judge, models=about.get("models", {}), calibration=calibration, **arrays)
 
     def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
         """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files.
@@ -178,7 +186,7 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
         shown = [set(names(said, samples.classes)) for said in (samples.given, decisions.predicted, decisions.label)]
         about |= {"multi_label": True, "label_sets": sorted(set().union(*shown) - {""})}
         return about | verdict.calibration | _noise_by_class(decisions, samples)
-    return about | verdict.calibration | _noise_summary(decisions, samples.given)
+    return about | verdict.calibration | _noise_summary(decisions, samples.given, verdict.likeliest_rate)
 
 
 def _noise_by_class(d: Decisions, samples: Samples) -> dict:
@@ -196,7 +204,7 @@ def _noise_by_class(d: Decisions, samples: Samples) -> dict:
     return about | {"estimated_rate": float(np.average(rates, weights=known)), "noise_by_class": by_class}
 
 
-def _noise_summary(d: Decisions, given: np.ndarray) -> dict:
+def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None = None) -> dict:
     """The noise matrix with its name and 95 % intervals, where given labels are judged for noise.
 
     The rate of look-alike noise is the mean p_wrong, without an interval: nothing bounds it.
@@ -204,6 +212,14 @@ def _noise_summary(d: Decisions, given: np.ndarray) -> dict:
     matrix = d.matrix
     if matrix is None:
         return dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
+    if d.noise == DIFFICULTY:
+        return {
+            "estimated_rate": float(d.p_wrong[given >= 0].mean()),
+            "estimated_rate_interval": np.round(rate_interval(likeliest_rate), 6).tolist(),
+            "noise_type": d.noise,
+            "noise_rate_by_confidence": d.belief.difficulty.rates.round(6).tolist(),
+            "noise_matrix": matrix.round(6).tolist(),
+        }
     said = Said(d.predicted, d.confidence, d.self_confidence, d.p_wrong)
     (low, high), (rate, *interval) = bootstrap(d.belief, anchor_counts(said, given, len(matrix)))
     if alike := d.noise == "look-alike":
@@ -254,8 +270,9 @@ def labels_table(outcome, samples: Samples) -> pd.DataFrame:
     """As labels.csv holds them: what the student learned, and the given labels that it did not. outcome: Outcome."""
     label, d, human = outcome.label, outcome.decisions, np.broadcast_to(outcome.human, len(samples))
     given, learned = has_label(samples.given), has_label(label)
-    conditions = [human, ~given, ~learned, differ(label, samples.given)]
-    source = np.select(conditions, ["human", "pseudo", "dropped", "relabelled"], "given")
+    soft = np.zeros(len(samples), bool) if d is None else d.soft
+    conditions = [human, ~given, ~learned, soft, differ(label, samples.given)]
+    source = np.select(conditions, ["human", "pseudo", "dropped", "softened", "relabelled"], "given")
     rows = np.flatnonzero(given | learned | human)
     confidence = np.full(len(samples), np.nan) if d is None else d.confidence
     weight = np.where(human | (d is None), 1.0, 1.0 if d is None else d.weight)

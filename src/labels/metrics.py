@@ -57,17 +57,20 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
     return {"low": found["low"], "high": found["high"]} | others
 
 
-def noise_scores(p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clean: np.ndarray | None) -> dict:
+def noise_scores(
+    p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clean: np.ndarray | None, soft: np.ndarray | bool = False
+) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
     All (N,) over the labelled set, of label sets over their answers: p_wrong, the given label, the label after
-    decisions (-1 = dropped), the clean one.
+    decisions (-1 = dropped), the clean one, and whether probabilities are learned in place of the label.
     residual_rate: labels that are still wrong, as a share of the labelled set.
     """
     scores = {
         "n": len(given),
         "estimated_rate": float(p_wrong.mean()),
-        "relabelled": int(((label != given) & (label >= 0)).sum()),
+        "relabelled": int(((label != given) & (label >= 0) & ~np.asarray(soft)).sum()),
+        "softened": int(np.sum(soft)),
         "dropped": int((label < 0).sum()),
     }
     if clean is None:

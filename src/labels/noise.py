@@ -18,6 +18,8 @@ RATE_CELLS, RATE_ROWS = 200_000, (1_000, 10_000)
 """Probabilities on which each draw of the rate is computed, and the fewest and the most rows that they come from."""
 DRAWS, FEWEST_DRAWS, DRAWN_CELLS = 200, 20, 20_000_000
 """Draws of the noise matrix; where it has hundreds of classes fewer, so that all draws fit into 160 MB."""
+RATE_MODEL_SD = 0.02
+"""Sd of the estimated rate, relative to it, by which the model of the noise is off (benchmarks/noise.py)."""
 UNIFORM = 0.5
 """The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
 MAINLY = 0.75
@@ -26,7 +28,11 @@ ON_SUREST, LITTLE = 0.25, 0.02
 """Noise of the class shows on the surest rows at least this share of the disagreement that all rows show."""
 
 OF_THE_CLASS = ("uniform", "pair", "class-dependent")
-"""Types of noise that T describes. Elsewhere the given label is no evidence, and nothing is relabelled unasked."""
+"""Types of noise that T describes."""
+DIFFICULTY = "difficulty"
+"""The type of noise that difficulty.py describes."""
+EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
+"""Of all other types the given label is no evidence, and nothing is relabelled unasked."""
 
 
 def anchor_counts(said: Said, given: np.ndarray, k: int) -> np.ndarray:
@@ -78,6 +84,13 @@ def find_noise(said: Said, given: np.ndarray, k: int) -> tuple[np.ndarray, str]:
     return shrink(counts), noise_type(counts, (said.best != given)[known].mean())
 
 
+def count_parameters(noise: str, k: int) -> int:
+    """How many numbers describe noise of this type among k classes."""
+    if noise not in OF_THE_CLASS:
+        return 0
+    return 1 if noise == "uniform" else k * (k - 1)
+
+
 def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.ndarray:
     """(N, K) probabilities of the given label → (N, K) probabilities q of the true class, with probs ≈ q · T.
 
@@ -96,7 +109,7 @@ def bootstrap(belief: Belief, counts: np.ndarray, draws: int | None = None, seed
     its own: value, low, high.
 
     The anchor rows of each class, `counts`, are drawn anew (percentile bootstrap, Efron 1979). The rate moves with the
-    matrix, on a part of the rows, and with the chance of each row to be wrong or not.
+    matrix, on a part of the rows, with the chance of each row to be wrong or not, and with what the model is off.
     """
     rng, k = np.random.default_rng(seed), len(counts)
     draws = draws or min(DRAWS, max(FEWEST_DRAWS, DRAWN_CELLS // k**2))
@@ -110,7 +123,8 @@ def bootstrap(belief: Belief, counts: np.ndarray, draws: int | None = None, seed
     some = Belief(belief.log_probs[known[part]], belief.given[known[part]])
     found = [replace(some, matrix=matrix).said().wrong.mean() for matrix in drawn]
     rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
-    rates = np.array(found) + rate - every[part].mean() + chance * rng.normal(size=draws)
+    off = np.hypot(chance, RATE_MODEL_SD * rate)
+    rates = np.array(found) + rate - every[part].mean() + off * rng.normal(size=draws)
     interval = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
     return np.quantile(drawn, (0.025, 0.975), axis=0), np.array([rate, *interval])
 

@@ -16,11 +16,13 @@ FIRST = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", 
 def decide(
     log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
     refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,
+    likeliest_rate: float | None = None,
 ) -> Decisions:  # fmt: skip
     """See select, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities, (N, C)
     given labels and agreement, every class has cutoffs, noise and decisions of its own."""
     if given.ndim == 1:
-        return select(log_probs, given, mode, policy, refused=refused, agreement=agreement, progress=progress)
+        return select(log_probs, given, mode, policy, refused=refused, agreement=agreement, progress=progress,
+                      likeliest_rate=likeliest_rate)  # fmt: skip
     agreement = np.broadcast_to(np.asarray(agreement), given.shape)
     return _of_images([
         select(log_probs[:, c], given[:, c], mode, policy, refused=refused, agreement=agreement[:, c],

@@ -9,7 +9,8 @@ import numpy as np
 from ..config import Pseudo
 from ..data.samples import USES_POOL
 from .belief import Belief, Said, align, by_class, surest
-from .noise import OF_THE_CLASS, find_noise
+from .difficulty import estimate_difficulty_noise, matrix_of
+from .noise import DIFFICULTY, EXPLAINED, OF_THE_CLASS, find_noise
 from .pool import ACCEPTED, choose, class_shares
 
 REPAIRS = ("denoise", "joint")
@@ -83,6 +84,7 @@ class Decisions:
 def select(
     log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
     refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,
+    likeliest_rate: float | None = None,
 ) -> Decisions:  # fmt: skip
     """Decide afresh, from the given labels, for every judged sample.
 
@@ -90,6 +92,7 @@ def select(
     memory-mapped file: they are read in blocks. given: (N,) class index, -1 = pool. A mode is only which rows may
     change their label: the given ones (denoise, joint), the pool (augment, joint).
     refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see choose.
+    likeliest_rate: of wrong labels, where they are by difficulty, see judging.calibrated; None = of the class.
     """
     (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
     belief, matrix, noise = Belief(log_probs, given), None, None
@@ -98,10 +101,15 @@ def select(
         belief = align(belief, prior)
     said = final = belief.said()
     if policy.policy == "posterior" and mode in REPAIRS:
-        matrix, noise = find_noise(said, given, k)
-        if noise in OF_THE_CLASS:
-            belief = replace(belief, matrix=matrix)
-            final = belief.said()
+        if likeliest_rate is None:
+            matrix, noise = find_noise(said, given, k)
+            belief = replace(belief, matrix=matrix if noise in OF_THE_CLASS else None)
+        else:
+            estimate, noise = estimate_difficulty_noise(log_probs, given, likeliest_rate), DIFFICULTY
+            belief = replace(belief, sharpness=estimate.sharpness)
+            said, matrix = belief.said(), matrix_of(estimate, log_probs, given)
+            belief = replace(belief, difficulty=estimate)
+        final = belief.said() if noise in EXPLAINED else said
 
     decision, reason = (np.repeat(np.array([word], object), n) for word in ("keep", "given_stands"))
     if mode in REPAIRS:
@@ -144,20 +152,22 @@ def given_cutoff(policy: Pseudo) -> float | None:
 
 @dataclass(frozen=True)
 class _Rule:
-    """How given labels are decided: by `cutoff`, else by `precision` (None: nothing is relabelled); and the action
-    where a label is in doubt."""
+    """How given labels are decided: by `cutoff`, else by `precision` (None: nothing is relabelled); the action where a
+    label is in doubt; and whether agreeing labels of unsure models are in doubt too. Where noise lies on hard images
+    they are not: what the models do not know there would be taught."""
 
     cutoff: float | None
     precision: float | None
     action: str
+    doubts_unsure: bool
 
 
 def _rule(mode: str, noise: str | None, policy: Pseudo) -> _Rule:
     """What the policy comes to in this mode and for this type of noise."""
     cutoff = given_cutoff(policy)
-    by_noise = {"none": "review", "look-alike": "drop"}.get(noise, "soften")
+    by_noise = "review" if noise == "none" else "soften"
     action = policy.doubtful or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
-    return _Rule(cutoff, policy.precision if noise in OF_THE_CLASS else None, action)
+    return _Rule(cutoff, policy.precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)
 
 
 def _judge_given(said: Said, given: np.ndarray, k: int, rule: _Rule) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +180,7 @@ def _judge_given(said: Said, given: np.ndarray, k: int, rule: _Rule) -> tuple[np
     at = np.full(k, rule.cutoff) if plain else precision_cutoffs(said, given, k, rule.precision)
     relabel = disagrees & (said.confidence >= at[said.best])
     drop = disagrees & (said.wrong >= (rule.cutoff if plain else np.inf))
-    unsure = (said.confidence < SURE) & np.isin(rule.action, ["soften", "downweight"])
+    unsure = (said.confidence < SURE) & rule.doubts_unsure & np.isin(rule.action, ["soften", "downweight"])
     doubtful = disagrees | (said.wrong > 0.5) | unsure
     reached = "another_class_above_cutoff" if plain else "another_class_reaches_precision"
     which = np.select([relabel, drop, doubtful], [0, 1, 2], 3)  # an index: rows share these strings

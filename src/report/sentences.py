@@ -23,6 +23,8 @@ NOISE = {
     "uniform": "The noise looks uniform: all wrong classes about alike.",
     "pair": "The noise looks like pair noise: most wrong labels of a class are one other class.",
     "class-dependent": "The noise depends on the class.",
+    "difficulty": "The noise depends on the image: harder images have more wrong labels, as is usual of people. This "
+    "explains the given labels better than noise that depends on the class alone.",
     "look-alike": "It lies on images that the models find hard, where statistics cannot tell a wrong label from a hard "
     "image: look at the review page, or set pseudo.doubtful=review to keep these labels.",
 }

@@ -102,8 +102,8 @@ def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row a round: how many of each decision, then its other numbers."""
     kinds = list(dict.fromkeys(kind for info in rounds for kind in info.get("decisions") or {}))
     skip = ("round", "decisions", "classes", "temperatures", "estimated_rate_interval", "noise_matrix",
-            "noise_matrix_low", "noise_matrix_high", "models", "reliability", "multi_label", "label_sets",
-            "noise_by_class")  # fmt: skip
+            "noise_matrix_low", "noise_matrix_high", "difficulty_z", "likeliest_rate", "noise_rate_by_confidence",
+            "models", "reliability", "multi_label", "label_sets", "noise_by_class")  # fmt: skip
     keys = dict.fromkeys(k for info in rounds for k, v in info.items() if k not in skip and v is not None)
     rows = []
     for info in rounds:

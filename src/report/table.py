@@ -38,7 +38,8 @@ def summary(run: Path) -> str:
 def _noise_lines(noise: dict | None) -> list[str]:
     if not noise:
         return []
-    done = f"{noise['relabelled']:,} relabelled, {noise['dropped']:,} dropped of {noise['n']:,}"
+    done = f"{noise['relabelled']:,} relabelled, {noise.get('softened', 0):,} softened, {noise['dropped']:,} dropped"
+    done += f" of {noise['n']:,}"
     kind = f" ({noise['type']} noise)" if noise.get("type") not in (None, "none") else ""
     lines = [f"{'labels':26}{done}; estimated wrong {noise['estimated_rate']:.2%}{kind}"]
     if "injected_rate" in noise:

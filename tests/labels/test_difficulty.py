@@ -1,0 +1,110 @@
+"""Noise that depends on how hard an image is, on simulated judges of which the truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given as over
+from hypothesis import settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score
+
+from src.config import Pseudo
+from src.judging import Part, calibrated, mix
+from src.labels.difficulty import compare, estimate_difficulty_noise, fit, log_likelihood, rate_interval
+from src.labels.selection import select
+
+from .test_noise import MATRICES, K, logs_of, uneven, uniform, world
+
+
+def people(rate=0.12, n=12_000, seed=0):
+    """(probs, truth, given): good judges that are less sure than they could be, and labels of people who err more often
+    on hard images, and take one of two similar classes there."""
+    rng = np.random.default_rng(seed)
+    q, truth, _ = world(uniform(0.0), 12.0, n, seed)
+    hardness = np.argsort(np.argsort(1 - q.max(1))) / n
+    wrong = rng.random(n) < rate * (0.3 + 1.4 * hardness**2)
+    given = np.where(wrong, (truth + rng.choice([1, 2], n)) % K, truth)
+    return (q + 0.002) ** 0.4, truth, given
+
+
+def judged(probs, given):
+    """The code path of a run: parts, calibrated and mixed."""
+    probs = probs / probs.sum(1, keepdims=True)
+    halves = np.arange(len(given)) % 2
+    parts = [Part(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f) for f in (0, 1)]
+    parts, about = calibrated(parts, given, given)
+    return mix(parts, len(given)).log_probs, about.get("likeliest_rate")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_of_people_are_recognized_and_their_rate_lies_in_the_interval(seed):
+    probs, truth, given = people(seed=seed)
+    rate = judged(probs, given)[1]
+    assert rate is not None
+    low, high = rate_interval(rate)
+    assert low < (truth != given).mean() < high
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_noise_of_the_class_is_not_taken_for_noise_by_difficulty(name):
+    q, _, given = world(MATRICES[name], sharpness=3)
+    assert judged(q @ MATRICES[name], given)[1] is None
+
+
+def test_wrong_labels_of_people_are_found_better_than_by_disagreement_or_confidence():
+    probs, truth, given = people()
+    log_probs, rate = judged(probs, given)
+    d = select(log_probs, given, "denoise", Pseudo(), likeliest_rate=rate)
+    wrong, n = truth != given, len(given)
+    plain = f1_score(wrong, log_probs.argmax(1) != given)
+    assert f1_score(wrong, d.p_wrong > 0.5) > plain
+    assert average_precision_score(wrong, d.p_wrong) > average_precision_score(wrong, -log_probs[np.arange(n), given])
+    changed = d.decision == "relabel"
+    assert changed.sum() > 20
+    assert wrong[changed].mean() > 0.9
+
+
+@settings(max_examples=30, deadline=None)
+@over(st.integers(0, 10**6), st.integers(3, 8), st.floats(0.2, 6.0), st.sampled_from([0.0, 0.4, None]))
+def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(seed, k, sharpness, by_image):
+    rng = np.random.default_rng(seed)
+    probs = rng.dirichlet(np.full(k, 0.3), 300)
+    given = rng.integers(0, k, 300)
+    noise = fit(probs, given, sharpness, by_image)
+    row = np.repeat(probs[:1] ** sharpness / (probs[:1] ** sharpness).sum(), k, axis=0)
+    assert np.allclose(noise.likelihood(row, np.arange(k)).sum(0), 1, atol=1e-6)
+    assert (noise.rates > 0).all()
+    assert (noise.rates < 1).all()
+    assert np.isfinite(log_likelihood(noise, probs, given)).all()
+
+
+def test_the_sharper_the_judges_are_taken_to_be_the_more_labels_are_wrong():
+    probs, _, given = people(n=4_000)
+    log_probs = np.log(probs / probs.sum(1, keepdims=True))
+    rates = [estimate_difficulty_noise(log_probs, given, rate).estimated_rate for rate in (0.02, 0.05, 0.1)]
+    assert rates[0] < rates[1] < rates[2]
+
+
+def test_the_order_of_rows_and_unlabeled_rows_change_nothing():
+    probs, _, given = people(n=3_000)
+    log_probs = np.log(probs / probs.sum(1, keepdims=True))
+    more = np.concatenate([log_probs, log_probs[:100]]), np.concatenate([given, np.full(100, -1)])
+    order = np.random.default_rng(0).permutation(len(more[1]))
+    alone = select(log_probs, given, "denoise", Pseudo(), likeliest_rate=0.05)
+    among = select(more[0][order], more[1][order], "denoise", Pseudo(), likeliest_rate=0.05)
+    back = np.argsort(order)[: len(given)]
+    assert np.allclose(alone.p_wrong, among.p_wrong[back], atol=1e-6)
+    assert (alone.decision == among.decision[back]).all()
+
+
+@pytest.mark.parametrize(("n", "k"), [(500, 6), (5_000, 2), (3_000, 80)])
+def test_too_few_rows_or_two_classes_cannot_tell_it(n, k):
+    rng = np.random.default_rng(0)
+    probs, given = rng.dirichlet(np.ones(k), n), rng.integers(0, k, n)
+    assert compare(np.log(probs), given, np.zeros(n), 0)[0] == -np.inf
+
+
+def test_a_strange_matrix_of_rates_is_no_reason_to_fail():
+    q, _, given = world(uneven(3), sharpness=50, n=2_000)
+    noise = fit(q, given, 6.0)
+    assert np.isfinite(noise.rates).all()
+    assert np.isfinite(noise.confusions).all()
