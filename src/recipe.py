@@ -108,9 +108,10 @@ class Pseudo(Section):
     """A class below this share of its expected rows receives its surest ones from below the cutoff."""
     pool_quota: Annotated[float, Field(gt=0)] | None = None
     """Most rows of a class, as a multiple of its share of the given labels."""
-    graph: Annotated[float, Field(ge=0)] = 0.0
+    graph: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """How much the labels of the images that look most alike count beside a judge's own answer, as a power: 0 = not,
-    2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze` (augment)."""
+    2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze` (augment). auto
+    = what was best for heads on frozen photos: 4 below 8 labels a class, 2 below 16, else 0."""
     pool_align: bool = False
     """Align the mean prediction over the pool with the class shares of the given labels."""
     pool_targets: Literal["hard", "weighted", "soft"] = "hard"

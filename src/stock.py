@@ -37,6 +37,8 @@ class Task:
     judged: np.ndarray | None = None
     made_from: str = ""
     """Hash of the images, the labels and the keys that it depends on."""
+    embeddings: np.ndarray | None = None
+    """(len(rows), D) of the backbone, where they are on file, see Lesson."""
 
     def budget(self, train: Train) -> int:
         """How many steps it takes."""
@@ -91,7 +93,7 @@ class Stock:
         steps, seed = task.budget(train), seed_of(self.config.seed, task.where)
         pool, said = task.pool or (None, None)
         lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, ~has_label(self.given[task.rows]),
-                        pool, said, self.names)  # fmt: skip
+                        pool, said, self.names, task.embeddings)  # fmt: skip
         network, form = self.fresh_network(task.where, seed)
         if team.size > 1 and not can_share(network, train):
             if team.index:

@@ -24,7 +24,8 @@ class Lesson:
     labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
     pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
     consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
-    names: (N,) of the images, for messages.
+    names: (N,) of the images, for messages. embeddings: (len(rows), D) of the network that is trained, where they are
+    known, see head_first.
     """
 
     pixels: np.ndarray
@@ -36,6 +37,7 @@ class Lesson:
     pool: np.ndarray | None = None
     said: np.ndarray | None = None
     names: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
 
 
 def stream(

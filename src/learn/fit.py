@@ -22,7 +22,8 @@ from .checkpoint import Checkpoints
 from .compute import autocast, pick_device, pick_precision, to_input
 from .consistency import Consistency, statistics_kept
 from .curve import Curve
-from .frozen import embed, fit_head, with_head
+from .frozen import embed, with_head
+from .head import fit_head
 from .losses import class_weights, criterion, mass, targets_of
 from .models import Format, has_batch_norm
 
@@ -110,8 +111,16 @@ def _with_term(supervised: Callable, term: Callable, network: torch.nn.Module) -
 
 
 def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train) -> torch.nn.Module:
-    found = embed(network, form, (lesson.pixels, lesson.rows), train)
-    network = with_head(network, fit_head(found, lesson.labels, len(form.classes), form.multi_label)[0]).train()
+    """The network with the best head on its backbone as it is."""
+    found = lesson.embeddings
+    if found is None:
+        found = embed(network, form, (lesson.pixels, lesson.rows), train)
+    soft = lesson.labels.ndim == 2 and not form.multi_label
+    given = lesson.labels.argmax(1) if soft else lesson.labels.copy()
+    if lesson.pseudo is not None:
+        given[lesson.pseudo] = -1
+    head, _ = fit_head(found, lesson.labels, len(form.classes), form.multi_label, given)
+    network = with_head(network, head).train()
     for module in network.modules():
         if getattr(module, "track_running_stats", False):
             module.eval()

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import copy
-import time
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ..config import Train
 from ..values import UserError
 from .compute import autocast, pick_device, pick_precision, to_input
 from .infer import batch_size
-from .losses import criterion, log_probs_of, targets_of
+from .losses import log_probs_of
 from .models import Format, Trained
-
-SLACK = 1.0
-"""The inverse of the prior's variance of a weight on standardised embeddings: 1 / C of a logistic regression."""
-ITERATIONS = 100
 
 
 @torch.inference_mode()
@@ -63,47 +57,9 @@ def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
     return last
 
 
-def fit_head(embeddings: np.ndarray, labels: np.ndarray, k: int, multi_label: bool = False):
-    """The logistic regression of labels or soft targets of k classes on embeddings (n, D) float32, and its history.
-
-    By L-BFGS on standardised embeddings, with a normal prior on the weights; the scale is then put into the weights.
-    The loss is convex: there is one best head, whatever the seed.
-    """
-    mean, sd = _mean_and_sd(embeddings)
-    x, targets = (torch.from_numpy(a) for a in ((embeddings - mean) / sd, targets_of(labels, multi_label)))
-    loss_of, scale = criterion(multi_label), k if multi_label else 1  # a mean over classes, and the prior is of each
-    head = torch.nn.Linear(x.shape[1], k)
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-    losses, start = [], time.monotonic()
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = scale * loss_of(head(x), targets) + SLACK / (2 * len(x)) * head.weight.square().sum()
-        loss.backward()
-        losses.append((loss.item(), time.monotonic() - start))
-        return loss
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        head.weight /= torch.from_numpy(sd)
-        head.bias -= head.weight @ torch.from_numpy(mean)
-    history = pd.DataFrame(losses, columns=["loss", "seconds"]).assign(lr=1.0, waited=0.0, skipped=0)
-    history["epoch"] = np.arange(1, len(history) + 1)
-    return head, history[["epoch", "loss", "lr", "seconds", "waited", "skipped"]].round({"seconds": 3})
-
-
-def _mean_and_sd(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) each; the sd of a unit that is always the same, and says nothing, is infinite."""
-    mean, sd = embeddings.mean(0), embeddings.std(0)
-    return mean, np.where(sd > 1e-5 * np.abs(mean), sd, np.inf).astype(np.float32)
-
-
 def alike_features(embeddings: np.ndarray) -> np.ndarray:
-    """(N, D) embeddings, standardised, of unit length: what look-alikes are found by, see neighbour_graph."""
-    mean, sd = _mean_and_sd(embeddings)
-    x = (embeddings - mean) / sd
+    """(N, D) embeddings around their mean, of unit length: what look-alikes are found by, see neighbour_graph."""
+    x = embeddings - embeddings.mean(0)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 
 

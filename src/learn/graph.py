@@ -14,8 +14,20 @@ FEATURES = 100
 RESTART = 0.01
 """How much of its start a row keeps in every step: 1 - alpha in Zhou et al."""
 STEPS = 60
+FEW_LABELS_PER_CLASS = 8
 FLOOR = 1e-3
 """The least that neighbours give any class, so that they never have the last word."""
+
+
+def graph_power(labels_per_class: float) -> float:
+    """How much neighbours should count beside a head on a frozen backbone, see `pseudo.graph`.
+
+    On flowers and trash the student was best with 4 at 5 labels a class, with 2 at 10, and without them at 25
+    (docs/log.md).
+    """
+    if labels_per_class < FEW_LABELS_PER_CLASS:
+        return 4.0
+    return 2.0 if labels_per_class < 2 * FEW_LABELS_PER_CLASS else 0.0
 
 
 def neighbour_graph(features: np.ndarray) -> sparse.csr_array:

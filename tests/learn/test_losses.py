@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.learn.frozen import fit_head
+from src.learn.head import fit_head
 from src.learn.losses import class_weights, criterion, log_probs_of, mass, targets_of
 
 

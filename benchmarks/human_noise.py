@@ -1,0 +1,320 @@
+"""Labels that people got wrong: what the kit finds, beside cleanlab and simple methods on identical probabilities.
+
+    python benchmarks/human_noise.py matrices --data FOLDER                 stored probabilities of CIFAR-10N
+    python benchmarks/human_noise.py drawn    --data FOLDER                 noise that a computer draws, on digits
+    python benchmarks/human_noise.py people   --data FOLDER [--seeds 0 1 2] CIFAR-10N end to end, frozen and trained
+    … --table                                                               print and keep the table alone
+
+FOLDER holds human_noise/*.npz, cifar10_human, mnist_png and fashion_mnist_png. cleanlab 2.9: requirements-bench.txt;
+the frozen network: see photos.py. Probabilities go the way that they go in a run: calibrated, mixed, decided. A second
+judge is another of the stored networks, or other folds; both are averaged as rounds are.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from common import ROOT, keep, kept, kit, machine, metrics, spread
+from noise import FILTERS, SCORES, flipped, small_model
+from sklearn.metrics import average_precision_score, f1_score
+
+sys.path.insert(0, str(ROOT))
+
+from src.config import Pseudo
+from src.judging import Part, calibrated, mix
+from src.labels.ledger import Samples, Verdict, summary
+from src.labels.selection import Decisions, select
+from src.selftrain import _average
+
+NETWORKS = ("resnet18", "resnet50d", "efficientnet_b1")
+DRAWN = (("uniform", 0.1), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4), ("matrix", 0.2),
+         ("look-alike", 0.1), ("look-alike", 0.2), ("instance", 0.2), ("instance", 0.4))  # fmt: skip
+"""The settings of noise.py, and flips by the confusions of a weak model for each image."""
+IMAGES = 30_000
+LABELS = {"label": "majority of three people", "rater1": "one person"}
+ARMS = {
+    "frozen": ["data.size=128", "pseudo.graph=0", "pseudo.pool_share=null", "pseudo.folds=2", "pseudo.rounds=2"],
+    "trained": ["train.epochs=10", "train.min_steps=0", "pseudo.folds=2", "pseudo.rounds=2"],
+}  # fmt: skip
+
+
+def verdict_of(log_probs: np.ndarray, folds: np.ndarray, given: np.ndarray, first: Verdict | None = None) -> Verdict:
+    """What judges say, as a run has it. folds: (N,) which model judged a row; first: the verdict of the first round."""
+    numbers = np.unique(folds)
+    rows = [np.flatnonzero(folds == number) for number in numbers]
+    parts = [Part(own, log_probs[own], str(n), int(n)) for n, own in zip(numbers, rows, strict=True)]
+    told = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
+    parts, about = calibrated(parts, given, given, **told)
+    return replace(mix(parts, len(given)), calibration=about)
+
+
+def decided(verdict: Verdict, given: np.ndarray) -> Decisions:
+    return select(verdict.log_probs, given, "denoise", Pseudo(), likeliest_rate=verdict.likeliest_rate)
+
+
+def scores_of(d: Decisions, truth: np.ndarray, given: np.ndarray) -> dict:
+    wrong, changed = truth != given, d.decision == "relabel"
+    return {
+        "ap": average_precision_score(wrong, d.p_wrong), "f1": f1_score(wrong, d.p_wrong > 0.5),
+        "left": float(((d.label != truth) & (d.label >= 0)).mean()), "dropped": float((d.label < 0).mean()),
+        "relabeled": float(changed.mean()), "precision": float(wrong[changed].mean()) if changed.any() else None,
+    }  # fmt: skip
+
+
+def judge(name: str, judges: list[np.ndarray], folds: list[np.ndarray], given: np.ndarray, truth: np.ndarray) -> dict:
+    """Every figure of one setting. judges: log-probabilities (N, K) of two; folds: see verdict_of."""
+    first = verdict_of(judges[0], folds[0], given)
+    second = _average(verdict_of(judges[1], folds[1], given, first), first, 2)
+    d, empty = decided(first, given), np.full(len(given), "", object)
+    samples = Samples(empty, empty, empty, given, empty, tuple(map(str, range(judges[0].shape[1]))))
+    about = summary(d, samples, first)
+    known = Verdict(first.log_probs, empty)  # noise of the class alone, as the kit had it before
+    if first.likeliest_rate is not None:
+        parts = [Part(np.flatnonzero(folds[0] == f), judges[0][folds[0] == f], str(f), int(f)) for f in set(folds[0])]
+        known = mix(calibrated(parts, given, given, choose=False)[0], len(given))
+    return {
+        "setting": name, "n": len(given), "wrong": float((truth != given).mean()), "type": d.noise,
+        "estimated": about["estimated_rate"], "interval": about["estimated_rate_interval"],
+        "z": first.calibration.get("difficulty_z"), "kit": scores_of(d, truth, given),
+        "two judges": scores_of(decided(second, given), truth, given),
+        "before": scores_of(decided(known, given), truth, given), "peers": peers(judges[0], given, truth),
+    }  # fmt: skip
+
+
+def peers(log_probs: np.ndarray, given: np.ndarray, truth: np.ndarray) -> dict:
+    """cleanlab's scores and filters, and the plain disagreement, on the probabilities as the judge gives them."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    probs = np.exp(log_probs.astype(np.float64))
+    probs, wrong = probs / probs.sum(1, keepdims=True), truth != given
+    best = probs.argmax(1)
+    default = find_label_issues(given, probs, n_jobs=1)
+    return {
+        "ap": {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in SCORES},
+        "f1": {f: f1_score(wrong, find_label_issues(given, probs, filter_by=f, n_jobs=1)) for f in FILTERS},
+        "plain": f1_score(wrong, best != given), "replace_all": float((best != truth).mean()),
+        "cleanlab_replaced": float((np.where(default, best, given) != truth).mean()),
+    }  # fmt: skip
+
+
+def matrices(args) -> list[dict]:
+    rows = []
+    for labels in ("aggre", "worst"):
+        files = [np.load(args.data / "human_noise" / f"{labels}_{network}.npz") for network in NETWORKS]
+        judges = [file["log_probs"].astype(np.float32) for file in files]
+        given, truth = files[0]["given"].astype(int), files[0]["true"].astype(int)
+        one_fold = np.zeros(len(given), int)
+        for i, network in enumerate(NETWORKS):
+            pair = [judges[i], judges[(i + 1) % len(judges)]]
+            rows.append(judge(f"{labels}, {network}", pair, [one_fold] * 2, given, truth))
+    return rows
+
+
+def by_instance(clean: np.ndarray, rate: float, rng: np.random.Generator, probs: np.ndarray) -> np.ndarray:
+    """(N,) labels flipped by what a weak model takes each image for; probs: (N, K) of it."""
+    rows = np.arange(len(clean))
+    others = np.maximum(probs**0.3, 1e-6)
+    others[rows, clean] = 0
+    odds, low, high = others.sum(1), 0.0, 1e6
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(1 - np.exp(-middle * odds), 0.95).mean() < rate else (low, middle)
+    flip = rng.random(len(clean)) < np.minimum(1 - np.exp(-low * odds), 0.95)
+    noisy = clean.copy()
+    for row in np.flatnonzero(flip):
+        noisy[row] = rng.choice(len(others[row]), p=others[row] / others[row].sum())
+    return noisy
+
+
+def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
+    """Out-of-fold log-probabilities of two judges, by other folds, both of the recipe of noise.py."""
+    from src.data.folds import make_folds
+    from src.learn.models import Trained
+    from src.settings import load_config
+    from src.stock import Question, Stock, Task
+
+    stock = Stock(load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given, tuple("0123456789"))
+    made = {}
+    for number in (1, 2):
+        folds = make_folds(given, np.arange(len(given)), 2, number)
+        log_probs = np.empty((len(given), 10), np.float32)
+        for fold in range(2):
+            learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            done = stock.work(Task(f"round_{number}/fold_{fold}", learned, given[learned]))
+            log_probs[judged] = stock.answer(Question(Trained(done.network, done.format, ""), judged, 1))
+        made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
+    return made
+
+
+def drawn(args) -> list[dict]:
+    import cv2
+
+    rows = []
+    for dataset in ("mnist", "fashion_mnist"):
+        root = args.data / f"{dataset}_png" / "training"
+        files = sorted(root.rglob("*.png"))
+        files = [files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:IMAGES])]
+        clean, pixels, weak = np.array([int(file.parent.name) for file in files]), None, None
+        for kind, rate in DRAWN:
+            stored = args.out / f"{dataset}-{kind}-{round(100 * rate)}.npz"
+            if not stored.exists():
+                if pixels is None:
+                    pixels = np.stack([cv2.imread(str(file), 0) for file in files])[..., None]
+                    weak = small_model(files, clean, 0)
+                rng = np.random.default_rng([0, len(kind), round(100 * rate)])
+                instance = kind == "instance"
+                given = by_instance(clean, rate, rng, weak) if instance else flipped(clean, kind, rate, rng, weak)
+                np.savez(stored, given=given, true=clean, **train_judges(pixels, given))
+            made = np.load(stored)
+            judges = [made[name].astype(np.float32) for name in ("lp1", "lp2")]
+            folds = [made["fold1"], made["fold2"]]
+            rows.append(judge(f"{dataset}, {kind} {rate:.0%}", judges, folds, made["given"], made["true"]))
+    return rows
+
+
+def people(args) -> list[dict]:
+    """Runs of the kit on CIFAR-10N: the frozen network of photos.py, and the kit's default network trained whole."""
+    from photos import CONFIG as PHOTOS
+    from photos import keep_embeddings, weights
+
+    from src.api import pseudo
+
+    root, file = args.data / "cifar10_human", args.out / "tf_efficientnet_lite0.safetensors"
+    file = file if file.exists() else weights(file)
+    keep_embeddings(args.out / "embeddings.npz")
+    table, rows = pd.read_csv(root / "train.csv", dtype=str), []
+    truth = pd.read_csv(root / "truth_train.csv", dtype=str).set_index("id").clean_label[table.id].to_numpy()
+    for column in LABELS:
+        noisy = args.out / f"{column}.csv"
+        table[["id", column]].rename(columns={column: "label"}).to_csv(noisy, index=False)
+        for arm, keys in ARMS.items():
+            for seed in args.seeds:
+                name = f"{arm}-{column}-{seed}"
+                own = [f"data.train={noisy}", f"data.test={root / 'test.csv'}", f"data.image_dir={root / 'images'}",
+                       "data.suffix=.jpg", f"seed={seed}", f"name={name}"]  # fmt: skip
+                if arm == "frozen":
+                    pseudo("denoise", [*keys, *own, f"model.weights={file}", f"out={args.out}"], PHOTOS)
+                else:
+                    kit("--mode", "denoise", *keys, *own, out=args.out)
+                found = judge_run(args.out / name, table.id.to_numpy(), truth)
+                rows.append({"arm": arm, "labels": column, "seed": seed} | found)
+    return rows
+
+
+def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
+    """Every figure of one run: its last round, its tables and its arms."""
+    folder = max(run.glob("round_*/decisions.csv")).parent
+    table = pd.read_csv(folder / "decisions.csv", dtype=str, keep_default_na=False)
+    classes = sorted(set(truth))
+    clean = pd.Series(truth, ids)[table.id].map(classes.index).to_numpy()
+    given, p_wrong = table.given.map(classes.index).to_numpy(), table.p_wrong.to_numpy(float)
+    wrong, changed = clean != given, (table.decision == "relabel").to_numpy()
+    labels = pd.read_csv(run / "labels.csv", dtype=str, keep_default_na=False).set_index("id").label[table.id]
+    label = labels.map(lambda name: classes.index(name) if name else -1).to_numpy()
+    arms, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
+    row = {
+        "n": len(table), "wrong": float(wrong.mean()), "estimated": info["estimated_rate"], "type": info["noise_type"],
+        "interval": info["estimated_rate_interval"], "ap": average_precision_score(wrong, p_wrong),
+        "f1": f1_score(wrong, p_wrong > 0.5), "relabeled": float(changed.mean()),
+        "precision": float(wrong[changed].mean()) if changed.any() else None,
+        "dropped": float((label < 0).mean()), "left": float(((label != clean) & (label >= 0)).mean()),
+        "student": arms["student"]["test"]["accuracy"], "labels as given": arms["control"]["test"]["accuracy"],
+        "peers": peers(np.load(run / "round_1" / "logits.npy"), given, clean), "neighbors": None,
+    }  # fmt: skip
+    if stored := list(run.glob("embeddings_*.npy")):
+        from sklearn.neighbors import NearestNeighbors
+
+        samples = pd.read_csv(run / "samples.csv", dtype=str)
+        x = np.load(stored[0])[pd.Index(samples.id).get_indexer(table.id)]
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        near = NearestNeighbors(n_neighbors=20, algorithm="brute").fit(x).kneighbors(return_distance=False)
+        row["neighbors"] = average_precision_score(wrong, 1 - (given[near] == given[:, None]).mean(1))
+    return row
+
+
+def table_judged(rows: list[dict]) -> list[str]:
+    lines = ["AP = average precision of the ranking, F1 of the flags (p_wrong > 0.5). cleanlab 2.9: the best of "
+             f"{len(SCORES)} scores, of {len(FILTERS)} filters; plain = predicted is not given. Left: wrong labels "
+             "after the repair, softened rows by their likeliest class, in %; shares in %.", "",
+             "| setting | noise named | AP: kit / before / cleanlab | F1: kit / before / cleanlab / plain | two "
+             "judges: AP, F1 | estimated (interval) / true | left: kit / cleanlab / all replaced | dropped | "
+             "relabeled, of them wrong |", "|---" * 9 + "|"]  # fmt: skip
+    for row in rows:
+        kit_is, peer, two, before = (row[key] for key in ("kit", "peers", "two judges", "before"))
+        filters = {name: value for name, value in peer["f1"].items() if name != "predicted_neq_given"}
+        ends = row["interval"]
+        interval = f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else " (none)"
+        precision = "–" if kit_is["precision"] is None else f"{100 * kit_is['precision']:.1f}"
+        lines.append(
+            f"| {row['setting']} | {row['type']} "
+            f"| {kit_is['ap']:.4f} / {before['ap']:.4f} / {max(peer['ap'].values()):.4f} "
+            f"| {kit_is['f1']:.4f} / {before['f1']:.4f} / {max(filters.values()):.4f} / {peer['plain']:.4f} "
+            f"| {two['ap']:.4f}, {two['f1']:.4f} | {100 * row['estimated']:.1f}{interval} / {100 * row['wrong']:.1f} "
+            f"| {100 * kit_is['left']:.2f} / {100 * peer['cleanlab_replaced']:.2f} / {100 * peer['replace_all']:.2f} "
+            f"| {100 * kit_is['dropped']:.1f} | {100 * kit_is['relabeled']:.1f}, {precision} |"
+        )
+    stated = [row for row in rows if row["interval"]]
+    held = sum(row["interval"][0] <= row["wrong"] <= row["interval"][1] for row in stated)
+    ap, f1 = (min(row["kit"][key] - row["before"][key] for row in rows) for key in ("ap", "f1"))
+    return [*lines, "", f"The stated interval holds the true rate in {held} of {len(stated)} settings; least "
+            f"difference to the kit before: AP {ap:+.4f}, F1 {f1:+.4f}."]  # fmt: skip
+
+
+def table_people(rows: list[dict]) -> list[str]:
+    lines = ["CIFAR-10N, 20,000 images with labels of people, 5,000 test images; mean ± sd over seeds; shares in %", "",
+             "| labels | judges | n | noise named | AP: kit | cleanlab | 20 neighbors | estimated / true | relabeled, "
+             "of them wrong | dropped | left | student | labels as given | difference |",
+             "|---" * 14 + "|"]  # fmt: skip
+    for column in LABELS:
+        for arm in ARMS:
+            own = [row for row in rows if (row["labels"], row["arm"]) == (column, arm)]
+            if not own:
+                continue
+
+            def mean(values: list, digits: int = 1, scale: float = 100) -> str:
+                values = [value for value in values if value is not None]
+                return spread(values, digits, scale).split(" (")[0] if values else "–"
+
+            gains = [row["student"] - row["labels as given"] for row in own]
+            names = ", ".join(sorted({row["type"] for row in own}))
+            cells = [
+                mean([r["ap"] for r in own], 3, 1), mean([max(r["peers"]["ap"].values()) for r in own], 3, 1),
+                mean([r["neighbors"] for r in own], 3, 1),
+                f"{mean([r['estimated'] for r in own])} / {100 * own[0]['wrong']:.1f}",
+                f"{mean([r['relabeled'] for r in own])}, {mean([r['precision'] for r in own])}",
+                mean([r["dropped"] for r in own]), mean([r["left"] for r in own]), mean([r["student"] for r in own], 2),
+                mean([r["labels as given"] for r in own], 2), mean(gains, 2),
+            ]  # fmt: skip
+            lines.append(f"| {LABELS[column]} | {arm} | {len(own)} | {names} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["matrices", "drawn", "people"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/human_noise"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    args.data, args.out = args.data.resolve(), args.out.resolve()
+    args.out.mkdir(parents=True, exist_ok=True)
+    name = f"human_noise_{args.what}"
+    rows = kept(name) if args.table else {"matrices": matrices, "drawn": drawn, "people": people}[args.what](args)
+    rows = [row | {"machine": row.get("machine") or machine()} for row in json.loads(json.dumps(rows))]
+    keep(name, rows, (table_people if args.what == "people" else table_judged)(rows))
+
+
+if __name__ == "__main__":
+    main()
