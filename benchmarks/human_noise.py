@@ -192,7 +192,7 @@ def people(args) -> list[dict]:
 
     root, file = args.data / "cifar10_human", args.out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
-    keep_embeddings(args.out / "embeddings.npz")
+    save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     table, rows = pd.read_csv(root / "train.csv", dtype=str), []
     truth = pd.read_csv(root / "truth_train.csv", dtype=str).set_index("id").clean_label[table.id].to_numpy()
     for column in LABELS:
@@ -205,6 +205,7 @@ def people(args) -> list[dict]:
                        "data.suffix=.jpg", f"seed={seed}", f"name={name}"]  # fmt: skip
                 if arm == "frozen":
                     pseudo("denoise", [*keys, *own, f"model.weights={file}", f"out={args.out}"], PHOTOS)
+                    save_embeddings()
                 else:
                     kit("--mode", "denoise", *keys, *own, out=args.out)
                 found = judge_run(args.out / name, table.id.to_numpy(), truth)

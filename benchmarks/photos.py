@@ -21,6 +21,7 @@ import hashlib
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,28 +58,33 @@ def weights(file: Path) -> Path:
     return file
 
 
-def keep_embeddings(file: Path) -> None:
-    """Have the kit look embeddings up in this file, by the pixels of an image, and add those that it makes."""
+def keep_embeddings(file: Path) -> Callable[[], None]:
+    """Have the kit look embeddings up in this file, by the pixels of an image; returns what adds those that it made."""
     import src.learner as learner
 
-    known = dict(np.load(file)) if file.exists() else {}
-    embed = learner.embed
+    stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
+    known, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), learner.embed
+    before = len(known)
 
     def looked_up(network, form, images, train, out=None, bar=None):
         pixels, rows = images
         names = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
         new = np.array([i for i, name in enumerate(names) if name not in known], int)
         if len(new):
-            for i, vector in zip(new, embed(network, form, (pixels, np.asarray(rows)[new]), train), strict=True):
-                known[names[i]] = vector
-            np.savez(file, **known)
+            vectors = embed(network, form, (pixels, np.asarray(rows)[new]), train)
+            known.update(zip([names[i] for i in new], vectors, strict=True))
         found = np.stack([known[name] for name in names])
         if out is None:
             return found
         out[:] = found
         return out
 
+    def save() -> None:
+        if len(known) > before:
+            np.savez(file, names=np.array(list(known)), vectors=np.stack(list(known.values())))
+
     learner.embed = looked_up
+    return save
 
 
 def tables(name: str, data: Path, out: Path) -> tuple[Path, Path, Path]:
@@ -281,7 +287,7 @@ def main() -> None:
     args = parser.parse_args()
     args.data, args.out = args.data.resolve(), args.out.resolve()
     warnings.filterwarnings("ignore", module="sklearn")
-    keep_embeddings(args.out / "embeddings.npz")
+    save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     name = "photos" if args.what == "few" else "photos_noise"
     jobs = [(s, m, d) for s in SETS for m in (LABELS_PER_CLASS if args.what == "few" else (None,)) for d in args.seeds]
     for set_name, labels, draw in [] if args.table else jobs:
@@ -290,6 +296,7 @@ def main() -> None:
             one = (few(set_name, labels, draw, args.data, args.out) if labels
                    else noise(set_name, draw, args.data, args.out))  # fmt: skip
             file.write_text(json.dumps(one | {"machine": machine()}))
+            save_embeddings()
     files = sorted(args.out.glob(f"{name}-*.json"))
     rows = [json.loads(file.read_text()) for file in files] or kept(name)
     keep(name, rows, (table_few if args.what == "few" else table_noise)(rows))

@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Train
 from ..guard import Stopped, finishing
@@ -27,6 +29,8 @@ from .head import fit_head
 from .losses import class_weights, criterion, mass, targets_of
 from .models import Format, has_batch_norm
 
+MAX_STATISTICS_IMAGES = 4096
+"""Images from which batch-norm statistics are estimated; more change no prediction, and cost time."""
 LOST_STEPS = 20
 """Steps in a row without a finite gradient after which training has failed."""
 SHOWN = 10
@@ -81,7 +85,36 @@ def fit(
         term = parts["consistency"] = Consistency(pool, train.consistency_prior, team)
         loss = _with_term(supervised, lambda: train.consistency * term.loss(forward), network)
     network = _descend(loss, lesson, train, dtype=dtype, team=team, saved=saved, parts=parts)
+    if not train.head_first:  # its head is right under the statistics that the backbone came with
+        estimate_statistics(network, form, lesson, train.batch_size, device=device, dtype=dtype)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
+
+
+@torch.no_grad()
+def estimate_statistics(
+    network: torch.nn.Module, form: Format, lesson: Lesson, batch_size: int, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Estimate the statistics of batch norms anew, over the network's own training images without augmentation.
+
+    What a training leaves are moving averages: of augmented images, and after few steps of weights that are gone. Each
+    image counts alike (cumulative average), in a fixed order, so that the same weights get the same bytes.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    rows = lesson.rows[np.linspace(0, len(lesson.rows) - 1, min(len(lesson.rows), MAX_STATISTICS_IMAGES)).astype(int)]
+    if not norms or len(rows) < 2:
+        return
+    network.eval()  # without dropout
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for start in range(0, max(len(rows) - batch_size, 0) + 1, batch_size):  # whole batches: equal weights
+        pixels = torch.from_numpy(lesson.pixels[rows[start : start + batch_size]])
+        with autocast(device, dtype):
+            network(to_input(pixels, form, device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _supervised(forward: Callable, batches, lesson: Lesson, train: Train, *, form: Format, team: Team) -> Callable:

@@ -17,7 +17,7 @@ PRIORS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 labels choose 3 to 30 of them, labels a fifth of which are wrong 300 to 1000."""
 DEFAULT_PRIOR = 30.0
 """Where the labels are too few to choose by."""
-PSEUDO_LABEL_PRIOR = 300.0
+PSEUDO_LABEL_PRIOR = 600.0
 """The weakest where pseudo-labels are learned: they agree with each other more than with the truth (docs/log.md)."""
 FEW_LABELS, MANY_FOLDS, FEW_FOLDS = 300, 5, 3
 """Up to so many labels the prior is chosen on five held-out parts of them, beyond on three."""

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..labels.metrics import paired_gain, share_interval
+from ..labels.noise import OF_THE_CLASS
 from .summary import ARMS, ROLES, between, duration, percent, show
 
 WHAT = {"denoise": "Repairing labels", "augment": "Pseudo-labels", "joint": "Repair and pseudo-labels"}
@@ -26,7 +27,8 @@ NOISE = {
     "difficulty": "The noise depends on the image: harder images have more wrong labels, as is usual of people. This "
     "explains the given labels better than noise that depends on the class alone.",
     "look-alike": "It lies on images that the models find hard, where statistics cannot tell a wrong label from a hard "
-    "image: look at the review page, or set pseudo.doubtful=review to keep these labels.",
+    "image: the student learns the probabilities of the classes there. Look at the review page, or set "
+    "pseudo.doubtful=review to keep these labels.",
 }
 
 
@@ -150,6 +152,8 @@ def given_sentence(counts: dict[str, int], noise: dict[str, Any]) -> str:
         low, high = noise.get("estimated_rate_interval") or (None, None)
         text += "." if low is None else f" (95 % interval {100 * low:.2f} to {percent(high)})."
         text += f" {NOISE[noise['type']]}" if noise.get("type") in NOISE else ""
+        if noise.get("type") in OF_THE_CLASS and noise.get("difficulty_z") is not None:
+            text += " That explains the given labels better than wrong labels on hard images would."
     before, after = noise.get("injected_rate"), noise.get("residual_rate")
     if before is not None and after is not None:
         verb = "fell" if after < before else "went"
