@@ -150,8 +150,9 @@ class Config(Section):
     would not end in time; scores, pages and the submission are written from what is finished, and the same command
     goes on."""
     goal: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
-    """The score that counts. Rounds end where it falls beyond noise, out of fold; for macro_f1 and kappa the answers of
-    predict.py are tuned on out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
+    """The score that counts. Rounds end where it falls beyond noise, out of fold (denoise and joint: on the labels that
+    both rounds believe in, and accuracy for log_loss); for macro_f1 and kappa the answers of predict.py are tuned on
+    out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
     are numbers. Default: accuracy, and log_loss to end fold-safe rounds."""
     data: Data = Data()
     rules: Rules = Rules()
