@@ -18,6 +18,7 @@ def arguments(argv=None):
     parser.add_argument("--out", type=Path, help="default: predictions.csv in the first run's folder")
     parser.add_argument("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
     parser.add_argument("--tta", type=int, help="views of each image, itself and others (default: predict.views)")
+    parser.add_argument("--arm", choices=["student", "baseline", "both"], help="default: predict.arm, by the evidence")
     parser.add_argument("--check", action="store_true", help="look whether all is there and fits; predict nothing")
     return parser.parse_args(argv)
 
@@ -27,11 +28,11 @@ def run_script(argv=None) -> None:
     if args.check:
         from src.check import check_prediction
 
-        return check_prediction(args.run, args.data, args.submission)
+        return check_prediction(args.run, args.data, args.submission, args.arm)
 
     from src.api import predict
 
-    predict(args.run, args.data, args.out, args.submission, tta=args.tta, weights=args.weights)
+    predict(args.run, args.data, args.out, args.submission, tta=args.tta, weights=args.weights, arm=args.arm)
 
 
 if __name__ == "__main__":

@@ -58,10 +58,12 @@ def apply(path: Path, corrections: Path | None) -> None:
 def predict(
     runs: Sequence[str | Path], data: str | None = None, out: str | Path | None = None,
     submission: str | Path | None = None, *, tta: int | None = None, weights: str | None = None,
+    arm: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Predictions of one or several runs, written and returned (id, path, label, confidence, p_<class> …).
 
     data: table or folder, default data.test of the first run. submission: sample_submission.csv, filled beside out.
+    arm: student, baseline or both, default predict.arm of each run.
 
     Raises:
         UserError: the input is wrong, or a file cannot be written.
@@ -71,7 +73,7 @@ def predict(
     show_log()
     runs = [Path(run) for run in runs]
     targets = read_targets(open_finished(runs[0]), data)
-    said = predict_runs(runs, targets.path.to_numpy(object), tta, weights)
+    said = predict_runs(runs, targets.path.to_numpy(object), tta, weights, arm)
     out = Path(out or runs[0] / "predictions.csv")
     try:
         return write_predictions(out, targets, said, submission)

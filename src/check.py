@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .config import Config
-from .inference import finished_models, open_finished, read_targets
+from .inference import configured_arm, finished_models, open_finished, read_targets
 from .labels.sets import likeliest
 from .learn.models import create_model
 from .material import Material, prepare
@@ -129,15 +129,15 @@ def _time(config: Config, material: Material, mode: str) -> Iterator[str]:
                "to fit, with fewer epochs, rounds or folds")  # fmt: skip
 
 
-def check_prediction(runs: list[Path], data: str | None, sample: Path | None) -> None:
+def check_prediction(runs: list[Path], data: str | None, sample: Path | None, arm: str | None = None) -> None:
     """Print whether the models, the rows and the sample submission of predict.py fit together.
 
     Raises:
         UserError: as predict.py would, but for images that cannot be decoded.
     """
     configs = [open_finished(run) for run in runs]
-    for run in runs:
-        models = finished_models(run)
+    for run, config in zip(runs, configs, strict=True):
+        models = finished_models(run, arm or configured_arm(run, config))
         log.info(f"{run}: {len(models)} model(s), {models[0].format.name} at {models[0].format.size} px")
     classes, targets = models[0].format.classes, read_targets(configs[0], data)
     missing = [path for path in targets.path if not os.path.exists(path)]

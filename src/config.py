@@ -121,6 +121,11 @@ class Student(Section):
 
 
 class Predict(Section):
+    arm: Literal["student", "baseline", "both"] | None = None
+    """Which network of a run of pseudo.py predicts: the student, the one that learned the given labels alone (folder
+    `control`), or the mean of both. Default: the one whose accuracy is ahead beyond noise on the rows of `data.valid`
+    and `data.trusted`, both where neither is, the student where no such row is scored. Rows of `data.test` never
+    choose. predict.py --arm outranks it."""
     views: Count = 1
     """Views of a sample that scores and predictions average: the image itself, the others drawn from `augment`.
     predict.py --tta outranks it."""
@@ -150,8 +155,9 @@ class Config(Section):
     would not end in time; scores, pages and the submission are written from what is finished, and the same command
     goes on."""
     goal: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
-    """The score that counts. Rounds end where it falls beyond noise, out of fold; for macro_f1 and kappa the answers of
-    predict.py are tuned on out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
+    """The score that counts. Rounds end where it falls beyond noise, out of fold (denoise and joint: on the labels that
+    both rounds believe in, and accuracy for log_loss); for macro_f1 and kappa the answers of predict.py are tuned on
+    out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
     are numbers. Default: accuracy, and log_loss to end fold-safe rounds."""
     data: Data = Data()
     rules: Rules = Rules()
@@ -176,6 +182,9 @@ class Config(Section):
         if self.data.overlap == "allow" and not self.rules.pool_may_include_test:
             raise ValueError("data.overlap=allow lets copies of test rows teach, which "
                              "rules.pool_may_include_test=false forbids; leave one of the two out")  # fmt: skip
+        if self.predict.arm in ("baseline", "both") and not self.pseudo.control:
+            raise ValueError(f"predict.arm={self.predict.arm} needs the baseline that pseudo.control=false leaves out; "
+                             "leave one of the two out")  # fmt: skip
         if self.model.freeze:
             self._may_freeze()
         return self

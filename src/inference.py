@@ -15,6 +15,7 @@ from .data.images import load_images
 from .data.roles import read_role
 from .labels.ensemble import best_weights, mixture
 from .labels.goals import measure
+from .labels.metrics import paired_arms
 from .labels.sets import likeliest, parse
 from .labels.thresholds import answer, tuned
 from .learn.models import Format, Trained, load_model
@@ -24,6 +25,11 @@ from .settings import load_config
 from .stock import Question, Stock, offer
 from .submission import predictions_table, submission
 from .values import UserError
+
+ARMS = {"student": "student", "control": "baseline"}
+"""Folders of the arms, and what people call them."""
+CHOOSING_ROLES = ("valid", "trusted")
+"""Scored roles whose rows choose an arm; those of the test set only tell how good the choice was."""
 
 
 class OutOfFold(NamedTuple):
@@ -56,8 +62,8 @@ def open_finished(run: Path) -> Config:
 
 
 def _finished(run: Path) -> list[Path]:
-    """Folders of the models that predict: the student, after train.py the fold models as well; where the run was cut
-    off before, the models of the round with the most of them, of several the last."""
+    """Folders of the models that predict where no arm is chosen: the student, after train.py the fold models as well;
+    where the run was cut off before, the models of the round with the most of them, of several the last."""
     folders = sorted(run.glob("round_*"), key=lambda folder: int(folder.name[6:]), reverse=True)
     rounds = [sorted(file.parent for file in folder.glob("fold_*/model.json")) for folder in folders]
     most = max(rounds, key=len, default=[])
@@ -66,9 +72,51 @@ def _finished(run: Path) -> list[Path]:
     return [run / "student"] + (most if read_json(run / "status.json", "mode")["mode"] == "train" else [])
 
 
-def finished_models(run: Path) -> list[Trained]:
-    """The models of a run that predict, see _finished."""
-    return [load_model(folder) for folder in _finished(run)]
+def finished_models(run: Path, arm: str | None = None) -> list[Trained]:
+    """The models of a run that predict. arm: see predict.arm; None = by the evidence of the run.
+
+    Raises:
+        UserError: the run has no such arm.
+    """
+    folders = _finished(run)
+    if folders == [run / "student"]:
+        folders, why = _arm_folders(run, arm)
+        log.info(f"{run} predicts with the {' and the '.join(ARMS[folder.name] for folder in folders)}: {why}")
+    elif arm not in (None, "student"):
+        raise UserError(f"--arm {arm}: {run} has no student beside a baseline to choose from; leave --arm out")
+    return [load_model(folder) for folder in folders]
+
+
+def configured_arm(run: Path, config: Config) -> str | None:
+    """predict.arm; None where the run has no baseline, as after train.py or where its time was spent."""
+    return config.predict.arm if (run / "control" / "model.json").is_file() else None
+
+
+def _arm_folders(run: Path, arm: str | None) -> tuple[list[Path], str]:
+    """Folders of the arms that predict, and why."""
+    compared = (run / "control" / "model.json").is_file()
+    if arm not in (None, "student") and not compared:
+        raise UserError(f"--arm {arm}: {run} has no baseline (folder control); leave --arm out")
+    if arm:
+        why = f"arm={arm}, as asked for"
+    elif not compared:
+        arm, why = "student", "the run has no baseline"
+    else:
+        arm, why = _favoured(run)
+    names = [name for name, word in ARMS.items() if arm in (word, "both")]
+    return [run / name for name in names], why
+
+
+def _favoured(run: Path) -> tuple[str, str]:
+    """The arm that the evidence of the run favours, see predict.arm, and the evidence."""
+    file = run / "scored.csv"
+    gain = paired_arms(read_csv(file), CHOOSING_ROLES, "control") if file.is_file() else None
+    if gain is None:
+        return "student", "no row of data.valid or data.trusted compares it with the baseline"
+    points = [f"{100 * gain[key]:+.2f}" for key in ("gain", "low", "high")]
+    why = (f"student − baseline {points[0]} points, 95 % interval {points[1]} to {points[2]}, on {gain['n']:,} rows "
+           "of data.valid and data.trusted")  # fmt: skip
+    return ("student" if gain["low"] > 0 else "baseline" if gain["high"] < 0 else "both"), why
 
 
 def read_targets(config: Config, source: str | None) -> pd.DataFrame:
@@ -112,9 +160,12 @@ def _stock(models: list[Trained], paths: np.ndarray, config: Config, tta: int | 
     return Stock(config, pixels, np.empty(0, np.int64), form.classes), tta
 
 
-def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: str | None) -> Prediction:
+def predict_runs(
+    runs: list[Path], paths: np.ndarray, tta: int | None, weights: str | None, arm: str | None = None
+) -> Prediction:
     """The probabilities of each run, weighted, and what is answered.
 
+    arm: default predict.arm of each run, see finished_models.
     weights: `oof`, by which out-of-fold rows are most likely; a number a run, as 1,2; None = all alike.
 
     Raises:
@@ -122,7 +173,9 @@ def predict_runs(runs: list[Path], paths: np.ndarray, tta: int | None, weights: 
     """
     if len(runs) > 1 and size() > 1:
         raise UserError("torchrun predicts one run at a time; give one --run, or leave torchrun out")
-    configs, models = [open_finished(run) for run in runs], [finished_models(run) for run in runs]
+    configs = [open_finished(run) for run in runs]
+    arms = [arm or configured_arm(run, config) for run, config in zip(runs, configs, strict=True)]
+    models = [finished_models(run, arm) for run, arm in zip(runs, arms, strict=True)]
     classes = models[0][0].format.classes
     for run, own in zip(runs, models, strict=True):
         if set(own[0].format.classes) != set(classes) or own[0].format.multi_label != models[0][0].format.multi_label:
@@ -224,7 +277,7 @@ def write_predictions(out: Path, targets: pd.DataFrame, said: Prediction, sample
 
 def write_submission(run: Path, config: Config) -> None:
     """predictions.csv and submission.csv of a run that is being finished, for its data.test, by this process alone."""
-    targets, models = read_targets(config, None), finished_models(run)
+    targets, models = read_targets(config, None), finished_models(run, configured_arm(run, config))
     stock, views = _stock(models, targets.path.to_numpy(object), config, None)
     rows, form = np.arange(len(targets)), models[0].format
     probs = np.mean([np.exp(stock.answer(Question(model, rows, views))) for model in models], axis=0)

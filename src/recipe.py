@@ -126,7 +126,7 @@ class Pseudo(Section):
     Costs about half as much again from the second round on. Default: where `pool_precision` or `pool_calibrate` choose
     by out-of-fold scores."""
     min_change: Share = 0.0005
-    """Stop with `no_change` when a smaller share of the labels changed."""
+    """Stop with `no_change` when a smaller share of the labels changed; denoise and joint: from the second round on."""
     audit: Annotated[int, Field(ge=0)] = 0
     """Draw this many labelled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
     judged, they tell the noise rate, the precision of the flags and the error of the estimate. 0 = none."""

@@ -12,7 +12,7 @@ from .cells import inert
 from .data.samples import SCORED_ROLES, USES_POOL, Samples
 from .history import applied, decided
 from .labels.ledger import Ledger, labels_table, model_files, oof_table, pseudo_labels_table, suspects_table
-from .labels.metrics import confirmed, expected, noise_scores, of_classes, pool_scores, score
+from .labels.metrics import confirmed, expected, noise_scores, of_classes, paired_arms, pool_scores, score
 from .labels.pool import lowest_cutoff
 from .labels.selection import REPAIRS, Decisions
 from .labels.sets import confidence, has_label, likeliest, names, parse, right
@@ -48,6 +48,15 @@ def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataF
         "arm": arm, "role": role, "id": samples.id, "label": names(samples.given, samples.classes),
         "predicted": names(likeliest(logs), samples.classes), "confidence": confidence(logs),
     })  # fmt: skip
+
+
+def difference(scored: pd.DataFrame) -> dict | None:
+    """What the student gains on the control (in accuracy, with its paired 95 % interval) in the most trustworthy
+    role that is scored; None without a control, or where nothing is scored."""
+    for role in reversed(SCORED_ROLES):
+        if gain := paired_arms(scored, (role,), "control"):
+            return {"role": role} | {key: gain[key] for key in ("n", "gain", "low", "high")}
+    return None
 
 
 def score_trusted(run: Run, material: Material, predict) -> dict | None:

@@ -113,24 +113,30 @@ def self_train(
         if task.fold_safe:
             assert_fold_safe(ledger.rounds())
         verdicts.append(verdict)
-        of_best = verdicts[best.round - 1] if best.round else None
-        reason = _reason(task, of_best, verdict, facts)
+        change = _gain(task, verdicts[best.round - 1], verdict, best.decisions, decisions) if best.round else None
+        reason = _reason(task, change, facts, number)
         if reason in WORSE:
             return replace(best, reason=reason)
         outcome = Outcome(decisions.label, decisions, number, reason or "max_rounds")
         if reason:
             return outcome
-        if of_best is None or _gain(task, of_best, verdict)[0] >= 0:
+        if change is None or change[0] >= 0:
             best = outcome
     return outcome
 
 
-def _reason(task: Task, best: Verdict | None, new: Verdict, facts: dict) -> str:
-    """Why the rounds end with this one; "" where they go on. best: of the rounds before."""
+def _reason(task: Task, change: tuple[float, float] | None, facts: dict, number: int) -> str:
+    """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain.
+
+    Where given labels are repaired, one round alone is never enough to say that nothing changes: its judges learned the
+    wrong labels, those of the second round did not.
+    """
     if facts.get("collapsed"):
         return "collapse"
-    if best is not None and _no_gain(task, best, new):
+    if change is not None and _no_gain(task, *change):
         return "no_gain"
+    if number == 1 and task.mode in REPAIRS:
+        return ""
     return "no_change" if facts["changed"] <= task.policy.min_change * len(task.samples) else ""
 
 
@@ -225,21 +231,40 @@ def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
     return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
 
 
-def _gain(task: Task, best: Verdict, new: Verdict) -> tuple[float, float]:
-    """What a round gains on another, out of fold on the given labels, in the score that counts; its standard error.
+def _gain(task: Task, best: Verdict, new: Verdict, of_best: Decisions, of_new: Decisions) -> tuple[float, float]:
+    """What a round gains on another, out of fold, in the score that counts; its standard error.
 
-    Where none is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
+    Scored on the given labels; where they are repaired, on the labels that both rounds together believe in. Given
+    labels would blame a round for contradicting wrong ones, and praise it for having learned them.
+    Where no score is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
+    Log loss of beliefs would be won by whoever is surest of everything: where labels are repaired accuracy stands in.
     """
     goal = task.goal or ("log_loss" if task.fold_safe else "accuracy")
-    known, classes = has_label(task.samples.given), task.samples.classes
-    return gain(goal, best.log_probs[known], new.log_probs[known], task.samples.given[known], classes)
+    labels, rows = task.samples.given, has_label(task.samples.given)
+    if task.mode in REPAIRS:
+        goal = "accuracy" if goal == "log_loss" else goal
+        labels = _believed(of_best, of_new, labels)
+    return gain(goal, best.log_probs[rows], new.log_probs[rows], labels[rows], task.samples.classes)
 
 
-def _no_gain(task: Task, best: Verdict, new: Verdict) -> bool:
+def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray:
+    """(N,) the likeliest class by the mean of two beliefs, -1 where no label is given; of label sets (N, C).
+
+    Where they disagree, the surer one has its way.
+    """
+    if one.questions:
+        pairs = zip(one.questions, other.questions, given.T, strict=True)
+        return np.stack([_believed(*pair) for pair in pairs], 1)
+    labels, rows = np.full(len(given), -1), np.flatnonzero(given >= 0)
+    for (part, probs), (_, others) in zip(one.belief.blocks(rows), other.belief.blocks(rows), strict=True):
+        labels[part] = (probs + others).argmax(1)
+    return labels
+
+
+def _no_gain(task: Task, change: float, error: float) -> bool:
     """Whether a round ends the rounds: its score fell beyond noise; where rounds are fold-safe, did not rise beyond it.
 
     Plain rounds' scores favour later rounds a little, so that a rise proves nothing.
     """
-    change, error = _gain(task, best, new)
     noise = NOISE_OF_GAIN * error
     return bool(change <= noise if task.fold_safe else change < -noise)

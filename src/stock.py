@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .config import Config, Train
+from .config import STUDENTS, Config, Train
 from .data.images import load_images
 from .environment import code_hash
 from .labels.sets import has_label
@@ -86,11 +86,15 @@ class Stock:
     def work(self, task: Task, team: Team = ALONE) -> Done | None:
         """Train the network of a task, and let it judge; None in a team that does better without this process.
 
+        Student and control have one seed. So they start from the same weights and draw the same augmentation for each
+        place in each batch. Where they learn as many rows the order is the same too, and labels are all that differs;
+        where the student learns fewer rows (dropped labels) or more (pseudo-labels) its shuffled order is another one.
+
         Raises:
             UserError: see fit.
         """
         train, start = self.config.train_of(task.where), time.monotonic()
-        steps, seed = task.budget(train), seed_of(self.config.seed, task.where)
+        steps, seed = task.budget(train), seed_of(self.config.seed, seed_name(task.where))
         pool, said = task.pool or (None, None)
         lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, ~has_label(self.given[task.rows]),
                         pool, said, self.names, task.embeddings)  # fmt: skip
@@ -137,6 +141,11 @@ class Stock:
         network, form = create_model(self.config.model_of(where), self.classes, size, channels)
         more = {"precision": self.config.train_of(where).precision, "multi_label": self.given.ndim == 2}
         return network, replace(form, **more)
+
+
+def seed_name(where: str) -> str:
+    """What the seed of a network is drawn from: its own folder, but the arms that are compared share one."""
+    return "student" if where in STUDENTS else where
 
 
 def offer(stock: Stock, paths: np.ndarray) -> None:

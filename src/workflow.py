@@ -20,7 +20,7 @@ from .learner import Learner, Task, make_learner
 from .material import Material, prepare
 from .plan import planned
 from .run import OutOfTime, Run, log, read_json, write_csv, write_json, write_status
-from .scoring import score_arms, score_trusted, write_results
+from .scoring import difference, score_arms, score_trusted, write_results
 from .selftrain import Outcome, self_train
 
 
@@ -85,6 +85,7 @@ def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner)
 
 
 def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:
+    """The student and, where rounds were run, the control: as many steps, and one seed, see Stock.work."""
     judged, learned = material.judged, np.flatnonzero(has_label(outcome.label))
     steps = step_budget(len(learned), run.config.train)
     pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
@@ -117,7 +118,8 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)
         trusted = score_trusted(run, material, predict)
-        write_results(run, material, outcome, {"scores": scores} | ({"trusted": trusted} if trusted else {}))
+        found = {"trusted": trusted, "difference": difference(table)}
+        write_results(run, material, outcome, {"scores": scores} | {key: part for key, part in found.items() if part})
     _write_seconds(run)  # so that the report can show what the stages before it took
     with run.stage("report"):
         write_metrics(run.path)

@@ -362,6 +362,38 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
     assert (outcome.label == _learned(tmp_path, 2, samples)).all()
 
 
+@pytest.mark.parametrize("mode", ["denoise", "joint"])
+@pytest.mark.parametrize("goal", [None, "log_loss", "macro_f1"])
+def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(tmp_path, mode, goal):
+    """The first judges lean towards most wrong labels, and away from some right ones; the later ones know the truth.
+    So they agree with fewer labels."""
+    samples, x, clean = digits(labelled=600, flipped=0.2)
+    teacher, rows = Teacher(x, 10), np.arange(600)
+    lean = np.where(rows % 8 == 0, (clean + 1) % 10, clean)
+    lean = np.where((samples.given != clean) & (rows % 4 > 0), samples.given, lean)
+
+    def knows(model, rows):
+        probs = np.eye(10)[clean[rows]]
+        if model.hash.startswith("round_1"):
+            probs = 0.45 * probs + 0.55 * np.eye(10)[lean[rows]]
+        return np.log(0.95 * probs + 0.005)
+
+    policy = Pseudo(rounds=3, folds=3, min_change=0, policy="cutoff", cutoff=0.9)
+    outcome = self_train(samples, teacher.fit, knows, policy, Ledger(tmp_path), mode=mode, clusters=np.arange(600),
+                         goal=goal)  # fmt: skip
+    agreement = [facts["oof_accuracy"] for facts in Ledger(tmp_path).rounds()]
+    assert agreement[1] < agreement[0] - 0.02
+    assert outcome.round == len(agreement) > 1
+    assert outcome.reason != "no_gain"
+
+
+@pytest.mark.parametrize(("mode", "rounds"), [("denoise", 2), ("joint", 2), ("augment", 1)])
+def test_labels_that_do_not_change_end_the_rounds_but_not_the_first_one_of_a_repair(tmp_path, mode, rounds):
+    never = Pseudo(rounds=4, folds=3, min_change=1)
+    outcome, _, _ = train(tmp_path, mode, policy=never)
+    assert (outcome.reason, outcome.round) == ("no_change", rounds)
+
+
 def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
     first, _, _ = train(tmp_path, "joint")
     stamp = (tmp_path / "round_1" / "decisions.csv").stat().st_mtime_ns

@@ -11,7 +11,7 @@ from src.learn import infer
 from src.learn.models import Trained, create_model
 from src.learner import Frozen
 from src.processes import ALONE
-from src.stock import Stock
+from src.stock import Stock, Task
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -93,3 +93,21 @@ def test_embeddings_of_an_image_that_was_edited_are_made_anew(embedded):
     after, asked = embedded(pixels)
     assert asked == [*range(60)]
     assert np.flatnonzero((before != after).any(1)).tolist() == [50]
+
+
+def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_them_apart():
+    """Student and control share weights, order and augmentation; a teacher and another seed do not."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 16, 16, 1), np.uint8), rng.integers(0, 2, 40)
+
+    def weights(where, labels=labels, seed=0):
+        config = Config(train={"device": "cpu", "batch_size": 16, "augment": "gentle"}, seed=seed)
+        stock = Stock(config, pixels, labels, ("a", "b"))
+        network = stock.work(Task(where, np.arange(40), labels, steps=3)).network
+        return torch.cat([value.flatten().float() for value in network.state_dict().values()])
+
+    student = weights("student")
+    assert torch.equal(student, weights("control"))
+    assert not torch.equal(student, weights("control", 1 - labels))
+    assert not torch.equal(student, weights("control", seed=1))
+    assert not torch.equal(student, weights("round_1/fold_0"))

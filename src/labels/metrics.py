@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from .goals import by_class, known, measure
 from .sets import classes_of, likeliest
@@ -106,6 +107,23 @@ def paired_gain(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     gain = float(change.mean())
     interval = {"gain": gain, "low": float(gain - half), "high": float(gain + half)}
     return {"before": float(before.mean()), "after": float(after.mean())} | interval
+
+
+def paired_arms(scored: pd.DataFrame, roles: tuple[str, ...], base: str) -> dict[str, float] | None:
+    """What the student gains on the arm `base` on the rows of these roles that both judged; None where there is none.
+
+    scored: table of scored.csv. Returns paired_gain with n, and on how many rows one of them alone was right.
+    """
+    rows = scored[scored["role"].isin(roles) & (scored["label"] != "")]
+    keys = pd.MultiIndex.from_frame(rows[["role", "id"]])
+    hits = (rows["label"] == rows["predicted"]).astype(float).set_axis(keys)
+    student, other = (hits[(rows["arm"] == arm).to_numpy()] for arm in ("student", base))
+    both = student.index.intersection(other.index)
+    if not len(both):
+        return None
+    before, after = other[both].to_numpy(), student[both].to_numpy()
+    counts = {"n": len(both), "won": int((after > before).sum()), "lost": int((after < before).sum())}
+    return paired_gain(before, after) | counts
 
 
 def confirmed(trusted: list[np.ndarray], out_of_fold: list[np.ndarray]) -> dict:

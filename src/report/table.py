@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..run import read_json
-from .sentences import audit_sentence, expected_sentence, trusted_sentence
+from .sentences import audit_sentence, difference_text, expected_sentence, trusted_sentence
 
 ARMS = ("teacher", "control", "student")
 
@@ -28,6 +28,8 @@ def summary(run: Path) -> str:
         n = next(arm[role]["n"] for arm in scores.values() if role in arm)
         values = "".join(f"{scores[arm][role]['accuracy']:>12.2%}" for arm in ARMS if arm in scores)
         lines.append(f"  {role} (n = {n:,})".ljust(26) + values)
+    if difference := metrics.get("difference"):
+        lines.append(f"{'student − control':26}{difference_text(difference)}")
     agreement = ", ".join(f"{r['oof_accuracy']:.2%}" for r in metrics["rounds"]) or "–"
     ended = f"ended by {metrics['reason']} after {len(metrics['rounds'])} round(s)"
     lines.append(f"{'held-out agreement':26}{agreement}; {ended}")

@@ -1,9 +1,11 @@
 """Paired gains, and the warning of rounds that agree with themselves."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from src.labels.metrics import confirmed, paired_gain
+from src.labels.metrics import confirmed, paired_arms, paired_gain
+from src.scoring import difference
 
 
 def hits(share, n=2000, seed=0):
@@ -27,3 +29,23 @@ def test_agreement_that_trusted_samples_do_not_confirm_is_warned_of():
     assert confirmed([same, fewer], [same, more])["warning"]
     assert not confirmed([same, more], [same, more])["warning"], "both rise"
     assert not confirmed([same, fewer], [same, fewer])["warning"], "both fall"
+
+
+def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that_tells_most():
+    def rows(arm, role, ids, right):
+        return pd.DataFrame({"arm": arm, "role": role, "id": ids, "label": "a", "predicted": np.where(right, "a", "b")})
+
+    every, rng = np.arange(300), np.random.default_rng(0)
+    hits = {(arm, role): rng.random(300) < share for arm, share in (("student", 0.9), ("control", 0.7))
+            for role in ("valid", "test")}  # fmt: skip
+    scored = pd.concat([rows(arm, role, every, right) for (arm, role), right in hits.items()])
+    found = difference(scored.sample(frac=1, random_state=0))
+    expected = paired_gain(hits["control", "test"].astype(float), hits["student", "test"].astype(float))
+    assert found == pytest.approx({"role": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")})
+    both = paired_arms(scored, ("valid", "trusted"), "control")
+    assert both["n"] == 300
+    assert both["gain"] == pytest.approx(hits["student", "valid"].mean() - hits["control", "valid"].mean())
+    assert difference(scored[scored.arm == "student"]) is None
+    unlabelled = scored.assign(label="")
+    assert difference(unlabelled) is None
+    assert difference(scored.iloc[:0]) is None

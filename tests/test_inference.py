@@ -1,0 +1,97 @@
+"""Which of the networks of a finished run predict."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from src.config import Config, Model
+from src.inference import configured_arm, finished_models
+from src.learn.models import create_model, load_model, save_model
+from src.run import write_csv, write_status
+from src.values import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """finished(control=…, mode=…, **wins): a run folder. wins: role → (rows won by the student alone, lost, n)."""
+
+    def made(control=True, mode="denoise", **wins):
+        run = tmp_path_factory.mktemp("run")
+        for seed, arm in enumerate(("student", "control", "round_1/fold_0")[: 2 if mode == "denoise" else 3]):
+            torch.manual_seed(seed)
+            if control or arm != "control":
+                save_model(run / arm, *create_model(Model(), ("a", "b"), 16, 1))
+        write_status(run, "done", "done", "max_rounds", mode)
+        write_csv(run / "scored.csv", scored(wins))
+        return run
+
+    return made
+
+
+def scored(wins):
+    rows = [pd.DataFrame(columns=["arm", "role", "id", "label", "predicted"])]
+    for role, (won, lost, n) in wins.items():
+        at = np.arange(n)
+        right = {"student": (at < won) | (at >= won + lost), "control": at >= won}
+        rows += [pd.DataFrame({"arm": arm, "role": role, "id": at, "label": "a", "predicted": np.where(hit, "a", "b")})
+                 for arm, hit in right.items()]  # fmt: skip
+    return pd.concat(rows)
+
+
+def folders(run, arm=None):
+    by_hash = {}
+    for file in run.rglob("model.json"):
+        by_hash[load_model(file.parent).hash] = file.parent.relative_to(run).as_posix()
+    return {by_hash[model.hash] for model in finished_models(run, arm)}
+
+
+@pytest.mark.parametrize(("wins", "expected"), [
+    ({"valid": (30, 5, 400)}, {"student"}),
+    ({"valid": (5, 30, 400)}, {"control"}),
+    ({"valid": (12, 9, 400)}, {"student", "control"}),
+    ({"trusted": (5, 30, 400)}, {"control"}),
+    ({"valid": (12, 9, 400), "trusted": (30, 2, 400)}, {"student"}),
+    ({"test": (5, 300, 400)}, {"student"}),
+    ({"test": (5, 300, 400), "valid": (30, 5, 400)}, {"student"}),
+    ({}, {"student"}),
+])  # fmt: skip
+def test_the_arm_that_held_out_rows_favour_predicts_and_the_test_set_never_chooses(finished, wins, expected):
+    assert folders(finished(**wins)) == expected
+
+
+def test_what_is_asked_for_outranks_the_evidence_and_one_line_says_which_it_is(finished, caplog):
+    run = finished(valid=(30, 5, 400))
+    asked = {"student": {"student"}, "baseline": {"control"}, "both": {"student", "control"}}
+    for arm, expected in asked.items():
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert folders(run, arm) == expected
+        (line,) = caplog.messages
+        assert arm in line
+        assert configured_arm(run, Config(predict={"arm": arm})) == arm
+
+
+def test_without_a_baseline_the_student_predicts_and_nobody_can_ask_for_another(finished):
+    run = finished(control=False, valid=(5, 30, 400))
+    assert folders(run) == {"student"}
+    assert folders(run, configured_arm(run, Config(predict={"arm": "both"}))) == {"student"}
+    for arm in ("baseline", "both"):
+        with pytest.raises(UserError, match="--arm"):
+            finished_models(run, arm)
+
+
+def test_after_plain_training_all_models_predict(finished):
+    run = finished(control=False, mode="train")
+    assert folders(run) == {"student", "round_1/fold_0"}
+    with pytest.raises(UserError, match="--arm"):
+        finished_models(run, "baseline")
+
+
+def test_a_baseline_that_is_left_out_cannot_be_asked_for_in_a_config():
+    for arm in ("baseline", "both"):
+        with pytest.raises(ValueError, match=r"predict\.arm"):
+            Config(predict={"arm": arm}, pseudo={"control": False})
+    assert Config(predict={"arm": "student"}, pseudo={"control": False}).predict.arm == "student"
