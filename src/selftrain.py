@@ -18,12 +18,13 @@ from .labels.goals import gain
 from .labels.ledger import Ledger, Verdict, assert_fold_safe
 from .labels.pool import DRIFT, drift
 from .labels.questions import decide as select
-from .labels.selection import REPAIRS, Decisions, given_cutoff
+from .labels.sanity import learned_nothing
+from .labels.selection import NOTHING_LEARNED, REPAIRS, Decisions, given_cutoff
 from .labels.sets import classes_of, differ, has_label
 from .run import OutOfTime, hash_of, log, seed_of
 from .seats import Seat, Taught, chained_seats, plain_seats
 
-WORSE = ("collapse", "no_gain")
+WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
 """Reasons for which a round gives way to the best one before it."""
 NOISE_OF_GAIN = 2.0
 """How many standard errors a gain or a loss against the best round must have to be believed."""
@@ -88,8 +89,8 @@ def self_train(
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
-    every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain or collapse
-    (then the best earlier round's labels are returned), time_budget, max_rounds.
+    every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain, collapse or
+    learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
     goal: the score that ends rounds, see _no_gain. refused: see select; second, ahead: see held_out_probs.
     """
     task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
@@ -107,7 +108,7 @@ def self_train(
             return replace(best, reason="time_budget")
         decisions = decide(task, verdict.log_probs, verdict.agreement, number, verdict.likeliest_rate)
         changes, before = _changes(before, labels, decisions.label), labels
-        facts = changes | _drift(task, decisions) | {"made_from": made_from}
+        facts = changes | _drift(task, decisions) | _nothing_learned(task, decisions) | {"made_from": made_from}
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
         if task.fold_safe:
@@ -131,6 +132,8 @@ def _reason(task: Task, change: tuple[float, float] | None, facts: dict, number:
     Where given labels are repaired, one round alone is never enough to say that nothing changes: its judges learned the
     wrong labels, those of the second round did not.
     """
+    if facts.get(NOTHING_LEARNED):
+        return NOTHING_LEARNED
     if facts.get("collapsed"):
         return "collapse"
     if change is not None and _no_gain(task, *change):
@@ -208,6 +211,19 @@ def _drift(task: Task, decisions: Decisions) -> dict:
         log.info(f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
                  "class shares of the given labels; where the pool should, try pseudo.pool_align=true")  # fmt: skip
     return found
+
+
+def _nothing_learned(task: Task, decisions: Decisions) -> dict:
+    """Whether held-out predictions are no better than chance, with a warning; {} where they are better.
+
+    Plain training decides nothing, and its scores say it themselves.
+    """
+    if task.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
+        return {}
+    why = learned_nothing(decisions.predicted, task.samples.given, len(task.samples.classes))
+    log.info(f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
+             "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.weights")  # fmt: skip
+    return {NOTHING_LEARNED: True}
 
 
 def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, int]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..config import Pseudo
 from .belief import Belief
-from .selection import Decisions, select
+from .sanity import learned_nothing
+from .selection import Decisions, keep_given, select
 from .sets import has_label
 
 FIRST = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", "leave")
@@ -21,8 +22,9 @@ def decide(
     """See select, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities, (N, C)
     given labels and agreement, every class has cutoffs, noise and decisions of its own."""
     if given.ndim == 1:
-        return select(log_probs, given, mode, policy, refused=refused, agreement=agreement, progress=progress,
-                      likeliest_rate=likeliest_rate)  # fmt: skip
+        d = select(log_probs, given, mode, policy, refused=refused, agreement=agreement, progress=progress,
+                   likeliest_rate=likeliest_rate)  # fmt: skip
+        return keep_given(d, given) if learned_nothing(d.predicted, given, log_probs.shape[1]) else d
     agreement = np.broadcast_to(np.asarray(agreement), given.shape)
     return _of_images([
         select(log_probs[:, c], given[:, c], mode, policy, refused=refused, agreement=agreement[:, c],

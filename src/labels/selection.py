@@ -16,6 +16,8 @@ from .pool import ACCEPTED, choose, class_shares
 REPAIRS = ("denoise", "joint")
 PLAIN_CUTOFF = 0.9
 """Default cutoff of the plain confidence on given labels (policy=cutoff)."""
+NOTHING_LEARNED = "learned_nothing"
+"""The reason of all decisions where held-out predictions are no better than chance, see sanity.py."""
 SURE = 0.9
 """A label is in doubt where no class has this belief."""
 SAFETY = 0.5
@@ -127,6 +129,16 @@ def select(
     belief, soft, weight = _lessons(decision, policy, belief, final)
     return Decisions(said.best, said.confidence, said.own, final.wrong, decision, label, reason, weight, soft, belief,
                      matrix, noise)  # fmt: skip
+
+
+def keep_given(d: Decisions, given: np.ndarray) -> Decisions:
+    """Decisions of judges that know nothing: every given label stands, none is suspected, nothing is accepted."""
+    labeled, n = given >= 0, len(given)
+    return replace(
+        d, decision=np.where(labeled, "keep", "leave").astype(object), reason=np.full(n, NOTHING_LEARNED, object),
+        label=given, p_wrong=np.where(labeled, 0.0, np.nan), weight=np.ones(n), soft=np.zeros(n, bool), matrix=None,
+        noise=None, belief=Belief(d.belief.log_probs, given),
+    )  # fmt: skip
 
 
 def _lessons(decision: np.ndarray, policy: Pseudo, belief: Belief, said: Said) -> tuple[Belief, np.ndarray, np.ndarray]:

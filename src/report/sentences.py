@@ -15,6 +15,7 @@ REASONS = {
     "no_change": "hardly a label changed any more",
     "max_rounds": "all rounds were run",
     "no_gain": "a further round brought no gain",
+    "learned_nothing": "held-out predictions were no better than chance, so that no label was changed",
     "collapse": "the pseudo-labels fell on hardly any class",
     "time_budget": "the time budget was spent",
 }

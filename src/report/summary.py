@@ -103,7 +103,7 @@ def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = list(dict.fromkeys(kind for info in rounds for kind in info.get("decisions") or {}))
     skip = ("round", "decisions", "classes", "temperatures", "estimated_rate_interval", "noise_matrix",
             "noise_matrix_low", "noise_matrix_high", "difficulty_z", "likeliest_rate", "noise_rate_by_confidence",
-            "models", "reliability", "multi_label", "label_sets", "noise_by_class")  # fmt: skip
+            "learned_nothing", "models", "reliability", "multi_label", "label_sets", "noise_by_class")  # fmt: skip
     keys = dict.fromkeys(k for info in rounds for k, v in info.items() if k not in skip and v is not None)
     rows = []
     for info in rounds:
