@@ -177,7 +177,7 @@ class _Rule:
 def _rule(mode: str, noise: str | None, policy: Pseudo) -> _Rule:
     """What the policy comes to in this mode and for this type of noise."""
     cutoff = given_cutoff(policy)
-    by_noise = "review" if noise == "none" else "soften"
+    by_noise = {"none": "review", "look-alike": "downweight"}.get(noise, "soften")
     action = policy.doubtful or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
     return _Rule(cutoff, policy.precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)
 

@@ -63,15 +63,17 @@ def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
     assert (d.label[suspects] == -1).all()
 
 
-def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_are_softened():
+def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_weigh_less():
     q, truth, _ = world(uniform(0.2), sharpness=4)
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
     given = np.where(hard & (truth == q.argmax(1)), np.argsort(q, axis=1)[:, -2], truth)
     d = select(logs_of(q), given, "denoise", Pseudo())
     assert d.noise == "look-alike"
-    assert set(d.decision) == {"keep", "soften"}
-    softened = d.decision == "soften"
-    assert (given != truth)[softened].mean() > 2 * (given != truth).mean()
+    assert set(d.decision) == {"keep", "downweight"}
+    suspects = d.decision == "downweight"
+    assert (given != truth)[suspects].mean() > 2 * (given != truth).mean()
+    assert (d.label == given).all()
+    assert np.allclose(d.weight[suspects], 1 - d.p_wrong[suspects])
     assert set(select(logs_of(q), given, "denoise", Pseudo(doubtful="review")).decision) == {"keep", "review"}
 
 
