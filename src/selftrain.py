@@ -91,7 +91,7 @@ def self_train(
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
     every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain, collapse or
     learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
-    goal: the score that ends rounds, see _no_gain. refused: see select; second, ahead: see held_out_probs.
+    goal: the score that ends rounds, see _gain. refused: see select; second, ahead: see held_out_probs.
     """
     task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
     outcome = best = Outcome(samples.given, None, 0, "max_rounds")

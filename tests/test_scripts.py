@@ -15,6 +15,7 @@ import yaml
 from src.data.images import load_images
 from src.learn.infer import log_probs
 from src.learn.models import load_model
+from src.report.table import summary
 from src.settings import load_config
 from tests.conftest import QUICK, run_cold, run_script
 from tests.report.wandb_log import read_job
@@ -85,6 +86,13 @@ def test_the_run_folder_is_as_contracted(runs, mode):
     for arm in ("teacher", "student", "control"):
         assert metrics["scores"][arm]["test"]["n"] == 100
         assert metrics["scores"][arm]["test"]["accuracy"] > 0.6
+    found, scores = metrics["difference"], metrics["scores"]
+    assert (found["role"], found["n"]) == ("test", 100)
+    gain = scores["student"]["test"]["accuracy"] - scores["control"]["test"]["accuracy"]
+    assert found["gain"] == pytest.approx(gain)
+    assert found["low"] <= found["gain"] <= found["high"]
+    for text in ((run / "report.html").read_text(), summary(run)):
+        assert f"{100 * gain:+.2f} points" in text
     assert not list(run.rglob("*.part"))
 
 
