@@ -123,7 +123,8 @@ def unscored_sentence(mode: str) -> str:
 def difference_text(found: dict[str, Any]) -> str:
     """`+0.85 points (95 % interval +0.51 to +1.19; test, n = 10,000)`: the student against the control."""
     gain, low, high = (f"{100 * found[key]:+.2f}" for key in ("gain", "low", "high"))
-    return f"{gain} points (95 % interval {low} to {high}; {found['role']}, n = {found['n']:,})"
+    within = "; within noise" if found["low"] <= 0 <= found["high"] else ""
+    return f"{gain} points (95 % interval {low} to {high}; {found['role']}, n = {found['n']:,}){within}"
 
 
 def held_out_sentence(data: dict[str, Any]) -> str:
