@@ -387,6 +387,25 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
     assert outcome.reason != "no_gain"
 
 
+def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_good_within_noise(tmp_path):
+    """The second judges are wrong about two rows more than the first."""
+    samples, x, clean = digits(labelled=600, flipped=0.1)
+    teacher, times = Teacher(x, 10), iter([True, False])
+
+    def knows(model, rows):
+        probs = 0.9 * np.eye(10)[clean[rows]] + 0.01
+        if model.hash.startswith("round_2"):
+            probs[rows < 2] = 0.999 * np.eye(10)[(clean[rows[rows < 2]] + 1) % 10] + 0.0001
+        return np.log(probs)
+
+    policy = Pseudo(rounds=3, folds=3, min_change=0, policy="cutoff", cutoff=0.8)
+    outcome = self_train(samples, teacher.fit, knows, policy, Ledger(tmp_path), mode="denoise",
+                         clusters=np.arange(600), time_for=lambda seconds: next(times))  # fmt: skip
+    first, second = (facts["oof_accuracy"] for facts in Ledger(tmp_path).rounds())
+    assert second < first
+    assert (outcome.reason, outcome.round) == ("time_budget", 2)
+
+
 @pytest.mark.parametrize(("mode", "rounds"), [("denoise", 2), ("joint", 2), ("augment", 1)])
 def test_labels_that_do_not_change_end_the_rounds_but_not_the_first_one_of_a_repair(tmp_path, mode, rounds):
     never = Pseudo(rounds=4, folds=3, min_change=1)
