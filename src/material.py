@@ -71,8 +71,10 @@ def _prepare(run: Run) -> Material:
         raise UserError(f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
                         "about those of the others; leave it out")  # fmt: skip
     if config.pseudo.graph and run.mode in REPAIRS:
-        raise UserError(f"pseudo.graph={config.pseudo.graph} needs --mode augment: labels that may be wrong are not "
-                        "spread; leave it out")  # fmt: skip
+        power = config.pseudo.graph if config.pseudo.graph == "auto" else f"{config.pseudo.graph:g}"
+        raise UserError(
+            f"pseudo.graph={power} needs --mode augment: labels that may be wrong are not spread; leave it out"
+        )
     if config.data.multi_label:
         _refuse_single(config)
     samples, truths = prepare_samples(config, run.mode)

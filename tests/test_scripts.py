@@ -259,7 +259,7 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
         path = tmp_path / role / label / f"{row.id}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
-    options = ["data.size=32", "train.augment=photo", "train.min_steps=4", "train.epochs=0.1", "pseudo.cutoff=0.1"]
+    options = ["data.size=32", "train.augment=photo", "train.min_steps=60", "train.epochs=0.1", "pseudo.cutoff=0.1"]
     folders = [f"data.train={tmp_path}/train", f"data.pool={tmp_path}/pool", f"out={tmp_path}/runs"]
     ok(run_script("pseudo.py", "--mode", "augment", "name=rgb", "pseudo.rounds=1", *folders, *options))
     model = json.loads((tmp_path / "runs/rgb/student/model.json").read_text())
