@@ -21,8 +21,8 @@ setup: .venv/.ready
 	@touch $@
 
 demo: .venv/.ready
-	@echo "1/2  denoise: 10 % of 4,000 labels are flipped on purpose, found, repaired; the student is retrained"
-	@$(BIN)/python pseudo.py --mode denoise inject.kind=uniform inject.rate=0.1 name=demo-denoise out=$(RUNS)
+	@echo "1/2  denoise: 30 % of 4,000 labels are turned into the next digit, found, repaired; a student is trained on them"
+	@$(BIN)/python pseudo.py --mode denoise inject.kind=pair inject.rate=0.3 name=demo-denoise out=$(RUNS)
 	@echo
 	@echo "2/2  augment: 250 labels and a pool of 3,750 images without; look-alikes are heard"
 	@$(BIN)/python pseudo.py --mode augment pseudo.graph=4 name=demo-augment out=$(RUNS)
