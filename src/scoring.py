@@ -98,7 +98,8 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
         metrics["noise"] = noise_scores(decisions.each("p_wrong")[labelled], given, label, known, soft)
         info = ledger.rounds()[outcome.round - 1]
         found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
-        metrics["noise"] |= found | {"type": info["noise_type"], "difficulty_z": info.get("difficulty_z")}
+        z = ledger.rounds()[0].get("difficulty_z")  # the first round has chosen
+        metrics["noise"] |= found | {"type": info["noise_type"], "difficulty_z": z}
         if run.config.pseudo.audit:
             metrics["audit"] = audit(run, judged, decisions)
     if run.mode in USES_POOL and decisions:
