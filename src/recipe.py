@@ -87,9 +87,9 @@ class Pseudo(Section):
     doubtful: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
     """What becomes of a given label that is neither certainly right nor replaced. soften = learn the probabilities of
     its classes; downweight = learn it as far as it may be right; review = learn it, and list it for your eyes.
-    Default: soften. Where the noise lies on look-alikes (see noise_type in round.json): drop, or downweight where
-    judges are not clear about it. In joint mode drop: a suspect never teaches. Review where there is hardly any noise,
-    or where a `cutoff` decides."""
+    Default: soften; downweight where the noise lies on look-alikes (see noise_type in round.json) and judges are not
+    clear about it. In joint mode drop: a suspect never teaches. Review where there is hardly any noise, or where a
+    `cutoff` decides."""
     cutoff: Annotated[float, Field(ge=0)] | None = None
     """Lowest confidence that decides, in place of `precision`; above 1 changes no label. Default: none for the
     posterior, 0.9 for policy=cutoff, 0.95 on the pool."""

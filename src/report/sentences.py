@@ -28,7 +28,7 @@ NOISE = {
     "difficulty": "The noise depends on the image: harder images have more wrong labels, as is usual of people. This "
     "explains the given labels better than noise that depends on the class alone.",
     "look-alike": "It lies on images that the models find hard, where statistics cannot tell a wrong label from a hard "
-    "image: such labels are dropped, or weigh less. Look at the review page, or set pseudo.doubtful=review to keep "
+    "image: such labels are softened, or weigh less. Look at the review page, or set pseudo.doubtful=review to keep "
     "them.",
 }
 

@@ -63,7 +63,7 @@ def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
     assert (d.label[suspects] == -1).all()
 
 
-@pytest.mark.parametrize(("power", "action"), [(1, "downweight"), (4, "drop")])
+@pytest.mark.parametrize(("power", "action"), [(1, "downweight"), (4, "soften")])
 def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_teach_less(power, action):
     q, truth, _ = world(uniform(0.2), sharpness=4)
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
