@@ -100,7 +100,8 @@ def estimate_statistics(
     image counts alike (cumulative average), in a fixed order, so that the same weights get the same bytes.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    rows = lesson.rows[np.linspace(0, len(lesson.rows) - 1, min(len(lesson.rows), MAX_STATISTICS_IMAGES)).astype(int)]
+    # Shuffled, or batches of a folder sorted by class would miss what classes differ by.
+    rows = np.random.default_rng(0).permutation(lesson.rows)[:MAX_STATISTICS_IMAGES]
     if not norms or len(rows) < 2:
         return
     network.eval()  # without dropout
