@@ -26,7 +26,7 @@ demo: .venv/.ready
 	@echo
 	@echo "2/2  augment: 250 labels and a pool of 3,750 images without; look-alikes are heard"
 	@$(BIN)/python pseudo.py --mode augment pseudo.graph=4 name=demo-augment out=$(RUNS)
-	@$(BIN)/python -m src.report.table $(RUNS)/demo-denoise $(RUNS)/demo-augment
+	@PYTHONPATH=src $(BIN)/python -m pseudokit.report.terminal $(RUNS)/demo-denoise $(RUNS)/demo-augment
 
 test: .venv/.ready
 	@echo "Running the tests (a few minutes on two cores) …"
@@ -40,7 +40,7 @@ gpu-check: .venv/.ready
 	@$(BIN)/python -m pytest -vv -n0 tests/gpu_check.py
 
 docs: .venv/.ready
-	@$(BIN)/python -m src.reference > docs/config.md.part
+	@PYTHONPATH=src $(BIN)/python -m pseudokit.config.reference > docs/config.md.part
 	@mv docs/config.md.part docs/config.md
 
 test-kaggle: .venv-kaggle/.ready

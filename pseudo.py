@@ -1,34 +1,11 @@
-"""Self-training: a teacher judges held-out rows, confident judgements become labels, a student learns them.
+"""Self-training: pseudo-labels for unlabeled images, or repaired labels. `python pseudo.py --help` says how."""
 
-    python pseudo.py --mode augment                                  pseudo-labels for a pool (built-in digits)
-    python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired
-    python pseudo.py --mode joint data.train=a.csv data.pool=b.csv   both at once
-    python pseudo.py --mode augment --check data.train=train.csv     a look at data, folds, weights, disk and time first
-    python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
-    python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
-    python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
+import sys
+from pathlib import Path
 
-Run again to go on where it stopped; --fresh starts over.
-"""
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # runs from a plain copy, without installation
 
-from src.api import apply, pseudo
-from src.command import main, parse
-
-
-def run_script(argv=None) -> None:
-    args = parse(__doc__, argv, modes=("augment", "denoise", "joint", "select", "apply"))
-    if args.mode == "select":
-        from src.reselect import reselect
-
-        return reselect(args.run, args.overrides)
-    if args.mode == "apply":
-        return apply(args.run, None if args.revert else args.corrections)
-    if args.check:
-        from src.check import check
-
-        return check(args.config, args.overrides, args.mode)
-    pseudo(args.mode, args.overrides, args.config, args.fresh)
-
+from pseudokit.cli import pseudo_main
 
 if __name__ == "__main__":
-    main(run_script)
+    pseudo_main()

@@ -49,9 +49,9 @@ def prepare(args, name: str, seed: int, *parts: str) -> tuple[pd.DataFrame, list
 
 def judge(table: pd.DataFrame, run: Path) -> dict:
     """Score suspects.csv and labels.csv against the truth."""
-    read = {"dtype": {"id": str, "label": str, "given": str}, "keep_default_na": False}
-    suspects = pd.read_csv(run / "suspects.csv", **read)
-    labels = pd.read_csv(run / "labels.csv", **read).set_index("id").loc[table.id]
+    load_run = {"dtype": {"id": str, "label": str, "given": str}, "keep_default_na": False}
+    suspects = pd.read_csv(run / "suspects.csv", **load_run)
+    labels = pd.read_csv(run / "labels.csv", **load_run).set_index("id").loc[table.id]
     flipped = (table.clean != table.label).set_axis(table.id)
     ranked = flipped[suspects.id].to_numpy()
     clean = table.clean.to_numpy()
@@ -125,7 +125,7 @@ def students(args) -> None:
 def originals(args) -> None:
     """No noise is added: what is found are errors and doubtful images of MNIST itself. Two rounds of two folds."""
     sys.path.insert(0, str(ROOT))
-    from src.report import plots, read
+    from pseudokit.report import figures, load_run
 
     files = images(args.mnist, "training", "testing")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -137,9 +137,9 @@ def originals(args) -> None:
     run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.rounds=2", "pseudo.control=false", out=args.out)
     suspects = pd.read_csv(run / "suspects.csv", dtype=str, keep_default_na=False).head(50)
     titles = [f"{given} | {seen}" for given, seen in zip(suspects.given, suspects.predicted, strict=True)]
-    tiles = [read.decode_image(read.read_bytes(path), 64) for path in suspects.path]
-    figure = plots.grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
-    (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(plots.png(figure))
+    tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in suspects.path]
+    figure = figures.grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
+    (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(figures.png(figure))
     noise = metrics(run)["noise"]
     rows = suspects[["rank", "id", "given", "predicted", "p_wrong", "decision"]].to_dict("records")
     lines = [f"70,000 MNIST images as labelled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "

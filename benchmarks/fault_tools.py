@@ -57,7 +57,7 @@ def child(script: str, arguments: list[str], said: Path, fault: Callable = lambd
         os.chdir(ROOT)
         from importlib import import_module
 
-        from src.command import main
+        from pseudokit.cli import main
 
         run_script = import_module(script).run_script
         fault()
@@ -83,7 +83,7 @@ def warm_up() -> None:
     """Import what every child needs; nothing is computed, so that no thread is lost in a fork."""
     import albumentations, matplotlib.pyplot, sklearn.decomposition, sklearn.isotonic, timm  # noqa: E401, F401, I001
 
-    import src.report.report, src.report.review, src.report.rounds, src.workflow  # noqa: E401, F401
+    import pseudokit.pipeline, pseudokit.report.report, pseudokit.report.review, pseudokit.report.round_tables  # noqa: E401, F401
 
 
 class Renames:
@@ -114,7 +114,7 @@ class Full:
         self.n, self.count, self.file = n, 0, count_in
 
     def __call__(self) -> None:
-        import src.run
+        import pseudokit.system.files
 
         fault, real = self, os.fsync
 
@@ -133,7 +133,7 @@ class Full:
         def opened(path, mode, **more):
             return io.BufferedWriter(Raw(path, mode)) if mode == "wb" else open(path, mode, **more)
 
-        src.run.open = opened
+        pseudokit.system.files.open = opened
         os.fsync = fsync
 
     def happens(self) -> bool:

@@ -33,15 +33,15 @@ from common import ROOT, grid_arguments, keep, kit, merged, metrics, spread
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from src.cells import read_csv
-from src.data.images import load_images
-from src.learn.batches import Lesson
-from src.learn.compute import to_input
-from src.learn.fit import fit, step_budget
-from src.learn.infer import log_probs
-from src.learn.models import Trained, create_model, load_model
-from src.run import read_json, write_json
-from src.settings import load_config
+from pseudokit.config.load import load_config
+from pseudokit.data.csv_text import read_csv
+from pseudokit.data.images import load_images
+from pseudokit.system.files import read_json, write_json
+from pseudokit.training.batches import Lesson
+from pseudokit.training.device import to_input
+from pseudokit.training.loop import fit, step_budget
+from pseudokit.training.models import Trained, create_model, load_model
+from pseudokit.training.predict import log_probs
 
 FOLDERS = {"mnist": "mnist_png", "fashion": "fashion_mnist_png"}
 SETS = ("mnist:50", "mnist:100", "mnist:600", "mnist:1000", "mnist:3000", "fashion:100", "fashion:1000")

@@ -30,11 +30,12 @@ from sklearn.metrics import average_precision_score, f1_score
 
 sys.path.insert(0, str(ROOT))
 
-from src.config import Pseudo
-from src.judging import Part, calibrated, mix
-from src.labels.ledger import Samples, Verdict, summary
-from src.labels.selection import Decisions, select
-from src.selftrain import _average
+from pseudokit.config.keys import Pseudo
+from pseudokit.labels.calibration import calibrated
+from pseudokit.labels.decide import Decisions, select
+from pseudokit.labels.predictions import Part, Verdict, mix
+from pseudokit.round_store import Samples, summary
+from pseudokit.self_training import _average
 
 NETWORKS = ("resnet18", "resnet50d", "efficientnet_b1")
 DRAWN = (("uniform", 0.1), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4), ("matrix", 0.2),
@@ -139,10 +140,10 @@ def by_instance(clean: np.ndarray, rate: float, rng: np.random.Generator, probs:
 
 def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
     """Out-of-fold log-probabilities of two judges, by other folds, both of the recipe of noise.py."""
-    from src.data.folds import make_folds
-    from src.learn.models import Trained
-    from src.settings import load_config
-    from src.stock import Question, Stock, Task
+    from pseudokit.config.load import load_config
+    from pseudokit.data.folds import make_folds
+    from pseudokit.training.models import Trained
+    from pseudokit.training.trainer import Question, Stock, Task
 
     stock = Stock(load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given, tuple("0123456789"))
     made = {}
@@ -188,7 +189,7 @@ def people(args) -> list[dict]:
     from photos import CONFIG as PHOTOS
     from photos import keep_embeddings, weights
 
-    from src.api import pseudo
+    from pseudokit.api import pseudo
 
     root, file = args.data / "cifar10_human", args.out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)

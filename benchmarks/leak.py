@@ -22,10 +22,10 @@ from common import ROOT, keep
 
 sys.path.insert(0, str(ROOT))
 
-from src import selftrain
-from src.config import Pseudo
-from src.data.samples import Samples
-from src.labels.ledger import Ledger
+from pseudokit import self_training
+from pseudokit.config.keys import Pseudo
+from pseudokit.data.dataset import Samples
+from pseudokit.round_store import Ledger
 
 DRAWS, POOL, FOLDS, ROUNDS = 100, 2000, 3, 3
 POLICIES = {
@@ -78,10 +78,10 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     role = np.where(given >= 0, "train", "pool").astype(object)
     samples = Samples(ids, empty, role, given, empty, tuple("0123456789"))
     learner = Learner(np.concatenate([x[rows], x[rest[POOL:]]]))
-    selftrain.NOISE_OF_GAIN = -np.inf if policy.fold_safe else np.inf  # no round ends the rounds
+    self_training.NOISE_OF_GAIN = -np.inf if policy.fold_safe else np.inf  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
         ledger = Ledger(Path(folder))
-        selftrain.self_train(samples, learner.fit, learner.predict, policy, ledger, mode="augment",
+        self_training.self_train(samples, learner.fit, learner.predict, policy, ledger, mode="augment",
                    clusters=np.arange(len(rows)), seed=draw)  # fmt: skip
         last = len(ledger.rounds())
         verdict = ledger.recall(last, samples)

@@ -87,7 +87,7 @@ def alone(run: Path) -> dict:
     """How well the self-confidence of the first round's held-out answers ranks the flipped ones."""
     from sklearn.metrics import average_precision_score
 
-    from src.labels.sets import own, parse
+    from pseudokit.data.encoding import own, parse
 
     table = pd.read_csv(run / "injected.csv", keep_default_na=False).set_index("id")
     ids = pd.read_csv(run / "round_1" / "ids.csv").id
@@ -99,7 +99,7 @@ def alone(run: Path) -> dict:
 
 def answered(run: Path, folder: Path) -> dict:
     """Of the pool's answers yes and no: which share was given, which share of those is right."""
-    from src.labels.sets import parse
+    from pseudokit.data.encoding import parse
 
     table = pd.read_csv(run / "pseudo_labels.csv", keep_default_na=False).set_index("id").label
     truth = pd.read_csv(folder / "truth.csv").set_index("id").loc[table.index]

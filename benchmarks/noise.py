@@ -139,13 +139,14 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     """Of the first round's models: what they say of the rows they did not learn, before the kit calibrates it (n, K);
     and p_wrong as today's kit makes it of that. Both by id."""
     sys.path.insert(0, str(ROOT))
-    from src.config import Pseudo
-    from src.data.images import load_images
-    from src.judging import Part, calibrated, mix
-    from src.labels.selection import select
-    from src.learn.infer import log_probs
-    from src.learn.models import load_model
-    from src.settings import load_config
+    from pseudokit.config.keys import Pseudo
+    from pseudokit.config.load import load_config
+    from pseudokit.data.images import load_images
+    from pseudokit.labels.calibration import calibrated
+    from pseudokit.labels.decide import select
+    from pseudokit.labels.predictions import Part, mix
+    from pseudokit.training.models import load_model
+    from pseudokit.training.predict import log_probs
 
     decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, usecols=["id", "given", "model"])
     paths = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False).set_index("id").path[decided.id]

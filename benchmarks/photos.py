@@ -60,10 +60,10 @@ def weights(file: Path) -> Path:
 
 def keep_embeddings(file: Path) -> Callable[[], None]:
     """Have the kit look embeddings up in this file, by the pixels of an image; returns what adds those that it made."""
-    import src.learner as learner
+    from pseudokit.training import jobs
 
     stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
-    known, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), learner.embed
+    known, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), jobs.embed
     before = len(known)
 
     def looked_up(network, form, images, train, out=None, bar=None):
@@ -83,7 +83,7 @@ def keep_embeddings(file: Path) -> Callable[[], None]:
         if len(known) > before:
             np.savez(file, names=np.array(list(known)), vectors=np.stack(list(known.values())))
 
-    learner.embed = looked_up
+    jobs.embed = looked_up
     return save
 
 
@@ -109,7 +109,7 @@ def tables(name: str, data: Path, out: Path) -> tuple[Path, Path, Path]:
 
 
 def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *keys: str) -> Path:
-    from src.api import pseudo
+    from pseudokit.api import pseudo
 
     train, test, images = data
     file = out / "tf_efficientnet_lite0.safetensors"
@@ -151,9 +151,9 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     from sklearn.preprocessing import normalize
     from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
-    from src.learn.frozen import alike_features
-    from src.learn.graph import neighbour_graph
-    from src.learn.graph import spread as propagate
+    from pseudokit.training.label_propagation import neighbour_graph
+    from pseudokit.training.label_propagation import spread as propagate
+    from pseudokit.training.linear_probe import alike_features
 
     z, given, k = normalize(x), np.where(labeled, y, -1)[labeled | pool], y.max() + 1
     both, folds = z[labeled | pool], int(min(5, np.bincount(y[labeled]).min()))

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src.data.images import decode
-from src.settings import dump_config, fields, is_text, load_config
-from src.values import UserError
+from pseudokit.config.load import dump_config, fields, is_text, load_config
+from pseudokit.config.types import UserError
+from pseudokit.data.images import decode
 from tests import wild
 
 ALPHABET = "aZ09 ,;\t\"'=+-@<>&%$#/\\.:_ëß猫🐈\u00a0\n\r"

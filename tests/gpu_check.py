@@ -5,13 +5,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.config import Model, Train
-from src.learn.batches import Lesson
-from src.learn.compute import pick_precision, to_device
-from src.learn.fit import fit
-from src.learn.frozen import embed
-from src.learn.infer import log_probs
-from src.learn.models import Trained, create_model
+from pseudokit.config.keys import Model, Train
+from pseudokit.training.batches import Lesson
+from pseudokit.training.device import pick_precision, to_device
+from pseudokit.training.linear_probe import embed
+from pseudokit.training.loop import fit
+from pseudokit.training.models import Trained, create_model
+from pseudokit.training.predict import log_probs
 from tests.conftest import QUICK, run_script
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

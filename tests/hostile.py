@@ -19,17 +19,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from src.cells import exact, inert, read_csv
-from src.config import Data, Model
-from src.data.images import load_images
-from src.data.roles import read_role
-from src.learn.models import create_model, load_model, save_model
-from src.report.label_studio import interface
-from src.report.report import write_report
-from src.report.review import write_review
-from src.run import write_csv
-from src.settings import load_config
-from src.values import UserError
+from pseudokit.config.keys import Data, Model
+from pseudokit.config.load import load_config
+from pseudokit.config.types import UserError
+from pseudokit.data.csv_text import exact, inert, read_csv
+from pseudokit.data.images import load_images
+from pseudokit.data.tables import read_role
+from pseudokit.report.label_studio import interface
+from pseudokit.report.report import write_report
+from pseudokit.report.review import write_review
+from pseudokit.system.files import write_csv
+from pseudokit.training.models import create_model, load_model, save_model
 from tests.conftest import ROOT
 from tests.report.browser import open_browser
 from tests.report.fake_run import make_run
@@ -260,12 +260,13 @@ def whole_run(folder: Path) -> str:
     write_csv(folder / "t.csv", pd.DataFrame(rows, columns=["id", "label"]))
     secret_word = "hunter2-is-my-token"
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
-    environment |= {"PYTHONPATH": str(folder / "site"), "SEEN": str(folder / "seen"), "WANDB_API_KEY": secret_word,
-                    "KAGGLE_KEY": secret_word, "HF_TOKEN": secret_word}  # fmt: skip
+    environment |= {"PYTHONPATH": os.pathsep.join([str(folder / "site"), environment["PYTHONPATH"]])}
+    environment |= {"SEEN": str(folder / "seen"), "WANDB_API_KEY": secret_word}
+    environment |= {"KAGGLE_KEY": secret_word, "HF_TOKEN": secret_word}
     args = [f"data.train={folder / 't.csv'}", f"data.image_dir={images}", f"data.test={folder / 't.csv'}", "name=x",
             f"out={folder / 'runs'}", "pseudo.rounds=1", "train.epochs=1", "train.augment=small",
             "train.min_steps=2", "pseudo.control=false"]  # fmt: skip
-    both = f"import socket; from src.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
+    both = f"import socket; from pseudokit.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
     done = subprocess.run([sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         return done.stderr[-300:]

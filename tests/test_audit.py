@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.labels.audit import STRATA, allocate, draw, estimate, strata, weights
+from pseudokit.labels.audit import STRATA, allocate, draw, estimate, strata, weights
 
 
 def population(seed: int, n: int = 3000, rate: float = 0.08):

@@ -11,18 +11,17 @@ import pytest
 import timm
 import torch
 
-import predict
-import pseudo
-import train
-from src.config import Config, Data, Model
-from src.learn.models import create_model, save_model
-from src.run import read_json, write_status
-from src.settings import dump_config
-from src.values import UserError
+from pseudokit.cli import predict_command, pseudo_command, train_command
+from pseudokit.config.keys import Config, Data, Model
+from pseudokit.config.load import dump_config
+from pseudokit.config.types import UserError
+from pseudokit.run_folder.folder import write_status
+from pseudokit.system.files import read_json
+from pseudokit.training.models import create_model, save_model
 from tests.conftest import QUICK, run_script
 from tests.wild import limited
 
-SCRIPTS = {"train": train, "augment": pseudo, "denoise": pseudo, "joint": pseudo}
+SCRIPTS = {"train": train_command, "augment": pseudo_command, "denoise": pseudo_command, "joint": pseudo_command}
 QUICK = [*QUICK, "pseudo.rounds=1", "pseudo.control=false"]
 
 
@@ -61,7 +60,7 @@ def refusal(csv, mode: str, *args) -> str:
     """The message with which a script that trains refuses; nothing was learned before."""
     chosen = [] if mode == "train" else ["--mode", mode]
     with pytest.raises(UserError) as caught:
-        SCRIPTS[mode].run_script([*chosen, *csv.args, *QUICK, *map(str, args)])
+        SCRIPTS[mode]([*chosen, *csv.args, *QUICK, *map(str, args)])
     found = [path.name for path in csv.folder.rglob("*") if path.is_dir()]
     assert not {"round_1", "student", "control"} & set(found)
     return one_line(caught)
@@ -321,7 +320,7 @@ def test_a_missing_config(csv):
 @pytest.mark.parametrize("argv", [[], ["--mode", "denois"], ["--mode", "joint", "--fres"], ["--mode"]])
 def test_wrong_options(argv):
     with pytest.raises(UserError, match="--help") as caught:
-        pseudo.run_script([*argv, "name=x", "--frobnicate"])
+        pseudo_command([*argv, "name=x", "--frobnicate"])
     one_line(caught)
 
 
@@ -343,14 +342,14 @@ def run(csv) -> Path:
 
 def predict_refusal(run, *args) -> str:
     with pytest.raises(UserError) as caught:
-        predict.run_script(["--run", str(run), *map(str, args)])
+        predict_command(["--run", str(run), *map(str, args)])
     assert not list(run.rglob("predictions.csv"))
     return one_line(caught)
 
 
 def test_the_run_of_these_tests_predicts(run):
     """Otherwise the refusals below would prove little."""
-    predict.run_script(["--run", str(run)])
+    predict_command(["--run", str(run)])
     assert len(pd.read_csv(run / "predictions.csv")) == 100
 
 
@@ -424,7 +423,7 @@ def test_a_submission_that_does_not_match(run, csv):
 @pytest.mark.parametrize("argv", [["select"], ["apply"], ["apply", "--run", "x"]])
 def test_what_to_work_on_is_not_named(argv):
     with pytest.raises(UserError, match=r"--mode \w+ needs --(run|corrections)") as caught:
-        pseudo.run_script(["--mode", *argv])
+        pseudo_command(["--mode", *argv])
     one_line(caught)
 
 
@@ -440,14 +439,14 @@ def test_what_to_work_on_is_not_named(argv):
 )
 def test_what_a_mode_would_not_heed_is_refused(argv):
     with pytest.raises(UserError, match=r"belongs? to|takes no keys") as caught:
-        pseudo.run_script(["--mode", *argv])
+        pseudo_command(["--mode", *argv])
     one_line(caught)
 
 
 def test_work_on_a_folder_that_is_no_run(tmp_path):
     for more in (["select"], ["apply", "--corrections", "x.csv"]):
         with pytest.raises(UserError, match=f"--run {tmp_path}") as caught:
-            pseudo.run_script(["--mode", *more, "--run", str(tmp_path)])
+            pseudo_command(["--mode", *more, "--run", str(tmp_path)])
         one_line(caught)
 
 
@@ -457,7 +456,7 @@ def test_corrections_that_cannot_be_read_leave_the_student_alone(run, content):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=str(file)) as caught:
-        pseudo.run_script(["--mode", "apply", "--run", str(run), "--corrections", str(file)])
+        pseudo_command(["--mode", "apply", "--run", str(run), "--corrections", str(file)])
     one_line(caught)
     assert (run / "student" / "model.json").exists()
 
@@ -501,6 +500,6 @@ def test_predicting_with_no_run_ends_the_process_with_code_2(tmp_path):
 def test_a_pool_that_the_mode_does_not_use_may_lack_its_images(csv, own_images):
     for name in csv("pool").id:
         (own_images / f"{name}.png").unlink()
-    train.run_script([*csv.args, *QUICK, "train.min_steps=2", "name=x"])
+    train_command([*csv.args, *QUICK, "train.min_steps=2", "name=x"])
     used = pd.read_csv(csv.folder / "runs" / "x" / "samples.csv", dtype=str)
     assert set(used.role) == {"train", "test"}

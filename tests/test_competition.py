@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.api import predict, pseudo, train
-from src.check import check, check_prediction
-from src.labels.ensemble import mixture
-from src.run import DEFAULT_CONFIG, read_json
-from src.values import UserError
+from pseudokit.api import predict, pseudo, train
+from pseudokit.config.types import UserError
+from pseudokit.labels.ensemble import mixture
+from pseudokit.run_folder.folder import DEFAULT_CONFIG
+from pseudokit.run_folder.preflight import check, check_prediction
+from pseudokit.system.files import read_json
 from tests.conftest import QUICK
 
 QUICKER = [*QUICK, "train.min_steps=40", "wandb.mode=disabled"]

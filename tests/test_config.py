@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Config
-from src.settings import differences, dotted_names, dump_config, load_config
-from src.values import UserError
+from pseudokit.config.keys import Config
+from pseudokit.config.load import differences, dotted_names, dump_config, load_config
+from pseudokit.config.types import UserError
 from tests.conftest import ROOT
 
 

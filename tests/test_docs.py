@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from src.settings import dotted_names
+from pseudokit.config.load import dotted_names
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

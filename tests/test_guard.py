@@ -11,17 +11,18 @@ import time
 
 import pytest
 
-from src.command import main
-from src.guard import fault
-from src.run import Run, _logged, log, read_json
-from src.values import UserError
+from pseudokit.cli import main
+from pseudokit.config.types import UserError
+from pseudokit.run_folder.folder import Run
+from pseudokit.system.faults import fault
+from pseudokit.system.files import _logged, log, read_json
 from tests.conftest import ROOT, run_script
 from tests.learn.test_checkpoint import learn
 
 WAIT = """
 import time
-from src.command import main
-from src.guard import finishing
+from pseudokit.cli import main
+from pseudokit.system.faults import finishing
 def work():
     with finishing() as asked:
         print("in a step", flush=True)
@@ -104,7 +105,7 @@ def test_other_errors_are_not_explained_away():
 MURDER = """
 import multiprocessing, os, sys
 from pathlib import Path
-from src.command import main
+from pseudokit.cli import main
 from tests.learn.test_checkpoint import Bar, learn
 class Murder(Bar):
     def update(self, steps):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from src.config import Config
-from src.corrections import revert
-from src.guard import fault
-from src.history import applied, decided, mend, put_aside, take_back
-from src.run import Run, _mend, read_status, write_json, write_status
-from src.values import UserError
+from pseudokit.config.keys import Config
+from pseudokit.config.types import UserError
+from pseudokit.run_folder.corrections import applied, decided, mend, put_aside, revert, take_back
+from pseudokit.run_folder.folder import Run, _mend, read_status, write_status
+from pseudokit.system.faults import fault
+from pseudokit.system.files import write_json
 
 TABLE = pd.DataFrame({"id": ["a", "b"], "given": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]})
 

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from src.config import Config, Model
-from src.inference import configured_arm, finished_models
-from src.learn.models import create_model, load_model, save_model
-from src.run import write_csv, write_status
-from src.values import UserError
+from pseudokit.config.keys import Config, Model
+from pseudokit.config.types import UserError
+from pseudokit.run_folder.folder import write_status
+from pseudokit.run_folder.predict_runs import configured_arm, finished_models
+from pseudokit.system.files import write_csv
+from pseudokit.training.models import create_model, load_model, save_model
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from src.config import Pseudo
-from src.data.samples import Samples
-from src.labels.ledger import Ledger, assert_fold_safe
-from src.labels.selection import CLASS_FLOOR, select
-from src.selftrain import self_train
+from pseudokit.config.keys import Pseudo
+from pseudokit.data.dataset import Samples
+from pseudokit.labels.decide import CLASS_FLOOR, select
+from pseudokit.round_store import Ledger, assert_fold_safe
+from pseudokit.self_training import self_train
 
 MODES = ["augment", "denoise", "joint"]
 
@@ -125,9 +125,9 @@ def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_
 
 def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, monkeypatch):
     """Other labels in fold 0 change no model of fold 0, in any round."""
-    monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", -np.inf)  # all rounds are run
+    monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf)  # all rounds are run
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 4, -1)  # folds are stratified by labels otherwise
-    monkeypatch.setattr("src.selftrain.make_folds", lambda *_: dealt)
+    monkeypatch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
     found = []
     for name, shift in (("a", 0), ("b", 1)):
         samples, x, _ = digits(labelled=200, flipped=0)
@@ -163,7 +163,7 @@ def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
     ("joint", {"pool_precision": 0.5}, False), ("augment", {"pool_precision": 0.5, "fold_safe": False}, False),
 ])  # fmt: skip
 def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, chosen, safe, monkeypatch):
-    monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", -np.inf if safe else np.inf)  # all rounds are run
+    monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf)  # all rounds are run
     _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, min_change=0, **chosen))
     assert ("round_2/fold_3" in teacher.fits) == safe, "two models a fold"
 
@@ -203,7 +203,7 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
     policy = Pseudo(rounds=3, folds=3, min_change=0, pool_cutoff=0.2, fold_safe=safe)
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.selftrain.make_folds", lambda *_: dealt)
+        patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
         outcome = self_train(samples, the_same, teacher.predict, policy, Ledger(tmp_path),
                              mode="augment", clusters=np.arange(600))  # fmt: skip
     assert (outcome.reason, outcome.round) == expected
@@ -261,8 +261,8 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
     """Rows are shuffled in the file; `load_samples` puts them in canonical order."""
     import pandas as pd
 
-    from src.config import Data
-    from src.data.samples import load_samples
+    from pseudokit.config.keys import Data
+    from pseudokit.data.dataset import load_samples
 
     folder, _ = csv_data
     decided = []
@@ -427,7 +427,7 @@ def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
 def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, policy, monkeypatch):
     """One run of three rounds, and one that stopped after two."""
     always = -np.inf if "fold_safe" in policy else np.inf  # a gain, no loss: all rounds are run
-    monkeypatch.setattr("src.selftrain.NOISE_OF_GAIN", always)
+    monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", always)
     samples, x, _ = digits(labelled=200, flipped=0)
     policy = {"folds": 3, "rounds": 3, "min_change": 0, "pool_cutoff": 0.3} | policy
     train(tmp_path / "whole", "augment", samples, x, Pseudo(**policy))

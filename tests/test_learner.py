@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from src import learner as learner_module
-from src import stock as stock_module
-from src.config import Config, Model
-from src.learn import infer
-from src.learn.models import Trained, create_model
-from src.learner import Frozen
-from src.processes import ALONE
-from src.stock import Stock, Task
+from pseudokit.config.keys import Config, Model
+from pseudokit.system.distributed import ALONE
+from pseudokit.training import jobs as learner_module
+from pseudokit.training import predict
+from pseudokit.training import trainer as stock_module
+from pseudokit.training.jobs import Frozen
+from pseudokit.training.models import Trained, create_model
+from pseudokit.training.trainer import Stock, Task
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("views", [1, 3])
 def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, processes, views):
-    monkeypatch.setitem(infer.PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
+    monkeypatch.setitem(predict.PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
     torch.manual_seed(0)
     network, form = create_model(Model(), ("a", "b", "c"), 16, 1)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
@@ -40,7 +40,7 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
 @pytest.fixture
 def embedded(tmp_path, monkeypatch):
     """embedded(pixels, cut=…): what a process makes, or leaves where it is cut off in the batch of that number."""
-    monkeypatch.setitem(infer.PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
+    monkeypatch.setitem(predict.PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
     monkeypatch.setattr(learner_module, "BATCHES", 2)
     real, asked = learner_module.embed, []
 

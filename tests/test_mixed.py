@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from src.config import Config, Pseudo, Student, Train
-from src.data.samples import Samples
-from src.labels.ledger import Ledger, model_files
-from src.learner import Frozen, Learner
-from src.run import read_json, read_status, write_json
-from src.selftrain import self_train
-from src.stock import Stock
-from src.values import UserError
+from pseudokit.config.keys import Config, Pseudo, Student, Train
+from pseudokit.config.types import UserError
+from pseudokit.data.dataset import Samples
+from pseudokit.round_store import Ledger, model_files
+from pseudokit.run_folder.folder import read_status
+from pseudokit.self_training import self_train
+from pseudokit.system.files import read_json, write_json
+from pseudokit.training.jobs import Frozen, Learner
+from pseudokit.training.trainer import Stock
 
 PIXELS = (load_digits().images[:120] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
 LABELS = load_digits().target[:120].astype(np.int64)

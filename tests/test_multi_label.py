@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import api
-from src.cells import read_csv
-from src.labels.sets import NONE
-from src.run import read_json
-from src.values import UserError
+from pseudokit import api
+from pseudokit.config.types import UserError
+from pseudokit.data.csv_text import read_csv
+from pseudokit.data.encoding import NONE
+from pseudokit.system.files import read_json
 
 CLASSES = ["blue", "green", "red"]
 FAST = ["train.min_steps=60", "train.epochs=1", "train.batch_size=32", "train.lr=4e-3", "train.augment=none",

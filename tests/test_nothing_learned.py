@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from src.api import pseudo
+from pseudokit.api import pseudo
 
 
 def test_labels_of_random_images_stay_as_they_are(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.report.report import write_report
+from pseudokit.report.report import write_report
 from tests.conftest import QUICK, run_script
 
 

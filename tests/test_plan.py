@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src import plan
-from src.config import Config
-from src.plan import Pace, _cheaper, costs, planned
-from src.run import Run
+from pseudokit.config.keys import Config
+from pseudokit.run_folder import time_budget
+from pseudokit.run_folder.folder import Run
+from pseudokit.run_folder.time_budget import Pace, _cheaper, costs, planned
 
 PACE = Pace(teacher=0.5, student=0.5, image=0.001)
 CONFIG = Config(pseudo={"rounds": 3, "folds": 5}, train={"epochs": 8, "batch_size": 10, "min_steps": 100})
@@ -46,8 +46,8 @@ def test_costs_count_every_network_by_its_steps():
 
 
 def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "probe", lambda stock: PACE)
-    monkeypatch.setattr(plan, "Stock", lambda *_: None)
+    monkeypatch.setattr(time_budget, "probe", lambda stock: PACE)
+    monkeypatch.setattr(time_budget, "Stock", lambda *_: None)
     options = [(option.pseudo, option.train) for option in _cheaper(CONFIG)]
     least, before = min(total(option) for option in _cheaper(CONFIG)), len(options)
     for i, budget in enumerate(np.linspace(0.5 * least, 1.3 * total(CONFIG), 40)):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from src.reference import kind, reference
-from src.settings import dotted_names
+from pseudokit.config.load import dotted_names
+from pseudokit.config.reference import kind, reference
 from tests.conftest import ROOT, run_script
 
 
@@ -34,5 +34,6 @@ def test_a_type_in_words(schema, words):
 
 
 def test_the_page_is_printed_without_torch():
-    code = "import sys, src.reference as r; r.reference(); assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
+    code = "import sys, pseudokit.config.reference as r; r.reference()\n"
+    code += "assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
     assert run_script("-c", code).returncode == 0

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from src.config import Pseudo
-from src.data.samples import Samples
-from src.labels.selection import select
-from src.reselect import cutoff_table
+from pseudokit.config.keys import Pseudo
+from pseudokit.data.dataset import Samples
+from pseudokit.labels.decide import select
+from pseudokit.run_folder.reselect import cutoff_table
 
 
 @pytest.mark.parametrize("align", [False, True])

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.data.samples import prepare_samples
-from src.labels.ledger import refuse_changed_samples
-from src.settings import load_config
-from src.values import UserError
+from pseudokit.config.load import load_config
+from pseudokit.config.types import UserError
+from pseudokit.round_store import refuse_changed_samples
+from pseudokit.run_folder.prepare import prepare_samples
 from tests.conftest import QUICK, run_script
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table

@@ -16,29 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.cells import read_csv  # fmt: skip
-from src.command import main
-from src.config import VERSION, Config
-from src.run import (
-    DEFAULT_CONFIG,
-    Run,
-    atomic_write,
-    environment,
-    open_run,
-    read_json,
-    seed_of,
-    write_csv,
-    write_json,
-    write_npy,
-    write_status,
-)
-from src.values import UserError
+from pseudokit.cli import main
+from pseudokit.config.keys import VERSION, Config
+from pseudokit.config.types import UserError
+from pseudokit.data.csv_text import read_csv
+from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run, environment, open_run, write_status
+from pseudokit.system.files import atomic_write, read_json, seed_of, write_csv, write_json, write_npy
 from tests.conftest import ROOT, run_script
 
 OPEN = """
 import sys
-from src.command import main, parse
-from src.run import open_run
+from pseudokit.cli import main, parse
+from pseudokit.run_folder.folder import open_run
 args = parse("", sys.argv[2:])
 with_run = open_run(args.config, args.overrides, sys.argv[1], args.fresh)
 main(lambda: with_run.__enter__())
@@ -138,7 +127,7 @@ def test_a_seed_depends_on_its_parts_and_on_nothing_else():
     assert len(set(seeds)) == len(parts)
     assert all(0 <= seed < 2**31 for seed in seeds)
     told = [
-        run_script("-c", f"from src.run import seed_of; print([seed_of(*p) for p in {parts}])",
+        run_script("-c", f"from pseudokit.system.files import seed_of; print([seed_of(*p) for p in {parts}])",
                    env=os.environ | {"PYTHONHASHSEED": seed}).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
@@ -327,7 +316,7 @@ def test_wrong_input_ends_with_code_2_and_one_line(capsys):
 
 
 def test_a_fault_of_ours_is_not_passed_off_as_wrong_input(tmp_path):
-    done = run_script("-c", "from src.command import main\nmain(lambda: 1 / 0)")
+    done = run_script("-c", "from pseudokit.cli import main\nmain(lambda: 1 / 0)")
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
 

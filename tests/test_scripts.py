@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from src.data.images import load_images
-from src.learn.infer import log_probs
-from src.learn.models import load_model
-from src.report.table import summary
-from src.settings import load_config
+from pseudokit.config.load import load_config
+from pseudokit.data.images import load_images
+from pseudokit.report.terminal import summary
+from pseudokit.training.models import load_model
+from pseudokit.training.predict import log_probs
 from tests.conftest import QUICK, run_cold, run_script
 from tests.report.wandb_log import read_job
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.submission import predictions_table, submission
-from src.values import UserError
+from pseudokit.config.types import UserError
+from pseudokit.run_folder.submission import predictions_table, submission
 
 CLASSES = ["1", "2", "NA"]
 PROBS = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src.config import Config
-from src.data.samples import Samples
-from src.learner import _neighbours
-from src.material import Material, _announce_bound
-from src.run import OutOfTime, Run
-from src.selftrain import Outcome
-from src.workflow import train_arms
+from pseudokit.config.keys import Config
+from pseudokit.data.dataset import Samples
+from pseudokit.pipeline import train_arms
+from pseudokit.run_folder.folder import Run
+from pseudokit.run_folder.prepare import Material, _announce_bound, _neighbours
+from pseudokit.self_training import Outcome
+from pseudokit.system.files import OutOfTime
 
 GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 

@@ -15,10 +15,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
-    ["src.api", "src.check", "src.inference", "src.report.label_studio", "src.report.report", "src.report.review",
-     "src.report.tracking", "src.reselect", "src.workflow", "albumentations", "matplotlib.pyplot",
-     "sklearn.linear_model", "timm", "torch.distributed.launcher.api", "tests.warm"]
-)  # fmt: skip
+    [
+        "pseudokit.cli",
+        "pseudokit.pipeline",
+        "pseudokit.report.label_studio",
+        "pseudokit.report.report",
+        "pseudokit.report.review",
+        "pseudokit.report.tracking",
+        "pseudokit.run_folder.predict_runs",
+        "pseudokit.run_folder.preflight",
+        "pseudokit.run_folder.reselect",
+        "albumentations",
+        "matplotlib.pyplot",
+        "sklearn.linear_model",
+        "timm",
+        "torch.distributed.launcher.api",
+        "tests.warm",
+    ]
+)
 
 
 class Script:
@@ -58,7 +72,7 @@ def _play(args: list[str], environment: dict[str, str], said: list[str]) -> None
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT / "src"))
     try:
         if args[0] == "-m":
             sys.argv = args[1:]

@@ -26,14 +26,14 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from src.config import Config, Data
-from src.data.images import load_images
-from src.data.samples import load_samples
-from src.labels.sets import names
-from src.material import prepare
-from src.run import Run
-from src.settings import dotted_names, load_config
-from src.values import UserError
+from pseudokit.config.keys import Config, Data
+from pseudokit.config.load import dotted_names, load_config
+from pseudokit.config.types import UserError
+from pseudokit.data.dataset import load_samples
+from pseudokit.data.encoding import names
+from pseudokit.data.images import load_images
+from pseudokit.run_folder.folder import Run
+from pseudokit.run_folder.prepare import prepare
 
 SECONDS = 60
 """After which a case hangs."""

@@ -21,11 +21,11 @@ SIZE, BATCH, EPOCHS = 128, 32, 3
 
 
 def kit(folder: Path, name: str) -> list[float]:
-    from src.config import Data, Model, Train
-    from src.data.images import load_images
-    from src.learn.batches import Lesson
-    from src.learn.fit import fit
-    from src.learn.models import create_model
+    from pseudokit.config.keys import Data, Model, Train
+    from pseudokit.data.images import load_images
+    from pseudokit.training.batches import Lesson
+    from pseudokit.training.loop import fit
+    from pseudokit.training.models import create_model
 
     start = time.monotonic()
     paths = sorted(folder.glob("*/*.jpg"))
@@ -44,7 +44,7 @@ def timm(folder: Path, name: str) -> list[float]:
     import timm
     from timm.data import ImageDataset, create_loader
 
-    from src.learn.compute import autocast, pick_precision
+    from pseudokit.training.device import autocast, pick_precision
 
     start, seconds = time.monotonic(), []
     data = ImageDataset(str(folder))

@@ -36,8 +36,8 @@ def make(file: Path, n: int, k: int) -> None:
 
 
 def kit(file: Path, given: np.ndarray) -> np.ndarray:
-    from src.config import Pseudo
-    from src.labels.selection import select
+    from pseudokit.config.keys import Pseudo
+    from pseudokit.labels.decide import select
 
     decisions = select(np.load(file, mmap_mode="r"), given, "denoise", Pseudo())
     return np.argsort(-decisions.p_wrong, kind="stable")

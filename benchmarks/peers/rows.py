@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 from ranking import most_mb
 
-from src.config import Config, Data
-from src.data.folds import find_clusters, make_folds
-from src.data.samples import load_samples
-from src.labels.ledger import Ledger, Verdict, labels_table, suspects_table
-from src.labels.selection import select
-from src.run import write_csv
-from src.selftrain import Outcome
+from pseudokit.config.keys import Config, Data
+from pseudokit.data.dataset import load_samples
+from pseudokit.data.folds import find_clusters, make_folds
+from pseudokit.labels.decide import select
+from pseudokit.labels.predictions import Verdict
+from pseudokit.report.tables import labels_table, suspects_table
+from pseudokit.round_store import Ledger
+from pseudokit.self_training import Outcome
+from pseudokit.system.files import write_csv
 
 K = 10
 

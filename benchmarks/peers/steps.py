@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from ranking import most_mb
 
-from src.config import Model
-from src.learn.batches import Lesson
-from src.learn.compute import autocast, pick_precision
-from src.learn.fit import fit
-from src.learn.infer import batch_size, log_probs
-from src.learn.models import Trained, create_model
-from src.settings import load_config
+from pseudokit.config.keys import Model
+from pseudokit.config.load import load_config
+from pseudokit.training.batches import Lesson
+from pseudokit.training.device import autocast, pick_precision
+from pseudokit.training.loop import fit
+from pseudokit.training.models import Trained, create_model
+from pseudokit.training.predict import batch_size, log_probs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS, N, K = 7, 4096, 10

@@ -6,11 +6,11 @@ import struct
 import numpy as np
 import pytest
 
-from src.config import Data
-from src.data.builtin import builtin_roles
-from src.data.images import load_images
-from src.data.samples import load_samples
-from src.values import UserError
+from pseudokit.config.keys import Data
+from pseudokit.config.types import UserError
+from pseudokit.data.builtin import builtin_roles
+from pseudokit.data.dataset import load_samples
+from pseudokit.data.images import load_images
 
 
 def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from src.config import Data
-from src.data.duplicates import connected, count_duplicates, duplicates_table, find_links, refused_reasons
-from src.data.images import difference_hashes
-from src.data.samples import ROLES, Samples
+from pseudokit.config.keys import Data
+from pseudokit.data.dataset import ROLES, Samples
+from pseudokit.data.duplicates import connected, count_duplicates, duplicates_table, find_links, refused_reasons
+from pseudokit.data.images import difference_hashes
 
 
 @pytest.fixture(scope="module")

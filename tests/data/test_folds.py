@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.folds import find_clusters, make_folds
+from pseudokit.data.folds import find_clusters, make_folds
 
 
 def alone(n) -> np.ndarray:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from src.config import Data
-from src.data import images
-from src.data.cache import free_memory
-from src.data.images import decode, difference_hashes, load_images, pixel_hashes
-from src.values import UserError
+from pseudokit.config.keys import Data
+from pseudokit.config.types import UserError
+from pseudokit.data import images
+from pseudokit.data.cache import free_memory
+from pseudokit.data.images import decode, difference_hashes, load_images, pixel_hashes
 
 
 def gradient(height=12, width=20, colour=False) -> np.ndarray:

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.config import Config, Data, Hide, Inject
-from src.data.folds import fold_table, make_folds
-from src.data.samples import check_samples, hide_labels, inject_noise, load_samples
-from src.labels.sets import strata
-from src.values import UserError
+from pseudokit.config.keys import Config, Data, Hide, Inject
+from pseudokit.config.types import UserError
+from pseudokit.data.dataset import load_samples
+from pseudokit.data.encoding import strata
+from pseudokit.data.folds import fold_table, make_folds
+from pseudokit.data.simulate import hide_labels, inject_noise
+from pseudokit.run_folder.prepare import check_samples
 
 
 def read(tmp_path, text, **keys):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from src.config import Data
-from src.data.roles import read_role
-from src.data.samples import load_samples
-from src.settings import load_config
-from src.values import UserError
+from pseudokit.config.keys import Data
+from pseudokit.config.load import load_config
+from pseudokit.config.types import UserError
+from pseudokit.data.dataset import load_samples
+from pseudokit.data.tables import read_role
 from tests.conftest import ROOT
 
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Data, Hide, Inject
-from src.data.roles import ID_COLUMNS
-from src.data.samples import Samples, hide_labels, inject_noise, load_samples
-from src.values import UserError
+from pseudokit.config.keys import Data, Hide, Inject
+from pseudokit.config.types import UserError
+from pseudokit.data.dataset import Samples, load_samples
+from pseudokit.data.simulate import hide_labels, inject_noise
+from pseudokit.data.tables import ID_COLUMNS
 
 
 @pytest.fixture

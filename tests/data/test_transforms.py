@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.data.transforms import AFFINE_UP_TO, batch_affine, build, compose, resolve
-from src.values import UserError
+from pseudokit.config.types import UserError
+from pseudokit.data.transforms import AFFINE_UP_TO, batch_affine, build, compose, resolve
 
 
 def digits(n=8, size=16, channels=1) -> torch.Tensor:

@@ -5,9 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from src.config import Pseudo
-from src.labels import belief
-from src.labels.selection import select
+from pseudokit.config.keys import Pseudo
+from pseudokit.labels import arrays, posterior
+from pseudokit.labels.decide import select
 
 from .test_noise import logs_of, uniform, world
 
@@ -25,7 +25,7 @@ def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_p
     logs = logs_of(q).astype(np.float32)
     whole = select(logs, given, mode, POLICIES[mode])
     np.save(tmp_path / "logits.npy", logs)
-    monkeypatch.setattr(belief, "BLOCK", 100)
+    monkeypatch.setattr(posterior, "BLOCK", 100)
     parts = select(np.load(tmp_path / "logits.npy", mmap_mode="r"), given, mode, POLICIES[mode])
     for name in ("predicted", "decision", "label", "reason", "soft"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
@@ -44,12 +44,12 @@ def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
         select(stored, given, "denoise", Pseudo())
         peaks[k] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    per_block = 8 * belief.BLOCK
+    per_block = 8 * posterior.BLOCK
     assert peaks[400] < peaks[10] + 6 * per_block < 4 * n * 400 * 8
 
 
 def test_the_surest_come_first_and_of_equals_the_first():
     confidence = np.array([0.5, 0.9, 0.7, 0.5, 0.9])
     for n in range(7):
-        assert belief.surest(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]
-    assert [rows.tolist() for rows in belief.by_class(np.array([1, 0, 1, 1, 0]), 3)] == [[1, 4], [0, 2, 3], []]
+        assert arrays.surest(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]
+    assert [rows.tolist() for rows in arrays.by_class(np.array([1, 0, 1, 1, 0]), 3)] == [[1, 4], [0, 2, 3], []]

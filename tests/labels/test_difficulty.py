@@ -7,10 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
-from src.config import Pseudo
-from src.judging import Part, calibrated, mix
-from src.labels.difficulty import compare, estimate_difficulty_noise, fit, log_likelihood, rate_interval
-from src.labels.selection import select
+from pseudokit.config.keys import Pseudo
+from pseudokit.labels.calibration import calibrated
+from pseudokit.labels.decide import select
+from pseudokit.labels.difficulty import compare, estimate_difficulty_noise, fit, log_likelihood, rate_interval
+from pseudokit.labels.predictions import Part, mix
 
 from .test_noise import MATRICES, K, logs_of, uneven, uniform, world
 

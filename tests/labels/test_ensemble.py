@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.labels.ensemble import best_weights, mixture
+from pseudokit.labels.ensemble import best_weights, mixture
 
 
 def model(labels, skill, seed):

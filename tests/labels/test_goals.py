@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from src.labels.goals import GOALS, gain, known, macro_f1, measure, ranks
-from src.labels.metrics import expected, of_classes, score
-from src.labels.thresholds import answer, tune, tuned
+from pseudokit.labels.metrics import GOALS, expected, gain, known, macro_f1, measure, of_classes, ranks, score
+from pseudokit.labels.thresholds import answer, tune, tuned
 
 
 def said(n=600, k=6, skill=2.0, seed=0):

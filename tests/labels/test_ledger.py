@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from src.config import Pseudo
-from src.data.samples import Samples
-from src.labels.ledger import Verdict, summary
-from src.labels.selection import select
+from pseudokit.config.keys import Pseudo
+from pseudokit.data.dataset import Samples
+from pseudokit.labels.decide import select
+from pseudokit.labels.predictions import Verdict
+from pseudokit.round_store import summary
 
 from .test_noise import MATRICES, K, logs_of, uniform, world
 

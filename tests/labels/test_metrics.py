@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.labels.metrics import confirmed, paired_arms, paired_gain
-from src.scoring import difference
+from pseudokit.labels.metrics import confirmed, paired_arms, paired_gain
+from pseudokit.run_folder.evaluate import difference
 
 
 def hits(share, n=2000, seed=0):

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from src.labels.belief import Belief
-from src.labels.calibration import calibrate, fit_scale, reliability, scale
-from src.labels.noise import anchor_counts, bootstrap, deconvolve, find_noise
+from pseudokit.labels.calibration import calibrate, fit_scale, reliability, scale
+from pseudokit.labels.noise import anchor_counts, bootstrap, deconvolve, find_noise
+from pseudokit.labels.posterior import Belief
 
 K, N = 6, 12_000
 

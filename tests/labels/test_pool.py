@@ -5,11 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import Pseudo
-from src.judging import Part, tempered
-from src.labels.belief import Belief, align, soften
-from src.labels.pool import ACCEPTED, choose, class_shares, cutoffs_by_precision, drift, lower_bound, provable
-from src.labels.selection import select
+from pseudokit.config.keys import Pseudo
+from pseudokit.labels.arrays import soften
+from pseudokit.labels.calibration import tempered
+from pseudokit.labels.decide import select
+from pseudokit.labels.posterior import Belief, align
+from pseudokit.labels.predictions import Part
+from pseudokit.labels.pseudo_labels import (
+    ACCEPTED,
+    choose,
+    class_shares,
+    cutoffs_by_precision,
+    drift,
+    lower_bound,
+    provable,
+)
 
 K = 3
 

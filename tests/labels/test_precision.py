@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from src.config import Pseudo
-from src.labels.belief import Belief
-from src.labels.selection import CLASS_FLOOR, precision_cutoffs, select
+from pseudokit.config.keys import Pseudo
+from pseudokit.labels.decide import CLASS_FLOOR, precision_cutoffs, select
+from pseudokit.labels.posterior import Belief
 
 from .test_noise import MATRICES, K, N, logs_of, uniform, world
 

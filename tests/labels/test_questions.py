@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from src.config import Pseudo
-from src.data.samples import Samples
-from src.labels.ledger import Verdict, decisions_table, summary
-from src.labels.questions import decide
-from src.labels.selection import select
+from pseudokit.config.keys import Pseudo
+from pseudokit.data.dataset import Samples
+from pseudokit.labels.decide import select
+from pseudokit.labels.multilabel import decide
+from pseudokit.labels.predictions import Verdict
+from pseudokit.round_store import decisions_table, summary
 
 N, CLASSES = 600, ("ant", "bee", "cat")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from src.config import Pseudo
-from src.labels.questions import decide
-from src.labels.sanity import learned_nothing
+from pseudokit.config.keys import Pseudo
+from pseudokit.labels.multilabel import decide
+from pseudokit.labels.sanity import learned_nothing
 
 K = 10
 

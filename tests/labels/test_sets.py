@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
-from src.labels import sets
-from src.labels.ensemble import best_weights, mixture
-from src.labels.goals import gain, known, measure
-from src.labels.metrics import of_classes, score
-from src.labels.thresholds import answer, tuned
+from pseudokit.data import encoding
+from pseudokit.labels.ensemble import best_weights, mixture
+from pseudokit.labels.metrics import gain, known, measure, of_classes, score
+from pseudokit.labels.thresholds import answer, tuned
 
 CLASSES = ("ant", "bee", "cat", "dog")
 answers = st.integers(0, 30).flatmap(lambda n: arrays(np.int64, (n, 4), elements=st.integers(-1, 1)))
@@ -31,21 +30,21 @@ def labels():
 @given(answers, st.sampled_from([CLASSES, ("a cat", "a dog", "ant", "bee")]))
 @settings(max_examples=60, deadline=None)
 def test_text_and_arrays_say_the_same(labels, classes):
-    texts = sets.names(labels, classes)
-    assert (sets.parse(texts, classes, True) == labels).all()
-    assert all(sets.is_label(text, classes, True) == bool(text) for text in texts)
+    texts = encoding.names(labels, classes)
+    assert (encoding.parse(texts, classes, True) == labels).all()
+    assert all(encoding.is_label(text, classes, True) == bool(text) for text in texts)
 
 
 def test_what_the_text_of_a_label_set_looks_like():
     rows = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [-1, -1, -1, -1], [0, -1, 1, 0]])
-    assert sets.names(rows, CLASSES).tolist() == ["ant cat", "(none)", "", "?bee cat"]
-    assert not sets.is_label("ant cow", CLASSES, True)
+    assert encoding.names(rows, CLASSES).tolist() == ["ant cat", "(none)", "", "?bee cat"]
+    assert not encoding.is_label("ant cow", CLASSES, True)
 
 
 @given(answers)
 @settings(max_examples=60, deadline=None)
 def test_a_label_set_is_stratified_by_its_rarest_class(labels):
-    strata, n = sets.strata(labels), (labels == 1).sum(0)
+    strata, n = encoding.strata(labels), (labels == 1).sum(0)
     for row, stratum in zip(labels, strata, strict=True):
         if stratum == -1:
             assert (row < 0).all()
@@ -95,7 +94,7 @@ def test_tuned_answers_are_better_for_f1_where_a_class_is_rare(labels):
     rule = tuned("macro_f1", logs, labels, CLASSES)
     assert rule["after"] > rule["before"] + 0.02
     assert len(rule["numbers"]) == 4
-    assert sets.names(answer("macro_f1", rule["numbers"], logs, CLASSES), CLASSES).shape == (400,)
+    assert encoding.names(answer("macro_f1", rule["numbers"], logs, CLASSES), CLASSES).shape == (400,)
 
 
 def test_the_better_of_two_runs_has_the_greater_weight(labels):

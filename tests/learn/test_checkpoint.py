@@ -7,13 +7,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.config import Model, Train
-from src.guard import OnSignal, Stopped
-from src.learn.batches import Lesson
-from src.learn.checkpoint import Checkpoints
-from src.learn.fit import fit
-from src.learn.models import create_model
-from src.values import UserError
+from pseudokit.config.keys import Model, Train
+from pseudokit.config.types import UserError
+from pseudokit.system.faults import OnSignal, Stopped
+from pseudokit.training.batches import Lesson
+from pseudokit.training.checkpoint import Checkpoints
+from pseudokit.training.loop import fit
+from pseudokit.training.models import create_model
 
 PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
 LABELS = load_digits().target.astype(np.int64)
@@ -130,7 +130,7 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
 
 def test_statistics_that_a_batch_spoils_are_those_before_it(tmp_path):
     """Its images overflow on the way forward, and batch norms would never forget it."""
-    from src.learn import fit as module
+    from pseudokit.training import loop as module
 
     pixels, spoiled = np.array(PIXELS), []
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.config import Model, Train
-from src.learn.batches import Lesson, stream
-from src.learn.compute import _cpu_has_bf16, pick_precision
-from src.learn.consistency import Consistency
-from src.learn.fit import _mixer, fit, step_budget
-from src.learn.infer import log_probs
-from src.learn.models import Trained, create_model
-from src.values import UserError
+from pseudokit.config.keys import Model, Train
+from pseudokit.config.types import UserError
+from pseudokit.training.batches import Lesson, stream
+from pseudokit.training.device import _cpu_has_bf16, pick_precision
+from pseudokit.training.loop import _mixer, fit, step_budget
+from pseudokit.training.losses import Consistency
+from pseudokit.training.models import Trained, create_model
+from pseudokit.training.predict import log_probs
 
 LEARN = np.arange(1200)
 HELD_OUT = np.arange(1200, 1797)

@@ -5,14 +5,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.config import Config, Model, Train
-from src.learn import frozen
-from src.learn.frozen import alike_features, embed, head_log_probs, width, with_head
-from src.learn.graph import neighbour_graph, spread
-from src.learn.head import fit_head
-from src.learn.infer import log_probs
-from src.learn.models import Trained, create_model, load_model, save_model
-from src.values import UserError
+from pseudokit.config.keys import Config, Model, Train
+from pseudokit.config.types import UserError
+from pseudokit.training import linear_probe
+from pseudokit.training.label_propagation import neighbour_graph, spread
+from pseudokit.training.linear_probe import alike_features, embed, fit_head, head_log_probs, width, with_head
+from pseudokit.training.models import Trained, create_model, load_model, save_model
+from pseudokit.training.predict import log_probs
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 CLASSES = tuple("0123456789")
@@ -83,7 +82,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(body, dig
 def test_embeddings_are_those_of_the_rows_in_any_batches(body, digits, monkeypatch):
     pixels = digits[0]
     whole = embedded(body, pixels)
-    monkeypatch.setattr(frozen, "batch_size", lambda *_: 7)
+    monkeypatch.setattr(linear_probe, "batch_size", lambda *_: 7)
     rows = np.array([5, 399, 0, 0, 17, 3, 2, 1, 300])
     np.testing.assert_allclose(embedded(body, pixels, rows), whole[rows], atol=1e-4)
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from src.learn import graph
-from src.learn.graph import gradient_features, spread
+from pseudokit.training import label_propagation
+from pseudokit.training.label_propagation import gradient_features, spread
 
 
 def digits(n=600):
@@ -17,7 +17,7 @@ def digits(n=600):
 
 
 def neighbour_graph(pixels):
-    return graph.neighbour_graph(gradient_features(pixels))
+    return label_propagation.neighbour_graph(gradient_features(pixels))
 
 
 def test_a_label_a_class_spreads_to_most_of_its_look_alikes():
@@ -63,17 +63,17 @@ def test_whatever_the_images_every_row_has_probabilities(n, seed, kind):
 
 def test_soft_labels_spread_as_far_as_they_go():
     pixels, classes = digits(100)
-    graph, rows = neighbour_graph(pixels), np.arange(40)
-    hard = spread(graph, rows, classes[rows], 10)
-    np.testing.assert_allclose(spread(graph, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5)
-    soft = spread(graph, rows, np.full((40, 10), 0.1), 10)
+    label_propagation, rows = neighbour_graph(pixels), np.arange(40)
+    hard = spread(label_propagation, rows, classes[rows], 10)
+    np.testing.assert_allclose(spread(label_propagation, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5)
+    soft = spread(label_propagation, rows, np.full((40, 10), 0.1), 10)
     np.testing.assert_allclose(np.exp(soft[40:]), 0.1, atol=1e-5)
 
 
 def test_only_labels_of_learned_rows_are_heard():
     pixels, classes = digits(300)
-    graph, rows, rest = neighbour_graph(pixels), np.arange(150), np.arange(150, 300)
+    label_propagation, rows, rest = neighbour_graph(pixels), np.arange(150), np.arange(150, 300)
     for shift in (0, 1):
         labels = (classes + shift) % 10
-        unseen = spread(graph, rows, labels[rows], 10)[rest].argmax(1)
+        unseen = spread(label_propagation, rows, labels[rows], 10)[rest].argmax(1)
         assert (unseen == labels[rest]).mean() > 0.9

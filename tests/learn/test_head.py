@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from src.learn.head import PSEUDO_LABEL_PRIOR, fit_head
+from pseudokit.training.linear_probe import PSEUDO_LABEL_PRIOR, fit_head
 
 K = 4
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.config import Model, Train
-from src.data.transforms import build
-from src.learn import infer
-from src.learn.batches import Lesson
-from src.learn.fit import fit
-from src.learn.infer import log_probs
-from src.learn.models import Trained, create_model
+from pseudokit.config.keys import Model, Train
+from pseudokit.data.transforms import build
+from pseudokit.training import predict
+from pseudokit.training.batches import Lesson
+from pseudokit.training.loop import fit
+from pseudokit.training.models import Trained, create_model
+from pseudokit.training.predict import log_probs
 
 CPU = {"precision": "fp32", "device": "cpu"}
 
@@ -68,7 +68,7 @@ def test_the_order_is_that_of_the_rows(model, pixels):
 @pytest.mark.parametrize("size", [1, 7, 50, 51])
 def test_batches_leave_no_mark(model, pixels, monkeypatch, size):
     whole = log_probs(model, pixels, np.arange(50), **CPU)
-    monkeypatch.setattr(infer, "batch_size", lambda *_: size)
+    monkeypatch.setattr(predict, "batch_size", lambda *_: size)
     np.testing.assert_allclose(log_probs(model, pixels, np.arange(50), **CPU), whole, atol=1e-4)
 
 
@@ -130,6 +130,6 @@ def test_a_network_in_training_mode_is_not_judged_in_it(model, pixels):
 
 def test_a_batch_holds_many_small_images_and_few_large_ones():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert infer.batch_size(4096, cpu) == 1
-    assert infer.batch_size(28, cpu) > 4 * infer.batch_size(128, cpu) > 16
-    assert infer.batch_size(8, cuda) == infer.MOST >= infer.batch_size(28, cuda) > infer.batch_size(28, cpu)
+    assert predict.batch_size(4096, cpu) == 1
+    assert predict.batch_size(28, cpu) > 4 * predict.batch_size(128, cpu) > 16
+    assert predict.batch_size(8, cuda) == predict.MOST >= predict.batch_size(28, cuda) > predict.batch_size(28, cpu)

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.learn.head import fit_head
-from src.learn.losses import class_weights, criterion, log_probs_of, mass, targets_of
+from pseudokit.training.linear_probe import fit_head
+from pseudokit.training.losses import class_weights, criterion, log_probs_of, mass, targets_of
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from src.config import Model
-from src.learn.models import create_model, load_model, save_model
-from src.values import UserError
+from pseudokit.config.keys import Model
+from pseudokit.config.types import UserError
+from pseudokit.training.models import create_model, load_model, save_model
 
 CLASSES = ("a", "b", "c")
 

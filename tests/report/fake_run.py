@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from src.report import read
+from pseudokit.report import load_run
 
 N = 200
 REASONS = {"keep": "agrees", "relabel": "another_class_reaches_precision", "drop": "wrong_but_no_replacement",
@@ -110,7 +110,7 @@ def write_scored(run, t):
 def write_results(run, mode, infos, t):
     """suspects.csv or pseudo_labels.csv, metrics.json and the small files."""
     columns = "id given predicted confidence p_wrong decision label"
-    last = read.read_table(run / f"round_{len(infos)}" / "decisions.csv", columns)
+    last = load_run.read_table(run / f"round_{len(infos)}" / "decisions.csv", columns)
     last = last.assign(path=t["path"])
     metrics = {"mode": mode, "reason": "max_rounds", "scores": write_scored(run, t), "rounds": infos,
                "seconds": {"decode": 1, "fit": 9}}  # fmt: skip

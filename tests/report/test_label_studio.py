@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.corrections import _faults, _normal, _read
-from src.report import label_studio as ls
-from src.report.review import to_review, write_review
-from src.values import UserError
+from pseudokit.config.types import UserError
+from pseudokit.report import label_studio as ls
+from pseudokit.report.review import to_review, write_review
+from pseudokit.run_folder.corrections import _faults, _normal, _read
 
 from .fake_run import HOSTILE, embedded, make_run
 

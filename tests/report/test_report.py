@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.report import plots, read, sentences
-from src.report.report import write_report
-from src.report.review import write_review
+from pseudokit.report import figures, load_run, sentences
+from pseudokit.report.report import write_report
+from pseudokit.report.review import write_review
 
 from .fake_run import Tags, embedded, make_run
 
@@ -84,21 +84,21 @@ def test_the_same_run_gives_the_same_bytes_and_old_pictures_go(tmp_path):
 
 
 def test_disagreements_are_exactly_the_most_confident(denoise):
-    rows = read.read_decisions(denoise / "round_2", read.read_truth(denoise))
+    rows = load_run.read_decisions(denoise / "round_2", load_run.read_truth(denoise))
     rows = rows.sample(frac=1, random_state=0)
     rows.loc[rows.index[:3], "given"] = ""  # pool rows never disagree
-    found = read.disagreements(rows, 15)
+    found = load_run.disagreements(rows, 15)
     by_hand = [(-r.confidence, r.id) for r in rows.itertuples() if r.given not in ("", r.predicted)]
     assert list(found["id"]) == [i for _, i in sorted(by_hand)[:15]]
     tied = rows.assign(confidence=1.0)
     by_hand = [(r.self_confidence, r.id) for r in rows.itertuples() if r.given not in ("", r.predicted)]
-    assert list(read.disagreements(tied, 15)["id"]) == [i for _, i in sorted(by_hand)[:15]]
+    assert list(load_run.disagreements(tied, 15)["id"]) == [i for _, i in sorted(by_hand)[:15]]
 
 
 def test_nearest_cutoff_is_nearest_on_both_sides():
     table = pd.DataFrame({"id": list("abcde"), "confidence": [0.99, 0.91, 0.7, 0.88, 1.0]})
-    assert list(read.nearest_cutoff(table, 0.9, 3)["id"]) == ["b", "d", "a"]
-    assert list(read.nearest_cutoff(table, float("nan"), 2)["id"]) == ["c", "d"]
+    assert list(load_run.nearest_cutoff(table, 0.9, 3)["id"]) == ["b", "d", "a"]
+    assert list(load_run.nearest_cutoff(table, float("nan"), 2)["id"]) == ["c", "d"]
 
 
 OPTIONAL = ["injected.csv", "hidden.csv", "scored.csv", "env.json", "config.yaml", "status.json",
@@ -136,7 +136,7 @@ def test_a_failed_run_says_so(tmp_path):
 
 def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path):
     run = make_run(tmp_path / "run", "denoise", names=["NA", "nan", "007", "null"], id_of="{:05d}".format)
-    rows = read.read_run(run)["decisions"]
+    rows = load_run.read_run(run)["decisions"]
     assert rows["id"].iloc[7] == "00007"
     assert set(rows["predicted"]) == {"NA", "nan", "007", "null"}
     assert rows["truth"].notna().all()
@@ -158,25 +158,25 @@ def test_paired_interval_counts_only_rows_that_differ():
 
 def test_coverage_curve_takes_equal_confidences_together():
     confidence, right = np.array([0.9, 1.0, 1.0, 0.5]), np.array([True, False, True, False])
-    level, coverage, accuracy = plots.coverage_curve(confidence, right)
+    level, coverage, accuracy = figures.coverage_curve(confidence, right)
     assert level.tolist() == [1.0, 0.9, 0.5]
     assert coverage.tolist() == [0.5, 0.75, 1.0]
     assert accuracy.tolist() == pytest.approx([0.5, 2 / 3, 0.5])
 
 
 def test_wrong_shares_fall_to_what_is_left(denoise):
-    shares = read.read_run(denoise)["wrong"]
+    shares = load_run.read_run(denoise)["wrong"]
     assert [s["round"] for s in shares] == [0, 1, 2]
     assert [s["train"] for s in shares] == [0.1, 0.0, 0.0]
 
 
 def test_wrong_shares_of_a_pool_leave_out_what_nobody_knows(augment):
-    assert read.read_run(augment)["wrong"] == [{"round": 1, "pool": 0.0}, {"round": 2, "pool": 0.0}]
+    assert load_run.read_run(augment)["wrong"] == [{"round": 1, "pool": 0.0}, {"round": 2, "pool": 0.0}]
 
 
 def test_matplotlib_comes_only_when_drawing():
     heavy = "{'matplotlib', 'jinja2', 'cv2'} & set(sys.modules)"
-    code = f"import sys, src.report.report, src.report.review; sys.exit(str({heavy}) if {heavy} else 0)"
+    code = f"import sys, pseudokit.report.report, pseudokit.report.review; sys.exit(str({heavy}) if {heavy} else 0)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -184,12 +184,12 @@ def test_matplotlib_comes_only_when_drawing():
 def test_odd_data_can_be_drawn(classes):
     names = [f"class {i:02d} of $\\frac{{$" for i in range(classes)]
     table = pd.DataFrame({"given": names, "predicted": names, "confidence": 1.0, "decision": "keep"})
-    figures = [
-        plots.confidence_histogram(table, (1.1, float("nan"))),
-        plots.confusion_matrix(table["given"], table["predicted"], names, ("title", "label", "predicted")),
-        plots.grid([None], ["汉字 |\n$x"], [True], "one image that cannot be read"),
-        plots.rounds({"flat": {1: 0.0, 2: 0.0}}),
+    drawn = [
+        figures.confidence_histogram(table, (1.1, float("nan"))),
+        figures.confusion_matrix(table["given"], table["predicted"], names, ("title", "label", "predicted")),
+        figures.grid([None], ["汉字 |\n$x"], [True], "one image that cannot be read"),
+        figures.rounds({"flat": {1: 0.0, 2: 0.0}}),
     ]
-    for figure in figures:
-        image = cv2.imdecode(np.frombuffer(plots.png(figure), np.uint8), cv2.IMREAD_GRAYSCALE)
+    for figure in drawn:
+        image = cv2.imdecode(np.frombuffer(figures.png(figure), np.uint8), cv2.IMREAD_GRAYSCALE)
         assert image.std() > 5

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.cells import read_csv
-from src.config import Pseudo
-from src.labels.metrics import share_interval
-from src.labels.selection import select
-from src.report import changes, curves, gallery, read, sentences, summary
-from src.report.report import write_report
+from pseudokit.config.keys import Pseudo
+from pseudokit.data.csv_text import read_csv
+from pseudokit.labels.decide import select
+from pseudokit.labels.metrics import share_interval
+from pseudokit.report import change_tables, curves, gallery, load_run, sentences, summary
+from pseudokit.report.report import write_report
 
 from .fake_run import Tags, make_run
 
@@ -50,8 +50,8 @@ def test_worst_and_best_images_are_the_right_rows(denoise):
 def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
     run = shutil.copytree(denoise, tmp_path / "run")
     (run / "injected.csv").unlink()
-    metrics = read.read_dict(run / "metrics.json") | {"scores": {}}
-    data = read.read_run(run) | {"metrics": metrics, "scored": None}
+    metrics = load_run.read_dict(run / "metrics.json") | {"scores": {}}
+    data = load_run.read_run(run) | {"metrics": metrics, "scored": None}
     rows = read_csv(run / "round_2" / "decisions.csv")
     flipped = rows[rows.given != rows.predicted].assign(sure=lambda t: -t.confidence.astype(float)).sort_values("sure")
     worst, best = gallery.gallery(data)
@@ -79,7 +79,7 @@ def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, reques
     rows = table_of((run / "report.html").read_text(), "Every judged row")
     assert sum(count(row[2]) for row in rows) == len(decisions)
     kinds = np.where(decisions.given == "", "pool", "given")
-    expected = {(changes.DONE[decision], changes.why(kind, reason)): n for (kind, decision, reason), n in
+    expected = {(change_tables.DONE[decision], change_tables.why(kind, reason)): n for (kind, decision, reason), n in
                 decisions.groupby([kinds, "decision", "reason"]).size().items()}  # fmt: skip
     assert {(what, why): count(n) for what, why, n, *_ in rows} == expected
     assert "_" not in "".join(why for _, why, *_ in rows).replace("pool_", "")
@@ -105,13 +105,13 @@ def test_of_many_flows_the_small_ones_share_a_row():
     given, label = rng.integers(0, 1000, (2, 5000)).astype(str)
     given[:40], label[:40], label[40:70], given[40:70] = "7", "8", "NA", "nan"
     rows = pd.DataFrame({"given": given, "label": label, "decision": "relabel", "reason": "doubtful", "truth": label})
-    table = changes.flows_table(rows)
+    table = change_tables.flows_table(rows)
     assert table["rows"][0] == ["7", "8", "40", "100.00\xa0%"]
     assert table["rows"][1][:3] == ["nan", "NA", "30"]
-    assert len(table["rows"]) == changes.MOST + 1
+    assert len(table["rows"]) == change_tables.MOST + 1
     assert sum(count(row[2]) for row in table["rows"]) == 5000
     pairs = len(set(zip(given, label, strict=True)))
-    assert table["rows"][-1][0] == f"{pairs - changes.MOST:,} other pairs of classes"
+    assert table["rows"][-1][0] == f"{pairs - change_tables.MOST:,} other pairs of classes"
 
 
 POLICIES = [("denoise", {}), ("denoise", {"policy": "cutoff"}), ("joint", {"cutoff": 0.7}), ("augment", {}),
@@ -135,20 +135,20 @@ def test_every_reason_that_a_decision_has_is_put_in_words():
         decisions = select(logs.astype(np.float32), given, mode, Pseudo(**policy), **options)
         found |= set(zip(np.where(given < 0, "pool", "given"), decisions.reason, strict=True))
     assert len(found) > 10
-    assert [pair for pair in found if changes.why(*pair) == pair[1].replace("_", " ")] == []
+    assert [pair for pair in found if change_tables.why(*pair) == pair[1].replace("_", " ")] == []
 
 
 def test_notes_say_when_nothing_was_learned_and_when_a_person_decided(denoise):
-    data = read.read_run(denoise)
-    assert changes.changes(data)["notes"] == [changes.TRUTH]
+    data = load_run.read_run(denoise)
+    assert change_tables.changes(data)["notes"] == [change_tables.TRUTH]
     metrics = data["metrics"] | {"round": 0, "human": {"files": 2, "keep": 3, "relabel": 9}}
-    notes = changes.changes(data | {"metrics": metrics})["notes"]
+    notes = change_tables.changes(data | {"metrics": metrics})["notes"]
     assert "the student had the labels as they were given" in notes[0]
     assert "on 12 rows (3 keep, 9 relabel)" in notes[1]
 
 
 def test_each_fold_has_the_score_of_its_own_held_out_rows(denoise):
-    data = read.read_run(denoise)
+    data = load_run.read_run(denoise)
     assert data["folds"] == {1: {0: (100, 0.8), 1: (100, 1.0)}, 2: {0: (100, 0.8), 1: (100, 1.0)}}
     rows = table_of((denoise / "report.html").read_text().replace("\xa0", " "), summary.HELD_OUT)
     assert rows == [["1", "80.00 %", "100.00 %", "90.00 %"], ["2", "80.00 %", "100.00 %", "90.00 %"]]
@@ -158,11 +158,11 @@ def test_rows_that_several_models_judged_are_of_no_fold(tmp_path):
     table = {"given": list("aab"), "predicted": list("aaa"), "model": ["x", "x+y", "old+y"]}
     pd.DataFrame(table).to_csv(tmp_path / "decisions.csv", index=False)
     run = tmp_path.rename(tmp_path.with_name("round_3"))
-    assert read.fold_scores(run, {3: {"x": {"fold": 4}, "y": {"fold": 5}}}) == {4: (1, 1.0), 5: (1, 0.0)}
+    assert load_run.fold_scores(run, {3: {"x": {"fold": 4}, "y": {"fold": 5}}}) == {4: (1, 1.0), 5: (1, 0.0)}
 
 
 def test_every_curve_is_drawn_with_a_style_and_a_name_of_its_own(denoise):
-    data = read.read_run(denoise)
+    data = load_run.read_run(denoise)
     assert [table["fold"].iloc[0] for table in data["history"]["round 1"]] == [0, 1]
     table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
     tables = [table.assign(fold=i % 12) for i in range(24)]  # fold-safe rounds have two models a fold
@@ -179,7 +179,7 @@ def test_a_model_is_of_the_fold_that_its_hash_says(tmp_path, denoise):
     run = shutil.copytree(denoise, tmp_path / "run")
     (run / "round_2" / "fold_1").rename(run / "round_2" / "fold_10")
     (run / "round_2" / "fold_0").rename(run / "round_2" / "fold_1")
-    assert [table["fold"].iloc[0] for table in read.read_run(run)["history"]["round 2"]] == [0, 1]
+    assert [table["fold"].iloc[0] for table in load_run.read_run(run)["history"]["round 2"]] == [0, 1]
 
 
 def test_the_interval_of_a_share_is_wilsons():
@@ -193,7 +193,7 @@ def test_a_run_of_a_thousand_classes(tmp_path):
     page = write_report(run).read_text()
     assert len(page) < 600_000
     assert sum(count(row[2]) for row in table_of(page, "Every judged row")) == 200
-    assert len(table_of(page, "Relabelled: from which class to which")) <= changes.MOST + 1
+    assert len(table_of(page, "Relabelled: from which class to which")) <= change_tables.MOST + 1
 
 
 def test_plain_training_shows_folds_and_images_and_no_changes(tmp_path):

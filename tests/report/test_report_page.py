@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from src.report.report import write_report
+from pseudokit.report.report import write_report
 
 from .browser import CONTRASTS
 from .fake_run import make_run

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.cells import read_csv
-from src.report import review
-from src.report.examples import CANDIDATES, SHOWN, candidates, find_examples
-from src.report.report import write_report
-from src.report.review import write_review
+from pseudokit.data.csv_text import read_csv
+from pseudokit.report import review
+from pseudokit.report.examples import CANDIDATES, SHOWN, candidates, find_examples
+from pseudokit.report.report import write_report
+from pseudokit.report.review import write_review
 
 from .fake_run import HOSTILE, Tags, embedded, make_run
 

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from src.cells import exact, read_csv
-from src.report.review import write_review
+from pseudokit.data.csv_text import exact, read_csv
+from pseudokit.report.review import write_review
 
 from .browser import CONTRASTS
 from .fake_run import embedded, make_run

@@ -9,11 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.labels.metrics import share_interval as spread
-from src.report.pictures import flipped
-from src.report.read import read_lines, read_run
-from src.report.report import page_words
-from src.report.rounds import FEW_CLASSES, all_facts, class_facts, score_facts, tables, worth_a_look, write_metrics
+from pseudokit.labels.metrics import share_interval as spread
+from pseudokit.report.image_grids import flipped
+from pseudokit.report.load_run import read_lines, read_run
+from pseudokit.report.report import page_words
+from pseudokit.report.round_tables import (
+    FEW_CLASSES,
+    all_facts,
+    class_facts,
+    score_facts,
+    tables,
+    worth_a_look,
+    write_metrics,
+)
 from tests.test_laws import digits, train
 
 from .fake_run import HOSTILE, make_run

@@ -14,10 +14,10 @@ import time
 import cv2
 import pytest
 
-from src.config import Wandb
-from src.report import tracking
-from src.report.read import read_lines
-from src.report.rounds import write_metrics
+from pseudokit.config.keys import Wandb
+from pseudokit.report import tracking
+from pseudokit.report.load_run import read_lines
+from pseudokit.report.round_tables import write_metrics
 from tests.conftest import ROOT
 
 from .fake_run import make_run
@@ -140,7 +140,8 @@ def test_what_is_told_twice_is_told_of_the_same_two_jobs(tmp_path, no_account):
 
 
 def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
-    code = (f"import sys, pathlib; from src.report.tracking import track; from src.config import Wandb\n"
+    code = ("import sys, pathlib; from pseudokit.report.tracking import track\n"
+            "from pseudokit.config.keys import Wandb\n"
             f"track(pathlib.Path({str(tmp_path)!r}), Wandb()); assert 'wandb' not in sys.modules")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert list(tmp_path.iterdir()) == []
@@ -160,7 +161,8 @@ def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(tmp_path,
 
 def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_account):
     run = finished(tmp_path, "denoise")
-    code = ("import logging, pathlib, sys; from src.report.tracking import track; from src.config import Wandb\n"
+    code = ("import logging, pathlib, sys; from pseudokit.report.tracking import track\n"
+            "from pseudokit.config.keys import Wandb\n"
             f"logging.basicConfig(level='INFO'); track(pathlib.Path({str(run)!r}), Wandb(mode='online'))\n"
             "assert sys.stdin.isatty(); assert sys.stderr.isatty(); print('the run goes on')")  # fmt: skip
     ours, theirs = pty.openpty()

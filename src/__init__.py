@@ -1,1 +1,0 @@
-"""A small semi-supervised training kit: teacher → held-out predictions → decisions → student."""

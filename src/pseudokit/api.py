@@ -1,0 +1,82 @@
+"""What the scripts do, as functions for a notebook: train, pseudo, predict. Everything heavy is imported when used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config.types import UserError
+from .run_folder.folder import DEFAULT_CONFIG, open_run, reopen_run
+from .system.files import show_log
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def train(overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
+    """Plain supervised training, as train.py; returns the run folder.
+
+    overrides: `a.b=value`, as on the command line. Going on where a run stopped is the same call again.
+
+    Raises:
+        UserError: the input is wrong; the message says how to mend it.
+    """
+    return _carry_out("train", overrides, config, fresh)
+
+
+def pseudo(mode: str, overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
+    """Self-training in mode augment, denoise or joint, as pseudo.py; returns the run folder. See train."""
+    return _carry_out(mode, overrides, config, fresh)
+
+
+def _carry_out(mode: str, overrides: Sequence[str], config: str | Path, fresh: bool) -> Path:
+    show_log()
+    with open_run(Path(config), list(overrides), mode, fresh) as run:
+        if not run.finished():
+            from .pipeline import carry_out
+
+            carry_out(run)
+        return run.path
+
+
+def apply(path: Path, corrections: Path | None) -> None:
+    """Human decisions on top of a finished run, whose student is trained again; None takes the last of them back."""
+    show_log()
+    with reopen_run(path) as run:
+        from .run_folder.corrections import new_decisions, revert
+
+        if corrections is None:
+            return revert(run)
+        decisions = new_decisions(run, corrections)
+        if decisions is None and run.finished():
+            return None
+        from .pipeline import carry_out
+
+        carry_out(run, decisions)
+
+
+def predict(
+    runs: Sequence[str | Path], data: str | None = None, out: str | Path | None = None,
+    submission: str | Path | None = None, *, tta: int | None = None, weights: str | None = None,
+    arm: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Predictions of one or several runs, written and returned (id, path, label, confidence, p_<class> …).
+
+    data: table or folder, default data.test of the first run. submission: sample_submission.csv, filled beside out.
+    arm: student, baseline or both, default predict.arm of each run.
+
+    Raises:
+        UserError: the input is wrong, or a file cannot be written.
+    """
+    from .run_folder.predict_runs import open_finished, predict_runs, read_targets, write_predictions
+
+    show_log()
+    runs = [Path(run) for run in runs]
+    targets = read_targets(open_finished(runs[0]), data)
+    said = predict_runs(runs, targets.path.to_numpy(object), tta, weights, arm)
+    out = Path(out or runs[0] / "predictions.csv")
+    try:
+        return write_predictions(out, targets, said, submission)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None

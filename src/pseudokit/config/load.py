@@ -1,0 +1,180 @@
+"""YAML file + `a.b=value` overrides → one frozen, strict `Config`.
+
+Everything here answers in milliseconds: no heavy import, so a mistyped key is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .keys import Config
+from .types import Name, Names, UserError
+
+LARGEST, DEEPEST, SHOWN = 1_000_000, 20, 10
+"""Bytes of a config file, levels in it, and faults that are told."""
+INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a config needs it: few levels, no key twice, and no alias, with which a few lines grow without end. Whole
+    numbers are those of YAML 1.2; in 1.1 017 is 15, and 1:30 is 90. Nothing is a date."""
+
+    depth = 0
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in found if tag not in (INT, DATE)]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        self.depth += 1
+        wrong = "aliases are not read; write the value out" if self.check_event(yaml.AliasEvent) else ""
+        if wrong := wrong or ("nested too deeply" if self.depth > DEEPEST else ""):
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len({*keys}) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+
+
+def _load(text: str) -> Any:
+    """Raises yaml.YAMLError, whatever is wrong with the text."""
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, AttributeError, LookupError, TypeError) as error:  # of `!!int x` and the like
+        raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
+
+
+def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of the config as (`a.b`, its type)."""
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{key}.")
+        else:
+            yield prefix + key, field.annotation
+
+
+def dotted_names() -> list[str]:
+    """Every key of the config as `a.b`."""
+    return [name for name, _ in fields()]
+
+
+TEXT = (str, str | None, Name | None)
+TEXT_OR_LIST = (str | Names, str | Names | None)
+
+
+def is_text(key: str, value: str) -> bool:
+    """Whether a value is text, taken as typed: YAML would read 007, 1.10 or yes as something else."""
+    kind = dict(fields()).get(key)
+    return value != "null" and (kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("[")))
+
+
+def load_config(path: str | Path, overrides: list[str]) -> Config:
+    """Read a YAML file, apply `a.b=value` overrides, validate.
+
+    Raises:
+        UserError: the file is missing or no YAML mapping, or any key or value is wrong (all of them are named).
+    """
+    tree = _read_yaml(Path(path))
+    faults = [fault for text in overrides if (fault := _apply_override(tree, text))]
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        wrong = error.errors()
+        faults += [_describe(e) for e in wrong[:SHOWN]]
+        faults += [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    if faults:
+        raise UserError(f"{path}: " + "; ".join(faults))
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UserError(f"config {path} is larger than {LARGEST:,} characters; give one of configs/*.yaml")
+        tree = _load(text)
+        tree = {} if tree is None else tree
+    except FileNotFoundError:
+        raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], text: str) -> str | None:
+    """Write one `a.b=value` into the tree; returns a fault, or None."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        return f"{text!r} is not key=value, for example train.lr=1e-3"
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        if not isinstance(child, dict):
+            tree[parent] = child = {}
+        tree = child
+    try:
+        tree[leaf] = value or None if is_text(key, value) else _load(value)
+    except yaml.YAMLError:
+        tree[leaf] = value
+    return None
+
+
+def _describe(error: Any) -> str:
+    """One pydantic error as `dotted.name: what is wrong and what would be right`."""
+    where = ".".join(str(part) for part in error["loc"])
+    where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
+    if error["type"] == "extra_forbidden":
+        return f"{shorten(where)}: no such key{nearest(where[:200], dotted_names())}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (given: {shorten(repr(error['input']))})" if where else message
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean x?` for the known word that is nearest, by whole name or by last part."""
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    leaf = word.rsplit(".", 1)[-1]
+    close = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(word, known, 1, 0.6)
+    close = close or [by_leaf[k] for k in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.6)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`a.b: old → new` for every key that differs."""
+
+    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in tree.items():
+            nested = isinstance(value, dict) and key != "kwargs"
+            out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        return out
+
+    a, b = flat(old.model_dump()), flat(new.model_dump())
+    return [f"{key}: {a[key]!r} → {b[key]!r}" for key in a if a[key] != b[key]]

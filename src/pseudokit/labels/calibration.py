@@ -1,0 +1,177 @@
+"""Held-out log-probabilities → calibrated ones of the true class, from labels part of which are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .arrays import TINY
+from .difficulty import PREFERRED_Z, RATE_CORRECTION, compare
+from .noise import OF_THE_CLASS, count_parameters, deconvolve, find_noise
+from .posterior import Belief
+from .predictions import Part, mix
+
+BLOCK_ROWS = 100_000
+"""Rows whose likelihood is computed at once: bounded memory."""
+
+
+def calibrated(
+    parts: list[Part],
+    given: np.ndarray,
+    labels: np.ndarray,
+    *,
+    choose: bool = True,
+    likeliest_rate: float | None = None,
+) -> tuple[list[Part], dict]:
+    """What each model says, turned into log-probabilities of the true class; given labels may be wrong.
+
+    Where no T describes the noise, the identity stands in, and a temperature is all that is changed. Of label sets
+    every question has its own. Noise by difficulty is estimated from what the models say as it is: then nothing is
+    changed here.
+
+    choose: which of the two it is, the likelihood of the given labels decides. Models of later rounds have learned
+    repaired labels and cannot tell; they are told likeliest_rate by the first round, None = class-conditional noise.
+    """
+    if given.ndim == 2:
+        return _by_question(parts, given, labels)
+    if likeliest_rate is not None:
+        return parts, {"likeliest_rate": likeliest_rate}
+    known, k = given >= 0, parts[0].log_probs.shape[1]
+    plain = mix(parts, len(given)).log_probs
+    matrix, noise = find_noise(Belief(plain, given).said(), given, k)
+    if noise not in OF_THE_CLASS:
+        matrix = np.eye(k)
+    learned_noise = np.array_equal(labels[known], given[known])
+    found = [calibrate(part.log_probs, given[part.rows], matrix, learned_noise) for part in parts]
+    scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]
+    about = {"temperatures": [round(t, 4) for _, t in found]}
+    if not choose:
+        return scaled, about
+    of_class = noise in OF_THE_CLASS
+    parameters = count_parameters(noise, k) + len(parts) * (1 + k * of_class)
+    likelihood, class_rate = _class_noise(mix(scaled, len(given)).log_probs, given, of_class)
+    z, rate = compare(plain, given, likelihood, parameters)
+    preferred = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
+    if z > PREFERRED_Z:
+        # Both rates are too low; where noise follows the image closely, the likeliest one by far.
+        return parts, preferred | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
+    return scaled, about | preferred
+
+
+def _class_noise(log_probs: np.ndarray, given: np.ndarray, of_class: bool) -> tuple[np.ndarray, float]:
+    """(N,) log-probability of each given label (N,) under the class-conditional noise that is found in calibrated
+    log-probabilities, or without any; NaN where there is no label. And the rate of wrong labels."""
+    k = log_probs.shape[1]
+    to_given = find_noise(Belief(log_probs, given).said(), given, k)[0].T.copy() if of_class else np.eye(k)
+    likelihood, wrong = np.full(len(given), np.nan), 0.0
+    rows = np.flatnonzero(given >= 0)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        joint = np.exp(log_probs[part].astype(np.float64)) * to_given[given[part]]
+        total = np.maximum(joint.sum(1), TINY)
+        likelihood[part] = np.log(total)
+        wrong += (1 - joint[np.arange(len(part)), given[part]] / total).sum()
+    return likelihood, wrong / len(rows)
+
+
+def _by_question(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
+    found = []
+    for c in range(given.shape[1]):
+        asked = [replace(part, log_probs=part.log_probs[:, c]) for part in parts]
+        found.append(calibrated(asked, given[:, c], labels[:, c]))
+    logs = [np.stack([asked[i].log_probs for asked, _ in found], 1) for i in range(len(parts))]
+    scaled = [replace(part, log_probs=said) for part, said in zip(parts, logs, strict=True)]
+    return scaled, {"temperatures": [t for _, about in found for t in about["temperatures"]]}
+
+
+def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
+    """What each model says at one temperature, that of all out-of-fold predictions: labels are few, but right."""
+    owned = [given[part.rows] >= 0 for part in parts]
+    logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])
+    labels = np.concatenate([given[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
+    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[-1]), temperature_sd=FEW)
+    ends = {"before": logs, "after": scale(logs, temperature)}
+    about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
+    scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]
+    return scaled, {"temperatures": [round(temperature, 4)]} | about
+
+
+ROWS = 20_000
+"""Rows that a temperature is fitted on; more do not change its second digit."""
+BIAS_SD = 0.3
+"""Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
+FEW = 0.5
+"""temperature_sd where labels are few: a handful of rows that are all right would send the temperature to zero."""
+LOG_BOUNDS = (np.log(0.05), np.log(10))
+
+
+def normalised(logs: np.ndarray) -> np.ndarray:
+    """(…, K) logs as log-probabilities; NaN stays NaN."""
+    return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
+
+
+def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 0.0) -> np.ndarray:
+    """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalised."""
+    return normalised(log_probs.astype(np.float64) / temperature + bias)
+
+
+def fit_scale(
+    log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, *, temperature_sd: float = np.inf, seed: int = 0
+) -> tuple[float, np.ndarray]:
+    """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
+
+    Biases are shrunk by a normal prior of sd BIAS_SD, the log of the temperature by one of temperature_sd. Where T is
+    the identity it describes no noise, and a bias would follow the wrong labels: then it is zero.
+
+    log_probs: (N, K) of one model on rows it did not learn; given: (N,) class index; matrix: T[true, given] (K, K).
+    """
+    from scipy.optimize import minimize
+
+    rows = np.random.default_rng(seed).permutation(len(given))[:ROWS]
+    logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given[rows]].T, log_probs.shape[1]
+    bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
+    precision, cool = 1 / BIAS_SD**2 / len(rows), 1 / temperature_sd**2 / len(rows)
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        cold, bias = np.exp(-x[0]), x[1:]
+        q = np.exp(scale(logs, 1 / cold, bias))
+        of_given = (q * to_given).sum(1, keepdims=True) + TINY
+        slope = q - q * to_given / of_given  # with respect to the scaled log-probabilities
+        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2 + cool * x[0] ** 2 / 2
+        return value, np.r_[-cold * (slope * logs).sum(1).mean() + cool * x[0], slope.mean(0) + precision * bias]
+
+    bounds = [LOG_BOUNDS, *[bias_bounds] * k]
+    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return float(np.exp(found[0])), found[1:]
+
+
+def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, noisy: bool) -> tuple[np.ndarray, float]:
+    """One model's (N, K) log-probabilities → those of the true class, and the temperature that this took.
+
+    given: (N,) class index, -1 = none; matrix: T[true, given]; noisy: the model learned the given labels, so that it
+    predicts their noise too, which is deconvolved.
+    """
+    if noisy:
+        log_probs = np.log(np.maximum(deconvolve(np.exp(log_probs.astype(np.float64)), matrix), TINY))
+    known = given >= 0
+    temperature, bias = fit_scale(log_probs[known], given[known], matrix)
+    return scale(log_probs, temperature, bias), temperature
+
+
+def reliability(said: np.ndarray, was: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean probability, share that came true, rows) of each of equally wide bins that has rows. Arguments: (N,)."""
+    at = np.minimum((said * bins).astype(int), bins - 1)
+    return [(float(said[at == b].mean()), float(was[at == b].mean()), int((at == b).sum())) for b in np.unique(at)]
+
+
+def confidence_reliability(log_probs: np.ndarray, labels: np.ndarray) -> dict:
+    """Is the confidence of (N, K) predictions what it says? Bins, and the expected calibration error (Guo et al.)."""
+    said, was = np.exp(log_probs.max(1)).clip(0, 1), log_probs.argmax(1) == labels
+    bins = reliability(said, was)
+    return {"bins": bins, "error": expected_error(bins)}
+
+
+def expected_error(bins: list[tuple[float, float, int]]) -> float:
+    """How far probability and share are apart in the bins of `reliability`, the mean over rows."""
+    return float(sum(n * abs(p - s) for p, s, n in bins) / max(sum(n for *_, n in bins), 1))

@@ -1,0 +1,109 @@
+"""The one rule: no row is ever judged by a model that learned a label for that row, or for a copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..data.dataset import Samples
+from ..data.encoding import has_label
+from ..data.folds import make_folds
+from .calibration import normalised
+from .predictions import Part, Verdict, mix
+
+Fit = Callable[..., object]
+"""fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
+Predict = Callable[[object, np.ndarray], np.ndarray]
+"""predict(model, rows) → (len(rows), K) log-probabilities; of label sets (len(rows), C, 2), see data/encoding.py."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What is learned: labels, see data/encoding.py; targets of them, which may be soft; by: hashes of the models they
+    come from."""
+
+    labels: np.ndarray
+    targets: np.ndarray
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One model of a round. learned, judged: row numbers; targets: (len(learned),) or (len(learned), K).
+
+    fold: of the given labels, the one that it does not learn.
+    """
+
+    where: str
+    fold: int
+    learned: np.ndarray
+    targets: np.ndarray
+    judged: np.ndarray
+    taught_by: tuple[str, ...]
+
+
+Second = Callable[[Seat], np.ndarray]
+"""second(seat) → (len(seat.judged), K) log of what else speaks for each class, by what the seat learned alone."""
+
+
+def held_out_probs(
+    samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
+    clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None, second: Second | None = None,
+    ahead: Callable[[list[Seat]], None] = lambda seats: None,
+) -> Verdict:  # fmt: skip
+    """Log-probabilities, (N, K) or (N, C, 2), of every sample, judged only by models that saw neither it nor a copy.
+
+    What several models judged is averaged. The one rule of this project lives here and nowhere else.
+    chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed. second: a second opinion on
+    what each model judges, from what that model learned; the product of both counts. ahead: told of all seats at first,
+    so that several processes can share them.
+    """
+    parts, models = [], {}
+    for seat in seats:
+        assert not np.isin(clusters[seat.judged], clusters[seat.learned]).any(), "a row would be judged from memory"
+    ahead(seats)
+    for seat in seats:
+        model = fit(seat.where, seat.learned, seat.targets)
+        said = predict(model, seat.judged)
+        said = normalised(said + second(seat)) if second else said
+        parts.append(Part(seat.judged, said, model.hash, seat.fold))
+        models[model.hash] = {"fold": seat.fold, "taught_by": list(seat.taught_by)}
+    parts, about = calibrate(parts) if calibrate else (parts, {})
+    return replace(mix(parts, len(samples), chained), calibration=about, models=models)
+
+
+def plain_seats(taught: Taught, folds: np.ndarray) -> list[Seat]:
+    """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold (-1)."""
+    seats = []
+    for fold in range(folds.max() + 1):
+        elsewhere = (folds != fold) & (folds >= 0)  # with a label, or a copy of such a row
+        learned, judged = np.flatnonzero(elsewhere & has_label(taught.labels)), np.flatnonzero(~elsewhere)
+        seats.append(Seat(f"fold_{fold}", fold, learned, taught.targets[learned], judged, taught.by))
+    return seats
+
+
+def chained_seats(
+    given: np.ndarray, chains: list[Taught], folds: np.ndarray, clusters: np.ndarray, seed: int
+) -> list[Seat]:
+    """Two models a fold, each taught by the earlier models of its own fold alone.
+
+    Each learns the given labels of the other folds and one half of the pool, and judges the other half; one of the two
+    judges the fold. So no row is judged by a model that learned it, and nothing that a model learned comes from the
+    labels of its fold.
+
+    chains: for each fold what its own models made of the samples; folds: (N,) of the given labels and of what shares
+    their clusters, -1 elsewhere.
+    """
+    free, seats = folds < 0, []
+    halves = make_folds(np.where(free, 0, -1), clusters, 2, seed)
+    for fold, taught in enumerate(chains):
+        for half in range(2):
+            other, has = free & (halves == 1 - half), has_label(taught.labels)
+            learned = np.flatnonzero(has_label(given) & (folds != fold) | other & has)
+            own = (folds == fold) & (half == 0)  # judged once a round
+            judged = np.flatnonzero(own | free & (halves == half))
+            where = f"fold_{fold + half * len(chains)}"
+            seats.append(Seat(where, fold, learned, taught.targets[learned], judged, taught.by))
+    return seats

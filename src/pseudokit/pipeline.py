@@ -1,0 +1,143 @@
+"""From the data to the report: what train.py, and pseudo.py in the modes that train, do one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from .data.dataset import USES_POOL
+from .data.encoding import has_label
+from .round_store import Ledger, model_files
+from .run_folder.corrections import applied, store_corrections, with_corrections
+from .run_folder.evaluate import difference, score_arms, score_trusted, write_results
+from .run_folder.folder import Run, write_status
+from .run_folder.predict_runs import finished_models, write_submission
+from .run_folder.prepare import Material, make_learner, prepare
+from .run_folder.time_budget import planned
+from .self_training import Outcome, self_train
+from .system.files import OutOfTime, log, read_json, write_csv, write_json
+from .training.jobs import Learner, Task
+from .training.loop import step_budget
+from .training.models import Trained, load_model
+
+
+def carry_out(run: Run, corrections: pd.DataFrame | None = None) -> None:
+    """All of a run, or what is left of it. corrections: human decisions, see new_decisions.
+
+    Where the time budget ends before that, what is finished is scored and written, and the same command goes on.
+    """
+    material = prepare(run)
+    if corrections is not None:
+        with run.stage("put aside"):
+            store_corrections(run, corrections)
+    run.config = planned(run, material)
+    learner = make_learner(run, material)
+    outcome = Outcome(material.judged.given, None, 0, "time_budget")
+    try:
+        outcome = run_rounds(run, material, learner)
+        arms = train_arms(run, material, outcome, learner)
+    except OutOfTime:
+        outcome, arms = replace(outcome, reason="time_budget"), {"teacher": finished_models(run.path)}
+    publish(run, material, outcome, arms, learner)
+
+
+def run_rounds(run: Run, material: Material, learner: Learner) -> Outcome:
+    """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
+    config = run.config
+    with run.stage("rounds"):
+        outcome = self_train(
+            material.judged, learner.fit, partial(learner.predict, views=config.pseudo.views), config.pseudo,
+            Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused, seed=config.seed,
+            goal=config.goal, second=learner.second, ahead=learner.ahead_of, time_for=_time_for(run),
+        )  # fmt: skip
+    return with_corrections(run, material.judged, outcome)
+
+
+def _time_for(run: Run):
+    """The time budget. Human decisions and a student stand on finished rounds: there is never time for one more."""
+    if not applied(run.path) and not (run.path / "student" / "model.json").exists():
+        return run.time_for
+    known = iter(Ledger(run.path).rounds()[1:])
+    return lambda seconds: next(known, None) is not None  # asked once a round, from the second on
+
+
+def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner) -> dict[str, list[Trained]]:
+    """The student (every row with a label), the control (given labels only, as many steps), the first teachers.
+
+    Raises:
+        OutOfTime: there is none for the student; without a control, where there is none for that, a run is whole.
+    """
+    tasks, arms = _arms(run, material, outcome), {}
+    files = model_files(run.path, 1)
+    for task in tasks:
+        try:
+            with run.stage(task.where):
+                learner.ahead(tasks)
+                arms[task.where] = [learner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
+        except OutOfTime:
+            if task.where == "student":
+                raise
+            log.info(f"time budget: no time is left for the {task.where}")
+    return arms | ({"teacher": [load_model(file.parent) for file in files]} if files else {})
+
+
+def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:
+    """The student and, where rounds were run, the control: as many steps, and one seed, see Stock.work."""
+    judged, learned = material.judged, np.flatnonzero(has_label(outcome.label))
+    steps = step_budget(len(learned), run.config.train)
+    pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
+    tasks = [Task("student", learned, outcome.targets[learned], pool, steps)]
+    if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
+        rows = np.flatnonzero(has_label(judged.given))
+        tasks.append(Task("control", rows, judged.given[rows], steps=steps))
+    return tasks
+
+
+def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
+    pool = np.flatnonzero(~has_label(outcome.label) & (material.refused == ""))
+    if outcome.decisions is None or outcome.label.ndim == 2:
+        return pool, None
+    return pool, np.log(np.maximum(outcome.decisions.belief(pool), 1e-30)).astype(np.float32)
+
+
+def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], learner: Learner) -> None:
+    """Score the arms, write the tables, the pages and the submission, print the summary."""
+    from .report.label_studio import write_label_studio
+    from .report.report import write_report
+    from .report.review import write_review
+    from .report.round_tables import write_metrics
+    from .report.terminal import summary
+    from .report.tracking import track
+
+    predict = partial(learner.predict, views=run.config.predict.views)
+    with run.stage("score"):
+        scores, table = score_arms(material, arms, predict)
+        write_csv(run.path / "scored.csv", table)
+        trusted = score_trusted(run, material, predict)
+        found = {"trusted": trusted, "difference": difference(table)}
+        write_results(run, material, outcome, {"scores": scores} | {key: part for key, part in found.items() if part})
+    _write_seconds(run)  # so that the report can show what the stages before it took
+    with run.stage("report"):
+        write_metrics(run.path)
+        write_report(run.path)
+        write_review(run.path)
+        write_label_studio(run.path)
+    if run.config.data.submission:
+        with run.stage("submission"):
+            write_submission(run.path, run.config)
+    _write_seconds(run)
+    track(run.path, run.config.wandb)
+    whole = "student" in arms
+    write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", outcome.reason, run.mode)
+    log.info(summary(run.path))
+    if not whole:
+        log.info(f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, no student yet; the same "
+                 "command goes on from here")  # fmt: skip
+
+
+def _write_seconds(run: Run) -> None:
+    write_json(run.path / "metrics.json", read_json(run.path / "metrics.json") | {"seconds": run.times()})

@@ -1,0 +1,40 @@
+"""audit.csv: a sample of the labelled set for a person to judge; what it says once corrections are applied."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..data.csv_text import inert
+from ..data.dataset import Samples
+from ..data.encoding import has_label, names
+from ..labels.audit import STRATA, draw, estimate, strata, weights
+from ..labels.decide import Decisions
+from ..system.files import seed_of, write_csv
+from .corrections import decided
+from .folder import Run
+
+
+def audit(run: Run, samples: Samples, decisions: Decisions) -> dict:
+    """Write audit.csv (id, path, given, stratum, weight) and return what metrics.json says of it.
+
+    What is measured are the automatic decisions, those of suspects.csv; human ones only say what is true. Sampled rows
+    that a person relabelled or dropped were wrong; ambiguous ones are counted, but not as wrong.
+    """
+    labelled = np.flatnonzero(has_label(samples.given))
+    p_wrong = decisions.p_wrong[labelled]
+    stratum = strata(p_wrong, p_wrong > 0.5)
+    rows = draw(stratum, run.config.pseudo.audit, seed_of(run.config.seed, "audit"))
+    picked = labelled[rows]
+    write_csv(run.path / "audit.csv", inert(pd.DataFrame({
+        "id": samples.id[picked], "path": samples.path[picked],
+        "given": names(samples.given[picked], samples.classes),
+        "stratum": np.array(STRATA)[stratum[rows]], "weight": weights(stratum, rows),
+    })))  # fmt: skip
+    table = decided(run.path)
+    says = dict(zip(table.id, table.action, strict=True))
+    actions = np.array([says.get(name, "") for name in samples.id[picked]], object)
+    seen = actions != ""
+    facts = {"n": len(rows), "reviewed": int(seen.sum()), "ambiguous": int((actions == "ambiguous").sum())}
+    wrong = np.isin(actions[seen], ["relabel", "drop"])
+    return facts | estimate(stratum, rows[seen], wrong, float(p_wrong.mean()))

@@ -1,0 +1,96 @@
+"""Decide again from stored predictions with another policy: no training, no inference, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..config.keys import Config
+from ..config.load import differences, load_config
+from ..config.types import UserError
+from ..data.csv_text import exact, read_csv
+from ..data.dataset import Samples
+from ..data.duplicates import refused_reasons
+from ..data.encoding import classes_of, has_label, parse
+from ..labels.decide import Decisions
+from ..labels.multilabel import decide
+from ..labels.pseudo_labels import lower_bound
+from ..round_store import Ledger, decisions_table
+from ..system.files import log, read_json, write_csv
+
+DECIDES = {"data.overlap"} | {
+    f"pseudo.{key}" for key in ("policy", "precision", "doubtful", "cutoff", "pool_cutoff", "pool_precision",
+                                "pool_agreement", "pool_share", "pool_floor", "pool_quota", "pool_align",
+                                "pool_targets", "pool_temperature")}  # fmt: skip
+"""Keys by which stored predictions are decided; every other one is of training or of the rounds."""
+CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+
+
+def reselect(run: Path, overrides: list[str]) -> None:
+    """Write selected.csv (as decisions.csv) for the last round under the run's config plus overrides; print a table.
+
+    Raises:
+        UserError: there is no finished round, or an override is wrong.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
+    rounds = Ledger(run).rounds()
+    if not rounds:
+        raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
+    config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json", "mode")["mode"]
+    classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
+    samples = _judged(run, number, classes, rounds[-1].get("multi_label", False))
+    verdict = Ledger(run).recall(number, samples)
+    copies = run / "duplicates.csv"
+    refused = refused_reasons(exact(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
+    options = {"refused": refused, "agreement": verdict.agreement, "likeliest_rate": verdict.likeliest_rate}
+    decisions = decide(verdict.log_probs, samples.given, mode, config.pseudo, **options)
+    write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
+    kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
+    log.info(cutoff_table(samples, decisions).to_string(index=False))
+    summary = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds, counts, strict=True))
+    log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
+
+
+def _redecided(file: Path, overrides: list[str]) -> Config:
+    """The config of a run with overrides that its stored predictions can be decided by."""
+    config = load_config(file, overrides)
+    idle = [key for key in differences(load_config(file, []), config) if key.partition(":")[0] not in DECIDES]
+    if idle:
+        raise UserError(f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
+                        "leave it out, or make a new run with another name")  # fmt: skip
+    return config
+
+
+def cutoff_table(samples: Samples, decisions: Decisions) -> pd.DataFrame:
+    """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
+
+    The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
+    above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound. Of
+    label sets all of this is of single answers.
+    """
+    labelled, confidence, predicted = samples.given >= 0, decisions.each("confidence"), decisions.predicted
+    pool = ~labelled & ~has_label(samples.given).reshape(-1, *[1] * (labelled.ndim - 1))
+    rows = pool if pool.any() else labelled
+    agrees = predicted == samples.given
+    table = []
+    for cutoff in CUTOFFS:
+        above, known = rows & (confidence >= cutoff), labelled & (confidence >= cutoff)
+        n = int(known.sum())
+        precision = f"{agrees[known].mean():.4f}" if n else "–"
+        bound = f"{lower_bound(agrees[known].sum(), n):.4f}" if n else "–"
+        lost = set(samples.classes) - {samples.classes[k] for k in classes_of(np.where(above, predicted, -1))}
+        coverage = f"{above.sum() / rows.sum():.3f}"
+        table.append((cutoff, coverage, precision, bound, n, ", ".join(sorted(lost)) or "–"))
+    names = ["cutoff", "coverage", "estimated precision", "at least", "from n", "classes lost"]
+    return pd.DataFrame(table, columns=names)
+
+
+def _judged(run: Path, number: int, classes: tuple[str, ...], multi_label: bool) -> Samples:
+    """The judged samples of a round, in the order of its logits."""
+    table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["id", "role", "given"])
+    empty = np.full(len(table), "", object)
+    given = parse(table.given, classes, multi_label)
+    return Samples(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)

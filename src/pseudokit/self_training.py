@@ -1,0 +1,286 @@
+"""The loop: a teacher judges rows it has not learned, confident judgements become labels, repeat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from .config.keys import Pseudo
+from .data.dataset import USES_POOL, Samples
+from .data.encoding import classes_of, differ, has_label
+from .data.folds import make_folds
+from .labels.calibration import calibrated, normalised, tempered
+from .labels.decide import NOTHING_LEARNED, REPAIRS, Decisions, given_cutoff
+from .labels.metrics import gain
+from .labels.multilabel import decide as select
+from .labels.out_of_fold import Fit, Predict, Seat, Second, Taught, chained_seats, held_out_probs, plain_seats
+from .labels.predictions import Verdict, together
+from .labels.pseudo_labels import DRIFT, drift
+from .labels.sanity import learned_nothing
+from .round_store import Ledger, assert_fold_safe
+from .system.files import OutOfTime, hash_of, log, seed_of
+
+WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
+"""Reasons for which a round gives way to the best one before it."""
+NOISE_OF_GAIN = 2.0
+"""How many standard errors a gain or a loss against the best round must have to be believed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rounds came to: the label to learn of every judged sample (-1 = none), and why they ended."""
+
+    label: np.ndarray
+    decisions: Decisions | None
+    round: int
+    reason: str
+    human: np.ndarray | bool = False
+    """(N,) where a person decided."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What is learned: the labels, or (N, K) targets where some are soft; a person's word is never soft."""
+        targets = self.label if self.decisions is None else self.decisions.targets()
+        if targets.ndim == 1:
+            return self.label
+        human = np.broadcast_to(self.human, len(targets))[:, None]
+        said = self.label if self.label.ndim == 2 else np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
+        return np.where(human, said, targets).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What stays the same over the rounds."""
+
+    samples: Samples
+    policy: Pseudo
+    mode: str
+    clusters: np.ndarray
+    refused: np.ndarray | str = ""
+    seed: int = 0
+    second: Second | None = None
+    ahead: Callable = lambda seats: None
+    goal: str | None = None
+
+    @property
+    def fold_safe(self) -> bool:
+        """As configured, else where something is chosen by out-of-fold scores."""
+        policy, chosen = self.policy, self.policy.fold_safe
+        by_score = self.mode == "augment" and (policy.pool_precision is not None or policy.pool_calibrate)
+        return by_score if chosen is None else chosen
+
+    def made_from(self) -> dict[str, str]:
+        """Hashes of what a round depends on, beside the models that judged it."""
+        samples, keys = self.samples, self.policy.model_dump(exclude_defaults=True)
+        judged = samples.id, samples.given, samples.classes, self.clusters, self.refused
+        return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.goal)}
+
+
+def self_train(
+    samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
+    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0, goal: str | None = None,
+    second: Second | None = None, ahead: Callable = lambda seats: None,
+    time_for: Callable[[float], bool] = lambda seconds: True,
+) -> Outcome:  # fmt: skip
+    """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
+
+    Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
+    every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain, collapse or
+    learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
+    goal: the score that ends rounds, see _gain. refused: see select; second, ahead: see held_out_probs.
+    """
+    task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
+    outcome = best = Outcome(samples.given, None, 0, "max_rounds")
+    made_from, seconds, verdicts, before = task.made_from(), 0.0, [], samples.given
+    for number in range(1, policy.rounds + 1):
+        if number > 1 and not time_for(2 * seconds):  # as much again for the student
+            return replace(best, reason="time_budget")
+        start, labels = time.monotonic(), outcome.label
+        try:
+            verdict = ledger.recall(number, samples, made_from) or _judge(task, outcome, verdicts, fit, predict)
+        except OutOfTime:
+            if not best.round:
+                raise
+            return replace(best, reason="time_budget")
+        decisions = decide(task, verdict.log_probs, verdict.agreement, number, verdict.likeliest_rate)
+        changes, before = _changes(before, labels, decisions.label), labels
+        facts = changes | _drift(task, decisions) | _nothing_learned(task, decisions) | {"made_from": made_from}
+        seconds = round(time.monotonic() - start, 3)
+        ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
+        if task.fold_safe:
+            assert_fold_safe(ledger.rounds())
+        verdicts.append(verdict)
+        change = _gain(task, verdicts[best.round - 1], verdict, best.decisions, decisions) if best.round else None
+        reason = _reason(task, change, facts, number)
+        if reason in WORSE:
+            return replace(best, reason=reason)
+        outcome = Outcome(decisions.label, decisions, number, reason or "max_rounds")
+        if reason:
+            return outcome
+        if change is None or change[0] >= 0 or task.mode in REPAIRS:  # within noise: more judges, cleaner labels
+            best = outcome
+    return outcome
+
+
+def _reason(task: Task, change: tuple[float, float] | None, facts: dict, number: int) -> str:
+    """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain.
+
+    Where given labels are repaired, one round alone is never enough to say that nothing changes: its judges learned the
+    wrong labels, those of the second round did not.
+    """
+    if facts.get(NOTHING_LEARNED):
+        return NOTHING_LEARNED
+    if facts.get("collapsed"):
+        return "collapse"
+    if change is not None and _no_gain(task, *change):
+        return "no_gain"
+    if number == 1 and task.mode in REPAIRS:
+        return ""
+    return "no_change" if facts["changed"] <= task.policy.min_change * len(task.samples) else ""
+
+
+def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predict: Predict) -> Verdict:
+    """One round: the verdict of its models, averaged with those of the rounds before."""
+    number, given = len(earlier) + 1, task.samples.given
+    seats = [replace(seat, where=f"round_{number}/{seat.where}") for seat in _seats(task, outcome, earlier)]
+    how = None
+    if task.mode in REPAIRS:
+        choose = not earlier and task.policy.policy == "posterior"  # a plain cutoff asks for no noise model
+        rate = earlier[0].likeliest_rate if earlier else None
+        how = partial(calibrated, given=given, labels=outcome.label, choose=choose, likeliest_rate=rate)
+    elif task.policy.pool_calibrate:
+        how = partial(tempered, given=given)
+    options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how, "second": task.second}
+    verdict = held_out_probs(task.samples, seats, fit, predict, ahead=task.ahead, **options)
+    return _average(verdict, earlier[-1], number) if earlier else verdict
+
+
+def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
+    """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
+    number, given, policy = len(earlier) + 1, task.samples.given, task.policy
+    if not task.fold_safe:
+        taught = Taught(outcome.label, outcome.targets, _judges(earlier))
+        folds = make_folds(taught.labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
+        return plain_seats(taught, folds)
+    folds = make_folds(given, task.clusters, policy.folds, seed_of(task.seed, 1, "folds"))
+    if not earlier:
+        return plain_seats(Taught(given, given), folds)
+    chains = [_of_chain(task, earlier, fold) for fold in range(policy.folds)]
+    return chained_seats(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
+
+
+def _of_chain(task: Task, earlier: list[Verdict], fold: int) -> Taught:
+    """What the models of one fold alone made of the samples."""
+    verdict = earlier[-1]
+    said = verdict.chains[fold]
+    alone = (task.samples.given < 0)[..., None] & ~np.isnan(said)
+    decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, len(earlier))
+    return Taught(decisions.label, decisions.targets(), _judges(earlier, fold))
+
+
+def _judges(earlier: list[Verdict], fold: int | None = None) -> tuple[str, ...]:
+    """Hashes of the models of all earlier rounds, or of one fold's."""
+    models = [pair for verdict in earlier for pair in verdict.models.items()]
+    return tuple(judge for judge, about in models if fold in (None, about["fold"]))
+
+
+def decide(
+    task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int, likeliest_rate: float | None = None
+) -> Decisions:
+    """What the policy makes of held-out log-probabilities in this round."""
+    options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
+    options["likeliest_rate"] = likeliest_rate
+    return select(log_probs, task.samples.given, task.mode, task.policy, **options)
+
+
+def _drift(task: Task, decisions: Decisions) -> dict:
+    """How far pseudo-labels are from the class shares of the given labels, with a warning; {} without a pool."""
+    given = task.samples.given
+    if task.mode not in USES_POOL:
+        return {}
+    accepted = classes_of(np.where(given < 0, decisions.label, -1))
+    found = drift(accepted, classes_of(given), len(task.samples.classes))
+    if found["collapsed"]:
+        log.info("warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
+                 "labels, or try pseudo.pool_align=true, pseudo.pool_quota=1.5")  # fmt: skip
+    elif found["drift"] > DRIFT:
+        log.info(f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
+                 "class shares of the given labels; where the pool should, try pseudo.pool_align=true")  # fmt: skip
+    return found
+
+
+def _nothing_learned(task: Task, decisions: Decisions) -> dict:
+    """Whether held-out predictions are no better than chance, with a warning; {} where they are better.
+
+    Plain training decides nothing, and its scores say it themselves.
+    """
+    if task.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
+        return {}
+    why = learned_nothing(decisions.predicted, task.samples.given, len(task.samples.classes))
+    log.info(f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
+             "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.weights")  # fmt: skip
+    return {NOTHING_LEARNED: True}
+
+
+def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, int]:
+    """How many labels a round changed, and how many of them back to what they were a round earlier."""
+    changed = differ(new, labels)
+    return {"changed": int(changed.sum()), "changed_back": int((changed & ~differ(new, before)).sum())}
+
+
+def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
+    """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
+
+    def mean(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # NaN where a chain judges nothing
+            return normalised((new + (n - 1) * old) / n)
+
+    chains = None if verdict.chains is None else mean(verdict.chains, earlier.chains)
+    logs, judge = mean(verdict.log_probs, earlier.log_probs), together(earlier.judge, verdict.judge)
+    votes = None  # a round of an earlier version has none
+    if earlier.votes is not None:
+        votes = np.minimum(verdict.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
+    return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
+
+
+def _gain(task: Task, best: Verdict, new: Verdict, of_best: Decisions, of_new: Decisions) -> tuple[float, float]:
+    """What a round gains on another, out of fold, in the score that counts; its standard error.
+
+    Scored on the given labels; where they are repaired, on the labels that both rounds together believe in. Given
+    labels would blame a round for contradicting wrong ones, and praise it for having learned them.
+    Where no score is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
+    Log loss of beliefs would be won by whoever is surest of everything: where labels are repaired accuracy stands in.
+    """
+    goal = task.goal or ("log_loss" if task.fold_safe else "accuracy")
+    labels, rows = task.samples.given, has_label(task.samples.given)
+    if task.mode in REPAIRS:
+        goal = "accuracy" if goal == "log_loss" else goal
+        labels = _believed(of_best, of_new, labels)
+    return gain(goal, best.log_probs[rows], new.log_probs[rows], labels[rows], task.samples.classes)
+
+
+def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray:
+    """(N,) the likeliest class by the mean of two beliefs, -1 where no label is given; of label sets (N, C).
+
+    Where they disagree, the surer one has its way.
+    """
+    if one.questions:
+        pairs = zip(one.questions, other.questions, given.T, strict=True)
+        return np.stack([_believed(*pair) for pair in pairs], 1)
+    labels, rows = np.full(len(given), -1), np.flatnonzero(given >= 0)
+    for (part, probs), (_, others) in zip(one.belief.blocks(rows), other.belief.blocks(rows), strict=True):
+        labels[part] = (probs + others).argmax(1)
+    return labels
+
+
+def _no_gain(task: Task, change: float, error: float) -> bool:
+    """Whether a round ends the rounds: its score fell beyond noise; where rounds are fold-safe, did not rise beyond it.
+
+    Plain rounds' scores favour later rounds a little, so that a rise proves nothing.
+    """
+    noise = NOISE_OF_GAIN * error
+    return bool(change <= noise if task.fold_safe else change < -noise)

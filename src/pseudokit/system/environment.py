@@ -1,0 +1,44 @@
+"""The machine, the versions and the code that a run is made with: env.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..config.keys import VERSION
+
+PACKAGE = Path(__file__).resolve().parent.parent
+"""The folder of this package."""
+CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
+"""The YAML files that come with the kit: inside an installed package, at the top of a plain copy of the repository."""
+PACKAGES = ("torch", "timm", "albumentations", "numpy", "scikit-learn", "pandas", "pydantic", "opencv-python-headless")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and the state of the code: what a repeat needs to know. No environment variables."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "code": code_hash(),
+    }
+
+
+def code_hash() -> str:
+    """Hash of the kit's own source: the same hash means the same code."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,123 @@
+"""Files that are written whole or not at all, hashes, seeds and the log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..config.types import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+log = logging.getLogger("kit")
+
+
+class OutOfTime(Exception):
+    """The time budget does not suffice for the next network; what is finished is kept."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that will be there whole or not at all: temporary name in the same folder, flush, rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:  # as where a disk is full
+            error.filename = str(path)
+        part.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    with whole(path) as file:
+        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    import numpy as np
+
+    with whole(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Raises UserError where a file is not what this kit writes: a dict, with these keys at least."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.keys() >= {*keys}:
+            return found
+    raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh")
+
+
+def seed_of(*parts: Any) -> int:
+    """A 31-bit seed that depends on its parts only, not on what ran before."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def hash_of(*parts: Any) -> str:
+    """Of the contents of files (paths), of arrays, and of whatever else is told apart by its repr."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with open(part, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif isinstance(part, np.ndarray) and part.dtype != object:
+            digest.update(repr((part.dtype.str, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.handleError = lambda record: None  # a full disk is told by what matters more than a line of the log
+    log.addHandler(handler)
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError | OutOfTime):  # the terminal may have seen one line alone
+            handler.emit(logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info()))
+        raise
+    finally:
+        log.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+
+def show_log() -> None:
+    """Print what is logged: on a terminal, or in a notebook below the cell."""
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    log.setLevel(logging.INFO)

@@ -1,0 +1,149 @@
+"""What a network sees at each step: rows drawn into batches, and their augmented images."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..config.keys import Train
+from ..data.transforms import Spec, build, is_whole_batch, resolve
+from .device import pick_device, pick_workers, to_device
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels, for `steps` steps.
+
+    labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
+    pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
+    consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
+    names: (N,) of the images, for messages. embeddings: (len(rows), D) of the network that is trained, where they are
+    known, see head_first.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    steps: int
+    seed: int
+    pseudo: np.ndarray | None = None
+    pool: np.ndarray | None = None
+    said: np.ndarray | None = None
+    names: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
+
+
+def stream(
+    lesson: Lesson, train: Train, size: int, steps: int, start: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
+
+    Batches run over the end of a pass, so that a set smaller than a batch still fills it. steps: after how many of them
+    the cooldown has ended; start: number of the first one.
+    """
+    rows, labels = (torch.from_numpy(a) for a in (lesson.rows, lesson.labels))
+    device, workers = _place((train.augment,), size, train)
+    draw = _views_of(lesson, (train.augment,), size, lesson.seed, device)
+    batches = islice(enumerate(_batches(lesson, train, steps)), start, None)
+    return _made(lambda number, at: (*draw(number, rows[at]), labels[at]), batches, workers)
+
+
+def names_of_batch(lesson: Lesson, train: Train, number: int) -> list[str]:
+    """What is in a batch of the stream."""
+    at = next(islice(_batches(lesson, train, lesson.steps), number, None)).numpy()
+    return [str(row if lesson.names is None else lesson.names[row]) for row in lesson.rows[at]]
+
+
+def views(
+    lesson: Lesson, train: Train, size: int, start: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Endless (weak, strong) views of batches of the pool from number `start` on, and what teachers say of them."""
+    said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
+    pool, said = (torch.from_numpy(a) for a in (lesson.pool, said))
+    specs = (train.weak, train.strong)
+    device, workers = _place(specs, size, train)
+    draw = _views_of(lesson, specs, size, lesson.seed + 1, device)
+    batches = _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1)
+    batches = islice(enumerate(batches), start, None)
+    return _made(lambda number, at: (*draw(number, pool[at]), said[at]), batches, workers)
+
+
+def _views_of(lesson: Lesson, specs: tuple[Spec, ...], size: int, seed: int, device: torch.device) -> Callable:
+    """draw(number of the batch, rows) → their augmented images, once for every spec."""
+    images = torch.from_numpy(lesson.pixels)
+    augments = [build(spec, size, seed + i) for i, spec in enumerate(specs)]
+
+    def draw(number: int, rows: torch.Tensor) -> list[torch.Tensor]:
+        pixels = to_device(images[rows], device)
+        return [augment(pixels, number) if augment else pixels for augment in augments]
+
+    return draw
+
+
+def _place(specs: tuple[Spec, ...], size: int, train: Train) -> tuple[torch.device, int]:
+    """Where views are made: on the network's device by this process; or, image by image, on the CPU by (0: this, else
+    so many) others."""
+    device = pick_device(train.device)
+    if all(resolve(spec, size) == "none" or is_whole_batch(spec, size) for spec in specs):
+        return device, 0
+    return torch.device("cpu"), pick_workers(train.workers, device)
+
+
+def _made(make: Callable, batches: Iterable[tuple[int, torch.Tensor]], workers: int) -> Iterator:
+    """make(number, positions) of each of these batches, in order; by other processes ahead of time.
+
+    What is drawn depends on the number of the batch alone, so that any number of processes makes the same.
+    """
+    if not workers:
+        return (make(number, at) for number, at in batches)
+    own = torch.Generator()  # the loader draws from it, so that no dropout hangs on whether there is a loader
+    loader = DataLoader(_Made(make), batch_size=None, sampler=batches, num_workers=workers, worker_init_fn=_outlive,
+                        generator=own, pin_memory=torch.cuda.is_available(),
+                        multiprocessing_context="fork")  # fmt: skip
+    return iter(loader)
+
+
+def _outlive(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the first one decides what becomes of the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class _Made(Dataset):
+    make: Callable
+
+    def __getitem__(self, numbered: tuple[int, torch.Tensor]):
+        return self.make(*numbered)
+
+
+def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]:
+    """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
+    pseudo = np.zeros(len(lesson.rows), bool) if lesson.pseudo is None else lesson.pseudo
+    if pseudo.all() or not pseudo.any() or not (train.labelled_share or train.cooldown):
+        yield from _positions(len(lesson.rows), train.batch_size, lesson.seed)
+    kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
+    n = math.ceil(max(train.labelled_share, 1 - pseudo.mean()) * train.batch_size)
+    mixed = [_positions(len(at), size, lesson.seed + i)
+             for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))]  # fmt: skip
+    for _ in range(steps - round(train.cooldown * steps)):
+        yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
+    for at in _positions(len(kinds[0]), train.batch_size, lesson.seed):
+        yield kinds[0][at]
+
+
+def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
+    assert n, "there is no row to be drawn"
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < batch:
+            left = torch.cat([left, torch.randperm(n, generator=generator)])
+        yield left[:batch]
+        left = left[batch:]
