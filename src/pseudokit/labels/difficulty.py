@@ -36,8 +36,9 @@ RATE_CORRECTION, RATE_CORRECTION_BOUNDS = 1.6, (0.9, 2.2)
 between these: judges that know all there is to know need no correction."""
 MIN_ROWS = 1_000
 """With fewer labeled rows, noise by difficulty cannot be told from noise of the class."""
-PREFERRED_Z = 1.0
-"""Standard errors by which its likelihood must be ahead of that of class-conditional noise."""
+PREFERRED_Z = -2.0
+"""Noise by difficulty, which is what people make, is named unless another model is ahead by more standard errors than
+this. Of noise drawn by class the others were 2.8 to 250 ahead (30,000 rows), of people's labels 0.4 behind to 3.7."""
 
 
 @dataclass(frozen=True)
