@@ -60,8 +60,12 @@ def inputs() -> list[dict]:
         rows.append({"kind": case.kind, "name": case.name, "line": line, "right": right})
     table = [f"| {row['kind']} | {row['name']} | {_cell(row['line'])} | {_verdict(row)} |" for row in rows]
     right = sum(row["right"] for row in rows)
-    head = [f"{right} of {len(rows)} named inputs are read right, or refused in one line.", "",
-            "| kind | input | what is printed | verdict |", "|---|---|---|---|"]  # fmt: skip
+    head = [
+        f"{right} of {len(rows)} named inputs are read right, or refused in one line.",
+        "",
+        "| kind | input | what is printed | verdict |",
+        "|---|---|---|---|",
+    ]
     keep("bad_inputs", rows, [*head, *table])
     return rows
 
@@ -76,8 +80,13 @@ def fuzz() -> list[dict]:
         seconds = round(time.process_time() - start, 1)
         rows.append({"kind": kind, "n": n, "faults": faults, "seconds": seconds, "right": not faults})
     table = [f"| {row['kind']} | {row['n']:,} | {len(row['faults'])} | {row['seconds']} |" for row in rows]
-    head = [f"{sum(row['n'] for row in rows):,} random inputs; a fault is a traceback, a hang, more than a line, or a "
-            "wrong label.", "", "| kind | cases | faults | CPU s |", "|---|---|---|---|"]  # fmt: skip
+    head = [
+        f"{sum(row['n'] for row in rows):,} random inputs; a fault is a traceback, a hang, more than a line, or a "
+        "wrong label.",
+        "",
+        "| kind | cases | faults | CPU s |",
+        "|---|---|---|---|",
+    ]
     keep("bad_inputs_fuzz", rows, [*head, *table, *(fault for row in rows for fault in row["faults"])])
     return rows
 
@@ -93,8 +102,12 @@ def hostile() -> list[dict]:
                 let_in = f"{type(error).__name__}: {error}"
         rows.append({"name": name, "let_in": let_in, "right": not let_in})
     table = [f"| {row['name']} | {_cell(row['let_in']) or 'nothing'} | {_verdict(row)} |" for row in rows]
-    head = [f"{sum(not row['right'] for row in rows)} of {len(rows)} hostile inputs are let in.", "",
-            "| input | what is let in | verdict |", "|---|---|---|"]  # fmt: skip
+    head = [
+        f"{sum(not row['right'] for row in rows)} of {len(rows)} hostile inputs are let in.",
+        "",
+        "| input | what is let in | verdict |",
+        "|---|---|---|",
+    ]
     keep("bad_inputs_hostile", rows, [*head, *table])
     return rows
 

@@ -36,20 +36,40 @@ def command(*arguments) -> float:
 def whole(data: Path, out: Path, file: Path) -> list[dict]:
     """Check, train with pseudo-labels for the test images, predict."""
     sample, run = data / "sample_submission.csv", out / "first"
-    options = ["--config", "configs/photos.yaml", f"data.train={data / 'train.csv'}", f"data.test={data / 'test.csv'}",
-               f"data.pool={data / 'test.csv'}", f"data.image_dir={data / 'images'}", f"model.weights={file}",
-               "time_budget=30m", "name=first", f"out={out}"]  # fmt: skip
-    seconds = {"check": command("pseudo.py", "--mode", "augment", "--check", *options),
-               "pseudo": command("pseudo.py", "--mode", "augment", "--fresh", *options),
-               "predict": command("predict.py", "--run", run, "--submission", sample)}  # fmt: skip
+    options = [
+        "--config",
+        "configs/photos.yaml",
+        f"data.train={data / 'train.csv'}",
+        f"data.test={data / 'test.csv'}",
+        f"data.pool={data / 'test.csv'}",
+        f"data.image_dir={data / 'images'}",
+        f"model.weights={file}",
+        "time_budget=30m",
+        "name=first",
+        f"out={out}",
+    ]
+    seconds = {
+        "check": command("pseudo.py", "--mode", "augment", "--check", *options),
+        "pseudo": command("pseudo.py", "--mode", "augment", "--fresh", *options),
+        "predict": command("predict.py", "--run", run, "--submission", sample),
+    }
     wanted, filled = (pd.read_csv(path, dtype=str) for path in (sample, run / "submission.csv"))
     classes = set(json.loads((run / "student" / "model.json").read_text())["classes"])
     same = list(filled) == list(wanted) and filled.iloc[:, 0].equals(wanted.iloc[:, 0])
     found = metrics(run)
     plan = json.loads((run / "plan.json").read_text())
     valid = same and set(filled.label) <= classes
-    return [{"what": "whole", "seconds": seconds, "valid": valid, "plan": plan, "pool": found["pool"],
-             "reason": found["reason"], "oof": found["oof"]}]  # fmt: skip
+    return [
+        {
+            "what": "whole",
+            "seconds": seconds,
+            "valid": valid,
+            "plan": plan,
+            "pool": found["pool"],
+            "reason": found["reason"],
+            "oof": found["oof"],
+        }
+    ]
 
 
 def interval(data: Path, out: Path, file: Path) -> list[dict]:
@@ -59,9 +79,20 @@ def interval(data: Path, out: Path, file: Path) -> list[dict]:
         tables = out / f"data-{draw}"
         split(data, 200 + draw, tables)
         pd.read_csv(tables / "test.csv")[["image_id"]].to_csv(tables / "blank.csv", index=False)
-        command("train.py", "--fresh", "--config", "configs/photos.yaml", f"data.train={tables / 'rest.csv'}",
-                f"data.test={tables / 'blank.csv'}", f"data.image_dir={data / 'images'}", f"model.weights={file}",
-                "model.freeze=true", f"seed={draw}", f"name=draw-{draw}", f"out={out}")  # fmt: skip
+        command(
+            "train.py",
+            "--fresh",
+            "--config",
+            "configs/photos.yaml",
+            f"data.train={tables / 'rest.csv'}",
+            f"data.test={tables / 'blank.csv'}",
+            f"data.image_dir={data / 'images'}",
+            f"model.weights={file}",
+            "model.freeze=true",
+            f"seed={draw}",
+            f"name=draw-{draw}",
+            f"out={out}",
+        )
         command("predict.py", "--run", out / f"draw-{draw}")
         said = pd.read_csv(out / f"draw-{draw}" / "predictions.csv", dtype=str)
         right = (said.label.to_numpy() == pd.read_csv(tables / "test.csv").label.to_numpy()).mean()
@@ -75,27 +106,40 @@ def table(found: list[dict]) -> None:
     for row in (row for row in found if row["what"] == "whole"):
         minutes = {name: seconds / 60 for name, seconds in row["seconds"].items()}
         about = row["oof"]["interval"]
-        lines += ["2,021 labelled photos of six kinds of rubbish, 506 to predict", "",
-                  "| command | minutes |", "|---|---|",
-                  *(f"| {name} | {value:.1f} |" for name, value in minutes.items()),
-                  f"| together | {sum(minutes.values()):.1f} |", "",
-                  f"valid submission: {row['valid']}; out-of-fold accuracy {row['oof']['accuracy']:.4f}, 95 % interval "
-                  f"{about['low']:.4f} to {about['high']:.4f}; expected of the {about['test_n']} test photos "
-                  f"{about['test_low']:.4f} to {about['test_high']:.4f}; changed by the time budget: "
-                  f"{json.dumps(row['plan']['changes'])}; pseudo-labels: {row['pool']['pseudo_labels']} of "
-                  f"{row['pool']['n']}", ""]  # fmt: skip
+        lines += [
+            "2,021 labelled photos of six kinds of rubbish, 506 to predict",
+            "",
+            "| command | minutes |",
+            "|---|---|",
+            *(f"| {name} | {value:.1f} |" for name, value in minutes.items()),
+            f"| together | {sum(minutes.values()):.1f} |",
+            "",
+            f"valid submission: {row['valid']}; out-of-fold accuracy {row['oof']['accuracy']:.4f}, 95 % interval "
+            f"{about['low']:.4f} to {about['high']:.4f}; expected of the {about['test_n']} test photos "
+            f"{about['test_low']:.4f} to {about['test_high']:.4f}; changed by the time budget: "
+            f"{json.dumps(row['plan']['changes'])}; pseudo-labels: {row['pool']['pseudo_labels']} of "
+            f"{row['pool']['n']}",
+            "",
+        ]
     rows = [row for row in found if row["what"] == "interval"]
     if rows:
-        lines += ["Expected and real: heads on the frozen network, a fifth of the labelled photos as the test set", "",
-                  "| draw | out of fold | expected of the test set | test |", "|---|---|---|---|"]  # fmt: skip
+        lines += [
+            "Expected and real: heads on the frozen network, a fifth of the labelled photos as the test set",
+            "",
+            "| draw | out of fold | expected of the test set | test |",
+            "|---|---|---|---|",
+        ]
         for row in rows:
             of = row["oof"]["interval"]
             span = f"{of['test_low']:.4f} to {of['test_high']:.4f}"
             lines.append(f"| {row['draw']} | {row['oof']['accuracy']:.4f} | {span} | {row['test']:.4f} |")
         inside = sum(r["oof"]["interval"]["test_low"] <= r["test"] <= r["oof"]["interval"]["test_high"] for r in rows)
         higher = sum(r["test"] - r["oof"]["accuracy"] for r in rows) / len(rows)
-        lines += ["", f"inside the interval: {inside} of {len(rows)}; the test score is the higher by "
-                      f"{100 * higher:+.2f} points in the mean"]  # fmt: skip
+        lines += [
+            "",
+            f"inside the interval: {inside} of {len(rows)}; the test score is the higher by "
+            f"{100 * higher:+.2f} points in the mean",
+        ]
     keep("competition", found, lines)
 
 

@@ -73,10 +73,21 @@ def quality(args) -> None:
         table, data = prepare(args, f"quality{seed}", seed, "training", "testing")
         run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.control=false", out=args.out)
         rows.append({"seed": seed} | judge(table, run))
-    names = {"average_precision": (5, 1), "precision_at_5000": (4, 1), "wrong_before": (3, 100), "estimated": (3, 100),
-             "wrong_after": (3, 100), "dropped": (3, 100), "broken": (3, 100)}  # fmt: skip
-    lines = ["70,000 MNIST images, article's noise, 2 folds, 3 rounds; shares in % of all labels", "",
-             "| figure | mean ± sd | each |", "|---|---|---|"]  # fmt: skip
+    names = {
+        "average_precision": (5, 1),
+        "precision_at_5000": (4, 1),
+        "wrong_before": (3, 100),
+        "estimated": (3, 100),
+        "wrong_after": (3, 100),
+        "dropped": (3, 100),
+        "broken": (3, 100),
+    }
+    lines = [
+        "70,000 MNIST images, article's noise, 2 folds, 3 rounds; shares in % of all labels",
+        "",
+        "| figure | mean ± sd | each |",
+        "|---|---|---|",
+    ]
     for name, (digits, scale) in names.items():
         values = [row[name] for row in rows]
         each = ", ".join(f"{v * scale:.{digits}f}" for v in values)
@@ -93,8 +104,11 @@ def speed(args) -> None:
         rows.append({"seed": seed, "seconds": seconds, "stages": metrics(run)["seconds"]} | judge(table, run))
     lines = ["70,000 MNIST images from PNG files to report, one round of 2 folds and the student, 1.75 epochs each", ""]
     lines += ["| seed | seconds | average precision | precision at 5,000 | wrong after, % |", "|---|---|---|---|---|"]
-    lines += [f"| {r['seed']} | {r['seconds']:.0f} | {r['average_precision']:.5f} | {r['precision_at_5000']:.4f} "
-              f"| {100 * r['wrong_after']:.2f} |" for r in rows]  # fmt: skip
+    lines += [
+        f"| {r['seed']} | {r['seconds']:.0f} | {r['average_precision']:.5f} | {r['precision_at_5000']:.4f} "
+        f"| {100 * r['wrong_after']:.2f} |"
+        for r in rows
+    ]
     lines += ["", f"whole process: {spread([r['seconds'] for r in rows], 1)} s"]
     keep("denoise_speed", rows, lines)
 
@@ -110,8 +124,12 @@ def students(args) -> None:
         scores = {arm: metrics(run)["scores"][arm]["test"]["accuracy"] for arm in ("student", "control")}
         scores["clean"] = metrics(on_clean)["scores"]["student"]["test"]["accuracy"]
         rows.append({"seed": seed} | scores | judge(table, run))
-    lines = ["60,000 training images with the article's noise, 10,000 untouched test images; accuracy in %", "",
-             "| labels learned | mean ± sd | each seed |", "|---|---|---|"]  # fmt: skip
+    lines = [
+        "60,000 training images with the article's noise, 10,000 untouched test images; accuracy in %",
+        "",
+        "| labels learned | mean ± sd | each seed |",
+        "|---|---|---|",
+    ]
     for name, arm in (("repaired (student)", "student"), ("noisy (control)", "control"), ("clean", "clean")):
         values = [row[arm] for row in rows]
         lines.append(f"| {name} | {spread(values, 3, 100)} | {', '.join(f'{100 * v:.2f}' for v in values)} |")
@@ -142,9 +160,13 @@ def originals(args) -> None:
     (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(figures.png(figure))
     noise = metrics(run)["noise"]
     rows = suspects[["rank", "id", "given", "predicted", "p_wrong", "decision"]].to_dict("records")
-    lines = [f"70,000 MNIST images as labelled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "
-             f"noise type {noise['type']}, {noise['relabelled']} relabelled, {noise['dropped']} dropped", "",
-             "| rank | id | label | predicted | p_wrong |", "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"70,000 MNIST images as labelled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "
+        f"noise type {noise['type']}, {noise['relabelled']} relabelled, {noise['dropped']} dropped",
+        "",
+        "| rank | id | label | predicted | p_wrong |",
+        "|---|---|---|---|---|",
+    ]
     lines += [
         f"| {r['rank']} | {r['id']} | {r['given']} | {r['predicted']} | {float(r['p_wrong']):.4f} |" for r in rows
     ]

@@ -20,11 +20,19 @@ sys.path.insert(0, str(ROOT))
 
 from tests.same_bytes import contents
 
-MODES = {"augment": ["train.mixup=0.2", "train.ema=0.9", "pseudo.pool_cutoff=0.5"],
-         "denoise": ["inject.kind=pair", "pseudo.audit=20"],
-         "joint": ["inject.kind=uniform", "train.consistency=1", "pseudo.pool_cutoff=0.5"]}  # fmt: skip
-SMALL = ["train.epochs=0.1", "train.min_steps=4", "train.batch_size=32", "train.precision=fp32", "pseudo.min_change=0",
-         "train.checkpoint_every=0"]  # fmt: skip
+MODES = {
+    "augment": ["train.mixup=0.2", "train.ema=0.9", "pseudo.pool_cutoff=0.5"],
+    "denoise": ["inject.kind=pair", "pseudo.audit=20"],
+    "joint": ["inject.kind=uniform", "train.consistency=1", "pseudo.pool_cutoff=0.5"],
+}
+SMALL = [
+    "train.epochs=0.1",
+    "train.min_steps=4",
+    "train.batch_size=32",
+    "train.precision=fp32",
+    "pseudo.min_change=0",
+    "train.checkpoint_every=0",
+]
 
 
 def make_data(folder: Path) -> list[str]:

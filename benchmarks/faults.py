@@ -101,8 +101,10 @@ def disk(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
             if not one_line:
                 print(f"FAILED {mode}, write {n}: exit code {code}\n{said[-2000:]}")
             rows.append(row | bench.goes_on(mode))
-    lines = ["| mode | writes that failed | resumed | identical | temporary files left | said in one line | corrupt |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| mode | writes that failed | resumed | identical | temporary files left | said in one line | corrupt |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for mode in [*MODES, "all"]:
         of = [row for row in rows if mode in ("all", row["mode"])]
         lines += [f"| {mode} | {counted(of, 'one_line', 'corrupt')} |"] if of else []
@@ -126,10 +128,24 @@ def finish(name: str, rows: list[dict], lines: list[str], quick: bool) -> bool:
 def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     """Kill one of two processes of torchrun at a random moment of the training."""
     chance, rows = random.Random(seed), []
-    keys = ["pseudo.folds=3", "train.min_steps=150", "train.checkpoint_every=1", "pseudo.rounds=1",
-            "pseudo.control=false"]  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", "pseudo.py",
-               *bench.command("augment"), *keys]  # fmt: skip
+    keys = [
+        "pseudo.folds=3",
+        "train.min_steps=150",
+        "train.checkpoint_every=1",
+        "pseudo.rounds=1",
+        "pseudo.control=false",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--",
+        "pseudo.py",
+        *bench.command("augment"),
+        *keys,
+    ]
     start = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     took, whole = time.monotonic() - start, contents(bench.run)
@@ -144,8 +160,10 @@ def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         if not good(row):
             print(f"FAILED {row}\n{text[-3000:]}\n{again.stderr[-2000:]}", flush=True)
         rows.append(row)
-    lines = ["| rank killed | kills | resumed | identical | temporary files left | cause said | longest to the end |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| rank killed | kills | resumed | identical | temporary files left | cause said | longest to the end |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for rank in (0, 1):
         of = [row for row in rows if row["killed"] == rank]
         lines.append(f"| {rank} | {counted(of, 'cause')} | {max(row['seconds'] for row in of):.1f} s |")
@@ -204,12 +222,15 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     finally:
         subprocess.run(["git", "worktree", "remove", "--force", before], cwd=ROOT, check=True)
     x = np.array([row["ratio"] for row in rows])
-    lines = [f"| wall time of a healthy run ÷ that of {BEFORE}, in pairs (mean ± sd) | median | lowest | highest | n |",
-             "|---|---|---|---|---|",
-             f"| {x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f} | {np.median(x):.3f} | {x.min():.3f} | {x.max():.3f} "
-             f"| {len(x)} |", "",
-             f"`{' '.join(HEALTHY)}`, {np.mean([row['now'] for row in rows]):.0f} s from the first import to the end; "
-             "both at once, each on a core of its own."]  # fmt: skip
+    lines = [
+        f"| wall time of a healthy run ÷ that of {BEFORE}, in pairs (mean ± sd) | median | lowest | highest | n |",
+        "|---|---|---|---|---|",
+        f"| {x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f} | {np.median(x):.3f} | {x.min():.3f} | {x.max():.3f} "
+        f"| {len(x)} |",
+        "",
+        f"`{' '.join(HEALTHY)}`, {np.mean([row['now'] for row in rows]):.0f} s from the first import to the end; "
+        "both at once, each on a core of its own.",
+    ]
     print("\n".join(lines)) if quick else keep("faults_overhead", rows, lines)
     return bool(x.mean() <= 1.03)
 

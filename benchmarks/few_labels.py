@@ -37,17 +37,21 @@ from pseudokit.config.load import load_config
 from pseudokit.data.csv_text import read_csv
 from pseudokit.data.images import load_images
 from pseudokit.system.files import read_json, write_json
-from pseudokit.training.batches import Lesson
+from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import to_input
-from pseudokit.training.loop import fit, step_budget
-from pseudokit.training.models import Trained, create_model, load_model
+from pseudokit.training.loop import step_budget, train_model
+from pseudokit.training.models import TrainedModel, create_model, load_model
 from pseudokit.training.predict import log_probs
 
 FOLDERS = {"mnist": "mnist_png", "fashion": "fashion_mnist_png"}
 SETS = ("mnist:50", "mnist:100", "mnist:600", "mnist:1000", "mnist:3000", "fashion:100", "fashion:1000")
 DRAWS = range(10)
-ARMS = {"supervised": "labels alone", "sklearn": "scikit-learn self-training", "one-shot": "one-shot at 0.95",
-        "student": "student"}  # fmt: skip
+ARMS = {
+    "supervised": "labels alone",
+    "sklearn": "scikit-learn self-training",
+    "one-shot": "one-shot at 0.95",
+    "student": "student",
+}
 
 
 def folder(which: str, draw: int, out: Path) -> Path:
@@ -59,9 +63,19 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
     name, labels = which.split(":")
     images = data / FOLDERS[name]
     config = f"configs/{name}_{'1000' if int(labels) >= 600 else 'few'}_labels.yaml"
-    kit("--mode", "augment", "--config", config, f"data.train={images / 'training'}",
-        f"data.test={images / 'testing'}", f"hide.keep={labels}", f"hide.seed={draw}", f"seed={draw}",
-        f"name={folder(which, draw, out).name}", out=out)  # fmt: skip
+    kit(
+        "--mode",
+        "augment",
+        "--config",
+        config,
+        f"data.train={images / 'training'}",
+        f"data.test={images / 'testing'}",
+        f"hide.keep={labels}",
+        f"hide.seed={draw}",
+        f"seed={draw}",
+        f"name={folder(which, draw, out).name}",
+        out=out,
+    )
 
 
 def peers(where: Path) -> dict[str, dict[str, float]]:
@@ -83,7 +97,7 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
 
 
 def one_shot(
-    config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
+    config, control: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
 ) -> np.ndarray:
     """Classes of the test rows by a model of the labels and of the control's sure answers."""
     said = log_probs(control, pixels, rows["pool"])
@@ -93,13 +107,15 @@ def one_shot(
     train = config.train_of("student")
     torch.manual_seed(config.seed)
     network, form = create_model(config.model_of("student"), tuple(control.format.classes), *pixels.shape[2:])
-    lesson = Lesson(pixels, learned, labels, step_budget(len(learned), train), config.seed)
-    network, _ = fit(network, form, lesson, train)
+    lesson = TrainingSet(pixels, learned, labels, step_budget(len(learned), train), config.seed)
+    network, _ = train_model(network, form, lesson, train)
     views = {"tta": config.predict.views, "spec": config.view}
-    return log_probs(Trained(network, form, ""), pixels, rows["test"], **views).argmax(1)
+    return log_probs(TrainedModel(network, form, ""), pixels, rows["test"], **views).argmax(1)
 
 
-def frozen(config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray) -> np.ndarray:
+def frozen(
+    config, control: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
+) -> np.ndarray:
     """Classes of the test rows by scikit-learn's self-training over the control's features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -116,7 +132,7 @@ def frozen(config, control: Trained, pixels: np.ndarray, rows: dict[str, np.ndar
     return model.fit(features[learned], labels).predict(features[rows["test"]])
 
 
-def _inputs(model: Trained, pixels: np.ndarray):
+def _inputs(model: TrainedModel, pixels: np.ndarray):
     for start in range(0, len(pixels), 1024):
         yield to_input(torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu"))
 
@@ -132,20 +148,30 @@ def row(which: str, draw: int, where: Path) -> dict:
     others = read_json(others) if others.exists() else {}
     scores, rounds = found["scores"], sum(told["seconds"] for told in found["rounds"])
     return {
-        "set": which, "draw": draw, "reason": found["reason"], "pool": found["pool"],
+        "set": which,
+        "draw": draw,
+        "reason": found["reason"],
+        "pool": found["pool"],
         "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": _fit_seconds(where / "control")},
-        "student": {"error": 1 - scores["student"]["test"]["accuracy"],
-                    "seconds": rounds + _fit_seconds(where / "student")},
-        "teacher": {"error": 1 - scores["teacher"]["test"]["accuracy"]}, **others,
-    }  # fmt: skip
+        "student": {
+            "error": 1 - scores["student"]["test"]["accuracy"],
+            "seconds": rounds + _fit_seconds(where / "student"),
+        },
+        "teacher": {"error": 1 - scores["teacher"]["test"]["accuracy"]},
+        **others,
+    }
 
 
 def table(out: Path, draws: list[int]) -> None:
     runs = [(which, draw, folder(which, draw, out)) for which in SETS for draw in DRAWS]
     rows = merged("few_labels", [row(*job) for job in runs if (job[2] / "metrics.json").exists()], "set", "draw")
-    lines = ["Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd", "",
-             f"| labels | {' | '.join(ARMS.values())} | worst draw | student best | student − labels alone | "
-             "pool labelled / right |", "|---|" + "---|" * (len(ARMS) + 4)]  # fmt: skip
+    lines = [
+        "Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd",
+        "",
+        f"| labels | {' | '.join(ARMS.values())} | worst draw | student best | student − labels alone | "
+        "pool labelled / right |",
+        "|---|" + "---|" * (len(ARMS) + 4),
+    ]
     asked = [r for r in rows if r["draw"] in draws]
     sets = {which: mine for which in SETS if len(mine := [r for r in asked if r["set"] == which]) == len(draws)}
     for which, mine in sets.items():

@@ -32,44 +32,59 @@ sys.path.insert(0, str(ROOT))
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels.calibration import calibrated
-from pseudokit.labels.decide import Decisions, select
-from pseudokit.labels.predictions import Part, Verdict, mix
-from pseudokit.round_store import Samples, summary
+from pseudokit.labels.decide import Decisions, decide_labels
+from pseudokit.labels.predictions import FoldPredictions, OutOfFoldPredictions, mix
+from pseudokit.round_store import Dataset, summary
 from pseudokit.self_training import _average
 
 NETWORKS = ("resnet18", "resnet50d", "efficientnet_b1")
-DRAWN = (("uniform", 0.1), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4), ("matrix", 0.2),
-         ("look-alike", 0.1), ("look-alike", 0.2), ("instance", 0.2), ("instance", 0.4))  # fmt: skip
+DRAWN = (
+    ("uniform", 0.1),
+    ("uniform", 0.2),
+    ("uniform", 0.4),
+    ("pair", 0.2),
+    ("pair", 0.4),
+    ("matrix", 0.2),
+    ("look-alike", 0.1),
+    ("look-alike", 0.2),
+    ("instance", 0.2),
+    ("instance", 0.4),
+)
 """The settings of noise.py, and flips by the confusions of a weak model for each image."""
 IMAGES = 30_000
 LABELS = {"label": "majority of three people", "rater1": "one person"}
 ARMS = {
     "frozen": ["data.size=128", "pseudo.graph=0", "pseudo.pool_share=null", "pseudo.folds=2", "pseudo.rounds=2"],
     "trained": ["train.epochs=10", "train.min_steps=0", "pseudo.folds=2", "pseudo.rounds=2"],
-}  # fmt: skip
+}
 
 
-def verdict_of(log_probs: np.ndarray, folds: np.ndarray, given: np.ndarray, first: Verdict | None = None) -> Verdict:
+def verdict_of(
+    log_probs: np.ndarray, folds: np.ndarray, given: np.ndarray, first: OutOfFoldPredictions | None = None
+) -> OutOfFoldPredictions:
     """What judges say, as a run has it. folds: (N,) which model judged a row; first: the verdict of the first round."""
     numbers = np.unique(folds)
     rows = [np.flatnonzero(folds == number) for number in numbers]
-    parts = [Part(own, log_probs[own], str(n), int(n)) for n, own in zip(numbers, rows, strict=True)]
+    parts = [FoldPredictions(own, log_probs[own], str(n), int(n)) for n, own in zip(numbers, rows, strict=True)]
     told = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
     parts, about = calibrated(parts, given, given, **told)
     return replace(mix(parts, len(given)), calibration=about)
 
 
-def decided(verdict: Verdict, given: np.ndarray) -> Decisions:
-    return select(verdict.log_probs, given, "denoise", Pseudo(), likeliest_rate=verdict.likeliest_rate)
+def decided(verdict: OutOfFoldPredictions, given: np.ndarray) -> Decisions:
+    return decide_labels(verdict.log_probs, given, "denoise", Pseudo(), likeliest_rate=verdict.likeliest_rate)
 
 
 def scores_of(d: Decisions, truth: np.ndarray, given: np.ndarray) -> dict:
     wrong, changed = truth != given, d.decision == "relabel"
     return {
-        "ap": average_precision_score(wrong, d.p_wrong), "f1": f1_score(wrong, d.p_wrong > 0.5),
-        "left": float(((d.label != truth) & (d.label >= 0)).mean()), "dropped": float((d.label < 0).mean()),
-        "relabeled": float(changed.mean()), "precision": float(wrong[changed].mean()) if changed.any() else None,
-    }  # fmt: skip
+        "ap": average_precision_score(wrong, d.p_wrong),
+        "f1": f1_score(wrong, d.p_wrong > 0.5),
+        "left": float(((d.label != truth) & (d.label >= 0)).mean()),
+        "dropped": float((d.label < 0).mean()),
+        "relabeled": float(changed.mean()),
+        "precision": float(wrong[changed].mean()) if changed.any() else None,
+    }
 
 
 def judge(name: str, judges: list[np.ndarray], folds: list[np.ndarray], given: np.ndarray, truth: np.ndarray) -> dict:
@@ -77,19 +92,28 @@ def judge(name: str, judges: list[np.ndarray], folds: list[np.ndarray], given: n
     first = verdict_of(judges[0], folds[0], given)
     second = _average(verdict_of(judges[1], folds[1], given, first), first, 2)
     d, empty = decided(first, given), np.full(len(given), "", object)
-    samples = Samples(empty, empty, empty, given, empty, tuple(map(str, range(judges[0].shape[1]))))
+    samples = Dataset(empty, empty, empty, given, empty, tuple(map(str, range(judges[0].shape[1]))))
     about = summary(d, samples, first)
-    known = Verdict(first.log_probs, empty)  # noise of the class alone, as the kit had it before
+    known = OutOfFoldPredictions(first.log_probs, empty)  # noise of the class alone, as the kit had it before
     if first.likeliest_rate is not None:
-        parts = [Part(np.flatnonzero(folds[0] == f), judges[0][folds[0] == f], str(f), int(f)) for f in set(folds[0])]
+        parts = [
+            FoldPredictions(np.flatnonzero(folds[0] == f), judges[0][folds[0] == f], str(f), int(f))
+            for f in set(folds[0])
+        ]
         known = mix(calibrated(parts, given, given, choose=False)[0], len(given))
     return {
-        "setting": name, "n": len(given), "wrong": float((truth != given).mean()), "type": d.noise,
-        "estimated": about["estimated_rate"], "interval": about["estimated_rate_interval"],
-        "z": first.calibration.get("difficulty_z"), "kit": scores_of(d, truth, given),
+        "setting": name,
+        "n": len(given),
+        "wrong": float((truth != given).mean()),
+        "type": d.noise,
+        "estimated": about["estimated_rate"],
+        "interval": about["estimated_rate_interval"],
+        "z": first.calibration.get("difficulty_z"),
+        "kit": scores_of(d, truth, given),
         "two judges": scores_of(decided(second, given), truth, given),
-        "before": scores_of(decided(known, given), truth, given), "peers": peers(judges[0], given, truth),
-    }  # fmt: skip
+        "before": scores_of(decided(known, given), truth, given),
+        "peers": peers(judges[0], given, truth),
+    }
 
 
 def peers(log_probs: np.ndarray, given: np.ndarray, truth: np.ndarray) -> dict:
@@ -104,9 +128,10 @@ def peers(log_probs: np.ndarray, given: np.ndarray, truth: np.ndarray) -> dict:
     return {
         "ap": {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in SCORES},
         "f1": {f: f1_score(wrong, find_label_issues(given, probs, filter_by=f, n_jobs=1)) for f in FILTERS},
-        "plain": f1_score(wrong, best != given), "replace_all": float((best != truth).mean()),
+        "plain": f1_score(wrong, best != given),
+        "replace_all": float((best != truth).mean()),
         "cleanlab_replaced": float((np.where(default, best, given) != truth).mean()),
-    }  # fmt: skip
+    }
 
 
 def matrices(args) -> list[dict]:
@@ -142,18 +167,20 @@ def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]
     """Out-of-fold log-probabilities of two judges, by other folds, both of the recipe of noise.py."""
     from pseudokit.config.load import load_config
     from pseudokit.data.folds import make_folds
-    from pseudokit.training.models import Trained
-    from pseudokit.training.trainer import Question, Stock, Task
+    from pseudokit.training.models import TrainedModel
+    from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
 
-    stock = Stock(load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given, tuple("0123456789"))
+    stock = Trainer(
+        load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given, tuple("0123456789")
+    )
     made = {}
     for number in (1, 2):
         folds = make_folds(given, np.arange(len(given)), 2, number)
         log_probs = np.empty((len(given), 10), np.float32)
         for fold in range(2):
             learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            done = stock.work(Task(f"round_{number}/fold_{fold}", learned, given[learned]))
-            log_probs[judged] = stock.answer(Question(Trained(done.network, done.format, ""), judged, 1))
+            done = stock.work(TrainJob(f"round_{number}/fold_{fold}", learned, given[learned]))
+            log_probs[judged] = stock.answer(PredictJob(TrainedModel(done.network, done.format, ""), judged, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
 
@@ -202,8 +229,14 @@ def people(args) -> list[dict]:
         for arm, keys in ARMS.items():
             for seed in args.seeds:
                 name = f"{arm}-{column}-{seed}"
-                own = [f"data.train={noisy}", f"data.test={root / 'test.csv'}", f"data.image_dir={root / 'images'}",
-                       "data.suffix=.jpg", f"seed={seed}", f"name={name}"]  # fmt: skip
+                own = [
+                    f"data.train={noisy}",
+                    f"data.test={root / 'test.csv'}",
+                    f"data.image_dir={root / 'images'}",
+                    "data.suffix=.jpg",
+                    f"seed={seed}",
+                    f"name={name}",
+                ]
                 if arm == "frozen":
                     pseudo("denoise", [*keys, *own, f"model.weights={file}", f"out={args.out}"], PHOTOS)
                     save_embeddings()
@@ -226,14 +259,22 @@ def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
     label = labels.map(lambda name: classes.index(name) if name else -1).to_numpy()
     arms, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
     row = {
-        "n": len(table), "wrong": float(wrong.mean()), "estimated": info["estimated_rate"], "type": info["noise_type"],
-        "interval": info["estimated_rate_interval"], "ap": average_precision_score(wrong, p_wrong),
-        "f1": f1_score(wrong, p_wrong > 0.5), "relabeled": float(changed.mean()),
+        "n": len(table),
+        "wrong": float(wrong.mean()),
+        "estimated": info["estimated_rate"],
+        "type": info["noise_type"],
+        "interval": info["estimated_rate_interval"],
+        "ap": average_precision_score(wrong, p_wrong),
+        "f1": f1_score(wrong, p_wrong > 0.5),
+        "relabeled": float(changed.mean()),
         "precision": float(wrong[changed].mean()) if changed.any() else None,
-        "dropped": float((label < 0).mean()), "left": float(((label != clean) & (label >= 0)).mean()),
-        "student": arms["student"]["test"]["accuracy"], "labels as given": arms["control"]["test"]["accuracy"],
-        "peers": peers(np.load(run / "round_1" / "logits.npy"), given, clean), "neighbors": None,
-    }  # fmt: skip
+        "dropped": float((label < 0).mean()),
+        "left": float(((label != clean) & (label >= 0)).mean()),
+        "student": arms["student"]["test"]["accuracy"],
+        "labels as given": arms["control"]["test"]["accuracy"],
+        "peers": peers(np.load(run / "round_1" / "logits.npy"), given, clean),
+        "neighbors": None,
+    }
     if stored := list(run.glob("embeddings_*.npy")):
         from sklearn.neighbors import NearestNeighbors
 
@@ -246,12 +287,16 @@ def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
 
 
 def table_judged(rows: list[dict]) -> list[str]:
-    lines = ["AP = average precision of the ranking, F1 of the flags (p_wrong > 0.5). cleanlab 2.9: the best of "
-             f"{len(SCORES)} scores, of {len(FILTERS)} filters; plain = predicted is not given. Left: wrong labels "
-             "after the repair, softened rows by their likeliest class, in %; shares in %.", "",
-             "| setting | noise named | AP: kit / before / cleanlab | F1: kit / before / cleanlab / plain | two "
-             "judges: AP, F1 | estimated (interval) / true | left: kit / cleanlab / all replaced | dropped | "
-             "relabeled, of them wrong |", "|---" * 9 + "|"]  # fmt: skip
+    lines = [
+        "AP = average precision of the ranking, F1 of the flags (p_wrong > 0.5). cleanlab 2.9: the best of "
+        f"{len(SCORES)} scores, of {len(FILTERS)} filters; plain = predicted is not given. Left: wrong labels "
+        "after the repair, softened rows by their likeliest class, in %; shares in %.",
+        "",
+        "| setting | noise named | AP: kit / before / cleanlab | F1: kit / before / cleanlab / plain | two "
+        "judges: AP, F1 | estimated (interval) / true | left: kit / cleanlab / all replaced | dropped | "
+        "relabeled, of them wrong |",
+        "|---" * 9 + "|",
+    ]
     for row in rows:
         kit_is, peer, two, before = (row[key] for key in ("kit", "peers", "two judges", "before"))
         filters = {name: value for name, value in peer["f1"].items() if name != "predicted_neq_given"}
@@ -269,15 +314,22 @@ def table_judged(rows: list[dict]) -> list[str]:
     stated = [row for row in rows if row["interval"]]
     held = sum(row["interval"][0] <= row["wrong"] <= row["interval"][1] for row in stated)
     ap, f1 = (min(row["kit"][key] - row["before"][key] for row in rows) for key in ("ap", "f1"))
-    return [*lines, "", f"The stated interval holds the true rate in {held} of {len(stated)} settings; least "
-            f"difference to the kit before: AP {ap:+.4f}, F1 {f1:+.4f}."]  # fmt: skip
+    return [
+        *lines,
+        "",
+        f"The stated interval holds the true rate in {held} of {len(stated)} settings; least "
+        f"difference to the kit before: AP {ap:+.4f}, F1 {f1:+.4f}.",
+    ]
 
 
 def table_people(rows: list[dict]) -> list[str]:
-    lines = ["CIFAR-10N, 20,000 images with labels of people, 5,000 test images; mean ± sd over seeds; shares in %", "",
-             "| labels | judges | n | noise named | AP: kit | cleanlab | 20 neighbors | estimated / true | relabeled, "
-             "of them wrong | dropped | left | student | labels as given | difference |",
-             "|---" * 14 + "|"]  # fmt: skip
+    lines = [
+        "CIFAR-10N, 20,000 images with labels of people, 5,000 test images; mean ± sd over seeds; shares in %",
+        "",
+        "| labels | judges | n | noise named | AP: kit | cleanlab | 20 neighbors | estimated / true | relabeled, "
+        "of them wrong | dropped | left | student | labels as given | difference |",
+        "|---" * 14 + "|",
+    ]
     for column in LABELS:
         for arm in ARMS:
             own = [row for row in rows if (row["labels"], row["arm"]) == (column, arm)]
@@ -291,13 +343,17 @@ def table_people(rows: list[dict]) -> list[str]:
             gains = [row["student"] - row["labels as given"] for row in own]
             names = ", ".join(sorted({row["type"] for row in own}))
             cells = [
-                mean([r["ap"] for r in own], 3, 1), mean([max(r["peers"]["ap"].values()) for r in own], 3, 1),
+                mean([r["ap"] for r in own], 3, 1),
+                mean([max(r["peers"]["ap"].values()) for r in own], 3, 1),
                 mean([r["neighbors"] for r in own], 3, 1),
                 f"{mean([r['estimated'] for r in own])} / {100 * own[0]['wrong']:.1f}",
                 f"{mean([r['relabeled'] for r in own])}, {mean([r['precision'] for r in own])}",
-                mean([r["dropped"] for r in own]), mean([r["left"] for r in own]), mean([r["student"] for r in own], 2),
-                mean([r["labels as given"] for r in own], 2), mean(gains, 2),
-            ]  # fmt: skip
+                mean([r["dropped"] for r in own]),
+                mean([r["left"] for r in own]),
+                mean([r["student"] for r in own], 2),
+                mean([r["labels as given"] for r in own], 2),
+                mean(gains, 2),
+            ]
             lines.append(f"| {LABELS[column]} | {arm} | {len(own)} | {names} | {' | '.join(cells)} |")
     return lines
 

@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT))
 
 from pseudokit import self_training
 from pseudokit.config.keys import Pseudo
-from pseudokit.data.dataset import Samples
-from pseudokit.round_store import Ledger
+from pseudokit.data.dataset import Dataset
+from pseudokit.round_store import RoundStore
 
 DRAWS, POOL, FOLDS, ROUNDS = 100, 2000, 3, 3
 POLICIES = {
@@ -41,7 +41,7 @@ class Model:
     hash: str
 
 
-class Learner:
+class JobRunner:
     """fit and predict of the loop over a feature matrix x (N, D)."""
 
     def __init__(self, x: np.ndarray):
@@ -76,19 +76,29 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     given = np.where(np.arange(len(rows)) < labels, y[rows], -1)
     ids, empty = np.array([f"{i:05d}" for i in range(len(rows))], object), np.full(len(rows), "", object)
     role = np.where(given >= 0, "train", "pool").astype(object)
-    samples = Samples(ids, empty, role, given, empty, tuple("0123456789"))
-    learner = Learner(np.concatenate([x[rows], x[rest[POOL:]]]))
+    samples = Dataset(ids, empty, role, given, empty, tuple("0123456789"))
+    learner = JobRunner(np.concatenate([x[rows], x[rest[POOL:]]]))
     self_training.NOISE_OF_GAIN = -np.inf if policy.fold_safe else np.inf  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
-        ledger = Ledger(Path(folder))
-        self_training.self_train(samples, learner.fit, learner.predict, policy, ledger, mode="augment",
-                   clusters=np.arange(len(rows)), seed=draw)  # fmt: skip
+        ledger = RoundStore(Path(folder))
+        self_training.self_train(
+            samples,
+            learner.fit,
+            learner.predict,
+            policy,
+            ledger,
+            mode="augment",
+            clusters=np.arange(len(rows)),
+            seed=draw,
+        )
         last = len(ledger.rounds())
         verdict = ledger.recall(last, samples)
     seen = (verdict.log_probs.argmax(1) == given)[:labels].mean()
     others = np.arange(len(rows), len(learner.x))
-    said = [sum(learner.predict(learner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))
-            for fold in range(FOLDS)]  # fmt: skip
+    said = [
+        sum(learner.predict(learner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))
+        for fold in range(FOLDS)
+    ]
     truth = np.mean([(fold.argmax(1) == y[rest[POOL:]]).mean() for fold in said])
     return float(seen - truth), float(truth)
 
@@ -103,9 +113,13 @@ def main() -> None:
     logging.disable(logging.INFO)
     x, y = features()
     rows = []
-    lines = [f"Out-of-fold accuracy minus the truth, in points; {DRAWS} draws, {ROUNDS} rounds, {FOLDS} folds; mean ± "
-             "standard error", "", "| labels | policy | out-of-fold − truth | … minus one round, paired | truth |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"Out-of-fold accuracy minus the truth, in points; {DRAWS} draws, {ROUNDS} rounds, {FOLDS} folds; mean ± "
+        "standard error",
+        "",
+        "| labels | policy | out-of-fold − truth | … minus one round, paired | truth |",
+        "|---|---|---|---|---|",
+    ]
     for labels in (100, 250):
         first = None
         for name, options in {"one round": {"rounds": 1}, **POLICIES}.items():

@@ -32,8 +32,10 @@ def digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     import cv2
 
     files = sorted(folder.glob("*/*.png"))
-    return (np.stack([cv2.imread(str(file), 0)[4:24, 4:24] for file in files]),
-            np.array([int(file.parent.name) for file in files]))  # fmt: skip
+    return (
+        np.stack([cv2.imread(str(file), 0)[4:24, 4:24] for file in files]),
+        np.array([int(file.parent.name) for file in files]),
+    )
 
 
 def draw(folder: Path, name: str, n: int, source: tuple[np.ndarray, np.ndarray], seed: int) -> pd.DataFrame:
@@ -70,8 +72,12 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
     keys = {"train": "train.csv", "test": "test.csv", "image_dir": "images"}
     keys |= {} if what == "denoise" else {"pool": "pool.csv"}
     columns = ",".join(f"d{k}" for k in range(10))
-    return [*(f"data.{key}={folder / value}" for key, value in keys.items()), "data.suffix=.png",
-            f"data.label_col=[{columns}]", "data.multi_label=true"]  # fmt: skip
+    return [
+        *(f"data.{key}={folder / value}" for key, value in keys.items()),
+        "data.suffix=.png",
+        f"data.label_col=[{columns}]",
+        "data.multi_label=true",
+    ]
 
 
 def row(run: Path, folder: Path, what: str, seed: int) -> dict:
@@ -112,15 +118,19 @@ def answered(run: Path, folder: Path) -> dict:
 
 def lines(rows: list[dict]) -> list[str]:
     """The table."""
-    text = ["| | labels | accuracy of images, control → student, % | mean average precision, control → student | "
-            "answers |", "|---|---|---|---|---|"]  # fmt: skip
+    text = [
+        "| | labels | accuracy of images, control → student, % | mean average precision, control → student | answers |",
+        "|---|---|---|---|---|",
+    ]
     for what, n in LABELS.items():
         own = [r for r in rows if r["what"] == what]
         if not own:
             continue
-        ends = [f"{spread([r['scores']['control'][key] for r in own], digits, scale)} → "
-                f"{spread([r['scores']['student'][key] for r in own], digits, scale)}"
-                for key, digits, scale in (("accuracy", 1, 100), ("map", 4, 1))]  # fmt: skip
+        ends = [
+            f"{spread([r['scores']['control'][key] for r in own], digits, scale)} → "
+            f"{spread([r['scores']['student'][key] for r in own], digits, scale)}"
+            for key, digits, scale in (("accuracy", 1, 100), ("map", 4, 1))
+        ]
         text.append(f"| {what} | {n:,} | {ends[0]} | {ends[1]} | {about(own)} |")
     return text
 
@@ -135,10 +145,12 @@ def about(own: list[dict]) -> str:
         return spread(values, **more)
 
     if "noise" in own[0]:
-        return (f"wrong: {mean('noise', 'injected_rate', digits=2, scale=100)} → "
-                f"{mean('noise', 'residual_rate', digits=2, scale=100)} %; average precision of finding them "
-                f"{mean('noise', 'average_precision')}, by self-confidence in the first round "
-                f"{mean('noise', 'by_self_confidence')}")  # fmt: skip
+        return (
+            f"wrong: {mean('noise', 'injected_rate', digits=2, scale=100)} → "
+            f"{mean('noise', 'residual_rate', digits=2, scale=100)} %; average precision of finding them "
+            f"{mean('noise', 'average_precision')}, by self-confidence in the first round "
+            f"{mean('noise', 'by_self_confidence')}"
+        )
     yes, no = (
         f"{mean('pool', 'answers', word, digits=0)} {word}, {mean('pool', 'right', word, digits=1, scale=100)} % right"
         for word in ("yes", "no")

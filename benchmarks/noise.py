@@ -20,13 +20,28 @@ from common import ROOT, grid_arguments, keep, kit, metrics, spread
 from sklearn.metrics import average_precision_score, f1_score
 
 DATASETS = ("mnist", "fashion_mnist")
-SETTINGS = (("uniform", 0.1), ("uniform", 0.2), ("uniform", 0.4), ("pair", 0.2), ("pair", 0.4), ("matrix", 0.2),
-            ("look-alike", 0.1), ("look-alike", 0.2))  # fmt: skip
+SETTINGS = (
+    ("uniform", 0.1),
+    ("uniform", 0.2),
+    ("uniform", 0.4),
+    ("pair", 0.2),
+    ("pair", 0.4),
+    ("matrix", 0.2),
+    ("look-alike", 0.1),
+    ("look-alike", 0.2),
+)
 RECIPE = ["--config", "configs/mnist.yaml", "train.epochs=3", "pseudo.rounds=2", "pseudo.views=1"]
 IMAGES = 60_000  # training images of either data set
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
-FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given",
-           "low_normalized_margin", "low_self_confidence")  # fmt: skip
+FILTERS = (
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "predicted_neq_given",
+    "low_normalized_margin",
+    "low_self_confidence",
+)
 
 
 def flipped(clean: np.ndarray, kind: str, rate: float, rng: np.random.Generator, probs=None) -> np.ndarray:
@@ -122,17 +137,22 @@ def judge(run: Path, truth: Path) -> dict:
     ranked = wrong[truth.index.get_indexer(suspects.id)]
     scores, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
     return {
-        "wrong": float(wrong.mean()), "estimated": info["estimated_rate"], "type": info["noise_type"],
-        "residual": float(left.mean()), "broken": float((left & ~wrong).mean()),
-        "dropped": float((labels.source == "dropped").mean()), "precision_at_100": float(ranked[:100].mean()),
+        "wrong": float(wrong.mean()),
+        "estimated": info["estimated_rate"],
+        "type": info["noise_type"],
+        "residual": float(left.mean()),
+        "broken": float((left & ~wrong).mean()),
+        "dropped": float((labels.source == "dropped").mean()),
+        "precision_at_100": float(ranked[:100].mean()),
         "relabelled": int(changed.sum()),
         "relabelled_precision": float(wrong[changed].mean()) if changed.any() else None,
         "ap": float(average_precision_score(ranked, -np.arange(len(ranked)))),
         "f1": float(f1_score(wrong, flagged)),
         "student": scores["student"]["test"]["accuracy"],
         "noisy": scores["control"]["test"]["accuracy"] if "control" in scores else None,
-        "first": peers(run / "round_1", truth, wrong), "last": peers(last.parent, truth, wrong),
-    }  # fmt: skip
+        "first": peers(run / "round_1", truth, wrong),
+        "last": peers(last.parent, truth, wrong),
+    }
 
 
 def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
@@ -143,8 +163,8 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     from pseudokit.config.load import load_config
     from pseudokit.data.images import load_images
     from pseudokit.labels.calibration import calibrated
-    from pseudokit.labels.decide import select
-    from pseudokit.labels.predictions import Part, mix
+    from pseudokit.labels.decide import decide_labels
+    from pseudokit.labels.predictions import FoldPredictions, mix
     from pseudokit.training.models import load_model
     from pseudokit.training.predict import log_probs
 
@@ -156,10 +176,10 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     raw = np.empty((len(decided), len(models[0].format.classes)))
     for model in models:
         rows = np.flatnonzero(decided.model == model.hash)
-        parts.append(Part(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
+        parts.append(FoldPredictions(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
         raw[rows] = np.exp(parts[-1].log_probs)
     verdict = mix(calibrated(parts, given, given)[0], len(given))
-    p_wrong = select(verdict.log_probs, given, "denoise", Pseudo()).p_wrong
+    p_wrong = decide_labels(verdict.log_probs, given, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
 
@@ -185,10 +205,13 @@ def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = Fals
     ap = {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in SCORES}
     f1 = {f: f1_score(wrong, find_label_issues(given, probs, filter_by=f, n_jobs=1)) for f in FILTERS}
     return {
-        "kit_ap": average_precision_score(wrong, p_wrong), "kit_f1": f1_score(wrong, p_wrong > 0.5),
-        "cleanlab_ap": ap, "cleanlab_f1": f1, "replace_all": float((best != clean).mean()),
+        "kit_ap": average_precision_score(wrong, p_wrong),
+        "kit_f1": f1_score(wrong, p_wrong > 0.5),
+        "cleanlab_ap": ap,
+        "cleanlab_f1": f1,
+        "replace_all": float((best != clean).mean()),
         "replace_above_0.9": float((np.where(probs.max(1) >= 0.9, best, given) != clean).mean()),
-    }  # fmt: skip
+    }
 
 
 def table(args) -> None:
@@ -209,12 +232,15 @@ def table(args) -> None:
 
 
 def _finding(rows: list[dict]) -> list[str]:
-    lines = ["Average precision of the ranking and F1 of the flags (p_wrong > 0.5): kit / the best of "
-             f"{len(SCORES)} cleanlab scores and of {len(FILTERS)} cleanlab filters, on the same probabilities: "
-             "those of round 1 as the models give them, as the kit calibrates them, and those of the last round", "",
-             "| noise | n | AP, round 1: kit / cleanlab | F1, round 1 | AP, calibrated | F1, calibrated "
-             "| AP, last round | F1, last round | estimated / true rate, % | named |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "Average precision of the ranking and F1 of the flags (p_wrong > 0.5): kit / the best of "
+        f"{len(SCORES)} cleanlab scores and of {len(FILTERS)} cleanlab filters, on the same probabilities: "
+        "those of round 1 as the models give them, as the kit calibrates them, and those of the last round",
+        "",
+        "| noise | n | AP, round 1: kit / cleanlab | F1, round 1 | AP, calibrated | F1, calibrated "
+        "| AP, last round | F1, last round | estimated / true rate, % | named |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         runs, cells = row["runs"], []
         for part in ("raw", "first", "last"):
@@ -230,19 +256,24 @@ def _finding(rows: list[dict]) -> list[str]:
 
 def _ahead(rows: list[dict], key: str) -> str:
     """In how many settings the kit leads on the raw probabilities of round 1."""
-    gaps = [np.mean([r["raw"][f"kit_{key}"] - max(r["raw"][f"cleanlab_{key}"].values()) for r in row["runs"]])
-            for row in rows]  # fmt: skip
+    gaps = [
+        np.mean([r["raw"][f"kit_{key}"] - max(r["raw"][f"cleanlab_{key}"].values()) for r in row["runs"]])
+        for row in rows
+    ]
     ahead = f"{sum(gap > 0 for gap in gaps)} of {len(gaps)}"
     return f"{key.upper()}, round 1: the kit leads in {ahead}; worst difference {min(gaps):+.4f}"
 
 
 def _repair(rows: list[dict]) -> list[str]:
-    lines = ["Repair: wrong labels left, in % of all; plain rules on round 1's probabilities; test accuracy in %.",
-             "Turned wrong: another class in labels.csv, if only as the likeliest of a soft label.", "",
-             "| noise | left by the kit (dropped) | replace all | replace above 0.9 | right turned wrong "
-             "| right, but relabelled | precision of relabelled | student | noisy labels | clean labels "
-             "| student − noisy, paired |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "Repair: wrong labels left, in % of all; plain rules on round 1's probabilities; test accuracy in %.",
+        "Turned wrong: another class in labels.csv, if only as the likeliest of a soft label.",
+        "",
+        "| noise | left by the kit (dropped) | replace all | replace above 0.9 | right turned wrong "
+        "| right, but relabelled | precision of relabelled | student | noisy labels | clean labels "
+        "| student − noisy, paired |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
 
     def share(values) -> str:
         return spread(list(values), 2, 100).split(" (")[0]
@@ -252,13 +283,16 @@ def _repair(rows: list[dict]) -> list[str]:
         precisions = [r["relabelled_precision"] for r in runs if r["relabelled_precision"] is not None]
         cells = [
             f"{share(r['residual'] for r in runs)} ({share(r['dropped'] for r in runs)})",
-            share(r["raw"]["replace_all"] for r in runs), share(r["raw"]["replace_above_0.9"] for r in runs),
+            share(r["raw"]["replace_all"] for r in runs),
+            share(r["raw"]["replace_above_0.9"] for r in runs),
             share(r["broken"] for r in runs),
             share(r["relabelled"] * (1 - (r["relabelled_precision"] or 1)) / IMAGES for r in runs),
             share(precisions) if precisions else "none relabelled",
-            share(r["student"] for r in runs), share(r["noisy"] for r in runs),
-            share(row["clean"]) if row["clean"] else "–", share(r["student"] - r["noisy"] for r in runs),
-        ]  # fmt: skip
+            share(r["student"] for r in runs),
+            share(r["noisy"] for r in runs),
+            share(row["clean"]) if row["clean"] else "–",
+            share(r["student"] - r["noisy"] for r in runs),
+        ]
         lines.append(f"| {row['dataset']}, {row['noise']} | {' | '.join(cells)} |")
     return lines
 

@@ -114,8 +114,15 @@ def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *key
     train, test, images = data
     file = out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
-    overrides = [f"data.train={train}", f"data.test={test}", f"data.image_dir={images}", f"model.weights={file}",
-                 f"name={name}", f"out={out}", *keys]  # fmt: skip
+    overrides = [
+        f"data.train={train}",
+        f"data.test={test}",
+        f"data.image_dir={images}",
+        f"model.weights={file}",
+        f"name={name}",
+        f"out={out}",
+        *keys,
+    ]
     return pseudo(mode, overrides, CONFIG)
 
 
@@ -152,7 +159,7 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
     from pseudokit.training.label_propagation import neighbour_graph
-    from pseudokit.training.label_propagation import spread as propagate
+    from pseudokit.training.label_propagation import propagate_labels as propagate
     from pseudokit.training.linear_probe import alike_features
 
     z, given, k = normalize(x), np.where(labeled, y, -1)[labeled | pool], y.max() + 1
@@ -199,8 +206,15 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     from sklearn.metrics import average_precision_score
     from sklearn.neighbors import NearestNeighbors
 
-    keys = ["inject.kind=uniform", f"inject.rate={FLIPPED}", f"inject.seed={draw}", f"seed={draw}", "pseudo.rounds=2",
-            "pseudo.graph=0", "pseudo.pool_share=null"]  # fmt: skip
+    keys = [
+        "inject.kind=uniform",
+        f"inject.rate={FLIPPED}",
+        f"inject.seed={draw}",
+        f"seed={draw}",
+        "pseudo.rounds=2",
+        "pseudo.graph=0",
+        "pseudo.pool_share=null",
+    ]
     run = run_kit("denoise", f"{name}-noise-{draw}", tables(name, data, out), out, *keys)
     found, x_samples = metrics(run), features(run)
     decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, keep_default_na=False)
@@ -219,19 +233,29 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     vote = average_precision_score(wrong, 1 - (given[near] == given[:, None]).mean(1))
     arms = found["scores"]
     return {
-        "set": name, "draw": draw, "n": len(wrong), "average_precision": found["noise"]["average_precision"],
+        "set": name,
+        "draw": draw,
+        "n": len(wrong),
+        "average_precision": found["noise"]["average_precision"],
         "first_round": average_precision_score(wrong, decided.p_wrong.astype(float)),
-        "cleanlab": cleanlab, "neighbors": vote, "rate": found["noise"]["estimated_rate"],
-        "student": arms["student"]["test"]["accuracy"], "labels as given": arms["control"]["test"]["accuracy"],
+        "cleanlab": cleanlab,
+        "neighbors": vote,
+        "rate": found["noise"]["estimated_rate"],
+        "student": arms["student"]["test"]["accuracy"],
+        "labels as given": arms["control"]["test"]["accuracy"],
         "residual_rate": found["noise"]["residual_rate"],
-    }  # fmt: skip
+    }
 
 
 def table_few(rows: list[dict]) -> list[str]:
     """Accuracy and log loss of each method for each set and number of labels, and the differences that matter."""
     methods = [key for key in rows[0] if isinstance(rows[0][key], dict)]
-    lines = ["tf_efficientnet_lite0 at 192 px, frozen; % right of the test photos, mean ± sd over draws of labels", "",
-             f"| set, labels a class | n | {' | '.join(methods)} |", "|---" * (len(methods) + 2) + "|"]  # fmt: skip
+    lines = [
+        "tf_efficientnet_lite0 at 192 px, frozen; % right of the test photos, mean ± sd over draws of labels",
+        "",
+        f"| set, labels a class | n | {' | '.join(methods)} |",
+        "|---" * (len(methods) + 2) + "|",
+    ]
     groups = [(name, labels) for name in SETS for labels in LABELS_PER_CLASS]
     for key, digits, scale in (("accuracy", 1, 100), ("log_loss", 2, 1)):
         for name, labels in groups:
@@ -242,8 +266,13 @@ def table_few(rows: list[dict]) -> list[str]:
                 lines.append(f"| {name}, {labels}{what} | {len(own)} | {' | '.join(cells)} |")
         means = [f"{scale * np.mean([row[m][key] for row in rows]):.{digits}f}" for m in methods]
         lines.append(f"| mean{'' if key == 'accuracy' else ', log loss'} | {len(rows)} | {' | '.join(means)} |")
-    lines += ["", "Paired differences in points of accuracy: mean ± sd, and in how many draws it is above zero", "",
-              "| difference | 5 labels a class | 10 | 25 | all |", "|---|---|---|---|---|"]  # fmt: skip
+    lines += [
+        "",
+        "Paired differences in points of accuracy: mean ± sd, and in how many draws it is above zero",
+        "",
+        "| difference | 5 labels a class | 10 | 25 | all |",
+        "|---|---|---|---|---|",
+    ]
     for base in methods:
         for arm in ("student", "labels alone"):
             if base != arm and not (base == "student" and arm == "labels alone"):
@@ -258,18 +287,27 @@ def table_few(rows: list[dict]) -> list[str]:
 
 
 def table_noise(rows: list[dict]) -> list[str]:
-    lines = ["A fifth of all labels flipped; heads on the frozen tf_efficientnet_lite0, two rounds. AP = average "
-             "precision of the ranking; cleanlab: the best of three scores on the kit's probabilities of round 1", "",
-             "| set | n | AP, kit | round 1 | cleanlab | 20 nearest neighbors | estimated rate, % | wrong labels left, "
-             "% | student, % right | labels as given | difference |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "A fifth of all labels flipped; heads on the frozen tf_efficientnet_lite0, two rounds. AP = average "
+        "precision of the ranking; cleanlab: the best of three scores on the kit's probabilities of round 1",
+        "",
+        "| set | n | AP, kit | round 1 | cleanlab | 20 nearest neighbors | estimated rate, % | wrong labels left, "
+        "% | student, % right | labels as given | difference |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for name in SETS:
         own = [row for row in rows if row["set"] == name]
         if own:
             columns = {
-                "average_precision": (3, 1), "first_round": (3, 1), "cleanlab": (3, 1), "neighbors": (3, 1),
-                "rate": (1, 100), "residual_rate": (1, 100), "student": (1, 100), "labels as given": (1, 100),
-            }  # fmt: skip
+                "average_precision": (3, 1),
+                "first_round": (3, 1),
+                "cleanlab": (3, 1),
+                "neighbors": (3, 1),
+                "rate": (1, 100),
+                "residual_rate": (1, 100),
+                "student": (1, 100),
+                "labels as given": (1, 100),
+            }
             values = {key: [max(r[key].values()) if key == "cleanlab" else r[key] for r in own] for key in columns}
             cells = [spread(values[key], *form).split(" (")[0] for key, form in columns.items()]
             gains = [r["student"] - r["labels as given"] for r in own]
@@ -293,8 +331,11 @@ def main() -> None:
     for set_name, labels, draw in [] if args.table else jobs:
         file = args.out / f"{name}-{set_name}-{labels}-{draw}.json"
         if not file.exists():
-            one = (few(set_name, labels, draw, args.data, args.out) if labels
-                   else noise(set_name, draw, args.data, args.out))  # fmt: skip
+            one = (
+                few(set_name, labels, draw, args.data, args.out)
+                if labels
+                else noise(set_name, draw, args.data, args.out)
+            )
             file.write_text(json.dumps(one | {"machine": machine()}))
             save_embeddings()
     files = sorted(args.out.glob(f"{name}-*.json"))

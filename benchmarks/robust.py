@@ -57,8 +57,17 @@ def run(kind: str, draw: int, data: Path, out: Path) -> None:
     if not (tables / "test.csv").exists():
         build(data, kind, draw, tables)
     roles = [f"data.{role}={tables / role}.csv" for role in ("train", "pool", "test")]
-    kit("--mode", "augment", "--config", "configs/mnist_few_labels.yaml", *roles, f"data.image_dir={data}",
-        f"seed={draw}", f"name={kind}-{draw}", out=out)  # fmt: skip
+    kit(
+        "--mode",
+        "augment",
+        "--config",
+        "configs/mnist_few_labels.yaml",
+        *roles,
+        f"data.image_dir={data}",
+        f"seed={draw}",
+        f"name={kind}-{draw}",
+        out=out,
+    )
 
 
 def clothes_taken(run: Path) -> float:
@@ -78,9 +87,12 @@ def row(kind: str, draw: int, run: Path) -> dict:
 def table(out: Path) -> None:
     runs = [(kind, draw, out / f"{kind}-{draw}") for kind in KINDS for draw in range(10)]
     rows = merged("robust", [row(*one) for one in runs if (one[2] / "metrics.json").exists()], "kind", "draw")
-    lines = [f"{LABELS} labels, MNIST; error on the 10,000 test images in %, mean ± sd", "",
-             "| pool | control | student | student − control, paired | student better | clothes with a pseudo-label |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"{LABELS} labels, MNIST; error on the 10,000 test images in %, mean ± sd",
+        "",
+        "| pool | control | student | student − control, paired | student better | clothes with a pseudo-label |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind in KINDS:
         mine = [r for r in rows if r["kind"] == kind]
         if not mine:

@@ -89,23 +89,39 @@ def judge(args, rule: str, noise: str, rate: float, seed: int) -> dict | None:
         found.append(float(average_precision_score(wrong[decided.id].to_numpy(), decided.p_wrong)))
     said, status = metrics(folder), json.loads((folder / "status.json").read_text())
     scores = {arm: said["scores"][arm]["test"]["accuracy"] for arm in ("student", "control")}
-    return {"rule": rule, "noise": noise, "rate": rate, "seed": seed, "wrong": float(wrong.mean()), "ap": found,
-            "reported": said["round"], "reason": status["reason"]} | scores  # fmt: skip
+    return {
+        "rule": rule,
+        "noise": noise,
+        "rate": rate,
+        "seed": seed,
+        "wrong": float(wrong.mean()),
+        "ap": found,
+        "reported": said["round"],
+        "reason": status["reason"],
+    } | scores
 
 
 def table(rows: list[dict]) -> list[str]:
-    lines = [f"{N:,} MNIST digits, noise by a weak model's confusions per image, 2 folds, at most 3 rounds of 3 "
-             "epochs, 1 view; 10,000 test images.",
-             "Rules: `first` is commit 992e90e, which drops doubtful labels and judges rounds by the given labels; "
-             "`new` is this checkout.", "",
-             "| noise | wrong labels | rule | seed | AP of rounds | reported | why | student % | control % |",
-             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"{N:,} MNIST digits, noise by a weak model's confusions per image, 2 folds, at most 3 rounds of 3 "
+        "epochs, 1 view; 10,000 test images.",
+        "Rules: `first` is commit 992e90e, which drops doubtful labels and judges rounds by the given labels; "
+        "`new` is this checkout.",
+        "",
+        "| noise | wrong labels | rule | seed | AP of rounds | reported | why | student % | control % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for r in sorted(rows, key=lambda r: (r["noise"], r["rate"], RULES.index(r["rule"]), r["seed"])):
         ap = ", ".join(f"{value:.4f}" for value in r["ap"])
-        lines.append(f"| {r['noise']} | {r['wrong']:.3f} | {r['rule']} | {r['seed']} | {ap} | {r['reported']} "
-                     f"| {r['reason']} | {100 * r['student']:.2f} | {100 * r['control']:.2f} |")  # fmt: skip
-    lines += ["", "| noise | rate | student of the new rule − of the other, points | AP reported, new − other |",
-              "|---|---|---|---|"]  # fmt: skip
+        lines.append(
+            f"| {r['noise']} | {r['wrong']:.3f} | {r['rule']} | {r['seed']} | {ap} | {r['reported']} "
+            f"| {r['reason']} | {100 * r['student']:.2f} | {100 * r['control']:.2f} |"
+        )
+    lines += [
+        "",
+        "| noise | rate | student of the new rule − of the other, points | AP reported, new − other |",
+        "|---|---|---|---|",
+    ]
     found = {(r["rule"], r["noise"], r["rate"], r["seed"]): r for r in rows}
     for noise, rate, other in [(n, r, o) for n in NOISE for r in RATES for o in RULES[:-1]]:
         pairs = [(r, found.get((other, *key[1:]))) for key, r in found.items() if key[:3] == ("new", noise, rate)]

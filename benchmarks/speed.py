@@ -26,8 +26,11 @@ from common import ROOT, keep, kept, machine, metrics, spread
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("article", "training", "loading", "predicting", "frozen", "ranking", "rows", "ranks", "start-up")
-STEPS = (("test_resnet", 28, "mnist.yaml"), ("tf_efficientnet_lite0", 128, "photos.yaml"),
-         ("resnet18", 128, "photos.yaml"))  # fmt: skip
+STEPS = (
+    ("test_resnet", 28, "mnist.yaml"),
+    ("tf_efficientnet_lite0", 128, "photos.yaml"),
+    ("resnet18", 128, "photos.yaml"),
+)
 """Networks whose step is measured, at which side, as which config trains them."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -73,11 +76,25 @@ def article(data: Path, out: Path) -> list[dict]:
 
     peer, peer_mb, _ = python(HERE / "peers" / "fastai_article.py", file, mnist, out / "fastai.csv", 3, 64)
     theirs = precision(pd.read_csv(out / "fastai.csv", dtype={"id": str}).sort_values("self_confidence").id)
-    job = ["pseudo.py", "--mode", "denoise", "--fresh", "--config", "configs/mnist.yaml", f"data.train={file}",
-           f"data.image_dir={mnist}", f"out={out}", "pseudo.rounds=1", "pseudo.views=1", "pseudo.control=false",
-           "train.augment=gentle"]  # fmt: skip
-    jobs = {"resnet18": ["model.name=resnet18", "train.epochs=3", "train.lr=3e-3", "student.name=test_resnet"],
-            "default": ["train.epochs=2", "train.min_steps=0"]}  # fmt: skip
+    job = [
+        "pseudo.py",
+        "--mode",
+        "denoise",
+        "--fresh",
+        "--config",
+        "configs/mnist.yaml",
+        f"data.train={file}",
+        f"data.image_dir={mnist}",
+        f"out={out}",
+        "pseudo.rounds=1",
+        "pseudo.views=1",
+        "pseudo.control=false",
+        "train.augment=gentle",
+    ]
+    jobs = {
+        "resnet18": ["model.name=resnet18", "train.epochs=3", "train.lr=3e-3", "student.name=test_resnet"],
+        "default": ["train.epochs=2", "train.min_steps=0"],
+    }
     found = []
     for name, options in jobs.items():
         seconds, mb, _ = python(*job, f"name={name}", *options)
@@ -136,17 +153,39 @@ def frozen(data: Path, out: Path) -> list[dict]:
     photos, file = data / "trash_competition", out / "tf_efficientnet_lite0.safetensors"
     split(photos, 100, out / "frozen")
     tables = [f"data.train={out / 'frozen' / 'rest.csv'}", f"data.test={out / 'frozen' / 'test.csv'}"]
-    job = ["pseudo.py", "--mode", "denoise", "--fresh", "--config", "configs/photos.yaml", *tables, f"out={out}",
-           f"data.image_dir={photos / 'images'}", "data.size=128", "pseudo.folds=5", "train.epochs=8",
-           "pseudo.control=false", f"model.weights={file if file.exists() else weights(file)}"]  # fmt: skip
+    job = [
+        "pseudo.py",
+        "--mode",
+        "denoise",
+        "--fresh",
+        "--config",
+        "configs/photos.yaml",
+        *tables,
+        f"out={out}",
+        f"data.image_dir={photos / 'images'}",
+        "data.size=128",
+        "pseudo.folds=5",
+        "train.epochs=8",
+        "pseudo.control=false",
+        f"model.weights={file if file.exists() else weights(file)}",
+    ]
     told = {}
     for name, options in {"heads": ["model.freeze=true", "pseudo.rounds=3"], "whole": ["pseudo.rounds=1"]}.items():
         _, mb, _ = python(*job, f"name={name}", *options)
         found = metrics(out / name)
         told[name] = found["seconds"]["rounds"], mb, found["scores"]["student"]["test"]["accuracy"]
     (mine, mb, right), (theirs, peer_mb, peer_right) = told.values()
-    return [row("five folds, three rounds of 1,617 photos, frozen, against training it all; s", mine, 3 * theirs, mb=mb,
-                peer_mb=peer_mb, quality=right, peer_quality=peer_right)]  # fmt: skip
+    return [
+        row(
+            "five folds, three rounds of 1,617 photos, frozen, against training it all; s",
+            mine,
+            3 * theirs,
+            mb=mb,
+            peer_mb=peer_mb,
+            quality=right,
+            peer_quality=peer_right,
+        )
+    ]
 
 
 def ranking(data: Path, out: Path) -> list[dict]:
@@ -159,9 +198,18 @@ def ranking(data: Path, out: Path) -> list[dict]:
         told = {who: peer_script("ranking.py", who, file) for who in ("kit", "cleanlab", "cleanlab-batched")}
         for peer in ("cleanlab", "cleanlab-batched"):
             mine, theirs = told["kit"], told[peer]
-            found.append(row(f"ranking {n:,} × {k:,}, against {peer}", mine["seconds"], theirs["seconds"],
-                             mb=mine["mb"], peer_mb=theirs["mb"], array_mb=round(n * k * 4 / 2**20),
-                             quality=mine["quality"], peer_quality=theirs["quality"]))  # fmt: skip
+            found.append(
+                row(
+                    f"ranking {n:,} × {k:,}, against {peer}",
+                    mine["seconds"],
+                    theirs["seconds"],
+                    mb=mine["mb"],
+                    peer_mb=theirs["mb"],
+                    array_mb=round(n * k * 4 / 2**20),
+                    quality=mine["quality"],
+                    peer_quality=theirs["quality"],
+                )
+            )
         for made in out.glob(f"{file.stem}*"):
             made.unlink()
     return found
@@ -171,8 +219,15 @@ def rows(data: Path, out: Path) -> list[dict]:
     """Microseconds a row to load, fold, decide and write, without images: a million against ten thousand."""
     told = {n: peer_script("rows.py", n, out) for n in (10_000, 1_000_000)}
     small, large = told.values()
-    return [row("a row of a million, against one of ten thousand; µs", large["us"], small["us"], mb=large["mb"],
-                peer_mb=small["mb"])]  # fmt: skip
+    return [
+        row(
+            "a row of a million, against one of ten thousand; µs",
+            large["us"],
+            small["us"],
+            mb=large["mb"],
+            peer_mb=small["mb"],
+        )
+    ]
 
 
 def ranks(data: Path, out: Path) -> list[dict]:
@@ -189,9 +244,11 @@ def ranks(data: Path, out: Path) -> list[dict]:
     two, two_mb, _ = python(*launch, *job, "name=two", **ONE_THREAD)
     same = (out / "one" / "labels.csv").read_bytes() == (out / "two" / "labels.csv").read_bytes()
     inner = [metrics(out / name)["seconds"]["rounds"] for name in ("one", "two")]
-    return [row("two processes of one thread, against one; whole run", two, one, mb=two_mb, peer_mb=mb, same=same),
-            row("… its rounds alone", inner[1], inner[0], mb=two_mb, peer_mb=mb, same=same),
-            row("the bare step in two processes, against one; ms a batch", np.mean(bare[1:]) / 2, bare[0])]  # fmt: skip
+    return [
+        row("two processes of one thread, against one; whole run", two, one, mb=two_mb, peer_mb=mb, same=same),
+        row("… its rounds alone", inner[1], inner[0], mb=two_mb, peer_mb=mb, same=same),
+        row("the bare step in two processes, against one; ms a batch", np.mean(bare[1:]) / 2, bare[0]),
+    ]
 
 
 def side_by_side(n: int) -> list[dict]:
@@ -203,8 +260,10 @@ def side_by_side(n: int) -> list[dict]:
 def start_up(data: Path, out: Path) -> list[dict]:
     """Five times in turn; timm's train.py is not in its package, so that its imports stand for it."""
     timm = "import torch, torchvision, yaml, timm, timm.data, timm.loss, timm.models, timm.optim, timm.scheduler"
-    jobs = {"pseudo.py --help, against what timm's train.py imports; s": ("--help", 0),
-            "an error in the config, against the same; s": ("train.ls=1", 2)}  # fmt: skip
+    jobs = {
+        "pseudo.py --help, against what timm's train.py imports; s": ("--help", 0),
+        "an error in the config, against the same; s": ("train.ls=1", 2),
+    }
     found = []
     for _ in range(5):
         peer, peer_mb, _ = python("-c", f"{timm}, timm.utils")
@@ -221,9 +280,12 @@ def together(found: list[dict], more: bool) -> list[dict]:
 
 
 def table(found: list[dict]) -> None:
-    lines = ["The kit against its peers, in turn on one machine; ratio = how many times as fast the kit is", "",
-             "| measure | kit | peer | ratio | kit MB | peer MB | quality, kit / peer |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "The kit against its peers, in turn on one machine; ratio = how many times as fast the kit is",
+        "",
+        "| measure | kit | peer | ratio | kit MB | peer MB | quality, kit / peer |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for measure, runs in pd.DataFrame(found).groupby("measure", sort=False):
         mean = runs.mean(numeric_only=True)
         memory = [f"{mean[mb]:.0f}" if mean.notna().get(mb) else "–" for mb in ("mb", "peer_mb")]

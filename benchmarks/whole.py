@@ -57,19 +57,29 @@ def table(args) -> None:
         done = {name: file for name in names if (file := args.out / f"whole-{name}.json").exists()}
         runs = [json.loads(file.read_text()) | {"mended": mended_precision(args, name)} for name, file in done.items()]
         rows.append({"noise": f"{kind} {rate:.0%}", "runs": runs})
-        figures = {"average precision": ("ap", 5, 1),
-                   f"… if {len(MNIST_ERRORS)} errors of MNIST count": ("mended", 5, 1),
-                   "precision at 100": ("precision_at_100", 3, 1), "wrong labels left, %": ("residual", 3, 100),
-                   "… with pseudo.doubtful=drop, %": ("strict", 3, 100), "dropped then, %": ("gone", 2, 100),
-                   "right turned wrong, %": ("broken", 3, 100),
-                   "estimated rate, %": ("estimated", 2, 100), "student on test, %": ("student", 3, 100),
-                   "rounds": ("rounds", 1, 1), "minutes": ("seconds", 1, 1 / 60)}  # fmt: skip
+        figures = {
+            "average precision": ("ap", 5, 1),
+            f"… if {len(MNIST_ERRORS)} errors of MNIST count": ("mended", 5, 1),
+            "precision at 100": ("precision_at_100", 3, 1),
+            "wrong labels left, %": ("residual", 3, 100),
+            "… with pseudo.doubtful=drop, %": ("strict", 3, 100),
+            "dropped then, %": ("gone", 2, 100),
+            "right turned wrong, %": ("broken", 3, 100),
+            "estimated rate, %": ("estimated", 2, 100),
+            "student on test, %": ("student", 3, 100),
+            "rounds": ("rounds", 1, 1),
+            "minutes": ("seconds", 1, 1 / 60),
+        }
         for title, (key, digits, scale) in figures.items():
             each = ", ".join(f"{scale * r[key]:.{digits}f}" for r in runs)
             lines.append(f"| {kind} {rate:.0%} | {title} | {spread([r[key] for r in runs], digits, scale)} | {each} |")
-    head = ["60,000 MNIST training images, the whole pipeline: 2 folds, 6 epochs in batches of 128, 4 views;",
-            "the last weights of the student on the 10,000 test images; one thread a run, two runs at a time", "",
-            "| noise | figure | mean ± sd | each seed |", "|---|---|---|---|"]  # fmt: skip
+    head = [
+        "60,000 MNIST training images, the whole pipeline: 2 folds, 6 epochs in batches of 128, 4 views;",
+        "the last weights of the student on the 10,000 test images; one thread a run, two runs at a time",
+        "",
+        "| noise | figure | mean ± sd | each seed |",
+        "|---|---|---|---|",
+    ]
     keep("noise_whole", rows, [*head, *lines])
 
 

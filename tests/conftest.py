@@ -22,8 +22,15 @@ QUICK = ["train.epochs=1", "train.min_steps=80", "train.batch_size=64", "train.p
 """A recipe that learns 16×16 digits in a second or two."""
 
 
-SLOWEST = ("test_processes.py", "test_scripts.py", "test_fit.py", "test_kill.py", "test_competition.py",
-           "test_notebook.py", "test_review_loop.py")  # fmt: skip
+SLOWEST = (
+    "test_processes.py",
+    "test_scripts.py",
+    "test_fit.py",
+    "test_kill.py",
+    "test_competition.py",
+    "test_notebook.py",
+    "test_review_loop.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -21,14 +21,71 @@ from tests import wild
 
 ALPHABET = "aZ09 ,;\t\"'=+-@<>&%$#/\\.:_ëß猫🐈\u00a0\n\r"
 WORDS = (
-    "01", "1", "1.0", "NA", "nan", "None", "null", "", "TRUE", "-1", "1e5", "=1+1", "a,b", 'a"b', "a;b", "cat", "dog ",
-)  # fmt: skip
+    "01",
+    "1",
+    "1.0",
+    "NA",
+    "nan",
+    "None",
+    "null",
+    "",
+    "TRUE",
+    "-1",
+    "1e5",
+    "=1+1",
+    "a,b",
+    'a"b',
+    "a;b",
+    "cat",
+    "dog ",
+)
 VALUES = (
-    0, 1, -1, 2.5, 1e-3, 1e300, float("nan"), float("inf"), 10**30, True, False, None, "", "x", "1e-3", "01", "yes",
-    "a\tb", "a\nb", "\0", "\ud800", "x" * 300, [], [1, 2], ["a", "b"], [[0.9, 0.1], [0.1, 0.9]], {}, {"a": 1}, {1: 2},
-    [{"Affine": {}}], "8.5h", "-3", "~", "*a", "&a", "!!int x", "2020-99-99", "[", "{", "fp32", "uniform", "auto",
-    "../x", "C:\\x", "🐈",
-)  # fmt: skip
+    0,
+    1,
+    -1,
+    2.5,
+    1e-3,
+    1e300,
+    float("nan"),
+    float("inf"),
+    10**30,
+    True,
+    False,
+    None,
+    "",
+    "x",
+    "1e-3",
+    "01",
+    "yes",
+    "a\tb",
+    "a\nb",
+    "\0",
+    "\ud800",
+    "x" * 300,
+    [],
+    [1, 2],
+    ["a", "b"],
+    [[0.9, 0.1], [0.1, 0.9]],
+    {},
+    {"a": 1},
+    {1: 2},
+    [{"Affine": {}}],
+    "8.5h",
+    "-3",
+    "~",
+    "*a",
+    "&a",
+    "!!int x",
+    "2020-99-99",
+    "[",
+    "{",
+    "fp32",
+    "uniform",
+    "auto",
+    "../x",
+    "C:\\x",
+    "🐈",
+)
 
 
 def one_line(error: UserError) -> str:
@@ -96,8 +153,9 @@ class Tables:
         sep, end = str(rng.choice([",", ";", "\t"])), str(rng.choice(["\n", "\r\n"]))
         encoding = str(rng.choice(["utf-8", "utf-8-sig", "utf-16"]))
         text, quoted = io.StringIO(), rng.random() < 0.5 or any("\r" in name for name, _ in rows)
-        csv.writer(text, delimiter=sep, lineterminator=end, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
-                   ).writerows([["id", "label"], *rows])  # fmt: skip
+        csv.writer(
+            text, delimiter=sep, lineterminator=end, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+        ).writerows([["id", "label"], *rows])
         data = text.getvalue().encode(encoding)
         harm = rng.random() < 0.5
         data = damaged(rng, data)[0] if harm else data

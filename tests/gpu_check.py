@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
-from pseudokit.training.batches import Lesson
+from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import pick_precision, to_device
 from pseudokit.training.linear_probe import embed
-from pseudokit.training.loop import fit
-from pseudokit.training.models import Trained, create_model
+from pseudokit.training.loop import train_model
+from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import log_probs
 from tests.conftest import QUICK, run_script
 
@@ -19,18 +19,22 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(4, 1).repeat(4, 2)[..., None]
 LABELS = load_digits().target
 ROWS = np.arange(len(LABELS))
-PARTS = {"average": {"ema": 0.99}, "mix": {"mixup": 0.2, "cutmix": 1.0}, "consistency": {"consistency": 1.0},
-         "head first": {"head_first": True}}  # fmt: skip
+PARTS = {
+    "average": {"ema": 0.99},
+    "mix": {"mixup": 0.2, "cutmix": 1.0},
+    "consistency": {"consistency": 1.0},
+    "head first": {"head_first": True},
+}
 
 
-def learned(precision: str, **options) -> Trained:
+def learned(precision: str, **options) -> TrainedModel:
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
     train = Train(device="cuda", precision=precision, **options)
-    lesson = Lesson(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
-    network, history = fit(network, form, lesson, train)
+    lesson = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
+    network, history = train_model(network, form, lesson, train)
     assert history.loss.iloc[-1] < 0.5 * history.loss.iloc[0]
-    return Trained(network, form, "")
+    return TrainedModel(network, form, "")
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
@@ -61,8 +65,9 @@ def test_copies_are_right_although_nobody_waits_for_them():
 def test_embeddings_are_those_of_the_cpu():
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
-    on_gpu, on_cpu = (embed(network, form, (PIXELS, ROWS[:64]), Train(device=device, precision="fp32"))
-                      for device in ("cuda", "cpu"))  # fmt: skip
+    on_gpu, on_cpu = (
+        embed(network, form, (PIXELS, ROWS[:64]), Train(device=device, precision="fp32")) for device in ("cuda", "cpu")
+    )
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
 
 

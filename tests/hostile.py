@@ -22,7 +22,7 @@ import torch
 from pseudokit.config.keys import Data, Model
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
-from pseudokit.data.csv_text import exact, inert, read_csv
+from pseudokit.data.csv_text import escape_formulas, read_csv, unescape_formulas
 from pseudokit.data.images import load_images
 from pseudokit.data.tables import read_role
 from pseudokit.report.label_studio import interface
@@ -188,8 +188,12 @@ def model_of_a_stranger(**changed) -> Callable[[Path], str]:
 def yaml_that_runs(folder: Path) -> str:
     (folder / "c.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{folder}/it_ran']\n")
     said = refused(lambda: load_config(folder / "c.yaml", []), "cannot be read as YAML")
-    typed = refused(lambda: load_config(ROOT / "configs" / "default.yaml", [
-        f"model.kwargs=!!python/object/apply:os.mkdir ['{folder}/it_ran']"]), "model.kwargs")  # fmt: skip
+    typed = refused(
+        lambda: load_config(
+            ROOT / "configs" / "default.yaml", [f"model.kwargs=!!python/object/apply:os.mkdir ['{folder}/it_ran']"]
+        ),
+        "model.kwargs",
+    )
     return "its code ran" if (folder / "it_ran").exists() else said or typed
 
 
@@ -220,12 +224,15 @@ def page(name: str) -> Callable[[Path], str]:
 def formulas(folder: Path) -> str:
     """No cell of a table for people runs, and each reads back as it was; what is no formula is written as it is."""
     table = pd.DataFrame({"id": FORMULAS + PLAIN, "p_wrong": 0.5})
-    write_csv(folder / "suspects.csv", inert(table))
+    write_csv(folder / "suspects.csv", escape_formulas(table))
     written = read_csv(folder / "suspects.csv").id
     runs = [cell for cell in written[: len(FORMULAS)] if not cell.startswith("'")]
     changed = [cell for cell, plain in zip(written[len(FORMULAS) :], PLAIN, strict=True) if cell != plain]
-    return "" if not runs and not changed and list(exact(read_csv(folder / "suspects.csv")).id) == list(table.id) else (
-        f"{runs} run, {changed} changed")  # fmt: skip
+    return (
+        ""
+        if not runs and not changed and list(unescape_formulas(read_csv(folder / "suspects.csv")).id) == list(table.id)
+        else (f"{runs} run, {changed} changed")
+    )
 
 
 def interface_of_markup(folder: Path) -> str:
@@ -263,9 +270,18 @@ def whole_run(folder: Path) -> str:
     environment |= {"PYTHONPATH": os.pathsep.join([str(folder / "site"), environment["PYTHONPATH"]])}
     environment |= {"SEEN": str(folder / "seen"), "WANDB_API_KEY": secret_word}
     environment |= {"KAGGLE_KEY": secret_word, "HF_TOKEN": secret_word}
-    args = [f"data.train={folder / 't.csv'}", f"data.image_dir={images}", f"data.test={folder / 't.csv'}", "name=x",
-            f"out={folder / 'runs'}", "pseudo.rounds=1", "train.epochs=1", "train.augment=small",
-            "train.min_steps=2", "pseudo.control=false"]  # fmt: skip
+    args = [
+        f"data.train={folder / 't.csv'}",
+        f"data.image_dir={images}",
+        f"data.test={folder / 't.csv'}",
+        "name=x",
+        f"out={folder / 'runs'}",
+        "pseudo.rounds=1",
+        "train.epochs=1",
+        "train.augment=small",
+        "train.min_steps=2",
+        "pseudo.control=false",
+    ]
     both = f"import socket; from pseudokit.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
     done = subprocess.run([sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -26,8 +26,11 @@ def one_audit(seed: int, rate: float):
     wrong, p_wrong, flagged = population(seed, rate=rate)
     stratum = strata(p_wrong, flagged)
     rows = draw(stratum, 200, seed)
-    truth = {"noise_rate": wrong.mean(), "flag_precision": wrong[flagged].mean(),
-             "estimate_error": p_wrong.mean() - wrong.mean()}  # fmt: skip
+    truth = {
+        "noise_rate": wrong.mean(),
+        "flag_precision": wrong[flagged].mean(),
+        "estimate_error": p_wrong.mean() - wrong.mean(),
+    }
     return estimate(stratum, rows, wrong[rows], p_wrong.mean()), truth
 
 

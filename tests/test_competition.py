@@ -32,8 +32,14 @@ def files(digits, tmp_path_factory):
 def args(files, digits):
     """Its arguments: ids have no suffix, and none is given."""
     images = os.path.dirname(digits.path[0])
-    return [f"data.train={files}/train.csv", f"data.test={files}/test.csv", f"data.submission={files}/sample.csv",
-            f"data.image_dir={images}", f"out={files}/runs", *QUICKER]  # fmt: skip
+    return [
+        f"data.train={files}/train.csv",
+        f"data.test={files}/test.csv",
+        f"data.submission={files}/sample.csv",
+        f"data.image_dir={images}",
+        f"out={files}/runs",
+        *QUICKER,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +166,18 @@ def test_a_check_says_what_a_run_would_find_and_leaves_nothing(args, files, capl
     caplog.set_level(logging.INFO, logger="kit")
     check(DEFAULT_CONFIG, [*args, "name=checked", "pseudo.folds=3"], "train")
     assert not (files / "runs" / "checked").exists()
-    for said in ("300 train", "rows a class in each fold", "fold 2", "duplicates", "submission: 100 rows", "packages",
-                 "random weights", "are free", "minutes at most", "nothing stands in the way"):  # fmt: skip
+    for said in (
+        "300 train",
+        "rows a class in each fold",
+        "fold 2",
+        "duplicates",
+        "submission: 100 rows",
+        "packages",
+        "random weights",
+        "are free",
+        "minutes at most",
+        "nothing stands in the way",
+    ):
         assert said in caplog.text, said
 
 

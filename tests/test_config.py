@@ -97,8 +97,17 @@ def test_an_unknown_key_like_no_other_is_named_without_a_guess(read):
 def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
     wrong = ["train.lr=-1", "pseudo.folds=1", "data.channels=2", "time_budget=soon", "model.nmae=x", "nonsense"]
     message = refusal(read, "train: {ema: 1.5}\nhide: {keep: 0}", *wrong)
-    for name in ("train.lr: ", "pseudo.folds: ", "data.channels: ", "time_budget: ", "model.nmae: ", "'nonsense'",
-                 "train.ema: ", "hide.keep: ", "some.yaml"):  # fmt: skip
+    for name in (
+        "train.lr: ",
+        "pseudo.folds: ",
+        "data.channels: ",
+        "time_budget: ",
+        "model.nmae: ",
+        "'nonsense'",
+        "train.ema: ",
+        "hide.keep: ",
+        "some.yaml",
+    ):
         assert name in message, name
     assert "-1" in message
     assert "did you mean model.name?" in message
@@ -165,16 +174,18 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\n\t"), max_size=12)
 positive = st.floats(1e-12, 1e12)
 augments = st.lists(st.dictionaries(texts, st.dictionaries(texts, st.none() | st.integers() | texts), max_size=1))
-trees = st.fixed_dictionaries({
-    "name": st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,8}", fullmatch=True),
-    "seed": st.integers(-(2**40), 2**40),
-    "time_budget": st.none() | positive,
-    "data": st.fixed_dictionaries({"train": st.none() | texts, "label_col": texts, "suffix": texts}),
-    "inject": st.fixed_dictionaries({"rate": st.floats(0, 1), "matrix": st.none() | st.just([[0.5, 0.5], [0, 1]])}),
-    "model": st.fixed_dictionaries({"kwargs": st.dictionaries(texts, st.booleans() | st.floats(0, 1) | texts)}),
-    "train": st.fixed_dictionaries({"lr": positive, "epochs": positive, "augment": st.just("auto") | augments}),
-    "pseudo": st.fixed_dictionaries({"cutoff": st.none() | st.floats(0, 1e6), "control": st.booleans()}),
-})  # fmt: skip
+trees = st.fixed_dictionaries(
+    {
+        "name": st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,8}", fullmatch=True),
+        "seed": st.integers(-(2**40), 2**40),
+        "time_budget": st.none() | positive,
+        "data": st.fixed_dictionaries({"train": st.none() | texts, "label_col": texts, "suffix": texts}),
+        "inject": st.fixed_dictionaries({"rate": st.floats(0, 1), "matrix": st.none() | st.just([[0.5, 0.5], [0, 1]])}),
+        "model": st.fixed_dictionaries({"kwargs": st.dictionaries(texts, st.booleans() | st.floats(0, 1) | texts)}),
+        "train": st.fixed_dictionaries({"lr": positive, "epochs": positive, "augment": st.just("auto") | augments}),
+        "pseudo": st.fixed_dictionaries({"cutoff": st.none() | st.floats(0, 1e6), "control": st.booleans()}),
+    }
+)
 
 
 @settings(max_examples=80, deadline=None)
@@ -213,8 +224,14 @@ def test_every_config_that_we_ship_is_right(file):
 
 
 def test_the_student_has_the_teachers_model_or_its_own():
-    model = {"name": "resnet18", "weights": "a.pth", "kwargs": {"drop_rate": 0.2}, "freeze": True, "mean": [0.5],
-             "std": None}  # fmt: skip
+    model = {
+        "name": "resnet18",
+        "weights": "a.pth",
+        "kwargs": {"drop_rate": 0.2},
+        "freeze": True,
+        "mean": [0.5],
+        "std": None,
+    }
     same = Config(model=model, student={"kwargs": {"drop_path_rate": 0.1}})
     assert same.model_of("round_1/fold_0") == same.model
     assert same.model_of("student").model_dump() == model | {"kwargs": {"drop_rate": 0.2, "drop_path_rate": 0.1}}

@@ -37,8 +37,10 @@ def scored(wins):
     for role, (won, lost, n) in wins.items():
         at = np.arange(n)
         right = {"student": (at < won) | (at >= won + lost), "control": at >= won}
-        rows += [pd.DataFrame({"arm": arm, "role": role, "id": at, "label": "a", "predicted": np.where(hit, "a", "b")})
-                 for arm, hit in right.items()]  # fmt: skip
+        rows += [
+            pd.DataFrame({"arm": arm, "role": role, "id": at, "label": "a", "predicted": np.where(hit, "a", "b")})
+            for arm, hit in right.items()
+        ]
     return pd.concat(rows)
 
 
@@ -49,16 +51,19 @@ def folders(run, arm=None):
     return {by_hash[model.hash] for model in finished_models(run, arm)}
 
 
-@pytest.mark.parametrize(("wins", "expected"), [
-    ({"valid": (30, 5, 400)}, {"student"}),
-    ({"valid": (5, 30, 400)}, {"control"}),
-    ({"valid": (12, 9, 400)}, {"student", "control"}),
-    ({"trusted": (5, 30, 400)}, {"control"}),
-    ({"valid": (12, 9, 400), "trusted": (30, 2, 400)}, {"student"}),
-    ({"test": (5, 300, 400)}, {"student"}),
-    ({"test": (5, 300, 400), "valid": (30, 5, 400)}, {"student"}),
-    ({}, {"student"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wins", "expected"),
+    [
+        ({"valid": (30, 5, 400)}, {"student"}),
+        ({"valid": (5, 30, 400)}, {"control"}),
+        ({"valid": (12, 9, 400)}, {"student", "control"}),
+        ({"trusted": (5, 30, 400)}, {"control"}),
+        ({"valid": (12, 9, 400), "trusted": (30, 2, 400)}, {"student"}),
+        ({"test": (5, 300, 400)}, {"student"}),
+        ({"test": (5, 300, 400), "valid": (30, 5, 400)}, {"student"}),
+        ({}, {"student"}),
+    ],
+)
 def test_the_arm_that_held_out_rows_favour_predicts_and_the_test_set_never_chooses(finished, wins, expected):
     assert folders(finished(**wins)) == expected
 

@@ -12,22 +12,43 @@ from tests.same_bytes import contents
 from tests.test_scripts import ok
 from tests.warm import Script
 
-EVERY_OPTION = ["pseudo.fold_safe=true", "pseudo.pool_calibrate=true", "pseudo.pool_targets=soft", "train.mixup=0.2",
-                "train.consistency=1", "train.consistency_ratio=1", "train.ema=0.9", "train.labelled_share=0.3",
-                "train.cooldown=0.2", "train.min_steps=40", "train.epochs=0.1", "pseudo.control=false",
-                "pseudo.pool_cutoff=0", "pseudo.pool_share=0.5", "train.checkpoint_every=0.1"]  # fmt: skip
+EVERY_OPTION = [
+    "pseudo.fold_safe=true",
+    "pseudo.pool_calibrate=true",
+    "pseudo.pool_targets=soft",
+    "train.mixup=0.2",
+    "train.consistency=1",
+    "train.consistency_ratio=1",
+    "train.ema=0.9",
+    "train.labelled_share=0.3",
+    "train.cooldown=0.2",
+    "train.min_steps=40",
+    "train.epochs=0.1",
+    "pseudo.control=false",
+    "pseudo.pool_cutoff=0",
+    "pseudo.pool_share=0.5",
+    "train.checkpoint_every=0.1",
+]
 
 
 @pytest.mark.parametrize(
     ("arguments", "signs"),
     [
-        (["joint", "inject.kind=pair", "train.min_steps=40"],
-         ["round_1/fold_0/model.json", "round_1/logits.npy", "round_2/fold_0/history.csv",
-          "student/model.safetensors"]),
-        (["augment", *EVERY_OPTION],
-         ["round_1/fold_1/checkpoint_*", "round_2/fold_3/history.csv", "student/checkpoint_*.pt"]),
+        (
+            ["joint", "inject.kind=pair", "train.min_steps=40"],
+            [
+                "round_1/fold_0/model.json",
+                "round_1/logits.npy",
+                "round_2/fold_0/history.csv",
+                "student/model.safetensors",
+            ],
+        ),
+        (
+            ["augment", *EVERY_OPTION],
+            ["round_1/fold_1/checkpoint_*", "round_2/fold_3/history.csv", "student/checkpoint_*.pt"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(csv_data, arguments, signs):
     """Killed inside a network, and between two files of it."""
     folder, args = csv_data

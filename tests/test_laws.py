@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.data.dataset import Samples
-from pseudokit.labels.decide import CLASS_FLOOR, select
-from pseudokit.round_store import Ledger, assert_fold_safe
+from pseudokit.data.dataset import Dataset
+from pseudokit.labels.decide import CLASS_FLOOR, decide_labels
+from pseudokit.round_store import RoundStore, assert_fold_safe
 from pseudokit.self_training import self_train
 
 MODES = ["augment", "denoise", "joint"]
@@ -57,7 +57,7 @@ def digits(n=600, labelled=400, flipped=0.1, seed=0):
     ids = np.array([f"{i:05d}" for i in range(n)], object)
     role = np.where(given_ >= 0, "train", "pool").astype(object)
     empty = np.full(n, "", object)
-    return Samples(ids, empty, role, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
+    return Dataset(ids, empty, role, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
 
 
 def train(tmp_path, mode="denoise", samples=None, x=None, policy=None, seed=0, clusters=None, **kwargs):
@@ -68,8 +68,17 @@ def train(tmp_path, mode="denoise", samples=None, x=None, policy=None, seed=0, c
     teacher = Teacher(x, 10)
     clusters = np.arange(len(samples)) if clusters is None else clusters
     policy = policy or Pseudo(rounds=3, folds=3, min_change=0, cutoff=0.6)
-    outcome = self_train(samples, teacher.fit, teacher.predict, policy, Ledger(tmp_path),
-                         mode=mode, clusters=clusters, seed=seed, **kwargs)  # fmt: skip
+    outcome = self_train(
+        samples,
+        teacher.fit,
+        teacher.predict,
+        policy,
+        RoundStore(tmp_path),
+        mode=mode,
+        clusters=clusters,
+        seed=seed,
+        **kwargs,
+    )
     return outcome, teacher, samples
 
 
@@ -137,8 +146,15 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
             changed = samples.given.copy()
             changed[0:200:4] = np.roll(changed[0:200:4], 1)  # as many of each class: the prior stays
             samples = replace(samples, given=changed)
-        self_train(samples, teacher.fit, teacher.predict, policy, Ledger(tmp_path / name),
-                   mode="augment", clusters=np.arange(600))  # fmt: skip
+        self_train(
+            samples,
+            teacher.fit,
+            teacher.predict,
+            policy,
+            RoundStore(tmp_path / name),
+            mode="augment",
+            clusters=np.arange(600),
+        )
         found.append((samples, teacher))
     a, b = (teacher.fits for _, teacher in found)
     assert a.keys() == b.keys()
@@ -153,15 +169,21 @@ def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
     policy = {"rounds": 2, "folds": 3, "min_change": 0, "pool_cutoff": 0.3}
     for safe in (True, False):
         train(tmp_path / str(safe), "augment", policy=Pseudo(fold_safe=safe, **policy))
-    assert_fold_safe(Ledger(tmp_path / "True").rounds())
+    assert_fold_safe(RoundStore(tmp_path / "True").rounds())
     with pytest.raises(AssertionError, match="saw its fold's labels"):
-        assert_fold_safe(Ledger(tmp_path / "False").rounds())
+        assert_fold_safe(RoundStore(tmp_path / "False").rounds())
 
 
-@pytest.mark.parametrize(("mode", "chosen", "safe"), [
-    ("augment", {"pool_precision": 0.5}, True), ("augment", {"pool_calibrate": True}, True), ("augment", {}, False),
-    ("joint", {"pool_precision": 0.5}, False), ("augment", {"pool_precision": 0.5, "fold_safe": False}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "chosen", "safe"),
+    [
+        ("augment", {"pool_precision": 0.5}, True),
+        ("augment", {"pool_calibrate": True}, True),
+        ("augment", {}, False),
+        ("joint", {"pool_precision": 0.5}, False),
+        ("augment", {"pool_precision": 0.5, "fold_safe": False}, False),
+    ],
+)
 def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, chosen, safe, monkeypatch):
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf)  # all rounds are run
     _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, min_change=0, **chosen))
@@ -178,11 +200,12 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
         logs[samples.given[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
         return logs
 
-    outcome = self_train(samples, teacher.fit, one_class, Pseudo(rounds=3), Ledger(tmp_path),
-                         mode="augment", clusters=np.arange(600))  # fmt: skip
+    outcome = self_train(
+        samples, teacher.fit, one_class, Pseudo(rounds=3), RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
+    )
     assert (outcome.reason, outcome.round) == ("collapse", 0)
     assert (outcome.label == samples.given).all()
-    assert Ledger(tmp_path).rounds()[0]["collapsed"]
+    assert RoundStore(tmp_path).rounds()[0]["collapsed"]
 
 
 @pytest.mark.parametrize(
@@ -204,8 +227,9 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
-        outcome = self_train(samples, the_same, teacher.predict, policy, Ledger(tmp_path),
-                             mode="augment", clusters=np.arange(600))  # fmt: skip
+        outcome = self_train(
+            samples, the_same, teacher.predict, policy, RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
+        )
     assert (outcome.reason, outcome.round) == expected
 
 
@@ -262,7 +286,7 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
     import pandas as pd
 
     from pseudokit.config.keys import Data
-    from pseudokit.data.dataset import load_samples
+    from pseudokit.data.dataset import load_dataset
 
     folder, _ = csv_data
     decided = []
@@ -272,7 +296,7 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
             table = table if seed is None else table.sample(frac=1, random_state=seed)
             table.to_csv(folder / f"{role}_shuffled.csv", index=False)
         data = Data(train=str(folder / "train_shuffled.csv"), pool=str(folder / "pool_shuffled.csv"))
-        samples = load_samples(data)
+        samples = load_dataset(data)
         x = load_digits().data[[int(i) for i in samples.id]] / 4
         outcome, _, judged = train(tmp_path / str(seed), mode, samples, x)
         decided.append(dict(zip(judged.id, outcome.label, strict=True)))
@@ -295,8 +319,9 @@ def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
     outcome, teacher, samples = train(tmp_path, "denoise")
     first, second = (set(teacher.fits[f"round_{r}/fold_0"][0]) for r in (1, 2))
     assert len(first & second) < 0.8 * len(first), "two thirds by chance"
-    again = select(np.load(tmp_path / f"round_{outcome.round}" / "logits.npy"), samples.given,
-                   "denoise", Pseudo(cutoff=0.6))  # fmt: skip
+    again = decide_labels(
+        np.load(tmp_path / f"round_{outcome.round}" / "logits.npy"), samples.given, "denoise", Pseudo(cutoff=0.6)
+    )
     assert (again.label == outcome.label).all()
 
 
@@ -356,7 +381,7 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 
     policy = Pseudo(rounds=3, folds=3, min_change=0)
     outcome = self_train(
-        samples, spoiled, teacher.predict, policy, Ledger(tmp_path), mode="denoise", clusters=np.arange(600)
+        samples, spoiled, teacher.predict, policy, RoundStore(tmp_path), mode="denoise", clusters=np.arange(600)
     )
     assert (outcome.reason, outcome.round) == ("no_gain", 1)
     assert (outcome.label == _learned(tmp_path, 2, samples)).all()
@@ -379,9 +404,10 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
         return np.log(0.95 * probs + 0.005)
 
     policy = Pseudo(rounds=3, folds=3, min_change=0, policy="cutoff", cutoff=0.9)
-    outcome = self_train(samples, teacher.fit, knows, policy, Ledger(tmp_path), mode=mode, clusters=np.arange(600),
-                         goal=goal)  # fmt: skip
-    agreement = [facts["oof_accuracy"] for facts in Ledger(tmp_path).rounds()]
+    outcome = self_train(
+        samples, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), goal=goal
+    )
+    agreement = [facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds()]
     assert agreement[1] < agreement[0] - 0.02
     assert outcome.round == len(agreement) > 1
     assert outcome.reason != "no_gain"
@@ -399,9 +425,17 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
         return np.log(probs)
 
     policy = Pseudo(rounds=3, folds=3, min_change=0, policy="cutoff", cutoff=0.8)
-    outcome = self_train(samples, teacher.fit, knows, policy, Ledger(tmp_path), mode="denoise",
-                         clusters=np.arange(600), time_for=lambda seconds: next(times))  # fmt: skip
-    first, second = (facts["oof_accuracy"] for facts in Ledger(tmp_path).rounds())
+    outcome = self_train(
+        samples,
+        teacher.fit,
+        knows,
+        policy,
+        RoundStore(tmp_path),
+        mode="denoise",
+        clusters=np.arange(600),
+        time_for=lambda seconds: next(times),
+    )
+    first, second = (facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds())
     assert second < first
     assert (outcome.reason, outcome.round) == ("time_budget", 2)
 
@@ -466,7 +500,7 @@ policies = st.builds(
 @given(judged(), policies, st.sampled_from(MODES))
 def test_selection_never_empties_a_class(case, policy, mode):
     logs, labels = case
-    decided = select(logs, labels, mode, policy)
+    decided = decide_labels(logs, labels, mode, policy)
     for k in np.unique(labels[labels >= 0]):
         assert (decided.label == k).sum() >= CLASS_FLOOR * (labels == k).sum() > 0
 
@@ -475,7 +509,7 @@ def test_selection_never_empties_a_class(case, policy, mode):
 @given(judged(), policies, st.sampled_from(MODES))
 def test_decisions_mean_what_they_say(case, policy, mode):
     logs, labels = case
-    d = select(logs, labels, mode, policy)
+    d = decide_labels(logs, labels, mode, policy)
     pool = labels < 0
     allowed = {"keep"} if mode == "augment" else {"keep", "relabel", "drop", "review", "downweight", "soften"}
     assert set(d.decision[~pool]) <= allowed
@@ -505,5 +539,5 @@ def test_decisions_mean_what_they_say(case, policy, mode):
 @given(judged(), st.sampled_from(MODES), st.sampled_from(["posterior", "cutoff"]))
 def test_no_probability_beats_a_cutoff_above_one(case, mode, policy):
     logs, labels = case
-    decided = select(logs, labels, mode, Pseudo(policy=policy, cutoff=1.0001))
+    decided = decide_labels(logs, labels, mode, Pseudo(policy=policy, cutoff=1.0001))
     assert (decided.label == labels).all()

@@ -9,9 +9,9 @@ from pseudokit.system.distributed import ALONE
 from pseudokit.training import jobs as learner_module
 from pseudokit.training import predict
 from pseudokit.training import trainer as stock_module
-from pseudokit.training.jobs import Frozen
-from pseudokit.training.models import Trained, create_model
-from pseudokit.training.trainer import Stock, Task
+from pseudokit.training.jobs import LinearProbe
+from pseudokit.training.models import TrainedModel, create_model
+from pseudokit.training.trainer import Trainer, TrainJob
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -19,10 +19,10 @@ from pseudokit.training.trainer import Stock, Task
 def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, processes, views):
     monkeypatch.setitem(predict.PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
     torch.manual_seed(0)
-    network, form = create_model(Model(), ("a", "b", "c"), 16, 1)
+    network, spec = create_model(Model(), ("a", "b", "c"), 16, 1)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
-    stock = Stock(Config(train={"device": "cpu"}), pixels, np.empty(0, np.int64), form.classes)
-    rows, model = np.random.default_rng(1).permutation(60)[:43], Trained(network, form, "")
+    stock = Trainer(Config(train={"device": "cpu"}), pixels, np.empty(0, np.int64), spec.classes)
+    rows, model = np.random.default_rng(1).permutation(60)[:43], TrainedModel(network, spec, "")
     alone, asked = stock.predict(model, rows, views), []
 
     def each(work, jobs):
@@ -47,18 +47,18 @@ def embedded(tmp_path, monkeypatch):
     def made(pixels, cut=None):
         asked.clear()
 
-        def embed(network, form, images, *more):
+        def embed(network, spec, images, *more):
             if len(asked) == cut:
                 raise KeyboardInterrupt
             asked.extend(images[1])
-            return real(network, form, images, *more)
+            return real(network, spec, images, *more)
 
         monkeypatch.setattr(learner_module, "embed", embed)
         config = Config(train={"device": "cpu"}, model={"freeze": True, "weights": "unused"})
-        monkeypatch.setattr(Stock, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
-        stock = Stock(config, pixels, np.zeros(40, np.int64), ("a", "b"))
+        monkeypatch.setattr(Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
+        stock = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
         torch.manual_seed(0)
-        return np.array(Frozen(tmp_path, stock, "these").embeddings), [*asked]
+        return np.array(LinearProbe(tmp_path, stock, "these").embeddings), [*asked]
 
     return made
 
@@ -102,8 +102,8 @@ def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_the
 
     def weights(where, labels=labels, seed=0):
         config = Config(train={"device": "cpu", "batch_size": 16, "augment": "gentle"}, seed=seed)
-        stock = Stock(config, pixels, labels, ("a", "b"))
-        network = stock.work(Task(where, np.arange(40), labels, steps=3)).network
+        stock = Trainer(config, pixels, labels, ("a", "b"))
+        network = stock.work(TrainJob(where, np.arange(40), labels, steps=3)).network
         return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
     student = weights("student")

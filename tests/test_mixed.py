@@ -9,13 +9,13 @@ from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Config, Pseudo, Student, Train
 from pseudokit.config.types import UserError
-from pseudokit.data.dataset import Samples
-from pseudokit.round_store import Ledger, model_files
+from pseudokit.data.dataset import Dataset
+from pseudokit.round_store import RoundStore, model_files
 from pseudokit.run_folder.folder import read_status
 from pseudokit.self_training import self_train
 from pseudokit.system.files import read_json, write_json
-from pseudokit.training.jobs import Frozen, Learner
-from pseudokit.training.trainer import Stock
+from pseudokit.training.jobs import JobRunner, LinearProbe
+from pseudokit.training.trainer import Trainer
 
 PIXELS = (load_digits().images[:120] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
 LABELS = load_digits().target[:120].astype(np.int64)
@@ -31,7 +31,7 @@ class Model:
 def rounds(folder, policy=(), labels=LABELS):
     """Two rounds of denoising with a model that knows the truth nine times out of ten."""
     empty = np.full(120, "", object)
-    samples = Samples(IDS, empty, np.full(120, "train", object), labels, empty, CLASSES)
+    samples = Dataset(IDS, empty, np.full(120, "train", object), labels, empty, CLASSES)
     said = np.log(np.full((120, 10), 0.01) + 0.9 * np.eye(10)[LABELS]).astype(np.float32)
     keys = Pseudo(**{"rounds": 2, "min_change": 0} | dict(policy))
 
@@ -40,8 +40,9 @@ def rounds(folder, policy=(), labels=LABELS):
         write_json(folder / where / "model.json", {"hash": where})
         return Model(where)
 
-    return self_train(samples, fit, lambda model, rows: said[rows], keys, Ledger(folder), mode="denoise",
-                      clusters=np.arange(120))  # fmt: skip
+    return self_train(
+        samples, fit, lambda model, rows: said[rows], keys, RoundStore(folder), mode="denoise", clusters=np.arange(120)
+    )
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def refused(folder, *words, **options) -> None:
 def test_rounds_as_they_were_written_are_recalled(tmp_path, noisy):
     before = rounds(tmp_path, labels=noisy)
     about = read_json(tmp_path / "round_2" / "round.json")
-    assert set(about["made_from"]) == {"samples", "keys", "round_1"}
+    assert set(about["input_hash"]) == {"samples", "keys", "round_1"}
     assert set(about["files"]) == {"logits.npy", "votes.npy", "ids.csv", "decisions.csv"}
     again = rounds(tmp_path, labels=noisy)
     np.testing.assert_array_equal(before.label, again.label)
@@ -104,14 +105,14 @@ def test_rounds_of_the_first_version_have_no_hashes_and_are_read(tmp_path, noisy
     before = rounds(tmp_path, labels=noisy)
     for number in (1, 2):
         file = tmp_path / f"round_{number}" / "round.json"
-        write_json(file, {key: value for key, value in read_json(file).items() if key not in ("files", "made_from")})
+        write_json(file, {key: value for key, value in read_json(file).items() if key not in ("files", "input_hash")})
     np.testing.assert_array_equal(before.label, rounds(tmp_path, labels=noisy).label)
 
 
-def learner(folder, made_from="these images", **options) -> Learner:
+def learner(folder, input_hash="these images", **options) -> JobRunner:
     train = Train(epochs=0.1, batch_size=16, precision="fp32", device="cpu", **options)
-    stock = Stock(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
-    return Learner(folder, stock, Frozen(folder, stock, made_from), None, lambda seconds: True, made_from)
+    stock = Trainer(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
+    return JobRunner(folder, stock, LinearProbe(folder, stock, input_hash), None, lambda seconds: True, input_hash)
 
 
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
@@ -119,13 +120,16 @@ def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
     first = learner(tmp_path).fit("round_1/fold_0", rows, LABELS[:100])
     again = learner(tmp_path, workers=3, checkpoint_every=5).fit("round_1/fold_0", rows, LABELS[:100])
     assert first.hash == again.hash
-    for found, labels in [(learner(tmp_path), other), (learner(tmp_path, "others"), LABELS[:100]),
-                          (learner(tmp_path, lr=1e-4), LABELS[:100])]:  # fmt: skip
+    for found, labels in [
+        (learner(tmp_path), other),
+        (learner(tmp_path, "others"), LABELS[:100]),
+        (learner(tmp_path, lr=1e-4), LABELS[:100]),
+    ]:
         with pytest.raises(UserError, match=r"round_1/fold_0/model.json was made from other"):
             found.fit("round_1/fold_0", rows, labels)
     file = tmp_path / "round_1" / "fold_0" / "model.json"
     about = read_json(file)
-    del about["made_from"]
+    del about["input_hash"]
     write_json(file, about)
     assert learner(tmp_path).fit("round_1/fold_0", rows, other).hash == first.hash, "as the first version left it"
 

@@ -12,9 +12,18 @@ from pseudokit.data.encoding import NONE
 from pseudokit.system.files import read_json
 
 CLASSES = ["blue", "green", "red"]
-FAST = ["train.min_steps=60", "train.epochs=1", "train.batch_size=32", "train.lr=4e-3", "train.augment=none",
-        "model.name=test_resnet", "data.size=32", "data.multi_label=true", f"data.label_col=[{','.join(CLASSES)}]",
-        "data.suffix=.png"]  # fmt: skip
+FAST = [
+    "train.min_steps=60",
+    "train.epochs=1",
+    "train.batch_size=32",
+    "train.lr=4e-3",
+    "train.augment=none",
+    "model.name=test_resnet",
+    "data.size=32",
+    "data.multi_label=true",
+    f"data.label_col=[{','.join(CLASSES)}]",
+    "data.suffix=.png",
+]
 
 
 def names_of(row):
@@ -46,8 +55,13 @@ def squares(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(squares):
-    return [*FAST, f"data.train={squares / 'train.csv'}", f"data.test={squares / 'test.csv'}",
-            f"data.image_dir={squares / 'images'}", f"out={squares / 'runs'}"]  # fmt: skip
+    return [
+        *FAST,
+        f"data.train={squares / 'train.csv'}",
+        f"data.test={squares / 'test.csv'}",
+        f"data.image_dir={squares / 'images'}",
+        f"out={squares / 'runs'}",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,10 @@ def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
     assert "check: nothing stands in the way" in said
     assert "out-of-fold accuracy" in said
     assert sum("image/png" in output.get("data", {}) for output in shown) >= 4, "plots are shown inline"
-    submitted, sample = (pd.read_csv(file, dtype=str) for file in
-                         (tmp_path / "submission.csv", tmp_path / "digits" / "sample_submission.csv"))  # fmt: skip
+    submitted, sample = (
+        pd.read_csv(file, dtype=str)
+        for file in (tmp_path / "submission.csv", tmp_path / "digits" / "sample_submission.csv")
+    )
     assert list(submitted.id) == list(sample.id)
     truth = {file.stem: file.parent.name for file in (tmp_path / "digits").glob("digits/testing/*/*.png")}
     assert (submitted.label == submitted.id.map(truth)).mean() > 0.5

@@ -37,8 +37,14 @@ def run(digits, tmp_path_factory):
         shutil.copy(row.path, images)
     parts = {"train": digits[:200], "pool": digits[200:300], "test": digits[300:350], "valid": digits[350:400]}
     parts = {role: part[["id", "label"]] for role, part in parts.items()}
-    copies = {"a_of_test": ("pool", 300), "a_of_valid": ("pool", 350), "a_of_train": ("pool", 5),
-              "a_of_pool": ("pool", 205), "b_of_test": ("train", 310), "x1": ("train", 7)}  # fmt: skip
+    copies = {
+        "a_of_test": ("pool", 300),
+        "a_of_valid": ("pool", 350),
+        "a_of_train": ("pool", 5),
+        "a_of_pool": ("pool", 205),
+        "b_of_test": ("train", 310),
+        "x1": ("train", 7),
+    }
     for name, (role, of) in copies.items():
         cv2.imwrite(str(images / f"{name}.png"), cv2.imread(digits.path[of], 0), [cv2.IMWRITE_PNG_COMPRESSION, 9])
         label = digits.label[of] if name != "x1" else "d9" if digits.label[of] != "d9" else "d8"
@@ -54,8 +60,17 @@ def run(digits, tmp_path_factory):
     for role, part in parts.items():
         (part if role != "pool" else part[["id"]]).to_csv(folder / f"{role}.csv", index=False)
         args.append(f"data.{role}={folder / role}.csv")
-    done = run_script("pseudo.py", "--mode", "augment", "name=x", *args, "pseudo.rounds=1",
-                      "pseudo.folds=3", "pseudo.pool_cutoff=0", "pseudo.control=false")  # fmt: skip
+    done = run_script(
+        "pseudo.py",
+        "--mode",
+        "augment",
+        "name=x",
+        *args,
+        "pseudo.rounds=1",
+        "pseudo.folds=3",
+        "pseudo.pool_cutoff=0",
+        "pseudo.control=false",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     path = folder / "x"
     (path / "said.txt").write_text(done.stdout)
@@ -76,10 +91,17 @@ def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
     assert list(listed.id[:2]) == ["0007", "x1"]
     assert list(listed.conflict) == ["True"] * 2 + ["False"] * 10
     pairs = {frozenset(ids) for _, ids in listed.groupby("cluster").id}
-    assert pairs == {frozenset(pair) for pair in [
-        ("0007", "x1"), ("a_of_test", "0300"), ("a_of_valid", "0350"), ("a_of_train", "0005"),
-        ("a_of_pool", "0205"), ("b_of_test", "0310"),
-    ]}  # fmt: skip
+    assert pairs == {
+        frozenset(pair)
+        for pair in [
+            ("0007", "x1"),
+            ("a_of_test", "0300"),
+            ("a_of_valid", "0350"),
+            ("a_of_train", "0005"),
+            ("a_of_pool", "0205"),
+            ("b_of_test", "0310"),
+        ]
+    }
     assert set(listed.kind) == {"pixels"}
 
 
@@ -127,8 +149,11 @@ def test_the_report_shows_what_disagrees_before_anything_else(run):
 
 def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
     """30 clusters of 50 rows that are gone from the disk; the label that only one row has is still shown."""
-    rows = [(c, f"{c}-{i}", f"/gone/{c}-{i}", "train", "<b>x" if i == 49 else "y", "near", "True")
-            for c in range(1, 31) for i in range(50)]  # fmt: skip
+    rows = [
+        (c, f"{c}-{i}", f"/gone/{c}-{i}", "train", "<b>x" if i == 49 else "y", "near", "True")
+        for c in range(1, 31)
+        for i in range(50)
+    ]
     columns = ["cluster", "id", "path", "role", "given", "kind", "conflict"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "duplicates.csv", index=False)
     (tmp_path / "metrics.json").write_text(json.dumps({}))

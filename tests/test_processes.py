@@ -18,8 +18,15 @@ from tests.conftest import QUICK, ROOT, run_script
 from tests.warm import Script
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-KEYS = [*QUICK, "train.min_steps=40", "pseudo.folds=3", "train.consistency=0.5", "train.consistency_ratio=1",
-        "pseudo.views=2", "pseudo.pool_cutoff=0.5"]  # fmt: skip
+KEYS = [
+    *QUICK,
+    "train.min_steps=40",
+    "pseudo.folds=3",
+    "train.consistency=0.5",
+    "train.consistency_ratio=1",
+    "pseudo.views=2",
+    "pseudo.pool_cutoff=0.5",
+]
 """Three folds for two processes: the last wave is not full."""
 
 
@@ -126,9 +133,23 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data)
     assert [name for name in one if one[name] != two.get(name)] == []
 
 
-TEAM = ["pseudo.py", "--mode", "augment", "model.name=test_convnext", "data.size=32", *QUICK, "train.min_steps=30",
-        "train.lr=1e-3", "train.consistency=1", "train.consistency_ratio=1", "train.class_weights=balanced",
-        "train.batch_size=33", "pseudo.control=false", "pseudo.rounds=1", "pseudo.pool_cutoff=0.3"]  # fmt: skip
+TEAM = [
+    "pseudo.py",
+    "--mode",
+    "augment",
+    "model.name=test_convnext",
+    "data.size=32",
+    *QUICK,
+    "train.min_steps=30",
+    "train.lr=1e-3",
+    "train.consistency=1",
+    "train.consistency_ratio=1",
+    "train.class_weights=balanced",
+    "train.batch_size=33",
+    "pseudo.control=false",
+    "pseudo.rounds=1",
+    "pseudo.pool_cutoff=0.3",
+]
 """Two folds and a student, no control: the student has both processes. It has no batch norm."""
 
 
@@ -138,8 +159,13 @@ def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
     assert run_script(*command, "name=one").returncode == 0
     both = side_by_side(*command, "name=two")
     assert both.returncode == 0, both.stderr[-2000:]
-    one, two = ({name: load_file(folder / "runs" / run / name / "model.safetensors")
-                 for name in ("round_1/fold_0", "round_1/fold_1", "student")} for run in ("one", "two"))  # fmt: skip
+    one, two = (
+        {
+            name: load_file(folder / "runs" / run / name / "model.safetensors")
+            for name in ("round_1/fold_0", "round_1/fold_1", "student")
+        }
+        for run in ("one", "two")
+    )
     for name, tensors in one.items():
         exact = name != "student"
         for key, tensor in tensors.items():
@@ -150,8 +176,13 @@ def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
 def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
     """Each of the two has random numbers of its own: the parts of a batch differ in size."""
     folder, args = csv_data
-    command = [*TEAM, *args, f"data.root={folder / 'root'}", "model.kwargs={drop_path_rate: 0.2}",
-               "train.checkpoint_every=0"]  # fmt: skip
+    command = [
+        *TEAM,
+        *args,
+        f"data.root={folder / 'root'}",
+        "model.kwargs={drop_path_rate: 0.2}",
+        "train.checkpoint_every=0",
+    ]
     whole = side_by_side(*command, "name=whole")
     assert whole.returncode == 0, whole.stderr[-2000:]
     run, steps = folder / "runs" / "cut", []
@@ -196,8 +227,15 @@ def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
     assert run_script(*args, "name=one").returncode == 0
     running = []
     for number, (host, _, device) in enumerate(hosts):
-        launch = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={number}",
-                  f"--master-addr={hosts[0][1]}", "--master-port=29731"]  # fmt: skip
+        launch = [
+            "-m",
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--nproc-per-node=1",
+            f"--node-rank={number}",
+            f"--master-addr={hosts[0][1]}",
+            "--master-port=29731",
+        ]
         command = ["ip", "netns", "exec", host, sys.executable, *launch, *args, "name=two"]
         environment = os.environ | {"GLOO_SOCKET_IFNAME": device}
         running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))

@@ -14,8 +14,8 @@ import pytest
 
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
-from pseudokit.round_store import refuse_changed_samples
-from pseudokit.run_folder.prepare import prepare_samples
+from pseudokit.round_store import refuse_changed_dataset
+from pseudokit.run_folder.prepare import prepare_dataset
 from tests.conftest import QUICK, run_script
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
@@ -39,8 +39,19 @@ def denoised(digits, tmp_path_factory):
         *QUICK,
         "train.min_steps=80",
     ]
-    ok(run_script("pseudo.py", "--mode", "denoise", "name=x", *args, "inject.kind=uniform", "pseudo.control=false",
-                  "pseudo.audit=60", f"data.test={folder}/test.csv"))  # fmt: skip
+    ok(
+        run_script(
+            "pseudo.py",
+            "--mode",
+            "denoise",
+            "name=x",
+            *args,
+            "inject.kind=uniform",
+            "pseudo.control=false",
+            "pseudo.audit=60",
+            f"data.test={folder}/test.csv",
+        )
+    )
     return folder / "x"
 
 
@@ -73,8 +84,11 @@ def apply(run, *args):
 
 def files_of(run):
     """Every file of a run, byte for byte, but for the log and the lock."""
-    return {f.relative_to(run).as_posix(): f.read_bytes() for f in run.rglob("*")
-            if f.is_file() and f.name not in ("log.txt", ".lock")}  # fmt: skip
+    return {
+        f.relative_to(run).as_posix(): f.read_bytes()
+        for f in run.rglob("*")
+        if f.is_file() and f.name not in ("log.txt", ".lock")
+    }
 
 
 def sha(path):
@@ -192,7 +206,7 @@ def copy_of(run, name):
     )
     for file in copy.glob("round_*/round.json"):
         about = json.loads(file.read_text())
-        del about["made_from"]
+        del about["input_hash"]
         file.write_text(json.dumps(about))
     return copy
 
@@ -242,14 +256,22 @@ def test_the_audit_tells_the_noise_rate_the_precision_of_flags_and_the_error(app
     assert ((drawn.stratum == "flagged") == flagged[drawn.index]).all()
     assert drawn.weight.astype(float).sum() == pytest.approx(len(suspects), rel=1e-4)
     assert json.loads(before["metrics.json"])["audit"] == {
-        "n": 60, "reviewed": 0, "ambiguous": 0, "noise_rate": None, "flag_precision": None, "estimate_error": None
-    }  # fmt: skip
+        "n": 60,
+        "reviewed": 0,
+        "ambiguous": 0,
+        "noise_rate": None,
+        "flag_precision": None,
+        "estimate_error": None,
+    }
     metrics = json.loads(after["metrics.json"])
     audit, wrong, said = metrics["audit"], truth.clean != truth.given, table(file)
     wrong[said.id] = (said.action != "keep").to_numpy()
     assert audit["reviewed"] == 60
-    for key, value in {"noise_rate": wrong.mean(), "flag_precision": wrong[flagged[flagged].index].mean(),
-                       "estimate_error": metrics["noise"]["estimated_rate"] - wrong.mean()}.items():  # fmt: skip
+    for key, value in {
+        "noise_rate": wrong.mean(),
+        "flag_precision": wrong[flagged[flagged].index].mean(),
+        "estimate_error": metrics["noise"]["estimated_rate"] - wrong.mean(),
+    }.items():
         assert audit[key]["low"] - 0.01 <= value <= audit[key]["high"] + 0.01
     assert "Audit, 60 of 60 rows judged" in (run / "log.txt").read_text()
     assert "Audit, 60 of 60 rows judged" in (run / "report.html").read_text()
@@ -311,13 +333,13 @@ def test_arguments_that_contradict_are_refused(argv):
 
 def test_data_that_changed_since_it_was_judged_is_refused(denoised):
     config = load_config(denoised / "config.yaml", [])
-    samples, _ = prepare_samples(config, "denoise")
-    refuse_changed_samples(denoised, samples)
+    samples, _ = prepare_dataset(config, "denoise")
+    refuse_changed_dataset(denoised, samples)
     scored = samples.role == "test"
-    refuse_changed_samples(denoised, samples.take(~scored))
+    refuse_changed_dataset(denoised, samples.take(~scored))
     given = samples.given.copy()
     given[5] = (given[5] + 1) % len(samples.classes)
     for changed in (replace(samples, given=given), samples.take(np.arange(len(samples)) != 5)):
         with pytest.raises(UserError, match=f"{denoised / 'samples.csv'}: 1 rows .*'{samples.id[5]}'") as caught:
-            refuse_changed_samples(denoised, changed)
+            refuse_changed_dataset(denoised, changed)
         assert "\n" not in str(caught.value)

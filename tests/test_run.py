@@ -127,10 +127,13 @@ def test_a_seed_depends_on_its_parts_and_on_nothing_else():
     assert len(set(seeds)) == len(parts)
     assert all(0 <= seed < 2**31 for seed in seeds)
     told = [
-        run_script("-c", f"from pseudokit.system.files import seed_of; print([seed_of(*p) for p in {parts}])",
-                   env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        run_script(
+            "-c",
+            f"from pseudokit.system.files import seed_of; print([seed_of(*p) for p in {parts}])",
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
         for seed in ("1", "2")
-    ]  # fmt: skip
+    ]
     assert told == [f"{seeds}\n"] * 2
 
 
@@ -263,9 +266,13 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
     for _ in range(2):
         with run.stage("read"):
             assert read_json(tmp_path / "status.json") == {
-                "state": "running", "stage": "read", "reason": "", "mode": "joint",
-                "pid": os.getpid(), "host": platform.node(),
-            }  # fmt: skip
+                "state": "running",
+                "stage": "read",
+                "reason": "",
+                "mode": "joint",
+                "pid": os.getpid(),
+                "host": platform.node(),
+            }
             before = run.seconds.get("read", -1)
         assert run.seconds["read"] >= max(before, 0)
     assert set(run.times()) == {"read", "total"}

@@ -66,9 +66,23 @@ def runs(digits, tmp_path_factory):
 @pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
 def test_the_run_folder_is_as_contracted(runs, mode):
     run = runs[0] / mode
-    expected = {"config.yaml", "env.json", "log.txt", "status.json", "samples.csv", "labels.csv", "metrics.json",
-                "metrics.jsonl", "report.html", "review.html", "plots", "student", "round_1",
-                "oof.csv", "oof.npy"}  # fmt: skip
+    expected = {
+        "config.yaml",
+        "env.json",
+        "log.txt",
+        "status.json",
+        "samples.csv",
+        "labels.csv",
+        "metrics.json",
+        "metrics.jsonl",
+        "report.html",
+        "review.html",
+        "plots",
+        "student",
+        "round_1",
+        "oof.csv",
+        "oof.npy",
+    }
     expected |= {"injected.csv", "suspects.csv"} if mode != "augment" else set()
     expected |= {"pseudo_labels.csv"} if mode != "denoise" else set()
     assert expected <= set(os.listdir(run))
@@ -181,8 +195,21 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
     shuffled = digits[500:].sample(frac=1, random_state=1)
     shuffled[["id"]].assign(label="d0").to_csv(tmp_path / "sample_submission.csv", index=False)
     out = tmp_path / "predictions.csv"
-    said = ok(run_cold("predict.py", "--run", folder / "train", "--data", folder / "test.csv",
-                       "--out", out, "--tta", 2, "--submission", tmp_path / "sample_submission.csv"))  # fmt: skip
+    said = ok(
+        run_cold(
+            "predict.py",
+            "--run",
+            folder / "train",
+            "--data",
+            folder / "test.csv",
+            "--out",
+            out,
+            "--tta",
+            2,
+            "--submission",
+            tmp_path / "sample_submission.csv",
+        )
+    )
     assert "3 model(s)" in said
     predictions, filled = table(out), table(tmp_path / "submission.csv")
     assert list(predictions.id) == list(digits.id[500:])
@@ -244,8 +271,18 @@ def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
     noisy.to_csv(folder / "noisy.csv", index=False)
     turned = digits[500:].assign(label=np.roll(digits.label[500:], 1))[["id", "label"]]
     turned.to_csv(folder / "turned.csv", index=False)
-    ok(run_script("pseudo.py", "--mode", "joint", "name=b", *base, f"data.train={folder}/noisy.csv",
-                  f"data.test={folder}/turned.csv", f"data.trusted={folder}/turned.csv"))  # fmt: skip
+    ok(
+        run_script(
+            "pseudo.py",
+            "--mode",
+            "joint",
+            "name=b",
+            *base,
+            f"data.train={folder}/noisy.csv",
+            f"data.test={folder}/turned.csv",
+            f"data.trusted={folder}/turned.csv",
+        )
+    )
     a, b = ((folder / "runs" / name / "round_1" / "decisions.csv").read_bytes() for name in "ab")
     assert a == b
 
@@ -269,9 +306,11 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
 
 
 def test_help_and_config_errors_do_not_import_torch():
-    code = ("import sys; sys.argv = ['pseudo.py', '--mode', 'denoise', 'train.lrr=1']; import pseudo\n"
-            "try: pseudo.main(pseudo.run_script)\nexcept SystemExit as e: assert e.code == 2\n"
-            "assert not {'torch', 'timm', 'pandas', 'cv2'} & set(sys.modules)")  # fmt: skip
+    code = (
+        "import sys; sys.argv = ['pseudo.py', '--mode', 'denoise', 'train.lrr=1']; import pseudo\n"
+        "try: pseudo.main(pseudo.run_script)\nexcept SystemExit as e: assert e.code == 2\n"
+        "assert not {'torch', 'timm', 'pandas', 'cv2'} & set(sys.modules)"
+    )
     assert run_script("-c", code).returncode == 0
 
 

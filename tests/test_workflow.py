@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Config
-from pseudokit.data.dataset import Samples
+from pseudokit.data.dataset import Dataset
 from pseudokit.pipeline import train_arms
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.prepare import Material, _announce_bound, _neighbours
-from pseudokit.self_training import Outcome
-from pseudokit.system.files import OutOfTime
+from pseudokit.run_folder.prepare import PreparedData, _announce_bound, _neighbours
+from pseudokit.self_training import SelfTrainingResult
+from pseudokit.system.files import TimeBudgetExceeded
 
 GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 
@@ -23,7 +23,7 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
     said = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
     decisions = SimpleNamespace(belief=said.__getitem__, targets=lambda: label)
-    calls = arms(tmp_path, mode, Outcome(label, decisions, 1, "max_rounds"))
+    calls = arms(tmp_path, mode, SelfTrainingResult(label, decisions, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
     assert calls["student"]["labels"] == label[learned].tolist()
@@ -41,7 +41,7 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
 
 @pytest.mark.parametrize(("reason", "compared"), [("collapse", True), ("time_budget", False)])
 def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_path, reason, compared):
-    outcome = Outcome(GIVEN, None, 0, reason)
+    outcome = SelfTrainingResult(GIVEN, None, 0, reason)
     assert ("control" in arms(tmp_path, "augment", outcome)) == compared
 
 
@@ -54,25 +54,25 @@ def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked)
 
 
 def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that_nothing(tmp_path):
-    outcome = Outcome(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
+    outcome = SelfTrainingResult(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
     assert set(arms(tmp_path, "augment", outcome)) == {"student", "control"}
     assert set(arms(tmp_path, "augment", outcome, late="control")) == {"student"}
-    with pytest.raises(OutOfTime):
+    with pytest.raises(TimeBudgetExceeded):
         arms(tmp_path, "augment", outcome, late="student")
 
 
-def arms(folder, mode: str, outcome: Outcome, late: str = "") -> dict:
+def arms(folder, mode: str, outcome: SelfTrainingResult, late: str = "") -> dict:
     """What each arm is asked to learn from GIVEN; row 6 is refused. late: the arm for which there is no time."""
     n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
     role = np.where(GIVEN >= 0, "train", "pool").astype(object)
-    samples = Samples(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
+    samples = Dataset(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
     refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
-    material = Material(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
+    material = PreparedData(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
     calls = {}
 
     def fit(where, rows, labels, pool=(), steps=None):
         if where == late:
-            raise OutOfTime
+            raise TimeBudgetExceeded
         calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
 
     train_arms(Run(folder, mode, Config()), material, outcome, SimpleNamespace(fit=fit, ahead=lambda tasks: None))

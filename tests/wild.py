@@ -29,7 +29,7 @@ from pyarrow import parquet
 from pseudokit.config.keys import Config, Data
 from pseudokit.config.load import dotted_names, load_config
 from pseudokit.config.types import UserError
-from pseudokit.data.dataset import load_samples
+from pseudokit.data.dataset import load_dataset
 from pseudokit.data.encoding import names
 from pseudokit.data.images import load_images
 from pseudokit.run_folder.folder import Run
@@ -138,8 +138,11 @@ def png(width: int, height: int, data: bytes, *more: bytes, colour: int = 0) -> 
 def zeros(n: int) -> bytes:
     """n zero bytes, compressed."""
     packer, block = zlib.compressobj(1), bytes(1_000_000)
-    return b"".join(packer.compress(block) for _ in range(n // len(block))) + packer.compress(bytes(n % 1_000_000)) + (
-        packer.flush())  # fmt: skip
+    return (
+        b"".join(packer.compress(block) for _ in range(n // len(block)))
+        + packer.compress(bytes(n % 1_000_000))
+        + (packer.flush())
+    )
 
 
 def huge_jpeg() -> bytes:
@@ -173,15 +176,27 @@ def images() -> list[Case]:
     bad, pil, more = Refused("(not an image)"), Image.fromarray(picture()), Image.fromarray(picture()[::-1])
     big = Refused("20,000×20,000 pixels, more than 100,000,000")
     deep = picture().astype(np.uint16)[:, :, ::-1] * 257
-    tiff = struct.pack("<2sHIH", b"II", 42, 8, 2) + b"".join(
-        struct.pack("<HHII", tag, 4, 1, 20_000) for tag in (256, 257)) + bytes(4)  # fmt: skip
+    tiff = (
+        struct.pack("<2sHIH", b"II", 42, 8, 2)
+        + b"".join(struct.pack("<HHII", tag, 4, 1, 20_000) for tag in (256, 257))
+        + bytes(4)
+    )
     bmp = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 20_000, 20_000, 1, 24, 0, 0, 0, 0, 0, 0)
-    webp = b"RIFF" + struct.pack("<I4s4sI", 22, b"WEBP", b"VP8L", 10) + b"\x2f" + struct.pack(
-        "<I", 16_382 | 16_382 << 14) + bytes(5)  # fmt: skip
+    webp = (
+        b"RIFF"
+        + struct.pack("<I4s4sI", 22, b"WEBP", b"VP8L", 10)
+        + b"\x2f"
+        + struct.pack("<I", 16_382 | 16_382 << 14)
+        + bytes(5)
+    )
     good = {
-        "PNG": saved("PNG"), "JPEG": saved("JPEG", quality=95), "BMP": saved("BMP"), "TIFF": saved("TIFF"),
-        "WebP": saved("WEBP", lossless=True), "PPM": saved("PPM"),
-    }  # fmt: skip
+        "PNG": saved("PNG"),
+        "JPEG": saved("JPEG", quality=95),
+        "BMP": saved("BMP"),
+        "TIFF": saved("TIFF"),
+        "WebP": saved("WEBP", lossless=True),
+        "PPM": saved("PPM"),
+    }
     found = {f"{kind} under another suffix": (data, "rgbw") for kind, data in good.items()}
     found |= {f"{kind} cut in half": (cut(data, 0.5), bad) for kind, data in good.items()}
     found |= {f"{kind} without its last byte": (data[:-1], bad) for kind, data in good.items()}
@@ -221,15 +236,24 @@ def images() -> list[Case]:
         "PPM of 20,000×20,000": (b"P6\n20000 20000\n255\n", big),
         "WebP of 16,383×16,383": (webp, Refused("16,383×16,383 pixels, more than")),
         "text that unpacks to 100 MB in a PNG": (
-            png(8, 8, zeros(72), chunk(b"zTXt", b"a\0\0" + zeros(100_000_000))), "kkkk"),
+            png(8, 8, zeros(72), chunk(b"zTXt", b"a\0\0" + zeros(100_000_000))),
+            "kkkk",
+        ),
         "colour profile that unpacks to 100 MB in a PNG": (
-            png(8, 8, zeros(72), chunk(b"iCCP", b"a\0\0" + zeros(100_000_000))), "kkkk"),
+            png(8, 8, zeros(72), chunk(b"iCCP", b"a\0\0" + zeros(100_000_000))),
+            "kkkk",
+        ),
         "a chunk of 4 GB in a PNG": (good["PNG"][:33] + b"\xff" + good["PNG"][34:], bad),
         "rows too few for the header": (png(900, 900, zeros(99)), bad),
-    }  # fmt: skip
+    }
     cases = [Case("image", name, read_image(data), wanted) for name, (data, wanted) in found.items()]
-    bomb = Case("image", "bomb: 20,000×20,000 black pixels in 390 KB", lambda folder: read_image(
-        png(20_000, 20_000, zeros(20_001 * 20_000)))(folder), big, slow=True)  # fmt: skip
+    bomb = Case(
+        "image",
+        "bomb: 20,000×20,000 black pixels in 390 KB",
+        lambda folder: read_image(png(20_000, 20_000, zeros(20_001 * 20_000)))(folder),
+        big,
+        slow=True,
+    )
     names = {"with a line break": "a\nb.png", "with a pattern": "[a]*?.png", "with an emoji": "🐈.png"}
     cases += [Case("image", f"a name {what}", read_image(saved("PNG"), name), "rgbw") for what, name in names.items()]
     return [*cases, bomb]
@@ -252,7 +276,7 @@ def make_images(folder: Path, n: int = 24) -> Path:
 
 def labels_of(**data) -> dict[str, str]:
     """id → class name, as a run reads them."""
-    samples = load_samples(Data(**data))
+    samples = load_dataset(Data(**data))
     return dict(zip(samples.id, names(samples.given, samples.classes), strict=True))
 
 
@@ -285,7 +309,7 @@ def a_million(folder: Path) -> int:
     lines = [f"{i:07d},{'cat' if i % 3 else '01'}\n" for i in range(n)]
     (folder / "t.csv").write_text("id,label\n" + "".join(lines))
     (images / "0000000.png").write_bytes((images / "000.png").read_bytes())
-    samples = load_samples(Data(train=str(folder / "t.csv"), image_dir=str(images), suffix=".png"))
+    samples = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), suffix=".png"))
     return [(samples.given == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
 
 
@@ -338,8 +362,10 @@ def tables() -> list[Case]:
         "UTF-16": (PLAIN.encode("utf-16"), LABELS),
         "UTF-16 with tabs": (PLAIN.replace(",", "\t").encode("utf-16"), LABELS),
         "semicolons": (semicolons, LABELS),
-        "semicolons and decimal commas": (semicolons.replace("label", "label;x").replace("cat", "cat;0,5")
-                                          .replace("dog", "dog;1,5"), LABELS),
+        "semicolons and decimal commas": (
+            semicolons.replace("label", "label;x").replace("cat", "cat;0,5").replace("dog", "dog;1,5"),
+            LABELS,
+        ),
         "tabs": (PLAIN.replace(",", "\t"), LABELS),
         "line ends of Windows": (PLAIN.replace("\n", "\r\n"), LABELS),
         "line ends of old Macs": (PLAIN.replace("\n", "\r"), LABELS),
@@ -352,7 +378,8 @@ def tables() -> list[Case]:
         "leading zeros in labels": ("id,label\n000,01\n001,1\n002,01\n", {"000": "01", "001": "1", "002": "01"}),
         "NA, nan, None and null as classes": (
             "id,label\n000,NA\n001,nan\n002,None\n003,null\n004,\n",
-            {"000": "NA", "001": "nan", "002": "None", "003": "null", "004": ""}),
+            {"000": "NA", "001": "nan", "002": "None", "003": "null", "004": ""},
+        ),
         "TRUE and yes as classes": ("id,label\n000,TRUE\n001,yes\n", {"000": "TRUE", "001": "yes"}),
         "a class in emoji": (PLAIN + "004,🐈\n", LABELS | {"004": "🐈"}),
         "cat and cat with a blank": (PLAIN + "004,cat \n", Refused("'cat' and 'cat '")),
@@ -367,31 +394,43 @@ def tables() -> list[Case]:
         "an id column twice": ("id,id,label\n000,001,cat\n", Refused("two columns 'id'")),
         "a short row": (PLAIN + "004\n", LABELS | {"004": ""}),
         "a long row": (PLAIN + "004,cat,x\n", Refused("cannot be read as CSV")),
-        "a comma at the end of rows": (PLAIN.replace("cat\n", "cat,\n").replace("dog\n", "dog,\n"),
-                                       Refused("remove the comma")),
+        "a comma at the end of rows": (
+            PLAIN.replace("cat\n", "cat,\n").replace("dog\n", "dog,\n"),
+            Refused("remove the comma"),
+        ),
         "no header": (PLAIN.partition("\n")[2], Refused("has no column")),
         "a header with blanks": (PLAIN.replace("id,label", "id, label"), Refused("set data.label_col=")),
-        "5,000 columns and no label": ("id," + ",".join(f"c{i}" for i in range(5000)) + "\n000" + "," * 5000 + "\n",
-                                       Refused("set data.label_col=")),
+        "5,000 columns and no label": (
+            "id," + ",".join(f"c{i}" for i in range(5000)) + "\n000" + "," * 5000 + "\n",
+            Refused("set data.label_col="),
+        ),
         "0 rows": ("id,label\n", Refused("has no rows")),
         "an empty file": ("", Refused("cannot be read as CSV")),
         "an image": (saved("PNG"), Refused("cannot be read as CSV")),
         "an id twice": (PLAIN + "000,dog\n", Refused("stands 2 times")),
         "a label of 200,000 letters": (PLAIN + "004," + "x" * 200_000 + "\n", LABELS | {"004": "x" * 200_000}),
-    }  # fmt: skip
+    }
     cases = [Case("table", name, read_table(data), wanted) for name, (data, wanted) in found.items()]
     unpacked = {f"no archive, named {ending}": ending for ending in ("gz", "zip", "xz", "bz2")}
-    cases += [Case("table", name, read_table("x", f"t.csv.{ending}"), Refused("cannot be read as CSV"))
-              for name, ending in unpacked.items()]  # fmt: skip
+    cases += [
+        Case("table", name, read_table("x", f"t.csv.{ending}"), Refused("cannot be read as CSV"))
+        for name, ending in unpacked.items()
+    ]
     zipped, several = io.BytesIO(), io.BytesIO()
     for file, members in ((zipped, "a"), (several, "ab")):
         with zipfile.ZipFile(file, "w") as archive:
             for member in members:
                 archive.writestr(member, PLAIN)
-    packed = {"gz": gzip.compress(PLAIN.encode()), "xz": lzma.compress(PLAIN.encode("utf-16")),
-              "bz2": bz2.compress(PLAIN.encode()), "zip": zipped.getvalue()}  # fmt: skip
-    cases += [Case("table", f"packed as {ending}", read_table(data, f"t.csv.{ending}"), LABELS)
-              for ending, data in packed.items()]  # fmt: skip
+    packed = {
+        "gz": gzip.compress(PLAIN.encode()),
+        "xz": lzma.compress(PLAIN.encode("utf-16")),
+        "bz2": bz2.compress(PLAIN.encode()),
+        "zip": zipped.getvalue(),
+    }
+    cases += [
+        Case("table", f"packed as {ending}", read_table(data, f"t.csv.{ending}"), LABELS)
+        for ending, data in packed.items()
+    ]
     gaps = gzip.compress(PLAIN.encode()) + gzip.compress(b"\0\0,cat\n")
     refused = {
         "two files in a zip": (several.getvalue(), "zip", "it packs 2 files, not one"),
@@ -400,23 +439,32 @@ def tables() -> list[Case]:
         "NUL in a packed table": (gaps, "gz", "control character"),
         "a packed table that is cut": (gzip.compress(PLAIN.encode())[:-6], "gz", "cannot be read as CSV"),
     }
-    cases += [Case("table", name, read_table(data, f"t.csv.{ending}"), Refused(line))
-              for name, (data, ending, line) in refused.items()]  # fmt: skip
-    cases += [Case("table", "a packed table of 300 MB", bomb, Refused("unpacks to more than"),
-                   slow=True)]  # fmt: skip
+    cases += [
+        Case("table", name, read_table(data, f"t.csv.{ending}"), Refused(line))
+        for name, (data, ending, line) in refused.items()
+    ]
+    cases += [Case("table", "a packed table of 300 MB", bomb, Refused("unpacks to more than"), slow=True)]
     of_kinds = {
-        "parquet: numbers with a gap": (frame.assign(label=[1, 0, None, 1]), LABELS | {
-            "000": "1", "001": "0", "002": "", "003": "1"}),
-        "parquet: None and the class None": (frame.assign(label=["None", None, "NA", "NA"]), {
-            "000": "None", "001": "", "002": "NA", "003": "NA"}),
-        "parquet: large numbers with a gap": (frame.assign(label=pd.array([2**53, 2**53 + 1, None, 2**53], "Int64")), {
-            "000": str(2**53), "001": str(2**53 + 1), "002": "", "003": str(2**53)}),
+        "parquet: numbers with a gap": (
+            frame.assign(label=[1, 0, None, 1]),
+            LABELS | {"000": "1", "001": "0", "002": "", "003": "1"},
+        ),
+        "parquet: None and the class None": (
+            frame.assign(label=["None", None, "NA", "NA"]),
+            {"000": "None", "001": "", "002": "NA", "003": "NA"},
+        ),
+        "parquet: large numbers with a gap": (
+            frame.assign(label=pd.array([2**53, 2**53 + 1, None, 2**53], "Int64")),
+            {"000": str(2**53), "001": str(2**53 + 1), "002": "", "003": str(2**53)},
+        ),
         "parquet: labels in bytes": (frame.assign(label=[b"a", b"b", b"a", b"b"]), Refused("no column 'label'")),
         "parquet: labels in lists": (frame.assign(label=[[1], [2], [1], [2]]), Refused("no column 'label'")),
-        "parquet: ids that are numbers": (frame.assign(id=[0, 1, 2, 3]), dict(zip("0123", LABELS.values(),
-                                                                                  strict=True))),
+        "parquet: ids that are numbers": (
+            frame.assign(id=[0, 1, 2, 3]),
+            dict(zip("0123", LABELS.values(), strict=True)),
+        ),
         "parquet: cut": (b"PAR1 cut", Refused("cannot be read as parquet")),
-    }  # fmt: skip
+    }
     cases += [Case("table", name, read_table(data, "t.parquet"), wanted) for name, (data, wanted) in of_kinds.items()]
     one_hot = "id,cat,dog\n000,1,0\n001,0,1\n002,,\n"
     with_keys = {
@@ -425,7 +473,8 @@ def tables() -> list[Case]:
         "one-hot: one column twice": (read_table(one_hot, label_col=["cat", "cat"]), Refused("several of the columns")),
         "a quote left open in a group": (
             read_table('id,label,g\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n', group_col="g"),
-            Refused("(a quote that is not closed?)")),
+            Refused("(a quote that is not closed?)"),
+        ),
         "parquet: 11,000,000 rows in a few kilobytes": (many_rows, Refused("11,000,000 rows, more than")),
         "parquet: text that is not UTF-8": (no_utf8, Refused("cannot be read as parquet")),
         "PARQUET in capitals": (read_table(frame, "t.PARQUET"), LABELS),
@@ -433,12 +482,18 @@ def tables() -> list[Case]:
         "one class": (prepared("id,label\n" + rows.replace("dog", "cat")), Refused("one class only")),
         "a class with one row": (prepared(PLAIN + "004,owl\n"), Refused("'owl' has 1 rows")),
         "a class missing from a fold": (
-            prepared(group + "".join(f"{i:03d},{'cat' if i % 2 else 'owl'},{'z' if not i % 2 else i}\n"
-                                     for i in range(24)), group_col="g"), Refused("'owl' lies wholly in one fold")),
-        "a folder with notes and a link in a circle": (from_folder, {
-            "set/01/x.png": "01", "set/NA/x.png": "NA", "set/a b/x.png": "a b"}),
+            prepared(
+                group + "".join(f"{i:03d},{'cat' if i % 2 else 'owl'},{'z' if not i % 2 else i}\n" for i in range(24)),
+                group_col="g",
+            ),
+            Refused("'owl' lies wholly in one fold"),
+        ),
+        "a folder with notes and a link in a circle": (
+            from_folder,
+            {"set/01/x.png": "01", "set/NA/x.png": "NA", "set/a b/x.png": "a b"},
+        ),
         "a folder whose name is not UTF-8": (undecodable, Refused("is not UTF-8")),
-    }  # fmt: skip
+    }
     cases += [Case("table", name, read, wanted) for name, (read, wanted) in with_keys.items()]
     return [*cases, Case("table", "a million rows", a_million, True, slow=True)]
 
@@ -518,9 +573,11 @@ def configs() -> list[Case]:
         "a name with leading zeros, typed": ("", ("name=007",), "name", ["007"]),
         "yes as a column, typed": ("", ("data.label_col=yes",), "data.label_col", ["yes"]),
         "time_budget: 8,5h": ("time_budget: 8,5h", (), "", Refused("time_budget")),
-    }  # fmt: skip
-    return [Case("config", name, read_config(text, *typed, keys=keys), wanted)
-            for name, (text, typed, keys, wanted) in found.items()]  # fmt: skip
+    }
+    return [
+        Case("config", name, read_config(text, *typed, keys=keys), wanted)
+        for name, (text, typed, keys, wanted) in found.items()
+    ]
 
 
 def cases() -> list[Case]:

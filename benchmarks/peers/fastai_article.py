@@ -30,8 +30,12 @@ def main(table: str, folder: str, out: str, epochs: str, batch: str) -> None:
     rows["file"] = [str(Path(folder) / name) for name in rows.id]
     said = torch.zeros(len(rows))
     for _, held_out in StratifiedKFold(n_splits=2, shuffle=True, random_state=1).split(rows.file, rows.label):
-        block = DataBlock(blocks=(ImageBlock(cls=PILImageBW), CategoryBlock), get_x=ColReader("file"),
-                          get_y=ColReader("label"), splitter=IndexSplitter(held_out))  # fmt: skip
+        block = DataBlock(
+            blocks=(ImageBlock(cls=PILImageBW), CategoryBlock),
+            get_x=ColReader("file"),
+            get_y=ColReader("label"),
+            splitter=IndexSplitter(held_out),
+        )
         loaders = block.dataloaders(rows, bs=int(batch))
         learner = vision_learner(loaders, resnet18, pretrained=False, n_in=1)
         with learner.no_bar(), learner.no_logging():

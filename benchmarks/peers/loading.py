@@ -23,8 +23,8 @@ SIZE, BATCH, EPOCHS = 128, 32, 3
 def kit(folder: Path, name: str) -> list[float]:
     from pseudokit.config.keys import Data, Model, Train
     from pseudokit.data.images import load_images
-    from pseudokit.training.batches import Lesson
-    from pseudokit.training.loop import fit
+    from pseudokit.training.batches import TrainingSet
+    from pseudokit.training.loop import train_model
     from pseudokit.training.models import create_model
 
     start = time.monotonic()
@@ -35,7 +35,7 @@ def kit(folder: Path, name: str) -> list[float]:
     decoded, each = time.monotonic() - start, len(paths) // BATCH
     network, form = create_model(Model(name=name), tuple(classes), SIZE, 3)
     train = Train(batch_size=BATCH, augment="photo", lr=1e-3)
-    history = fit(network, form, Lesson(pixels, np.arange(len(paths)), labels, EPOCHS * each, 0), train)[1]
+    history = train_model(network, form, TrainingSet(pixels, np.arange(len(paths)), labels, EPOCHS * each, 0), train)[1]
     steps = (history.epoch * len(paths) / BATCH).round()
     return [round(decoded + float(np.interp(e * each, steps, history.seconds)), 1) for e in range(1, EPOCHS + 1)]
 
@@ -48,8 +48,18 @@ def timm(folder: Path, name: str) -> list[float]:
 
     start, seconds = time.monotonic(), []
     data = ImageDataset(str(folder))
-    loader = create_loader(data, (3, SIZE, SIZE), BATCH, is_training=True, use_prefetcher=False, num_workers=2,
-                           scale=(0.5, 1.0), color_jitter=0.2, re_prob=0, device=torch.device("cpu"))  # fmt: skip
+    loader = create_loader(
+        data,
+        (3, SIZE, SIZE),
+        BATCH,
+        is_training=True,
+        use_prefetcher=False,
+        num_workers=2,
+        scale=(0.5, 1.0),
+        color_jitter=0.2,
+        re_prob=0,
+        device=torch.device("cpu"),
+    )
     network = timm.create_model(name, num_classes=len(data.reader.class_to_idx)).to(memory_format=torch.channels_last)
     cpu = torch.device("cpu")
     dtype = pick_precision("auto", cpu, SIZE, network)

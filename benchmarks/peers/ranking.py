@@ -37,9 +37,9 @@ def make(file: Path, n: int, k: int) -> None:
 
 def kit(file: Path, given: np.ndarray) -> np.ndarray:
     from pseudokit.config.keys import Pseudo
-    from pseudokit.labels.decide import select
+    from pseudokit.labels.decide import decide_labels
 
-    decisions = select(np.load(file, mmap_mode="r"), given, "denoise", Pseudo())
+    decisions = decide_labels(np.load(file, mmap_mode="r"), given, "denoise", Pseudo())
     return np.argsort(-decisions.p_wrong, kind="stable")
 
 

@@ -16,13 +16,13 @@ import pandas as pd
 from ranking import most_mb
 
 from pseudokit.config.keys import Config, Data
-from pseudokit.data.dataset import load_samples
+from pseudokit.data.dataset import load_dataset
 from pseudokit.data.folds import find_clusters, make_folds
-from pseudokit.labels.decide import select
-from pseudokit.labels.predictions import Verdict
-from pseudokit.report.tables import labels_table, suspects_table
-from pseudokit.round_store import Ledger
-from pseudokit.self_training import Outcome
+from pseudokit.labels.decide import decide_labels
+from pseudokit.labels.predictions import OutOfFoldPredictions
+from pseudokit.report.tables import label_issues_table, labels_table
+from pseudokit.round_store import RoundStore
+from pseudokit.self_training import SelfTrainingResult
 from pseudokit.system.files import write_csv
 
 K = 10
@@ -44,20 +44,23 @@ def main(n: int, folder: Path) -> None:
         return done
 
     make_folds(np.arange(100) % K, np.arange(100), 5, 0)  # scikit-learn is imported once, whatever the rows
-    samples = timed("load", lambda: load_samples(Data(train=str(folder / "train.csv"))))
+    samples = timed("load", lambda: load_dataset(Data(train=str(folder / "train.csv"))))
     clusters = timed("fold", lambda: find_clusters(samples.group, np.empty((2, 0), int)))
     timed("fold", lambda: make_folds(samples.given, clusters, 5, 0))
     logs = rng.standard_normal((n, K), np.float32)
     logs[np.arange(n), samples.given] += 5
     logs -= np.log(np.exp(logs).sum(1, keepdims=True))
-    decisions = timed("decide", lambda: select(logs, samples.given, "denoise", Config().pseudo))
+    decisions = timed("decide", lambda: decide_labels(logs, samples.given, "denoise", Config().pseudo))
 
     def write() -> None:
-        verdict = Verdict(logs, np.repeat(np.array(["judge"], object), n))
+        verdict = OutOfFoldPredictions(logs, np.repeat(np.array(["judge"], object), n))
         write_csv(folder / "samples.csv", samples.table())
-        Ledger(folder).record(1, samples, verdict, decisions)
-        write_csv(folder / "suspects.csv", suspects_table(decisions, samples))
-        write_csv(folder / "labels.csv", labels_table(Outcome(decisions.label, decisions, 1, "max_rounds"), samples))
+        RoundStore(folder).record(1, samples, verdict, decisions)
+        write_csv(folder / "suspects.csv", label_issues_table(decisions, samples))
+        write_csv(
+            folder / "labels.csv",
+            labels_table(SelfTrainingResult(decisions.label, decisions, 1, "max_rounds"), samples),
+        )
 
     timed("write", write)
     shutil.rmtree(folder)

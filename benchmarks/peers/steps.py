@@ -18,10 +18,10 @@ from ranking import most_mb
 
 from pseudokit.config.keys import Model
 from pseudokit.config.load import load_config
-from pseudokit.training.batches import Lesson
+from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import autocast, pick_precision
-from pseudokit.training.loop import fit
-from pseudokit.training.models import Trained, create_model
+from pseudokit.training.loop import train_model
+from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -47,8 +47,8 @@ def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
     targets = torch.randint(K, (train.batch_size,))
 
     def ours() -> float:
-        lesson = Lesson(pixels, np.arange(N), labels, steps, 0)
-        return fit(network, form, lesson, train)[1].seconds.iloc[-1]
+        lesson = TrainingSet(pixels, np.arange(N), labels, steps, 0)
+        return train_model(network, form, lesson, train)[1].seconds.iloc[-1]
 
     def bare() -> float:
         optimizer = torch.optim.AdamW(network.train().parameters(), fused=True)
@@ -73,7 +73,7 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
 
     def ours() -> float:
         start = time.monotonic()
-        log_probs(Trained(network, form, ""), pixels, np.arange(n))
+        log_probs(TrainedModel(network, form, ""), pixels, np.arange(n))
         return time.monotonic() - start
 
     def bare() -> float:

@@ -34,9 +34,9 @@ def _carry_out(mode: str, overrides: Sequence[str], config: str | Path, fresh: b
     show_log()
     with open_run(Path(config), list(overrides), mode, fresh) as run:
         if not run.finished():
-            from .pipeline import carry_out
+            from .pipeline import run_pipeline
 
-            carry_out(run)
+            run_pipeline(run)
         return run.path
 
 
@@ -51,16 +51,21 @@ def apply(path: Path, corrections: Path | None) -> None:
         decisions = new_decisions(run, corrections)
         if decisions is None and run.finished():
             return None
-        from .pipeline import carry_out
+        from .pipeline import run_pipeline
 
-        carry_out(run, decisions)
+        run_pipeline(run, decisions)
 
 
 def predict(
-    runs: Sequence[str | Path], data: str | None = None, out: str | Path | None = None,
-    submission: str | Path | None = None, *, tta: int | None = None, weights: str | None = None,
+    runs: Sequence[str | Path],
+    data: str | None = None,
+    out: str | Path | None = None,
+    submission: str | Path | None = None,
+    *,
+    tta: int | None = None,
+    weights: str | None = None,
     arm: str | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Predictions of one or several runs, written and returned (id, path, label, confidence, p_<class> …).
 
     data: table or folder, default data.test of the first run. submission: sample_submission.csv, filled beside out.

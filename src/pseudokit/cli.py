@@ -13,7 +13,7 @@ from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
 from .system.distributed import dismiss, leave, rank
 from .system.faults import fault, handle_signals
-from .system.files import OutOfTime, log, show_log
+from .system.files import TimeBudgetExceeded, log, show_log
 
 TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labelled rows.
 
@@ -142,7 +142,7 @@ def main(run_script: Callable[[], None]) -> None:
     try:
         _follow() if rank() else run_script()
         leave() if rank() else dismiss()
-    except OutOfTime:
+    except TimeBudgetExceeded:
         log.info("the time budget ended before the first network; give a larger time_budget, and run it again")
         dismiss()
     except UserError as error:
@@ -171,6 +171,6 @@ def predict_main() -> None:
 
 
 def _follow() -> None:
-    from .training.trainer import follow_stock
+    from .training.trainer import run_worker
 
-    follow_stock()
+    run_worker()

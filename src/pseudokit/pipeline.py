@@ -10,21 +10,21 @@ import pandas as pd
 
 from .data.dataset import USES_POOL
 from .data.encoding import has_label
-from .round_store import Ledger, model_files
+from .round_store import RoundStore, model_files
 from .run_folder.corrections import applied, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_results
 from .run_folder.folder import Run, write_status
 from .run_folder.predict_runs import finished_models, write_submission
-from .run_folder.prepare import Material, make_learner, prepare
+from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
-from .self_training import Outcome, self_train
-from .system.files import OutOfTime, log, read_json, write_csv, write_json
-from .training.jobs import Learner, Task
+from .self_training import SelfTrainingResult, self_train
+from .system.files import TimeBudgetExceeded, log, read_json, write_csv, write_json
+from .training.jobs import JobRunner, TrainJob
 from .training.loop import step_budget
-from .training.models import Trained, load_model
+from .training.models import TrainedModel, load_model
 
 
-def carry_out(run: Run, corrections: pd.DataFrame | None = None) -> None:
+def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
     """All of a run, or what is left of it. corrections: human decisions, see new_decisions.
 
     Where the time budget ends before that, what is finished is scored and written, and the same command goes on.
@@ -34,25 +34,35 @@ def carry_out(run: Run, corrections: pd.DataFrame | None = None) -> None:
         with run.stage("put aside"):
             store_corrections(run, corrections)
     run.config = planned(run, material)
-    learner = make_learner(run, material)
-    outcome = Outcome(material.judged.given, None, 0, "time_budget")
+    learner = make_job_runner(run, material)
+    outcome = SelfTrainingResult(material.judged.given, None, 0, "time_budget")
     try:
         outcome = run_rounds(run, material, learner)
         arms = train_arms(run, material, outcome, learner)
-    except OutOfTime:
+    except TimeBudgetExceeded:
         outcome, arms = replace(outcome, reason="time_budget"), {"teacher": finished_models(run.path)}
-    publish(run, material, outcome, arms, learner)
+    write_outputs(run, material, outcome, arms, learner)
 
 
-def run_rounds(run: Run, material: Material, learner: Learner) -> Outcome:
+def run_rounds(run: Run, material: PreparedData, learner: JobRunner) -> SelfTrainingResult:
     """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
     config = run.config
     with run.stage("rounds"):
         outcome = self_train(
-            material.judged, learner.fit, partial(learner.predict, views=config.pseudo.views), config.pseudo,
-            Ledger(run.path), mode=run.mode, clusters=material.clusters, refused=material.refused, seed=config.seed,
-            goal=config.goal, second=learner.second, ahead=learner.ahead_of, time_for=_time_for(run),
-        )  # fmt: skip
+            material.judged,
+            learner.fit,
+            partial(learner.predict, views=config.pseudo.views),
+            config.pseudo,
+            RoundStore(run.path),
+            mode=run.mode,
+            clusters=material.clusters,
+            refused=material.refused,
+            seed=config.seed,
+            goal=config.goal,
+            second=learner.second,
+            ahead=learner.run_fold_jobs_ahead,
+            time_for=_time_for(run),
+        )
     return with_corrections(run, material.judged, outcome)
 
 
@@ -60,11 +70,13 @@ def _time_for(run: Run):
     """The time budget. Human decisions and a student stand on finished rounds: there is never time for one more."""
     if not applied(run.path) and not (run.path / "student" / "model.json").exists():
         return run.time_for
-    known = iter(Ledger(run.path).rounds()[1:])
+    known = iter(RoundStore(run.path).rounds()[1:])
     return lambda seconds: next(known, None) is not None  # asked once a round, from the second on
 
 
-def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner) -> dict[str, list[Trained]]:
+def train_arms(
+    run: Run, material: PreparedData, outcome: SelfTrainingResult, learner: JobRunner
+) -> dict[str, list[TrainedModel]]:
     """The student (every row with a label), the control (given labels only, as many steps), the first teachers.
 
     Raises:
@@ -77,26 +89,26 @@ def train_arms(run: Run, material: Material, outcome: Outcome, learner: Learner)
             with run.stage(task.where):
                 learner.ahead(tasks)
                 arms[task.where] = [learner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
-        except OutOfTime:
+        except TimeBudgetExceeded:
             if task.where == "student":
                 raise
             log.info(f"time budget: no time is left for the {task.where}")
     return arms | ({"teacher": [load_model(file.parent) for file in files]} if files else {})
 
 
-def _arms(run: Run, material: Material, outcome: Outcome) -> list[Task]:
+def _arms(run: Run, material: PreparedData, outcome: SelfTrainingResult) -> list[TrainJob]:
     """The student and, where rounds were run, the control: as many steps, and one seed, see Stock.work."""
     judged, learned = material.judged, np.flatnonzero(has_label(outcome.label))
     steps = step_budget(len(learned), run.config.train)
     pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
-    tasks = [Task("student", learned, outcome.targets[learned], pool, steps)]
+    tasks = [TrainJob("student", learned, outcome.targets[learned], pool, steps)]
     if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
         rows = np.flatnonzero(has_label(judged.given))
-        tasks.append(Task("control", rows, judged.given[rows], steps=steps))
+        tasks.append(TrainJob("control", rows, judged.given[rows], steps=steps))
     return tasks
 
 
-def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.ndarray | None]:
+def _looked_at(material: PreparedData, outcome: SelfTrainingResult) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
     pool = np.flatnonzero(~has_label(outcome.label) & (material.refused == ""))
     if outcome.decisions is None or outcome.label.ndim == 2:
@@ -104,7 +116,13 @@ def _looked_at(material: Material, outcome: Outcome) -> tuple[np.ndarray, np.nda
     return pool, np.log(np.maximum(outcome.decisions.belief(pool), 1e-30)).astype(np.float32)
 
 
-def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list[Trained]], learner: Learner) -> None:
+def write_outputs(
+    run: Run,
+    material: PreparedData,
+    outcome: SelfTrainingResult,
+    arms: dict[str, list[TrainedModel]],
+    learner: JobRunner,
+) -> None:
     """Score the arms, write the tables, the pages and the submission, print the summary."""
     from .report.label_studio import write_label_studio
     from .report.report import write_report
@@ -135,8 +153,10 @@ def publish(run: Run, material: Material, outcome: Outcome, arms: dict[str, list
     write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", outcome.reason, run.mode)
     log.info(summary(run.path))
     if not whole:
-        log.info(f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, no student yet; the same "
-                 "command goes on from here")  # fmt: skip
+        log.info(
+            f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, no student yet; the same "
+            "command goes on from here"
+        )
 
 
 def _write_seconds(run: Run) -> None:

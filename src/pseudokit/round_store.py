@@ -12,26 +12,28 @@ import pandas as pd
 
 from .config.types import UserError
 from .data.csv_text import read_csv
-from .data.dataset import Samples
+from .data.dataset import Dataset
 from .data.encoding import has_label, likeliest, names, right
 from .labels.decide import Decisions
 from .labels.difficulty import rate_interval
 from .labels.noise import DIFFICULTY, anchor_counts, bootstrap
-from .labels.posterior import Said
-from .labels.predictions import Verdict
+from .labels.posterior import PosteriorSummary
+from .labels.predictions import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
 FILES = ("logits.npy", "votes.npy", "chains.npy", "ids.csv", "decisions.csv")
 BACK = "bring it back, choose another name= or start over with --fresh"
 
 
-class Ledger:
+class RoundStore:
     """The rounds in a run folder. round.json is written last: a round without it has not happened."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
 
-    def recall(self, number: int, samples: Samples, made_from: dict[str, str] | None = None) -> Verdict | None:
+    def recall(
+        self, number: int, samples: Dataset, input_hash: dict[str, str] | None = None
+    ) -> OutOfFoldPredictions | None:
         """The verdict of a finished round, so that a resumed run does not train it again.
 
         made_from: what it must have been made from, see record.
@@ -42,17 +44,21 @@ class Ledger:
         folder = self.folder / f"round_{number}"
         if not (folder / "round.json").exists():
             return None
-        self._refuse_mixed(number, made_from)
+        self._refuse_mixed(number, input_hash)
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
-        arrays = {name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
-                  for name in ("logits", "votes", "chains")}  # fmt: skip
+        arrays = {
+            name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
+            for name in ("logits", "votes", "chains")
+        }
         about = read_json(folder / "round.json")
         calibration = {"likeliest_rate": about.get("likeliest_rate")}
         logits, judge = arrays.pop("logits"), table.model.to_numpy(object)
-        return Verdict(logits, judge, models=about.get("models", {}), calibration=calibration, **arrays)
+        return OutOfFoldPredictions(logits, judge, models=about.get("models", {}), calibration=calibration, **arrays)
 
-    def record(self, number: int, samples: Samples, verdict: Verdict, decisions: Decisions, **facts) -> None:
+    def record(
+        self, number: int, samples: Dataset, verdict: OutOfFoldPredictions, decisions: Decisions, **facts
+    ) -> None:
         """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files.
 
         facts: also made_from, {what: hash}; the round before is added, and `files`, the hash of what is written.
@@ -66,8 +72,10 @@ class Ledger:
                 write_npy(folder / f"{name}.npy", array)
         write_csv(folder / "ids.csv", pd.DataFrame({"id": samples.id, "role": samples.role}))
         write_csv(folder / "decisions.csv", decisions_table(decisions, samples, verdict.judge))
-        made = {"made_from": facts.pop("made_from", {}) | self._before(number),
-                "files": {name: hash_of(folder / name) for name in FILES if (folder / name).exists()}}  # fmt: skip
+        made = {
+            "input_hash": facts.pop("input_hash", {}) | self._before(number),
+            "files": {name: hash_of(folder / name) for name in FILES if (folder / name).exists()},
+        }
         write_json(folder / "round.json", {"round": number} | facts | summary(decisions, samples, verdict) | made)
 
     def _before(self, number: int) -> dict[str, str]:
@@ -75,11 +83,11 @@ class Ledger:
         file = self.folder / f"round_{number - 1}" / "round.json"
         return {file.parent.name: hash_of(read_json(file) | {"seconds": None})} if file.exists() else {}
 
-    def _refuse_mixed(self, number: int, made_from: dict[str, str] | None) -> None:
+    def _refuse_mixed(self, number: int, input_hash: dict[str, str] | None) -> None:
         folder = self.folder / f"round_{number}"
         about = read_json(folder / "round.json")
-        now = {} if made_from is None else made_from | self._before(number)
-        wrong = [what for what, digest in about.get("made_from", {}).items() if now.get(what, digest) != digest]
+        now = {} if input_hash is None else input_hash | self._before(number)
+        wrong = [what for what, digest in about.get("input_hash", {}).items() if now.get(what, digest) != digest]
         if wrong:
             raise UserError(
                 f"{folder / 'round.json'} was made from other {', '.join(wrong)} than this run has now; {BACK}"
@@ -119,17 +127,17 @@ def assert_fold_safe(rounds: list[dict]) -> None:
     folds = {judge: about["fold"] for info in rounds for judge, about in info["models"].items()}
     for info in rounds:
         for judge, about in info["models"].items():
-            wrong = [teacher for teacher in about["taught_by"] if folds[teacher] != about["fold"]]
+            wrong = [teacher for teacher in about["teachers"] if folds[teacher] != about["fold"]]
             assert not wrong, f"round {info['round']}: model {judge} learned from {wrong}, which saw its fold's labels"
 
 
-def refuse_changed_samples(folder: Path, samples: Samples) -> None:
+def refuse_changed_dataset(folder: Path, samples: Dataset) -> None:
     """What finished rounds judged must still be what the data says.
 
     Raises:
         UserError: rows were added, removed or given another label since samples.csv was written.
     """
-    if not Ledger(folder).rounds() or not (folder / "samples.csv").exists():
+    if not RoundStore(folder).rounds() or not (folder / "samples.csv").exists():
         return
     tables = read_csv(folder / "samples.csv"), samples.table()
     before, now = (set(table[["id", "role", "given"]].itertuples(index=False, name=None)) for table in tables)
@@ -139,7 +147,7 @@ def refuse_changed_samples(folder: Path, samples: Samples) -> None:
         raise UserError(f"{folder / 'samples.csv'}: {what}; bring them back, choose another name= or add --fresh")
 
 
-def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
+def summary(decisions: Decisions, samples: Dataset, verdict: OutOfFoldPredictions) -> dict:
     """What a round came to, in a few numbers; reads no truth."""
     labelled = has_label(samples.given)
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
@@ -158,17 +166,25 @@ def summary(decisions: Decisions, samples: Samples, verdict: Verdict) -> dict:
     return about | verdict.calibration | _noise_summary(decisions, samples.given, verdict.likeliest_rate)
 
 
-def _noise_by_class(d: Decisions, samples: Samples) -> dict:
+def _noise_by_class(d: Decisions, samples: Dataset) -> dict:
     """The noise of label sets, question by question. estimated_rate: of all answers; extra: of the images without a
     class the share that was given it; missing: of those with it the share that was not."""
-    found = {name: _noise_summary(asked, samples.given[:, c])
-             for c, (name, asked) in enumerate(zip(samples.classes, d.questions, strict=True))}  # fmt: skip
+    found = {
+        name: _noise_summary(asked, samples.given[:, c])
+        for c, (name, asked) in enumerate(zip(samples.classes, d.questions, strict=True))
+    }
     about = dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
     if d.questions[0].matrix is None:
         return about
-    by_class = {name: {"rate": noise["estimated_rate"], "type": noise["noise_type"],
-                       "extra": noise["noise_matrix"][0][1], "missing": noise["noise_matrix"][1][0]}
-                for name, noise in found.items()}  # fmt: skip
+    by_class = {
+        name: {
+            "rate": noise["estimated_rate"],
+            "type": noise["noise_type"],
+            "extra": noise["noise_matrix"][0][1],
+            "missing": noise["noise_matrix"][1][0],
+        }
+        for name, noise in found.items()
+    }
     rates, known = [noise["rate"] for noise in by_class.values()], (samples.given >= 0).sum(0)
     return about | {"estimated_rate": float(np.average(rates, weights=known)), "noise_by_class": by_class}
 
@@ -189,7 +205,7 @@ def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None
             "noise_rate_by_confidence": d.belief.difficulty.rates.round(6).tolist(),
             "noise_matrix": matrix.round(6).tolist(),
         }
-    said = Said(d.predicted, d.confidence, d.self_confidence, d.p_wrong)
+    said = PosteriorSummary(d.predicted, d.confidence, d.self_confidence, d.p_wrong)
     (low, high), (rate, *interval) = bootstrap(d.belief, anchor_counts(said, given, len(matrix)))
     if alike := d.noise == "look-alike":
         rate = d.p_wrong[given >= 0].mean()
@@ -203,12 +219,24 @@ def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None
     }
 
 
-def decisions_table(d: Decisions, samples: Samples, judge: np.ndarray) -> pd.DataFrame:
+def decisions_table(d: Decisions, samples: Dataset, judge: np.ndarray) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
-    named = {key: names(value, samples.classes) for key, value in
-             {"given": samples.given, "predicted": d.predicted, "label": d.label}.items()}  # fmt: skip
-    return pd.DataFrame({
-        "id": samples.id, "role": samples.role, "given": named["given"], "predicted": named["predicted"],
-        "confidence": d.confidence, "self_confidence": d.self_confidence, "p_wrong": d.p_wrong,
-        "decision": d.decision, "label": named["label"], "reason": d.reason, "model": judge,
-    })  # fmt: skip
+    named = {
+        key: names(value, samples.classes)
+        for key, value in {"given": samples.given, "predicted": d.predicted, "label": d.label}.items()
+    }
+    return pd.DataFrame(
+        {
+            "id": samples.id,
+            "role": samples.role,
+            "given": named["given"],
+            "predicted": named["predicted"],
+            "confidence": d.confidence,
+            "self_confidence": d.self_confidence,
+            "p_wrong": d.p_wrong,
+            "decision": d.decision,
+            "label": named["label"],
+            "reason": d.reason,
+            "model": judge,
+        }
+    )

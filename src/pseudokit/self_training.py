@@ -10,19 +10,28 @@ from functools import partial
 import numpy as np
 
 from .config.keys import Pseudo
-from .data.dataset import USES_POOL, Samples
+from .data.dataset import USES_POOL, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
 from .labels.calibration import calibrated, normalised, tempered
 from .labels.decide import NOTHING_LEARNED, REPAIRS, Decisions, given_cutoff
 from .labels.metrics import gain
-from .labels.multilabel import decide as select
-from .labels.out_of_fold import Fit, Predict, Seat, Second, Taught, chained_seats, held_out_probs, plain_seats
-from .labels.predictions import Verdict, together
+from .labels.multilabel import decide_single_or_multilabel
+from .labels.out_of_fold import (
+    Fit,
+    FoldJob,
+    Predict,
+    Second,
+    TrainingLabels,
+    leak_free_fold_jobs,
+    plain_fold_jobs,
+    predict_out_of_fold,
+)
+from .labels.predictions import OutOfFoldPredictions, together
 from .labels.pseudo_labels import DRIFT, drift
 from .labels.sanity import learned_nothing
-from .round_store import Ledger, assert_fold_safe
-from .system.files import OutOfTime, hash_of, log, seed_of
+from .round_store import RoundStore, assert_fold_safe
+from .system.files import TimeBudgetExceeded, hash_of, log, seed_of
 
 WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
 """Reasons for which a round gives way to the best one before it."""
@@ -31,7 +40,7 @@ NOISE_OF_GAIN = 2.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SelfTrainingResult:
     """What the rounds came to: the label to learn of every judged sample (-1 = none), and why they ended."""
 
     label: np.ndarray
@@ -53,10 +62,10 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Task:
+class SelfTrainingContext:
     """What stays the same over the rounds."""
 
-    samples: Samples
+    samples: Dataset
     policy: Pseudo
     mode: str
     clusters: np.ndarray
@@ -73,7 +82,7 @@ class Task:
         by_score = self.mode == "augment" and (policy.pool_precision is not None or policy.pool_calibrate)
         return by_score if chosen is None else chosen
 
-    def made_from(self) -> dict[str, str]:
+    def input_hash(self) -> dict[str, str]:
         """Hashes of what a round depends on, beside the models that judged it."""
         samples, keys = self.samples, self.policy.model_dump(exclude_defaults=True)
         judged = samples.id, samples.given, samples.classes, self.clusters, self.refused
@@ -81,11 +90,21 @@ class Task:
 
 
 def self_train(
-    samples: Samples, fit: Fit, predict: Predict, policy: Pseudo, ledger: Ledger, *,
-    mode: str, clusters: np.ndarray, refused: np.ndarray | str = "", seed: int = 0, goal: str | None = None,
-    second: Second | None = None, ahead: Callable = lambda seats: None,
+    samples: Dataset,
+    fit: Fit,
+    predict: Predict,
+    policy: Pseudo,
+    ledger: RoundStore,
+    *,
+    mode: str,
+    clusters: np.ndarray,
+    refused: np.ndarray | str = "",
+    seed: int = 0,
+    goal: str | None = None,
+    second: Second | None = None,
+    ahead: Callable = lambda seats: None,
     time_for: Callable[[float], bool] = lambda seconds: True,
-) -> Outcome:  # fmt: skip
+) -> SelfTrainingResult:
     """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
 
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
@@ -93,22 +112,22 @@ def self_train(
     learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
     goal: the score that ends rounds, see _gain. refused: see select; second, ahead: see held_out_probs.
     """
-    task = Task(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
-    outcome = best = Outcome(samples.given, None, 0, "max_rounds")
-    made_from, seconds, verdicts, before = task.made_from(), 0.0, [], samples.given
+    task = SelfTrainingContext(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
+    outcome = best = SelfTrainingResult(samples.given, None, 0, "max_rounds")
+    input_hash, seconds, verdicts, before = task.input_hash(), 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
         if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
         start, labels = time.monotonic(), outcome.label
         try:
-            verdict = ledger.recall(number, samples, made_from) or _judge(task, outcome, verdicts, fit, predict)
-        except OutOfTime:
+            verdict = ledger.recall(number, samples, input_hash) or _judge(task, outcome, verdicts, fit, predict)
+        except TimeBudgetExceeded:
             if not best.round:
                 raise
             return replace(best, reason="time_budget")
         decisions = decide(task, verdict.log_probs, verdict.agreement, number, verdict.likeliest_rate)
         changes, before = _changes(before, labels, decisions.label), labels
-        facts = changes | _drift(task, decisions) | _nothing_learned(task, decisions) | {"made_from": made_from}
+        facts = changes | _drift(task, decisions) | _nothing_learned(task, decisions) | {"input_hash": input_hash}
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
         if task.fold_safe:
@@ -118,7 +137,7 @@ def self_train(
         reason = _reason(task, change, facts, number)
         if reason in WORSE:
             return replace(best, reason=reason)
-        outcome = Outcome(decisions.label, decisions, number, reason or "max_rounds")
+        outcome = SelfTrainingResult(decisions.label, decisions, number, reason or "max_rounds")
         if reason:
             return outcome
         if change is None or change[0] >= 0 or task.mode in REPAIRS:  # within noise: more judges, cleaner labels
@@ -126,7 +145,7 @@ def self_train(
     return outcome
 
 
-def _reason(task: Task, change: tuple[float, float] | None, facts: dict, number: int) -> str:
+def _reason(task: SelfTrainingContext, change: tuple[float, float] | None, facts: dict, number: int) -> str:
     """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain.
 
     Where given labels are repaired, one round alone is never enough to say that nothing changes: its judges learned the
@@ -143,7 +162,13 @@ def _reason(task: Task, change: tuple[float, float] | None, facts: dict, number:
     return "no_change" if facts["changed"] <= task.policy.min_change * len(task.samples) else ""
 
 
-def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predict: Predict) -> Verdict:
+def _judge(
+    task: SelfTrainingContext,
+    outcome: SelfTrainingResult,
+    earlier: list[OutOfFoldPredictions],
+    fit: Fit,
+    predict: Predict,
+) -> OutOfFoldPredictions:
     """One round: the verdict of its models, averaged with those of the rounds before."""
     number, given = len(earlier) + 1, task.samples.given
     seats = [replace(seat, where=f"round_{number}/{seat.where}") for seat in _seats(task, outcome, earlier)]
@@ -155,49 +180,55 @@ def _judge(task: Task, outcome: Outcome, earlier: list[Verdict], fit: Fit, predi
     elif task.policy.pool_calibrate:
         how = partial(tempered, given=given)
     options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how, "second": task.second}
-    verdict = held_out_probs(task.samples, seats, fit, predict, ahead=task.ahead, **options)
+    verdict = predict_out_of_fold(task.samples, seats, fit, predict, ahead=task.ahead, **options)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
 
-def _seats(task: Task, outcome: Outcome, earlier: list[Verdict]) -> list[Seat]:
+def _seats(
+    task: SelfTrainingContext, outcome: SelfTrainingResult, earlier: list[OutOfFoldPredictions]
+) -> list[FoldJob]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
     number, given, policy = len(earlier) + 1, task.samples.given, task.policy
     if not task.fold_safe:
-        taught = Taught(outcome.label, outcome.targets, _judges(earlier))
+        taught = TrainingLabels(outcome.label, outcome.targets, _judges(earlier))
         folds = make_folds(taught.labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
-        return plain_seats(taught, folds)
+        return plain_fold_jobs(taught, folds)
     folds = make_folds(given, task.clusters, policy.folds, seed_of(task.seed, 1, "folds"))
     if not earlier:
-        return plain_seats(Taught(given, given), folds)
+        return plain_fold_jobs(TrainingLabels(given, given), folds)
     chains = [_of_chain(task, earlier, fold) for fold in range(policy.folds)]
-    return chained_seats(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
+    return leak_free_fold_jobs(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
 
 
-def _of_chain(task: Task, earlier: list[Verdict], fold: int) -> Taught:
+def _of_chain(task: SelfTrainingContext, earlier: list[OutOfFoldPredictions], fold: int) -> TrainingLabels:
     """What the models of one fold alone made of the samples."""
     verdict = earlier[-1]
     said = verdict.chains[fold]
     alone = (task.samples.given < 0)[..., None] & ~np.isnan(said)
     decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, len(earlier))
-    return Taught(decisions.label, decisions.targets(), _judges(earlier, fold))
+    return TrainingLabels(decisions.label, decisions.targets(), _judges(earlier, fold))
 
 
-def _judges(earlier: list[Verdict], fold: int | None = None) -> tuple[str, ...]:
+def _judges(earlier: list[OutOfFoldPredictions], fold: int | None = None) -> tuple[str, ...]:
     """Hashes of the models of all earlier rounds, or of one fold's."""
     models = [pair for verdict in earlier for pair in verdict.models.items()]
     return tuple(judge for judge, about in models if fold in (None, about["fold"]))
 
 
 def decide(
-    task: Task, log_probs: np.ndarray, agreement: np.ndarray | float, number: int, likeliest_rate: float | None = None
+    task: SelfTrainingContext,
+    log_probs: np.ndarray,
+    agreement: np.ndarray | float,
+    number: int,
+    likeliest_rate: float | None = None,
 ) -> Decisions:
     """What the policy makes of held-out log-probabilities in this round."""
     options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
     options["likeliest_rate"] = likeliest_rate
-    return select(log_probs, task.samples.given, task.mode, task.policy, **options)
+    return decide_single_or_multilabel(log_probs, task.samples.given, task.mode, task.policy, **options)
 
 
-def _drift(task: Task, decisions: Decisions) -> dict:
+def _drift(task: SelfTrainingContext, decisions: Decisions) -> dict:
     """How far pseudo-labels are from the class shares of the given labels, with a warning; {} without a pool."""
     given = task.samples.given
     if task.mode not in USES_POOL:
@@ -205,15 +236,19 @@ def _drift(task: Task, decisions: Decisions) -> dict:
     accepted = classes_of(np.where(given < 0, decisions.label, -1))
     found = drift(accepted, classes_of(given), len(task.samples.classes))
     if found["collapsed"]:
-        log.info("warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
-                 "labels, or try pseudo.pool_align=true, pseudo.pool_quota=1.5")  # fmt: skip
+        log.info(
+            "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
+            "labels, or try pseudo.pool_align=true, pseudo.pool_quota=1.5"
+        )
     elif found["drift"] > DRIFT:
-        log.info(f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
-                 "class shares of the given labels; where the pool should, try pseudo.pool_align=true")  # fmt: skip
+        log.info(
+            f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
+            "class shares of the given labels; where the pool should, try pseudo.pool_align=true"
+        )
     return found
 
 
-def _nothing_learned(task: Task, decisions: Decisions) -> dict:
+def _nothing_learned(task: SelfTrainingContext, decisions: Decisions) -> dict:
     """Whether held-out predictions are no better than chance, with a warning; {} where they are better.
 
     Plain training decides nothing, and its scores say it themselves.
@@ -221,8 +256,10 @@ def _nothing_learned(task: Task, decisions: Decisions) -> dict:
     if task.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
         return {}
     why = learned_nothing(decisions.predicted, task.samples.given, len(task.samples.classes))
-    log.info(f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
-             "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.weights")  # fmt: skip
+    log.info(
+        f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
+        "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.weights"
+    )
     return {NOTHING_LEARNED: True}
 
 
@@ -232,7 +269,7 @@ def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[st
     return {"changed": int(changed.sum()), "changed_back": int((changed & ~differ(new, before)).sum())}
 
 
-def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
+def _average(verdict: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int) -> OutOfFoldPredictions:
     """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
 
     def mean(new: np.ndarray, old: np.ndarray) -> np.ndarray:
@@ -247,7 +284,13 @@ def _average(verdict: Verdict, earlier: Verdict, n: int) -> Verdict:
     return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
 
 
-def _gain(task: Task, best: Verdict, new: Verdict, of_best: Decisions, of_new: Decisions) -> tuple[float, float]:
+def _gain(
+    task: SelfTrainingContext,
+    best: OutOfFoldPredictions,
+    new: OutOfFoldPredictions,
+    of_best: Decisions,
+    of_new: Decisions,
+) -> tuple[float, float]:
     """What a round gains on another, out of fold, in the score that counts; its standard error.
 
     Scored on the given labels; where they are repaired, on the labels that both rounds together believe in. Given
@@ -277,7 +320,7 @@ def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray
     return labels
 
 
-def _no_gain(task: Task, change: float, error: float) -> bool:
+def _no_gain(task: SelfTrainingContext, change: float, error: float) -> bool:
     """Whether a round ends the rounds: its score fell beyond noise; where rounds are fold-safe, did not rise beyond it.
 
     Plain rounds' scores favour later rounds a little, so that a rise proves nothing.

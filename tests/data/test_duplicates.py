@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Data
-from pseudokit.data.dataset import ROLES, Samples
+from pseudokit.data.dataset import ROLES, Dataset
 from pseudokit.data.duplicates import connected, count_duplicates, duplicates_table, find_links, refused_reasons
 from pseudokit.data.images import difference_hashes
 
@@ -25,8 +25,10 @@ def digits64() -> np.ndarray:
 def photos() -> np.ndarray:
     """40 colour images with a fine grain, (40, 96, 96, 3) uint8."""
     rng = np.random.default_rng(0)
-    coarse = [cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
-              for _ in range(40)]  # fmt: skip
+    coarse = [
+        cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+        for _ in range(40)
+    ]
     return np.clip(np.stack(coarse) + rng.normal(0, 20, (40, 96, 96, 1)), 0, 255).astype(np.uint8)
 
 
@@ -72,7 +74,7 @@ COPIES = {
     "jpeg 90": jpeg(90),
     "jpeg 60": jpeg(60),
     "noise": noisy,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", [*COPIES, "half", "three quarters"])
@@ -176,7 +178,7 @@ def table_of(tmp_path, photos):
         classes = tuple(sorted(set(labels) - {""})) or ("a",)
         given_ = np.array([(*classes, "").index(label) if label else -1 for label in labels])
         paths = np.array([str(tmp_path / f"{name}.png") for name in ids], object)
-        samples = Samples(ids, paths, role, given_, np.full(len(rows), "", object), classes)
+        samples = Dataset(ids, paths, role, given_, np.full(len(rows), "", object), classes)
         pixels = np.stack([cv2.imread(path) for path in paths])
         return duplicates_table(samples, pixels, find_links(pixels, len(rows)))
 
@@ -185,11 +187,16 @@ def table_of(tmp_path, photos):
 
 def test_the_kind_is_that_of_the_whole_cluster(table_of):
     table = table_of(
-        ("train", "a", 0, "x", "bytes"), ("pool", "b", 0, "", "bytes"),
-        ("train", "c", 1, "x", "bytes"), ("pool", "d", 1, "", "same"), ("test", "e", 1, "x", "bytes"),
-        ("train", "f", 2, "x", "bytes"), ("valid", "g", 2, "x", "bytes"), ("test", "h", 2, "x", "jpeg 90"),
+        ("train", "a", 0, "x", "bytes"),
+        ("pool", "b", 0, "", "bytes"),
+        ("train", "c", 1, "x", "bytes"),
+        ("pool", "d", 1, "", "same"),
+        ("test", "e", 1, "x", "bytes"),
+        ("train", "f", 2, "x", "bytes"),
+        ("valid", "g", 2, "x", "bytes"),
+        ("test", "h", 2, "x", "jpeg 90"),
         ("train", "z", 3, "x", "bytes"),
-    )  # fmt: skip
+    )
     assert list(table) == ["cluster", "id", "path", "role", "given", "kind", "conflict"]
     assert list(table.id) == list("abcdefgh")
     assert list(table.cluster) == [1, 1, 2, 2, 2, 3, 3, 3]
@@ -199,16 +206,26 @@ def test_the_kind_is_that_of_the_whole_cluster(table_of):
 
 def test_labels_that_disagree_come_first_and_no_label_is_no_disagreement(table_of):
     table = table_of(
-        ("train", "a", 0, "x", "bytes"), ("train", "b", 0, "x", "bytes"),
-        ("train", "c", 1, "x", "bytes"), ("pool", "d", 1, "", "bytes"),
-        ("train", "e", 2, "x", "bytes"), ("train", "f", 2, "y", "jpeg 90"), ("pool", "g", 2, "", "bytes"),
-        ("train", "h", 3, "x", "bytes"), ("test", "i", 3, "y", "bytes"),
-    )  # fmt: skip
+        ("train", "a", 0, "x", "bytes"),
+        ("train", "b", 0, "x", "bytes"),
+        ("train", "c", 1, "x", "bytes"),
+        ("pool", "d", 1, "", "bytes"),
+        ("train", "e", 2, "x", "bytes"),
+        ("train", "f", 2, "y", "jpeg 90"),
+        ("pool", "g", 2, "", "bytes"),
+        ("train", "h", 3, "x", "bytes"),
+        ("test", "i", 3, "y", "bytes"),
+    )
     assert list(table.id) == list("hiefgabcd")
     assert list(table.cluster) == [1, 1, 2, 2, 2, 3, 3, 4, 4]
     assert list(table.conflict) == [True] * 5 + [False] * 4
-    assert count_duplicates(table) == {"clusters": 4, "rows": 9, "conflicts": 2,
-                                       "clusters in train and pool": 2, "clusters in train and test": 1}  # fmt: skip
+    assert count_duplicates(table) == {
+        "clusters": 4,
+        "rows": 9,
+        "conflicts": 2,
+        "clusters in train and pool": 2,
+        "clusters in train and test": 1,
+    }
 
 
 def test_no_duplicates_give_an_empty_table(table_of):
@@ -248,8 +265,12 @@ def test_a_file_that_is_in_train_and_test_is_told(table_of, tmp_path):
 
 
 def test_the_table_reads_back_as_it_was_decided_on(table_of, tmp_path):
-    table = table_of(("train", "a", 0, "x", "bytes"), ("train", "b", 0, "y", "bytes"), ("test", "c", 0, "x", "bytes"),
-                     ("pool", "d", 0, "", "bytes"))  # fmt: skip
+    table = table_of(
+        ("train", "a", 0, "x", "bytes"),
+        ("train", "b", 0, "y", "bytes"),
+        ("test", "c", 0, "x", "bytes"),
+        ("pool", "d", 0, "", "bytes"),
+    )
     table.to_csv(tmp_path / "duplicates.csv", index=False)
     again = pd.read_csv(tmp_path / "duplicates.csv", dtype=str, keep_default_na=False)
     assert count_duplicates(again) == count_duplicates(table)

@@ -38,14 +38,27 @@ def paths(*files) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "image", "near"),
     [
-        ("a.png", GREY, 0), ("a.jpg", GREY, 3), ("a.bmp", GREY, 0), ("a.tif", GREY, 0), ("a.pgm", GREY, 0),
-        ("a.webp", GREY, 3), ("a.png", SIXTEEN, 1), ("a.tif", SIXTEEN, 1),
-        ("a.png", COLOUR, 0), ("a.jpg", COLOUR, 12), ("a.bmp", COLOUR, 0), ("a.tif", COLOUR, 0), ("a.ppm", COLOUR, 0),
-        ("a.png", ALPHA, 0), ("a.png", GREY.convert("LA"), 0), ("a.png", COLOUR.convert("P", palette=1), 30),
-        ("a.gif.png", GREY.convert("P"), 0), ("a.PNG", GREY, 0),
+        ("a.png", GREY, 0),
+        ("a.jpg", GREY, 3),
+        ("a.bmp", GREY, 0),
+        ("a.tif", GREY, 0),
+        ("a.pgm", GREY, 0),
+        ("a.webp", GREY, 3),
+        ("a.png", SIXTEEN, 1),
+        ("a.tif", SIXTEEN, 1),
+        ("a.png", COLOUR, 0),
+        ("a.jpg", COLOUR, 12),
+        ("a.bmp", COLOUR, 0),
+        ("a.tif", COLOUR, 0),
+        ("a.ppm", COLOUR, 0),
+        ("a.png", ALPHA, 0),
+        ("a.png", GREY.convert("LA"), 0),
+        ("a.png", COLOUR.convert("P", palette=1), 30),
+        ("a.gif.png", GREY.convert("P"), 0),
+        ("a.PNG", GREY, 0),
     ],
     ids=lambda value: getattr(value, "mode", str(value)),
-)  # fmt: skip
+)
 def test_every_usual_kind_of_image_is_read(tmp_path, name, image, near):
     image.save(tmp_path / name)
     colour = image.mode not in ("L", "LA", "I;16")
@@ -146,9 +159,15 @@ def spoil(folder) -> dict[str, str]:
     (folder / "cut_late.jpg").write_bytes(photo[:-40])
     (folder / "text.png").write_text("an error page of some server")
     (folder / "folder.png").mkdir()
-    return {"zero.png": "zero bytes", "cut.png": "not an image", "cut.jpg": "not an image",
-            "cut_late.jpg": "not an image", "text.png": "not an image", "folder.png": "folder",
-            "gone.png": "missing"}  # fmt: skip
+    return {
+        "zero.png": "zero bytes",
+        "cut.png": "not an image",
+        "cut.jpg": "not an image",
+        "cut_late.jpg": "not an image",
+        "text.png": "not an image",
+        "folder.png": "folder",
+        "gone.png": "missing",
+    }
 
 
 def test_each_image_that_cannot_be_read_is_refused_by_its_name(tmp_path):
@@ -219,10 +238,17 @@ def large_jpeg(folder, size) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize(("size", "side", "found"), [
-    ((400, 240), None, (240, 400)), ((400, 240), 128, (240, 400)), ((400, 240), 120, (120, 200)),
-    ((400, 240), 61, (120, 200)), ((400, 240), 60, (60, 100)), ((400, 240), 16, (30, 50)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "side", "found"),
+    [
+        ((400, 240), None, (240, 400)),
+        ((400, 240), 128, (240, 400)),
+        ((400, 240), 120, (120, 200)),
+        ((400, 240), 61, (120, 200)),
+        ((400, 240), 60, (60, 100)),
+        ((400, 240), 16, (30, 50)),
+    ],
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(tmp_path, size, side, found, channels):
     file = large_jpeg(tmp_path, size)

@@ -6,16 +6,16 @@ import pytest
 
 from pseudokit.config.keys import Config, Data, Hide, Inject
 from pseudokit.config.types import UserError
-from pseudokit.data.dataset import load_samples
+from pseudokit.data.dataset import load_dataset
 from pseudokit.data.encoding import strata
 from pseudokit.data.folds import fold_table, make_folds
 from pseudokit.data.simulate import hide_labels, inject_noise
-from pseudokit.run_folder.prepare import check_samples
+from pseudokit.run_folder.prepare import check_dataset
 
 
 def read(tmp_path, text, **keys):
     (tmp_path / "train.csv").write_text(text, encoding="utf-8")
-    return load_samples(Data(train=str(tmp_path / "train.csv"), multi_label=True, **keys))
+    return load_dataset(Data(train=str(tmp_path / "train.csv"), multi_label=True, **keys))
 
 
 def test_names_with_a_sign_between_them(tmp_path):
@@ -55,9 +55,9 @@ def test_a_name_that_no_train_row_has_is_refused(tmp_path):
 def test_every_class_needs_rows_with_it_and_without_it(tmp_path):
     found = read(tmp_path, "id,label\n1,cat dog\n2,cat dog\n3,cat\n")
     with pytest.raises(UserError, match=r"'cat' has 0 rows without it in data\.train, fewer than pseudo\.folds=2"):
-        check_samples(found, Config(), "train")
+        check_dataset(found, Config(), "train")
     with pytest.raises(UserError, match="goal=kappa does not fit"):
-        check_samples(read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(goal="kappa"), "train")
+        check_dataset(read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(goal="kappa"), "train")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from pseudokit.config.keys import Data
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
-from pseudokit.data.dataset import load_samples
+from pseudokit.data.dataset import load_dataset
 from pseudokit.data.tables import read_role
 from tests.conftest import ROOT
 
@@ -32,7 +32,7 @@ def below(data: Data, folder: Path) -> list[str]:
     return [str(Path(path).relative_to(folder)) for path in read_role(data, "train").path]
 
 
-def refusal(data: Data, load=load_samples) -> str:
+def refusal(data: Data, load=load_dataset) -> str:
     with pytest.raises(UserError) as caught:
         load(data)
     assert "\n" not in str(caught.value)
@@ -74,10 +74,12 @@ def test_an_id_that_names_two_images_is_refused(competition):
 def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_the_pool(competition):
     columns = {"cat": ["1", "0", "0"], "dog": ["0", "1.0", ""]}
     _, data = competition(id=["a", "b", "c"], **columns)
-    samples = load_samples(data.model_copy(update={"label_col": ["cat", "dog"]}))
+    samples = load_dataset(data.model_copy(update={"label_col": ["cat", "dog"]}))
     assert samples.table()[["id", "role", "given"]].to_numpy().tolist() == [
-        ["a", "train", "cat"], ["b", "train", "dog"], ["c", "pool", ""],
-    ]  # fmt: skip
+        ["a", "train", "cat"],
+        ["b", "train", "dog"],
+        ["c", "pool", ""],
+    ]
 
 
 @pytest.mark.parametrize("row", [("1", "1"), ("0.5", "0.5"), ("yes", "0")])
@@ -112,8 +114,8 @@ def test_the_target_of_a_regression_is_refused_and_classes_that_are_numbers_are_
     ids = [str(i) for i in range(n)]
     message = refusal(competition(id=ids, label=[i / 7 for i in range(n)])[1])
     assert "regression" in message
-    assert len(load_samples(competition(id=ids, label=[i % 30 for i in range(n)])[1]).classes) == 30
-    assert len(load_samples(competition(id=ids, label=[(i % 3) / 2 for i in range(n)])[1]).classes) == 3
+    assert len(load_dataset(competition(id=ids, label=[i % 30 for i in range(n)])[1]).classes) == 30
+    assert len(load_dataset(competition(id=ids, label=[(i % 3) / 2 for i in range(n)])[1]).classes) == 3
 
 
 @pytest.mark.parametrize(("typed", "value"), [("007", "007"), ("[cat, dog]", ["cat", "dog"]), ("a b", "a b")])

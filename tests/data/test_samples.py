@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pseudokit.config.keys import Data, Hide, Inject
 from pseudokit.config.types import UserError
-from pseudokit.data.dataset import Samples, load_samples
+from pseudokit.data.dataset import Dataset, load_dataset
 from pseudokit.data.simulate import hide_labels, inject_noise
 from pseudokit.data.tables import ID_COLUMNS
 
@@ -42,12 +42,12 @@ def tree(folder: Path, *names: str) -> Path:
 
 def refusal(data: Data) -> str:
     with pytest.raises(UserError) as caught:
-        load_samples(data)
+        load_dataset(data)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def rows(samples: Samples) -> list[tuple]:
+def rows(samples: Dataset) -> list[tuple]:
     return samples.table()[["role", "id", "given"]].to_records(index=False).tolist()
 
 
@@ -58,7 +58,7 @@ PETS = {"id": ["b", "a"], "label": ["dog", "cat"]}
 
 
 def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
-    samples = load_samples(
+    samples = load_dataset(
         files(
             test={"id": ["t2", "t1"]},
             valid={"id": ["v"], "label": ["cat"]},
@@ -69,16 +69,22 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
     )
     assert samples.classes == ("cat", "dog")
     assert rows(samples) == [
-        ("train", "a", "cat"), ("train", "b", "dog"), ("pool", "p1", ""), ("pool", "p2", ""),
-        ("valid", "v", "cat"), ("trusted", "h", "dog"), ("test", "t1", ""), ("test", "t2", ""),
-    ]  # fmt: skip
+        ("train", "a", "cat"),
+        ("train", "b", "dog"),
+        ("pool", "p1", ""),
+        ("pool", "p2", ""),
+        ("valid", "v", "cat"),
+        ("trusted", "h", "dog"),
+        ("test", "t1", ""),
+        ("test", "t2", ""),
+    ]
     assert samples.given.tolist() == [0, 1, -1, -1, 0, 1, -1, -1]
 
 
 def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
-    beside = load_samples(files(train=PETS, suffix=".png"))
+    beside = load_dataset(files(train=PETS, suffix=".png"))
     assert beside.path.tolist() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    elsewhere = load_samples(files(train={"id": ["x/1.jpg", "x/2.jpg"], "label": ["p", "q"]}, image_dir="some/images"))
+    elsewhere = load_dataset(files(train={"id": ["x/1.jpg", "x/2.jpg"], "label": ["p", "q"]}, image_dir="some/images"))
     assert elsewhere.path.tolist() == ["some/images/x/1.jpg", "some/images/x/2.jpg"]
 
 
@@ -86,13 +92,13 @@ def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
 def test_the_id_column_is_the_first_of_the_usual_names_wherever_it_stands(files, first):
     assert ID_COLUMNS == ("id", "image_id", "image", "filename", "path")
     columns = {name: [f"{name}1", f"{name}2"] for name in reversed(ID_COLUMNS[first:])}
-    samples = load_samples(files(train={"label": ["p", "q"], **columns}))
+    samples = load_dataset(files(train={"label": ["p", "q"], **columns}))
     assert samples.id.tolist() == [f"{ID_COLUMNS[first]}1", f"{ID_COLUMNS[first]}2"]
 
 
 def test_an_id_column_that_is_asked_for_beats_the_usual_names(files):
     table = {"id": ["1", "2"], "photo": ["x", "y"], "label": ["p", "q"]}
-    assert load_samples(files(train=table, id_col="photo")).id.tolist() == ["x", "y"]
+    assert load_dataset(files(train=table, id_col="photo")).id.tolist() == ["x", "y"]
     message = refusal(files(train=table, id_col="foto"))
     assert "'foto'" in message
     assert "data.id_col" in message
@@ -108,27 +114,31 @@ def test_a_table_without_an_id_column_is_refused(files):
 
 def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
     ids, labels = ["007", "7", "1e3", "NA", "0.10"], ["NA", "nan", "null", "None", "01"]
-    samples = load_samples(files(train={"id": ids, "label": labels}))
+    samples = load_dataset(files(train={"id": ids, "label": labels}))
     assert dict(zip(samples.id, samples.table().given, strict=True)) == dict(zip(ids, labels, strict=True))
     assert samples.classes == tuple(sorted(labels))
 
 
 def test_a_train_row_without_a_label_belongs_to_the_pool(files):
-    samples = load_samples(files(train="id,label\nc,\na,cat\nb,dog\nd\n", pool={"id": ["e"]}))
+    samples = load_dataset(files(train="id,label\nc,\na,cat\nb,dog\nd\n", pool={"id": ["e"]}))
     assert rows(samples) == [
-        ("train", "a", "cat"), ("train", "b", "dog"), ("pool", "c", ""), ("pool", "d", ""), ("pool", "e", ""),
-    ]  # fmt: skip
+        ("train", "a", "cat"),
+        ("train", "b", "dog"),
+        ("pool", "c", ""),
+        ("pool", "d", ""),
+        ("pool", "e", ""),
+    ]
 
 
 def test_labels_of_the_pool_are_not_read(files):
-    samples = load_samples(files(train=PETS, pool={"id": ["p", "q"], "label": ["cat", "whale"]}))
+    samples = load_dataset(files(train=PETS, pool={"id": ["p", "q"], "label": ["cat", "whale"]}))
     assert samples.classes == ("cat", "dog")
     assert rows(samples)[2:] == [("pool", "p", ""), ("pool", "q", "")]
 
 
 def test_another_label_column_is_read(files):
     table = {"id": ["a", "b"], "species": ["cat", "dog"]}
-    assert load_samples(files(train=table, label_col="species")).classes == ("cat", "dog")
+    assert load_dataset(files(train=table, label_col="species")).classes == ("cat", "dog")
     message = refusal(files(train=table))
     assert "train.csv" in message
     assert "'label'" in message
@@ -138,7 +148,7 @@ def test_another_label_column_is_read(files):
 
 def test_groups_are_read_where_there_are_any(files):
     table = {"id": ["a", "b"], "label": ["p", "q"], "patient": ["07", ""]}
-    samples = load_samples(files(train=table, pool={"id": ["c"]}, group_col="patient"))
+    samples = load_dataset(files(train=table, pool={"id": ["c"]}, group_col="patient"))
     assert samples.group.tolist() == ["07", "", ""]
     assert "data.group_col" in refusal(files(train=table, group_col="patiens"))
 
@@ -158,8 +168,8 @@ def test_an_id_in_train_and_pool_is_refused_by_its_name(files):
 
 
 def test_test_rows_may_have_no_labels_all_labels_or_some(files):
-    assert (load_samples(files(train=PETS, test={"id": ["x", "y"]})).given[2:] == -1).all()
-    assert load_samples(files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})).given[2:].tolist() == [1, -1]
+    assert (load_dataset(files(train=PETS, test={"id": ["x", "y"]})).given[2:] == -1).all()
+    assert load_dataset(files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})).given[2:].tolist() == [1, -1]
 
 
 def test_a_label_that_no_train_row_has_is_refused_with_its_row(files):
@@ -212,7 +222,7 @@ def test_the_order_of_the_rows_in_a_file_changes_nothing(tmp_path_factory, seed,
     for shuffled in (table, table.sample(frac=1, random_state=seed)):
         shuffled.to_csv(folder / "train.csv", index=False)
         shuffled.assign(id="x" + shuffled.id).to_csv(folder / "test.csv", index=False)
-        seen.append(load_samples(Data(train=str(folder / "train.csv"), test=str(folder / "test.csv"), group_col="g")))
+        seen.append(load_dataset(Data(train=str(folder / "train.csv"), test=str(folder / "test.csv"), group_col="g")))
     pd.testing.assert_frame_equal(seen[0].table(), seen[1].table())
 
 
@@ -221,11 +231,12 @@ def test_the_order_of_the_rows_in_a_file_changes_nothing(tmp_path_factory, seed,
 
 def test_a_labelled_folder_has_a_folder_for_each_class(tmp_path):
     folder = tree(tmp_path / "train", "cat/1.png", "dog/1.png", "cat/deeper/2.JPG", "dog/notes.txt", "dog/.hidden.png")
-    samples = load_samples(Data(train=str(folder)))
+    samples = load_dataset(Data(train=str(folder)))
     assert rows(samples) == [
-        ("train", "train/cat/1.png", "cat"), ("train", "train/cat/deeper/2.JPG", "cat"),
+        ("train", "train/cat/1.png", "cat"),
+        ("train", "train/cat/deeper/2.JPG", "cat"),
         ("train", "train/dog/1.png", "dog"),
-    ]  # fmt: skip
+    ]
     assert samples.path.tolist() == [str(folder / name) for name in ("cat/1.png", "cat/deeper/2.JPG", "dog/1.png")]
 
 
@@ -245,23 +256,23 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path):
     ids=["deep", "classes"],
 )
 def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
-    samples = load_samples(files(train=PETS, pool=tree(tmp_path / "pool", *names)))
+    samples = load_dataset(files(train=PETS, pool=tree(tmp_path / "pool", *names)))
     assert rows(samples)[2:] == [("pool", f"pool/{name}", "") for name in names]
 
 
 def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
     train, pool = tree(tmp_path / "train", "a/1.png", "b/1.png"), tree(tmp_path / "pool", "a/1.png")
-    assert len(load_samples(Data(train=str(train), pool=str(pool)))) == 3
+    assert len(load_dataset(Data(train=str(train), pool=str(pool)))) == 3
 
 
 def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
-    samples = load_samples(files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png")))
+    samples = load_dataset(files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png")))
     assert [row[2] for row in rows(samples)[2:]] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("names", [("1.png", "2.png"), ("images/1.png", "images/2.png"), ("a/b/1.png", "a/2.png")])
 def test_a_test_folder_of_any_other_nesting_carries_none(files, tmp_path, names):
-    samples = load_samples(files(train=PETS, test=tree(tmp_path / "test", *names)))
+    samples = load_dataset(files(train=PETS, test=tree(tmp_path / "test", *names)))
     assert (samples.given[2:] == -1).all()
     assert len(samples) == 4
 
@@ -269,7 +280,7 @@ def test_a_test_folder_of_any_other_nesting_carries_none(files, tmp_path, names)
 # ---- labels that are hidden
 
 
-def labelled(counts, extra=0) -> Samples:
+def labelled(counts, extra=0) -> Dataset:
     """Samples with so many labels of each class, then `extra` test rows of the first class."""
     given_ = np.repeat(np.arange(len(counts)), counts)
     n = len(given_)
@@ -277,7 +288,7 @@ def labelled(counts, extra=0) -> Samples:
     role = np.array(["train"] * n + ["test"] * extra, object)
     empty = np.full(n + extra, "", object)
     classes = tuple(f"c{k}" for k in range(len(counts)))
-    return Samples(ids, ids, role, np.append(given_, np.zeros(extra, int)), empty, classes)
+    return Dataset(ids, ids, role, np.append(given_, np.zeros(extra, int)), empty, classes)
 
 
 def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():

@@ -117,8 +117,9 @@ def test_a_draw_depends_on_its_number_and_not_on_those_before(spec):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("preset", "size"), [*[(p, 32) for p in ("affine", "elastic", "small", "photo")],
-                                              ("strong", 32), ("strong", 80)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("preset", "size"), [*[(p, 32) for p in ("affine", "elastic", "small", "photo")], ("strong", 32), ("strong", 80)]
+)
 def test_every_preset_keeps_the_format(preset, size, channels):
     batch = digits(4, size, channels)
     augment = build(preset, size, seed=0)

@@ -7,7 +7,7 @@ import pytest
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels import arrays, posterior
-from pseudokit.labels.decide import select
+from pseudokit.labels.decide import decide_labels
 
 from .test_noise import logs_of, uniform, world
 
@@ -23,10 +23,10 @@ def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_p
     q, _, given = world(uniform(0.2), sharpness=3, n=3000)
     given = np.where(np.arange(len(given)) % 3 == 0, -1, given) if mode != "denoise" else given
     logs = logs_of(q).astype(np.float32)
-    whole = select(logs, given, mode, POLICIES[mode])
+    whole = decide_labels(logs, given, mode, POLICIES[mode])
     np.save(tmp_path / "logits.npy", logs)
     monkeypatch.setattr(posterior, "BLOCK", 100)
-    parts = select(np.load(tmp_path / "logits.npy", mmap_mode="r"), given, mode, POLICIES[mode])
+    parts = decide_labels(np.load(tmp_path / "logits.npy", mmap_mode="r"), given, mode, POLICIES[mode])
     for name in ("predicted", "decision", "label", "reason", "soft"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     np.testing.assert_allclose(parts.p_wrong, whole.p_wrong, rtol=1e-9)
@@ -41,7 +41,7 @@ def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
         np.save(tmp_path / "logits.npy", logs)
         stored, given = np.load(tmp_path / "logits.npy", mmap_mode="r"), logs.argmax(1)
         tracemalloc.start()
-        select(stored, given, "denoise", Pseudo())
+        decide_labels(stored, given, "denoise", Pseudo())
         peaks[k] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     per_block = 8 * posterior.BLOCK
@@ -51,5 +51,5 @@ def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
 def test_the_surest_come_first_and_of_equals_the_first():
     confidence = np.array([0.5, 0.9, 0.7, 0.5, 0.9])
     for n in range(7):
-        assert arrays.surest(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]
+        assert arrays.most_confident(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]
     assert [rows.tolist() for rows in arrays.by_class(np.array([1, 0, 1, 1, 0]), 3)] == [[1, 4], [0, 2, 3], []]

@@ -9,9 +9,9 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels.calibration import calibrated
-from pseudokit.labels.decide import select
+from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.difficulty import compare, estimate_difficulty_noise, fit, log_likelihood, rate_interval
-from pseudokit.labels.predictions import Part, mix
+from pseudokit.labels.predictions import FoldPredictions, mix
 
 from .test_noise import MATRICES, K, logs_of, uneven, uniform, world
 
@@ -31,7 +31,7 @@ def judged(probs, given):
     """The code path of a run: parts, calibrated and mixed."""
     probs = probs / probs.sum(1, keepdims=True)
     halves = np.arange(len(given)) % 2
-    parts = [Part(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f) for f in (0, 1)]
+    parts = [FoldPredictions(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f) for f in (0, 1)]
     parts, about = calibrated(parts, given, given)
     return mix(parts, len(given)).log_probs, about.get("likeliest_rate")
 
@@ -54,7 +54,7 @@ def test_noise_of_the_class_is_not_taken_for_noise_by_difficulty(name):
 def test_wrong_labels_of_people_are_found_better_than_by_disagreement_or_confidence():
     probs, truth, given = people()
     log_probs, rate = judged(probs, given)
-    d = select(log_probs, given, "denoise", Pseudo(), likeliest_rate=rate)
+    d = decide_labels(log_probs, given, "denoise", Pseudo(), likeliest_rate=rate)
     wrong, n = truth != given, len(given)
     plain = f1_score(wrong, log_probs.argmax(1) != given)
     assert f1_score(wrong, d.p_wrong > 0.5) > plain
@@ -90,8 +90,8 @@ def test_the_order_of_rows_and_unlabeled_rows_change_nothing():
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
     more = np.concatenate([log_probs, log_probs[:100]]), np.concatenate([given, np.full(100, -1)])
     order = np.random.default_rng(0).permutation(len(more[1]))
-    alone = select(log_probs, given, "denoise", Pseudo(), likeliest_rate=0.05)
-    among = select(more[0][order], more[1][order], "denoise", Pseudo(), likeliest_rate=0.05)
+    alone = decide_labels(log_probs, given, "denoise", Pseudo(), likeliest_rate=0.05)
+    among = decide_labels(more[0][order], more[1][order], "denoise", Pseudo(), likeliest_rate=0.05)
     back = np.argsort(order)[: len(given)]
     assert np.allclose(alone.p_wrong, among.p_wrong[back], atol=1e-6)
     assert (alone.decision == among.decision[back]).all()

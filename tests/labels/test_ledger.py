@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.data.dataset import Samples
-from pseudokit.labels.decide import select
-from pseudokit.labels.predictions import Verdict
+from pseudokit.data.dataset import Dataset
+from pseudokit.labels.decide import decide_labels
+from pseudokit.labels.predictions import OutOfFoldPredictions
 from pseudokit.round_store import summary
 
 from .test_noise import MATRICES, K, logs_of, uniform, world
@@ -14,9 +14,9 @@ from .test_noise import MATRICES, K, logs_of, uniform, world
 
 def said(q, given):
     empty = np.full(len(given), "", object)
-    samples = Samples(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
-    decisions = select(logs_of(q), given, "denoise", Pseudo())
-    return summary(decisions, samples, Verdict(logs_of(q), empty))
+    samples = Dataset(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
+    decisions = decide_labels(logs_of(q), given, "denoise", Pseudo())
+    return summary(decisions, samples, OutOfFoldPredictions(logs_of(q), empty))
 
 
 @pytest.mark.parametrize("name", MATRICES)

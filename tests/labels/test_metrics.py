@@ -36,8 +36,11 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
         return pd.DataFrame({"arm": arm, "role": role, "id": ids, "label": "a", "predicted": np.where(right, "a", "b")})
 
     every, rng = np.arange(300), np.random.default_rng(0)
-    hits = {(arm, role): rng.random(300) < share for arm, share in (("student", 0.9), ("control", 0.7))
-            for role in ("valid", "test")}  # fmt: skip
+    hits = {
+        (arm, role): rng.random(300) < share
+        for arm, share in (("student", 0.9), ("control", 0.7))
+        for role in ("valid", "test")
+    }
     scored = pd.concat([rows(arm, role, every, right) for (arm, role), right in hits.items()])
     found = difference(scored.sample(frac=1, random_state=0))
     expected = paired_gain(hits["control", "test"].astype(float), hits["student", "test"].astype(float))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from pseudokit.labels.calibration import calibrate, fit_scale, reliability, scale
-from pseudokit.labels.noise import anchor_counts, bootstrap, deconvolve, find_noise
-from pseudokit.labels.posterior import Belief
+from pseudokit.labels.noise import anchor_counts, bootstrap, deconvolve, estimate_noise
+from pseudokit.labels.posterior import Posterior
 
 K, N = 6, 12_000
 
@@ -44,11 +44,11 @@ def logs_of(q):
 
 
 def posterior(q, given, matrix):
-    return Belief(logs_of(q), given, matrix)(np.arange(len(q)))
+    return Posterior(logs_of(q), given, matrix)(np.arange(len(q)))
 
 
 def found(q, given):
-    return find_noise(Belief(logs_of(q), given).said(), given, q.shape[1])
+    return estimate_noise(Posterior(logs_of(q), given).said(), given, q.shape[1])
 
 
 def matrix_of(q, given):
@@ -60,7 +60,7 @@ def type_of(q, given):
 
 
 def intervals(q, given, **options):
-    belief = Belief(logs_of(q), given)
+    belief = Posterior(logs_of(q), given)
     return bootstrap(belief, anchor_counts(belief.said(), given, q.shape[1]), **options)
 
 

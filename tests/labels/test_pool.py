@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels.arrays import soften
 from pseudokit.labels.calibration import tempered
-from pseudokit.labels.decide import select
-from pseudokit.labels.posterior import Belief, align
-from pseudokit.labels.predictions import Part
+from pseudokit.labels.decide import decide_labels
+from pseudokit.labels.posterior import Posterior, align
+from pseudokit.labels.predictions import FoldPredictions
 from pseudokit.labels.pseudo_labels import (
     ACCEPTED,
-    choose,
     class_shares,
     cutoffs_by_precision,
     drift,
     lower_bound,
     provable,
+    select_pseudo_labels,
 )
 
 K = 3
@@ -32,12 +32,12 @@ def rows(*pairs):
 
 
 def said(probs, given=-1):
-    return Belief(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given, len(probs))).said()
+    return Posterior(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given, len(probs))).said()
 
 
 def reasons(pool, known, policy, **options):
     prior = class_shares(known[1], pool.shape[1])
-    return choose(said(pool), (said(*known), known[1]), prior, policy, **options)
+    return select_pseudo_labels(said(pool), (said(*known), known[1]), prior, policy, **options)
 
 
 def accepted(pool, known=None, **policy):
@@ -152,7 +152,7 @@ def test_alignment_moves_the_mean_towards_the_labels_and_keeps_distributions():
     rng = np.random.default_rng(0)
     pool = rng.dirichlet([3, 1, 0.3], 2000)
     prior = np.array([0.2, 0.3, 0.5])
-    aligned = align(Belief(np.log(pool), np.full(2000, -1)), prior)(np.arange(2000))
+    aligned = align(Posterior(np.log(pool), np.full(2000, -1)), prior)(np.arange(2000))
     assert np.allclose(aligned.sum(1), 1)
     assert np.abs(aligned.mean(0) - prior).sum() < 0.5 * np.abs(pool.mean(0) - prior).sum()
 
@@ -181,7 +181,7 @@ def test_what_a_pseudo_label_teaches(kind):
     probs = np.concatenate([rows((0, 0.99), (1, 0.99), (2, 0.99)), POOL])
     given_ = np.array([0, 1, 2] + [-1] * 6)
     policy = Pseudo(pool_cutoff=0.75, pool_targets=kind, pool_temperature=0.5)
-    decisions = select(np.log(probs), given_, "augment", policy)
+    decisions = decide_labels(np.log(probs), given_, "augment", policy)
     taken = decisions.decision == "accept"
     assert taken[3:].tolist() == [1, 1, 1, 1, 0, 0]
     targets = decisions.targets()
@@ -201,9 +201,11 @@ def wild(draw):
     policy = Pseudo(
         pool_cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2))),
         pool_precision=draw(st.one_of(st.none(), st.floats(0.5, 0.99))),
-        pool_agreement=draw(st.floats(0, 1)), pool_share=draw(st.one_of(st.none(), st.floats(0.01, 1))),
-        pool_floor=draw(st.floats(0, 1)), pool_quota=draw(st.one_of(st.none(), st.floats(0.1, 3))),
-    )  # fmt: skip
+        pool_agreement=draw(st.floats(0, 1)),
+        pool_share=draw(st.one_of(st.none(), st.floats(0.01, 1))),
+        pool_floor=draw(st.floats(0, 1)),
+        pool_quota=draw(st.one_of(st.none(), st.floats(0.1, 3))),
+    )
     return probs[:m], (probs[m:], rng.integers(0, k, n)), policy, rng.random(m)
 
 
@@ -229,12 +231,12 @@ def test_one_temperature_for_few_labels_mends_overconfidence_and_does_not_run_aw
     labels = np.array([rng.choice(3, p=p) for p in truth])
     sharp = np.log(truth + 1e-9) * 3
     sharp -= np.logaddexp.reduce(sharp, axis=1, keepdims=True)
-    parts = [Part(np.arange(i, 900, 3), sharp[i::3], str(i), i) for i in range(3)]
+    parts = [FoldPredictions(np.arange(i, 900, 3), sharp[i::3], str(i), i) for i in range(3)]
     given_ = np.where(np.arange(900) < 300, labels, -1)
     scaled, about = tempered(parts, given_)
     assert about["temperatures"][0] == pytest.approx(3, rel=0.25)
     assert about["reliability"]["after"]["error"] < about["reliability"]["before"]["error"] / 2
     assert np.allclose(np.exp(scaled[0].log_probs).sum(1), 1)
     surely = np.log(rows(*[(k, 0.9) for k in range(3)]))
-    _, few = tempered([Part(np.arange(3), surely, "a", 0)], np.arange(3))
+    _, few = tempered([FoldPredictions(np.arange(3), surely, "a", 0)], np.arange(3))
     assert few["temperatures"][0] > 0.3, "three rows that are all right prove little"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.decide import CLASS_FLOOR, precision_cutoffs, select
-from pseudokit.labels.posterior import Belief
+from pseudokit.labels.decide import CLASS_FLOOR, decide_labels, precision_cutoffs
+from pseudokit.labels.posterior import Posterior
 
 from .test_noise import MATRICES, K, N, logs_of, uniform, world
 
@@ -14,7 +14,7 @@ from .test_noise import MATRICES, K, N, logs_of, uniform, world
 @pytest.mark.parametrize("precision", [0.9, 0.99])
 def test_changed_labels_have_the_precision_that_was_asked_for(name, precision):
     q, truth, given = world(MATRICES[name], sharpness=6)
-    d = select(logs_of(q), given, "denoise", Pseudo(precision=precision))
+    d = decide_labels(logs_of(q), given, "denoise", Pseudo(precision=precision))
     changed = d.decision == "relabel"
     assert changed.sum() > 500
     assert (given != truth)[changed].mean() > precision - 0.005
@@ -25,14 +25,16 @@ def test_changed_labels_have_the_precision_that_was_asked_for(name, precision):
 
 def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
     q, _, given = world(uniform(0.2), sharpness=4)
-    changed = [set(np.flatnonzero(select(logs_of(q), given, "denoise", Pseudo(precision=p)).decision == "relabel"))
-               for p in (0.8, 0.95, 0.999)]  # fmt: skip
+    changed = [
+        set(np.flatnonzero(decide_labels(logs_of(q), given, "denoise", Pseudo(precision=p)).decision == "relabel"))
+        for p in (0.8, 0.95, 0.999)
+    ]
     assert changed[2] < changed[1] < changed[0]
 
 
 def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
     q, given = np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]), np.array([1, 1, 1, 1])
-    said = Belief(np.log(q), given).said()
+    said = Posterior(np.log(q), given).said()
     at = precision_cutoffs(said, given, 2, precision=0.87)  # errors: 2 %, 6 %, 17 %; 6.5 % are used
     np.testing.assert_allclose(at, [0.9, np.inf])
     assert np.isinf(precision_cutoffs(said, given, 2, precision=None)).all()
@@ -41,7 +43,7 @@ def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
 @pytest.mark.parametrize("action", ["keep", "drop", "review", "downweight", "soften"])
 def test_doubtful_labels_become_what_the_policy_says(action):
     q, truth, given = world(uniform(0.2), sharpness=2)
-    d = select(logs_of(q), given, "denoise", Pseudo(doubtful=action))
+    d = decide_labels(logs_of(q), given, "denoise", Pseudo(doubtful=action))
     assert set(d.decision) == {"keep", "relabel", action}
     rows, targets = d.decision == action, d.targets()
     if action == "soften":
@@ -57,7 +59,7 @@ def test_doubtful_labels_become_what_the_policy_says(action):
 def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
     q, _, given = world(uniform(0.2), sharpness=2)
     given[::3] = -1
-    d = select(logs_of(q), given, "joint", Pseudo())
+    d = decide_labels(logs_of(q), given, "joint", Pseudo())
     suspects = (d.p_wrong > 0.5) & (d.decision != "relabel")
     assert suspects.sum() > 100
     assert (d.label[suspects] == -1).all()
@@ -69,7 +71,7 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_teach_
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
     q = q**power / (q**power).sum(1, keepdims=True)
     given = np.where(hard & (truth == q.argmax(1)), np.argsort(q, axis=1)[:, -2], truth)
-    d = select(logs_of(q), given, "denoise", Pseudo())
+    d = decide_labels(logs_of(q), given, "denoise", Pseudo())
     assert d.noise == "look-alike"
     assert set(d.decision) == {"keep", action}
     suspects = d.decision == action
@@ -77,7 +79,7 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_teach_
     if action == "downweight":
         assert (d.label == given).all()
         assert np.allclose(d.weight[suspects], 1 - d.p_wrong[suspects])
-    assert set(select(logs_of(q), given, "denoise", Pseudo(doubtful="review")).decision) == {"keep", "review"}
+    assert set(decide_labels(logs_of(q), given, "denoise", Pseudo(doubtful="review")).decision) == {"keep", "review"}
 
 
 def test_a_rare_class_is_never_drained():
@@ -86,14 +88,14 @@ def test_a_rare_class_is_never_drained():
     rows = np.concatenate([rare, np.flatnonzero((given > 0) & (q.argmax(1) > 0))])
     q, given = q[rows], given[rows]
     q[:20] = np.roll(q[:20], 1, axis=1) * 0.01 + 0.99 * np.eye(K)[1]  # all of it is judged to be another class
-    d = select(logs_of(q), given, "denoise", Pseudo())
+    d = decide_labels(logs_of(q), given, "denoise", Pseudo())
     assert (d.label[:20] == 0).sum() >= CLASS_FLOOR * 20
     assert (d.reason[:20] == "class_floor").any()
 
 
 def test_clean_labels_are_left_alone_and_the_strangest_are_listed():
     q, truth, _ = world(uniform(0.2), sharpness=100)
-    d = select(logs_of(q), truth, "denoise", Pseudo())
+    d = decide_labels(logs_of(q), truth, "denoise", Pseudo())
     assert d.noise == "none"
     assert set(d.decision) == {"keep", "review"}
     assert (d.label == truth).all()

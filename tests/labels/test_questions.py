@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.data.dataset import Samples
-from pseudokit.labels.decide import select
-from pseudokit.labels.multilabel import decide
-from pseudokit.labels.predictions import Verdict
+from pseudokit.data.dataset import Dataset
+from pseudokit.labels.decide import decide_labels
+from pseudokit.labels.multilabel import decide_single_or_multilabel
+from pseudokit.labels.predictions import OutOfFoldPredictions
 from pseudokit.round_store import decisions_table, summary
 
 N, CLASSES = 600, ("ant", "bee", "cat")
@@ -38,9 +38,9 @@ def with_pool(truth):
 @pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
 def test_every_class_is_decided_as_if_it_were_alone(truth, mode):
     given, logs, policy = with_pool(noisy(truth, 0, 0.2)), said_of(truth), Pseudo()
-    found = decide(logs, given, mode, policy)
+    found = decide_single_or_multilabel(logs, given, mode, policy)
     for c in range(3):
-        alone = select(logs[:, c], given[:, c], mode, policy)
+        alone = decide_labels(logs[:, c], given[:, c], mode, policy)
         assert (found.label[:, c] == alone.label).all()
         for name in ("decision", "reason", "p_wrong"):
             assert found.each(name)[:, c].tolist() == pytest.approx(getattr(alone, name).tolist(), nan_ok=True)
@@ -48,7 +48,7 @@ def test_every_class_is_decided_as_if_it_were_alone(truth, mode):
 
 def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
     given, logs = with_pool(truth), said_of(truth, sure=3.0)
-    found = decide(logs, given, "augment", Pseudo(cutoff=0.9))
+    found = decide_single_or_multilabel(logs, given, "augment", Pseudo(cutoff=0.9))
     pool, sure = found.label[::2], np.exp(logs[::2].max(-1)) >= 0.9
     assert ((pool >= 0) == sure).all()
     assert {-1, 0, 1} == set(pool.ravel())
@@ -63,10 +63,15 @@ def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
 
 def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
     given = noisy(truth, 1, 0.25)
-    found = decide(said_of(truth), given, "denoise", Pseudo())
-    samples = Samples(np.arange(N).astype(str).astype(object), *[np.full(N, "train", object)] * 2, given,
-                      np.full(N, "", object), CLASSES)  # fmt: skip
-    about = summary(found, samples, Verdict(said_of(truth), np.full(N, "m", object)))
+    found = decide_single_or_multilabel(said_of(truth), given, "denoise", Pseudo())
+    samples = Dataset(
+        np.arange(N).astype(str).astype(object),
+        *[np.full(N, "train", object)] * 2,
+        given,
+        np.full(N, "", object),
+        CLASSES,
+    )
+    about = summary(found, samples, OutOfFoldPredictions(said_of(truth), np.full(N, "m", object)))
     rates = {name: noise["rate"] for name, noise in about["noise_by_class"].items()}
     assert rates["bee"] == pytest.approx(0.25, abs=0.04)
     assert max(rates["ant"], rates["cat"]) < 0.03
@@ -85,7 +90,7 @@ def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
 def test_an_unknown_answer_of_a_labelled_image_is_no_fault_of_it(truth):
     given = truth.copy()
     given[::2, 2] = -1
-    found = decide(said_of(truth), given, "denoise", Pseudo())
+    found = decide_single_or_multilabel(said_of(truth), given, "denoise", Pseudo())
     assert (found.label[::2, 2] == -1).all()
     assert np.isfinite(found.p_wrong).all()
     assert set(found.decision) <= {"keep", "relabel", "soften", "review", "drop"}
@@ -93,10 +98,12 @@ def test_an_unknown_answer_of_a_labelled_image_is_no_fault_of_it(truth):
 
 def test_a_softened_or_weighted_answer_is_a_probability_of_yes(truth):
     given = noisy(truth, 0, 0.3)
-    targets = decide(said_of(truth, sure=1.5), given, "denoise", Pseudo(doubtful="soften")).targets()
+    targets = decide_single_or_multilabel(
+        said_of(truth, sure=1.5), given, "denoise", Pseudo(doubtful="soften")
+    ).targets()
     assert ((targets >= 0) & (targets <= 1)).all()
     assert ((targets > 0.05) & (targets < 0.95)).any()
-    less = decide(said_of(truth, sure=1.5), given, "denoise", Pseudo(doubtful="downweight"))
+    less = decide_single_or_multilabel(said_of(truth, sure=1.5), given, "denoise", Pseudo(doubtful="downweight"))
     answers = less.targets()
     kept = less.label == given
     assert ((answers[kept] >= 0.5) == (given[kept] == 1))[answers[kept] != 0.5].all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.multilabel import decide
+from pseudokit.labels.multilabel import decide_single_or_multilabel
 from pseudokit.labels.sanity import learned_nothing
 
 K = 10
@@ -43,7 +43,7 @@ def test_no_label_is_changed_or_given_by_such_judges(mode):
     log_probs = np.log(rng.dirichlet(np.full(K, 0.05), 400) + 1e-9)
     given = np.where(np.arange(400) < 200, rng.integers(0, K, 400), -1)
     policy = Pseudo(pool_cutoff=0.5)
-    d = decide(log_probs, given, mode, policy)
+    d = decide_single_or_multilabel(log_probs, given, mode, policy)
     assert (d.label == given).all()
     assert set(d.decision) == {"keep", "leave"}
     assert (d.targets() == given).all()

@@ -59,12 +59,16 @@ def test_a_label_set_is_stratified_by_its_rarest_class(labels):
 def test_scores_are_those_of_scikit_learn(labels):
     logs, own = logits_of(labels), score(logits_of(labels), labels, CLASSES)
     probs, predicted = np.exp(logs[..., 1]), logs.argmax(-1)
-    assert own == pytest.approx({
-        "n": 400, "accuracy": sk.accuracy_score(labels, predicted),
-        "log_loss": np.mean([sk.log_loss(labels[:, c], probs[:, c]) for c in range(4)]),
-        "macro_f1": sk.f1_score(labels, predicted, average="macro"),
-        "auc": sk.roc_auc_score(labels, probs), "map": sk.average_precision_score(labels, probs),
-    })  # fmt: skip
+    assert own == pytest.approx(
+        {
+            "n": 400,
+            "accuracy": sk.accuracy_score(labels, predicted),
+            "log_loss": np.mean([sk.log_loss(labels[:, c], probs[:, c]) for c in range(4)]),
+            "macro_f1": sk.f1_score(labels, predicted, average="macro"),
+            "auc": sk.roc_auc_score(labels, probs),
+            "map": sk.average_precision_score(labels, probs),
+        }
+    )
     assert list(own)[1:] == known(CLASSES, multi_label=True)
     found = of_classes(logs, labels, CLASSES)
     assert [found[name]["recall"] for name in CLASSES] == pytest.approx(

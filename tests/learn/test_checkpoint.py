@@ -9,10 +9,10 @@ from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
 from pseudokit.config.types import UserError
-from pseudokit.system.faults import OnSignal, Stopped
-from pseudokit.training.batches import Lesson
+from pseudokit.system.faults import Interrupted, OnSignal
+from pseudokit.training.batches import TrainingSet
 from pseudokit.training.checkpoint import Checkpoints
-from pseudokit.training.loop import fit
+from pseudokit.training.loop import train_model
 from pseudokit.training.models import create_model
 
 PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
@@ -42,19 +42,21 @@ class Bar:
             raise Cut
 
 
-def lesson(**options) -> Lesson:
-    return Lesson(PIXELS, np.arange(300), LABELS[:300], STEPS, 0, np.arange(300) > 100, np.arange(300, 500), **options)
+def lesson(**options) -> TrainingSet:
+    return TrainingSet(
+        PIXELS, np.arange(300), LABELS[:300], STEPS, 0, np.arange(300) > 100, np.arange(300, 500), **options
+    )
 
 
-def learn(folder, options=(), bar=None, key="key", given: Lesson | None = None, network=None):
+def learn(folder, options=(), bar=None, key="key", given: TrainingSet | None = None, network=None):
     """{tensor: bytes} and the losses of the training in this folder."""
     torch.manual_seed(0)
-    fresh, form = create_model(Model(kwargs={"drop_rate": 0.3}), tuple("0123456789"), 16, 1)
+    fresh, spec = create_model(Model(kwargs={"drop_rate": 0.3}), tuple("0123456789"), 16, 1)
     keys = {"batch_size": 32, "precision": "fp32", "device": "cpu", "checkpoint_every": 0} | dict(options)
     train = Train(**keys)
     torch.rand(7)  # what was drawn before has no part in it
     saved = Checkpoints(folder, key, train)
-    network, history = fit(network or fresh, form, given or lesson(), train, bar, saved=saved)
+    network, history = train_model(network or fresh, spec, given or lesson(), train, bar, saved=saved)
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns=["seconds", "waited"])
 
@@ -109,7 +111,7 @@ def test_a_signal_finishes_the_step_and_keeps_it(tmp_path):
     handler, old = OnSignal(), signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, handler)
     try:
-        with pytest.raises(Stopped, match="SIGTERM"):
+        with pytest.raises(Interrupted, match="SIGTERM"):
             learn(tmp_path, {"checkpoint_every": 1000}, Signal(3))
     finally:
         signal.signal(signal.SIGTERM, old)
@@ -121,7 +123,7 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
     """One row has no finite label: its batch teaches nothing, and leaves no trace in the statistics either."""
     targets = np.eye(10, dtype=np.float32)[LABELS[:300]]
     targets[17] = np.nan
-    given = Lesson(PIXELS, np.arange(300), targets, STEPS, 0)
+    given = TrainingSet(PIXELS, np.arange(300), targets, STEPS, 0)
     state, history = learn(tmp_path, given=given)
     assert history.skipped.iloc[-1] == 1
     assert np.isfinite(history.loss.drop(history.index[history.skipped.diff() > 0])).all()
@@ -134,15 +136,15 @@ def test_statistics_that_a_batch_spoils_are_those_before_it(tmp_path):
 
     pixels, spoiled = np.array(PIXELS), []
 
-    def to_input(batch, form, device, real=module.to_input):
-        out = real(batch, form, device)
+    def to_input(batch, spec, device, real=module.to_input):
+        out = real(batch, spec, device)
         if not spoiled:
             spoiled.append(out.fill_(torch.inf))
         return out
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "to_input", to_input)
-        state, history = learn(None, given=Lesson(pixels, np.arange(300), LABELS[:300], STEPS, 0))
+        state, history = learn(None, given=TrainingSet(pixels, np.arange(300), LABELS[:300], STEPS, 0))
     assert history.skipped.iloc[-1] == 1
     assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
 
@@ -150,7 +152,7 @@ def test_statistics_that_a_batch_spoils_are_those_before_it(tmp_path):
 def test_losses_that_stay_lost_end_with_the_ids_of_the_batch(tmp_path, caplog):
     targets = np.full((40, 10), np.nan, np.float32)
     names = np.array([f"img_{i:03d}" for i in range(len(PIXELS))], object)
-    given = Lesson(PIXELS, np.arange(40), targets, 30, 0, names=names)
+    given = TrainingSet(PIXELS, np.arange(40), targets, 30, 0, names=names)
     caplog.set_level("INFO", "kit")
     with pytest.raises(UserError, match=r"no finite gradient for 21 steps; the last batch holds img_0\d\d, .*, … "):
         learn(None, given=given)

@@ -11,11 +11,11 @@ from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
 from pseudokit.config.types import UserError
-from pseudokit.training.batches import Lesson, stream
+from pseudokit.training.batches import TrainingSet, stream
 from pseudokit.training.device import _cpu_has_bf16, pick_precision
-from pseudokit.training.loop import _mixer, fit, step_budget
+from pseudokit.training.loop import _mixer, step_budget, train_model
 from pseudokit.training.losses import Consistency
-from pseudokit.training.models import Trained, create_model
+from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import log_probs
 
 LEARN = np.arange(1200)
@@ -39,11 +39,11 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
     pixels, target = digits
     torch.manual_seed(seed)
     classes = tuple(map(str, range(10)))
-    network, form = create_model(Model(), classes, pixels.shape[1], 1)
+    network, spec = create_model(Model(), classes, pixels.shape[1], 1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    lesson = Lesson(pixels, rows, target[rows] if labels is None else labels, steps, seed)
-    network, history = fit(network, form, lesson, Train(**QUICK | options))
-    return Trained(network, form, ""), history, before
+    lesson = TrainingSet(pixels, rows, target[rows] if labels is None else labels, steps, seed)
+    network, history = train_model(network, spec, lesson, Train(**QUICK | options))
+    return TrainedModel(network, spec, ""), history, before
 
 
 def probs(model, digits, rows=HELD_OUT) -> np.ndarray:
@@ -103,18 +103,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augm
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
 
-@pytest.mark.parametrize("options", [
-    {"augment": "photo"}, {"augment": "small", "consistency": 1.0, "weak": "photo", "strong": "none"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment": "photo"},
+        {"augment": "small", "consistency": 1.0, "weak": "photo", "strong": "none"},
+    ],
+)
 def test_other_processes_make_the_same_images(digits, options):
     """…, in the same order, whatever their number; and they end with the training."""
     pixels, target = digits
     found = []
     for workers in (0, 1, 2):
         torch.manual_seed(0)
-        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = Lesson(pixels, LEARN, target[LEARN], 6, 0, pool=HELD_OUT)
-        network, history = fit(network, form, lesson, Train(**QUICK | options, workers=workers))
+        network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = TrainingSet(pixels, LEARN, target[LEARN], 6, 0, pool=HELD_OUT)
+        network, history = train_model(network, spec, lesson, Train(**QUICK | options, workers=workers))
         found.append(network.fc.weight.detach())
         assert 0 < history.waited.iloc[-1] < history.seconds.iloc[-1]
     assert torch.equal(found[0], found[1])
@@ -129,9 +133,9 @@ def test_dropout_repeats_whatever_was_drawn_before(digits):
     found = []
     for earlier in (0, 5):
         torch.manual_seed(0)
-        network, form = create_model(Model(kwargs={"drop_rate": 0.5}), tuple("0123456789"), 16, 1)
+        network, spec = create_model(Model(kwargs={"drop_rate": 0.5}), tuple("0123456789"), 16, 1)
         torch.rand(earlier)
-        fit(network, form, Lesson(pixels, LEARN, target[LEARN], 5, 0), Train(**QUICK))
+        train_model(network, spec, TrainingSet(pixels, LEARN, target[LEARN], 5, 0), Train(**QUICK))
         found.append(network.fc.weight.detach().clone())
     assert torch.equal(*found)
 
@@ -167,7 +171,7 @@ def test_every_row_is_seen_once_a_pass(digits):
     """64 rows, batches of 24: eight batches are three whole passes, though no batch ends where a pass does."""
 
     pixels = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1) * np.ones((1, 16, 16, 1), np.uint8)
-    lesson = Lesson(pixels, np.arange(64), np.arange(64) % 10, 8, seed=0)
+    lesson = TrainingSet(pixels, np.arange(64), np.arange(64) % 10, 8, seed=0)
     batches = stream(lesson, Train(batch_size=24, augment="none"), 16, 8)
     seen = []
     for _ in range(8):
@@ -221,8 +225,8 @@ def test_head_first_begins_with_the_best_head_of_a_body_that_is_trained(plain, d
     network.fc.reset_parameters()
     before = {name: value.clone() for name, value in network.named_parameters()}
     still = {"optimizer": "sgd", "lr": 1e-9, "schedule": "constant", "weight_decay": 0, "head_first": head_first}
-    lesson = Lesson(pixels, LEARN, target[LEARN], 5, 0)
-    network, history = fit(network, plain[0].format, lesson, Train(**QUICK | still))
+    lesson = TrainingSet(pixels, LEARN, target[LEARN], 5, 0)
+    network, history = train_model(network, plain[0].format, lesson, Train(**QUICK | still))
     assert (history.loss.max() < 0.2) if head_first else (history.loss.min() > 1)
     for name, value in network.named_parameters():
         assert torch.allclose(value, before[name], atol=1e-5) != (head_first and name.startswith("fc.")), name
@@ -355,9 +359,9 @@ def test_every_step_moves_the_bar_once(digits):
             self.count += n
 
     pixels, labels = digits
-    network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+    network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
     bar = Bar()
-    fit(network, form, Lesson(pixels, LEARN, labels[LEARN], 7, 0), Train(**QUICK), bar)
+    train_model(network, spec, TrainingSet(pixels, LEARN, labels[LEARN], 7, 0), Train(**QUICK), bar)
     assert bar.count == 7
 
 
@@ -380,7 +384,7 @@ def _sizes(digits, steps=10, **options):
     """For each of `steps` batches, how many of its rows have a given label; 40 of 400 rows do."""
     pixels, _ = digits
     rows, pseudo = np.arange(400), np.arange(400) >= 40
-    lesson = Lesson(pixels, rows, np.where(pseudo, 1, 0), steps, 0, pseudo)
+    lesson = TrainingSet(pixels, rows, np.where(pseudo, 1, 0), steps, 0, pseudo)
     batches = stream(lesson, Train(batch_size=50, augment="none", **options), 16, steps)
     return [int((next(batches)[1] == 0).sum()) for _ in range(steps)]
 
@@ -424,11 +428,11 @@ def test_consistency_teaches_from_images_without_labels(digits):
     found = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
-        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = Lesson(pixels, rows, target[rows], 120, 0, pool=pool)
+        network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = TrainingSet(pixels, rows, target[rows], 120, 0, pool=pool)
         options = {"consistency": weight, "consistency_ratio": 2, "augment": "affine", "ema": 0.95, "lr": 3e-3}
-        network, _ = fit(network, form, lesson, Train(**QUICK | options | {"batch_size": 32}))
-        found[weight] = accuracy(Trained(network, form, ""), digits)
+        network, _ = train_model(network, spec, lesson, Train(**QUICK | options | {"batch_size": 32}))
+        found[weight] = accuracy(TrainedModel(network, spec, ""), digits)
     assert found[1.0] > found[0.0] + 0.05
 
 
@@ -439,9 +443,9 @@ def test_consistency_never_sees_a_label_of_the_pool(digits):
     for labels in (target, (target + 1) % 10):
         own = np.where(np.arange(len(target)) < 100, target, labels)
         torch.manual_seed(0)
-        network, form = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = Lesson(pixels, np.arange(100), own[:100], 5, 0, pool=np.arange(100, 600))
-        states.append(fit(network, form, lesson, Train(**QUICK | {"consistency": 1.0}))[0].state_dict())
+        network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
+        lesson = TrainingSet(pixels, np.arange(100), own[:100], 5, 0, pool=np.arange(100, 600))
+        states.append(train_model(network, spec, lesson, Train(**QUICK | {"consistency": 1.0}))[0].state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
 
@@ -451,18 +455,27 @@ def test_consistency_leaves_no_trace_in_running_statistics(digits):
     pixels, target = digits[0].copy(), digits[1]
     pixels[100:] = 255 - pixels[100:]
     torch.manual_seed(0)
-    network, form = create_model(Model(), tuple("0123456789"), 16, 1)
-    lesson = Lesson(pixels, np.arange(100), target[:100], 1, 0, pool=np.arange(100, 600))
-    model = Trained(fit(network, form, lesson, Train(**QUICK | {"consistency": 1.0}))[0], form, "")
+    network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
+    lesson = TrainingSet(pixels, np.arange(100), target[:100], 1, 0, pool=np.arange(100, 600))
+    model = TrainedModel(train_model(network, spec, lesson, Train(**QUICK | {"consistency": 1.0}))[0], spec, "")
     labeled, pool = (first_norm_mean(model, (pixels, target), rows) for rows in (np.arange(96), np.arange(100, 600)))
     kept = first_norm(model).running_mean
     assert torch.dist(kept, labeled) < 0.1 * torch.dist(labeled, pool)
 
 
-@pytest.mark.parametrize(("said", "prior", "label"), [
-    ([0.0, 0.0], 1, 0), ([0.5, 0.5], 1, 0), ([0.2, 0.8], 1, 0), ([0.05, 0.95], 1, 1), ([0.9, 0.1], 1, 0),
-    ([0.05, 0.95], 0, 0), ([0.05, 0.95], 0.5, 0), ([0.001, 0.999], 0.5, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "prior", "label"),
+    [
+        ([0.0, 0.0], 1, 0),
+        ([0.5, 0.5], 1, 0),
+        ([0.2, 0.8], 1, 0),
+        ([0.05, 0.95], 1, 1),
+        ([0.9, 0.1], 1, 0),
+        ([0.05, 0.95], 0, 0),
+        ([0.05, 0.95], 0.5, 0),
+        ([0.001, 0.999], 0.5, 1),
+    ],
+)
 def test_a_student_overrules_unsure_teachers_but_not_sure_ones(said, prior, label):
     """The network says (0.88, 0.12) of every view: the strong view learns class 0 unless teachers are surer of 1."""
     logits = torch.tensor([[2.0, 0.0]])

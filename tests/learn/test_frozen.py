@@ -8,9 +8,9 @@ from sklearn.datasets import load_digits
 from pseudokit.config.keys import Config, Model, Train
 from pseudokit.config.types import UserError
 from pseudokit.training import linear_probe
-from pseudokit.training.label_propagation import neighbour_graph, spread
+from pseudokit.training.label_propagation import neighbour_graph, propagate_labels
 from pseudokit.training.linear_probe import alike_features, embed, fit_head, head_log_probs, width, with_head
-from pseudokit.training.models import Trained, create_model, load_model, save_model
+from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
 from pseudokit.training.predict import log_probs
 
 FP32 = {"precision": "fp32", "device": "cpu"}
@@ -18,7 +18,7 @@ CLASSES = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
-def body():
+def backbone():
     torch.manual_seed(0)
     return create_model(Model(), CLASSES, 16, 1)
 
@@ -30,10 +30,10 @@ def digits():
     return (data.images[:400] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None], data.target[:400]
 
 
-def embedded(body, pixels, rows=None) -> np.ndarray:
-    network, form = body
+def embedded(backbone, pixels, rows=None) -> np.ndarray:
+    network, spec = backbone
     rows = np.arange(len(pixels)) if rows is None else rows
-    return embed(network, form, (pixels, rows), Train(**FP32))
+    return embed(network, spec, (pixels, rows), Train(**FP32))
 
 
 def numbers(n=300, d=7, k=3, seed=0):
@@ -65,46 +65,46 @@ def test_a_class_without_rows_and_a_unit_that_never_changes_do_no_harm():
     assert probs[:, 3:].max() < 0.05
 
 
-def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(body, digits):
+def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone, digits):
     pixels, labels = digits
-    x = embedded(body, pixels)
-    untouched = body[0].get_classifier().weight.clone()
-    network = with_head(body[0], fit_head(x, labels, 10)[0])
-    model = Trained(network, body[1], "")
+    x = embedded(backbone, pixels)
+    untouched = backbone[0].get_classifier().weight.clone()
+    network = with_head(backbone[0], fit_head(x, labels, 10)[0])
+    model = TrainedModel(network, backbone[1], "")
     whole = log_probs(model, pixels, np.arange(400), **FP32)
     np.testing.assert_allclose(head_log_probs(model, x), whole, atol=1e-3)
     assert (whole.argmax(1) == labels).mean() > 0.8, "a random network, but 400 of 400 were learned"
-    assert torch.equal(body[0].get_classifier().weight, untouched)
+    assert torch.equal(backbone[0].get_classifier().weight, untouched)
     first = next(iter(network.parameters()))
-    assert first.data_ptr() == next(iter(body[0].parameters())).data_ptr(), "the body is not copied"
+    assert first.data_ptr() == next(iter(backbone[0].parameters())).data_ptr(), "the body is not copied"
 
 
-def test_embeddings_are_those_of_the_rows_in_any_batches(body, digits, monkeypatch):
+def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monkeypatch):
     pixels = digits[0]
-    whole = embedded(body, pixels)
+    whole = embedded(backbone, pixels)
     monkeypatch.setattr(linear_probe, "batch_size", lambda *_: 7)
     rows = np.array([5, 399, 0, 0, 17, 3, 2, 1, 300])
-    np.testing.assert_allclose(embedded(body, pixels, rows), whole[rows], atol=1e-4)
+    np.testing.assert_allclose(embedded(backbone, pixels, rows), whole[rows], atol=1e-4)
 
 
-def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, body, digits):
-    saved = save_model(tmp_path / "body", *body)
-    network = with_head(body[0], fit_head(embedded(body, digits[0]), digits[1], 10)[0])
-    model = save_model(tmp_path / "round_1" / "fold_0", network, body[1], saved.hash)
+def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, backbone, digits):
+    saved = save_model(tmp_path / "body", *backbone)
+    network = with_head(backbone[0], fit_head(embedded(backbone, digits[0]), digits[1], 10)[0])
+    model = save_model(tmp_path / "round_1" / "fold_0", network, backbone[1], saved.hash)
     assert (tmp_path / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
     back = load_model(tmp_path / "round_1" / "fold_0")
-    assert (back.hash, back.body) == (model.hash, saved.hash)
+    assert (back.hash, back.backbone) == (model.hash, saved.hash)
     rows = np.arange(50)
     np.testing.assert_array_equal(*(log_probs(m, digits[0], rows, **FP32) for m in (model, back)))
 
 
-def test_a_head_without_its_body_is_refused_by_name(tmp_path, body):
-    saved = save_model(tmp_path / "body", *body)
+def test_a_head_without_its_body_is_refused_by_name(tmp_path, backbone):
+    saved = save_model(tmp_path / "body", *backbone)
     folder = tmp_path / "round_1" / "fold_0"
-    save_model(folder, *body, "another")
+    save_model(folder, *backbone, "another")
     with pytest.raises(UserError, match=rf"{folder}.*another body.*--fresh"):
         load_model(folder)
-    save_model(folder, *body, saved.hash)
+    save_model(folder, *backbone, saved.hash)
     (tmp_path / "body" / "model.json").unlink()
     with pytest.raises(UserError, match=rf"{tmp_path / 'body'} holds no model"):
         load_model(folder)
@@ -117,12 +117,15 @@ def test_a_network_whose_last_layer_is_not_linear_is_refused():
         width(network)
 
 
-@pytest.mark.parametrize(("keys", "said"), [
-    ({"model": {"freeze": True}}, "give model.weights"),
-    ({"model": {"freeze": True, "weights": "w"}, "pseudo": {"views": 2}}, "pseudo.views"),
-    ({"model": {"freeze": True, "weights": "w"}, "predict": {"views": 2}}, "predict.views"),
-    ({"model": {"freeze": True, "weights": "w"}, "train": {"consistency": 1}}, "train.consistency"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"model": {"freeze": True}}, "give model.weights"),
+        ({"model": {"freeze": True, "weights": "w"}, "pseudo": {"views": 2}}, "pseudo.views"),
+        ({"model": {"freeze": True, "weights": "w"}, "predict": {"views": 2}}, "predict.views"),
+        ({"model": {"freeze": True, "weights": "w"}, "train": {"consistency": 1}}, "train.consistency"),
+    ],
+)
 def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, said):
     with pytest.raises(ValueError, match=said):
         Config.model_validate(keys)
@@ -138,5 +141,7 @@ def test_embeddings_are_compared_whatever_their_scale():
     x[:, :6] += 6 * rng.normal(0, 1, (3, 6))[group]
     x *= 1e-6
     x[:, 7] = 3e-6
-    said = spread(neighbour_graph(alike_features(x.astype(np.float32))), np.array([0, 40, 80]), np.array([0, 1, 2]), 3)
+    said = propagate_labels(
+        neighbour_graph(alike_features(x.astype(np.float32))), np.array([0, 40, 80]), np.array([0, 1, 2]), 3
+    )
     assert (said.argmax(1) == group).mean() > 0.95

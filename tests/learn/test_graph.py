@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from pseudokit.training import label_propagation
-from pseudokit.training.label_propagation import gradient_features, spread
+from pseudokit.training.label_propagation import gradient_features, propagate_labels
 
 
 def digits(n=600):
@@ -23,7 +23,7 @@ def neighbour_graph(pixels):
 def test_a_label_a_class_spreads_to_most_of_its_look_alikes():
     pixels, classes = digits()
     first = np.array([np.flatnonzero(classes == k)[0] for k in range(10)])
-    said = spread(neighbour_graph(pixels), first, classes[first], 10)
+    said = propagate_labels(neighbour_graph(pixels), first, classes[first], 10)
     assert (said.argmax(1) == classes).mean() > 0.7, "ten labels of six hundred"
     np.testing.assert_allclose(np.exp(said).sum(1), 1, rtol=1e-5)
 
@@ -56,24 +56,24 @@ def test_whatever_the_images_every_row_has_probabilities(n, seed, kind):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (n, 12, 12, 1), np.uint8)
     pixels = {"noise": pixels, "same": np.repeat(pixels[:1], n, axis=0), "black": pixels * 0}[kind]
-    said = spread(neighbour_graph(pixels), np.array([0]), np.array([1]), 3)
+    said = propagate_labels(neighbour_graph(pixels), np.array([0]), np.array([1]), 3)
     assert np.isfinite(said).all()
     np.testing.assert_allclose(np.exp(said).sum(1), 1, rtol=1e-5)
 
 
 def test_soft_labels_spread_as_far_as_they_go():
     pixels, classes = digits(100)
-    label_propagation, rows = neighbour_graph(pixels), np.arange(40)
-    hard = spread(label_propagation, rows, classes[rows], 10)
-    np.testing.assert_allclose(spread(label_propagation, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5)
-    soft = spread(label_propagation, rows, np.full((40, 10), 0.1), 10)
+    graph, rows = neighbour_graph(pixels), np.arange(40)
+    hard = propagate_labels(graph, rows, classes[rows], 10)
+    np.testing.assert_allclose(propagate_labels(graph, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5)
+    soft = propagate_labels(graph, rows, np.full((40, 10), 0.1), 10)
     np.testing.assert_allclose(np.exp(soft[40:]), 0.1, atol=1e-5)
 
 
 def test_only_labels_of_learned_rows_are_heard():
     pixels, classes = digits(300)
-    label_propagation, rows, rest = neighbour_graph(pixels), np.arange(150), np.arange(150, 300)
+    graph, rows, rest = neighbour_graph(pixels), np.arange(150), np.arange(150, 300)
     for shift in (0, 1):
         labels = (classes + shift) % 10
-        unseen = spread(label_propagation, rows, labels[rows], 10)[rest].argmax(1)
+        unseen = propagate_labels(graph, rows, labels[rows], 10)[rest].argmax(1)
         assert (unseen == labels[rest]).mean() > 0.9

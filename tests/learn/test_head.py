@@ -44,8 +44,9 @@ def test_it_is_the_logistic_regression_of_embeddings_in_one_scale():
 def test_the_unit_of_the_embeddings_is_of_no_account(factor):
     x, labels = features()
     shifted = (x * factor + 7 * factor).astype(np.float32)
-    np.testing.assert_allclose(probs(fit_head(x, labels, K)[0], x), probs(fit_head(shifted, labels, K)[0], shifted),
-                               atol=5e-3)  # fmt: skip
+    np.testing.assert_allclose(
+        probs(fit_head(x, labels, K)[0], x), probs(fit_head(shifted, labels, K)[0], shifted), atol=5e-3
+    )
 
 
 def test_a_unit_that_hardly_varies_among_few_labels_does_not_decide_elsewhere():

@@ -8,9 +8,9 @@ from sklearn.datasets import load_digits
 from pseudokit.config.keys import Model, Train
 from pseudokit.data.transforms import build
 from pseudokit.training import predict
-from pseudokit.training.batches import Lesson
-from pseudokit.training.loop import fit
-from pseudokit.training.models import Trained, create_model
+from pseudokit.training.batches import TrainingSet
+from pseudokit.training.loop import train_model
+from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import log_probs
 
 CPU = {"precision": "fp32", "device": "cpu"}
@@ -26,10 +26,12 @@ def pixels():
 def model(pixels):
     """A few steps are enough for predictions that differ from row to row."""
     torch.manual_seed(0)
-    network, form = create_model(Model(), tuple("0123456789"), 16, 1)
+    network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
     recipe = Train(batch_size=32, augment="none", **CPU)
-    network, _ = fit(network, form, Lesson(pixels, np.arange(400), load_digits().target[:400], 30, 0), recipe)
-    return Trained(network, form, "hash")
+    network, _ = train_model(
+        network, spec, TrainingSet(pixels, np.arange(400), load_digits().target[:400], 30, 0), recipe
+    )
+    return TrainedModel(network, spec, "hash")
 
 
 def test_probabilities_are_normalised_and_those_of_the_network(model, pixels):
@@ -47,14 +49,14 @@ def test_probabilities_are_normalised_and_those_of_the_network(model, pixels):
 @pytest.mark.parametrize("tta", [1, 3])
 def test_rows_of_three_channels_are_normalised_by_channel(tta):
     torch.manual_seed(0)
-    network, form = create_model(Model(), ("a", "b"), 16, 3)
+    network, spec = create_model(Model(), ("a", "b"), 16, 3)
     network.eval()
     pixels = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), np.uint8)
     images = torch.from_numpy(pixels) / 255
-    wanted = ((images - torch.tensor(form.mean)) / torch.tensor(form.std)).permute(0, 3, 1, 2)
+    wanted = ((images - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = network(wanted)
-    found = log_probs(Trained(network, form, ""), pixels, np.arange(4), tta=tta, spec="none", **CPU)
+    found = log_probs(TrainedModel(network, spec, ""), pixels, np.arange(4), tta=tta, spec="none", **CPU)
     np.testing.assert_allclose(found, logits.log_softmax(1), atol=1e-4)
 
 
@@ -102,12 +104,12 @@ def test_more_views_of_the_same_seed_are_the_same(model, pixels):
 def test_a_certain_model_stays_finite(pixels):
     """Logits a thousand apart: in probabilities that is exactly zero, whose logarithm no one can average."""
     torch.manual_seed(0)
-    network, form = create_model(Model(), ("a", "b"), 16, 1)
+    network, spec = create_model(Model(), ("a", "b"), 16, 1)
     with torch.no_grad():
         network.fc.weight.zero_()
         network.fc.bias.copy_(torch.tensor([1000.0, 0.0]))
     for tta in (1, 2):
-        logs = log_probs(Trained(network, form, ""), pixels, np.arange(3), tta=tta, spec="affine", **CPU)
+        logs = log_probs(TrainedModel(network, spec, ""), pixels, np.arange(3), tta=tta, spec="affine", **CPU)
         assert np.isfinite(logs).all()
 
 

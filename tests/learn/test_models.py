@@ -34,10 +34,10 @@ def weights_file(folder, name="test_resnet", classes=10, channels=3) -> tuple:
 
 def test_a_model_fits_the_classes_and_images_that_it_is_made_for():
     for channels, size in ((1, 16), (3, 28)):
-        network, form = create_model(Model(), CLASSES, size, channels)
+        network, spec = create_model(Model(), CLASSES, size, channels)
         assert network(torch.zeros(2, channels, size, size)).shape == (2, 3)
-        assert form.classes == list(CLASSES)
-        assert (form.size, form.channels, len(form.mean), len(form.std)) == (size, channels, channels, channels)
+        assert spec.classes == list(CLASSES)
+        assert (spec.size, spec.channels, len(spec.mean), len(spec.std)) == (size, channels, channels, channels)
 
 
 def test_arguments_of_the_model_are_passed_on():
@@ -47,32 +47,32 @@ def test_arguments_of_the_model_are_passed_on():
 
 def test_a_saved_model_reads_back_with_identical_logits(tmp_path):
     torch.manual_seed(3)
-    network, form = create_model(Model(kwargs={"drop_rate": 0.1}), CLASSES, 16, 1)
+    network, spec = create_model(Model(kwargs={"drop_rate": 0.1}), CLASSES, 16, 1)
     network.train()(torch.randn(8, 1, 16, 16))  # moves the running statistics, which have to be kept as well
-    saved = save_model(tmp_path / "fold_0", network, form)
+    saved = save_model(tmp_path / "fold_0", network, spec)
     found = load_model(tmp_path / "fold_0")
     images = torch.randn(5, 1, 16, 16).to(memory_format=torch.channels_last)
     with torch.no_grad():
         assert torch.equal(found.network(images), network.eval()(images))
-    assert found.format == form
+    assert found.format == spec
     assert found.hash == saved.hash
     assert not found.network.training
 
 
 def test_the_hash_names_the_weights(tmp_path):
     torch.manual_seed(0)
-    network, form = create_model(Model(), CLASSES, 16, 1)
-    first = save_model(tmp_path / "a", network, form).hash
-    assert save_model(tmp_path / "b", network, form).hash == first
+    network, spec = create_model(Model(), CLASSES, 16, 1)
+    first = save_model(tmp_path / "a", network, spec).hash
+    assert save_model(tmp_path / "b", network, spec).hash == first
     with torch.no_grad():
         next(network.parameters()).view(-1)[0] += 1e-3
-    assert save_model(tmp_path / "c", network, form).hash != first
+    assert save_model(tmp_path / "c", network, spec).hash != first
     assert json.loads((tmp_path / "a" / "model.json").read_text())["hash"] == first
 
 
 def test_weights_that_are_not_those_of_the_model_are_refused_by_name(tmp_path):
-    network, form = create_model(Model(), CLASSES, 16, 1)
-    save_model(tmp_path, network, form)
+    network, spec = create_model(Model(), CLASSES, 16, 1)
+    save_model(tmp_path, network, spec)
     file = tmp_path / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -109,8 +109,10 @@ def test_an_argument_that_follows_from_the_data_is_refused(key):
 
 def test_weights_that_hold_nan_are_refused_by_name(tmp_path):
     network = timm.create_model("test_resnet", num_classes=2, in_chans=1)
-    state = {name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
-             for name, value in network.state_dict().items()}  # fmt: skip
+    state = {
+        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
     torch.save(state, tmp_path / "spoilt.pth")
     message = refusal(weights=str(tmp_path / "spoilt.pth"))
     assert "spoilt.pth" in message
@@ -192,8 +194,8 @@ def test_pixels_are_normalised_as_the_model_was_pretrained_or_as_asked():
     assert create_model(Model(), CLASSES, 16, 3)[1].mean == list(
         create_model(Model(), CLASSES, 16, 3)[0].pretrained_cfg["mean"]
     )
-    form = create_model(Model(mean=[0.5], std=[0.1, 0.2, 0.3]), CLASSES, 16, 3)[1]
-    assert (form.mean, form.std) == ([0.5], [0.1, 0.2, 0.3])
+    spec = create_model(Model(mean=[0.5], std=[0.1, 0.2, 0.3]), CLASSES, 16, 3)[1]
+    assert (spec.mean, spec.std) == ([0.5], [0.1, 0.2, 0.3])
     assert create_model(Model(std=[0.1, 0.2, 0.3]), CLASSES, 16, 1)[1].std == pytest.approx([0.2])
 
 

@@ -12,8 +12,13 @@ from sklearn.datasets import load_digits
 from pseudokit.report import load_run
 
 N = 200
-REASONS = {"keep": "agrees", "relabel": "another_class_reaches_precision", "drop": "wrong_but_no_replacement",
-           "accept": "above_cutoff", "leave": "below_cutoff"}  # fmt: skip
+REASONS = {
+    "keep": "agrees",
+    "relabel": "another_class_reaches_precision",
+    "drop": "wrong_but_no_replacement",
+    "accept": "above_cutoff",
+    "leave": "below_cutoff",
+}
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><b>", "$\\frac{$", "NA"]
 
 
@@ -42,8 +47,14 @@ def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
         given[::10] = [classes[(classes.index(c) + 1) % len(classes)] for c in clean[::10]]
         write_csv(run / "injected.csv", id=ids, clean=clean, given=given)
     tests = [id_of(i) for i in range(N, 2 * N)]  # the same images, as rows that are only scored
-    write_csv(run / "samples.csv", id=ids + tests, path=paths + paths, role=[*role, *["test"] * N],
-              given=[*given, *clean], group="")  # fmt: skip
+    write_csv(
+        run / "samples.csv",
+        id=ids + tests,
+        path=paths + paths,
+        role=[*role, *["test"] * N],
+        given=[*given, *clean],
+        group="",
+    )
     table = {"tests": tests, "id": ids, "path": paths, "role": role, "given": given, "clean": clean}
     infos = [write_round(run, number, mode, classes, table) for number in ((1,) if mode == "train" else (1, 2))]
     write_results(run, mode, infos, table)
@@ -63,12 +74,22 @@ def write_round(run, number, mode, classes, t):
         decision = np.where(t["clean"] == t["given"], "keep", np.where(certain, "relabel", "drop"))
         label = np.where(decision == "drop", "", t["clean"])
     write_csv(
-        folder / "decisions.csv", id=t["id"], role=t["role"], given=t["given"], predicted=t["clean"],
-        confidence=confidence, self_confidence=1 - confidence, p_wrong=confidence, decision=decision,
-        label=label, reason=[REASONS[d] for d in decision],
-        model=["+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if role == "pool" else (i % 2,)))
-               for i, role in enumerate(t["role"])],
-    )  # fmt: skip
+        folder / "decisions.csv",
+        id=t["id"],
+        role=t["role"],
+        given=t["given"],
+        predicted=t["clean"],
+        confidence=confidence,
+        self_confidence=1 - confidence,
+        p_wrong=confidence,
+        decision=decision,
+        label=label,
+        reason=[REASONS[d] for d in decision],
+        model=[
+            "+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if role == "pool" else (i % 2,)))
+            for i, role in enumerate(t["role"])
+        ],
+    )
     near = -((np.array(classes, object)[:, None] != t["clean"]).T * (1 + confidence[:, None]))
     np.save(folder / "logits.npy", (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32))
     write_csv(folder / "ids.csv", id=t["id"], role=t["role"])
@@ -79,14 +100,18 @@ def write_round(run, number, mode, classes, t):
         write_csv(folder / f"fold_{fold}" / "history.csv", epoch=[1, 2], loss=loss, lr=0.1, seconds=1.0)
     k = len(classes)
     info = {
-        "round": number, "classes": classes,
+        "round": number,
+        "classes": classes,
         "decisions": {d: int((decision == d).sum()) for d in sorted(set(decision.tolist()))},
-        "changed": 30 - 10 * number, "coverage": None, "oof_accuracy": 0.9,
+        "changed": 30 - 10 * number,
+        "coverage": None,
+        "oof_accuracy": 0.9,
         "estimated_rate": 0.101 if mode == "denoise" else None,
         "noise_matrix": None if mode != "denoise" else (np.eye(k) * 0.9 + 0.1 / k).tolist(),
-        "cutoff": 0.8, "seconds": 1.5,
-        "models": {f"r{number}f{fold}": {"fold": fold, "taught_by": []} for fold in (0, 1)},
-    }  # fmt: skip
+        "cutoff": 0.8,
+        "seconds": 1.5,
+        "models": {f"r{number}f{fold}": {"fold": fold, "teachers": []} for fold in (0, 1)},
+    }
     if mode == "augment":
         ends = {"before": ([[0.6, 0.4, 9], [0.95, 0.8, 41]], 0.159), "after": ([[0.85, 0.84, 50]], 0.01)}
         info["reliability"] = {name: {"bins": bins, "error": error} for name, (bins, error) in ends.items()}
@@ -112,8 +137,13 @@ def write_results(run, mode, infos, t):
     columns = "id given predicted confidence p_wrong decision label"
     last = load_run.read_table(run / f"round_{len(infos)}" / "decisions.csv", columns)
     last = last.assign(path=t["path"])
-    metrics = {"mode": mode, "reason": "max_rounds", "scores": write_scored(run, t), "rounds": infos,
-               "seconds": {"decode": 1, "fit": 9}}  # fmt: skip
+    metrics = {
+        "mode": mode,
+        "reason": "max_rounds",
+        "scores": write_scored(run, t),
+        "rounds": infos,
+        "seconds": {"decode": 1, "fit": 9},
+    }
     if mode == "augment":
         taken = last[last["decision"] == "accept"].assign(round=2)
         taken[["id", "path", "label", "confidence", "round"]].to_csv(run / "pseudo_labels.csv", index=False)
@@ -122,8 +152,13 @@ def write_results(run, mode, infos, t):
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
         columns = ["rank", "id", "path", "given", "predicted", "confidence", "p_wrong", "decision"]
         last[columns].to_csv(run / "suspects.csv", index=False)
-        metrics["noise"] = {"estimated_rate": 0.1012, "injected_rate": 0.1, "residual_rate": 0.0034,
-                            "average_precision": 0.9987, "precision_at": {"100": 0.97}}  # fmt: skip
+        metrics["noise"] = {
+            "estimated_rate": 0.1012,
+            "injected_rate": 0.1,
+            "residual_rate": 0.0034,
+            "average_precision": 0.9987,
+            "precision_at": {"100": 0.97},
+        }
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "status.json").write_text('{"state": "done", "stage": "done", "reason": "max_rounds"}')
     env = {"python": "3.11", "packages": {"torch": "2.14"}, "site": "https://example.org/x"}

@@ -40,7 +40,10 @@ def test_tasks_are_the_rows_of_the_review_with_the_prediction(exported):
     assert len(made) >= 30
     for task, sample in zip(made, shown, strict=True):
         assert {key: task["data"][key] for key in ("id", "given", "image_sha256")} == {
-            "id": sample["id"], "given": sample["given"], "image_sha256": sample["sha256"]}  # fmt: skip
+            "id": sample["id"],
+            "given": sample["given"],
+            "image_sha256": sample["sha256"],
+        }
         (prediction,) = task["predictions"]
         assert prediction["result"] == [ls.choice(sample["predicted"])]
         assert prediction["score"] == sample["confidence"]
@@ -71,10 +74,11 @@ def test_the_interface_offers_every_class_and_action_once_and_fits_the_tasks(exp
 def annotate(tasks, choices):
     """An export in which a person chose choices[i] (None: nothing) for task i, after other tries."""
     for place, (task, chosen) in enumerate(zip(tasks, choices, strict=True)):
-        tries = [{"result": [ls.choice("NA")], "was_cancelled": False, "updated_at": "2024-01-01T00:00:00Z"},
-                 {"result": [], "was_cancelled": False, "updated_at": "2024-01-03T00:00:00Z"},
-                 {"result": [ls.choice("NA")], "was_cancelled": True, "updated_at": "2024-01-04T00:00:00Z"},
-        ]  # fmt: skip
+        tries = [
+            {"result": [ls.choice("NA")], "was_cancelled": False, "updated_at": "2024-01-01T00:00:00Z"},
+            {"result": [], "was_cancelled": False, "updated_at": "2024-01-03T00:00:00Z"},
+            {"result": [ls.choice("NA")], "was_cancelled": True, "updated_at": "2024-01-04T00:00:00Z"},
+        ]
         if chosen is None:
             task["annotations"] = tries[1:]
         else:
@@ -124,8 +128,17 @@ def test_a_class_called_like_an_action_stays_a_class(exported):
     assert list(lines.index) == ["task 1", "task 2"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', '[{"data": {"id": "1"}, "annotations": []}]',
-                                  '[{"id": 1, "image": "x", "label": "NA"}]'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"a": 1}',
+        '[{"data": {"id": "1"}, "annotations": []}]',
+        '[{"id": 1, "image": "x", "label": "NA"}]',
+    ],
+)
 def test_what_is_no_export_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=str(tmp_path / "x.json")) as caught:

@@ -101,8 +101,18 @@ def test_nearest_cutoff_is_nearest_on_both_sides():
     assert list(load_run.nearest_cutoff(table, float("nan"), 2)["id"]) == ["c", "d"]
 
 
-OPTIONAL = ["injected.csv", "hidden.csv", "scored.csv", "env.json", "config.yaml", "status.json",
-            "suspects.csv", "pseudo_labels.csv", "metrics.json", "round_2/fold_0/history.csv"]  # fmt: skip
+OPTIONAL = [
+    "injected.csv",
+    "hidden.csv",
+    "scored.csv",
+    "env.json",
+    "config.yaml",
+    "status.json",
+    "suspects.csv",
+    "pseudo_labels.csv",
+    "metrics.json",
+    "round_2/fold_0/history.csv",
+]
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])

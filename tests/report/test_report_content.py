@@ -9,7 +9,7 @@ import pytest
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.csv_text import read_csv
-from pseudokit.labels.decide import select
+from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.metrics import share_interval
 from pseudokit.report import change_tables, curves, gallery, load_run, sentences, summary
 from pseudokit.report.report import write_report
@@ -79,8 +79,10 @@ def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, reques
     rows = table_of((run / "report.html").read_text(), "Every judged row")
     assert sum(count(row[2]) for row in rows) == len(decisions)
     kinds = np.where(decisions.given == "", "pool", "given")
-    expected = {(change_tables.DONE[decision], change_tables.why(kind, reason)): n for (kind, decision, reason), n in
-                decisions.groupby([kinds, "decision", "reason"]).size().items()}  # fmt: skip
+    expected = {
+        (change_tables.DONE[decision], change_tables.why(kind, reason)): n
+        for (kind, decision, reason), n in decisions.groupby([kinds, "decision", "reason"]).size().items()
+    }
     assert {(what, why): count(n) for what, why, n, *_ in rows} == expected
     assert "_" not in "".join(why for _, why, *_ in rows).replace("pool_", "")
 
@@ -114,9 +116,17 @@ def test_of_many_flows_the_small_ones_share_a_row():
     assert table["rows"][-1][0] == f"{pairs - change_tables.MOST:,} other pairs of classes"
 
 
-POLICIES = [("denoise", {}), ("denoise", {"policy": "cutoff"}), ("joint", {"cutoff": 0.7}), ("augment", {}),
-            ("augment", {"pool_share": 0.5, "pool_cutoff": 0.3}), ("augment", {"pool_quota": 0.2, "pool_cutoff": 0.3}),
-            ("augment", {"pool_floor": 0.5}), ("augment", {"pool_agreement": 1}), ("train", {})]  # fmt: skip
+POLICIES = [
+    ("denoise", {}),
+    ("denoise", {"policy": "cutoff"}),
+    ("joint", {"cutoff": 0.7}),
+    ("augment", {}),
+    ("augment", {"pool_share": 0.5, "pool_cutoff": 0.3}),
+    ("augment", {"pool_quota": 0.2, "pool_cutoff": 0.3}),
+    ("augment", {"pool_floor": 0.5}),
+    ("augment", {"pool_agreement": 1}),
+    ("train", {}),
+]
 
 
 def test_every_reason_that_a_decision_has_is_put_in_words():
@@ -132,7 +142,7 @@ def test_every_reason_that_a_decision_has_is_put_in_words():
     for mode, policy in POLICIES:
         refused = np.where(np.arange(900) % 50 == 0, "duplicate_of_test", "")
         options = {"refused": refused, "agreement": rng.random(900).round()}
-        decisions = select(logs.astype(np.float32), given, mode, Pseudo(**policy), **options)
+        decisions = decide_labels(logs.astype(np.float32), given, mode, Pseudo(**policy), **options)
         found |= set(zip(np.where(given < 0, "pool", "given"), decisions.reason, strict=True))
     assert len(found) > 10
     assert [pair for pair in found if change_tables.why(*pair) == pair[1].replace("_", " ")] == []

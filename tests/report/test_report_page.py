@@ -29,8 +29,11 @@ def hostile(tmp_path_factory):
     """Names and ids that are long, without a blank or markup; 8 clusters of duplicates that disagree."""
     folder = tmp_path_factory.mktemp("hostile") / ("run" * 30)
     run = make_run(folder, "denoise", names=LONG, id_of=("x/" + "y" * 90 + "<svg onload=window.__pwned=1>{}").format)
-    rows = [f'{c},{"z" * 80}{i},gone.png,train,"{LONG[i].replace(chr(34), chr(34) * 2)}",near,True' for c in range(8)
-            for i in range(5)]  # fmt: skip
+    rows = [
+        f'{c},{"z" * 80}{i},gone.png,train,"{LONG[i].replace(chr(34), chr(34) * 2)}",near,True'
+        for c in range(8)
+        for i in range(5)
+    ]
     (run / "duplicates.csv").write_text("cluster,id,path,role,given,kind,conflict\n" + "\n".join(rows) + "\n")
     write_report(run)
     return run

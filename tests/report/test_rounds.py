@@ -152,8 +152,14 @@ def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_told():
     given = np.r_[np.arange(k), np.full(50, -1)]
     label = np.r_[np.arange(k), np.full(20, 7), np.full(10, 999), np.full(20, -1)]
     facts = class_facts(pd.DataFrame({"given": given, "label": label}), {"classes": [f"c{c}" for c in range(k)]})
-    assert facts == {"prior/c7": 0.001, "prior/c999": 0.001, "labels/c7": 1, "labels/c999": 1,
-                     "pseudo_labels/c7": 20, "pseudo_labels/c999": 10}  # fmt: skip
+    assert facts == {
+        "prior/c7": 0.001,
+        "prior/c999": 0.001,
+        "labels/c7": 1,
+        "labels/c999": 1,
+        "pseudo_labels/c7": 20,
+        "pseudo_labels/c999": 10,
+    }
 
 
 @pytest.mark.parametrize("names", [HOSTILE, ["NA", "nan", "007", "null", "a\u2028b", "x/y"]])
@@ -184,10 +190,16 @@ def test_images_are_of_three_kinds_in_turn_and_no_row_twice():
     given = np.where(np.arange(n) < 200, 0, -1)
     confidence = np.linspace(0.5, 1, n)
     label = np.where(confidence > 0.9, 1, given)
-    table = pd.DataFrame({
-        "given": given, "predicted": 1, "label": label, "confidence": confidence,
-        "p_wrong": np.where(given < 0, np.nan, confidence), "decision": np.where(label == 1, "accept", "keep"),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "given": given,
+            "predicted": 1,
+            "label": label,
+            "confidence": confidence,
+            "p_wrong": np.where(given < 0, np.nan, confidence),
+            "decision": np.where(label == 1, "accept", "keep"),
+        }
+    )
     before = pd.Series(np.where(np.arange(n) >= 290, 1, given))
     rows = worth_a_look(table, before, 30)
     assert len(rows) == 30

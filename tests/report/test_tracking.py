@@ -140,9 +140,11 @@ def test_what_is_told_twice_is_told_of_the_same_two_jobs(tmp_path, no_account):
 
 
 def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
-    code = ("import sys, pathlib; from pseudokit.report.tracking import track\n"
-            "from pseudokit.config.keys import Wandb\n"
-            f"track(pathlib.Path({str(tmp_path)!r}), Wandb()); assert 'wandb' not in sys.modules")  # fmt: skip
+    code = (
+        "import sys, pathlib; from pseudokit.report.tracking import track\n"
+        "from pseudokit.config.keys import Wandb\n"
+        f"track(pathlib.Path({str(tmp_path)!r}), Wandb()); assert 'wandb' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -161,10 +163,12 @@ def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(tmp_path,
 
 def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_account):
     run = finished(tmp_path, "denoise")
-    code = ("import logging, pathlib, sys; from pseudokit.report.tracking import track\n"
-            "from pseudokit.config.keys import Wandb\n"
-            f"logging.basicConfig(level='INFO'); track(pathlib.Path({str(run)!r}), Wandb(mode='online'))\n"
-            "assert sys.stdin.isatty(); assert sys.stderr.isatty(); print('the run goes on')")  # fmt: skip
+    code = (
+        "import logging, pathlib, sys; from pseudokit.report.tracking import track\n"
+        "from pseudokit.config.keys import Wandb\n"
+        f"logging.basicConfig(level='INFO'); track(pathlib.Path({str(run)!r}), Wandb(mode='online'))\n"
+        "assert sys.stdin.isatty(); assert sys.stderr.isatty(); print('the run goes on')"
+    )
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)

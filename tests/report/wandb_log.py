@@ -41,8 +41,13 @@ def read_job(folder: Path) -> dict:
     contents = [entry for artifact in kinds.get("artifact", []) for entry in artifact.manifest.contents]
     artifacts = {entry.path: Path(entry.local_path) for entry in contents}
     history = [items(row.item) for row in kinds["history"]]
-    return {"run": run, "config": items(run.config.update), "history": history, "files": folder / "files",
-            "artifacts": artifacts}  # fmt: skip
+    return {
+        "run": run,
+        "config": items(run.config.update),
+        "history": history,
+        "files": folder / "files",
+        "artifacts": artifacts,
+    }
 
 
 def items(found) -> dict:

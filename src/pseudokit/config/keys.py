@@ -180,11 +180,15 @@ class Config(Section):
     @model_validator(mode="after")
     def _rules_hold(self) -> Config:
         if self.data.overlap == "allow" and not self.rules.pool_may_include_test:
-            raise ValueError("data.overlap=allow lets copies of test rows teach, which "
-                             "rules.pool_may_include_test=false forbids; leave one of the two out")  # fmt: skip
+            raise ValueError(
+                "data.overlap=allow lets copies of test rows teach, which "
+                "rules.pool_may_include_test=false forbids; leave one of the two out"
+            )
         if self.predict.arm in ("baseline", "both") and not self.pseudo.control:
-            raise ValueError(f"predict.arm={self.predict.arm} needs the baseline that pseudo.control=false leaves out; "
-                             "leave one of the two out")  # fmt: skip
+            raise ValueError(
+                f"predict.arm={self.predict.arm} needs the baseline that pseudo.control=false leaves out; "
+                "leave one of the two out"
+            )
         if self.model.freeze:
             self._may_freeze()
         return self

@@ -50,9 +50,13 @@ Augmentation = (
 
 class Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, validate_default=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        validate_default=True,
         allow_inf_nan=False,
-    )  # fmt: skip
+    )
 
     @field_validator("*")
     @classmethod

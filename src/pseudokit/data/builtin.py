@@ -61,8 +61,10 @@ def _mnist(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         parts = [MNIST(data.root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
-        raise UserError(f"data.builtin=mnist cannot be downloaded ({str(error).splitlines()[0]}); "
-                        "give data.train and data.test as folders instead") from None  # fmt: skip
+        raise UserError(
+            f"data.builtin=mnist cannot be downloaded ({str(error).splitlines()[0]}); "
+            "give data.train and data.test as folders instead"
+        ) from None
     images = np.concatenate([part.data.numpy() for part in parts])
     labels = np.concatenate([part.targets.numpy() for part in parts])
     return images, labels, np.repeat([False, True], [len(part) for part in parts])

@@ -68,8 +68,10 @@ def open_cache(one: Decode, paths: np.ndarray, shape: tuple[int, ...], folder: P
         with FileLock(folder / f"{name}.lock"):
             _make(one, paths, shape, (pixels, states))
     except OSError as error:
-        raise UserError(f"data.cache: {folder} cannot take {_size(shape)} ({error.strerror}); choose another, or a "
-                        "smaller data.size") from None  # fmt: skip
+        raise UserError(
+            f"data.cache: {folder} cannot take {_size(shape)} ({error.strerror}); choose another, or a "
+            "smaller data.size"
+        ) from None
     return np.load(pixels, mmap_mode="c"), np.load(states) == GOOD
 
 

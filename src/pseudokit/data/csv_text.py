@@ -82,7 +82,7 @@ def _encoding(text: bytes) -> str:
     return encoding
 
 
-def inert(table: pd.DataFrame) -> pd.DataFrame:
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """A table whose cells, where they are text that begins like a formula and no number, have a quote before them."""
 
     def quoted(cell):
@@ -92,6 +92,6 @@ def inert(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].map(quoted) for name in table.select_dtypes(exclude="number")})
 
 
-def exact(table: pd.DataFrame) -> pd.DataFrame:
+def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table of text that was given to `inert`."""
     return table.map(lambda cell: cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell)

@@ -27,7 +27,7 @@ NUMBERS = 20
 
 
 @dataclass(frozen=True)
-class Samples:
+class Dataset:
     """N samples in canonical order (role, then id), so that the order of the input changes nothing.
 
     id, path, role, group: (N,) str; given: labels as sets.py has them, (N,) or (N, C); classes: K names, sorted.
@@ -43,7 +43,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.id)
 
-    def take(self, rows: np.ndarray) -> Samples:
+    def take(self, rows: np.ndarray) -> Dataset:
         """The samples at these positions (a mask or indices)."""
         return replace(self, **{k: getattr(self, k)[rows] for k in ("id", "path", "role", "given", "group")})
 
@@ -53,7 +53,7 @@ class Samples:
         return pd.DataFrame({"id": self.id, "path": self.path, "role": self.role, "given": given, "group": self.group})
 
 
-def load_samples(data: Data) -> Samples:
+def load_dataset(data: Data) -> Dataset:
     """Read every role that the config names.
 
     Raises:
@@ -74,8 +74,9 @@ def load_samples(data: Data) -> Samples:
     from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
     legal = {"", *labels_among(table.label, classes, data.multi_label)}
     if other := set(table.label[from_folder]) - legal:
-        log.info(f"data.test={data.test}: its folders are not taken for labels, as {min(other)!r} is no class of "
-                 "data.train")  # fmt: skip
+        log.info(
+            f"data.test={data.test}: its folders are not taken for labels, as {min(other)!r} is no class of data.train"
+        )
         table.loc[from_folder, "label"] = ""  # folders that are no classes
     alien = table[~table.label.isin(legal)]
     if len(alien):
@@ -85,7 +86,7 @@ def load_samples(data: Data) -> Samples:
     table = table.sort_values(["order", "id"], kind="stable")
     given = parse(table.label, classes, data.multi_label)
     columns = {name: table[name].to_numpy(object) for name in ("id", "path", "role", "group")}
-    return Samples(given=given, classes=classes, **columns)
+    return Dataset(given=given, classes=classes, **columns)
 
 
 def _classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
@@ -100,8 +101,10 @@ def _classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
     said = {name.removeprefix(UNKNOWN) for text in set(labels) - {"", NONE} for name in text.split(data.label_sep)}
     found = {*columns, *said} - {""}
     if odd := [name for name in found if name.startswith(UNKNOWN) or name == NONE or "|" in name]:
-        raise UserError(f"data.train={data.train}: class {odd[0]!r} cannot be told from other signs in a multi-label; "
-                        "rename it" + (", or set data.label_sep='|'" if "|" in odd[0] else ""))  # fmt: skip
+        raise UserError(
+            f"data.train={data.train}: class {odd[0]!r} cannot be told from other signs in a multi-label; "
+            "rename it" + (", or set data.label_sep='|'" if "|" in odd[0] else "")
+        )
     return tuple(sorted(found))
 
 
@@ -127,8 +130,10 @@ def _refuse_learned(table: pd.DataFrame) -> None:
     both = table[table.role.isin(["valid", "trusted"]) & table.path.isin(learned)]
     if len(both):
         row = both.iloc[0]
-        raise UserError(f"{len(both)} rows of data.{row.role} are learned too, for example {row.id}; "
-                        "remove them from data.train and data.pool")  # fmt: skip
+        raise UserError(
+            f"{len(both)} rows of data.{row.role} are learned too, for example {row.id}; "
+            "remove them from data.train and data.pool"
+        )
 
 
 def _refuse_numbers(classes: tuple[str, ...], data: Data) -> None:
@@ -142,9 +147,11 @@ def _refuse_numbers(classes: tuple[str, ...], data: Data) -> None:
 
     kinds = [has_decimals(name) for name in classes]
     if not data.multi_label and len(classes) > NUMBERS and None not in kinds and any(kinds):
-        raise UserError(f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as "
-                        f"{classes[0]}, a target of a regression; this kit learns classes: put them into bins, and "
-                        "write the bin's name")  # fmt: skip
+        raise UserError(
+            f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as "
+            f"{classes[0]}, a target of a regression; this kit learns classes: put them into bins, and "
+            "write the bin's name"
+        )
 
 
 def _refuse_alike(classes: tuple[str, ...], data: Data) -> None:
@@ -153,12 +160,16 @@ def _refuse_alike(classes: tuple[str, ...], data: Data) -> None:
     for name in classes:
         plain = " ".join(unicodedata.normalize("NFC", "".join(filter(_is_seen, name))).split())
         if not plain or UNSEEN.search(name):
-            raise UserError(f"data.train={data.train}: label {name!r} holds a line break or nothing that can be seen; "
-                            "mend it (a quote that is not closed?)")  # fmt: skip
+            raise UserError(
+                f"data.train={data.train}: label {name!r} holds a line break or nothing that can be seen; "
+                "mend it (a quote that is not closed?)"
+            )
         other = known.setdefault(re.sub(r"(?<=\d)\.0+$", "", plain), name)
         if other != name:
-            raise UserError(f"data.train={data.train}: labels {other!r} and {name!r} differ by blanks, by how an "
-                            "accent is coded, by what cannot be seen, or by .0 alone; write them alike")  # fmt: skip
+            raise UserError(
+                f"data.train={data.train}: labels {other!r} and {name!r} differ by blanks, by how an "
+                "accent is coded, by what cannot be seen, or by .0 alone; write them alike"
+            )
 
 
 def _is_seen(letter: str) -> bool:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..config.keys import Data
-from .dataset import ROLES, SCORED_ROLES, Samples
+from .dataset import ROLES, SCORED_ROLES, Dataset
 
 KINDS = ("bytes", "pixels", "near")
 NEAR_BITS = 3  # of 64 that may differ between near duplicates
@@ -94,7 +94,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 
-def duplicates_table(samples: Samples, pixels: np.ndarray, links: np.ndarray) -> pd.DataFrame:
+def duplicates_table(samples: Dataset, pixels: np.ndarray, links: np.ndarray) -> pd.DataFrame:
     """As duplicates.csv holds them: cluster, id, path, role, given, kind, conflict; what disagrees comes first.
 
     A row of data.test whose own file is in the pool is the user's wish: alone it makes no cluster. kind is that of

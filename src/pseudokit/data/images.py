@@ -142,8 +142,7 @@ def _report_bad(bad: np.ndarray, data: Data) -> None:
     reasons = [one_line(f"{path} ({_why(path)})") for path in bad[:10]]
     listed = ", ".join(reasons) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     if data.on_bad_image == "refuse":
-        raise UserError(f"{len(bad)} of the images cannot be read: {listed}; "
-                        "mend them, or set data.on_bad_image=skip")  # fmt: skip
+        raise UserError(f"{len(bad)} of the images cannot be read: {listed}; mend them, or set data.on_bad_image=skip")
     log.info(f"skipped {len(bad)} images that cannot be read: {listed}")
 
 

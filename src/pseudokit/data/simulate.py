@@ -9,11 +9,11 @@ import pandas as pd
 
 from ..config.keys import Hide, Inject
 from ..config.types import UserError
-from .dataset import ROLES, Samples
+from .dataset import ROLES, Dataset
 from .encoding import names, strata
 
 
-def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:
+def hide_labels(samples: Dataset, hide: Hide) -> tuple[Dataset, pd.DataFrame]:
     """Keep `hide.keep` given labels, as equal per class as they allow; the others become pool rows.
 
     Returns the samples and the hidden truth (id, clean), which serves only for scoring.
@@ -31,7 +31,7 @@ def hide_labels(samples: Samples, hide: Hide) -> tuple[Samples, pd.DataFrame]:
     return changed.take(order), truth
 
 
-def inject_noise(samples: Samples, inject: Inject) -> tuple[Samples, pd.DataFrame]:
+def inject_noise(samples: Dataset, inject: Inject) -> tuple[Dataset, pd.DataFrame]:
     """Flip given labels of the labelled set on purpose, or answers of label sets; returns the samples and the truth
     (id, clean, given).
 

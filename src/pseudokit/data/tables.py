@@ -18,8 +18,23 @@ from .encoding import NONE, UNKNOWN
 
 LABELLED_ROLES = ("train", "valid", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".bmp", ".webp", ".avif", ".gif", ".tif", ".tiff",
-                  ".pbm", ".pgm", ".ppm"}  # fmt: skip
+IMAGE_SUFFIXES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".jp2",
+    ".bmp",
+    ".webp",
+    ".avif",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".pbm",
+    ".pgm",
+    ".ppm",
+}
 TABLE_SUFFIXES = {".parquet", ".pq"}
 MOST_ROWS = 10_000_000
 """Of a parquet file, which may hold them in a few kilobytes."""
@@ -42,8 +57,10 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     else:
         raise UserError(f"{key} does not exist; give a CSV file, a parquet file or a folder of images")
     if role in LABELLED_ROLES and role != "train" and (table.label == "").any():
-        raise UserError(f"data.{role}={source}: {table.id[table.label == ''].iloc[0]} has no label; fill "
-                        f"{_label_columns(data)} or remove the row")  # fmt: skip
+        raise UserError(
+            f"data.{role}={source}: {table.id[table.label == ''].iloc[0]} has no label; fill "
+            f"{_label_columns(data)} or remove the row"
+        )
     return table.assign(role=role)
 
 
@@ -64,10 +81,14 @@ def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.Data
     _refuse_outside(below, files, data, [str(folder)])
     known = labelled or _is_class_tree(below)
     prefix = folder.resolve().name
-    return pd.DataFrame({
-        "id": [f"{prefix}/{Path(name).as_posix()}" for name in below],
-        "path": files, "label": parents if known and role != "pool" else "", "group": "",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "id": [f"{prefix}/{Path(name).as_posix()}" for name in below],
+            "path": files,
+            "label": parents if known and role != "pool" else "",
+            "group": "",
+        }
+    )
 
 
 def _tell_others(folder: Path, others: list[str], classes: set[str] | None) -> None:
@@ -79,8 +100,10 @@ def _tell_others(folder: Path, others: list[str], classes: set[str] | None) -> N
     below = [Path(file).relative_to(folder) for file in others]
     lost = {name.parts[0] for name in below if len(name.parts) > 1} - classes if classes is not None else ()
     if lost:
-        raise UserError(f"{folder / min(lost)} holds files and no image ({', '.join(sorted(IMAGE_SUFFIXES))}); convert "
-                        "them, or move the folder away")  # fmt: skip
+        raise UserError(
+            f"{folder / min(lost)} holds files and no image ({', '.join(sorted(IMAGE_SUFFIXES))}); convert "
+            "them, or move the folder away"
+        )
     log.info(f"{folder}: {len(below):,} files that are no images by their suffix are passed over ({below[0]}, …)")
 
 
@@ -123,8 +146,10 @@ def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
     groups = table.get(data.group_col, pd.Series(dtype=object)).unique()
     for what, names, wrong in (("id", ids, NO_TEXT), ("group", groups, UNSEEN)):
         if (odd := next(filter(wrong.search, names), None)) is not None:
-            raise UserError(f"{file}: {what} {odd!r} holds a control character, or a line break where there is no "
-                            "place for one; mend it (a quote that is not closed?)")  # fmt: skip
+            raise UserError(
+                f"{file}: {what} {odd!r} holds a control character, or a line break where there is no "
+                "place for one; mend it (a quote that is not closed?)"
+            )
     if (ids == "").any():
         raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
     if data.group_col and role == "train" and data.group_col not in table:
@@ -140,8 +165,10 @@ def _warn_of_breaks(table: pd.DataFrame, file: Path) -> None:
     elsewhere it may be text of several lines."""
     for name in table.columns:
         if n := int(table[name].str.contains("\n", regex=False).sum()):
-            log.info(f"warning: {file}: {n:,} cells of column {name!r} hold line breaks; where no text of several "
-                     "lines is meant, a quote is not closed there, and rows are lost")  # fmt: skip
+            log.info(
+                f"warning: {file}: {n:,} cells of column {name!r} hold line breaks; where no text of several "
+                "lines is meant, a quote is not closed there, and rows are lost"
+            )
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:
@@ -190,12 +217,15 @@ def _labels(table: pd.DataFrame, file: Path, data: Data, role: str) -> pd.Series
     ones = table[columns].replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
     wrong = np.flatnonzero(~np.isin(ones, [0, 1]).all(1))
     if len(wrong):
-        raise UserError(f"{file} line {wrong[0] + 2}: the columns {', '.join(columns)} hold 1 or 0; mend the row or "
-                        "data.label_col")  # fmt: skip
+        raise UserError(
+            f"{file} line {wrong[0] + 2}: the columns {', '.join(columns)} hold 1 or 0; mend the row or data.label_col"
+        )
     several = np.flatnonzero(ones.sum(1) > 1)
     if len(several) and not data.multi_label:
-        raise UserError(f"{file} line {several[0] + 2}: several of the columns {', '.join(columns)} are 1; mend the "
-                        "row, or set data.multi_label=true where images have several labels")  # fmt: skip
+        raise UserError(
+            f"{file} line {several[0] + 2}: several of the columns {', '.join(columns)} are 1; mend the "
+            "row, or set data.multi_label=true where images have several labels"
+        )
     if data.multi_label:
         texts = map(partial(_set_name, columns, data.label_sep), ones.tolist(), empty.tolist())
         return pd.Series(list(texts), table.index, dtype=object)
@@ -238,12 +268,16 @@ def _find_files(ids: pd.Series, data: Data, beside: Path) -> list[str]:
     paths = [os.path.join(folders[0], name + data.suffix) for name in ids]
     sure = _exist(paths) if len(folders) == 1 else [False] * len(paths)
     index = {} if all(sure) else _by_name(folders)
-    found = [[path] if known else index.get(name + data.suffix, [path])
-             for name, path, known in zip(ids, paths, sure, strict=True)]  # fmt: skip
+    found = [
+        [path] if known else index.get(name + data.suffix, [path])
+        for name, path, known in zip(ids, paths, sure, strict=True)
+    ]
     for name, files in zip(ids, found, strict=True):
         if len(files) > 1:
-            raise UserError(f"id {name!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder into "
-                            "the id, or name fewer folders in data.image_dir, or set data.suffix")  # fmt: skip
+            raise UserError(
+                f"id {name!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder into "
+                "the id, or name fewer folders in data.image_dir, or set data.suffix"
+            )
     return _refuse_outside(ids, [files[0] for files in found], data, folders)
 
 
@@ -262,8 +296,10 @@ def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: l
         known = last in plain[above]
         where = os.path.realpath(path) if not known and os.path.islink(path) else real[above]
         if data.outside == "refuse" and (".." in name.split("/") or not where.startswith(roots)):
-            raise UserError(f"id {name!r} leads out of {', '.join(folders)}, to {os.path.realpath(path)}; move it, "
-                            "name its folder in data.image_dir, or set data.outside=allow")  # fmt: skip
+            raise UserError(
+                f"id {name!r} leads out of {', '.join(folders)}, to {os.path.realpath(path)}; move it, "
+                "name its folder in data.image_dir, or set data.outside=allow"
+            )
         if not known and os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
             raise UserError(f"id {name!r}: {path} is a pipe, a device or the like; remove it")
     return paths

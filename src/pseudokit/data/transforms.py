@@ -32,9 +32,15 @@ STRONG_PHOTO = [
     {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "p": 0.5}},
     {"ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}},
     {"GaussianBlur": {"p": 0.2}},
-    {"CoarseDropout": {"num_holes_range": [1, 2], "hole_height_range": [0.1, 0.3], "hole_width_range": [0.1, 0.3],
-                       "p": 0.5}},
-]  # fmt: skip
+    {
+        "CoarseDropout": {
+            "num_holes_range": [1, 2],
+            "hole_height_range": [0.1, 0.3],
+            "hole_width_range": [0.1, 0.3],
+            "p": 0.5,
+        }
+    },
+]
 GENTLE_PHOTO = [{"RandomResizedCrop": {"size": "size", "scale": [0.8, 1.0], "p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]
 WHOLE_BATCH: dict[str, dict[str, float]] = {
     "gentle": {"degrees": 5, "shift": 0.04, "scale": 0.05, "shear": 0.05},
@@ -101,8 +107,10 @@ def compose(spec: list[dict[str, Any]], size: int):
             raise UserError(f"train.augment: albumentations has no transform {name!r}{nearest(name, known)}")
         if not isinstance(kwargs or {}, dict):
             raise UserError(f"train.augment: {name}: give its arguments as {{argument: value}}, not {kwargs!r}")
-        kwargs = {k: (size, size) if v == "size" else tuple(v) if isinstance(v, list) else v
-                  for k, v in (kwargs or {}).items()}  # fmt: skip
+        kwargs = {
+            k: (size, size) if v == "size" else tuple(v) if isinstance(v, list) else v
+            for k, v in (kwargs or {}).items()
+        }
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)  # that is how an unknown argument is reported
@@ -113,9 +121,17 @@ def compose(spec: list[dict[str, Any]], size: int):
 
 
 def batch_affine(
-    batch: torch.Tensor, generator: torch.Generator, *,
-    degrees=10.0, shift=0.08, scale=0.1, shear=0.1, warp=0.0, stroke=0.0, cutout=0.0,
-) -> torch.Tensor:  # fmt: skip
+    batch: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    degrees=10.0,
+    shift=0.08,
+    scale=0.1,
+    shear=0.1,
+    warp=0.0,
+    stroke=0.0,
+    cutout=0.0,
+) -> torch.Tensor:
     """Rotate, shift, scale, shear and bend each image of a batch on its own, in one call.
 
     batch: (B, H, W, C) uint8; degrees, shift (share of the side), scale (log) and shear bound uniform draws; warp: sd

@@ -29,7 +29,7 @@ def by_class(classes: np.ndarray, k: int) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(classes, minlength=k))[:-1])
 
 
-def surest(confidence: np.ndarray, n: int) -> np.ndarray:
+def most_confident(confidence: np.ndarray, n: int) -> np.ndarray:
     """The positions of the n highest in confidence (M,), highest first; of equal ones the first."""
     n = min(n, len(confidence))
     if n <= 0:

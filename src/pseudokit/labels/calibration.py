@@ -8,22 +8,22 @@ import numpy as np
 
 from .arrays import TINY
 from .difficulty import PREFERRED_Z, RATE_CORRECTION, compare
-from .noise import OF_THE_CLASS, count_parameters, deconvolve, find_noise
-from .posterior import Belief
-from .predictions import Part, mix
+from .noise import OF_THE_CLASS, count_parameters, deconvolve, estimate_noise
+from .posterior import Posterior
+from .predictions import FoldPredictions, mix
 
 BLOCK_ROWS = 100_000
 """Rows whose likelihood is computed at once: bounded memory."""
 
 
 def calibrated(
-    parts: list[Part],
+    parts: list[FoldPredictions],
     given: np.ndarray,
     labels: np.ndarray,
     *,
     choose: bool = True,
     likeliest_rate: float | None = None,
-) -> tuple[list[Part], dict]:
+) -> tuple[list[FoldPredictions], dict]:
     """What each model says, turned into log-probabilities of the true class; given labels may be wrong.
 
     Where no T describes the noise, the identity stands in, and a temperature is all that is changed. Of label sets
@@ -39,7 +39,7 @@ def calibrated(
         return parts, {"likeliest_rate": likeliest_rate}
     known, k = given >= 0, parts[0].log_probs.shape[1]
     plain = mix(parts, len(given)).log_probs
-    matrix, noise = find_noise(Belief(plain, given).said(), given, k)
+    matrix, noise = estimate_noise(Posterior(plain, given).said(), given, k)
     if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
     learned_noise = np.array_equal(labels[known], given[known])
@@ -63,7 +63,7 @@ def _class_noise(log_probs: np.ndarray, given: np.ndarray, of_class: bool) -> tu
     """(N,) log-probability of each given label (N,) under the class-conditional noise that is found in calibrated
     log-probabilities, or without any; NaN where there is no label. And the rate of wrong labels."""
     k = log_probs.shape[1]
-    to_given = find_noise(Belief(log_probs, given).said(), given, k)[0].T.copy() if of_class else np.eye(k)
+    to_given = estimate_noise(Posterior(log_probs, given).said(), given, k)[0].T.copy() if of_class else np.eye(k)
     likelihood, wrong = np.full(len(given), np.nan), 0.0
     rows = np.flatnonzero(given >= 0)
     for start in range(0, len(rows), BLOCK_ROWS):
@@ -75,7 +75,9 @@ def _class_noise(log_probs: np.ndarray, given: np.ndarray, of_class: bool) -> tu
     return likelihood, wrong / len(rows)
 
 
-def _by_question(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tuple[list[Part], dict]:
+def _by_question(
+    parts: list[FoldPredictions], given: np.ndarray, labels: np.ndarray
+) -> tuple[list[FoldPredictions], dict]:
     found = []
     for c in range(given.shape[1]):
         asked = [replace(part, log_probs=part.log_probs[:, c]) for part in parts]
@@ -85,7 +87,7 @@ def _by_question(parts: list[Part], given: np.ndarray, labels: np.ndarray) -> tu
     return scaled, {"temperatures": [t for _, about in found for t in about["temperatures"]]}
 
 
-def tempered(parts: list[Part], given: np.ndarray) -> tuple[list[Part], dict]:
+def tempered(parts: list[FoldPredictions], given: np.ndarray) -> tuple[list[FoldPredictions], dict]:
     """What each model says at one temperature, that of all out-of-fold predictions: labels are few, but right."""
     owned = [given[part.rows] >= 0 for part in parts]
     logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])

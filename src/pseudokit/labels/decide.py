@@ -8,11 +8,11 @@ import numpy as np
 
 from ..config.keys import Pseudo
 from ..data.dataset import USES_POOL
-from .arrays import by_class, surest
+from .arrays import by_class, most_confident
 from .difficulty import estimate_difficulty_noise, matrix_of
-from .noise import DIFFICULTY, EXPLAINED, OF_THE_CLASS, find_noise
-from .posterior import Belief, Said, align
-from .pseudo_labels import ACCEPTED, choose, class_shares
+from .noise import DIFFICULTY, EXPLAINED, OF_THE_CLASS, estimate_noise
+from .posterior import Posterior, PosteriorSummary, align
+from .pseudo_labels import ACCEPTED, class_shares, select_pseudo_labels
 
 REPAIRS = ("denoise", "joint")
 PLAIN_CUTOFF = 0.9
@@ -49,7 +49,7 @@ class Decisions:
     """1, or less: how much a label counts, which share of a soft target its label has."""
     soft: np.ndarray
     """(N,) where `belief` is learned in place of the label."""
-    belief: Belief
+    belief: Posterior
     """Probabilities of the true class; what a soft row learns."""
     matrix: np.ndarray | None
     """T[true, given] (K, K); None where no given label is judged for noise."""
@@ -87,11 +87,17 @@ class Decisions:
         return np.where(self.label < 0, -1, share).astype(np.float32)
 
 
-def select(
-    log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
-    refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,
+def decide_labels(
+    log_probs: np.ndarray,
+    given: np.ndarray,
+    mode: str,
+    policy: Pseudo,
+    *,
+    refused: np.ndarray | str = "",
+    agreement: np.ndarray | float = 1.0,
+    progress: float = 1.0,
     likeliest_rate: float | None = None,
-) -> Decisions:  # fmt: skip
+) -> Decisions:
     """Decide afresh, from the given labels, for every judged sample.
 
     log_probs: (N, K) held-out log-probabilities of the true class (of label sets: one question's), which may lie in a
@@ -101,14 +107,14 @@ def select(
     likeliest_rate: of wrong labels, where they are by difficulty, see judging.calibrated; None = of the class.
     """
     (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
-    belief, matrix, noise = Belief(log_probs, given), None, None
+    belief, matrix, noise = Posterior(log_probs, given), None, None
     prior = class_shares(given[rows], k)
     if policy.pool_align:
         belief = align(belief, prior)
     said = final = belief.said()
     if policy.policy == "posterior" and mode in REPAIRS:
         if likeliest_rate is None:
-            matrix, noise = find_noise(said, given, k)
+            matrix, noise = estimate_noise(said, given, k)
             belief = replace(belief, matrix=matrix if noise in OF_THE_CLASS else None)
         else:
             estimate, noise = estimate_difficulty_noise(log_probs, given, likeliest_rate), DIFFICULTY
@@ -123,7 +129,7 @@ def select(
         decision[rows], reason[rows] = _judge_given(final.take(rows), given[rows], k, rule)
     agreement, refused = (np.broadcast_to(np.asarray(x), n)[pool] for x in (agreement, refused))
     options = {"agreement": agreement, "refused": refused.astype(object), "progress": progress}
-    reason[pool] = choose(said.take(pool), (said.take(rows), given[rows]), prior, policy, **options)
+    reason[pool] = select_pseudo_labels(said.take(pool), (said.take(rows), given[rows]), prior, policy, **options)
     accepted = np.isin(reason[pool], ACCEPTED) & (mode in USES_POOL)
     decision[pool[accepted]], decision[pool[~accepted]] = "accept", "leave"
 
@@ -131,21 +137,31 @@ def select(
     label[decision == "drop"] = -1
     _protect_classes(given, final.wrong, decision, label, reason)
     belief, soft, weight = _lessons(decision, policy, belief, final)
-    return Decisions(said.best, said.confidence, said.own, final.wrong, decision, label, reason, weight, soft, belief,
-                     matrix, noise)  # fmt: skip
+    return Decisions(
+        said.best, said.confidence, said.own, final.wrong, decision, label, reason, weight, soft, belief, matrix, noise
+    )
 
 
 def keep_given(d: Decisions, given: np.ndarray) -> Decisions:
     """Decisions of judges that know nothing: every given label stands, none is suspected, nothing is accepted."""
     labeled, n = given >= 0, len(given)
     return replace(
-        d, decision=np.where(labeled, "keep", "leave").astype(object), reason=np.full(n, NOTHING_LEARNED, object),
-        label=given, p_wrong=np.where(labeled, 0.0, np.nan), weight=np.ones(n), soft=np.zeros(n, bool), matrix=None,
-        noise=None, belief=Belief(d.belief.log_probs, given),
-    )  # fmt: skip
+        d,
+        decision=np.where(labeled, "keep", "leave").astype(object),
+        reason=np.full(n, NOTHING_LEARNED, object),
+        label=given,
+        p_wrong=np.where(labeled, 0.0, np.nan),
+        weight=np.ones(n),
+        soft=np.zeros(n, bool),
+        matrix=None,
+        noise=None,
+        belief=Posterior(d.belief.log_probs, given),
+    )
 
 
-def _lessons(decision: np.ndarray, policy: Pseudo, belief: Belief, said: Said) -> tuple[Belief, np.ndarray, np.ndarray]:
+def _lessons(
+    decision: np.ndarray, policy: Pseudo, belief: Posterior, said: PosteriorSummary
+) -> tuple[Posterior, np.ndarray, np.ndarray]:
     """What soft rows learn; (N,) which rows are soft; (N,) how much each label counts.
 
     Soft pseudo-labels have the temperature at which they are learned.
@@ -178,7 +194,7 @@ class _Rule:
     doubts_unsure: bool
 
 
-def _rule(mode: str, noise: str | None, policy: Pseudo, said: Said, given: np.ndarray) -> _Rule:
+def _rule(mode: str, noise: str | None, policy: Pseudo, said: PosteriorSummary, given: np.ndarray) -> _Rule:
     """What the policy comes to in this mode and for this type of noise; said, given: of the labeled rows, (M,)."""
     cutoff = given_cutoff(policy)
     by_noise = {"none": "review", "look-alike": _on_look_alikes(said, given)}.get(noise, "soften")
@@ -186,14 +202,14 @@ def _rule(mode: str, noise: str | None, policy: Pseudo, said: Said, given: np.nd
     return _Rule(cutoff, policy.precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)
 
 
-def _on_look_alikes(said: Said, given: np.ndarray) -> str:
+def _on_look_alikes(said: PosteriorSummary, given: np.ndarray) -> str:
     """What doubtful labels on look-alikes teach: probabilities, where judges that contradict a label leave little for
     it, as good judges do; else the label, as far as it may be right."""
     contradicted = said.wrong[said.best != given]
     return "soften" if len(contradicted) and contradicted.mean() > CLEAR_CONTRADICTION else "downweight"
 
 
-def _judge_given(said: Said, given: np.ndarray, k: int, rule: _Rule) -> tuple[np.ndarray, np.ndarray]:
+def _judge_given(said: PosteriorSummary, given: np.ndarray, k: int, rule: _Rule) -> tuple[np.ndarray, np.ndarray]:
     """(M,) decisions and reasons for given labels, from what is believed of them.
 
     relabel: another class reaches its cutoff. What is then neither certainly right nor replaced is in doubt: with a
@@ -211,7 +227,7 @@ def _judge_given(said: Said, given: np.ndarray, k: int, rule: _Rule) -> tuple[np
     return decision, np.array([reached, "wrong_but_no_replacement", "doubtful", "agrees"], object)[which]
 
 
-def precision_cutoffs(said: Said, given: np.ndarray, k: int, precision: float | None) -> np.ndarray:
+def precision_cutoffs(said: PosteriorSummary, given: np.ndarray, k: int, precision: float | None) -> np.ndarray:
     """(K,) the lowest belief in a class at which the labels turned into that class reach an estimated precision.
 
     The estimate is the mean belief of all rows from there on, which is right as far as the beliefs are calibrated;
@@ -237,5 +253,5 @@ def _protect_classes(given, p_wrong, decision, label, reason) -> None:
     while (lacking := floor - np.bincount(label[label >= 0], minlength=k)).max() > 0:
         short = int((lacking > 0).argmax())  # class by class: a row may be taken from another one at its floor
         lost = np.flatnonzero((given == short) & (label != short))
-        back = lost[surest(-p_wrong[lost], lacking[short])]
+        back = lost[most_confident(-p_wrong[lost], lacking[short])]
         decision[back], label[back], reason[back] = "keep", short, "class_floor"

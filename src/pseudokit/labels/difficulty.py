@@ -120,8 +120,10 @@ def _likeliest(log_likelihood_at: Callable[[float], np.ndarray]) -> float:
     bounds = np.log(SHARPNESS_BOUNDS)
     found = minimize_scalar(
         lambda log_sharpness: -log_likelihood_at(np.exp(log_sharpness)).mean(),
-        bounds=bounds, method="bounded", options={"xatol": 0.02},
-    )  # fmt: skip
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 0.02},
+    )
     return float(np.exp(found.x))
 
 

@@ -35,9 +35,12 @@ def of_classes(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ..
         else:
             own, said = labels[:, k] == 1, (predicted[:, k] == 1) & (labels[:, k] >= 0)
         hits = (own & said).sum()
-        found[classes[k]] = {"n": int(own.sum()), "recall": float(hits / own.sum()),
-                             "precision": float(hits / said.sum()) if said.any() else None,
-                             "auc": None if np.isnan(area[k]) else float(area[k])}  # fmt: skip
+        found[classes[k]] = {
+            "n": int(own.sum()),
+            "recall": float(hits / own.sum()),
+            "precision": float(hits / said.sum()) if said.any() else None,
+            "auc": None if np.isnan(area[k]) else float(area[k]),
+        }
     return found
 
 

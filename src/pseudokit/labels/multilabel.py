@@ -6,29 +6,56 @@ import numpy as np
 
 from ..config.keys import Pseudo
 from ..data.encoding import has_label
-from .decide import Decisions, keep_given, select
-from .posterior import Belief
+from .decide import Decisions, decide_labels, keep_given
+from .posterior import Posterior
 from .sanity import learned_nothing
 
 FIRST = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", "leave")
 """The decision on an image is the first of these that one of its questions has."""
 
 
-def decide(
-    log_probs: np.ndarray, given: np.ndarray, mode: str, policy: Pseudo, *,
-    refused: np.ndarray | str = "", agreement: np.ndarray | float = 1.0, progress: float = 1.0,
+def decide_single_or_multilabel(
+    log_probs: np.ndarray,
+    given: np.ndarray,
+    mode: str,
+    policy: Pseudo,
+    *,
+    refused: np.ndarray | str = "",
+    agreement: np.ndarray | float = 1.0,
+    progress: float = 1.0,
     likeliest_rate: float | None = None,
-) -> Decisions:  # fmt: skip
+) -> Decisions:
     """See select, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities, (N, C)
     given labels and agreement, every class has cutoffs, noise and decisions of its own."""
     if given.ndim == 1:
-        d = select(log_probs, given, mode, policy, refused=refused, agreement=agreement, progress=progress,
-                   likeliest_rate=likeliest_rate)  # fmt: skip
+        d = decide_labels(
+            log_probs,
+            given,
+            mode,
+            policy,
+            refused=refused,
+            agreement=agreement,
+            progress=progress,
+            likeliest_rate=likeliest_rate,
+        )
         return keep_given(d, given) if learned_nothing(d.predicted, given, log_probs.shape[1]) else d
     agreement = np.broadcast_to(np.asarray(agreement), given.shape)
-    return _of_images([
-        select(log_probs[:, c], given[:, c], mode, policy, refused=refused, agreement=agreement[:, c],
-               progress=progress) for c in range(given.shape[1])], log_probs, given)  # fmt: skip
+    return _of_images(
+        [
+            decide_labels(
+                log_probs[:, c],
+                given[:, c],
+                mode,
+                policy,
+                refused=refused,
+                agreement=agreement[:, c],
+                progress=progress,
+            )
+            for c in range(given.shape[1])
+        ],
+        log_probs,
+        given,
+    )
 
 
 def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray) -> Decisions:
@@ -37,9 +64,20 @@ def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray)
     confidence: of its least sure answer, in the pool of those that were accepted; p_wrong: that any of its given
     answers is wrong, as if they were independent; reason: of the question that FIRST puts first, and is least sure.
     """
-    each = {name: np.stack([getattr(one, name) for one in asked], 1)
-            for name in ("predicted", "confidence", "self_confidence", "p_wrong", "decision", "label", "reason",
-                         "weight", "soft")}  # fmt: skip
+    each = {
+        name: np.stack([getattr(one, name) for one in asked], 1)
+        for name in (
+            "predicted",
+            "confidence",
+            "self_confidence",
+            "p_wrong",
+            "decision",
+            "label",
+            "reason",
+            "weight",
+            "soft",
+        )
+    }
     known, labelled, rows = given >= 0, has_label(given), np.arange(len(given))
     counts = known | (~labelled[:, None] & (each["decision"] == "accept"))
     counts |= ~counts.any(1, keepdims=True)
@@ -51,8 +89,17 @@ def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray)
     own = np.where(known, each["self_confidence"], np.inf).min(1)
     wrong = 1 - np.prod(np.where(known, 1 - each["p_wrong"], 1), axis=1)
     return Decisions(
-        predicted=each["predicted"], confidence=confidence, self_confidence=np.where(labelled, own, np.nan),
-        p_wrong=np.where(labelled, wrong, np.nan), decision=each["decision"][rows, at], label=each["label"],
-        reason=each["reason"][rows, at], weight=each["weight"].min(1), soft=each["soft"].any(1),
-        belief=Belief(log_probs, given), matrix=None, noise=None, questions=tuple(asked),
-    )  # fmt: skip
+        predicted=each["predicted"],
+        confidence=confidence,
+        self_confidence=np.where(labelled, own, np.nan),
+        p_wrong=np.where(labelled, wrong, np.nan),
+        decision=each["decision"][rows, at],
+        label=each["label"],
+        reason=each["reason"][rows, at],
+        weight=each["weight"].min(1),
+        soft=each["soft"].any(1),
+        belief=Posterior(log_probs, given),
+        matrix=None,
+        noise=None,
+        questions=tuple(asked),
+    )

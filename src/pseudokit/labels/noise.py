@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arrays import TINY, by_class, surest
-from .posterior import Belief, Said
+from .arrays import TINY, by_class, most_confident
+from .posterior import Posterior, PosteriorSummary
 
 ANCHORS = 0.2
 """Share of the rows of each predicted class, the surest ones, whose prediction is taken for the truth."""
@@ -35,7 +35,7 @@ EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
 """Of all other types the given label is no evidence, and nothing is relabelled unasked."""
 
 
-def anchor_counts(said: Said, given: np.ndarray, k: int) -> np.ndarray:
+def anchor_counts(said: PosteriorSummary, given: np.ndarray, k: int) -> np.ndarray:
     """(K, K) counts [predicted, given] of the surest rows of each predicted class.
 
     given: (N,) class index, -1 where there is none. Among the surest rows a label that disagrees is wrong; among all
@@ -46,7 +46,7 @@ def anchor_counts(said: Said, given: np.ndarray, k: int) -> np.ndarray:
     counts = np.zeros((k, k))
     for c, own in enumerate(by_class(said.best[known], k)):
         rows = known[own]
-        anchors = rows[surest(said.confidence[rows], max(MIN_ANCHORS, int(ANCHORS * len(rows))))]
+        anchors = rows[most_confident(said.confidence[rows], max(MIN_ANCHORS, int(ANCHORS * len(rows))))]
         counts[c] = np.bincount(given[anchors], minlength=k)
     return counts
 
@@ -78,7 +78,7 @@ def spread(counts: np.ndarray) -> float:
     return float(max(0, ((cells - mean) ** 2 - chance).mean()) / mean**2)
 
 
-def find_noise(said: Said, given: np.ndarray, k: int) -> tuple[np.ndarray, str]:
+def estimate_noise(said: PosteriorSummary, given: np.ndarray, k: int) -> tuple[np.ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type. Arguments: anchor_counts."""
     counts, known = anchor_counts(said, given, k), given >= 0
     return shrink(counts), noise_type(counts, (said.best != given)[known].mean())
@@ -104,7 +104,7 @@ def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.nda
     return q
 
 
-def bootstrap(belief: Belief, counts: np.ndarray, draws: int | None = None, seed: int = 0):
+def bootstrap(belief: Posterior, counts: np.ndarray, draws: int | None = None, seed: int = 0):
     """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K); and the rate of wrong labels, (3,), with
     its own: value, low, high.
 
@@ -120,7 +120,7 @@ def bootstrap(belief: Belief, counts: np.ndarray, draws: int | None = None, seed
     known = np.flatnonzero(belief.given >= 0)
     every = replace(belief, matrix=shrink(counts)).said().wrong[known]
     part = rng.permutation(len(known))[: np.clip(RATE_CELLS // k, *RATE_ROWS)]
-    some = Belief(belief.log_probs[known[part]], belief.given[known[part]])
+    some = Posterior(belief.log_probs[known[part]], belief.given[known[part]])
     found = [replace(some, matrix=matrix).said().wrong.mean() for matrix in drawn]
     rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
     off = np.hypot(chance, RATE_MODEL_SD * rate)

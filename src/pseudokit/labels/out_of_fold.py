@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.dataset import Samples
+from ..data.dataset import Dataset
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .calibration import normalised
-from .predictions import Part, Verdict, mix
+from .predictions import FoldPredictions, OutOfFoldPredictions, mix
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
@@ -20,7 +20,7 @@ Predict = Callable[[object, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Taught:
+class TrainingLabels:
     """What is learned: labels, see data/encoding.py; targets of them, which may be soft; by: hashes of the models they
     come from."""
 
@@ -30,7 +30,7 @@ class Taught:
 
 
 @dataclass(frozen=True)
-class Seat:
+class FoldJob:
     """One model of a round. learned, judged: row numbers; targets: (len(learned),) or (len(learned), K).
 
     fold: of the given labels, the one that it does not learn.
@@ -41,18 +41,25 @@ class Seat:
     learned: np.ndarray
     targets: np.ndarray
     judged: np.ndarray
-    taught_by: tuple[str, ...]
+    teachers: tuple[str, ...]
 
 
-Second = Callable[[Seat], np.ndarray]
+Second = Callable[[FoldJob], np.ndarray]
 """second(seat) → (len(seat.judged), K) log of what else speaks for each class, by what the seat learned alone."""
 
 
-def held_out_probs(
-    samples: Samples, seats: list[Seat], fit: Fit, predict: Predict, *,
-    clusters: np.ndarray, chained: bool = False, calibrate: Callable | None = None, second: Second | None = None,
-    ahead: Callable[[list[Seat]], None] = lambda seats: None,
-) -> Verdict:  # fmt: skip
+def predict_out_of_fold(
+    samples: Dataset,
+    seats: list[FoldJob],
+    fit: Fit,
+    predict: Predict,
+    *,
+    clusters: np.ndarray,
+    chained: bool = False,
+    calibrate: Callable | None = None,
+    second: Second | None = None,
+    ahead: Callable[[list[FoldJob]], None] = lambda seats: None,
+) -> OutOfFoldPredictions:
     """Log-probabilities, (N, K) or (N, C, 2), of every sample, judged only by models that saw neither it nor a copy.
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
@@ -68,25 +75,25 @@ def held_out_probs(
         model = fit(seat.where, seat.learned, seat.targets)
         said = predict(model, seat.judged)
         said = normalised(said + second(seat)) if second else said
-        parts.append(Part(seat.judged, said, model.hash, seat.fold))
-        models[model.hash] = {"fold": seat.fold, "taught_by": list(seat.taught_by)}
+        parts.append(FoldPredictions(seat.judged, said, model.hash, seat.fold))
+        models[model.hash] = {"fold": seat.fold, "teachers": list(seat.teachers)}
     parts, about = calibrate(parts) if calibrate else (parts, {})
     return replace(mix(parts, len(samples), chained), calibration=about, models=models)
 
 
-def plain_seats(taught: Taught, folds: np.ndarray) -> list[Seat]:
+def plain_fold_jobs(taught: TrainingLabels, folds: np.ndarray) -> list[FoldJob]:
     """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold (-1)."""
     seats = []
     for fold in range(folds.max() + 1):
         elsewhere = (folds != fold) & (folds >= 0)  # with a label, or a copy of such a row
         learned, judged = np.flatnonzero(elsewhere & has_label(taught.labels)), np.flatnonzero(~elsewhere)
-        seats.append(Seat(f"fold_{fold}", fold, learned, taught.targets[learned], judged, taught.by))
+        seats.append(FoldJob(f"fold_{fold}", fold, learned, taught.targets[learned], judged, taught.by))
     return seats
 
 
-def chained_seats(
-    given: np.ndarray, chains: list[Taught], folds: np.ndarray, clusters: np.ndarray, seed: int
-) -> list[Seat]:
+def leak_free_fold_jobs(
+    given: np.ndarray, chains: list[TrainingLabels], folds: np.ndarray, clusters: np.ndarray, seed: int
+) -> list[FoldJob]:
     """Two models a fold, each taught by the earlier models of its own fold alone.
 
     Each learns the given labels of the other folds and one half of the pool, and judges the other half; one of the two
@@ -105,5 +112,5 @@ def chained_seats(
             own = (folds == fold) & (half == 0)  # judged once a round
             judged = np.flatnonzero(own | free & (halves == half))
             where = f"fold_{fold + half * len(chains)}"
-            seats.append(Seat(where, fold, learned, taught.targets[learned], judged, taught.by))
+            seats.append(FoldJob(where, fold, learned, taught.targets[learned], judged, taught.by))
     return seats

@@ -18,7 +18,7 @@ BLOCK = 2**19
 
 
 @dataclass(frozen=True)
-class Said:
+class PosteriorSummary:
     """What beliefs come to, (N,) each: the likeliest class, its probability, and those of the given label and of all
     other classes together, NaN where no label is given."""
 
@@ -27,12 +27,12 @@ class Said:
     own: np.ndarray
     wrong: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Said:
-        return Said(self.best[rows], self.confidence[rows], self.own[rows], self.wrong[rows])
+    def take(self, rows: np.ndarray) -> PosteriorSummary:
+        return PosteriorSummary(self.best[rows], self.confidence[rows], self.own[rows], self.wrong[rows])
 
 
 @dataclass(frozen=True)
-class Belief:
+class Posterior:
     """P(true class) of N rows from their held-out log-probabilities, (N, K), which may lie in a memory-mapped file.
 
     given: (N,) class index, -1 = pool. matrix: T[true, given] (K, K), by which a given label is evidence too; None =
@@ -62,10 +62,10 @@ class Belief:
         for part in self._parts(len(rows)):
             yield rows[part], self(rows[part])
 
-    def said(self) -> Said:
+    def said(self) -> PosteriorSummary:
         """What it comes to, row by row, but for the temperature: it is of what is learned."""
         n = len(self.given)
-        said = Said(np.empty(n, np.int64), *(np.full(n, np.nan) for _ in range(3)))
+        said = PosteriorSummary(np.empty(n, np.int64), *(np.full(n, np.nan) for _ in range(3)))
 
         def say(part: slice) -> None:
             joint, given = self._joint(part), self.given[part]
@@ -110,7 +110,7 @@ class Belief:
         return np.ascontiguousarray(self.matrix.T)
 
 
-def align(belief: Belief, prior: np.ndarray) -> Belief:
+def align(belief: Posterior, prior: np.ndarray) -> Posterior:
     """The mean over the pool is moved towards the class shares (K,) of the labels (Berthelot et al. 2020)."""
     pool = np.flatnonzero(belief.given < 0)
     total = sum((probs.sum(0) for _, probs in belief.blocks(pool)), np.zeros(len(prior)))

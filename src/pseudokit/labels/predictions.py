@@ -11,7 +11,7 @@ from ..data.encoding import likeliest
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldPredictions:
     """What one model says: rows, their (len(rows), K) log-probabilities, its hash, the fold that it did not learn."""
 
     rows: np.ndarray
@@ -20,15 +20,15 @@ class Part:
     fold: int
 
 
-def mix(parts: list[Part], n: int, chained: bool = False) -> Verdict:
+def mix(parts: list[FoldPredictions], n: int, chained: bool = False) -> OutOfFoldPredictions:
     """One verdict on n rows from what each model says: the mean probabilities; chained: those of each fold's too."""
     logs, judge, votes = _mean(parts, n)
     folds = sorted({part.fold for part in parts}) if chained else ()
     chains = [_mean([part for part in parts if part.fold == fold], n)[0] for fold in folds]
-    return Verdict(logs, judge, votes=votes, chains=np.stack(chains) if chained else None)
+    return OutOfFoldPredictions(logs, judge, votes=votes, chains=np.stack(chains) if chained else None)
 
 
-def _mean(parts: list[Part], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mean(parts: list[FoldPredictions], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, …) log of the mean probabilities, NaN where nobody judged; (n,) who judged; (n, …) votes."""
     shape = (n, *parts[0].log_probs.shape[1:])
     probs, votes, judge = np.zeros(shape), np.zeros(shape, np.uint8), np.full(n, "", object)
@@ -52,7 +52,7 @@ def together(first: np.ndarray, then: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OutOfFoldPredictions:
     """Held-out log-probabilities (N, K) or (N, C, 2) float32, and for each row the hash of the weights that judged it.
 
     votes: uint8 of that shape, how many judges predicted each class; chains: stacked, what the models of each fold say

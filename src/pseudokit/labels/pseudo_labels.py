@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..config.keys import Pseudo
-from .arrays import by_class, surest
-from .posterior import Said
+from .arrays import by_class, most_confident
+from .posterior import PosteriorSummary
 
 POOL_CUTOFF = 0.95
 """Default cutoff of the plain confidence."""
@@ -20,10 +20,16 @@ ACCEPTED = ("above_cutoff", "class_floor")
 """Reasons for which a row receives a pseudo-label; all others are reasons for which it does not."""
 
 
-def choose(
-    pool: Said, known: tuple[Said, np.ndarray], prior: np.ndarray, policy: Pseudo, *,
-    agreement: np.ndarray | float = 1.0, refused: np.ndarray | str = "", progress: float = 1.0,
-) -> np.ndarray:  # fmt: skip
+def select_pseudo_labels(
+    pool: PosteriorSummary,
+    known: tuple[PosteriorSummary, np.ndarray],
+    prior: np.ndarray,
+    policy: Pseudo,
+    *,
+    agreement: np.ndarray | float = 1.0,
+    refused: np.ndarray | str = "",
+    progress: float = 1.0,
+) -> np.ndarray:
     """The reason (M,) for which each pool row receives a pseudo-label (one of ACCEPTED) or does not.
 
     The rules of `policy` in order: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
@@ -50,7 +56,7 @@ def choose(
     return reason
 
 
-def pool_cutoffs(known: tuple[Said, np.ndarray], k: int, policy: Pseudo) -> np.ndarray:
+def pool_cutoffs(known: tuple[PosteriorSummary, np.ndarray], k: int, policy: Pseudo) -> np.ndarray:
     """(K,) cutoff of each class: as configured, or by `pool_precision` and then not below a configured one."""
     said, labels = known
     if policy.pool_precision is None:
@@ -105,22 +111,22 @@ def provable(n: int) -> float:
     return float(lower_bound(np.array([n]), np.array([n]))[0])
 
 
-def _keep_surest(reason: np.ndarray, pool: Said, counts: np.ndarray, why: str) -> None:
+def _keep_surest(reason: np.ndarray, pool: PosteriorSummary, counts: np.ndarray, why: str) -> None:
     """In place: of the accepted rows of class k only the surest counts[k] (rounded up) stay."""
     taken = np.flatnonzero(np.isin(reason, ACCEPTED))
     most = np.ceil(counts - 1e-9).astype(int)
     for own, n in zip(by_class(pool.best[taken], len(counts)), most, strict=True):
         rows = taken[own]
-        reason[np.delete(rows, surest(pool.confidence[rows], n))] = why
+        reason[np.delete(rows, most_confident(pool.confidence[rows], n))] = why
 
 
-def _lift(reason: np.ndarray, pool: Said, counts: np.ndarray) -> None:
+def _lift(reason: np.ndarray, pool: PosteriorSummary, counts: np.ndarray) -> None:
     """In place: a class with fewer than counts[k] accepted rows receives its surest ones below cutoff or share."""
     lacking = counts.astype(int) - np.bincount(pool.best[np.isin(reason, ACCEPTED)], minlength=len(counts))
     below = np.flatnonzero(np.isin(reason, ("below_cutoff", "beyond_share")))
     for own, n in zip(by_class(pool.best[below], len(counts)), lacking, strict=True):
         rows = below[own]
-        reason[rows[surest(pool.confidence[rows], n)]] = "class_floor"
+        reason[rows[most_confident(pool.confidence[rows], n)]] = "class_floor"
 
 
 def class_shares(labels: np.ndarray, k: int) -> np.ndarray:

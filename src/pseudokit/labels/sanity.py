@@ -34,5 +34,7 @@ def learned_nothing(predicted: np.ndarray, given: np.ndarray, k: int) -> str:
         return ""
     if (shares[0] > 0).sum() == 1:
         return "all held-out predictions fall on one class"
-    return (f"held-out predictions agree with {hits:,} of {n:,} labels, and chance alone would with "
-            f"{round(n * by_chance):,}")  # fmt: skip
+    return (
+        f"held-out predictions agree with {hits:,} of {n:,} labels, and chance alone would with "
+        f"{round(n * by_chance):,}"
+    )

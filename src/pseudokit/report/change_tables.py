@@ -11,10 +11,15 @@ from .summary import percent
 MOST = 12
 """Rows of a table of classes or of pairs of classes; what is left is one row more."""
 DONE = {
-    "keep": "kept", "relabel": "relabelled", "soften": "softened: probabilities are learned",
-    "downweight": "down-weighted: counts for less", "drop": "dropped: not learned", "review": "kept, to be reviewed",
-    "accept": "pseudo-label", "leave": "left without a label",
-}  # fmt: skip
+    "keep": "kept",
+    "relabel": "relabelled",
+    "soften": "softened: probabilities are learned",
+    "downweight": "down-weighted: counts for less",
+    "drop": "dropped: not learned",
+    "review": "kept, to be reviewed",
+    "accept": "pseudo-label",
+    "leave": "left without a label",
+}
 WHY = {
     "given_stands": "given labels stand in this mode",
     "agrees": "nothing speaks against the given label",
@@ -29,8 +34,10 @@ WHY = {
     "beyond_quota": "its class has enough already (pseudo.pool_quota)",
 }
 TRUTH = "right: which share of the labels is then the true one; known as labels were changed or hidden on purpose."
-FLOORS = {"given": "or its class would lose more than half of its labels", "pool": "to keep its class from starving "
-          "(pseudo.pool_floor)"}  # fmt: skip
+FLOORS = {
+    "given": "or its class would lose more than half of its labels",
+    "pool": "to keep its class from starving (pseudo.pool_floor)",
+}
 
 
 def changes(data: dict[str, Any]) -> dict[str, Any]:

@@ -16,14 +16,36 @@ from . import curves, figures, load_run
 
 Picture = tuple[str, str, Any]  # file name without suffix, caption in one sentence, figure
 PHOTOS = ("grid", "pool_grid", "flipped")
-NAMES = ("grid", "pool_grid", "flipped", "confusion", "confidence", "coverage", "reliability", "calibration",
-         "noise_matrix", "rounds", "losses")  # fmt: skip
+NAMES = (
+    "grid",
+    "pool_grid",
+    "flipped",
+    "confusion",
+    "confidence",
+    "coverage",
+    "reliability",
+    "calibration",
+    "noise_matrix",
+    "rounds",
+    "losses",
+)
 
 
 def pictures(data: dict[str, Any]) -> Iterator[Picture]:
     """The pictures that this run has data for, in the order of the page."""
-    for draw in (grid, pool_grid, flipped, confusion, confidence, coverage, reliability, calibration_curve,
-                 noise_matrix, rounds, losses):  # fmt: skip
+    for draw in (
+        grid,
+        pool_grid,
+        flipped,
+        confusion,
+        confidence,
+        coverage,
+        reliability,
+        calibration_curve,
+        noise_matrix,
+        rounds,
+        losses,
+    ):
         picture = draw(data)
         if picture is not None:
             yield picture

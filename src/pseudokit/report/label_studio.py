@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 import pandas as pd
 
 from ..config.types import UserError
-from ..round_store import Ledger
+from ..round_store import RoundStore
 from ..system.files import atomic_write, write_json
 from . import load_run
 from .review import to_review
@@ -28,7 +28,7 @@ def write_label_studio(run: Path, limit: int = 5000) -> None:
     A run that has nothing to review writes neither.
     """
     metrics = load_run.read_dict(run / "metrics.json")
-    info = load_run.decisive_round(metrics, Ledger(run).rounds() or metrics.get("rounds") or [])
+    info = load_run.decisive_round(metrics, RoundStore(run).rounds() or metrics.get("rounds") or [])
     rows = to_review(run, load_run.cutoffs(metrics, info)[1], limit)
     if rows is None or not len(rows):
         return

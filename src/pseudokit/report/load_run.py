@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.csv_text import FOR_PEOPLE, exact, read_csv
-from ..round_store import Ledger
+from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
+from ..round_store import RoundStore
 from ..system.files import read_json
 
 NUMBERS = ("confidence", "self_confidence", "p_wrong", "epoch", "loss")
@@ -25,7 +25,7 @@ def read_table(path: Path, columns: str) -> pd.DataFrame | None:
     if not path.exists():
         return None
     table = read_csv(path, usecols=columns.split())
-    table = exact(table) if path.name in FOR_PEOPLE else table
+    table = unescape_formulas(table) if path.name in FOR_PEOPLE else table
     for name in set(NUMBERS) & set(table):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
     return table
@@ -57,7 +57,7 @@ def read_run(run: Path) -> dict[str, Any]:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
     folders = round_folders(run)
     metrics = read_dict(run / "metrics.json")
-    rounds = Ledger(run).rounds() or metrics.get("rounds") or []
+    rounds = RoundStore(run).rounds() or metrics.get("rounds") or []
     decisive, truth = decisive_round(metrics, rounds), read_truth(run)
     models = {info.get("round"): info.get("models") or {} for info in rounds}
     config = run / "config.yaml"
@@ -138,8 +138,10 @@ def read_history(run: Path, folders: list[Path], models: dict[int, dict]) -> dic
 
     models: round → hash → what round.json says of it. fold: the one that the model did not learn; -1 if there is none.
     """
-    files = {f"round {number_of(f)}": sorted(f.glob("fold_*/history.csv"), key=lambda file: number_of(file.parent))
-             for f in folders}  # fmt: skip
+    files = {
+        f"round {number_of(f)}": sorted(f.glob("fold_*/history.csv"), key=lambda file: number_of(file.parent))
+        for f in folders
+    }
     files |= {arm: [run / arm / "history.csv"] for arm in ("control", "student")}
     known = {key: about["fold"] for group in models.values() for key, about in group.items()}
     curves = {name: [_curve(path, known) for path in paths if path.exists()] for name, paths in files.items()}

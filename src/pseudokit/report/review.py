@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..round_store import Ledger
+from ..round_store import RoundStore
 from ..system.files import atomic_write
 from . import load_run
 from .examples import find_examples
@@ -27,7 +27,7 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
     decisive round and the images.
     """
     metrics = load_run.read_dict(run / "metrics.json")
-    info = load_run.decisive_round(metrics, Ledger(run).rounds() or metrics.get("rounds") or [])
+    info = load_run.decisive_round(metrics, RoundStore(run).rounds() or metrics.get("rounds") or [])
     rows = to_review(run, load_run.cutoffs(metrics, info)[1], limit)
     audit = load_run.read_table(run / "audit.csv", "id path given")
     if rows is None and audit is None:

@@ -17,7 +17,7 @@ import pandas as pd
 from ..data.encoding import parse
 from ..labels.calibration import expected_error, reliability
 from ..labels.metrics import share_interval
-from ..round_store import Ledger
+from ..round_store import RoundStore
 from ..system.files import atomic_write
 from . import load_run
 from .summary import percent, show
@@ -38,7 +38,7 @@ def write_metrics(run: Path) -> None:
 
 def all_facts(run: Path) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl."""
-    metrics, infos = load_run.read_dict(run / "metrics.json"), Ledger(run).rounds()
+    metrics, infos = load_run.read_dict(run / "metrics.json"), RoundStore(run).rounds()
     decisive = load_run.decisive_round(metrics, infos).get("round")
     lines, images, before = [], [], None
     for info in infos:
@@ -183,9 +183,16 @@ def image_facts(folder: Path, info: dict[str, Any], rows: pd.DataFrame) -> list[
     """A line for each of these rows of a round: image (its id), why, given, predicted, confidence, label."""
     ids, names = load_run.read_table(folder / "decisions.csv", "id")["id"], [*load_run.label_names(info), ""]
     return [
-        {"image": ids[row.Index], "why": row.why, "given": names[row.given], "predicted": names[row.predicted],
-         "confidence": row.confidence, "label": names[row.label]} for row in rows.itertuples()
-    ]  # fmt: skip
+        {
+            "image": ids[row.Index],
+            "why": row.why,
+            "given": names[row.given],
+            "predicted": names[row.predicted],
+            "confidence": row.confidence,
+            "label": names[row.label],
+        }
+        for row in rows.itertuples()
+    ]
 
 
 def tables(lines: list[dict[str, Any]], decisive: int | None) -> list[dict[str, Any]]:
@@ -197,34 +204,56 @@ def tables(lines: list[dict[str, Any]], decisive: int | None) -> list[dict[str, 
 
 def held_out_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row a round: agreement with the given labels and its spread, precision at the cutoff, calibration."""
-    header = ["round", "out-of-fold accuracy", "95 % interval", "sd over folds", "cutoff in use", "rows from it on",
-              "out-of-fold precision there", "calibration error", "before → after calibration"]  # fmt: skip
+    header = [
+        "round",
+        "out-of-fold accuracy",
+        "95 % interval",
+        "sd over folds",
+        "cutoff in use",
+        "rows from it on",
+        "out-of-fold precision there",
+        "calibration error",
+        "before → after calibration",
+    ]
     rows = []
     for line in rounds:
         over_folds, precision = (line.get(key) for key in ("oof_accuracy_sd_over_folds", "oof_precision"))
         ends = [line.get(f"calibration_{end}") for end in ("before", "after")]
-        rows.append([
-            str(line["round"]), percent(line["oof_accuracy"]),
-            f"{percent(line['oof_accuracy_low'])} to {percent(line['oof_accuracy_high'])}",
-            "–" if over_folds is None else percent(over_folds), show("cutoff", line.get("cutoff_in_use")),
-            show("", line.get("oof_precision_n")), "–" if precision is None else percent(precision),
-            show("", line["calibration_error"]),
-            "–" if None in ends else " → ".join(show("", end) for end in ends),
-        ])  # fmt: skip
+        rows.append(
+            [
+                str(line["round"]),
+                percent(line["oof_accuracy"]),
+                f"{percent(line['oof_accuracy_low'])} to {percent(line['oof_accuracy_high'])}",
+                "–" if over_folds is None else percent(over_folds),
+                show("cutoff", line.get("cutoff_in_use")),
+                show("", line.get("oof_precision_n")),
+                "–" if precision is None else percent(precision),
+                show("", line["calibration_error"]),
+                "–" if None in ends else " → ".join(show("", end) for end in ends),
+            ]
+        )
     return {"title": "Held-out predictions", "names": 0, "header": header, "rows": rows}
 
 
 def classes_table(line: dict[str, Any]) -> dict[str, Any]:
     """The MOST classes whose share of the labels that a round gave is furthest from that of the given labels."""
-    of = {what: {key[len(what) + 1 :]: n for key, n in line.items() if key.startswith(f"{what}/")}
-          for what in ("prior", "labels", "pseudo_labels")}  # fmt: skip
+    of = {
+        what: {key[len(what) + 1 :]: n for key, n in line.items() if key.startswith(f"{what}/")}
+        for what in ("prior", "labels", "pseudo_labels")
+    }
     counts = of["pseudo_labels"] or of["labels"]
     total = max(sum(counts.values()), 1)
     order = sorted(counts, key=lambda name: -abs(counts[name] / total - of["prior"][name]))
     rows = [
-        [name, percent(of["prior"][name]), percent(counts[name] / total), show("", of["labels"][name]),
-         show("", of["pseudo_labels"].get(name))] for name in order[:MOST]
-    ]  # fmt: skip
+        [
+            name,
+            percent(of["prior"][name]),
+            percent(counts[name] / total),
+            show("", of["labels"][name]),
+            show("", of["pseudo_labels"].get(name)),
+        ]
+        for name in order[:MOST]
+    ]
     named = "pseudo-labels" if of["pseudo_labels"] else "labels"
     header = ["class", "share of given labels", f"share of {named}", "given labels, as decided", "pseudo-labels"]
     some = f", the {MOST} furthest from the given labels" if len(counts) > MOST else ""

@@ -19,8 +19,13 @@ REASONS = {
     "collapse": "the pseudo-labels fell on hardly any class",
     "time_budget": "the time budget was spent",
 }
-FATES = {"relabel": "relabelled", "soften": "softened", "downweight": "down-weighted", "drop": "dropped",
-         "review": "to review"}  # fmt: skip
+FATES = {
+    "relabel": "relabelled",
+    "soften": "softened",
+    "downweight": "down-weighted",
+    "drop": "dropped",
+    "review": "to review",
+}
 NOISE = {
     "uniform": "The noise looks uniform: all wrong classes about alike.",
     "pair": "The noise looks like pair noise: most wrong labels of a class are one other class.",
@@ -106,8 +111,10 @@ def expected_sentence(oof: dict[str, Any]) -> str:
     about, tuned = oof.get("interval") or {}, oof.get("tuned")
     text = ""
     if about.get("test_n"):
-        text = (f"Out of fold {percent(oof['accuracy'])} are right; of the {about['test_n']:,} test samples expect "
-                f"{100 * about['test_low']:.2f} to {percent(about['test_high'])}.")  # fmt: skip
+        text = (
+            f"Out of fold {percent(oof['accuracy'])} are right; of the {about['test_n']:,} test samples expect "
+            f"{100 * about['test_low']:.2f} to {percent(about['test_high'])}."
+        )
     if tuned:
         text += f" Tuned answers: {tuned['before']:.4f} → {tuned['after']:.4f}, on rows that they were not tuned on."
     return text.strip()
@@ -134,8 +141,10 @@ def held_out_sentence(data: dict[str, Any]) -> str:
     if share is None or not n:
         return ""
     _, low, high = share_interval(share, n).values()
-    return (f"Models that had not learned them agree with {percent(share)} of the {n:,} given labels "
-            f"(95 % interval {100 * low:.2f} to {percent(high)}).")  # fmt: skip
+    return (
+        f"Models that had not learned them agree with {percent(share)} of the {n:,} given labels "
+        f"(95 % interval {100 * low:.2f} to {percent(high)})."
+    )
 
 
 def given_sentence(counts: dict[str, int], noise: dict[str, Any]) -> str:
@@ -181,8 +190,10 @@ def trusted_sentence(trusted: dict[str, Any]) -> str:
     text = f"On {trusted['n']:,} trusted samples the teachers went from {before} in the first round to {after} in the "
     text += f"last (95 % interval {low:+.2f} to {high:+.2f} points)."
     if trusted["warning"]:
-        text += (" Warning: out-of-fold agreement with the given labels rose meanwhile, and the trusted samples do not "
-                 "confirm it: the rounds agree with themselves.")  # fmt: skip
+        text += (
+            " Warning: out-of-fold agreement with the given labels rose meanwhile, and the trusted samples do not "
+            "confirm it: the rounds agree with themselves."
+        )
     return text
 
 

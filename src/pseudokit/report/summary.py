@@ -71,8 +71,10 @@ def tables(data: dict[str, Any]) -> list[dict[str, Any]]:
 def scores_table(scores: dict[str, dict[str, dict]]) -> dict[str, Any]:
     found = [(role, arm, scores[arm][role]) for role in ROLES for arm in ARMS if role in scores.get(arm, {})]
     keys = list(dict.fromkeys(key for *_, values in found for key in values))
-    rows = [[role, arm, *(show(key, v.get(key)) for key in keys), between(share_interval(v["accuracy"], v["n"]))]
-            for role, arm, v in found]  # fmt: skip
+    rows = [
+        [role, arm, *(show(key, v.get(key)) for key in keys), between(share_interval(v["accuracy"], v["n"]))]
+        for role, arm, v in found
+    ]
     header = ["role", "arm", *map(word, keys), "accuracy, 95 % interval"]
     return {"title": "Scores", "names": 2, "header": header, "rows": rows}
 
@@ -83,8 +85,10 @@ def between(interval: dict[str, float]) -> str:
 
 def noise_table(by_class: dict[str, dict]) -> dict[str, Any]:
     """Of label sets: which share of the answers to each question is wrong, and on which side."""
-    rows = [[name, *(percent(found[key]) for key in ("rate", "missing", "extra")), found["type"]]
-            for name, found in by_class.items()]  # fmt: skip
+    rows = [
+        [name, *(percent(found[key]) for key in ("rate", "missing", "extra")), found["type"]]
+        for name, found in by_class.items()
+    ]
     header = ["class", "wrong answers", "of those with it, not named", "of those without it, named", "noise"]
     return {"title": "Noise by class", "names": 1, "header": header, "rows": rows}
 
@@ -101,9 +105,25 @@ def facts_table(title: str, values: dict[str, Any]) -> dict[str, Any]:
 def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row a round: how many of each decision, then its other numbers."""
     kinds = list(dict.fromkeys(kind for info in rounds for kind in info.get("decisions") or {}))
-    skip = ("round", "decisions", "classes", "temperatures", "estimated_rate_interval", "noise_matrix",
-            "noise_matrix_low", "noise_matrix_high", "difficulty_z", "likeliest_rate", "noise_rate_by_confidence",
-            "learned_nothing", "models", "reliability", "multi_label", "label_sets", "noise_by_class")  # fmt: skip
+    skip = (
+        "round",
+        "decisions",
+        "classes",
+        "temperatures",
+        "estimated_rate_interval",
+        "noise_matrix",
+        "noise_matrix_low",
+        "noise_matrix_high",
+        "difficulty_z",
+        "likeliest_rate",
+        "noise_rate_by_confidence",
+        "learned_nothing",
+        "models",
+        "reliability",
+        "multi_label",
+        "label_sets",
+        "noise_by_class",
+    )
     keys = dict.fromkeys(k for info in rounds for k, v in info.items() if k not in skip and v is not None)
     rows = []
     for info in rounds:

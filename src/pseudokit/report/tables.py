@@ -5,33 +5,44 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..data.dataset import Samples
+from ..data.dataset import Dataset
 from ..data.encoding import differ, has_label, names
 from ..labels.decide import Decisions
 
 
-def suspects_table(d: Decisions, samples: Samples) -> pd.DataFrame:
+def label_issues_table(d: Decisions, samples: Dataset) -> pd.DataFrame:
     """As suspects.csv holds them: the labelled set, most suspicious first."""
     rows = np.flatnonzero(has_label(samples.given))
     rows = rows[np.argsort(-d.p_wrong[rows], kind="stable")]
-    return pd.DataFrame({
-        "rank": np.arange(1, len(rows) + 1), "id": samples.id[rows], "path": samples.path[rows],
-        "given": names(samples.given[rows], samples.classes),
-        "predicted": names(d.predicted[rows], samples.classes),
-        "confidence": d.confidence[rows], "p_wrong": d.p_wrong[rows], "decision": d.decision[rows],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "rank": np.arange(1, len(rows) + 1),
+            "id": samples.id[rows],
+            "path": samples.path[rows],
+            "given": names(samples.given[rows], samples.classes),
+            "predicted": names(d.predicted[rows], samples.classes),
+            "confidence": d.confidence[rows],
+            "p_wrong": d.p_wrong[rows],
+            "decision": d.decision[rows],
+        }
+    )
 
 
-def pseudo_labels_table(d: Decisions, samples: Samples, number: int) -> pd.DataFrame:
+def pseudo_labels_table(d: Decisions, samples: Dataset, number: int) -> pd.DataFrame:
     """As pseudo_labels.csv holds them: the accepted part of the pool."""
     rows = np.flatnonzero(~has_label(samples.given) & has_label(d.label))
-    return pd.DataFrame({
-        "id": samples.id[rows], "path": samples.path[rows], "label": names(d.label[rows], samples.classes),
-        "confidence": d.confidence[rows], "round": number,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "id": samples.id[rows],
+            "path": samples.path[rows],
+            "label": names(d.label[rows], samples.classes),
+            "confidence": d.confidence[rows],
+            "round": number,
+        }
+    )
 
 
-def labels_table(outcome, samples: Samples) -> pd.DataFrame:
+def labels_table(outcome, samples: Dataset) -> pd.DataFrame:
     """As labels.csv holds them: what the student learned, and the given labels that it did not. outcome: Outcome."""
     label, d, human = outcome.label, outcome.decisions, np.broadcast_to(outcome.human, len(samples))
     given, learned = has_label(samples.given), has_label(label)
@@ -41,17 +52,28 @@ def labels_table(outcome, samples: Samples) -> pd.DataFrame:
     rows = np.flatnonzero(given | learned | human)
     confidence = np.full(len(samples), np.nan) if d is None else d.confidence
     weight = np.where(human | (d is None), 1.0, 1.0 if d is None else d.weight)
-    return pd.DataFrame({
-        "id": samples.id[rows], "path": samples.path[rows],
-        "given": names(samples.given[rows], samples.classes), "label": names(label[rows], samples.classes),
-        "source": source[rows], "confidence": confidence[rows], "round": outcome.round, "weight": weight[rows],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "id": samples.id[rows],
+            "path": samples.path[rows],
+            "given": names(samples.given[rows], samples.classes),
+            "label": names(label[rows], samples.classes),
+            "source": source[rows],
+            "confidence": confidence[rows],
+            "round": outcome.round,
+            "weight": weight[rows],
+        }
+    )
 
 
-def oof_table(d: Decisions, samples: Samples) -> pd.DataFrame:
+def oof_table(d: Decisions, samples: Dataset) -> pd.DataFrame:
     """As oof.csv holds them: out-of-fold predictions of the labelled set, in the order of oof.npy."""
     rows = np.flatnonzero(has_label(samples.given))
-    return pd.DataFrame({
-        "id": samples.id[rows], "label": names(samples.given[rows], samples.classes),
-        "predicted": names(d.predicted[rows], samples.classes), "confidence": d.confidence[rows],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "id": samples.id[rows],
+            "label": names(samples.given[rows], samples.classes),
+            "predicted": names(d.predicted[rows], samples.classes),
+            "confidence": d.confidence[rows],
+        }
+    )

@@ -37,14 +37,22 @@ def track(run: Path, config: Wandb) -> None:
         return
     command = [sys.executable, "-m", __name__, str(run.resolve()), config.model_dump_json(), str(PATIENCE)]
     try:
-        done = subprocess.run(command, cwd=PACKAGE.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=LIMIT * PATIENCE)  # fmt: skip
+        done = subprocess.run(
+            command,
+            cwd=PACKAGE.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT * PATIENCE,
+        )
         what = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1] if done.returncode else ""
     except subprocess.TimeoutExpired:
         what = f"no answer for {LIMIT * PATIENCE:.0f} s"
     if what:
-        log.info(f"warning: wandb.mode={config.mode} came to nothing ({what}); metrics.jsonl has the same numbers. "
-                 "`wandb login` before the run, or wandb.mode=offline and `wandb sync` after it")  # fmt: skip
+        log.info(
+            f"warning: wandb.mode={config.mode} came to nothing ({what}); metrics.jsonl has the same numbers. "
+            "`wandb login` before the run, or wandb.mode=offline and `wandb sync` after it"
+        )
 
 
 def _send(run: Path, config: Wandb, patience: float) -> None:
@@ -58,14 +66,24 @@ def _send(run: Path, config: Wandb, patience: float) -> None:
     waits = {"init_timeout": patience, "finish_timeout": patience, "finish_timeout_raises": True}
     known = {key: value for key, value in (quiet | waits).items() if key in wandb.Settings.model_fields}
     wandb.setup(wandb.Settings(**known))  # silent before it looks for a key: then it does not ask for one
-    options = {"project": config.project, "group": run.resolve().name, "mode": config.mode, "dir": str(run.resolve()),
-               "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))}  # fmt: skip
+    options = {
+        "project": config.project,
+        "group": run.resolve().name,
+        "mode": config.mode,
+        "dir": str(run.resolve()),
+        "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
+    }
     try:
         for job_type, log_to in {"teacher": _log_teacher, "student": _log_student}.items():
             # by what it tells of: a run that was killed in between tells the same job once more
             told = hash_of(str(run.resolve()), load_run.read_dict(run / "student" / "model.json"), job_type)
-            job = wandb.init(**options, job_type=job_type, name=f"{options['group']}-{job_type}", id=told,
-                             resume=None if config.mode == "offline" else "allow")  # fmt: skip
+            job = wandb.init(
+                **options,
+                job_type=job_type,
+                name=f"{options['group']}-{job_type}",
+                id=told,
+                resume=None if config.mode == "offline" else "allow",
+            )
             log_to(job, run, lines)
             job.finish()
     finally:

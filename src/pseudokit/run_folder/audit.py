@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..data.csv_text import inert
-from ..data.dataset import Samples
+from ..data.csv_text import escape_formulas
+from ..data.dataset import Dataset
 from ..data.encoding import has_label, names
 from ..labels.audit import STRATA, draw, estimate, strata, weights
 from ..labels.decide import Decisions
@@ -15,7 +15,7 @@ from .corrections import decided
 from .folder import Run
 
 
-def audit(run: Run, samples: Samples, decisions: Decisions) -> dict:
+def audit(run: Run, samples: Dataset, decisions: Decisions) -> dict:
     """Write audit.csv (id, path, given, stratum, weight) and return what metrics.json says of it.
 
     What is measured are the automatic decisions, those of suspects.csv; human ones only say what is true. Sampled rows
@@ -26,11 +26,20 @@ def audit(run: Run, samples: Samples, decisions: Decisions) -> dict:
     stratum = strata(p_wrong, p_wrong > 0.5)
     rows = draw(stratum, run.config.pseudo.audit, seed_of(run.config.seed, "audit"))
     picked = labelled[rows]
-    write_csv(run.path / "audit.csv", inert(pd.DataFrame({
-        "id": samples.id[picked], "path": samples.path[picked],
-        "given": names(samples.given[picked], samples.classes),
-        "stratum": np.array(STRATA)[stratum[rows]], "weight": weights(stratum, rows),
-    })))  # fmt: skip
+    write_csv(
+        run.path / "audit.csv",
+        escape_formulas(
+            pd.DataFrame(
+                {
+                    "id": samples.id[picked],
+                    "path": samples.path[picked],
+                    "given": names(samples.given[picked], samples.classes),
+                    "stratum": np.array(STRATA)[stratum[rows]],
+                    "weight": weights(stratum, rows),
+                }
+            )
+        ),
+    )
     table = decided(run.path)
     says = dict(zip(table.id, table.action, strict=True))
     actions = np.array([says.get(name, "") for name in samples.id[picked]], object)

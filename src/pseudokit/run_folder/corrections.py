@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from ..config.types import UserError
-from ..data.csv_text import exact, inert, read_csv
-from ..data.dataset import Samples
+from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
+from ..data.dataset import Dataset
 from ..data.encoding import counts, is_label, parse
 from ..report.label_studio import read_annotations
-from ..self_training import Outcome
+from ..self_training import SelfTrainingResult
 from ..system.files import atomic_write, log, read_json, write_csv
 from .folder import Run, read_status, write_status
 
@@ -104,7 +104,7 @@ def _read(run: Path, file: Path) -> pd.DataFrame:
         raise UserError(f"--corrections {file} does not exist; export it from {run / 'review.html'}")
     if file.suffix.lower() == ".json":
         return read_annotations(file, _format(run)["classes"])
-    table = exact(read_csv(file, skip_blank_lines=False).fillna(""))
+    table = unescape_formulas(read_csv(file, skip_blank_lines=False).fillna(""))
     missing = set(COLUMNS) - set(table)
     if missing:
         raise UserError(f"{file} has no column {', '.join(sorted(missing))}; it needs id, given, action, label")
@@ -181,7 +181,7 @@ def _normal(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(action=action, label=label)[COLUMNS].sort_values("id", ignore_index=True)
 
 
-def with_corrections(run: Run, samples: Samples, outcome: Outcome) -> Outcome:
+def with_corrections(run: Run, samples: Dataset, outcome: SelfTrainingResult) -> SelfTrainingResult:
     """The outcome of the rounds with the human decisions of this run, if any, on top.
 
     keep, relabel: the label is learned. drop, ambiguous: none is.
@@ -200,10 +200,24 @@ def with_corrections(run: Run, samples: Samples, outcome: Outcome) -> Outcome:
 
 COLUMNS = ["id", "given", "action", "label"]
 PUBLISHED = (
-    "samples.csv", "scored.csv", "labels.csv", "suspects.csv", "pseudo_labels.csv", "audit.csv", "oof.csv", "oof.npy",
-    "thresholds.json", "predictions.csv", "submission.csv", "metrics.json", "metrics.jsonl", "label_studio.json",
-    "label_studio.xml", "report.html", "review.html",
-)  # fmt: skip
+    "samples.csv",
+    "scored.csv",
+    "labels.csv",
+    "suspects.csv",
+    "pseudo_labels.csv",
+    "audit.csv",
+    "oof.csv",
+    "oof.npy",
+    "thresholds.json",
+    "predictions.csv",
+    "submission.csv",
+    "metrics.json",
+    "metrics.jsonl",
+    "label_studio.json",
+    "label_studio.xml",
+    "report.html",
+    "review.html",
+)
 """What a run writes after its student, plots/ aside."""
 
 
@@ -214,7 +228,7 @@ def applied(run: Path) -> list[Path]:
 
 def decided(run: Path) -> pd.DataFrame:
     """The human decisions in force (id, given, action, label), by id; a later file outranks an earlier one."""
-    tables = [exact(read_csv(step / "corrections.csv")) for step in applied(run)]
+    tables = [unescape_formulas(read_csv(step / "corrections.csv")) for step in applied(run)]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
     return table.drop_duplicates("id", keep="last").sort_values("id", ignore_index=True)
 
@@ -227,7 +241,7 @@ def put_aside(run: Path, table: pd.DataFrame) -> Path:
     step = run / "corrections" / f"{len(applied(run)) + 1:04d}"
     part = step.with_suffix(".part")
     try:
-        write_csv(part / "corrections.csv", inert(table))
+        write_csv(part / "corrections.csv", escape_formulas(table))
         (part / "before").mkdir()
         for file in (run / name for name in PUBLISHED):
             if file.exists():

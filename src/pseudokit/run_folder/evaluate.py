@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..data.csv_text import inert
-from ..data.dataset import SCORED_ROLES, USES_POOL, Samples
+from ..data.csv_text import escape_formulas
+from ..data.dataset import SCORED_ROLES, USES_POOL, Dataset
 from ..data.encoding import confidence, has_label, likeliest, names, parse, right
 from ..labels.decide import REPAIRS, Decisions
 from ..labels.metrics import confirmed, expected, noise_scores, of_classes, paired_arms, pool_scores, score
 from ..labels.pseudo_labels import lowest_cutoff
 from ..labels.thresholds import tuned
-from ..report.tables import labels_table, oof_table, pseudo_labels_table, suspects_table
-from ..round_store import Ledger, model_files
-from ..self_training import Outcome
+from ..report.tables import label_issues_table, labels_table, oof_table, pseudo_labels_table
+from ..round_store import RoundStore, model_files
+from ..self_training import SelfTrainingResult
 from ..system.files import log, write_csv, write_json, write_npy
-from ..training.models import Trained, load_model
+from ..training.models import TrainedModel, load_model
 from .audit import audit
 from .corrections import applied, decided
 from .folder import Run
 
 if TYPE_CHECKING:
-    from .prepare import Material
+    from .prepare import PreparedData
 
 MANY = 100
 """Classes of which no list of scores is written."""
 
 
-def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> tuple[dict, pd.DataFrame]:
+def score_arms(material: PreparedData, arms: dict[str, list[TrainedModel]], predict) -> tuple[dict, pd.DataFrame]:
     """{arm: {role: scores}} on valid, trusted and test, and the single predictions (as scored.csv holds them)."""
     scores: dict[str, dict] = {}
     tables = []
@@ -45,11 +45,17 @@ def score_arms(material: Material, arms: dict[str, list[Trained]], predict) -> t
     return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 
-def _scored(arm: str, role: str, samples: Samples, logs: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({
-        "arm": arm, "role": role, "id": samples.id, "label": names(samples.given, samples.classes),
-        "predicted": names(likeliest(logs), samples.classes), "confidence": confidence(logs),
-    })  # fmt: skip
+def _scored(arm: str, role: str, samples: Dataset, logs: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "role": role,
+            "id": samples.id,
+            "label": names(samples.given, samples.classes),
+            "predicted": names(likeliest(logs), samples.classes),
+            "confidence": confidence(logs),
+        }
+    )
 
 
 def difference(scored: pd.DataFrame) -> dict | None:
@@ -61,39 +67,42 @@ def difference(scored: pd.DataFrame) -> dict | None:
     return None
 
 
-def score_trusted(run: Run, material: Material, predict) -> dict | None:
+def score_trusted(run: Run, material: PreparedData, predict) -> dict | None:
     """Whether the rounds helped where labels were checked by hand: the last round's teachers against the first's.
 
     The recipe is the same, only the labels that they learned differ. None without trusted samples or a second round.
     Warns when the held-out predictions agree more with the given labels than in the first round, and the trusted
     samples do not confirm it: then the rounds agree with themselves.
     """
-    rows, rounds = np.flatnonzero(material.samples.role == "trusted"), len(Ledger(run.path).rounds())
+    rows, rounds = np.flatnonzero(material.samples.role == "trusted"), len(RoundStore(run.path).rounds())
     if not len(rows) or rounds < 2:
         return None
     truth, labelled = material.samples.given[rows], has_label(material.judged.given)
     ends = [run.path / f"round_{number}" for number in (1, rounds)]
     teachers = [[load_model(file.parent) for file in model_files(run.path, number)] for number in (1, rounds)]
-    hits = [right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth)
-            for end in teachers]  # fmt: skip
+    hits = [
+        right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth) for end in teachers
+    ]
     given = material.judged.given[labelled]
     agree = [right(likeliest(np.load(end / "logits.npy")[labelled]), given) for end in ends]
     found = {"n": len(rows)} | confirmed(hits, agree)
     if found["warning"]:
-        log.info("warning: out-of-fold agreement rises from round to round, trusted samples do not confirm it: "
-                 "the rounds agree with themselves; look at review.html, or use fewer rounds")  # fmt: skip
+        log.info(
+            "warning: out-of-fold agreement rises from round to round, trusted samples do not confirm it: "
+            "the rounds agree with themselves; look at review.html, or use fewer rounds"
+        )
     return found
 
 
-def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -> None:
+def write_results(run: Run, material: PreparedData, outcome: SelfTrainingResult, found: dict) -> None:
     """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
-    judged, decisions, ledger = material.judged, outcome.decisions, Ledger(run.path)
+    judged, decisions, ledger = material.judged, outcome.decisions, RoundStore(run.path)
     write_csv(run.path / "labels.csv", labels_table(outcome, judged))
     metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round} | found
     metrics["rounds"] = ledger.rounds()
     labelled, pool, clean = judged.given >= 0, ~has_label(judged.given), _clean(material)
     if run.mode in REPAIRS and decisions:
-        write_csv(run.path / "suspects.csv", inert(suspects_table(decisions, judged)))
+        write_csv(run.path / "suspects.csv", escape_formulas(label_issues_table(decisions, judged)))
         known = clean[labelled] if "injected.csv" in material.truths else None
         given, label = judged.given[labelled], outcome.label[labelled]
         soft = decisions.each("soft")[labelled]
@@ -116,7 +125,7 @@ def write_results(run: Run, material: Material, outcome: Outcome, found: dict) -
     write_json(run.path / "metrics.json", metrics)
 
 
-def _out_of_fold(run: Run, material: Material, decisions: Decisions) -> dict:
+def _out_of_fold(run: Run, material: PreparedData, decisions: Decisions) -> dict:
     """Write oof.csv, oof.npy (its log-probabilities, row by row) and, where answers are tuned, thresholds.json."""
     judged, goal = material.judged, run.config.goal
     rows, classes = np.flatnonzero(has_label(judged.given)), judged.classes
@@ -133,7 +142,7 @@ def _out_of_fold(run: Run, material: Material, decisions: Decisions) -> dict:
     return {"oof": found} | ({"oof_classes": of_classes(logs, labels, classes)} if len(classes) <= MANY else {})
 
 
-def _clean(material: Material) -> np.ndarray:
+def _clean(material: PreparedData) -> np.ndarray:
     """True labels of the judged samples where an experiment knows them, else the given ones."""
     samples = material.judged
     truth = {i: clean for table in material.truths.values() for i, clean in zip(table.id, table.clean, strict=True)}

@@ -17,7 +17,7 @@ from ..config.load import differences, dump_config, load_config
 from ..config.types import UserError
 from ..system.environment import CONFIGS, environment
 from ..system.faults import fault, held
-from ..system.files import OutOfTime, _logged, atomic_write, log, read_json, write_json
+from ..system.files import TimeBudgetExceeded, _logged, atomic_write, log, read_json, write_json
 
 if TYPE_CHECKING:
     pass
@@ -47,7 +47,7 @@ class Run:
         try:
             yield
         except BaseException as error:
-            state = "stopped" if isinstance(error, KeyboardInterrupt | OutOfTime) else "failed"
+            state = "stopped" if isinstance(error, KeyboardInterrupt | TimeBudgetExceeded) else "failed"
             with suppress(OSError):  # the disk may be full; then the next process says so
                 write_status(self.path, state, name, fault(error) or str(error) or type(error).__name__, self.mode)
             raise

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from ..config.types import UserError
-from ..data.dataset import Samples
+from ..data.dataset import Dataset
 from ..data.transforms import Spec, build
 from ..system.environment import environment
 from ..system.files import log, read_json, write_json
-from ..training.batches import Lesson
+from ..training.batches import TrainingSet
 from ..training.device import not_repeatable, pick_device
-from ..training.loop import fit
+from ..training.loop import train_model
 from ..training.models import create_model
 from .folder import Run, trained
 
@@ -20,12 +20,12 @@ DECIDE_BITS = ("packages", "code", "device", "threads")
 """What of env.json the last bits of a training hang on."""
 
 
-def _note_machine(run: Run, pixels: np.ndarray, network, form) -> None:
+def _note_machine(run: Run, pixels: np.ndarray, network, spec) -> None:
     """Complete env.json; where the run began with something else, say so: then the last bits may differ."""
     train, rows = run.config.train, np.resize(np.arange(len(pixels)), 16)
     device = pick_device(train.device)
-    lesson = Lesson(pixels, rows, rows % len(form.classes), 2, 0)
-    unsafe = not_repeatable(lambda: fit(network, form, lesson, train)) if device.type == "cuda" else []
+    lesson = TrainingSet(pixels, rows, rows % len(spec.classes), 2, 0)
+    unsafe = not_repeatable(lambda: train_model(network, spec, lesson, train)) if device.type == "cuda" else []
     kernels = ["all of mps"] if device.type == "mps" else unsafe
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     now = environment() | {"device": name, "threads": torch.get_num_threads(), "not_repeatable": kernels}
@@ -34,19 +34,25 @@ def _note_machine(run: Run, pixels: np.ndarray, network, form) -> None:
         return write_json(file, now)
     before = read_json(file) if file.exists() else {}
     if changed := [key for key in DECIDE_BITS if before.get(key, now[key]) != now[key]]:
-        log.info(f"warning: this run began with other {', '.join(changed)} (env.json): what is made from here on may "
-                 "differ in its last bits")  # fmt: skip
+        log.info(
+            f"warning: this run began with other {', '.join(changed)} (env.json): what is made from here on may "
+            "differ in its last bits"
+        )
 
 
-def _preflight(run: Run, samples: Samples, pixels: np.ndarray) -> None:
+def _preflight(run: Run, samples: Dataset, pixels: np.ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     config, size, channels = run.config, pixels.shape[1], pixels.shape[3]
     _note_machine(run, pixels, *create_model(config.model, samples.classes, size, channels))
     if config.model_of("student") != config.model:
         create_model(config.model_of("student"), samples.classes, size, channels, "student")
-    for key, spec in {"train.augment": config.train.augment, "student.augment": config.student.augment,
-                      "train.weak": config.train.weak, "train.strong": config.train.strong,
-                      "predict.augment": config.predict.augment}.items():  # fmt: skip
+    for key, spec in {
+        "train.augment": config.train.augment,
+        "student.augment": config.student.augment,
+        "train.weak": config.train.weak,
+        "train.strong": config.train.strong,
+        "predict.augment": config.predict.augment,
+    }.items():
         if spec is not None:
             _try(key, spec, pixels[:2])
 
@@ -64,5 +70,7 @@ def _try(key: str, spec: Spec, pixels: np.ndarray) -> None:
         what = type(error).__name__
         raise UserError(f"{key}={spec} does not work: {what}: {' '.join(str(error).split())}") from error
     if out.shape[1:] != pixels.shape[1:]:
-        raise UserError(f"{key} changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
-                        "give its crop or resize the value `size`")  # fmt: skip
+        raise UserError(
+            f"{key} changes images from {pixels.shape[1:3]} to {tuple(out.shape[1:3])}; "
+            "give its crop or resize the value `size`"
+        )

@@ -21,8 +21,8 @@ from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
 from ..system.distributed import size
 from ..system.files import log, read_json, write_csv
-from ..training.models import Format, Trained, load_model
-from ..training.trainer import Question, Stock, offer
+from ..training.models import ModelSpec, TrainedModel, load_model
+from ..training.trainer import PredictJob, Trainer, offer
 from .submission import predictions_table, submission
 
 ARMS = {"student": "student", "control": "baseline"}
@@ -71,7 +71,7 @@ def _finished(run: Path) -> list[Path]:
     return [run / "student"] + (most if read_json(run / "status.json", "mode")["mode"] == "train" else [])
 
 
-def finished_models(run: Path, arm: str | None = None) -> list[Trained]:
+def finished_models(run: Path, arm: str | None = None) -> list[TrainedModel]:
     """The models of a run that predict. arm: see predict.arm; None = by the evidence of the run.
 
     Raises:
@@ -113,8 +113,10 @@ def _favoured(run: Path) -> tuple[str, str]:
     if gain is None:
         return "student", "no row of data.valid or data.trusted compares it with the baseline"
     points = [f"{100 * gain[key]:+.2f}" for key in ("gain", "low", "high")]
-    why = (f"student − baseline {points[0]} points, 95 % interval {points[1]} to {points[2]}, on {gain['n']:,} rows "
-           "of data.valid and data.trusted")  # fmt: skip
+    why = (
+        f"student − baseline {points[0]} points, 95 % interval {points[1]} to {points[2]}, on {gain['n']:,} rows "
+        "of data.valid and data.trusted"
+    )
     return ("student" if gain["low"] > 0 else "baseline" if gain["high"] < 0 else "both"), why
 
 
@@ -136,7 +138,7 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
     return table[["id", "path"]]
 
 
-def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta: int | None) -> np.ndarray:
+def predict_files(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> np.ndarray:
     """Probabilities, averaged over models and views; tta: number of views, default predict.views.
 
     Raises:
@@ -147,16 +149,16 @@ def predict_files(models: list[Trained], paths: np.ndarray, config: Config, tta:
     return np.mean([np.exp(stock.predict(model, np.arange(len(paths)), views)) for model in models], axis=0)
 
 
-def _stock(models: list[Trained], paths: np.ndarray, config: Config, tta: int | None) -> tuple[Stock, int]:
+def _stock(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> tuple[Trainer, int]:
     """The images in the size that the models take, and the number of views."""
     tta = config.predict.views if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
-    form = models[0].format
-    as_trained = {"size": form.size, "channels": form.channels, "on_bad_image": "refuse"}
+    spec = models[0].format
+    as_trained = {"size": spec.size, "channels": spec.channels, "on_bad_image": "refuse"}
     config = config.model_copy(update={"data": config.data.model_copy(update=as_trained)})
     pixels, _ = load_images(paths, config.data)
-    return Stock(config, pixels, np.empty(0, np.int64), form.classes), tta
+    return Trainer(config, pixels, np.empty(0, np.int64), spec.classes), tta
 
 
 def predict_runs(
@@ -183,8 +185,10 @@ def predict_runs(
     share = _weights(runs, weights, judged)
     if len(runs) > 1:
         _announce(runs, share, judged, classes, configs[0].goal)
-    probs = [predict_files(own, paths, config, tta)[:, _order(own[0].format.classes, classes)]
-             for own, config in zip(models, configs, strict=True)]  # fmt: skip
+    probs = [
+        predict_files(own, paths, config, tta)[:, _order(own[0].format.classes, classes)]
+        for own, config in zip(models, configs, strict=True)
+    ]
     mixed = mixture(np.stack(probs), share)
     answers = _answers(mixed, classes, configs[0].goal, judged, share)
     return Prediction(mixed, answers, classes, sum(map(len, models)))
@@ -195,7 +199,7 @@ def _order(own: list[str], classes: list[str]) -> list[int]:
     return [own.index(name) for name in classes]
 
 
-def _out_of_fold(runs: list[Path], form: Format) -> OutOfFold | None:
+def _out_of_fold(runs: list[Path], spec: ModelSpec) -> OutOfFold | None:
     """The rows that all runs judged out of fold under the same label; None where there is none."""
     tables = [read_csv(run / "oof.csv", usecols=["id", "label"]) for run in runs if (run / "oof.npy").exists()]
     if len(tables) < len(runs):
@@ -205,10 +209,12 @@ def _out_of_fold(runs: list[Path], form: Format) -> OutOfFold | None:
         both = both.merge(table.assign(**{f"row_{i}": table.index}), on=["id", "label"], validate="one_to_one")
     if both.empty:
         return None
-    classes = form.classes
-    logs = [np.load(run / "oof.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][:, _order(_classes(run), classes)]
-            for i, run in enumerate(runs)]  # fmt: skip
-    return OutOfFold(np.stack(logs), parse(both.label, classes, form.multi_label))
+    classes = spec.classes
+    logs = [
+        np.load(run / "oof.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][:, _order(_classes(run), classes)]
+        for i, run in enumerate(runs)
+    ]
+    return OutOfFold(np.stack(logs), parse(both.label, classes, spec.multi_label))
 
 
 def _classes(run: Path) -> list[str]:
@@ -228,8 +234,10 @@ def _weights(runs: list[Path], wanted: str | None, judged: OutOfFold | None) -> 
     except ValueError:
         given = np.empty(0)
     if len(given) != len(runs) or not (given >= 0).all() or not 0 < given.sum() < np.inf:
-        raise UserError(f"--weights {wanted} must be oof, or a number for each of the {len(runs)} --run, as "
-                        f"{','.join(['1'] * len(runs))}")  # fmt: skip
+        raise UserError(
+            f"--weights {wanted} must be oof, or a number for each of the {len(runs)} --run, as "
+            f"{','.join(['1'] * len(runs))}"
+        )
     return given / given.sum()
 
 
@@ -278,8 +286,8 @@ def write_submission(run: Path, config: Config) -> None:
     """predictions.csv and submission.csv of a run that is being finished, for its data.test, by this process alone."""
     targets, models = read_targets(config, None), finished_models(run, configured_arm(run, config))
     stock, views = _stock(models, targets.path.to_numpy(object), config, None)
-    rows, form = np.arange(len(targets)), models[0].format
-    probs = np.mean([np.exp(stock.answer(Question(model, rows, views))) for model in models], axis=0)
-    answers = _answers(probs, form.classes, config.goal, _out_of_fold([run], form), np.ones(1))
-    said = Prediction(probs, answers, form.classes, len(models))
+    rows, spec = np.arange(len(targets)), models[0].format
+    probs = np.mean([np.exp(stock.answer(PredictJob(model, rows, views))) for model in models], axis=0)
+    answers = _answers(probs, spec.classes, config.goal, _out_of_fold([run], spec), np.ones(1))
+    said = Prediction(probs, answers, spec.classes, len(models))
     write_predictions(run / "predictions.csv", targets, said, config.data.submission)

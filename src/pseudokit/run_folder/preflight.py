@@ -18,10 +18,10 @@ from ..data.encoding import likeliest
 from ..system.environment import PACKAGE
 from ..system.files import log, show_log
 from ..training.models import create_model
-from ..training.trainer import Stock
+from ..training.trainer import Trainer
 from .folder import Run, named_config
 from .predict_runs import configured_arm, finished_models, open_finished, read_targets
-from .prepare import Material, prepare
+from .prepare import PreparedData, prepare
 from .submission import predictions_table, submission
 from .time_budget import costs, probe
 
@@ -81,8 +81,11 @@ def _packages() -> Iterator[str]:
         if version is None or not wanted.specifier.contains(version, prereleases=True):
             yield f"warning: {wanted} is wanted, {version or 'none'} is installed; pip install -r requirements.txt"
     yield f"packages: compared with requirements.txt; torch {installed['torch']}, timm {installed['timm']}"
-    yield from (f"warning: {' and '.join(pair)} are both installed; {why}"
-                for pair, why in TROUBLE.items() if all(name in installed for name in pair))  # fmt: skip
+    yield from (
+        f"warning: {' and '.join(pair)} are both installed; {why}"
+        for pair, why in TROUBLE.items()
+        if all(name in installed for name in pair)
+    )
 
 
 def _weights(config: Config) -> Iterator[str]:
@@ -93,7 +96,7 @@ def _weights(config: Config) -> Iterator[str]:
             yield f"{arm}: {model.name} from {model.weights or 'random weights'}" + (", frozen" if model.freeze else "")
 
 
-def _folder(config: Config, material: Material, mode: str) -> Iterator[str]:
+def _folder(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
     """Whether the run folder can be written, and what it will hold.
 
     Raises:
@@ -117,20 +120,24 @@ def _folder(config: Config, material: Material, mode: str) -> Iterator[str]:
     free = shutil.disk_usage(above).free
     yield f"run folder: {path}, about {needed / 2**20:,.0f} MB; {free / 2**20:,.0f} MB are free"
     if needed > free:
-        raise UserError(f"run folder {path} needs about {needed / 2**20:,.0f} MB, {free / 2**20:,.0f} MB are free; "
-                        "choose another out=, fewer folds or rounds")  # fmt: skip
+        raise UserError(
+            f"run folder {path} needs about {needed / 2**20:,.0f} MB, {free / 2**20:,.0f} MB are free; "
+            "choose another out=, fewer folds or rounds"
+        )
 
 
-def _time(config: Config, material: Material, mode: str) -> Iterator[str]:
+def _time(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
     """Minutes, from a few steps of each network."""
-    stock = Stock(config, material.pixels, material.judged.given, material.samples.classes)
+    stock = Trainer(config, material.pixels, material.judged.given, material.samples.classes)
     seconds = costs(config, material, mode, probe(stock))
     parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
     total = sum(seconds.values())
     yield f"time: about {total / 60:.1f} minutes at most on this machine ({parts})"
     if config.time_budget and total > config.time_budget:
-        yield (f"warning: that is more than time_budget={config.time_budget / 60:.0f} minutes; the run will be planned "
-               "to fit, with fewer epochs, rounds or folds")  # fmt: skip
+        yield (
+            f"warning: that is more than time_budget={config.time_budget / 60:.0f} minutes; the run will be planned "
+            "to fit, with fewer epochs, rounds or folds"
+        )
 
 
 def check_prediction(runs: list[Path], data: str | None, sample: Path | None, arm: str | None = None) -> None:
@@ -146,8 +153,10 @@ def check_prediction(runs: list[Path], data: str | None, sample: Path | None, ar
     classes, targets = models[0].format.classes, read_targets(configs[0], data)
     missing = [path for path in targets.path if not os.path.exists(path)]
     if missing:
-        raise UserError(f"{len(missing):,} of {len(targets):,} images are missing, for example {missing[0]}; check "
-                        "data.image_dir and data.suffix of the run")  # fmt: skip
+        raise UserError(
+            f"{len(missing):,} of {len(targets):,} images are missing, for example {missing[0]}; check "
+            "data.image_dir and data.suffix of the run"
+        )
     blank = _blank(targets, classes, models[0].format.multi_label)
     rows = len(submission(sample, blank, classes)) if sample else 0
     filled = f"; {rows:,} rows of {sample} can be filled" if sample else ""

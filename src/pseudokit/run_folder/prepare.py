@@ -12,8 +12,8 @@ import pandas as pd
 
 from ..config.keys import Config
 from ..config.types import UserError
-from ..data.csv_text import inert
-from ..data.dataset import SCORED_ROLES, USES_POOL, Samples, load_samples
+from ..data.csv_text import escape_formulas
+from ..data.dataset import SCORED_ROLES, USES_POOL, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label, members
 from ..data.folds import find_clusters, fold_table, make_folds
@@ -23,17 +23,17 @@ from ..labels.decide import REPAIRS
 from ..labels.metrics import known
 from ..labels.out_of_fold import Second
 from ..labels.pseudo_labels import provable
-from ..round_store import refuse_changed_samples
+from ..round_store import refuse_changed_dataset
 from ..system.files import hash_of, log, seed_of, write_csv
-from ..training.jobs import Frozen, Learner
-from ..training.label_propagation import gradient_features, graph_power, neighbour_graph, spread
+from ..training.jobs import JobRunner, LinearProbe
+from ..training.label_propagation import gradient_features, graph_power, neighbour_graph, propagate_labels
 from ..training.linear_probe import alike_features
-from ..training.trainer import Stock, offer
+from ..training.trainer import Trainer, offer
 from .folder import Run
 from .model_check import _preflight
 
 
-def prepare_samples(config: Config, mode: str) -> tuple[Samples, dict[str, pd.DataFrame]]:
+def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
     """All of the input for one mode: read, hide, inject. Returns samples and the truths by file name."""
     from ..data.builtin import BUILTIN_KEEP, builtin_roles
 
@@ -43,16 +43,16 @@ def prepare_samples(config: Config, mode: str) -> tuple[Samples, dict[str, pd.Da
         data = data.model_copy(update=builtin_roles(data))
         if uses_pool and hide.keep is None:
             hide = hide.model_copy(update={"keep": BUILTIN_KEEP})
-    samples, truths = load_samples(data), {}
+    samples, truths = load_dataset(data), {}
     if hide.keep and uses_pool:
         samples, truths["hidden.csv"] = hide_labels(samples, hide)
     if config.inject.kind:
         samples, truths["injected.csv"] = inject_noise(samples, config.inject)
-    check_samples(samples, config, mode)
+    check_dataset(samples, config, mode)
     return samples, truths
 
 
-def check_samples(samples: Samples, config: Config, mode: str) -> None:
+def check_dataset(samples: Dataset, config: Config, mode: str) -> None:
     """Refuse what cannot be trained: one class, classes smaller than the folds, an empty pool."""
     given, classes = samples.given[samples.role == "train"], samples.classes
     if len(classes) < 2 and given.ndim == 1:
@@ -62,8 +62,10 @@ def check_samples(samples: Samples, config: Config, mode: str) -> None:
     goals = known(classes, given.ndim == 2)
     if config.goal is not None and config.goal not in goals:
         some = ", ".join(classes[:3])
-        raise UserError(f"goal={config.goal} does not fit these {len(classes)} classes ({some}, …); "
-                        f"choose one of {', '.join(goals)}")  # fmt: skip
+        raise UserError(
+            f"goal={config.goal} does not fit these {len(classes)} classes ({some}, …); "
+            f"choose one of {', '.join(goals)}"
+        )
     if mode in USES_POOL and not (samples.role == "pool").any():
         raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")
     if mode in USES_POOL and not config.rules.pool_may_include_test:
@@ -79,11 +81,13 @@ def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> No
         if without.min() < rows.min():
             rows, small, what = without, int(without.argmin()), "rows without it"
     if rows[small] < folds:
-        raise UserError(f"class {classes[small]!r} has {rows[small]} {what} in data.train, fewer than "
-                        f"pseudo.folds={folds}; add rows, merge the class or set fewer folds")  # fmt: skip
+        raise UserError(
+            f"class {classes[small]!r} has {rows[small]} {what} in data.train, fewer than "
+            f"pseudo.folds={folds}; add rows, merge the class or set fewer folds"
+        )
 
 
-def _refuse_test_in_pool(samples: Samples) -> None:
+def _refuse_test_in_pool(samples: Dataset) -> None:
     pool = samples.role == "pool"
     both = pool & np.isin(samples.path, samples.path[samples.role == "test"])
     if both.any():
@@ -93,19 +97,19 @@ def _refuse_test_in_pool(samples: Samples) -> None:
         )
 
 
-def make_learner(run: Run, material: Material) -> Learner:
+def make_job_runner(run: Run, material: PreparedData) -> JobRunner:
     """What trains and predicts on this material."""
     judged, samples = material.judged, material.samples
-    stock = Stock(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
+    stock = Trainer(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
     offer(stock, material.samples.path)
     models = run.config.model, run.config.model_of("student")
     weights = sorted({model.weights for model in models if model.weights})
-    made_from = hash_of(material.pixels[: len(judged)], samples.classes, *map(Path, weights))
-    frozen = Frozen(run.path, stock, made_from)
-    return Learner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, made_from)
+    input_hash = hash_of(material.pixels[: len(judged)], samples.classes, *map(Path, weights))
+    frozen = LinearProbe(run.path, stock, input_hash)
+    return JobRunner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, input_hash)
 
 
-def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:
+def _neighbours(run: Run, material: PreparedData, frozen: LinearProbe) -> Second | None:
     """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
     models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
     weight, judged = run.config.pseudo.graph, material.judged
@@ -124,7 +128,7 @@ def _neighbours(run: Run, material: Material, frozen: Frozen) -> Second | None:
         log.info(f"neighbours of {n:,} images, {time.monotonic() - start:.1f} s")
         return found
 
-    return lambda seat: weight * spread(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
+    return lambda seat: weight * propagate_labels(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
 
 
 SHOWN = 20
@@ -136,13 +140,13 @@ SURE = 5
 
 
 @dataclass(frozen=True)
-class Material:
+class PreparedData:
     """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
     len(judged) samples are the judged ones. clusters, refused: (len(judged),), see find_clusters, refused_reasons.
     truths: tables by file name, for scoring. tested: how many rows data.test has."""
 
-    samples: Samples
-    judged: Samples
+    samples: Dataset
+    judged: Dataset
     pixels: np.ndarray
     clusters: np.ndarray
     refused: np.ndarray
@@ -150,7 +154,7 @@ class Material:
     tested: int
 
 
-def prepare(run: Run) -> Material:
+def prepare(run: Run) -> PreparedData:
     """Read, decode and check everything, so that wrong input ends the run before any training.
 
     Raises:
@@ -163,11 +167,13 @@ def prepare(run: Run) -> Material:
         return _prepare(run)
 
 
-def _prepare(run: Run) -> Material:
+def _prepare(run: Run) -> PreparedData:
     config = run.config
     if config.pseudo.fold_safe and run.mode in REPAIRS:
-        raise UserError(f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
-                        "about those of the others; leave it out")  # fmt: skip
+        raise UserError(
+            f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
+            "about those of the others; leave it out"
+        )
     if config.pseudo.graph and run.mode in REPAIRS:
         power = config.pseudo.graph if config.pseudo.graph == "auto" else f"{config.pseudo.graph:g}"
         raise UserError(
@@ -175,7 +181,7 @@ def _prepare(run: Run) -> Material:
         )
     if config.data.multi_label:
         _refuse_single(config)
-    samples, truths = prepare_samples(config, run.mode)
+    samples, truths = prepare_dataset(config, run.mode)
     tested = int((samples.role == "test").sum())
     is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
     samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & has_label(samples.given)))
@@ -183,16 +189,16 @@ def _prepare(run: Run) -> Material:
     if not good.all():
         samples = samples.take(good)
         pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
-        check_samples(samples, config, run.mode)
+        check_dataset(samples, config, run.mode)
     judged = samples.take(np.isin(samples.role, ["train", "pool"]))
     _preflight(run, samples, pixels)
-    refuse_changed_samples(run.path, judged)
+    refuse_changed_dataset(run.path, judged)
     write_csv(run.path / "samples.csv", samples.table())
     for name, table in truths.items():
         write_csv(run.path / name, table)
     links = find_links(pixels, len(judged))
     copies = duplicates_table(samples, pixels, links)
-    write_csv(run.path / "duplicates.csv", inert(copies))
+    write_csv(run.path / "duplicates.csv", escape_formulas(copies))
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
     if len(np.unique(clusters[has_label(judged.given)])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
@@ -202,7 +208,7 @@ def _prepare(run: Run) -> Material:
     _announce_duplicates(run, copies, refused)
     if config.pseudo.pool_precision is not None and run.mode in USES_POOL:
         _announce_bound(int(has_label(judged.given).sum()), config.pseudo.pool_precision)
-    return Material(samples, judged, pixels, clusters, refused, truths, tested)
+    return PreparedData(samples, judged, pixels, clusters, refused, truths, tested)
 
 
 def _refuse_single(config: Config) -> None:
@@ -212,7 +218,7 @@ def _refuse_single(config: Config) -> None:
         raise UserError(f"{wrong[0]} is for one class an image, and data.multi_label=true; leave it out")
 
 
-def _refuse_lost(judged: Samples, clusters: np.ndarray, config: Config) -> None:
+def _refuse_lost(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
     """Raises UserError where a class lies wholly in one fold of any round: who judges it would never have seen it."""
     rows, classes = members(judged.given)
     if pd.Series(clusters[rows]).groupby(classes).nunique().min() >= SURE:
@@ -222,25 +228,29 @@ def _refuse_lost(judged: Samples, clusters: np.ndarray, config: Config) -> None:
         table = fold_table(judged.given, folds, judged.classes)
         lost = table.index[(table > 0).sum(axis=1) == 1]
         if len(lost):
-            raise UserError(f"class {lost[0]!r} lies wholly in one fold of round {number}, as its rows share a group "
-                            "or are copies; add rows of other groups, merge the class or set another seed")  # fmt: skip
+            raise UserError(
+                f"class {lost[0]!r} lies wholly in one fold of round {number}, as its rows share a group "
+                "or are copies; add rows of other groups, merge the class or set another seed"
+            )
 
 
-def _announce(samples: Samples, clusters: np.ndarray) -> None:
+def _announce(samples: Dataset, clusters: np.ndarray) -> None:
     counts = {role: int((samples.role == role).sum()) for role in dict.fromkeys(samples.role)}
     how_many = ", any number of them an image" if samples.given.ndim == 2 else ""
     listed = ", ".join(f"{n:,} {role}" for role, n in counts.items())
     log.info(f"samples: {listed}; {len(samples.classes)} classes{how_many}")
     several = [name for name in samples.classes if name not in name.split() and {*name.split()} <= {*samples.classes}]
     if several:
-        log.info(f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "
-                 "class of its own. Where an image may have several labels, set data.multi_label=true")  # fmt: skip
+        log.info(
+            f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "
+            "class of its own. Where an image may have several labels, set data.multi_label=true"
+        )
     twins = len(clusters) - len(np.unique(clusters))
     if twins:
         log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")
 
 
-def _announce_folds(judged: Samples, clusters: np.ndarray, config: Config) -> None:
+def _announce_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
     """The folds of the first round, class by class, and the classes that are small in them."""
     if not config.pseudo.rounds:
         return
@@ -254,8 +264,10 @@ def _announce_folds(judged: Samples, clusters: np.ndarray, config: Config) -> No
     small = table.index[table.min(axis=1) < FEW]
     if len(small):
         names = ", ".join(small[:SHOWN]) + (", …" if len(small) > SHOWN else "")
-        log.info(f"small classes, below {FEW} rows in a fold: {names}; their scores are uncertain. More rows, or fewer "
-                 "pseudo.folds, help")  # fmt: skip
+        log.info(
+            f"small classes, below {FEW} rows in a fold: {names}; their scores are uncertain. More rows, or fewer "
+            "pseudo.folds, help"
+        )
 
 
 def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) -> None:
@@ -268,6 +280,12 @@ def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) ->
 def _announce_bound(n: int, wanted: float) -> None:
     """Say how loose a bound on the precision n labels give."""
     most = provable(n)
-    log.info(f"pool_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
-             + (f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
-                "pseudo.pool_share in its place" if most < wanted else ""))  # fmt: skip
+    log.info(
+        f"pool_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
+        + (
+            f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
+            "pseudo.pool_share in its place"
+            if most < wanted
+            else ""
+        )
+    )

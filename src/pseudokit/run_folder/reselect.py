@@ -10,20 +10,34 @@ import pandas as pd
 from ..config.keys import Config
 from ..config.load import differences, load_config
 from ..config.types import UserError
-from ..data.csv_text import exact, read_csv
-from ..data.dataset import Samples
+from ..data.csv_text import read_csv, unescape_formulas
+from ..data.dataset import Dataset
 from ..data.duplicates import refused_reasons
 from ..data.encoding import classes_of, has_label, parse
 from ..labels.decide import Decisions
-from ..labels.multilabel import decide
+from ..labels.multilabel import decide_single_or_multilabel
 from ..labels.pseudo_labels import lower_bound
-from ..round_store import Ledger, decisions_table
+from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
 
 DECIDES = {"data.overlap"} | {
-    f"pseudo.{key}" for key in ("policy", "precision", "doubtful", "cutoff", "pool_cutoff", "pool_precision",
-                                "pool_agreement", "pool_share", "pool_floor", "pool_quota", "pool_align",
-                                "pool_targets", "pool_temperature")}  # fmt: skip
+    f"pseudo.{key}"
+    for key in (
+        "policy",
+        "precision",
+        "doubtful",
+        "cutoff",
+        "pool_cutoff",
+        "pool_precision",
+        "pool_agreement",
+        "pool_share",
+        "pool_floor",
+        "pool_quota",
+        "pool_align",
+        "pool_targets",
+        "pool_temperature",
+    )
+}
 """Keys by which stored predictions are decided; every other one is of training or of the rounds."""
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
@@ -36,17 +50,17 @@ def reselect(run: Path, overrides: list[str]) -> None:
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
-    rounds = Ledger(run).rounds()
+    rounds = RoundStore(run).rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
     config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json", "mode")["mode"]
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
     samples = _judged(run, number, classes, rounds[-1].get("multi_label", False))
-    verdict = Ledger(run).recall(number, samples)
+    verdict = RoundStore(run).recall(number, samples)
     copies = run / "duplicates.csv"
-    refused = refused_reasons(exact(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
+    refused = refused_reasons(unescape_formulas(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement, "likeliest_rate": verdict.likeliest_rate}
-    decisions = decide(verdict.log_probs, samples.given, mode, config.pseudo, **options)
+    decisions = decide_single_or_multilabel(verdict.log_probs, samples.given, mode, config.pseudo, **options)
     write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(samples, decisions).to_string(index=False))
@@ -59,12 +73,14 @@ def _redecided(file: Path, overrides: list[str]) -> Config:
     config = load_config(file, overrides)
     idle = [key for key in differences(load_config(file, []), config) if key.partition(":")[0] not in DECIDES]
     if idle:
-        raise UserError(f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
-                        "leave it out, or make a new run with another name")  # fmt: skip
+        raise UserError(
+            f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
+            "leave it out, or make a new run with another name"
+        )
     return config
 
 
-def cutoff_table(samples: Samples, decisions: Decisions) -> pd.DataFrame:
+def cutoff_table(samples: Dataset, decisions: Decisions) -> pd.DataFrame:
     """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
 
     The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
@@ -88,9 +104,9 @@ def cutoff_table(samples: Samples, decisions: Decisions) -> pd.DataFrame:
     return pd.DataFrame(table, columns=names)
 
 
-def _judged(run: Path, number: int, classes: tuple[str, ...], multi_label: bool) -> Samples:
+def _judged(run: Path, number: int, classes: tuple[str, ...], multi_label: bool) -> Dataset:
     """The judged samples of a round, in the order of its logits."""
     table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["id", "role", "given"])
     empty = np.full(len(table), "", object)
     given = parse(table.given, classes, multi_label)
-    return Samples(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)
+    return Dataset(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)

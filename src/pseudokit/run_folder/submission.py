@@ -52,14 +52,18 @@ def submission(sample: Path, predictions: pd.DataFrame, classes: list[str]) -> p
     rows = predictions.set_index(_matching_keys(predictions.id, table[id_col])).reindex(table[id_col])
     missing = table[id_col][rows.label.isna().to_numpy()]
     if len(missing):
-        raise UserError(f"{sample}: {len(missing)} of its ids have no prediction, for example {missing.iloc[0]!r}; "
-                        "give --data with all of its images")  # fmt: skip
+        raise UserError(
+            f"{sample}: {len(missing)} of its ids have no prediction, for example {missing.iloc[0]!r}; "
+            "give --data with all of its images"
+        )
     if len(columns) == 1:
         wanted = f"p_{classes[1]}" if len(classes) == 2 and _are_probabilities(table[columns[0]], classes) else "label"
         return table.assign(**{columns[0]: rows[wanted].to_numpy()})
     if set(columns) != set(classes):
-        raise UserError(f"{sample}: its columns {', '.join(columns)} are neither one label nor the classes "
-                        f"{', '.join(classes)}; rename them")  # fmt: skip
+        raise UserError(
+            f"{sample}: its columns {', '.join(columns)} are neither one label nor the classes "
+            f"{', '.join(classes)}; rename them"
+        )
     return table.assign(**{name: rows[f"p_{name}"].to_numpy() for name in columns})
 
 

@@ -12,12 +12,12 @@ from ..config.keys import Config
 from ..data.dataset import USES_POOL
 from ..data.encoding import has_label
 from ..system.files import log, read_json, write_json
-from ..training.batches import Lesson
-from ..training.loop import fit, step_budget
-from ..training.models import Trained
-from ..training.trainer import Question, Stock
+from ..training.batches import TrainingSet
+from ..training.loop import step_budget, train_model
+from ..training.models import TrainedModel
+from ..training.trainer import PredictJob, Trainer
 from .folder import Run, trained
-from .prepare import Material
+from .prepare import PreparedData
 
 PROBE, WARM_UP = 12, 4
 """Steps that are timed, the first of which do not count."""
@@ -39,14 +39,14 @@ class Pace:
     image: float
 
 
-def probe(stock: Stock) -> Pace:
+def probe(stock: Trainer) -> Pace:
     """Train a few steps, and predict a few images, with fresh networks that are then forgotten."""
     config, rows = stock.config, np.arange(min(len(stock.pixels), IMAGES))
     teacher = 0.0 if config.model.freeze else _seconds_a_step(stock, "round_1/fold_0")
     same = config.model_of("student") == config.model and config.train_of("student") == config.train
     alike = same and not config.train.consistency
     student = teacher if alike or config.model_of("student").freeze else _seconds_a_step(stock, "student")
-    asked, seconds = Question(Trained(*stock.fresh_network("round_1/fold_0", 0), ""), rows, 1), 0.0
+    asked, seconds = PredictJob(TrainedModel(*stock.fresh_network("round_1/fold_0", 0), ""), rows, 1), 0.0
     for _ in range(2):  # the first warms up
         start = time.monotonic()
         stock.answer(asked)
@@ -54,18 +54,18 @@ def probe(stock: Stock) -> Pace:
     return Pace(teacher, student, seconds / len(rows))
 
 
-def _seconds_a_step(stock: Stock, where: str) -> float:
+def _seconds_a_step(stock: Trainer, where: str) -> float:
     train = stock.config.train_of(where).model_copy(update={"head_first": False})
     rows = np.resize(np.arange(len(stock.pixels)), train.batch_size)
     labels = np.resize(np.arange(len(stock.classes)), train.batch_size)
     labels = labels if stock.given.ndim == 1 else np.eye(len(stock.classes), dtype=np.float32)[labels]
     pool = rows if where == "student" and train.consistency else None
-    lesson = Lesson(stock.pixels, rows, labels, PROBE, 0, pool=pool)
-    seconds = fit(*stock.fresh_network(where, 0), lesson, train)[1].seconds.to_numpy()
+    lesson = TrainingSet(stock.pixels, rows, labels, PROBE, 0, pool=pool)
+    seconds = train_model(*stock.fresh_network(where, 0), lesson, train)[1].seconds.to_numpy()
     return float(np.median(np.diff(seconds)[WARM_UP - 1 :]))
 
 
-def costs(config: Config, material: Material, mode: str, pace: Pace) -> dict[str, float]:
+def costs(config: Config, material: PreparedData, mode: str, pace: Pace) -> dict[str, float]:
     """Seconds of teachers, judging, student, control, and of what comes after; at most, with all of the pool
     that may be learned."""
     folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, material.judged
@@ -81,9 +81,12 @@ def costs(config: Config, material: Material, mode: str, pace: Pace) -> dict[str
     of_arm = {arm: 0.0 if config.model_of(arm).freeze else n * pace.student for arm, n in arms.items()}
     scored = (len(material.samples) - len(judged)) * (2 + folds) + material.tested * (1 + folds)
     embedded = len(material.samples) * pace.image if config.model.freeze else 0.0
-    return {"teachers": steps * pace.teacher + embedded,
-            "judging": 0.0 if config.model.freeze else rounds * asked * views * pace.image, **of_arm,
-            CLOSING: PAGES + scored * config.predict.views * pace.image}  # fmt: skip
+    return {
+        "teachers": steps * pace.teacher + embedded,
+        "judging": 0.0 if config.model.freeze else rounds * asked * views * pace.image,
+        **of_arm,
+        CLOSING: PAGES + scored * config.predict.views * pace.image,
+    }
 
 
 def _cheaper(config: Config) -> Iterator[Config]:
@@ -94,13 +97,16 @@ def _cheaper(config: Config) -> Iterator[Config]:
         for rounds in range(pseudo.rounds, min(pseudo.rounds, 1) - 1, -1):
             for share in SHARES if (folds, rounds) == (pseudo.folds, pseudo.rounds) else SHARES[5:]:
                 less = {"folds": folds, "rounds": rounds, "control": False}
-                train = {"epochs": round(config.train.epochs * share, 3),
-                         "min_steps": int(config.train.min_steps * share)}  # fmt: skip
-                yield config.model_copy(update={"pseudo": pseudo.model_copy(update=less),
-                                                "train": config.train.model_copy(update=train)})  # fmt: skip
+                train = {
+                    "epochs": round(config.train.epochs * share, 3),
+                    "min_steps": int(config.train.min_steps * share),
+                }
+                yield config.model_copy(
+                    update={"pseudo": pseudo.model_copy(update=less), "train": config.train.model_copy(update=train)}
+                )
 
 
-def planned(run: Run, material: Material) -> Config:
+def planned(run: Run, material: PreparedData) -> Config:
     """The config as the time budget allows it; the same every time the run goes on. Also sets run.closing.
 
     Kept in plan.json: which keys were changed, and what each part is to take.
@@ -122,17 +128,22 @@ def planned(run: Run, material: Material) -> Config:
     return config
 
 
-def _plan(run: Run, material: Material) -> dict:
+def _plan(run: Run, material: PreparedData) -> dict:
     budget = SLACK * run.config.time_budget
-    pace = probe(Stock(run.config, material.pixels, material.judged.given, material.samples.classes))
+    pace = probe(Trainer(run.config, material.pixels, material.judged.given, material.samples.classes))
     options = list(_cheaper(run.config))
     fitting = (c for c in options if sum(costs(c, material, run.mode, pace).values()) <= budget)
     chosen = next(fitting, options[-1])
     seconds = costs(chosen, material, run.mode, pace)
     if sum(seconds.values()) > budget:
-        log.info(f"time budget: even the least takes about {sum(seconds.values()):,.0f} s; what is finished by then is "
-                 "written, and the same command goes on")  # fmt: skip
-    changes = {f"{section}.{name}": value for section in ("pseudo", "train")
-               for name, value in getattr(chosen, section).model_dump().items()
-               if value != getattr(getattr(run.config, section), name)}  # fmt: skip
+        log.info(
+            f"time budget: even the least takes about {sum(seconds.values()):,.0f} s; what is finished by then is "
+            "written, and the same command goes on"
+        )
+    changes = {
+        f"{section}.{name}": value
+        for section in ("pseudo", "train")
+        for name, value in getattr(chosen, section).model_dump().items()
+        if value != getattr(getattr(run.config, section), name)
+    }
     return {"changes": changes, "seconds": {k: round(v, 1) for k, v in seconds.items()}}

@@ -16,7 +16,7 @@ from ..config.types import UserError
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Processes that train one network together, each on its part of every batch."""
 
     size: int = 1
@@ -67,7 +67,7 @@ class Team:
             tensor.copy_(mean.view_as(tensor))
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 PATIENCE = timedelta(days=30)
 """How long a process waits for another; one that has died is noticed at once, by its closed connection."""
 
@@ -102,12 +102,12 @@ def _group():
     return dist
 
 
-def tell(message: Any) -> None:
+def broadcast(message: Any) -> None:
     """From the first process to the others."""
     _group().broadcast_object_list([message], 0)
 
 
-def hear() -> Any:
+def receive() -> Any:
     """What the first process tells the others."""
     message = [None]
     _group().broadcast_object_list(message, 0)
@@ -117,7 +117,7 @@ def hear() -> Any:
 def dismiss() -> None:
     """The first process lets the others end, in good order; see leave."""
     if size() > 1:
-        tell(None)
+        broadcast(None)
         leave()
 
 
@@ -127,7 +127,7 @@ def leave() -> None:
     _group().destroy_process_group()
 
 
-def each(work: Callable[[Any, Team], Any], tasks: list) -> Iterator:
+def map_jobs(work: Callable[[Any, ProcessGroup], Any], tasks: list) -> Iterator:
     """work(task, team) of every task, in order, in waves of one a process; the others hear of the tasks, and know the
     work. Where there are more processes than tasks, teams of them share one. None holds the place of a task that has
     been done, so that who works with whom does not depend on it.
@@ -137,17 +137,17 @@ def each(work: Callable[[Any, Team], Any], tasks: list) -> Iterator:
     for start in range(0, len(tasks), size()):
         wave = tasks[start : start + size()], len(tasks) < size()
         if any(task is not None for task in wave[0]):
-            tell(wave)
+            broadcast(wave)
             yield from _gathered(work, *wave)
 
 
-def follow(work: Callable[[Any, Team], Any]) -> None:
+def worker_loop(work: Callable[[Any, ProcessGroup], Any]) -> None:
     """Take part in every wave that is handed out, until this process is dismissed."""
-    while (wave := hear()) is not None:
+    while (wave := receive()) is not None:
         _gathered(work, *wave)
 
 
-def _gathered(work: Callable[[Any, Team], Any], tasks: list, in_teams: bool) -> list:
+def _gathered(work: Callable[[Any, ProcessGroup], Any], tasks: list, in_teams: bool) -> list:
     """What this wave came to, in the first process; [] in the others."""
     turn, team = _team(len(tasks)) if in_teams else (rank(), ALONE)
     mine = [_tried(work, task, team) for task in tasks[turn : turn + 1] if task is not None]
@@ -161,7 +161,7 @@ def _gathered(work: Callable[[Any, Team], Any], tasks: list, in_teams: bool) -> 
 
 
 @cache
-def _team(tasks: int) -> tuple[int, Team]:
+def _team(tasks: int) -> tuple[int, ProcessGroup]:
     """Which of fewer tasks than processes this one works on, and with whom."""
     import torch
 
@@ -170,11 +170,11 @@ def _team(tasks: int) -> tuple[int, Team]:
         members = [one for one in range(size()) if one * tasks // size() == turn]
         group = _group().new_group(members, backend=backend)  # every process takes part in making every group
         if rank() in members:
-            found = turn, Team(len(members), members.index(rank()), group)
+            found = turn, ProcessGroup(len(members), members.index(rank()), group)
     return found
 
 
-def _tried(work: Callable[[Any, Team], Any], task: Any, team: Team) -> tuple[Any, Exception | None]:
+def _tried(work: Callable[[Any, ProcessGroup], Any], task: Any, team: ProcessGroup) -> tuple[Any, Exception | None]:
     try:
         return work(task, team), None
     except Exception as error:

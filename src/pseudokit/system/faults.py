@@ -24,7 +24,7 @@ BROKEN_PIPE = (ConnectionError, EOFError)
 """What is raised where the other end is a data worker that has died."""
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """A signal asked the process to end; args[0] is its number."""
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class OnSignal:
             return
         self.asked, self.since = number, time.monotonic()
         if not self.busy:
-            raise Stopped(number)
+            raise Interrupted(number)
 
 
 def handle_signals() -> None:
@@ -78,12 +78,16 @@ def finishing() -> Iterator[Callable[[], int]]:
     finally:
         handler.busy = False
     if handler.asked:
-        raise Stopped(handler.asked)
+        raise Interrupted(handler.asked)
 
 
 GOES_ON = "what is finished is kept, and the same command goes on from here"
-REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "make it writable",
-            errno.ENOENT: "bring it back"}  # fmt: skip
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "make it writable",
+    errno.ENOENT: "bring it back",
+}
 MEMORY = "the memory is full; end what else uses it, or take a smaller train.batch_size or data.size"
 OF_TORCH = {
     "out of memory": MEMORY,
@@ -129,8 +133,9 @@ def held(path: Path) -> Iterator[None]:
         part.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv}))
         os.replace(part, holder)
     except Timeout:
-        raise UserError(f"run folder {path} is in use by another process{_who(_read(holder))}; wait for it or choose "
-                        "another name=") from None  # fmt: skip
+        raise UserError(
+            f"run folder {path} is in use by another process{_who(_read(holder))}; wait for it or choose another name="
+        ) from None
     except OSError as error:
         lock.release()
         raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kit")
 
 
-class OutOfTime(Exception):
+class TimeBudgetExceeded(Exception):
     """The time budget does not suffice for the next network; what is finished is kept."""
 
 
@@ -108,7 +108,7 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, UserError | OutOfTime):  # the terminal may have seen one line alone
+        if not isinstance(error, UserError | TimeBudgetExceeded):  # the terminal may have seen one line alone
             handler.emit(logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info()))
         raise
     finally:

@@ -18,7 +18,7 @@ from .device import pick_device, pick_workers, to_device
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSet:
     """What is learned: rows of `pixels` (N, H, W, C) uint8 and their labels, for `steps` steps.
 
     labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
@@ -41,7 +41,7 @@ class Lesson:
 
 
 def stream(
-    lesson: Lesson, train: Train, size: int, steps: int, start: int = 0
+    lesson: TrainingSet, train: Train, size: int, steps: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
 
@@ -55,14 +55,14 @@ def stream(
     return _made(lambda number, at: (*draw(number, rows[at]), labels[at]), batches, workers)
 
 
-def names_of_batch(lesson: Lesson, train: Train, number: int) -> list[str]:
+def names_of_batch(lesson: TrainingSet, train: Train, number: int) -> list[str]:
     """What is in a batch of the stream."""
     at = next(islice(_batches(lesson, train, lesson.steps), number, None)).numpy()
     return [str(row if lesson.names is None else lesson.names[row]) for row in lesson.rows[at]]
 
 
 def views(
-    lesson: Lesson, train: Train, size: int, start: int = 0
+    lesson: TrainingSet, train: Train, size: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Endless (weak, strong) views of batches of the pool from number `start` on, and what teachers say of them."""
     said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
@@ -75,7 +75,7 @@ def views(
     return _made(lambda number, at: (*draw(number, pool[at]), said[at]), batches, workers)
 
 
-def _views_of(lesson: Lesson, specs: tuple[Spec, ...], size: int, seed: int, device: torch.device) -> Callable:
+def _views_of(lesson: TrainingSet, specs: tuple[Spec, ...], size: int, seed: int, device: torch.device) -> Callable:
     """draw(number of the batch, rows) → their augmented images, once for every spec."""
     images = torch.from_numpy(lesson.pixels)
     augments = [build(spec, size, seed + i) for i, spec in enumerate(specs)]
@@ -104,9 +104,16 @@ def _made(make: Callable, batches: Iterable[tuple[int, torch.Tensor]], workers: 
     if not workers:
         return (make(number, at) for number, at in batches)
     own = torch.Generator()  # the loader draws from it, so that no dropout hangs on whether there is a loader
-    loader = DataLoader(_Made(make), batch_size=None, sampler=batches, num_workers=workers, worker_init_fn=_outlive,
-                        generator=own, pin_memory=torch.cuda.is_available(),
-                        multiprocessing_context="fork")  # fmt: skip
+    loader = DataLoader(
+        _Made(make),
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_outlive,
+        generator=own,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="fork",
+    )
     return iter(loader)
 
 
@@ -123,15 +130,17 @@ class _Made(Dataset):
         return self.make(*numbered)
 
 
-def _batches(lesson: Lesson, train: Train, steps: int) -> Iterator[torch.Tensor]:
+def _batches(lesson: TrainingSet, train: Train, steps: int) -> Iterator[torch.Tensor]:
     """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
     pseudo = np.zeros(len(lesson.rows), bool) if lesson.pseudo is None else lesson.pseudo
     if pseudo.all() or not pseudo.any() or not (train.labelled_share or train.cooldown):
         yield from _positions(len(lesson.rows), train.batch_size, lesson.seed)
     kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
     n = math.ceil(max(train.labelled_share, 1 - pseudo.mean()) * train.batch_size)
-    mixed = [_positions(len(at), size, lesson.seed + i)
-             for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))]  # fmt: skip
+    mixed = [
+        _positions(len(at), size, lesson.seed + i)
+        for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))
+    ]
     for _ in range(steps - round(train.cooldown * steps)):
         yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
     for at in _positions(len(kinds[0]), train.batch_size, lesson.seed):

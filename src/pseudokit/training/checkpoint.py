@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..config.keys import Train
-from ..system.distributed import ALONE, Team
+from ..system.distributed import ALONE, ProcessGroup
 from ..system.files import atomic_write
 
 log = logging.getLogger("kit")
@@ -28,7 +28,7 @@ class Checkpoints:
     have the same state but for their random numbers, and take part in all of it but `due`.
     """
 
-    def __init__(self, folder: Path | None, key: str, train: Train, team: Team = ALONE):
+    def __init__(self, folder: Path | None, key: str, train: Train, team: ProcessGroup = ALONE):
         self._folder, self._key = folder if train.checkpoints_kept and not team.index else None, key
         self._every, self._kept, self._team = train.checkpoint_every, train.checkpoints_kept, team
         self._next = time.monotonic() + self._every
@@ -64,7 +64,7 @@ class Checkpoints:
         start = time.monotonic()
         state = {name: part.state_dict() for name, part in parts.items()}
         new, whole = self._folder / f"checkpoint_{step:08d}.pt", io.BytesIO()  # into a full disk torch says nonsense
-        torch.save({"key": self._key, "step": step, "parts": state, "random": random}, whole)  # fmt: skip
+        torch.save({"key": self._key, "step": step, "parts": state, "random": random}, whole)
         atomic_write(new, whole.getbuffer())
         files = self._files()
         at = files.index(new) + 1  # what is later is of another key, or was not readable
@@ -80,8 +80,10 @@ class Checkpoints:
         try:
             found = torch.load(file, weights_only=True, map_location="cpu")
         except Exception as error:  # cut off or edited: torch raises many types
-            log.info(f"{file} cannot be read ({type(error).__name__}); this network is trained from an earlier one, "
-                     "or from its start")  # fmt: skip
+            log.info(
+                f"{file} cannot be read ({type(error).__name__}); this network is trained from an earlier one, "
+                "or from its start"
+            )
             return None
         return found if found.get("key") == self._key else None
 

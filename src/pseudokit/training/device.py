@@ -12,7 +12,7 @@ import torch
 
 from ..config.types import UserError
 from ..system.distributed import cores
-from .models import Format, has_batch_norm
+from .models import ModelSpec, has_batch_norm
 
 UNREPEATABLE = r"\s*(\S+) does not have a deterministic implementation"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,8 +112,8 @@ def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
     return batch.to(device, non_blocking=True)
 
 
-def to_input(batch: torch.Tensor, form: Format, device: torch.device) -> torch.Tensor:
+def to_input(batch: torch.Tensor, spec: ModelSpec, device: torch.device) -> torch.Tensor:
     """(B, H, W, C) in 0…255 → (B, C, H, W) normalised, on the device, in channels_last."""
-    mean, std = (torch.tensor(x, device=device) * 255 for x in (form.mean, form.std))
+    mean, std = (torch.tensor(x, device=device) * 255 for x in (spec.mean, spec.std))
     batch = to_device(batch, device).float()
     return batch.sub(mean).div_(std).permute(0, 3, 1, 2)

@@ -12,7 +12,7 @@ import torch
 HISTORY_ROWS = 20  # about as many points as a loss curve needs
 
 
-class Curve:
+class TrainingHistory:
     """Mean losses, without a wait for the device at every step, and how long the network waited for images.
 
     lost: how many steps in a row, up to the last one, were left out.
@@ -48,8 +48,15 @@ class Curve:
         return rows.assign(epoch=(rows.epoch * epochs_a_step).round(3))
 
     def state_dict(self) -> dict:
-        return {"step": self._step, "losses": self._losses, "rows": self._rows, "waited": self._waited,
-                "skipped": self._skipped, "lost": self.lost, "seconds": time.monotonic() - self._start}  # fmt: skip
+        return {
+            "step": self._step,
+            "losses": self._losses,
+            "rows": self._rows,
+            "waited": self._waited,
+            "skipped": self._skipped,
+            "lost": self.lost,
+            "seconds": time.monotonic() - self._start,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self._step, self._losses, self._rows, self._waited = (state[k] for k in ("step", "losses", "rows", "waited"))

@@ -15,16 +15,16 @@ from ..config.keys import STUDENTS
 from ..config.types import UserError
 from ..data.cache import reserve
 from ..data.transforms import is_whole_batch
-from ..labels.out_of_fold import Seat, Second
+from ..labels.out_of_fold import FoldJob, Second
 from ..round_store import BACK
-from ..system.distributed import each, size
-from ..system.files import OutOfTime, hash_of, log, read_json, seed_of, write_csv
+from ..system.distributed import map_jobs, size
+from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of, write_csv
 from .checkpoint import forget
 from .device import pick_device
 from .linear_probe import embed, fit_head, head_log_probs, width, with_head
-from .models import Trained, load_model, save_model
+from .models import TrainedModel, load_model, save_model
 from .predict import batch_size
-from .trainer import Done, Stock, Task, bar, title
+from .trainer import Trainer, TrainJob, TrainResult, bar, title
 
 BATCHES = 16
 """After how many of them embeddings are written down."""
@@ -33,16 +33,16 @@ LONG = 0.1
 
 
 @dataclass(frozen=True)
-class Frozen:
+class LinearProbe:
     """Heads on the embeddings of one frozen network, which is kept in the folder `body` of the run."""
 
     path: Path
-    stock: Stock
-    made_from: str
+    stock: Trainer
+    input_hash: str
     """As that of the Learner."""
 
     @cached_property
-    def body(self) -> Trained:
+    def backbone(self) -> TrainedModel:
         if (self.path / "body" / "model.json").exists():
             return load_model(self.path / "body")
         return save_model(
@@ -53,7 +53,7 @@ class Frozen:
     def embeddings(self) -> np.ndarray:
         """(N, D), in a file of the run that is named by hashes of what it was made from, and of itself; made once."""
         n = len(self.stock.given)  # made_from has a hash of these already
-        name = f"embeddings_{hash_of(self.body.hash, self.made_from, self.stock.pixels[n:])}"
+        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, self.stock.pixels[n:])}"
         for file in self.path.glob(f"{name}_*.npy"):
             if file.stem == f"{name}_{hash_of(file)}":
                 return np.load(file, mmap_mode="r")
@@ -64,7 +64,7 @@ class Frozen:
 
     def _embed(self, file: Path) -> Path:
         """The file's suffix says how many of its rows are on the disk: a process that was stopped goes on."""
-        network, form, train = self.body.network, self.body.format, self.stock.config.train_of("body")
+        network, spec, train = self.backbone.network, self.backbone.format, self.stock.config.train_of("body")
         n, start, begun = len(self.stock.pixels), time.monotonic(), next(self.path.glob(f"{file.name}.*.rows"), None)
         part, done = begun or file.with_suffix(".0.rows"), int(begun.suffixes[0][1:]) if begun else 0
         if done:
@@ -72,80 +72,81 @@ class Frozen:
         else:
             reserve(part, (n, width(network)), np.float32)
         out = np.lib.format.open_memmap(part, "r+")
-        at_once = BATCHES * batch_size(form.size, pick_device(train.device))
+        at_once = BATCHES * batch_size(spec.size, pick_device(train.device))
         with bar(n, "embed") as shown:
             shown.update(done)
             for first in range(done, n, at_once):
                 rows = np.arange(first, min(first + at_once, n))
-                embed(network, form, (self.stock.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
+                embed(network, spec, (self.stock.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
                 out.flush()
                 part = part.replace(file.with_suffix(f".{rows[-1] + 1}.rows"))
         log.info(f"embedded {n - done:,} images, {time.monotonic() - start:.1f} s")
         return part
 
-    def work(self, task: Task) -> Done:
+    def work(self, task: TrainJob) -> TrainResult:
         rows, start = self.embeddings[task.rows], time.monotonic()
-        form, given = self.body.format, self.stock.given[task.rows]
-        head, history = fit_head(rows, task.labels, len(form.classes), form.multi_label, given)
-        network = with_head(self.body.network, head)
-        return Done(network, self.body.format, history, len(history), time.monotonic() - start, None)
+        spec, given = self.backbone.format, self.stock.given[task.rows]
+        head, history = fit_head(rows, task.labels, len(spec.classes), spec.multi_label, given)
+        network = with_head(self.backbone.network, head)
+        return TrainResult(network, self.backbone.format, history, len(history), time.monotonic() - start, None)
 
-    def predict(self, model: Trained, rows: np.ndarray) -> np.ndarray:
+    def predict(self, model: TrainedModel, rows: np.ndarray) -> np.ndarray:
         return head_log_probs(model, self.embeddings[rows])
 
 
 @dataclass(frozen=True)
-class Learner:
+class JobRunner:
     """The arguments of the loop: fit and predict; second, see held_out_probs, None where no look-alike is asked.
 
     Models are kept in the folder path / where; one that is already there is read, which is how a stopped run goes on.
     """
 
     path: Path
-    stock: Stock
-    frozen: Frozen
+    stock: Trainer
+    frozen: LinearProbe
     second: Second | None
     time_for: Callable[[float], bool]
-    made_from: str
+    input_hash: str
     """Hash of the judged images, the classes and the files of weights: what is large is read once."""
     said: dict[str, np.ndarray] = field(default_factory=dict)
     """By hash, what models said of the rows of their task."""
     pace: dict[str, float] = field(default_factory=dict)
     """Seconds a step of the networks that this process has trained: of `student` and `control`, of teachers ("")."""
 
-    def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> Trained:
+    def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> TrainedModel:
         """pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number
         of rows."""
-        task = self._named(Task(where, rows, labels, pool, steps))
+        task = self._named(TrainJob(where, rows, labels, pool, steps))
         if self._has(where):
             self._refuse_foreign(task)
             return load_model(self.path / where)
         if self._freezes(where):
-            return self._keep(task, self.frozen.work(task), self.frozen.body.hash)
+            return self._keep(task, self.frozen.work(task), self.frozen.backbone.hash)
         self._refuse_late([task])
         return self._keep(task, self.stock.work(self._embedded(task)))
 
-    def predict(self, model: Trained, rows: np.ndarray, views: int = 1) -> np.ndarray:
+    def predict(self, model: TrainedModel, rows: np.ndarray, views: int = 1) -> np.ndarray:
         """Log-probabilities averaged over views of a sample: itself, and others drawn from predict.augment."""
         if model.hash in self.said:
             return self.said.pop(model.hash)
-        return self.frozen.predict(model, rows) if model.body else self.stock.predict(model, rows, views)
+        return self.frozen.predict(model, rows) if model.backbone else self.stock.predict(model, rows, views)
 
-    def ahead(self, tasks: list[Task]) -> None:
+    def ahead(self, tasks: list[TrainJob]) -> None:
         """Where there are several processes, have them work on these at once; fit and predict find the results."""
         if size() > 1:
-            places = [None if self._has(task.where) else self._named(task) for task in tasks
-                      if not self._freezes(task.where)]  # fmt: skip
+            places = [
+                None if self._has(task.where) else self._named(task) for task in tasks if not self._freezes(task.where)
+            ]
             self._refuse_late([task for task in places if task is not None])
             places = [None if task is None else self._embedded(task) for task in places]
-            for task, done in zip(filter(None, places), each(self.stock.serve, places), strict=True):
+            for task, done in zip(filter(None, places), map_jobs(self.stock.serve, places), strict=True):
                 self._keep(task, done)
 
-    def ahead_of(self, seats: list[Seat]) -> None:
+    def run_fold_jobs_ahead(self, seats: list[FoldJob]) -> None:
         """The same of the seats of a round."""
-        self.ahead([Task(seat.where, seat.learned, seat.targets, judged=seat.judged) for seat in seats])
+        self.ahead([TrainJob(seat.where, seat.learned, seat.targets, judged=seat.judged) for seat in seats])
 
-    def _embedded(self, task: Task) -> Task:
+    def _embedded(self, task: TrainJob) -> TrainJob:
         """The task with the embeddings of its rows, where its training begins with a head on the frozen backbone, whose
         embeddings are on file."""
         config = self.stock.config
@@ -155,28 +156,28 @@ class Learner:
             return task
         return replace(task, embeddings=np.asarray(self.frozen.embeddings[task.rows]))
 
-    def _named(self, task: Task) -> Task:
+    def _named(self, task: TrainJob) -> TrainJob:
         """The task with the hash of what it depends on; not its steps: those of a control follow the student's."""
         config, free = self.stock.config, {"workers", "checkpoint_every", "checkpoints_kept"}
         model, train = config.model_of(task.where), config.train_of(task.where)
         keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]
-        made = hash_of(self.made_from, *keys, config.seed, task.rows, task.labels, *task.pool)
-        return replace(task, made_from=made)
+        made = hash_of(self.input_hash, *keys, config.seed, task.rows, task.labels, *task.pool)
+        return replace(task, input_hash=made)
 
-    def _refuse_foreign(self, task: Task) -> None:
+    def _refuse_foreign(self, task: TrainJob) -> None:
         """Raises UserError where a finished model was made from something else; one of an earlier version may be."""
         file = self.path / task.where / "model.json"
-        if read_json(file).get("made_from", task.made_from) != task.made_from:
+        if read_json(file).get("input_hash", task.input_hash) != task.input_hash:
             raise UserError(f"{file} was made from other images, labels or keys than this run has now; {BACK}")
 
-    def _refuse_late(self, tasks: list[Task]) -> None:
+    def _refuse_late(self, tasks: list[TrainJob]) -> None:
         """Raises OutOfTime where these would not end in time. The first network of a process is always trained, so that
         running again leads somewhere."""
         slowest, config = max(self.pace.values(), default=0), self.stock.config
         seconds = [task.budget(config.train_of(task.where)) * self.pace.get(_arm(task), slowest) for task in tasks]
         waves = -(-len(tasks) // size())
         if self.pace and tasks and not self.time_for(waves * max(seconds)):
-            raise OutOfTime
+            raise TimeBudgetExceeded
 
     def _has(self, where: str) -> bool:
         return (self.path / where / "model.json").exists()
@@ -184,21 +185,21 @@ class Learner:
     def _freezes(self, where: str) -> bool:
         return self.stock.config.model_of(where).freeze
 
-    def _keep(self, task: Task, done: Done, body: str | None = None) -> Trained:
+    def _keep(self, task: TrainJob, done: TrainResult, backbone: str | None = None) -> TrainedModel:
         folder, last = self.path / task.where, done.history.iloc[-1]
         write_csv(folder / "history.csv", done.history)
-        model = save_model(folder, done.network, done.format, body, task.made_from)
+        model = save_model(folder, done.network, done.format, backbone, task.input_hash)
         forget(folder)
         what, counts = title(self.stock.config, task.where), f"{len(task.rows):,} labels, {done.steps:,} steps"
         lost = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
         log.info(f"{what}: {counts}{lost}, loss {last.loss:.3f}, {done.seconds:.1f} s{self._wait(task, last)}")
         if done.said is not None:
             self.said[model.hash] = done.said
-        if not body:
+        if not backbone:
             self.pace[_arm(task)] = max(self.pace.get(_arm(task), 0), max(done.seconds, last.seconds) / done.steps)
         return model
 
-    def _wait(self, task: Task, last: pd.Series) -> str:
+    def _wait(self, task: TrainJob, last: pd.Series) -> str:
         """How long the network waited for images, where that is long, and what helps."""
         share, size = last.waited / max(last.seconds, 1e-9), self.stock.pixels.shape[1]
         if share <= LONG:
@@ -207,5 +208,5 @@ class Learner:
         return f"; {100 * share:.0f} % of it waiting for images" + ("" if at_once else ": try train.workers=2 or more")
 
 
-def _arm(task: Task) -> str:
+def _arm(task: TrainJob) -> str:
     return task.where if task.where in STUDENTS else ""

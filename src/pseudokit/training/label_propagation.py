@@ -72,7 +72,7 @@ def _gradients(pixels: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(cells.flatten(1)).numpy()
 
 
-def spread(graph: sparse.csr_array, learned: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+def propagate_labels(graph: sparse.csr_array, learned: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
     """(N, K) log-probabilities of every row, from the labels of the learned rows alone.
 
     Local and global consistency (Zhou et al. 2004): F ← (1 - r) S F + r Y, from F = Y.

@@ -15,27 +15,33 @@ from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .device import autocast, pick_device, pick_precision, to_input
 from .losses import criterion, log_probs_of, targets_of
-from .models import Format, Trained
+from .models import ModelSpec, TrainedModel
 from .predict import batch_size
 
 
 @torch.inference_mode()
-def embed(network: torch.nn.Module, form: Format, images: tuple[np.ndarray, np.ndarray], train: Train,
-          out: np.ndarray | None = None, bar=None) -> np.ndarray:  # fmt: skip
+def embed(
+    network: torch.nn.Module,
+    spec: ModelSpec,
+    images: tuple[np.ndarray, np.ndarray],
+    train: Train,
+    out: np.ndarray | None = None,
+    bar=None,
+) -> np.ndarray:
     """(n, D) float32: what the network makes of each image before its classifier.
 
     images: pixels (N, H, W, C) uint8 and the numbers of n of them; out: an array to be filled, of `width` columns.
     """
     pixels, rows = images
     where = pick_device(train.device)
-    dtype = pick_precision(train.precision, where, form.size, network)
+    dtype = pick_precision(train.precision, where, spec.size, network)
     network = network.to(where).eval()
     out = np.empty((len(rows), width(network)), np.float32) if out is None else out
-    at_once = batch_size(form.size, where)
+    at_once = batch_size(spec.size, where)
     for start in range(0, len(rows), at_once):
         batch = torch.from_numpy(pixels[rows[start : start + at_once]])
         with autocast(where, dtype):
-            features = network.forward_features(to_input(batch, form, where))
+            features = network.forward_features(to_input(batch, spec, where))
             features = network.forward_head(features, pre_logits=True)
         out[start : start + at_once] = features.float().cpu().numpy()
         if bar is not None:
@@ -56,8 +62,10 @@ def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
     """
     last = network.get_classifier()
     if not isinstance(last, torch.nn.Linear):
-        raise UserError(f"model.freeze=true needs a linear last layer, and that of {type(network).__name__} is a "
-                        f"{type(last).__name__}; choose another model.name")  # fmt: skip
+        raise UserError(
+            f"model.freeze=true needs a linear last layer, and that of {type(network).__name__} is a "
+            f"{type(last).__name__}; choose another model.name"
+        )
     return last
 
 
@@ -67,12 +75,12 @@ def alike_features(embeddings: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 
 
-def with_head(body: torch.nn.Module, head: torch.nn.Linear) -> torch.nn.Module:
+def with_head(backbone: torch.nn.Module, head: torch.nn.Linear) -> torch.nn.Module:
     """The network with this head; every other tensor is shared with the body."""
-    shared = {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())}
-    for tensor in linear_classifier(body).parameters():
+    shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+    for tensor in linear_classifier(backbone).parameters():
         del shared[id(tensor)]
-    network = copy.deepcopy(body, shared)
+    network = copy.deepcopy(backbone, shared)
     with torch.no_grad():
         for own, learned in zip(linear_classifier(network).parameters(), head.parameters(), strict=True):
             own.copy_(learned)
@@ -80,7 +88,7 @@ def with_head(body: torch.nn.Module, head: torch.nn.Linear) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def head_log_probs(model: Trained, embeddings: np.ndarray) -> np.ndarray:
+def head_log_probs(model: TrainedModel, embeddings: np.ndarray) -> np.ndarray:
     """(n, D) embeddings → float32 log-probabilities, see log_probs."""
     head = linear_classifier(model.network)
     logits = head(torch.from_numpy(np.asarray(embeddings, np.float32)).to(head.weight))

@@ -16,16 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config.keys import Train
 from ..config.types import UserError
-from ..system.distributed import ALONE, Team
-from ..system.faults import Stopped, finishing
+from ..system.distributed import ALONE, ProcessGroup
+from ..system.faults import Interrupted, finishing
 from ..system.files import log
-from .batches import Lesson, names_of_batch, stream, views
+from .batches import TrainingSet, names_of_batch, stream, views
 from .checkpoint import Checkpoints
 from .device import autocast, pick_device, pick_precision, to_input
-from .history import Curve
+from .history import TrainingHistory
 from .linear_probe import embed, fit_head, with_head
 from .losses import Consistency, class_weights, criterion, mass, statistics_kept, targets_of
-from .models import Format, has_batch_norm
+from .models import ModelSpec, has_batch_norm
 
 MAX_STATISTICS_IMAGES = 4096
 """Images from which batch-norm statistics are estimated; more change no prediction, and cost time."""
@@ -46,10 +46,16 @@ def can_share(network: torch.nn.Module, train: Train) -> bool:
     return train.head_first or not has_batch_norm(network)
 
 
-def fit(
-    network: torch.nn.Module, form: Format, lesson: Lesson, train: Train, bar=None, *,
-    team: Team = ALONE, saved: Checkpoints | None = None,
-) -> tuple[torch.nn.Module, pd.DataFrame]:  # fmt: skip
+def train_model(
+    network: torch.nn.Module,
+    spec: ModelSpec,
+    lesson: TrainingSet,
+    train: Train,
+    bar=None,
+    *,
+    team: ProcessGroup = ALONE,
+    saved: Checkpoints | None = None,
+) -> tuple[torch.nn.Module, pd.DataFrame]:
     """Train a fresh network; returns it with its last (averaged) weights and the history (epoch, loss, lr, seconds;
     waited: how many of them for images; skipped: steps so far that were left out for want of a finite gradient).
 
@@ -65,32 +71,38 @@ def fit(
     """
     saved = saved or Checkpoints(None, "", train, team)
     device = pick_device(train.device)
-    dtype = pick_precision(train.precision, device, form.size, network)
+    dtype = pick_precision(train.precision, device, spec.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
-    network = network.to(device).train() if not train.head_first else _head_first(network, form, lesson, train)
-    lesson = replace(lesson, labels=targets_of(lesson.labels, form.multi_label))
+    network = network.to(device).train() if not train.head_first else _head_first(network, spec, lesson, train)
+    lesson = replace(lesson, labels=targets_of(lesson.labels, spec.multi_label))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         with autocast(device, dtype):
-            return network(to_input(pixels, form, device)).float()
+            return network(to_input(pixels, spec, device)).float()
 
-    history = Curve(lesson.steps, bar)
-    batches = history.waited_for(stream(lesson, train, form.size, lesson.steps, saved.step))
-    loss = supervised = _supervised(forward, batches, lesson, train, form=form, team=team)
+    history = TrainingHistory(lesson.steps, bar)
+    batches = history.waited_for(stream(lesson, train, spec.size, lesson.steps, saved.step))
+    loss = supervised = _supervised(forward, batches, lesson, train, spec=spec, team=team)
     parts = {"network": network, "history": history}
     if train.consistency and lesson.pool is not None and len(lesson.pool):
-        pool = history.waited_for(views(lesson, train, form.size, saved.step))
+        pool = history.waited_for(views(lesson, train, spec.size, saved.step))
         term = parts["consistency"] = Consistency(pool, train.consistency_prior, team)
         loss = _with_term(supervised, lambda: train.consistency * term.loss(forward), network)
     network = _descend(loss, lesson, train, dtype=dtype, team=team, saved=saved, parts=parts)
     if not train.head_first:  # its head is right under the statistics that the backbone came with
-        estimate_statistics(network, form, lesson, train.batch_size, device=device, dtype=dtype)
+        estimate_statistics(network, spec, lesson, train.batch_size, device=device, dtype=dtype)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
 
 @torch.no_grad()
 def estimate_statistics(
-    network: torch.nn.Module, form: Format, lesson: Lesson, batch_size: int, *, device: torch.device, dtype: torch.dtype
+    network: torch.nn.Module,
+    spec: ModelSpec,
+    lesson: TrainingSet,
+    batch_size: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> None:
     """Estimate the statistics of batch norms anew, over the network's own training images without augmentation.
 
@@ -111,14 +123,16 @@ def estimate_statistics(
     for start in range(0, max(len(rows) - batch_size, 0) + 1, batch_size):  # whole batches: equal weights
         pixels = torch.from_numpy(lesson.pixels[rows[start : start + batch_size]])
         with autocast(device, dtype):
-            network(to_input(pixels, form, device))
+            network(to_input(pixels, spec, device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def _supervised(forward: Callable, batches, lesson: Lesson, train: Train, *, form: Format, team: Team) -> Callable:
+def _supervised(
+    forward: Callable, batches, lesson: TrainingSet, train: Train, *, spec: ModelSpec, team: ProcessGroup
+) -> Callable:
     """loss() of the next batch on its labels; of a team this process's share in it."""
-    k, sets, device = len(form.classes), form.multi_label, pick_device(train.device)
+    k, sets, device = len(spec.classes), spec.multi_label, pick_device(train.device)
     weight = class_weights(lesson.labels, k, sets).to(device) if train.class_weights == "balanced" else None
     mix, loss_of = _mixer(train, k), criterion(sets, weight, train.label_smoothing)
 
@@ -142,16 +156,16 @@ def _with_term(supervised: Callable, term: Callable, network: torch.nn.Module) -
     return loss
 
 
-def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: Train) -> torch.nn.Module:
+def _head_first(network: torch.nn.Module, spec: ModelSpec, lesson: TrainingSet, train: Train) -> torch.nn.Module:
     """The network with the best head on its backbone as it is."""
     found = lesson.embeddings
     if found is None:
-        found = embed(network, form, (lesson.pixels, lesson.rows), train)
-    soft = lesson.labels.ndim == 2 and not form.multi_label
+        found = embed(network, spec, (lesson.pixels, lesson.rows), train)
+    soft = lesson.labels.ndim == 2 and not spec.multi_label
     given = lesson.labels.argmax(1) if soft else lesson.labels.copy()
     if lesson.pseudo is not None:
         given[lesson.pseudo] = -1
-    head, _ = fit_head(found, lesson.labels, len(form.classes), form.multi_label, given)
+    head, _ = fit_head(found, lesson.labels, len(spec.classes), spec.multi_label, given)
     network = with_head(network, head).train()
     for module in network.modules():
         if getattr(module, "track_running_stats", False):
@@ -159,7 +173,9 @@ def _head_first(network: torch.nn.Module, form: Format, lesson: Lesson, train: T
     return network
 
 
-def _descend(next_loss, lesson: Lesson, train: Train, *, dtype: torch.dtype, team: Team, saved: Checkpoints, parts):
+def _descend(
+    next_loss, lesson: TrainingSet, train: Train, *, dtype: torch.dtype, team: ProcessGroup, saved: Checkpoints, parts
+):
     """All steps that are left, with a schedule of their own; returns the network to be kept.
 
     parts: {"network", "history", …} of the training; those that begin here are added, and all are restored.
@@ -190,13 +206,13 @@ def _descend(next_loss, lesson: Lesson, train: Train, *, dtype: torch.dtype, tea
             if signal or due:
                 saved.save(number + 1, parts)
             if signal:
-                raise Stopped(signal)
+                raise Interrupted(signal)
     if not all(parameter.isfinite().all() for parameter in network.parameters()):
         raise _lost(lesson, train, lesson.steps - 1, "no finite weights after the last step")
     return average.network if average else network
 
 
-def _step(network, loss: torch.Tensor, optimizer_and_scaler: tuple, clip: float | None, team: Team) -> bool:
+def _step(network, loss: torch.Tensor, optimizer_and_scaler: tuple, clip: float | None, team: ProcessGroup) -> bool:
     """One step down the gradient, left out where that is not finite; returns whether it is."""
     optimizer, scaler = optimizer_and_scaler
     optimizer.zero_grad(set_to_none=True)
@@ -210,12 +226,14 @@ def _step(network, loss: torch.Tensor, optimizer_and_scaler: tuple, clip: float 
     return finite
 
 
-def _lost(lesson: Lesson, train: Train, number: int, what: str) -> UserError:
+def _lost(lesson: TrainingSet, train: Train, number: int, what: str) -> UserError:
     names = names_of_batch(lesson, train, number)
     log.info(f"{what}; the last batch: {', '.join(names)}")
     first = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-    return UserError(f"{what}; the last batch holds {first} (all of it in log.txt); lower "
-                     f"train.lr={train.lr:g} or set train.precision=fp32")  # fmt: skip
+    return UserError(
+        f"{what}; the last batch holds {first} (all of it in log.txt); lower "
+        f"train.lr={train.lr:g} or set train.precision=fp32"
+    )
 
 
 def _optimizer(network: torch.nn.Module, train: Train) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..system.distributed import ALONE, Team
+from ..system.distributed import ALONE, ProcessGroup
 
 
 def log_probs_of(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:
@@ -75,7 +75,10 @@ class Consistency:
     """
 
     def __init__(
-        self, views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], prior: float = 0.0, team: Team = ALONE
+        self,
+        views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+        prior: float = 0.0,
+        team: ProcessGroup = ALONE,
     ):
         self._views, self._prior, self._team = views, prior, team
         self._mean, self._variance = torch.tensor(0.0), torch.tensor(1.0)

@@ -23,7 +23,7 @@ FETCH = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_p
 
 
 @dataclass(frozen=True)
-class Format:
+class ModelSpec:
     """What a model takes and gives: stored with every model, so that nothing is matched by position. precision: that of
     its training, and of what it predicts; multi_label: it answers yes or no for every class."""
 
@@ -39,14 +39,14 @@ class Format:
 
 
 @dataclass
-class Trained:
+class TrainedModel:
     """A network with what is needed to use it. `hash` names its weights in the ledger; body: that of the frozen network
     on which it is a head."""
 
     network: torch.nn.Module
-    format: Format
+    format: ModelSpec
     hash: str
-    body: str | None = None
+    backbone: str | None = None
 
 
 def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, channels: int, key: str = "model"):
@@ -76,13 +76,14 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
         why = _mismatch(config, options) or " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
     if weights and (spoilt := [name for name, value in network.state_dict().items() if not value.isfinite().all()]):
-        raise UserError(f"{key}.weights={config.weights}: {spoilt[0]} holds numbers that are not finite (NaN); give "
-                        "another file")  # fmt: skip
+        raise UserError(
+            f"{key}.weights={config.weights}: {spoilt[0]} holds numbers that are not finite (NaN); give another file"
+        )
     data = resolve_model_data_config(network)
     given = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
     mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given.values())
-    form = Format(config.name, config.kwargs, list(classes), size, channels, mean, std)
-    return network.to(memory_format=torch.channels_last), form
+    spec = ModelSpec(config.name, config.kwargs, list(classes), size, channels, mean, std)
+    return network.to(memory_format=torch.channels_last), spec
 
 
 def _refuse_arguments(config: ModelConfig, key: str) -> None:
@@ -133,33 +134,42 @@ def _mismatch(config: ModelConfig, options: dict[str, Any]) -> str:
     both = own.keys() & theirs.keys()
     lacking, unknown = [n for n in own if n not in both], [n for n in theirs if n not in both]
     other = [n for n in own if n in both and own[n].shape != theirs[n].shape]
-    kinds = {"the network's that the file lacks": lacking, "the file's that the network lacks": unknown,
-             "of another shape": other}  # fmt: skip
-    said = [f"{len(names)} {what} ({', '.join(names[:2])}{', …' if len(names) > 2 else ''})"
-            for what, names in kinds.items() if names]  # fmt: skip
+    kinds = {
+        "the network's that the file lacks": lacking,
+        "the file's that the network lacks": unknown,
+        "of another shape": other,
+    }
+    said = [
+        f"{len(names)} {what} ({', '.join(names[:2])}{', …' if len(names) > 2 else ''})"
+        for what, names in kinds.items()
+        if names
+    ]
     return f"of {len(own)} tensors " + "; ".join(said) if said else ""
 
 
 def save_model(
-    folder: Path, network: torch.nn.Module, form: Format, body: str | None = None, made_from: str | None = None
-) -> Trained:
+    folder: Path, network: torch.nn.Module, spec: ModelSpec, backbone: str | None = None, input_hash: str | None = None
+) -> TrainedModel:
     """Write model.safetensors, then model.json with its hash (the sign that the model is whole).
 
     made_from: hash of what it learned and how, see Task.
     body: hash of the frozen network that lies in the folder `body` of the run; the last layer alone is written.
     """
     last = {id(tensor) for tensor in network.get_classifier().parameters()}
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict(keep_vars=True).items()
-             if not body or id(value) in last}  # fmt: skip
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in network.state_dict(keep_vars=True).items()
+        if not backbone or id(value) in last
+    }
     data = save(state)
     digest = hashlib.sha256(data).hexdigest()[:16]
     atomic_write(folder / "model.safetensors", data)
-    more = {"hash": digest, "body": body, "made_from": made_from}
-    write_json(folder / "model.json", asdict(form) | {key: value for key, value in more.items() if value})
-    return Trained(network, form, digest, body)
+    more = {"hash": digest, "body": backbone, "input_hash": input_hash}
+    write_json(folder / "model.json", asdict(spec) | {key: value for key, value in more.items() if value})
+    return TrainedModel(network, spec, digest, backbone)
 
 
-def load_model(folder: Path) -> Trained:
+def load_model(folder: Path) -> TrainedModel:
     """Read a model of a run.
 
     Raises:
@@ -168,24 +178,24 @@ def load_model(folder: Path) -> Trained:
     import timm
 
     meta, state = _read(folder)
-    meta.pop("made_from", None)
-    body = meta.pop("body", None)
+    meta.pop("input_hash", None)
+    backbone = meta.pop("body", None)
     digest = meta.pop("hash")
-    if body:
+    if backbone:
         about, rest = _read(
             next((up / "body" for up in folder.parents if (up / "body").is_dir()), folder.parent / "body")
         )
-        if about["hash"] != body:
+        if about["hash"] != backbone:
             raise UserError(
-                f"{folder / 'model.json'} is a head on another body (hash {body}); train again with --fresh"
+                f"{folder / 'model.json'} is a head on another body (hash {backbone}); train again with --fresh"
             )
         state = rest | state
-    form = Format(**meta)
-    if not timm.is_model(form.name) or FETCH & {*form.kwargs}:  # a run folder may come from a stranger
-        raise UserError(f"{folder / 'model.json'} names no model of timm ({form.name!r}); train again with --fresh")
-    network = timm.create_model(form.name, num_classes=len(form.classes), in_chans=form.channels, **form.kwargs)
+    spec = ModelSpec(**meta)
+    if not timm.is_model(spec.name) or FETCH & {*spec.kwargs}:  # a run folder may come from a stranger
+        raise UserError(f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh")
+    network = timm.create_model(spec.name, num_classes=len(spec.classes), in_chans=spec.channels, **spec.kwargs)
     network.load_state_dict(state)
-    return Trained(network.to(memory_format=torch.channels_last).eval(), form, digest, body)
+    return TrainedModel(network.to(memory_format=torch.channels_last).eval(), spec, digest, backbone)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from ..data.transforms import build
 from .device import autocast, pick_device, pick_precision, to_input
 from .losses import log_probs_of
-from .models import Trained
+from .models import TrainedModel
 
 PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
 """Of all images of a batch: beyond, a CPU's caches overflow, and photos fill the memory."""
@@ -22,7 +22,7 @@ def batch_size(size: int, device: torch.device) -> int:
 
 @torch.inference_mode()
 def log_probs(
-    model: Trained,
+    model: TrainedModel,
     pixels: np.ndarray,
     rows: np.ndarray,
     *,

@@ -14,19 +14,19 @@ import torch
 from ..config.keys import STUDENTS, Config, Train
 from ..data.encoding import has_label
 from ..data.images import load_images
-from ..system.distributed import ALONE, Team, each, follow, hear, rank, size, tell
+from ..system.distributed import ALONE, ProcessGroup, broadcast, map_jobs, rank, receive, size, worker_loop
 from ..system.environment import code_hash
 from ..system.files import hash_of, log, seed_of
-from .batches import Lesson
+from .batches import TrainingSet
 from .checkpoint import Checkpoints
 from .device import pick_device
-from .loop import can_share, fit, step_budget
-from .models import Format, Trained, create_model
+from .loop import can_share, step_budget, train_model
+from .models import ModelSpec, TrainedModel, create_model
 from .predict import batch_size, log_probs
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainJob:
     """What a network in the folder `where` is to learn, see Learner.fit, and the rows that it then judges."""
 
     where: str
@@ -35,7 +35,7 @@ class Task:
     pool: tuple[np.ndarray, np.ndarray | None] | tuple[()] = ()
     steps: int | None = None
     judged: np.ndarray | None = None
-    made_from: str = ""
+    input_hash: str = ""
     """Hash of the images, the labels and the keys that it depends on."""
     embeddings: np.ndarray | None = None
     """(len(rows), D) of the backbone, where they are on file, see Lesson."""
@@ -45,28 +45,28 @@ class Task:
         return self.steps or step_budget(len(self.rows), train)
 
 
-class Done(NamedTuple):
+class TrainResult(NamedTuple):
     """What a task came to. said: log-probabilities of them."""
 
     network: torch.nn.Module
-    format: Format
+    format: ModelSpec
     history: pd.DataFrame
     steps: int
     seconds: float
     said: np.ndarray | None
 
 
-class Question(NamedTuple):
+class PredictJob(NamedTuple):
     """What a model is to say of rows, the first of which is the `first` of all that are asked about."""
 
-    model: Trained
+    model: TrainedModel
     rows: np.ndarray
     views: int
     first: int = 0
 
 
 @dataclass(frozen=True)
-class Stock:
+class Trainer:
     """What every process has at hand. pixels: (N, H, W, C) uint8; given: labels of the judged ones, the first n.
 
     names: (N,) for messages. folder: of the run, where checkpoints are to be.
@@ -79,11 +79,11 @@ class Stock:
     names: np.ndarray | None = None
     folder: Path | None = None
 
-    def serve(self, job: Task | Question, team: Team) -> Done | np.ndarray:
+    def serve(self, job: TrainJob | PredictJob, team: ProcessGroup) -> TrainResult | np.ndarray:
         """What a process does for the first one; nothing is written."""
-        return self.work(job, team) if isinstance(job, Task) else self.answer(job)
+        return self.work(job, team) if isinstance(job, TrainJob) else self.answer(job)
 
-    def work(self, task: Task, team: Team = ALONE) -> Done | None:
+    def work(self, task: TrainJob, team: ProcessGroup = ALONE) -> TrainResult | None:
         """Train the network of a task, and let it judge; None in a team that does better without this process.
 
         Student and control have one seed. So they start from the same weights and draw the same augmentation for each
@@ -96,9 +96,19 @@ class Stock:
         train, start = self.config.train_of(task.where), time.monotonic()
         steps, seed = task.budget(train), seed_of(self.config.seed, seed_name(task.where))
         pool, said = task.pool or (None, None)
-        lesson = Lesson(self.pixels, task.rows, task.labels, steps, seed, ~has_label(self.given[task.rows]),
-                        pool, said, self.names, task.embeddings)  # fmt: skip
-        network, form = self.fresh_network(task.where, seed)
+        lesson = TrainingSet(
+            self.pixels,
+            task.rows,
+            task.labels,
+            steps,
+            seed,
+            ~has_label(self.given[task.rows]),
+            pool,
+            said,
+            self.names,
+            task.embeddings,
+        )
+        network, spec = self.fresh_network(task.where, seed)
         if team.size > 1 and not can_share(network, train):
             if team.index:
                 return None
@@ -107,28 +117,32 @@ class Stock:
         if saved.step:
             log.info(f"{what}: goes on after {saved.step:,} of {steps:,} steps")
         with bar(steps, f"{what} · train") as shown:
-            network, history = fit(network, form, lesson, train, shown, team=team, saved=saved)
-        model, seconds = Trained(network, form, ""), time.monotonic() - start
+            network, history = train_model(network, spec, lesson, train, shown, team=team, saved=saved)
+        model, seconds = TrainedModel(network, spec, ""), time.monotonic() - start
         said = None
         if task.judged is not None:
-            said = self.answer(Question(model, task.judged, self.config.pseudo.views))
-        return Done(network, form, history, steps, seconds, said)
+            said = self.answer(PredictJob(model, task.judged, self.config.pseudo.views))
+        return TrainResult(network, spec, history, steps, seconds, said)
 
-    def _checkpoints(self, task: Task, train: Train, team: Team) -> Checkpoints:
+    def _checkpoints(self, task: TrainJob, train: Train, team: ProcessGroup) -> Checkpoints:
         """None where this process does not see the run folder, as one of another machine may not."""
-        seen = task.made_from and self.folder and self.folder.exists()
-        key = hash_of(task.made_from, task.budget(train), code_hash(), torch.__version__, team.size)
+        seen = task.input_hash and self.folder and self.folder.exists()
+        key = hash_of(task.input_hash, task.budget(train), code_hash(), torch.__version__, team.size)
         return Checkpoints(self.folder / task.where if seen else None, key, train, team)
 
-    def predict(self, model: Trained, rows: np.ndarray, views: int) -> np.ndarray:
+    def predict(self, model: TrainedModel, rows: np.ndarray, views: int) -> np.ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
         at_once = batch_size(model.format.size, pick_device(self.config.train.device))
         share = at_once * -(-len(rows) // (at_once * size())) or 1
-        asked = [Question(model, rows[i : i + share], views, i) for i in range(0, len(rows), share)]
-        said = each(self.serve, asked) if len(asked) > 1 else map(self.answer, asked or [Question(model, rows, views)])
+        asked = [PredictJob(model, rows[i : i + share], views, i) for i in range(0, len(rows), share)]
+        said = (
+            map_jobs(self.serve, asked)
+            if len(asked) > 1
+            else map(self.answer, asked or [PredictJob(model, rows, views)])
+        )
         return np.concatenate(list(said))
 
-    def answer(self, asked: Question) -> np.ndarray:
+    def answer(self, asked: PredictJob) -> np.ndarray:
         """(len(asked.rows), K) log-probabilities."""
         model, rows, views, first = asked
         options = {"device": self.config.train.device, "tta": views, "spec": self.config.view, "first": first}
@@ -138,9 +152,9 @@ class Stock:
     def fresh_network(self, where: str, seed: int):
         torch.manual_seed(seed)
         size, channels = self.pixels.shape[1], self.pixels.shape[3]
-        network, form = create_model(self.config.model_of(where), self.classes, size, channels)
+        network, spec = create_model(self.config.model_of(where), self.classes, size, channels)
         more = {"precision": self.config.train_of(where).precision, "multi_label": self.given.ndim == 2}
-        return network, replace(form, **more)
+        return network, replace(spec, **more)
 
 
 def seed_name(where: str) -> str:
@@ -148,21 +162,21 @@ def seed_name(where: str) -> str:
     return "student" if where in STUDENTS else where
 
 
-def offer(stock: Stock, paths: np.ndarray) -> None:
+def offer(stock: Trainer, paths: np.ndarray) -> None:
     """Tell the other processes, where there are any, what they need to have such a stock too; paths: of its images."""
     if size() > 1:
-        tell((stock.config, paths, stock.given, stock.classes, stock.names, stock.folder))
+        broadcast((stock.config, paths, stock.given, stock.classes, stock.names, stock.folder))
 
 
-def follow_stock() -> None:
+def run_worker() -> None:
     """The part of the other processes: do what the first one hands out."""
     import timm  # noqa: F401  it takes seconds, in which the first process reads
 
-    if (heard := hear()) is None:
+    if (heard := receive()) is None:
         return
     config, paths, *others = heard
     pixels, _ = load_images(paths, config.data)
-    follow(Stock(config, pixels, *others).serve)
+    worker_loop(Trainer(config, pixels, *others).serve)
 
 
 def bar(total: int, title: str):
@@ -177,6 +191,8 @@ def title(config: Config, where: str) -> str:
     policy = config.pseudo
     parts = [part.partition("_") for part in where.split("/")]
     k = policy.folds  # a fold whose pool is in two halves has a second model, see chained_seats
-    names = {"round": lambda n: f"round {n}/{policy.rounds}",
-             "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)")}  # fmt: skip
+    names = {
+        "round": lambda n: f"round {n}/{policy.rounds}",
+        "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)"),
+    }
     return " · ".join(names[word](n) if word in names else word for word, _, n in parts)
