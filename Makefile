@@ -22,10 +22,10 @@ setup: .venv/.ready
 
 demo: .venv/.ready
 	@echo "1/2  denoise: 30 % of 4,000 labels are turned into the next digit, found, repaired; a student is trained on them"
-	@$(BIN)/python pseudo.py --mode denoise inject.kind=pair inject.rate=0.3 name=demo-denoise out=$(RUNS)
+	@$(BIN)/python pseudo.py --mode denoise simulate.noise=pairflip simulate.noise_rate=0.3 name=demo-denoise out=$(RUNS)
 	@echo
 	@echo "2/2  augment: 250 labels and a pool of 3,750 images without; look-alikes are heard"
-	@$(BIN)/python pseudo.py --mode augment pseudo.graph=4 name=demo-augment out=$(RUNS)
+	@$(BIN)/python pseudo.py --mode augment pseudo.label_propagation=4 name=demo-augment out=$(RUNS)
 	@PYTHONPATH=src $(BIN)/python -m pseudokit.report.terminal $(RUNS)/demo-denoise $(RUNS)/demo-augment
 
 test: .venv/.ready

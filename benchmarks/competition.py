@@ -41,9 +41,9 @@ def whole(data: Path, out: Path, file: Path) -> list[dict]:
         "configs/photos.yaml",
         f"data.train={data / 'train.csv'}",
         f"data.test={data / 'test.csv'}",
-        f"data.pool={data / 'test.csv'}",
+        f"data.unlabeled={data / 'test.csv'}",
         f"data.image_dir={data / 'images'}",
-        f"model.weights={file}",
+        f"model.checkpoint={file}",
         "time_budget=30m",
         "name=first",
         f"out={out}",
@@ -63,9 +63,9 @@ def whole(data: Path, out: Path, file: Path) -> list[dict]:
         {
             "what": "whole",
             "seconds": seconds,
-            "valid": valid,
+            "val": valid,
             "plan": plan,
-            "pool": found["pool"],
+            "unlabeled": found["unlabeled"],
             "reason": found["reason"],
             "oof": found["oof"],
         }
@@ -87,8 +87,8 @@ def interval(data: Path, out: Path, file: Path) -> list[dict]:
             f"data.train={tables / 'rest.csv'}",
             f"data.test={tables / 'blank.csv'}",
             f"data.image_dir={data / 'images'}",
-            f"model.weights={file}",
-            "model.freeze=true",
+            f"model.checkpoint={file}",
+            "model.freeze_backbone=true",
             f"seed={draw}",
             f"name=draw-{draw}",
             f"out={out}",
@@ -114,11 +114,11 @@ def table(found: list[dict]) -> None:
             *(f"| {name} | {value:.1f} |" for name, value in minutes.items()),
             f"| together | {sum(minutes.values()):.1f} |",
             "",
-            f"valid submission: {row['valid']}; out-of-fold accuracy {row['oof']['accuracy']:.4f}, 95 % interval "
+            f"valid submission: {row['val']}; out-of-fold accuracy {row['oof']['accuracy']:.4f}, 95 % interval "
             f"{about['low']:.4f} to {about['high']:.4f}; expected of the {about['test_n']} test photos "
             f"{about['test_low']:.4f} to {about['test_high']:.4f}; changed by the time budget: "
-            f"{json.dumps(row['plan']['changes'])}; pseudo-labels: {row['pool']['pseudo_labels']} of "
-            f"{row['pool']['n']}",
+            f"{json.dumps(row['plan']['changes'])}; pseudo-labels: {row['unlabeled']['pseudo_labels']} of "
+            f"{row['unlabeled']['n']}",
             "",
         ]
     rows = [row for row in found if row["what"] == "interval"]

@@ -71,7 +71,7 @@ def quality(args) -> None:
     rows = []
     for seed in SEEDS:
         table, data = prepare(args, f"quality{seed}", seed, "training", "testing")
-        run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.control=false", out=args.out)
+        run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.train_baseline=false", out=args.out)
         rows.append({"seed": seed} | judge(table, run))
     names = {
         "average_precision": (5, 1),
@@ -97,7 +97,13 @@ def quality(args) -> None:
 
 def speed(args) -> None:
     rows = []
-    options = ["pseudo.rounds=1", "pseudo.views=1", "pseudo.control=false", "train.epochs=1.75", "train.min_steps=0"]
+    options = [
+        "pseudo.rounds=1",
+        "pseudo.tta=1",
+        "pseudo.train_baseline=false",
+        "train.epochs=1.75",
+        "train.min_steps=0",
+    ]
     for seed in SEEDS:
         table, data = prepare(args, f"speed{seed}", seed, "training", "testing")
         run, seconds = kit("--mode", "denoise", "--fresh", *MNIST, *data, *options, out=args.out)
@@ -152,7 +158,7 @@ def originals(args) -> None:
     )
     table.to_csv(args.out / "originals.csv", index=False)
     data = [f"data.train={args.out / 'originals.csv'}", f"data.image_dir={args.mnist}", "name=originals"]
-    run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.rounds=2", "pseudo.control=false", out=args.out)
+    run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.rounds=2", "pseudo.train_baseline=false", out=args.out)
     suspects = pd.read_csv(run / "suspects.csv", dtype=str, keep_default_na=False).head(50)
     titles = [f"{given} | {seen}" for given, seen in zip(suspects.given, suspects.predicted, strict=True)]
     tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in suspects.path]

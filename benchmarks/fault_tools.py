@@ -21,15 +21,15 @@ sys.path.insert(0, str(ROOT))
 from tests.same_bytes import contents
 
 MODES = {
-    "augment": ["train.mixup=0.2", "train.ema=0.9", "pseudo.pool_cutoff=0.5"],
-    "denoise": ["inject.kind=pair", "pseudo.audit=20"],
-    "joint": ["inject.kind=uniform", "train.consistency=1", "pseudo.pool_cutoff=0.5"],
+    "augment": ["train.mixup=0.2", "train.ema_decay=0.9", "pseudo.cutoff=0.5"],
+    "denoise": ["simulate.noise=pairflip", "pseudo.audit_size=20"],
+    "joint": ["simulate.noise=symmetric", "train.consistency_weight=1", "pseudo.cutoff=0.5"],
 }
 SMALL = [
     "train.epochs=0.1",
     "train.min_steps=4",
     "train.batch_size=32",
-    "train.precision=fp32",
+    "train.amp_dtype=fp32",
     "pseudo.min_change=0",
     "train.checkpoint_every=0",
 ]
@@ -41,15 +41,15 @@ def make_data(folder: Path) -> list[str]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    tables = {"train": range(160), "pool": range(160, 220), "test": range(220, 260)}
+    tables = {"train": range(160), "unlabeled": range(160, 220), "test": range(220, 260)}
     for role, rows in tables.items():
-        lines = ["id" if role == "pool" else "id,label"]
+        lines = ["id" if role == "unlabeled" else "id,label"]
         for i in rows:
             cv2.imwrite(str(folder / f"{i:04d}.png"), cv2.resize((digits.images[i] * 15.9).astype("uint8"), (16, 16)))
-            lines.append(f"{i:04d}" if role == "pool" else f"{i:04d},d{digits.target[i]}")
+            lines.append(f"{i:04d}" if role == "unlabeled" else f"{i:04d},d{digits.target[i]}")
         (folder / f"{role}.csv").write_text("\n".join(lines) + "\n")
     return [f"data.{role}={folder / role}.csv" for role in tables] + [
-        "data.suffix=.png",
+        "data.image_suffix=.png",
         f"data.root={folder / 'root'}",
     ]
 

@@ -133,7 +133,7 @@ def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         "train.min_steps=150",
         "train.checkpoint_every=1",
         "pseudo.rounds=1",
-        "pseudo.control=false",
+        "pseudo.train_baseline=false",
     ]
     command = [
         sys.executable,
@@ -200,7 +200,7 @@ def of_rank(rank: int, parent: int) -> int:
 
 BEFORE = "f3ba135"
 """The last commit without any of this: no checkpoints, no hashes of what was made from what, no steps left out."""
-HEALTHY = ["pseudo.py", "--mode", "joint", "inject.rate=0.1", "train.min_steps=150", "--fresh"]
+HEALTHY = ["pseudo.py", "--mode", "joint", "simulate.noise_rate=0.1", "train.min_steps=150", "--fresh"]
 
 
 def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:

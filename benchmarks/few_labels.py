@@ -3,8 +3,9 @@
     python benchmarks/few_labels.py --data FOLDER [--sets mnist:100 fashion:1000 …] [--part 0/2]
     python benchmarks/few_labels.py --data FOLDER --table
 
-FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: hide.keep labels with hide.seed = draw; the
-other training images are the pool. Every process runs on one core, so that two parts share two. Nothing is chosen on
+FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: simulate.keep_labels labels with
+simulate.seed = draw; the other training images are the pool.
+Every process runs on one core, so that two parts share two. Nothing is chosen on
 the test images: recipes come from draws 100 and up, scored on hidden labels of the pool.
 A table reads what is there, and keeps what earlier parts have measured: every figure goes into few_labels.json, a set
 into few_labels.md and the picture once all draws of --seeds are done.
@@ -70,8 +71,8 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
         config,
         f"data.train={images / 'training'}",
         f"data.test={images / 'testing'}",
-        f"hide.keep={labels}",
-        f"hide.seed={draw}",
+        f"simulate.keep_labels={labels}",
+        f"simulate.seed={draw}",
         f"seed={draw}",
         f"name={folder(which, draw, out).name}",
         out=out,
@@ -85,7 +86,7 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
     pixels, _ = load_images(table.path.to_numpy(), config.data)
     code = {name: k for k, name in enumerate(control.format.classes)}
     given = np.array([code.get(name, -1) for name in table.given])
-    rows = {role: np.flatnonzero(table.role == role) for role in ("train", "pool", "test")}
+    rows = {role: np.flatnonzero(table.role == role) for role in ("train", "unlabeled", "test")}
     first = _fit_seconds(where / "control")
     found = {}
     for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
@@ -100,16 +101,16 @@ def one_shot(
     config, control: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
 ) -> np.ndarray:
     """Classes of the test rows by a model of the labels and of the control's sure answers."""
-    said = log_probs(control, pixels, rows["pool"])
+    said = log_probs(control, pixels, rows["unlabeled"])
     sure = np.exp(said.max(1)) >= 0.95
-    learned = np.concatenate([rows["train"], rows["pool"][sure]])
+    learned = np.concatenate([rows["train"], rows["unlabeled"][sure]])
     labels = np.concatenate([given[rows["train"]], said.argmax(1)[sure]])
     train = config.train_of("student")
     torch.manual_seed(config.seed)
     network, form = create_model(config.model_of("student"), tuple(control.format.classes), *pixels.shape[2:])
     lesson = TrainingSet(pixels, learned, labels, step_budget(len(learned), train), config.seed)
     network, _ = train_model(network, form, lesson, train)
-    views = {"tta": config.predict.views, "spec": config.view}
+    views = {"tta": config.predict.tta, "spec": config.view}
     return log_probs(TrainedModel(network, form, ""), pixels, rows["test"], **views).argmax(1)
 
 
@@ -123,7 +124,7 @@ def frozen(
     from sklearn.semi_supervised import SelfTrainingClassifier
 
     control.network.reset_classifier(0)
-    learned = np.concatenate([rows["train"], rows["pool"]])
+    learned = np.concatenate([rows["train"], rows["unlabeled"]])
     with torch.inference_mode():
         features = [control.network(batch) for batch in _inputs(control, pixels)]
     features = torch.cat(features).numpy()
@@ -151,7 +152,7 @@ def row(which: str, draw: int, where: Path) -> dict:
         "set": which,
         "draw": draw,
         "reason": found["reason"],
-        "pool": found["pool"],
+        "unlabeled": found["unlabeled"],
         "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": _fit_seconds(where / "control")},
         "student": {
             "error": 1 - scores["student"]["test"]["accuracy"],
@@ -178,7 +179,9 @@ def table(out: Path, draws: list[int]) -> None:
         cells = [_cell([r[arm] for r in mine if arm in r]) for arm in ARMS]
         worst = 100 * max(r["student"]["error"] for r in mine)
         paired = spread([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
-        pool = " / ".join(f"{100 * np.mean([r['pool'][key] for r in mine]):.1f}" for key in ("coverage", "accuracy"))
+        pool = " / ".join(
+            f"{100 * np.mean([r['unlabeled'][key] for r in mine]):.1f}" for key in ("coverage", "accuracy")
+        )
         best = sum(r["student"]["error"] == min(r[arm]["error"] for arm in ARMS if arm in r) for r in mine)
         lines.append(f"| {which} | {' | '.join(cells)} | {worst:.2f} | {best} of {len(mine)} | {paired} | {pool} |")
     keep("few_labels", rows, lines)

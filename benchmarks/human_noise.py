@@ -54,7 +54,13 @@ DRAWN = (
 IMAGES = 30_000
 LABELS = {"label": "majority of three people", "rater1": "one person"}
 ARMS = {
-    "frozen": ["data.size=128", "pseudo.graph=0", "pseudo.pool_share=null", "pseudo.folds=2", "pseudo.rounds=2"],
+    "frozen": [
+        "data.size=128",
+        "pseudo.label_propagation=0",
+        "pseudo.top_fraction=null",
+        "pseudo.folds=2",
+        "pseudo.rounds=2",
+    ],
     "trained": ["train.epochs=10", "train.min_steps=0", "pseudo.folds=2", "pseudo.rounds=2"],
 }
 
@@ -233,12 +239,12 @@ def people(args) -> list[dict]:
                     f"data.train={noisy}",
                     f"data.test={root / 'test.csv'}",
                     f"data.image_dir={root / 'images'}",
-                    "data.suffix=.jpg",
+                    "data.image_suffix=.jpg",
                     f"seed={seed}",
                     f"name={name}",
                 ]
                 if arm == "frozen":
-                    pseudo("denoise", [*keys, *own, f"model.weights={file}", f"out={args.out}"], PHOTOS)
+                    pseudo("denoise", [*keys, *own, f"model.checkpoint={file}", f"out={args.out}"], PHOTOS)
                     save_embeddings()
                 else:
                     kit("--mode", "denoise", *keys, *own, out=args.out)

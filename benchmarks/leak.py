@@ -1,4 +1,4 @@
-"""How far the out-of-fold score of augment rounds is above the truth, with and without pseudo.fold_safe.
+"""How far the out-of-fold score of augment rounds is above the truth, with and without pseudo.leak_free_folds.
 
     python benchmarks/leak.py
 
@@ -30,8 +30,8 @@ from pseudokit.round_store import RoundStore
 DRAWS, POOL, FOLDS, ROUNDS = 100, 2000, 3, 3
 POLICIES = {
     "plain": {},
-    "fold_safe": {"fold_safe": True},
-    "fold_safe, pool_calibrate, pool_precision": {"fold_safe": True, "pool_calibrate": True, "pool_precision": 0.8},
+    "leak_free_folds": {"leak_free_folds": True},
+    "leak_free_folds, calibrate, min_precision": {"leak_free_folds": True, "calibrate": True, "min_precision": 0.8},
 }
 
 
@@ -75,10 +75,10 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     rows = np.concatenate([order, rest[:POOL]])
     given = np.where(np.arange(len(rows)) < labels, y[rows], -1)
     ids, empty = np.array([f"{i:05d}" for i in range(len(rows))], object), np.full(len(rows), "", object)
-    role = np.where(given >= 0, "train", "pool").astype(object)
+    role = np.where(given >= 0, "train", "unlabeled").astype(object)
     samples = Dataset(ids, empty, role, given, empty, tuple("0123456789"))
     learner = JobRunner(np.concatenate([x[rows], x[rest[POOL:]]]))
-    self_training.NOISE_OF_GAIN = -np.inf if policy.fold_safe else np.inf  # no round ends the rounds
+    self_training.NOISE_OF_GAIN = -np.inf if policy.leak_free_folds else np.inf  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
         ledger = RoundStore(Path(folder))
         self_training.self_train(
@@ -123,7 +123,7 @@ def main() -> None:
     for labels in (100, 250):
         first = None
         for name, options in {"one round": {"rounds": 1}, **POLICIES}.items():
-            policy = Pseudo(**{"rounds": ROUNDS, "folds": FOLDS, "pool_cutoff": 0.8, "min_change": 0} | options)
+            policy = Pseudo(**{"rounds": ROUNDS, "folds": FOLDS, "cutoff": 0.8, "min_change": 0} | options)
             above, truth = np.array([optimism(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
             first = above if first is None else first
             rows.append({"labels": labels, "policy": name, "above": above.tolist(), "truth": truth.tolist()})

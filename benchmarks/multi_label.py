@@ -21,7 +21,14 @@ SIDE, TEST = 40, 2000
 LABELS = {"denoise": 2000, "augment": 600}
 POOL = 2000
 OPTIONS = {
-    "denoise": ["--mode", "denoise", "train.min_steps=400", "train.epochs=1", "inject.kind=uniform", "inject.rate=0.1"],
+    "denoise": [
+        "--mode",
+        "denoise",
+        "train.min_steps=400",
+        "train.epochs=1",
+        "simulate.noise=symmetric",
+        "simulate.noise_rate=0.1",
+    ],
     "augment": ["--mode", "augment", "pseudo.rounds=1", "pseudo.folds=4", "train.min_steps=1000", "train.epochs=30"],
 }
 STEPS = ["train.batch_size=64", "train.augment=affine", "train.lr=4e-3"]
@@ -64,17 +71,17 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         train, test = (digits(data / part) for part in ("training", "testing"))
         known = draw(folder / "images", "train", n, train, seed)
-        pool = draw(folder / "images", "pool", POOL, train, seed + 1000)
+        pool = draw(folder / "images", "unlabeled", POOL, train, seed + 1000)
         known.to_csv(folder / "train.csv", index=False)
         pool[["id"]].to_csv(folder / "pool.csv", index=False)
         pool.to_csv(folder / "truth.csv", index=False)
         draw(folder / "images", "test", TEST, test, seed + 2000).to_csv(folder / "test.csv", index=False)
     keys = {"train": "train.csv", "test": "test.csv", "image_dir": "images"}
-    keys |= {} if what == "denoise" else {"pool": "pool.csv"}
+    keys |= {} if what == "denoise" else {"unlabeled": "pool.csv"}
     columns = ",".join(f"d{k}" for k in range(10))
     return [
         *(f"data.{key}={folder / value}" for key, value in keys.items()),
-        "data.suffix=.png",
+        "data.image_suffix=.png",
         f"data.label_col=[{columns}]",
         "data.multi_label=true",
     ]
@@ -86,7 +93,7 @@ def row(run: Path, folder: Path, what: str, seed: int) -> dict:
     scores = {arm: found["scores"][arm]["test"] for arm in ("teacher", "control", "student")}
     if what == "denoise":
         return {"what": what, "seed": seed, "scores": scores, "noise": found["noise"] | alone(run)}
-    return {"what": what, "seed": seed, "scores": scores, "pool": found["pool"] | answered(run, folder)}
+    return {"what": what, "seed": seed, "scores": scores, "unlabeled": found["unlabeled"] | answered(run, folder)}
 
 
 def alone(run: Path) -> dict:
@@ -152,7 +159,8 @@ def about(own: list[dict]) -> str:
             f"{mean('noise', 'by_self_confidence')}"
         )
     yes, no = (
-        f"{mean('pool', 'answers', word, digits=0)} {word}, {mean('pool', 'right', word, digits=1, scale=100)} % right"
+        f"{mean('unlabeled', 'answers', word, digits=0)} {word}, "
+        f"{mean('unlabeled', 'right', word, digits=1, scale=100)} % right"
         for word in ("yes", "no")
     )
     return f"of the pool: {yes}; {no}"
@@ -166,7 +174,15 @@ def main() -> None:
         name = f"{what}_{seed}"
         if not arguments.table:
             keys = make(arguments.data, arguments.out, what, seed)
-            kit(*OPTIONS[what], *keys, *STEPS, f"name={name}", f"seed={seed}", f"inject.seed={seed}", out=arguments.out)
+            kit(
+                *OPTIONS[what],
+                *keys,
+                *STEPS,
+                f"name={name}",
+                f"seed={seed}",
+                f"simulate.seed={seed}",
+                out=arguments.out,
+            )
         if (arguments.out / name / "metrics.json").exists():
             rows.append(row(arguments.out / name, arguments.out / f"pictures_{seed}_{LABELS[what]}", what, seed))
     if arguments.part == "0/1":

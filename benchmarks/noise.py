@@ -30,7 +30,7 @@ SETTINGS = (
     ("look-alike", 0.1),
     ("look-alike", 0.2),
 )
-RECIPE = ["--config", "configs/mnist.yaml", "train.epochs=3", "pseudo.rounds=2", "pseudo.views=1"]
+RECIPE = ["--config", "configs/mnist.yaml", "train.epochs=3", "pseudo.rounds=2", "pseudo.tta=1"]
 IMAGES = 60_000  # training images of either data set
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 FILTERS = (

@@ -118,7 +118,7 @@ def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *key
         f"data.train={train}",
         f"data.test={test}",
         f"data.image_dir={images}",
-        f"model.weights={file}",
+        f"model.checkpoint={file}",
         f"name={name}",
         f"out={out}",
         *keys,
@@ -140,7 +140,7 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     """One run with so many labels a class, and the simple methods on the same rows."""
     paths = tables(name, data, out)
     classes = pd.read_csv(paths[0]).label.nunique()
-    hide = [f"hide.keep={labels * classes}", f"hide.seed={draw}", f"seed={draw}"]
+    hide = [f"simulate.keep_labels={labels * classes}", f"simulate.seed={draw}", f"seed={draw}"]
     run = run_kit("augment", f"{name}-{labels}-{draw}", paths, out, *hide)
     arms = metrics(run)["scores"]
     found = {"labels alone": arms["control"]["test"], "student": arms["student"]["test"]}
@@ -148,7 +148,7 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     role, y = samples.role.to_numpy(), np.unique(samples.given, return_inverse=True)[1]
     row = {"set": name, "labels": labels, "draw": draw, "n": int((role == "test").sum())}
     row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in found.items()}
-    return row | peers(x, y, role == "train", role == "pool", role == "test")
+    return row | peers(x, y, role == "train", role == "unlabeled", role == "test")
 
 
 def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, test: np.ndarray) -> dict[str, dict]:
@@ -207,13 +207,13 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     from sklearn.neighbors import NearestNeighbors
 
     keys = [
-        "inject.kind=uniform",
-        f"inject.rate={FLIPPED}",
-        f"inject.seed={draw}",
+        "simulate.noise=symmetric",
+        f"simulate.noise_rate={FLIPPED}",
+        f"simulate.seed={draw}",
         f"seed={draw}",
         "pseudo.rounds=2",
-        "pseudo.graph=0",
-        "pseudo.pool_share=null",
+        "pseudo.label_propagation=0",
+        "pseudo.top_fraction=null",
     ]
     run = run_kit("denoise", f"{name}-noise-{draw}", tables(name, data, out), out, *keys)
     found, x_samples = metrics(run), features(run)

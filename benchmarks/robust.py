@@ -56,7 +56,7 @@ def run(kind: str, draw: int, data: Path, out: Path) -> None:
     tables = out / f"data-{kind}-{draw}"
     if not (tables / "test.csv").exists():
         build(data, kind, draw, tables)
-    roles = [f"data.{role}={tables / role}.csv" for role in ("train", "pool", "test")]
+    roles = [f"data.{role}={tables / role}.csv" for role in ("train", "unlabeled", "test")]
     kit(
         "--mode",
         "augment",
@@ -74,7 +74,7 @@ def clothes_taken(run: Path) -> float:
     """Share of the foreign images of the pool that received a pseudo-label."""
     taken = pd.read_csv(run / "pseudo_labels.csv").id.str.startswith("fashion").sum()
     samples = pd.read_csv(run / "samples.csv", dtype=str)
-    return taken / samples[samples.role == "pool"].id.str.startswith("fashion").sum()
+    return taken / samples[samples.role == "unlabeled"].id.str.startswith("fashion").sum()
 
 
 def row(kind: str, draw: int, run: Path) -> dict:

@@ -30,7 +30,7 @@ N = 14_000
 RATES = (0.2, 0.4)
 NOISE = ("hardest", "drawn")
 RULES = ("first", "new")
-KEYS = ["--config", "configs/mnist.yaml", "train.epochs=3", "train.min_steps=0", "pseudo.views=1", "pseudo.rounds=3"]
+KEYS = ["--config", "configs/mnist.yaml", "train.epochs=3", "train.min_steps=0", "pseudo.tta=1", "pseudo.rounds=3"]
 
 
 def chances(unsure: np.ndarray, rate: float) -> np.ndarray:

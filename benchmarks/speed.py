@@ -87,8 +87,8 @@ def article(data: Path, out: Path) -> list[dict]:
         f"data.image_dir={mnist}",
         f"out={out}",
         "pseudo.rounds=1",
-        "pseudo.views=1",
-        "pseudo.control=false",
+        "pseudo.tta=1",
+        "pseudo.train_baseline=false",
         "train.augment=gentle",
     ]
     jobs = {
@@ -166,11 +166,14 @@ def frozen(data: Path, out: Path) -> list[dict]:
         "data.size=128",
         "pseudo.folds=5",
         "train.epochs=8",
-        "pseudo.control=false",
-        f"model.weights={file if file.exists() else weights(file)}",
+        "pseudo.train_baseline=false",
+        f"model.checkpoint={file if file.exists() else weights(file)}",
     ]
     told = {}
-    for name, options in {"heads": ["model.freeze=true", "pseudo.rounds=3"], "whole": ["pseudo.rounds=1"]}.items():
+    for name, options in {
+        "heads": ["model.freeze_backbone=true", "pseudo.rounds=3"],
+        "whole": ["pseudo.rounds=1"],
+    }.items():
         _, mb, _ = python(*job, f"name={name}", *options)
         found = metrics(out / name)
         told[name] = found["seconds"]["rounds"], mb, found["scores"]["student"]["test"]["accuracy"]

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 
 ROUNDS = {("uniform", 0.1): 4, ("uniform", 0.2): 2, ("pair", 0.4): 2}
 """What is measured: the ranking after four rounds, the student after two."""
-RECIPE = ["--config", "configs/mnist.yaml", "train.batch_size=128", "pseudo.control=false"]
+RECIPE = ["--config", "configs/mnist.yaml", "train.batch_size=128", "pseudo.train_baseline=false"]
 MNIST_ERRORS = {"4/59915": "7", "5/43454": "3", "3/7080": "5", "6/36446": "0", "3/10994": "9"}
 """Training images whose own label is plainly wrong (by eye, from the head of suspects.csv), and what they show."""
 
@@ -31,7 +31,7 @@ def run(args, setting: tuple[str, float], seed: int) -> None:
     folder, seconds = kit("--mode", "denoise", *recipe, *data, f"name=whole-{name}", out=args.out)
     if result.exists():
         return
-    select = ["--mode", "select", "--run", str(folder), "pseudo.doubtful=drop"]
+    select = ["--mode", "select", "--run", str(folder), "pseudo.uncertain_labels=drop"]
     subprocess.run([sys.executable, "pseudo.py", *select], cwd=ROOT, check=True)
     truth = args.out / f"{name}.truth.csv"
     clean = pd.read_csv(truth, dtype=str).set_index("id").clean
@@ -62,7 +62,7 @@ def table(args) -> None:
             f"… if {len(MNIST_ERRORS)} errors of MNIST count": ("mended", 5, 1),
             "precision at 100": ("precision_at_100", 3, 1),
             "wrong labels left, %": ("residual", 3, 100),
-            "… with pseudo.doubtful=drop, %": ("strict", 3, 100),
+            "… with pseudo.uncertain_labels=drop, %": ("strict", 3, 100),
             "dropped then, %": ("gone", 2, 100),
             "right turned wrong, %": ("broken", 3, 100),
             "estimated rate, %": ("estimated", 2, 100),

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from tests.report.browser import missing_browser, open_browser
 from tests.warm import ROOT, Script
 
-QUICK = ["train.epochs=1", "train.min_steps=80", "train.batch_size=64", "train.precision=fp32"]
+QUICK = ["train.epochs=1", "train.min_steps=80", "train.batch_size=64", "train.amp_dtype=fp32"]
 """A recipe that learns 16×16 digits in a second or two."""
 
 
@@ -66,11 +66,11 @@ def digits(tmp_path_factory) -> pd.DataFrame:
 
 @pytest.fixture
 def csv_data(digits, tmp_path):
-    """train.csv (300 rows), pool.csv (200, no label) and test.csv (100) with their data.* arguments."""
-    parts = {"train": digits[:300], "pool": digits[300:500], "test": digits[500:]}
-    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={tmp_path / 'runs'}"]
+    """train.csv (300 rows), unlabeled.csv (200, no label) and test.csv (100) with their data.* arguments."""
+    parts = {"train": digits[:300], "unlabeled": digits[300:500], "test": digits[500:]}
+    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.image_suffix=.png", f"out={tmp_path / 'runs'}"]
     for role, part in parts.items():
-        columns = ["id"] if role == "pool" else ["id", "label"]
+        columns = ["id"] if role == "unlabeled" else ["id", "label"]
         part[columns].to_csv(tmp_path / f"{role}.csv", index=False)
         args.append(f"data.{role}={tmp_path / f'{role}.csv'}")
     return tmp_path, args

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
 from pseudokit.training.batches import TrainingSet
-from pseudokit.training.device import pick_precision, to_device
+from pseudokit.training.device import pick_amp_dtype, to_device
 from pseudokit.training.linear_probe import embed
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
@@ -20,17 +20,17 @@ PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(4, 1).repeat(4, 2
 LABELS = load_digits().target
 ROWS = np.arange(len(LABELS))
 PARTS = {
-    "average": {"ema": 0.99},
+    "average": {"ema_decay": 0.99},
     "mix": {"mixup": 0.2, "cutmix": 1.0},
-    "consistency": {"consistency": 1.0},
-    "head first": {"head_first": True},
+    "consistency_weight": {"consistency_weight": 1.0},
+    "head first": {"linear_probe_first": True},
 }
 
 
 def learned(precision: str, **options) -> TrainedModel:
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
-    train = Train(device="cuda", precision=precision, **options)
+    train = Train(device="cuda", amp_dtype=precision, **options)
     lesson = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
     network, history = train_model(network, form, lesson, train)
     assert history.loss.iloc[-1] < 0.5 * history.loss.iloc[0]
@@ -40,9 +40,9 @@ def learned(precision: str, **options) -> TrainedModel:
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
 def test_what_is_learned_on_the_gpu_is_predicted_there_as_on_the_cpu(precision):
     model, held_out = learned(precision), ROWS[1200:]
-    on_gpu = log_probs(model, PIXELS, held_out, device="cuda", precision=precision)
+    on_gpu = log_probs(model, PIXELS, held_out, device="cuda", amp_dtype=precision)
     assert (on_gpu.argmax(1) == LABELS[held_out]).mean() > 0.9
-    exact = log_probs(model, PIXELS, held_out, device="cpu", precision="fp32")
+    exact = log_probs(model, PIXELS, held_out, device="cpu", amp_dtype="fp32")
     assert np.abs(np.exp(on_gpu) - np.exp(exact)).max() < (0.01 if precision == "fp32" else 0.1)
 
 
@@ -52,8 +52,8 @@ def test_every_part_of_the_step_runs_on_the_gpu(part):
 
 
 def test_photos_augmented_by_workers_are_those_of_one_process():
-    alone, helped = (learned("fp32", augment="photo", workers=n) for n in (0, 2))
-    on_cpu = [log_probs(model, PIXELS, ROWS[1200:], device="cpu", precision="fp32") for model in (alone, helped)]
+    alone, helped = (learned("fp32", augment="photo", num_workers=n) for n in (0, 2))
+    on_cpu = [log_probs(model, PIXELS, ROWS[1200:], device="cpu", amp_dtype="fp32") for model in (alone, helped)]
     np.testing.assert_allclose(*on_cpu, atol=0.05)
 
 
@@ -66,14 +66,14 @@ def test_embeddings_are_those_of_the_cpu():
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
     on_gpu, on_cpu = (
-        embed(network, form, (PIXELS, ROWS[:64]), Train(device=device, precision="fp32")) for device in ("cuda", "cpu")
+        embed(network, form, (PIXELS, ROWS[:64]), Train(device=device, amp_dtype="fp32")) for device in ("cuda", "cpu")
     )
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
 
 
 def test_auto_takes_a_16_bit_type():
     network, _ = create_model(Model(), tuple("0123456789"), 32, 1)
-    assert pick_precision("auto", torch.device("cuda"), 32, network) in (torch.bfloat16, torch.float16)
+    assert pick_amp_dtype("auto", torch.device("cuda"), 32, network) in (torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])

@@ -86,7 +86,7 @@ def by_id(name: str, **data) -> Callable[[Path], str]:
         secret(folder)
         write_csv(folder / "t.csv", pd.DataFrame({"id": [name.format(folder)], "label": ["a"]}))
         asked = Data(train=str(folder / "t.csv"), image_dir=str(folder / "images"), **data)
-        return refused(lambda: read_role(asked, "train"), "data.outside=allow")
+        return refused(lambda: read_role(asked, "train"), "data.allow_outside_files=true")
 
     return case
 
@@ -100,7 +100,7 @@ def by_link(link: str, target: str, source: str = "images") -> Callable[[Path], 
         write_csv(folder / "t.csv", pd.DataFrame({"id": [source], "label": ["a"]}))
         train = folder / (source if source == "images" else "t.csv")
         asked = Data(train=str(train), image_dir=str(folder / "images"))
-        return refused(lambda: read_role(asked, "train"), "data.outside=allow")
+        return refused(lambda: read_role(asked, "train"), "data.allow_outside_files=true")
 
     return case
 
@@ -121,7 +121,7 @@ def pipe(folder: Path) -> str:
 def device(folder: Path) -> str:
     secret(folder)
     (folder / "images" / "a" / "z.png").symlink_to("/dev/zero")
-    asked = Data(train=str(folder / "images"), outside="allow")
+    asked = Data(train=str(folder / "images"), allow_outside_files=True)
     return refused(lambda: read_role(asked, "train"), "is a pipe, a device")
 
 
@@ -131,7 +131,7 @@ def allowed_by_name(folder: Path) -> str:
     (folder / "images" / "a" / "x.png").unlink()
     (folder / "images" / "a" / "l.png").symlink_to(hidden)
     (folder / "linked").symlink_to(folder / "images")
-    table = read_role(Data(train=str(folder / "linked"), outside="allow"), "train")
+    table = read_role(Data(train=str(folder / "linked"), allow_outside_files=True), "train")
     return "" if load_images(table.path.to_numpy(object), Data(size=8, channels=1))[1].all() else "not read"
 
 
@@ -162,7 +162,9 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
             np.savez(path, a=np.array([payload], object))
         else:
             path.write_bytes(pickle.dumps(payload, protocol=2))
-        said = refused(lambda: create_model(Model(name=model, weights=str(path)), ("a", "b"), 32, 3), "model.weights")
+        said = refused(
+            lambda: create_model(Model(name=model, checkpoint=str(path)), ("a", "b"), 32, 3), "model.checkpoint"
+        )
         return "its code ran" if (folder / "it_ran").exists() else said
 
     return case
@@ -170,7 +172,7 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
 
 def fetching(name: str) -> Callable[[Path], str]:
     config = Model(kwargs={name: "x"})
-    return lambda folder: refused(lambda: create_model(config, ("a", "b"), 32, 3), "give model.weights=FILE")
+    return lambda folder: refused(lambda: create_model(config, ("a", "b"), 32, 3), "give model.checkpoint=FILE")
 
 
 def model_of_a_stranger(**changed) -> Callable[[Path], str]:
@@ -280,7 +282,7 @@ def whole_run(folder: Path) -> str:
         "train.epochs=1",
         "train.augment=small",
         "train.min_steps=2",
-        "pseudo.control=false",
+        "pseudo.train_baseline=false",
     ]
     both = f"import socket; from pseudokit.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
     done = subprocess.run([sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -310,7 +312,7 @@ def cases() -> dict[str, Callable[[Path], str]]:
         "a link in a circle": circle,
         "a pipe named like an image": pipe,
         "a device named like an image": device,
-        "what data.outside=allow names": allowed_by_name,
+        "what data.allow_outside_files=true names": allowed_by_name,
         "a run named ../../x": name_of_run,
         "code in weights: a pickle": weights("w.pth", "pickle"),
         "code in weights: torch's archive": weights("w.pth", "zip"),

@@ -22,7 +22,7 @@ from tests.conftest import QUICK, run_script
 from tests.wild import limited
 
 SCRIPTS = {"train": train_command, "augment": pseudo_command, "denoise": pseudo_command, "joint": pseudo_command}
-QUICK = [*QUICK, "pseudo.rounds=1", "pseudo.control=false"]
+QUICK = [*QUICK, "pseudo.rounds=1", "pseudo.train_baseline=false"]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def refusal(csv, mode: str, *args) -> str:
 # ---- what to learn from
 
 
-@pytest.mark.parametrize("role", ["train", "pool", "valid", "trusted", "test"])
+@pytest.mark.parametrize("role", ["train", "unlabeled", "val", "trusted", "test"])
 def test_a_missing_file(csv, role):
     message = refusal(csv, "joint", f"data.{role}={csv.folder / 'gone' / 'x.csv'}")
     assert f"data.{role}={csv.folder / 'gone' / 'x.csv'} does not exist" in message
@@ -98,10 +98,10 @@ def test_an_id_twice(csv):
 
 
 def test_an_id_in_train_and_pool(csv):
-    csv("pool", csv("train")[["id"]][:1])
+    csv("unlabeled", csv("train")[["id"]][:1])
     message = refusal(csv, "augment")
     assert repr(csv("train").id[0]) in message
-    assert "data.train and data.pool" in message
+    assert "data.train and data.unlabeled" in message
 
 
 def test_a_label_of_the_test_set_that_no_one_learns(csv):
@@ -145,24 +145,24 @@ def test_no_label_at_all(csv):
 
 @pytest.mark.parametrize("mode", ["augment", "joint"])
 def test_test_rows_in_the_pool_where_the_rules_forbid_it(csv, mode):
-    test, pool = csv("test"), csv("pool")
-    csv("pool", pd.concat([pool, test[["id"]].tail(3)]))
+    test, pool = csv("test"), csv("unlabeled")
+    csv("unlabeled", pd.concat([pool, test[["id"]].tail(3)]))
     message = refusal(csv, mode, "rules.pool_may_include_test=false")
     assert f"3 of {len(pool) + 3} pool rows" in message
     assert repr(min(test.id.tail(3))) in message
 
 
 def test_rules_that_contradict_each_other(csv):
-    message = refusal(csv, "augment", "rules.pool_may_include_test=false", "data.overlap=allow")
-    assert "data.overlap=allow" in message
+    message = refusal(csv, "augment", "rules.pool_may_include_test=false", "data.allow_test_copies=true")
+    assert "data.allow_test_copies=true" in message
     assert "rules.pool_may_include_test=false" in message
 
 
 @pytest.mark.parametrize("mode", ["augment", "joint"])
 def test_an_empty_pool(csv, mode):
-    message = refusal(csv, mode, "data.pool=")
+    message = refusal(csv, mode, "data.unlabeled=")
     assert "pool is empty" in message
-    assert "data.pool" in message
+    assert "data.unlabeled" in message
 
 
 def test_the_folder_of_a_refused_run_says_that_it_failed_and_why(csv):
@@ -191,27 +191,27 @@ def test_images_that_cannot_be_read(csv, own_images):
     for i, why in enumerate(["zero bytes", "not an image", "missing"]):
         assert f"{own_images / ids[i]}.png ({why}" in message
     assert "3 of the images" in message
-    assert "data.on_bad_image=skip" in message
+    assert "data.bad_images=skip" in message
 
 
 def test_a_folder_without_the_images(csv, tmp_path):
     (tmp_path / "empty").mkdir()
     message = refusal(csv, "train", f"data.image_dir={tmp_path / 'empty'}")
     assert str(tmp_path / "empty" / csv("train").id[0]) in message
-    assert "check data.image_dir and data.suffix" in message
+    assert "check data.image_dir and data.image_suffix" in message
 
 
 def test_a_pool_of_bad_images_is_an_empty_pool_when_they_are_skipped(csv, own_images):
-    for name in csv("pool").id:
+    for name in csv("unlabeled").id:
         (own_images / f"{name}.png").write_bytes(b"")
-    assert "pool" in refusal(csv, "augment", "data.on_bad_image=skip")
+    assert "unlabeled" in refusal(csv, "augment", "data.bad_images=skip")
 
 
 def test_a_class_of_bad_images_is_a_class_without_rows_when_they_are_skipped(csv, own_images):
     table = csv("train")
     for name in table.id[table.label == "d3"][1:]:
         (own_images / f"{name}.png").write_bytes(b"")
-    message = refusal(csv, "denoise", "data.on_bad_image=skip")
+    message = refusal(csv, "denoise", "data.bad_images=skip")
     assert "'d3'" in message
     assert "pseudo.folds=2" in message
 
@@ -227,11 +227,11 @@ def test_an_unknown_model(csv, section):
 
 
 def test_missing_weights(csv):
-    message = refusal(csv, "train", f"model.weights={csv.folder / 'none.safetensors'}")
-    assert f"model.weights={csv.folder / 'none.safetensors'} does not exist" in message
+    message = refusal(csv, "train", f"model.checkpoint={csv.folder / 'none.safetensors'}")
+    assert f"model.checkpoint={csv.folder / 'none.safetensors'} does not exist" in message
 
 
-@pytest.mark.parametrize("key", ["train.weak", "train.strong", "student.augment"])
+@pytest.mark.parametrize("key", ["train.weak_augment", "train.strong_augment", "student.augment"])
 def test_any_view_that_changes_the_size_is_refused(csv, key):
     message = refusal(csv, "augment", f"{key}=[{{Resize: {{height: 9, width: 9}}}}]")
     assert key in message
@@ -240,20 +240,20 @@ def test_any_view_that_changes_the_size_is_refused(csv, key):
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])
 def test_fold_safe_rounds_are_refused_where_given_labels_may_change(csv, mode):
-    assert "pseudo.fold_safe=true needs --mode augment" in refusal(csv, mode, "pseudo.fold_safe=true")
+    assert "pseudo.leak_free_folds=true needs --mode augment" in refusal(csv, mode, "pseudo.leak_free_folds=true")
 
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])
 def test_labels_that_may_be_wrong_are_not_spread(csv, mode):
-    assert "pseudo.graph=2 needs --mode augment" in refusal(csv, mode, "pseudo.graph=2")
+    assert "pseudo.label_propagation=2 needs --mode augment" in refusal(csv, mode, "pseudo.label_propagation=2")
 
 
 @pytest.mark.parametrize("other", ["test_efficientnet", "test_vit"])
 def test_weights_that_do_not_fit(csv, other):
     file = csv.folder / "other.pth"
     torch.save(timm.create_model(other).state_dict(), file)
-    message = refusal(csv, "train", f"model.weights={file}")
-    assert f"model.weights={file}" in message
+    message = refusal(csv, "train", f"model.checkpoint={file}")
+    assert f"model.checkpoint={file}" in message
     assert "test_resnet" in message
 
 
@@ -281,8 +281,8 @@ def test_an_unknown_optimizer(csv):
 
 
 def test_a_noise_matrix_that_does_not_fit(csv):
-    message = refusal(csv, "denoise", "inject.kind=matrix", "inject.matrix=[[0.9,0.1],[0.1,0.9]]")
-    assert "inject.matrix" in message
+    message = refusal(csv, "denoise", "simulate.noise=matrix", "simulate.noise_matrix=[[0.9,0.1],[0.1,0.9]]")
+    assert "simulate.noise_matrix" in message
     assert "10 rows" in message
 
 
@@ -498,7 +498,7 @@ def test_predicting_with_no_run_ends_the_process_with_code_2(tmp_path):
 
 
 def test_a_pool_that_the_mode_does_not_use_may_lack_its_images(csv, own_images):
-    for name in csv("pool").id:
+    for name in csv("unlabeled").id:
         (own_images / f"{name}.png").unlink()
     train_command([*csv.args, *QUICK, "train.min_steps=2", "name=x"])
     used = pd.read_csv(csv.folder / "runs" / "x" / "samples.csv", dtype=str)

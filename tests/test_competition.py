@@ -1,4 +1,4 @@
-"""From a competition's files to its submission: checks, a time budget, ensembles, answers tuned for the goal."""
+"""From a competition's files to its submission: checks, a time budget, ensembles, answers tuned for the metric."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ def args(files, digits):
 @pytest.fixture(scope="module")
 def runs(args):
     """Two runs of different seeds, the second of which is tuned for macro F1."""
-    return [train([*args, "name=a"]), train([*args, "name=b", "seed=1", "goal=macro_f1"])]
+    return [train([*args, "name=a"]), train([*args, "name=b", "seed=1", "metric=macro_f1"])]
 
 
 def table(path):
@@ -73,13 +73,13 @@ def test_out_of_fold_rows_are_on_file_in_every_mode_and_say_what_to_expect(runs,
 def test_answers_are_tuned_for_the_goal_on_out_of_fold_rows(runs):
     assert not (runs[0] / "thresholds.json").exists()
     rule = read_json(runs[1] / "thresholds.json")
-    assert rule["goal"] == "macro_f1"
+    assert rule["metric"] == "macro_f1"
     assert rule["before"] == pytest.approx(read_json(runs[1] / "metrics.json")["oof"]["macro_f1"])
 
 
 def test_a_goal_that_the_classes_do_not_have_is_refused_before_training(args):
-    with pytest.raises(UserError, match="goal=kappa does not fit"):
-        train([*args, "name=wrong", "goal=kappa"])
+    with pytest.raises(UserError, match="metric=kappa does not fit"):
+        train([*args, "name=wrong", "metric=kappa"])
 
 
 # ---- predict.py
@@ -184,7 +184,7 @@ def test_a_check_says_what_a_run_would_find_and_leaves_nothing(args, files, capl
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model.weights=nowhere.safetensors", "model.weights=nowhere.safetensors does not exist"),
+        ("model.checkpoint=nowhere.safetensors", "model.checkpoint=nowhere.safetensors does not exist"),
         ("model.name=resnet17", "nearest: resnet1"),
         ("data.train=nowhere.csv", "data.train=nowhere.csv does not exist"),
         ("data.submission=nowhere.csv", "nowhere.csv does not exist"),
@@ -228,7 +228,7 @@ def test_a_prediction_can_be_checked_too(runs, files, tmp_path, caplog):
 def test_a_run_that_other_code_holds_in_this_process_is_let_go(args, runs):
     """A notebook runs cell after cell in one process."""
     assert train([*args, "name=a"]) == runs[0]
-    noise = pseudo("denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.control=false"])
+    noise = pseudo("denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.train_baseline=false"])
     promised = read_json(noise / "metrics.json")["oof"]["interval"]
     assert set(promised) == {"low", "high"}, "labels that may be wrong promise nothing of a test set"
     assert len(logging.getLogger("kit").handlers) == 0

@@ -96,7 +96,7 @@ def test_an_unknown_key_like_no_other_is_named_without_a_guess(read):
 
 def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
     wrong = ["train.lr=-1", "pseudo.folds=1", "data.channels=2", "time_budget=soon", "model.nmae=x", "nonsense"]
-    message = refusal(read, "train: {ema: 1.5}\nhide: {keep: 0}", *wrong)
+    message = refusal(read, "train: {ema_decay: 1.5}\nsimulate: {keep_labels: 0}", *wrong)
     for name in (
         "train.lr: ",
         "pseudo.folds: ",
@@ -104,8 +104,8 @@ def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
         "time_budget: ",
         "model.nmae: ",
         "'nonsense'",
-        "train.ema: ",
-        "hide.keep: ",
+        "train.ema_decay: ",
+        "simulate.keep_labels: ",
         "some.yaml",
     ):
         assert name in message, name
@@ -179,11 +179,13 @@ trees = st.fixed_dictionaries(
         "name": st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,8}", fullmatch=True),
         "seed": st.integers(-(2**40), 2**40),
         "time_budget": st.none() | positive,
-        "data": st.fixed_dictionaries({"train": st.none() | texts, "label_col": texts, "suffix": texts}),
-        "inject": st.fixed_dictionaries({"rate": st.floats(0, 1), "matrix": st.none() | st.just([[0.5, 0.5], [0, 1]])}),
+        "data": st.fixed_dictionaries({"train": st.none() | texts, "label_col": texts, "image_suffix": texts}),
+        "simulate": st.fixed_dictionaries(
+            {"noise_rate": st.floats(0, 1), "noise_matrix": st.none() | st.just([[0.5, 0.5], [0, 1]])}
+        ),
         "model": st.fixed_dictionaries({"kwargs": st.dictionaries(texts, st.booleans() | st.floats(0, 1) | texts)}),
         "train": st.fixed_dictionaries({"lr": positive, "epochs": positive, "augment": st.just("auto") | augments}),
-        "pseudo": st.fixed_dictionaries({"cutoff": st.none() | st.floats(0, 1e6), "control": st.booleans()}),
+        "pseudo": st.fixed_dictionaries({"cutoff": st.none() | st.floats(0, 1e6), "train_baseline": st.booleans()}),
     }
 )
 
@@ -220,15 +222,15 @@ def test_differences_name_the_keys_that_differ_and_no_other(read):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_config_that_we_ship_is_right(file):
-    assert isinstance(load_config(file, ["model.weights=a.safetensors"]), Config)
+    assert isinstance(load_config(file, ["model.checkpoint=a.safetensors"]), Config)
 
 
 def test_the_student_has_the_teachers_model_or_its_own():
     model = {
         "name": "resnet18",
-        "weights": "a.pth",
+        "checkpoint": "a.pth",
         "kwargs": {"drop_rate": 0.2},
-        "freeze": True,
+        "freeze_backbone": True,
         "mean": [0.5],
         "std": None,
     }
@@ -236,12 +238,12 @@ def test_the_student_has_the_teachers_model_or_its_own():
     assert same.model_of("round_1/fold_0") == same.model
     assert same.model_of("student").model_dump() == model | {"kwargs": {"drop_rate": 0.2, "drop_path_rate": 0.1}}
     larger = Config(model=model, student={"name": "resnet50", "kwargs": {"drop_path_rate": 0.1}})
-    expected = {"name": "resnet50", "weights": None, "kwargs": {"drop_path_rate": 0.1}, "freeze": False}
+    expected = {"name": "resnet50", "checkpoint": None, "kwargs": {"drop_path_rate": 0.1}, "freeze_backbone": False}
     expected |= {"mean": None, "std": None}  # another model has other pixels
     assert larger.model_of("student").model_dump() == larger.model_of("control").model_dump() == expected
     assert Config(model=model).model_of("student") == Config(model=model).model
-    thawed = Config(model=model, student={"freeze": False}).model_of("control")
-    assert thawed == Config(model=model).model.model_copy(update={"freeze": False})
+    thawed = Config(model=model, student={"freeze_backbone": False}).model_of("control")
+    assert thawed == Config(model=model).model.model_copy(update={"freeze_backbone": False})
 
 
 def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():

@@ -120,7 +120,7 @@ def test_a_data_worker_that_dies_is_named_and_the_training_goes_on_from_its_chec
     done = run_script("-c", MURDER, tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: a process that augments images died")
-    assert "train.workers=0 does without" in done.stderr
+    assert "train.num_workers=0 does without" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.glob("checkpoint_*.pt"))
     alone = {"augment": "small", "workers": 0}

@@ -54,13 +54,13 @@ def folders(run, arm=None):
 @pytest.mark.parametrize(
     ("wins", "expected"),
     [
-        ({"valid": (30, 5, 400)}, {"student"}),
-        ({"valid": (5, 30, 400)}, {"control"}),
-        ({"valid": (12, 9, 400)}, {"student", "control"}),
+        ({"val": (30, 5, 400)}, {"student"}),
+        ({"val": (5, 30, 400)}, {"control"}),
+        ({"val": (12, 9, 400)}, {"student", "control"}),
         ({"trusted": (5, 30, 400)}, {"control"}),
-        ({"valid": (12, 9, 400), "trusted": (30, 2, 400)}, {"student"}),
+        ({"val": (12, 9, 400), "trusted": (30, 2, 400)}, {"student"}),
         ({"test": (5, 300, 400)}, {"student"}),
-        ({"test": (5, 300, 400), "valid": (30, 5, 400)}, {"student"}),
+        ({"test": (5, 300, 400), "val": (30, 5, 400)}, {"student"}),
         ({}, {"student"}),
     ],
 )

@@ -13,20 +13,20 @@ from tests.test_scripts import ok
 from tests.warm import Script
 
 EVERY_OPTION = [
-    "pseudo.fold_safe=true",
-    "pseudo.pool_calibrate=true",
-    "pseudo.pool_targets=soft",
+    "pseudo.leak_free_folds=true",
+    "pseudo.calibrate=true",
+    "pseudo.targets=soft",
     "train.mixup=0.2",
-    "train.consistency=1",
-    "train.consistency_ratio=1",
-    "train.ema=0.9",
-    "train.labelled_share=0.3",
-    "train.cooldown=0.2",
+    "train.consistency_weight=1",
+    "train.unlabeled_ratio=1",
+    "train.ema_decay=0.9",
+    "train.min_labeled_fraction=0.3",
+    "train.labeled_only_fraction=0.2",
     "train.min_steps=40",
     "train.epochs=0.1",
-    "pseudo.control=false",
-    "pseudo.pool_cutoff=0",
-    "pseudo.pool_share=0.5",
+    "pseudo.train_baseline=false",
+    "pseudo.cutoff=0",
+    "pseudo.top_fraction=0.5",
     "train.checkpoint_every=0.1",
 ]
 
@@ -35,7 +35,7 @@ EVERY_OPTION = [
     ("arguments", "signs"),
     [
         (
-            ["joint", "inject.kind=pair", "train.min_steps=40"],
+            ["joint", "simulate.noise=pairflip", "train.min_steps=40"],
             [
                 "round_1/fold_0/model.json",
                 "round_1/logits.npy",

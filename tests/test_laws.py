@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.dataset import Dataset
 from pseudokit.labels.decide import CLASS_FLOOR, decide_labels
-from pseudokit.round_store import RoundStore, assert_fold_safe
+from pseudokit.round_store import RoundStore, assert_leak_free
 from pseudokit.self_training import self_train
 
 MODES = ["augment", "denoise", "joint"]
@@ -55,7 +55,7 @@ def digits(n=600, labelled=400, flipped=0.1, seed=0):
     given_[flips] = (given_[flips] + rng.integers(1, 10, len(flips))) % 10
     given_[labelled:] = -1
     ids = np.array([f"{i:05d}" for i in range(n)], object)
-    role = np.where(given_ >= 0, "train", "pool").astype(object)
+    role = np.where(given_ >= 0, "train", "unlabeled").astype(object)
     empty = np.full(n, "", object)
     return Dataset(ids, empty, role, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
 
@@ -67,7 +67,7 @@ def train(tmp_path, mode="denoise", samples=None, x=None, policy=None, seed=0, c
         x, samples = x[samples.given >= 0], samples.take(samples.given >= 0)
     teacher = Teacher(x, 10)
     clusters = np.arange(len(samples)) if clusters is None else clusters
-    policy = policy or Pseudo(rounds=3, folds=3, min_change=0, cutoff=0.6)
+    policy = policy or Pseudo(rounds=3, folds=3, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
     outcome = self_train(
         samples,
         teacher.fit,
@@ -92,7 +92,7 @@ def test_no_row_is_judged_by_a_model_that_learned_a_label_for_it(tmp_path, mode)
 
 def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says(tmp_path):
     samples, x, clean = digits()
-    options = {"samples": samples, "x": x, "policy": Pseudo(rounds=2, folds=3, min_change=0, pool_cutoff=0.9)}
+    options = {"samples": samples, "x": x, "policy": Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.9)}
 
     def knows(seat):
         assert not set(seat.learned) & set(seat.judged)
@@ -111,7 +111,7 @@ def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
-    policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.6)
+    policy = Pseudo(rounds=2, folds=4, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
     _, teacher, samples = train(tmp_path, mode, policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
@@ -123,7 +123,7 @@ def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp
 
 
 def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_fold(tmp_path):
-    policy = Pseudo(rounds=2, folds=4, min_change=0, pool_cutoff=0.3, fold_safe=True)
+    policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
     _, teacher, samples = train(tmp_path, "augment", policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
@@ -140,7 +140,7 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     found = []
     for name, shift in (("a", 0), ("b", 1)):
         samples, x, _ = digits(labelled=200, flipped=0)
-        policy = Pseudo(rounds=3, folds=4, min_change=0, pool_cutoff=0.3, fold_safe=True)
+        policy = Pseudo(rounds=3, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
         teacher = Teacher(x, 10)
         if shift:
             changed = samples.given.copy()
@@ -166,22 +166,22 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
 
 
 def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
-    policy = {"rounds": 2, "folds": 3, "min_change": 0, "pool_cutoff": 0.3}
+    policy = {"rounds": 2, "folds": 3, "min_change": 0, "cutoff": 0.3}
     for safe in (True, False):
-        train(tmp_path / str(safe), "augment", policy=Pseudo(fold_safe=safe, **policy))
-    assert_fold_safe(RoundStore(tmp_path / "True").rounds())
+        train(tmp_path / str(safe), "augment", policy=Pseudo(leak_free_folds=safe, **policy))
+    assert_leak_free(RoundStore(tmp_path / "True").rounds())
     with pytest.raises(AssertionError, match="saw its fold's labels"):
-        assert_fold_safe(RoundStore(tmp_path / "False").rounds())
+        assert_leak_free(RoundStore(tmp_path / "False").rounds())
 
 
 @pytest.mark.parametrize(
     ("mode", "chosen", "safe"),
     [
-        ("augment", {"pool_precision": 0.5}, True),
-        ("augment", {"pool_calibrate": True}, True),
+        ("augment", {"min_precision": 0.5}, True),
+        ("augment", {"calibrate": True}, True),
         ("augment", {}, False),
-        ("joint", {"pool_precision": 0.5}, False),
-        ("augment", {"pool_precision": 0.5, "fold_safe": False}, False),
+        ("joint", {"min_precision": 0.5}, False),
+        ("augment", {"min_precision": 0.5, "leak_free_folds": False}, False),
     ],
 )
 def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, chosen, safe, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
         means = first.setdefault(int(where.split("fold_")[1]) % 3, model.means)
         return replace(model, means=means if where.startswith("round_1") else np.roll(means, shift, axis=0))
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0, pool_cutoff=0.2, fold_safe=safe)
+    policy = Pseudo(rounds=3, folds=3, min_change=0, cutoff=0.2, leak_free_folds=safe)
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
@@ -254,7 +254,7 @@ def test_a_refused_row_is_left_with_its_reason_and_never_learned(tmp_path):
     samples, x, _ = digits(labelled=200, flipped=0)
     refused = np.full(600, "", object)
     refused[200:300] = "duplicate_of_test"
-    policy = Pseudo(rounds=2, folds=3, min_change=0, pool_cutoff=0.3)
+    policy = Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.3)
     free, _, _ = train(tmp_path / "free", "augment", samples, x, policy)
     outcome, teacher, _ = train(tmp_path / "refused", "augment", samples, x, policy, refused=refused)
     assert (free.label[200:300] >= 0).mean() > 0.5, "they would have received one"
@@ -273,9 +273,9 @@ def test_no_rounds_is_plain_supervised_training(tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("policy", ["posterior", "cutoff"])
+@pytest.mark.parametrize("policy", ["noise_model", "cutoff"])
 def test_a_cutoff_above_one_changes_no_label(tmp_path, mode, policy):
-    outcome, _, samples = train(tmp_path, mode, policy=Pseudo(policy=policy, cutoff=1.01))
+    outcome, _, samples = train(tmp_path, mode, policy=Pseudo(relabel_by=policy, relabel_cutoff=1.01, cutoff=1.01))
     assert (outcome.label == samples.given).all()
     assert outcome.reason == "no_change"
 
@@ -291,11 +291,11 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
     folder, _ = csv_data
     decided = []
     for seed in (None, 1, 2):
-        for role in ("train", "pool"):
+        for role in ("train", "unlabeled"):
             table = pd.read_csv(folder / f"{role}.csv", dtype=str)
             table = table if seed is None else table.sample(frac=1, random_state=seed)
             table.to_csv(folder / f"{role}_shuffled.csv", index=False)
-        data = Data(train=str(folder / "train_shuffled.csv"), pool=str(folder / "pool_shuffled.csv"))
+        data = Data(train=str(folder / "train_shuffled.csv"), unlabeled=str(folder / "pool_shuffled.csv"))
         samples = load_dataset(data)
         x = load_digits().data[[int(i) for i in samples.id]] / 4
         outcome, _, judged = train(tmp_path / str(seed), mode, samples, x)
@@ -320,7 +320,10 @@ def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
     first, second = (set(teacher.fits[f"round_{r}/fold_0"][0]) for r in (1, 2))
     assert len(first & second) < 0.8 * len(first), "two thirds by chance"
     again = decide_labels(
-        np.load(tmp_path / f"round_{outcome.round}" / "logits.npy"), samples.given, "denoise", Pseudo(cutoff=0.6)
+        np.load(tmp_path / f"round_{outcome.round}" / "logits.npy"),
+        samples.given,
+        "denoise",
+        Pseudo(relabel_cutoff=0.6),
     )
     assert (again.label == outcome.label).all()
 
@@ -345,7 +348,7 @@ def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
 
 def test_pseudo_labels_are_mostly_right_and_given_labels_stand(tmp_path):
     samples, x, clean = digits(labelled=200, flipped=0)
-    outcome, _, _ = train(tmp_path, "augment", samples, x, policy=Pseudo(rounds=2, pool_cutoff=0.6))
+    outcome, _, _ = train(tmp_path, "augment", samples, x, policy=Pseudo(rounds=2, cutoff=0.6))
     pool = samples.given < 0
     taken = pool & (outcome.label >= 0)
     assert taken.sum() > 0.5 * pool.sum()
@@ -388,8 +391,8 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])
-@pytest.mark.parametrize("goal", [None, "log_loss", "macro_f1"])
-def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(tmp_path, mode, goal):
+@pytest.mark.parametrize("metric", [None, "log_loss", "macro_f1"])
+def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(tmp_path, mode, metric):
     """The first judges lean towards most wrong labels, and away from some right ones; the later ones know the truth.
     So they agree with fewer labels."""
     samples, x, clean = digits(labelled=600, flipped=0.2)
@@ -403,9 +406,9 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
             probs = 0.45 * probs + 0.55 * np.eye(10)[lean[rows]]
         return np.log(0.95 * probs + 0.005)
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0, policy="cutoff", cutoff=0.9)
+    policy = Pseudo(rounds=3, folds=3, min_change=0, relabel_by="cutoff", relabel_cutoff=0.9)
     outcome = self_train(
-        samples, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), goal=goal
+        samples, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), metric=metric
     )
     agreement = [facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds()]
     assert agreement[1] < agreement[0] - 0.02
@@ -424,7 +427,7 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
             probs[rows < 2] = 0.999 * np.eye(10)[(clean[rows[rows < 2]] + 1) % 10] + 0.0001
         return np.log(probs)
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0, policy="cutoff", cutoff=0.8)
+    policy = Pseudo(rounds=3, folds=3, min_change=0, relabel_by="cutoff", relabel_cutoff=0.8)
     outcome = self_train(
         samples,
         teacher.fit,
@@ -457,13 +460,13 @@ def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
     assert (tmp_path / "round_1" / "decisions.csv").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("policy", [{"fold_safe": True}, {"pool_agreement": 0.9}, {"pool_share": 0.9}])
+@pytest.mark.parametrize("policy", [{"leak_free_folds": True}, {"min_agreement": 0.9}, {"top_fraction": 0.9}])
 def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, policy, monkeypatch):
     """One run of three rounds, and one that stopped after two."""
-    always = -np.inf if "fold_safe" in policy else np.inf  # a gain, no loss: all rounds are run
+    always = -np.inf if "leak_free_folds" in policy else np.inf  # a gain, no loss: all rounds are run
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", always)
     samples, x, _ = digits(labelled=200, flipped=0)
-    policy = {"folds": 3, "rounds": 3, "min_change": 0, "pool_cutoff": 0.3} | policy
+    policy = {"folds": 3, "rounds": 3, "min_change": 0, "cutoff": 0.3} | policy
     train(tmp_path / "whole", "augment", samples, x, Pseudo(**policy))
     stopped = iter([True, False])  # asked before the second and the third
     train(tmp_path / "stopped", "augment", samples, x, Pseudo(**policy), time_for=lambda _: next(stopped))
@@ -488,11 +491,11 @@ def judged(draw):
 
 policies = st.builds(
     Pseudo,
-    policy=st.sampled_from(["posterior", "cutoff"]),
-    cutoff=st.one_of(st.none(), st.floats(0, 1)),
-    precision=st.floats(0.5, 1),
-    doubtful=st.sampled_from([None, "keep", "drop", "review", "downweight", "soften"]),
-    pool_cutoff=st.one_of(st.none(), st.floats(0, 1.5)),
+    relabel_by=st.sampled_from(["noise_model", "cutoff"]),
+    relabel_cutoff=st.one_of(st.none(), st.floats(0, 1)),
+    relabel_precision=st.floats(0.5, 1),
+    uncertain_labels=st.sampled_from([None, "keep", "drop", "review", "downweight", "soften"]),
+    cutoff=st.one_of(st.none(), st.floats(0, 1.5)),
 )
 
 
@@ -521,7 +524,7 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
     relabelled = d.decision == "relabel"
     assert ((d.label != labels) & (d.label >= 0))[relabelled].all()
-    assert policy.policy == "posterior" or (d.label == d.predicted)[relabelled].all()
+    assert policy.policy == "noise_model" or (d.label == d.predicted)[relabelled].all()
     assert (d.weight[~np.isin(d.decision, ["soften", "downweight"])] == 1).all()
     targets = d.targets()
     learned = d.label >= 0
@@ -536,8 +539,8 @@ def test_decisions_mean_what_they_say(case, policy, mode):
 
 
 @settings(max_examples=100, deadline=None)
-@given(judged(), st.sampled_from(MODES), st.sampled_from(["posterior", "cutoff"]))
+@given(judged(), st.sampled_from(MODES), st.sampled_from(["noise_model", "cutoff"]))
 def test_no_probability_beats_a_cutoff_above_one(case, mode, policy):
     logs, labels = case
-    decided = decide_labels(logs, labels, mode, Pseudo(policy=policy, cutoff=1.0001))
+    decided = decide_labels(logs, labels, mode, Pseudo(relabel_by=policy, relabel_cutoff=1.0001, cutoff=1.0001))
     assert (decided.label == labels).all()

@@ -54,7 +54,7 @@ def embedded(tmp_path, monkeypatch):
             return real(network, spec, images, *more)
 
         monkeypatch.setattr(learner_module, "embed", embed)
-        config = Config(train={"device": "cpu"}, model={"freeze": True, "weights": "unused"})
+        config = Config(train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"})
         monkeypatch.setattr(Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
         stock = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
         torch.manual_seed(0)

@@ -110,7 +110,7 @@ def test_rounds_of_the_first_version_have_no_hashes_and_are_read(tmp_path, noisy
 
 
 def learner(folder, input_hash="these images", **options) -> JobRunner:
-    train = Train(epochs=0.1, batch_size=16, precision="fp32", device="cpu", **options)
+    train = Train(epochs=0.1, batch_size=16, amp_dtype="fp32", device="cpu", **options)
     stock = Trainer(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
     return JobRunner(folder, stock, LinearProbe(folder, stock, input_hash), None, lambda seconds: True, input_hash)
 

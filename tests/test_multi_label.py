@@ -22,7 +22,7 @@ FAST = [
     "data.size=32",
     "data.multi_label=true",
     f"data.label_col=[{','.join(CLASSES)}]",
-    "data.suffix=.png",
+    "data.image_suffix=.png",
 ]
 
 
@@ -32,7 +32,7 @@ def names_of(row):
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory):
-    """train.csv (200 rows), pool.csv (150), test.csv (100), sample_submission.csv; text.csv: train, in words."""
+    """train.csv (200 rows), unlabeled.csv (150), test.csv (100), sample_submission.csv; text.csv: train, in words."""
     folder, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
     (folder / "images").mkdir()
     rows = []
@@ -44,7 +44,7 @@ def squares(tmp_path_factory):
         cv2.imwrite(str(folder / "images" / f"s{i:03d}.png"), image)
         rows.append([f"s{i:03d}", *shown.astype(int)])
     table = pd.DataFrame(rows, columns=["id", *CLASSES])
-    for name, part in {"train": table[:200], "pool": table[200:350][["id"]], "test": table[350:]}.items():
+    for name, part in {"train": table[:200], "unlabeled": table[200:350][["id"]], "test": table[350:]}.items():
         part.to_csv(folder / f"{name}.csv", index=False)
     table[350:][["id"]].assign(red=0.5, blue=0.5, green=0.5).to_csv(folder / "sample_submission.csv", index=False)
     table[:200].assign(label=[names_of(row) for _, row in table[:200].iterrows()])[["id", "label"]].to_csv(
@@ -66,12 +66,18 @@ def options(squares):
 
 @pytest.fixture(scope="module")
 def denoised(squares, options):
-    more = ["inject.kind=uniform", "inject.rate=0.1", "pseudo.rounds=1", "pseudo.control=false", "name=denoised"]
+    more = [
+        "simulate.noise=symmetric",
+        "simulate.noise_rate=0.1",
+        "pseudo.rounds=1",
+        "pseudo.train_baseline=false",
+        "name=denoised",
+    ]
     return api.pseudo("denoise", [*options, *more])
 
 
 def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, options):
-    run = api.train([*options, "name=plain", f"data.submission={squares / 'sample_submission.csv'}", "goal=macro_f1"])
+    run = api.train([*options, "name=plain", f"data.submission={squares / 'sample_submission.csv'}", "metric=macro_f1"])
     table, filled = read_csv(run / "predictions.csv"), pd.read_csv(run / "submission.csv")
     probs = table[[f"p_{name}" for name in CLASSES]].astype(float).to_numpy()
     truth = pd.read_csv(squares / "test.csv")
@@ -87,18 +93,18 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
     assert scores["oof"]["accuracy"] == pytest.approx(hits)
     assert np.load(run / "oof.npy").shape == (200, 3, 2)
     assert set(table.label) >= {NONE, "blue", "green red"}
-    both = api.predict([run, run], str(squares / "pool.csv"), run / "pool.csv", weights="oof")
+    both = api.predict([run, run], str(squares / "unlabeled.csv"), run / "unlabeled.csv", weights="oof")
     assert len(both) == 150
 
 
 def test_a_pool_is_answered_yes_and_no_and_repeats_from_text_labels_byte_for_byte(squares, options):
-    more = [f"data.pool={squares / 'pool.csv'}", "pseudo.rounds=1", "pseudo.cutoff=0.9"]
+    more = [f"data.unlabeled={squares / 'unlabeled.csv'}", "pseudo.rounds=1", "pseudo.cutoff=0.9"]
     run = api.pseudo("augment", [*options, *more, "name=onehot"])
     table = read_csv(run / "pseudo_labels.csv")
     labels = " ".join(table.label).replace("?", " ?").split()
     assert {"blue", "green", "red"} <= set(labels)
     assert (table.confidence.astype(float) >= 0.9).all()
-    pool = read_json(run / "metrics.json")["pool"]
+    pool = read_json(run / "metrics.json")["unlabeled"]
     assert pool["n"] == 450
     assert 150 < pool["pseudo_labels"] < 450
     words = [f"data.train={squares / 'text.csv'}", "data.label_col=label", "data.test=null", "name=text"]
@@ -135,8 +141,8 @@ def test_a_person_corrects_a_label_set(denoised, squares):
 
 
 def test_what_is_for_one_class_an_image_is_refused(squares, options):
-    more = [f"data.pool={squares / 'pool.csv'}", "name=no"]
-    for key in ("pseudo.graph=2", "train.consistency=1"):
+    more = [f"data.unlabeled={squares / 'unlabeled.csv'}", "name=no"]
+    for key in ("pseudo.label_propagation=2", "train.consistency_weight=1"):
         with pytest.raises(UserError, match="is for one class an image"):
             api.pseudo("augment", [*options, *more, key])
     with pytest.raises(UserError, match=r"several of the columns blue, green, red are 1.*data.multi_label=true"):

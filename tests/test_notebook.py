@@ -12,7 +12,7 @@ NOTEBOOK = ROOT / "notebooks" / "competition.ipynb"
 
 
 def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
-    quick = [*QUICK, "train.min_steps=60", "train.epochs=0.1", "pseudo.rounds=1", "pseudo.control=false"]
+    quick = [*QUICK, "train.min_steps=60", "train.epochs=0.1", "pseudo.rounds=1", "pseudo.train_baseline=false"]
     settings = {"KIT": str(ROOT), "OUT": str(tmp_path), "OVERRIDES": " ".join(quick), "INPUT_FOLDER": "nowhere"}
     for name, value in settings.items():
         monkeypatch.setitem(os.environ, name, value)

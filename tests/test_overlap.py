@@ -35,13 +35,13 @@ def run(digits, tmp_path_factory):
     images.mkdir()
     for row in digits[:400].itertuples():
         shutil.copy(row.path, images)
-    parts = {"train": digits[:200], "pool": digits[200:300], "test": digits[300:350], "valid": digits[350:400]}
+    parts = {"train": digits[:200], "unlabeled": digits[200:300], "test": digits[300:350], "val": digits[350:400]}
     parts = {role: part[["id", "label"]] for role, part in parts.items()}
     copies = {
-        "a_of_test": ("pool", 300),
-        "a_of_valid": ("pool", 350),
-        "a_of_train": ("pool", 5),
-        "a_of_pool": ("pool", 205),
+        "a_of_test": ("unlabeled", 300),
+        "a_of_valid": ("unlabeled", 350),
+        "a_of_train": ("unlabeled", 5),
+        "a_of_pool": ("unlabeled", 205),
         "b_of_test": ("train", 310),
         "x1": ("train", 7),
     }
@@ -51,14 +51,14 @@ def run(digits, tmp_path_factory):
         parts[role] = pd.concat([parts[role], pd.DataFrame({"id": [name], "label": [label]})])
     args = [
         f"data.image_dir={images}",
-        "data.suffix=.png",
+        "data.image_suffix=.png",
         f"out={folder}",
         *QUICK,
         "pseudo.folds=3",
         "train.min_steps=20",
     ]
     for role, part in parts.items():
-        (part if role != "pool" else part[["id"]]).to_csv(folder / f"{role}.csv", index=False)
+        (part if role != "unlabeled" else part[["id"]]).to_csv(folder / f"{role}.csv", index=False)
         args.append(f"data.{role}={folder / role}.csv")
     done = run_script(
         "pseudo.py",
@@ -68,8 +68,8 @@ def run(digits, tmp_path_factory):
         *args,
         "pseudo.rounds=1",
         "pseudo.folds=3",
-        "pseudo.pool_cutoff=0",
-        "pseudo.control=false",
+        "pseudo.cutoff=0",
+        "pseudo.train_baseline=false",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     path = folder / "x"
@@ -110,7 +110,7 @@ def test_copies_of_scored_rows_receive_no_pseudo_label(run):
     assert list(decided.loc[["a_of_test", "a_of_valid"], "decision"]) == ["leave"] * 2
     assert list(decided.loc[["a_of_test", "a_of_valid"], "reason"]) == ["duplicate_of_test", "duplicate_of_valid"]
     assert list(decided.loc[["a_of_test", "a_of_valid"], "label"]) == ["", ""]
-    others = decided[(decided.role == "pool") & ~decided.index.isin(["a_of_test", "a_of_valid"])]
+    others = decided[(decided.role == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_valid"])]
     assert set(others.decision) == {"accept"}
     assert decided.loc["b_of_test", "decision"] == "keep"
     assert not {"a_of_test", "a_of_valid"} & set(table(run / "labels.csv").id)
@@ -125,7 +125,7 @@ def test_a_copy_of_a_labelled_row_is_judged_by_the_model_that_judges_that_row(ru
 
 @pytest.mark.parametrize(("overlap", "accepted"), [("refuse", False), ("allow", True)])
 def test_deciding_again_heeds_data_overlap(run, overlap, accepted):
-    done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.overlap={overlap}")
+    done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.allow_test_copies={overlap}")
     assert done.returncode == 0, done.stderr
     decided = table(run / "selected.csv").set_index("id")
     assert (decided.decision[["a_of_test", "a_of_valid"]] == "accept").all() == accepted

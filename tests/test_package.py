@@ -59,7 +59,7 @@ def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path)
     (project / "src").mkdir(parents=True)
     (project / "src" / "__init__.py").write_text("raise ImportError('the own package of a user')")
     command = [python.with_name("pseudokit-pseudo"), "--mode", "augment", "--config", "default"]
-    options = [*QUICK, "pseudo.rounds=1", "train.min_steps=2", "pseudo.control=false", "name=x"]
+    options = [*QUICK, "pseudo.rounds=1", "train.min_steps=2", "pseudo.train_baseline=false", "name=x"]
     said = run(*command, *data, *options, cwd=project)
     assert (folder / "runs" / "x" / "report.html").exists(), said
     place = run(python, "-c", "import pseudokit; print(pseudokit.__file__)", cwd=project)

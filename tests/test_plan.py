@@ -41,7 +41,7 @@ def test_costs_count_every_network_by_its_steps():
     assert told["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
     assert told["student"] == told["control"] == pytest.approx(all_rows * 0.5)
     assert costs(CONFIG, MATERIAL, "train", PACE)["control"] == 0
-    shared = CONFIG.model_copy(update={"pseudo": CONFIG.pseudo.model_copy(update={"pool_share": 0.5})})
+    shared = CONFIG.model_copy(update={"pseudo": CONFIG.pseudo.model_copy(update={"top_fraction": 0.5})})
     assert costs(shared, MATERIAL, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
 
 

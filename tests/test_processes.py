@@ -22,10 +22,10 @@ KEYS = [
     *QUICK,
     "train.min_steps=40",
     "pseudo.folds=3",
-    "train.consistency=0.5",
-    "train.consistency_ratio=1",
-    "pseudo.views=2",
-    "pseudo.pool_cutoff=0.5",
+    "train.consistency_weight=0.5",
+    "train.unlabeled_ratio=1",
+    "pseudo.tta=2",
+    "pseudo.cutoff=0.5",
 ]
 """Three folds for two processes: the last wave is not full."""
 
@@ -142,13 +142,13 @@ TEAM = [
     *QUICK,
     "train.min_steps=30",
     "train.lr=1e-3",
-    "train.consistency=1",
-    "train.consistency_ratio=1",
+    "train.consistency_weight=1",
+    "train.unlabeled_ratio=1",
     "train.class_weights=balanced",
     "train.batch_size=33",
-    "pseudo.control=false",
+    "pseudo.train_baseline=false",
     "pseudo.rounds=1",
-    "pseudo.pool_cutoff=0.3",
+    "pseudo.cutoff=0.3",
 ]
 """Two folds and a student, no control: the student has both processes. It has no batch norm."""
 

@@ -33,7 +33,7 @@ def denoised(digits, tmp_path_factory):
     image_dir = digits.path[0].rsplit("/", 1)[0]
     args = [
         f"data.image_dir={image_dir}",
-        "data.suffix=.png",
+        "data.image_suffix=.png",
         f"out={folder}",
         f"data.train={folder}/train.csv",
         *QUICK,
@@ -46,9 +46,9 @@ def denoised(digits, tmp_path_factory):
             "denoise",
             "name=x",
             *args,
-            "inject.kind=uniform",
-            "pseudo.control=false",
-            "pseudo.audit=60",
+            "simulate.noise=symmetric",
+            "pseudo.train_baseline=false",
+            "pseudo.audit_size=60",
             f"data.test={folder}/test.csv",
         )
     )
@@ -63,18 +63,18 @@ def test_select_with_the_same_policy_decides_the_same(denoised):
 
 
 def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
-    ok(run_script("pseudo.py", "--mode", "select", "--run", denoised, "pseudo.cutoff=1.5"))
+    ok(run_script("pseudo.py", "--mode", "select", "--run", denoised, "pseudo.relabel_cutoff=1.5"))
     selected = table(denoised / "selected.csv")
     assert (selected.label == selected.given).all()
 
 
-@pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.views=4", "rules.pool_may_include_test=false"])
+@pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.tta=4", "rules.pool_may_include_test=false"])
 def test_select_refuses_what_changes_no_stored_prediction(denoised, idle):
     before = files_of(denoised)
-    done = run_script("pseudo.py", "--mode", "select", "--run", denoised, idle, "pseudo.cutoff=1.5")
+    done = run_script("pseudo.py", "--mode", "select", "--run", denoised, idle, "pseudo.relabel_cutoff=1.5")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert idle.partition("=")[0] in done.stderr
-    assert "pseudo.cutoff" not in done.stderr
+    assert "pseudo.relabel_cutoff" not in done.stderr
     assert files_of(denoised) == before
 
 

@@ -203,7 +203,7 @@ def test_a_newer_version_is_refused_and_an_older_one_read(tmp_path):
 
 def test_keys_on_which_no_byte_depends_may_change_while_a_run_goes_on(tmp_path):
     begun(tmp_path)
-    assert opened(tmp_path, "train.workers=2", "train.checkpoint_every=5m", "time_budget=1h").returncode == 0
+    assert opened(tmp_path, "train.num_workers=2", "train.checkpoint_every=5m", "time_budget=1h").returncode == 0
 
 
 def test_the_same_command_reopens_the_folder_as_it_is(tmp_path):

@@ -51,13 +51,13 @@ def runs(digits, tmp_path_factory):
     """One run of every mode on the same 500 rows: folder of the runs and the arguments."""
     folder = tmp_path_factory.mktemp("modes")
     digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
-    digits[300:500][["id"]].to_csv(folder / "pool.csv", index=False)
+    digits[300:500][["id"]].to_csv(folder / "unlabeled.csv", index=False)
     digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
-    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.suffix=.png", f"out={folder}", "pseudo.views=2"]
-    args += ["predict.views=3", "predict.augment=gentle"]
-    args += [*QUICK, *(f"data.{role}={folder / role}.csv" for role in ("train", "pool", "test"))]
+    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.image_suffix=.png", f"out={folder}", "pseudo.tta=2"]
+    args += ["predict.tta=3", "predict.augment=gentle"]
+    args += [*QUICK, *(f"data.{role}={folder / role}.csv" for role in ("train", "unlabeled", "test"))]
     for mode in ("augment", "denoise", "joint"):
-        noise = [] if mode == "augment" else ["inject.kind=uniform", "inject.rate=0.1"]
+        noise = [] if mode == "augment" else ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
     ok(run_cold("train.py", "name=train", "wandb.mode=offline", *args))
     return folder, args
@@ -122,7 +122,7 @@ def test_every_decision_names_the_weights_that_judged(runs):
     hashes = {json.loads(f.read_text())["hash"] for f in run.glob("round_1/fold_*/model.json")}
     labelled = decisions[decisions.role == "train"]
     assert set(labelled.model) == hashes
-    assert set("+".join(decisions[decisions.role == "pool"].model).split("+")) == hashes
+    assert set("+".join(decisions[decisions.role == "unlabeled"].model).split("+")) == hashes
 
 
 @pytest.mark.parametrize("views", [1, 2])
@@ -132,7 +132,7 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
     config = load_config(run / "config.yaml", [])
     paths = table(run / "samples.csv").set_index("id").path[decided.id]
     pixels, _ = load_images(paths.to_numpy(object), config.data)
-    pool, said = np.flatnonzero(decided.role == "pool"), []
+    pool, said = np.flatnonzero(decided.role == "unlabeled"), []
     for folder in sorted(run.glob("round_1/fold_*")):
         model = load_model(folder)
         rows = np.flatnonzero(decided.model.str.contains(model.hash))
@@ -140,7 +140,7 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
         said.append(np.exp(logs[np.searchsorted(rows, pool)]))
     stored = np.exp(np.load(run / "round_1" / "logits.npy")[pool])
     same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
-    assert config.pseudo.views == 2
+    assert config.pseudo.tta == 2
     assert same == (views == 2)
 
 
@@ -265,8 +265,12 @@ def test_another_config_under_the_same_name_is_refused_and_fresh_starts_over(run
 def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
     """Wrong labels in test and trusted, and noise from a file instead of inject, change no decision."""
     folder, args = csv_data
-    base = [*args, *QUICK, "pseudo.rounds=1", "pseudo.control=false"]
-    ok(run_script("pseudo.py", "--mode", "joint", "name=a", *base, "inject.kind=uniform", "inject.rate=0.2"))
+    base = [*args, *QUICK, "pseudo.rounds=1", "pseudo.train_baseline=false"]
+    ok(
+        run_script(
+            "pseudo.py", "--mode", "joint", "name=a", *base, "simulate.noise=symmetric", "simulate.noise_rate=0.2"
+        )
+    )
     noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given": "label"})[["id", "label"]]
     noisy.to_csv(folder / "noisy.csv", index=False)
     turned = digits[500:].assign(label=np.roll(digits.label[500:], 1))[["id", "label"]]
@@ -292,12 +296,12 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
     for i, row in digits[:60].iterrows():
         grey = cv2.imread(row.path, 0)
         image = cv2.resize(np.stack([grey, grey // 2, 255 - grey], 2), (int(rng.integers(20, 90)), 48))
-        role, label = ("train", row.label) if i < 50 else ("pool", "any/where")
+        role, label = ("train", row.label) if i < 50 else ("unlabeled", "any/where")
         path = tmp_path / role / label / f"{row.id}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
     options = ["data.size=32", "train.augment=photo", "train.min_steps=60", "train.epochs=0.1", "pseudo.cutoff=0.1"]
-    folders = [f"data.train={tmp_path}/train", f"data.pool={tmp_path}/pool", f"out={tmp_path}/runs"]
+    folders = [f"data.train={tmp_path}/train", f"data.unlabeled={tmp_path}/pool", f"out={tmp_path}/runs"]
     ok(run_script("pseudo.py", "--mode", "augment", "name=rgb", "pseudo.rounds=1", *folders, *options))
     model = json.loads((tmp_path / "runs/rgb/student/model.json").read_text())
     assert (model["channels"], model["size"]) == (3, 32)
@@ -319,11 +323,11 @@ def frozen(runs):
     """Wrong labels sought with heads on the frozen network of the run `train`; the student one of them, or whole."""
     folder, args = runs
     args = [arg for arg in args if "views" not in arg]
-    keys = ["model.freeze=true", f"model.weights={folder / 'train' / 'student' / 'model.safetensors'}"]
-    keys += ["inject.kind=uniform", "inject.rate=0.1"]
+    keys = ["model.freeze_backbone=true", f"model.checkpoint={folder / 'train' / 'student' / 'model.safetensors'}"]
+    keys += ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
     command = ["pseudo.py", "--mode", "joint", *args, *keys]
     ok(run_script(*command, "name=frozen"))
-    ok(run_script(*command, "name=thawed", "student.freeze=false"))
+    ok(run_script(*command, "name=thawed", "student.freeze_backbone=false"))
     return folder, command
 
 

@@ -29,13 +29,13 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     assert calls["student"]["labels"] == label[learned].tolist()
     looked = {"augment": [5, 7], "joint": [3, 5, 7], "denoise": []}[mode]
     if looked:
-        rows, logs = calls["student"]["pool"]
+        rows, logs = calls["student"]["unlabeled"]
         assert rows.tolist() == looked
         assert np.allclose(np.exp(logs), said[looked])
     else:
-        assert calls["student"]["pool"] == ()
+        assert calls["student"]["unlabeled"] == ()
     assert calls["control"]["rows"] == [0, 1, 2, 3]
-    assert calls["control"]["pool"] == ()
+    assert calls["control"]["unlabeled"] == ()
     assert calls["control"]["steps"] == calls["student"]["steps"]
 
 
@@ -64,7 +64,7 @@ def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that
 def arms(folder, mode: str, outcome: SelfTrainingResult, late: str = "") -> dict:
     """What each arm is asked to learn from GIVEN; row 6 is refused. late: the arm for which there is no time."""
     n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
-    role = np.where(GIVEN >= 0, "train", "pool").astype(object)
+    role = np.where(GIVEN >= 0, "train", "unlabeled").astype(object)
     samples = Dataset(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
     refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
     material = PreparedData(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
@@ -73,7 +73,7 @@ def arms(folder, mode: str, outcome: SelfTrainingResult, late: str = "") -> dict
     def fit(where, rows, labels, pool=(), steps=None):
         if where == late:
             raise TimeBudgetExceeded
-        calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "pool": pool}
+        calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "unlabeled": pool}
 
     train_arms(Run(folder, mode, Config()), material, outcome, SimpleNamespace(fit=fit, ahead=lambda tasks: None))
     return calls

@@ -297,7 +297,7 @@ def prepared(table: str, **options) -> Callable[[Path], str]:
 
     def read(folder: Path) -> str:
         (folder / "t.csv").write_text(table)
-        data = Data(train=str(folder / "t.csv"), image_dir=str(make_images(folder)), suffix=".png", **options)
+        data = Data(train=str(folder / "t.csv"), image_dir=str(make_images(folder)), image_suffix=".png", **options)
         prepare(Run(folder, "denoise", Config(name="x", data=data)))
         return "prepared"
 
@@ -309,7 +309,7 @@ def a_million(folder: Path) -> int:
     lines = [f"{i:07d},{'cat' if i % 3 else '01'}\n" for i in range(n)]
     (folder / "t.csv").write_text("id,label\n" + "".join(lines))
     (images / "0000000.png").write_bytes((images / "000.png").read_bytes())
-    samples = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), suffix=".png"))
+    samples = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), image_suffix=".png"))
     return [(samples.given == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
 
 
@@ -568,7 +568,7 @@ def configs() -> list[Case]:
         "2 MB": ("#" * 2_000_000, (), "", Refused("is larger than")),
         "image_dir=[]": ("", ("data.image_dir=[]",), "", Refused("data.image_dir")),
         "label_col=[]": ("", ("data.label_col=[]",), "", Refused("data.label_col")),
-        "hide.seed=-1": ("", ("hide.seed=-1",), "", Refused("hide.seed")),
+        "simulate.seed=-1": ("", ("simulate.seed=-1",), "", Refused("simulate.seed")),
         "no sign of equality": ("", ("train.lr",), "", Refused("is not key=value")),
         "a name with leading zeros, typed": ("", ("name=007",), "name", ["007"]),
         "yes as a column, typed": ("", ("data.label_col=yes",), "data.label_col", ["yes"]),

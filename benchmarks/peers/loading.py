@@ -44,7 +44,7 @@ def timm(folder: Path, name: str) -> list[float]:
     import timm
     from timm.data import ImageDataset, create_loader
 
-    from pseudokit.training.device import autocast, pick_precision
+    from pseudokit.training.device import autocast, pick_amp_dtype
 
     start, seconds = time.monotonic(), []
     data = ImageDataset(str(folder))
@@ -62,7 +62,7 @@ def timm(folder: Path, name: str) -> list[float]:
     )
     network = timm.create_model(name, num_classes=len(data.reader.class_to_idx)).to(memory_format=torch.channels_last)
     cpu = torch.device("cpu")
-    dtype = pick_precision("auto", cpu, SIZE, network)
+    dtype = pick_amp_dtype("auto", cpu, SIZE, network)
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=1e-3, fused=True)
     for _ in range(EPOCHS):
         for images, labels in loader:

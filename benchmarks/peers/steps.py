@@ -19,7 +19,7 @@ from ranking import most_mb
 from pseudokit.config.keys import Model
 from pseudokit.config.load import load_config
 from pseudokit.training.batches import TrainingSet
-from pseudokit.training.device import autocast, pick_precision
+from pseudokit.training.device import autocast, pick_amp_dtype
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
@@ -31,18 +31,18 @@ CPU = torch.device("cpu")
 
 def setting(name: str, size: int, config: str):
     """The network, its format, the section `train` of the config, images and labels."""
-    train = load_config(ROOT / "configs" / config, []).train.model_copy(update={"head_first": False})
+    train = load_config(ROOT / "configs" / config, []).train.model_copy(update={"linear_probe_first": False})
     channels = 1 if size == 28 else 3
     network, form = create_model(Model(name=name), tuple(map(str, range(K))), size, channels)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (N, size, size, channels), np.uint8)
-    return network, replace(form, precision=train.precision), train, pixels, rng.integers(0, K, N)
+    return network, replace(form, precision=train.amp_dtype), train, pixels, rng.integers(0, K, N)
 
 
 def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
     network, form, train, pixels, labels = setting(name, size, config)
     steps = 20 if size > 64 else 60
-    dtype = pick_precision(train.precision, CPU, size, network)
+    dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
     images = torch.randn(train.batch_size, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
     targets = torch.randint(K, (train.batch_size,))
 
@@ -68,7 +68,7 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
     network, form, train, pixels, _ = setting(name, size, config)
     at_once = batch_size(size, CPU)
     n = min(N, 16 * at_once) // at_once * at_once
-    dtype = pick_precision(train.precision, CPU, size, network)
+    dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
     images = torch.randn(at_once, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
 
     def ours() -> float:

@@ -18,7 +18,7 @@ from .system.files import TimeBudgetExceeded, log, show_log
 TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labelled rows.
 
     python train.py                                                  the built-in digits
-    python train.py data.train=train.csv data.image_dir=images data.suffix=.jpg name=base
+    python train.py data.train=train.csv data.image_dir=images data.image_suffix=.jpg name=base
     python train.py --check data.train=train.csv                     a look at data, folds, weights, disk and time first
 
 Run again to go on where it stopped; --fresh starts over.
@@ -27,7 +27,7 @@ PSEUDO = """Self-training: a teacher judges held-out rows, confident judgements 
 
     python pseudo.py --mode augment                                  pseudo-labels for a pool (built-in digits)
     python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired
-    python pseudo.py --mode joint data.train=a.csv data.pool=b.csv   both at once
+    python pseudo.py --mode joint data.train=a.csv data.unlabeled=b.csv   both at once
     python pseudo.py --mode augment --check data.train=train.csv     a look at data, folds, weights, disk and time first
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
     python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
@@ -88,7 +88,7 @@ def _predict_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help="CSV or folder of images (default: data.test of the first run)")
     parser.add_argument("--out", type=Path, help="default: predictions.csv in the first run's folder")
     parser.add_argument("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
-    parser.add_argument("--tta", type=int, help="views of each image, itself and others (default: predict.views)")
+    parser.add_argument("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
     parser.add_argument("--arm", choices=["student", "baseline", "both"], help="default: predict.arm, by the evidence")
     parser.add_argument("--check", action="store_true", help="look whether all is there and fits; predict nothing")
     return parser.parse_args(argv)

@@ -51,14 +51,14 @@ def run_rounds(run: Run, material: PreparedData, learner: JobRunner) -> SelfTrai
         outcome = self_train(
             material.judged,
             learner.fit,
-            partial(learner.predict, views=config.pseudo.views),
+            partial(learner.predict, views=config.pseudo.tta),
             config.pseudo,
             RoundStore(run.path),
             mode=run.mode,
             clusters=material.clusters,
             refused=material.refused,
             seed=config.seed,
-            goal=config.goal,
+            metric=config.metric,
             second=learner.second,
             ahead=learner.run_fold_jobs_ahead,
             time_for=_time_for(run),
@@ -102,7 +102,7 @@ def _arms(run: Run, material: PreparedData, outcome: SelfTrainingResult) -> list
     steps = step_budget(len(learned), run.config.train)
     pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
     tasks = [TrainJob("student", learned, outcome.targets[learned], pool, steps)]
-    if run.config.pseudo.control and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
+    if run.config.pseudo.train_baseline and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
         rows = np.flatnonzero(has_label(judged.given))
         tasks.append(TrainJob("control", rows, judged.given[rows], steps=steps))
     return tasks
@@ -131,7 +131,7 @@ def write_outputs(
     from .report.terminal import summary
     from .report.tracking import track
 
-    predict = partial(learner.predict, views=run.config.predict.views)
+    predict = partial(learner.predict, views=run.config.predict.tta)
     with run.stage("score"):
         scores, table = score_arms(material, arms, predict)
         write_csv(run.path / "scored.csv", table)

@@ -118,7 +118,7 @@ def model_files(folder: Path, number: int) -> list[Path]:
     return files
 
 
-def assert_fold_safe(rounds: list[dict]) -> None:
+def assert_leak_free(rounds: list[dict]) -> None:
     """Nothing that a model learned came from a teacher that saw the given labels of the model's own fold.
 
     rounds: round.json of each. The folds of given labels are the same in all of them, so it is enough that every
@@ -141,7 +141,7 @@ def refuse_changed_dataset(folder: Path, samples: Dataset) -> None:
         return
     tables = read_csv(folder / "samples.csv"), samples.table()
     before, now = (set(table[["id", "role", "given"]].itertuples(index=False, name=None)) for table in tables)
-    changed = sorted({row[0] for row in before ^ now if row[1] in ("train", "pool")})
+    changed = sorted({row[0] for row in before ^ now if row[1] in ("train", "unlabeled")})
     if changed:
         what = f"{len(changed):,} rows of the data are not as this run judged them ({changed[0]!r}, …)"
         raise UserError(f"{folder / 'samples.csv'}: {what}; bring them back, choose another name= or add --fresh")

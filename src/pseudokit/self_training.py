@@ -30,7 +30,7 @@ from .labels.out_of_fold import (
 from .labels.predictions import OutOfFoldPredictions, together
 from .labels.pseudo_labels import DRIFT, drift
 from .labels.sanity import learned_nothing
-from .round_store import RoundStore, assert_fold_safe
+from .round_store import RoundStore, assert_leak_free
 from .system.files import TimeBudgetExceeded, hash_of, log, seed_of
 
 WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
@@ -73,20 +73,20 @@ class SelfTrainingContext:
     seed: int = 0
     second: Second | None = None
     ahead: Callable = lambda seats: None
-    goal: str | None = None
+    metric: str | None = None
 
     @property
-    def fold_safe(self) -> bool:
+    def leak_free_folds(self) -> bool:
         """As configured, else where something is chosen by out-of-fold scores."""
-        policy, chosen = self.policy, self.policy.fold_safe
-        by_score = self.mode == "augment" and (policy.pool_precision is not None or policy.pool_calibrate)
+        policy, chosen = self.policy, self.policy.leak_free_folds
+        by_score = self.mode == "augment" and (policy.min_precision is not None or policy.calibrate)
         return by_score if chosen is None else chosen
 
     def input_hash(self) -> dict[str, str]:
         """Hashes of what a round depends on, beside the models that judged it."""
         samples, keys = self.samples, self.policy.model_dump(exclude_defaults=True)
         judged = samples.id, samples.given, samples.classes, self.clusters, self.refused
-        return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.goal)}
+        return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.metric)}
 
 
 def self_train(
@@ -100,7 +100,7 @@ def self_train(
     clusters: np.ndarray,
     refused: np.ndarray | str = "",
     seed: int = 0,
-    goal: str | None = None,
+    metric: str | None = None,
     second: Second | None = None,
     ahead: Callable = lambda seats: None,
     time_for: Callable[[float], bool] = lambda seconds: True,
@@ -110,9 +110,9 @@ def self_train(
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
     every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain, collapse or
     learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
-    goal: the score that ends rounds, see _gain. refused: see select; second, ahead: see held_out_probs.
+    metric: the score that ends rounds, see _gain. refused: see select; second, ahead: see held_out_probs.
     """
-    task = SelfTrainingContext(samples, policy, mode, clusters, refused, seed, second, ahead, goal)
+    task = SelfTrainingContext(samples, policy, mode, clusters, refused, seed, second, ahead, metric)
     outcome = best = SelfTrainingResult(samples.given, None, 0, "max_rounds")
     input_hash, seconds, verdicts, before = task.input_hash(), 0.0, [], samples.given
     for number in range(1, policy.rounds + 1):
@@ -130,8 +130,8 @@ def self_train(
         facts = changes | _drift(task, decisions) | _nothing_learned(task, decisions) | {"input_hash": input_hash}
         seconds = round(time.monotonic() - start, 3)
         ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
-        if task.fold_safe:
-            assert_fold_safe(ledger.rounds())
+        if task.leak_free_folds:
+            assert_leak_free(ledger.rounds())
         verdicts.append(verdict)
         change = _gain(task, verdicts[best.round - 1], verdict, best.decisions, decisions) if best.round else None
         reason = _reason(task, change, facts, number)
@@ -174,12 +174,12 @@ def _judge(
     seats = [replace(seat, where=f"round_{number}/{seat.where}") for seat in _seats(task, outcome, earlier)]
     how = None
     if task.mode in REPAIRS:
-        choose = not earlier and task.policy.policy == "posterior"  # a plain cutoff asks for no noise model
+        choose = not earlier and task.policy.relabel_by == "noise_model"  # a plain cutoff asks for no noise model
         rate = earlier[0].likeliest_rate if earlier else None
         how = partial(calibrated, given=given, labels=outcome.label, choose=choose, likeliest_rate=rate)
-    elif task.policy.pool_calibrate:
+    elif task.policy.calibrate:
         how = partial(tempered, given=given)
-    options = {"clusters": task.clusters, "chained": task.fold_safe, "calibrate": how, "second": task.second}
+    options = {"clusters": task.clusters, "chained": task.leak_free_folds, "calibrate": how, "second": task.second}
     verdict = predict_out_of_fold(task.samples, seats, fit, predict, ahead=task.ahead, **options)
     return _average(verdict, earlier[-1], number) if earlier else verdict
 
@@ -189,7 +189,7 @@ def _seats(
 ) -> list[FoldJob]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
     number, given, policy = len(earlier) + 1, task.samples.given, task.policy
-    if not task.fold_safe:
+    if not task.leak_free_folds:
         taught = TrainingLabels(outcome.label, outcome.targets, _judges(earlier))
         folds = make_folds(taught.labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
         return plain_fold_jobs(taught, folds)
@@ -238,12 +238,12 @@ def _drift(task: SelfTrainingContext, decisions: Decisions) -> dict:
     if found["collapsed"]:
         log.info(
             "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
-            "labels, or try pseudo.pool_align=true, pseudo.pool_quota=1.5"
+            "labels, or try pseudo.distribution_alignment=true, pseudo.max_class_ratio=1.5"
         )
     elif found["drift"] > DRIFT:
         log.info(
             f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
-            "class shares of the given labels; where the pool should, try pseudo.pool_align=true"
+            "class shares of the given labels; where the pool should, try pseudo.distribution_alignment=true"
         )
     return found
 
@@ -258,7 +258,7 @@ def _nothing_learned(task: SelfTrainingContext, decisions: Decisions) -> dict:
     why = learned_nothing(decisions.predicted, task.samples.given, len(task.samples.classes))
     log.info(
         f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
-        "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.weights"
+        "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.checkpoint"
     )
     return {NOTHING_LEARNED: True}
 
@@ -298,12 +298,12 @@ def _gain(
     Where no score is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
     Log loss of beliefs would be won by whoever is surest of everything: where labels are repaired accuracy stands in.
     """
-    goal = task.goal or ("log_loss" if task.fold_safe else "accuracy")
+    metric = task.metric or ("log_loss" if task.leak_free_folds else "accuracy")
     labels, rows = task.samples.given, has_label(task.samples.given)
     if task.mode in REPAIRS:
-        goal = "accuracy" if goal == "log_loss" else goal
+        metric = "accuracy" if metric == "log_loss" else metric
         labels = _believed(of_best, of_new, labels)
-    return gain(goal, best.log_probs[rows], new.log_probs[rows], labels[rows], task.samples.classes)
+    return gain(metric, best.log_probs[rows], new.log_probs[rows], labels[rows], task.samples.classes)
 
 
 def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray:
@@ -326,4 +326,4 @@ def _no_gain(task: SelfTrainingContext, change: float, error: float) -> bool:
     Plain rounds' scores favour later rounds a little, so that a rise proves nothing.
     """
     noise = NOISE_OF_GAIN * error
-    return bool(change <= noise if task.fold_safe else change < -noise)
+    return bool(change <= noise if task.leak_free_folds else change < -noise)

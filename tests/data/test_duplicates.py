@@ -188,12 +188,12 @@ def table_of(tmp_path, photos):
 def test_the_kind_is_that_of_the_whole_cluster(table_of):
     table = table_of(
         ("train", "a", 0, "x", "bytes"),
-        ("pool", "b", 0, "", "bytes"),
+        ("unlabeled", "b", 0, "", "bytes"),
         ("train", "c", 1, "x", "bytes"),
-        ("pool", "d", 1, "", "same"),
+        ("unlabeled", "d", 1, "", "same"),
         ("test", "e", 1, "x", "bytes"),
         ("train", "f", 2, "x", "bytes"),
-        ("valid", "g", 2, "x", "bytes"),
+        ("val", "g", 2, "x", "bytes"),
         ("test", "h", 2, "x", "jpeg 90"),
         ("train", "z", 3, "x", "bytes"),
     )
@@ -209,10 +209,10 @@ def test_labels_that_disagree_come_first_and_no_label_is_no_disagreement(table_o
         ("train", "a", 0, "x", "bytes"),
         ("train", "b", 0, "x", "bytes"),
         ("train", "c", 1, "x", "bytes"),
-        ("pool", "d", 1, "", "bytes"),
+        ("unlabeled", "d", 1, "", "bytes"),
         ("train", "e", 2, "x", "bytes"),
         ("train", "f", 2, "y", "jpeg 90"),
-        ("pool", "g", 2, "", "bytes"),
+        ("unlabeled", "g", 2, "", "bytes"),
         ("train", "h", 3, "x", "bytes"),
         ("test", "i", 3, "y", "bytes"),
     )
@@ -223,13 +223,13 @@ def test_labels_that_disagree_come_first_and_no_label_is_no_disagreement(table_o
         "clusters": 4,
         "rows": 9,
         "conflicts": 2,
-        "clusters in train and pool": 2,
+        "clusters in train and unlabeled": 2,
         "clusters in train and test": 1,
     }
 
 
 def test_no_duplicates_give_an_empty_table(table_of):
-    table = table_of(("train", "a", 0, "x", "bytes"), ("pool", "b", 1, "", "bytes"))
+    table = table_of(("train", "a", 0, "x", "bytes"), ("unlabeled", "b", 1, "", "bytes"))
     assert table.empty
     assert list(table) == ["cluster", "id", "path", "role", "given", "kind", "conflict"]
     assert count_duplicates(table) == {"clusters": 0, "rows": 0, "conflicts": 0}
@@ -238,17 +238,17 @@ def test_no_duplicates_give_an_empty_table(table_of):
 
 def test_pool_rows_that_are_copies_of_scored_rows_are_refused(table_of):
     rows = []
-    for number, role in enumerate(["valid", "trusted", "test", "train"]):
-        rows += [(role, f"{role}_0", number, "x", "bytes"), ("pool", f"of_{role}", number, "", "jpeg 90")]
+    for number, role in enumerate(["val", "trusted", "test", "train"]):
+        rows += [(role, f"{role}_0", number, "x", "bytes"), ("unlabeled", f"of_{role}", number, "", "jpeg 90")]
     table = table_of(*rows)
-    ids = np.array(["of_valid", "of_trusted", "of_test", "of_train", "train_0", "test_0"], object)
-    reasons = ["duplicate_of_valid", "duplicate_of_trusted", "duplicate_of_test", "", "", ""]
+    ids = np.array(["of_val", "of_trusted", "of_test", "of_train", "train_0", "test_0"], object)
+    reasons = ["duplicate_of_val", "duplicate_of_trusted", "duplicate_of_test", "", "", ""]
     assert list(refused_reasons(table, ids, Data())) == reasons
-    assert set(refused_reasons(table, ids, Data(overlap="allow"))) == {""}
+    assert set(refused_reasons(table, ids, Data(allow_test_copies=True))) == {""}
 
 
 def test_a_file_that_is_in_pool_and_test_is_the_wish_of_the_user(table_of):
-    pool = [("pool", name, photo, "", "bytes") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
+    pool = [("unlabeled", name, photo, "", "bytes") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
     test = [("test", name, photo, "x", "bytes") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
     table = table_of(*pool, *test, ("train", "e", 2, "y", "bytes"))
     assert set(table.id) == {"b", "c", "d", "e"}, "a alone is one file, named twice"
@@ -269,7 +269,7 @@ def test_the_table_reads_back_as_it_was_decided_on(table_of, tmp_path):
         ("train", "a", 0, "x", "bytes"),
         ("train", "b", 0, "y", "bytes"),
         ("test", "c", 0, "x", "bytes"),
-        ("pool", "d", 0, "", "bytes"),
+        ("unlabeled", "d", 0, "", "bytes"),
     )
     table.to_csv(tmp_path / "duplicates.csv", index=False)
     again = pd.read_csv(tmp_path / "duplicates.csv", dtype=str, keep_default_na=False)

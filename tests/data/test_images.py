@@ -177,7 +177,7 @@ def test_each_image_that_cannot_be_read_is_refused_by_its_name(tmp_path):
         with pytest.raises(UserError, match=re.escape(f"{tmp_path / name} (") + f".*{why}") as caught:
             load_images(paths(*files, tmp_path / name), Data())
         assert "1 of the images" in str(caught.value)
-        assert "data.on_bad_image=skip" in str(caught.value)
+        assert "data.bad_images=skip" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert files[0] not in str(caught.value)
 
@@ -186,7 +186,7 @@ def test_bad_images_are_skipped_on_demand_and_the_others_keep_their_places(tmp_p
     files = list(numbered(tmp_path, 100))
     for i, name in enumerate(spoil(tmp_path)):
         files.insert(13 * i, str(tmp_path / name))
-    pixels, good = load_images(paths(*files), Data(on_bad_image="skip"))
+    pixels, good = load_images(paths(*files), Data(bad_images="skip"))
     assert good.tolist() == [file[-7:-4].isdigit() for file in files]
     assert len(pixels) == len(files)
     assert pixels[good][:, 5, 5, 0].tolist() == list(range(100))
@@ -206,16 +206,16 @@ def test_at_most_ten_bad_images_are_listed(tmp_path):
 def test_a_missing_suffix_is_guessed_from_the_files_that_are_there(tmp_path):
     files = paths(*(file.removesuffix(".png") for file in numbered(tmp_path, 3)))
     for data in (Data(), Data(size=10, channels=1)):
-        with pytest.raises(UserError, match=r"data\.suffix"):
+        with pytest.raises(UserError, match=r"data\.image_suffix"):
             load_images(files, data)
-    with pytest.raises(UserError, match=r"data\.suffix=\.png"):
+    with pytest.raises(UserError, match=r"data\.image_suffix=\.png"):
         load_images(files, Data(size=10, channels=1))
 
 
 def test_a_folder_of_no_readable_image_is_refused_even_where_bad_ones_are_skipped(tmp_path):
     spoil_only = paths(*(tmp_path / name for name in ("a.png", "b.png")))
     with pytest.raises(UserError, match=re.escape(spoil_only[0])):
-        load_images(spoil_only, Data(on_bad_image="skip"))
+        load_images(spoil_only, Data(bad_images="skip"))
 
 
 def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
@@ -323,7 +323,7 @@ def test_a_cache_remembers_which_files_are_bad(tmp_path):
     files = list(numbered(tmp_path, 100))
     for i, name in enumerate(spoil(tmp_path)):
         files.insert(13 * i, str(tmp_path / name))
-    data = Data(cache=str(tmp_path / "cache"), on_bad_image="skip", **FORMAT)
+    data = Data(cache=str(tmp_path / "cache"), bad_images="skip", **FORMAT)
     for _ in range(2):
         pixels, good = load_images(paths(*files), data)
         assert good.tolist() == [file[-7:-4].isdigit() for file in files]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.config.keys import Config, Data, Hide, Inject
+from pseudokit.config.keys import Config, Data, Simulate
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.encoding import strata
@@ -23,7 +23,7 @@ def test_names_with_a_sign_between_them(tmp_path):
     assert found.classes == ("cat", "dog", "owl")
     given = dict(zip(found.id, found.given.tolist(), strict=True))
     assert given == {"1": [1, 1, 0], "2": [0, 1, 0], "3": [0, 0, 0], "4": [-1, -1, -1], "5": [-1, 0, 1], "6": [1, 1, 1]}
-    assert found.role[list(found.id).index("4")] == "pool"
+    assert found.role[list(found.id).index("4")] == "unlabeled"
 
 
 def test_names_with_blanks_want_another_sign(tmp_path):
@@ -56,8 +56,8 @@ def test_every_class_needs_rows_with_it_and_without_it(tmp_path):
     found = read(tmp_path, "id,label\n1,cat dog\n2,cat dog\n3,cat\n")
     with pytest.raises(UserError, match=r"'cat' has 0 rows without it in data\.train, fewer than pseudo\.folds=2"):
         check_dataset(found, Config(), "train")
-    with pytest.raises(UserError, match="goal=kappa does not fit"):
-        check_dataset(read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(goal="kappa"), "train")
+    with pytest.raises(UserError, match="metric=kappa does not fit"):
+        check_dataset(read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(metric="kappa"), "train")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_every_class_is_spread_evenly_over_folds_the_rarest_best(many, seed):
 
 
 def test_a_flip_turns_one_answer_and_the_truth_is_on_file(many):
-    noisy, truth = inject_noise(many, Inject(kind="uniform", rate=0.1, seed=1))
+    noisy, truth = inject_noise(many, Simulate(noise="symmetric", noise_rate=0.1, seed=1))
     assert (noisy.given != many.given).sum() == 240
     assert set(np.unique(noisy.given)) == {0, 1}
     changed = (noisy.given != many.given).any(1)
@@ -85,7 +85,7 @@ def test_a_flip_turns_one_answer_and_the_truth_is_on_file(many):
 
 
 def test_labels_that_are_kept_are_of_every_class(many):
-    few, truth = hide_labels(many, Hide(keep=50))
+    few, truth = hide_labels(many, Simulate(keep_labels=50))
     labelled = few.given[few.role == "train"]
     assert len(labelled) == 50
     assert len(truth) == 550

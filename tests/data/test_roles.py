@@ -78,7 +78,7 @@ def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_the_pool(comp
     assert samples.table()[["id", "role", "given"]].to_numpy().tolist() == [
         ["a", "train", "cat"],
         ["b", "train", "dog"],
-        ["c", "pool", ""],
+        ["c", "unlabeled", ""],
     ]
 
 

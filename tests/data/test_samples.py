@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudokit.config.keys import Data, Hide, Inject
+from pseudokit.config.keys import Data, Simulate
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import Dataset, load_dataset
 from pseudokit.data.simulate import hide_labels, inject_noise
@@ -17,13 +17,13 @@ from pseudokit.data.tables import ID_COLUMNS
 
 @pytest.fixture
 def files(tmp_path):
-    """files(train=…, pool=…, **data) → Data: a mapping becomes a CSV, a string the text of one."""
+    """files(train=…, unlabeled=…, **data) → Data: a mapping becomes a CSV, a string the text of one."""
 
     def files(**roles) -> Data:
         found = {}
         for role, content in roles.items():
             found[role] = content
-            if role in ("train", "pool", "valid", "trusted", "test") and not isinstance(content, Path):
+            if role in ("train", "unlabeled", "val", "trusted", "test") and not isinstance(content, Path):
                 found[role] = tmp_path / f"{role}.csv"
                 text = content if isinstance(content, str) else pd.DataFrame(content).to_csv(index=False)
                 found[role].write_text(text, encoding="utf-8")
@@ -61,9 +61,9 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
     samples = load_dataset(
         files(
             test={"id": ["t2", "t1"]},
-            valid={"id": ["v"], "label": ["cat"]},
+            val={"id": ["v"], "label": ["cat"]},
             trusted={"id": ["h"], "label": ["dog"]},
-            pool={"id": ["p2", "p1"]},
+            unlabeled={"id": ["p2", "p1"]},
             train=PETS,
         )
     )
@@ -71,9 +71,9 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
     assert rows(samples) == [
         ("train", "a", "cat"),
         ("train", "b", "dog"),
-        ("pool", "p1", ""),
-        ("pool", "p2", ""),
-        ("valid", "v", "cat"),
+        ("unlabeled", "p1", ""),
+        ("unlabeled", "p2", ""),
+        ("val", "v", "cat"),
         ("trusted", "h", "dog"),
         ("test", "t1", ""),
         ("test", "t2", ""),
@@ -82,7 +82,7 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
 
 
 def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
-    beside = load_dataset(files(train=PETS, suffix=".png"))
+    beside = load_dataset(files(train=PETS, image_suffix=".png"))
     assert beside.path.tolist() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     elsewhere = load_dataset(files(train={"id": ["x/1.jpg", "x/2.jpg"], "label": ["p", "q"]}, image_dir="some/images"))
     assert elsewhere.path.tolist() == ["some/images/x/1.jpg", "some/images/x/2.jpg"]
@@ -120,20 +120,20 @@ def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
 
 
 def test_a_train_row_without_a_label_belongs_to_the_pool(files):
-    samples = load_dataset(files(train="id,label\nc,\na,cat\nb,dog\nd\n", pool={"id": ["e"]}))
+    samples = load_dataset(files(train="id,label\nc,\na,cat\nb,dog\nd\n", unlabeled={"id": ["e"]}))
     assert rows(samples) == [
         ("train", "a", "cat"),
         ("train", "b", "dog"),
-        ("pool", "c", ""),
-        ("pool", "d", ""),
-        ("pool", "e", ""),
+        ("unlabeled", "c", ""),
+        ("unlabeled", "d", ""),
+        ("unlabeled", "e", ""),
     ]
 
 
 def test_labels_of_the_pool_are_not_read(files):
-    samples = load_dataset(files(train=PETS, pool={"id": ["p", "q"], "label": ["cat", "whale"]}))
+    samples = load_dataset(files(train=PETS, unlabeled={"id": ["p", "q"], "label": ["cat", "whale"]}))
     assert samples.classes == ("cat", "dog")
-    assert rows(samples)[2:] == [("pool", "p", ""), ("pool", "q", "")]
+    assert rows(samples)[2:] == [("unlabeled", "p", ""), ("unlabeled", "q", "")]
 
 
 def test_another_label_column_is_read(files):
@@ -148,7 +148,7 @@ def test_another_label_column_is_read(files):
 
 def test_groups_are_read_where_there_are_any(files):
     table = {"id": ["a", "b"], "label": ["p", "q"], "patient": ["07", ""]}
-    samples = load_dataset(files(train=table, pool={"id": ["c"]}, group_col="patient"))
+    samples = load_dataset(files(train=table, unlabeled={"id": ["c"]}, group_col="patient"))
     assert samples.group.tolist() == ["07", "", ""]
     assert "data.group_col" in refusal(files(train=table, group_col="patiens"))
 
@@ -162,9 +162,9 @@ def test_an_id_twice_in_one_file_is_refused_by_its_name(files):
 
 
 def test_an_id_in_train_and_pool_is_refused_by_its_name(files):
-    message = refusal(files(train=PETS, pool={"id": ["c", "b"]}))
+    message = refusal(files(train=PETS, unlabeled={"id": ["c", "b"]}))
     assert "'b'" in message
-    assert "data.train and data.pool" in message
+    assert "data.train and data.unlabeled" in message
 
 
 def test_test_rows_may_have_no_labels_all_labels_or_some(files):
@@ -173,13 +173,13 @@ def test_test_rows_may_have_no_labels_all_labels_or_some(files):
 
 
 def test_a_label_that_no_train_row_has_is_refused_with_its_row(files):
-    message = refusal(files(train=PETS, valid={"id": ["v1", "v2"], "label": ["cat", "whale"]}))
-    for part in ("data.valid", "v2", "'whale'"):
+    message = refusal(files(train=PETS, val={"id": ["v1", "v2"], "label": ["cat", "whale"]}))
+    for part in ("data.val", "v2", "'whale'"):
         assert part in message
 
 
 def test_a_scored_row_without_a_label_is_refused(files):
-    for role in ("valid", "trusted"):
+    for role in ("val", "trusted"):
         message = refusal(files(train=PETS, **{role: {"id": ["v1", "v2"], "label": ["cat", ""]}}))
         assert f"data.{role}" in message
         assert "v2" in message
@@ -256,13 +256,13 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path):
     ids=["deep", "classes"],
 )
 def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
-    samples = load_dataset(files(train=PETS, pool=tree(tmp_path / "pool", *names)))
-    assert rows(samples)[2:] == [("pool", f"pool/{name}", "") for name in names]
+    samples = load_dataset(files(train=PETS, unlabeled=tree(tmp_path / "unlabeled", *names)))
+    assert rows(samples)[2:] == [("unlabeled", f"pool/{name}", "") for name in names]
 
 
 def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
-    train, pool = tree(tmp_path / "train", "a/1.png", "b/1.png"), tree(tmp_path / "pool", "a/1.png")
-    assert len(load_dataset(Data(train=str(train), pool=str(pool)))) == 3
+    train, pool = tree(tmp_path / "train", "a/1.png", "b/1.png"), tree(tmp_path / "unlabeled", "a/1.png")
+    assert len(load_dataset(Data(train=str(train), unlabeled=str(pool)))) == 3
 
 
 def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
@@ -293,20 +293,20 @@ def labelled(counts, extra=0) -> Dataset:
 
 def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
     samples = labelled([30, 30, 30], extra=5)
-    kept, truth = hide_labels(samples, Hide(keep=12))
+    kept, truth = hide_labels(samples, Simulate(keep_labels=12))
     assert np.bincount(kept.given[kept.role == "train"]).tolist() == [4, 4, 4]
-    assert (kept.given[kept.role == "pool"] == -1).all()
-    assert sorted(truth.id) == sorted(kept.id[kept.role == "pool"])
+    assert (kept.given[kept.role == "unlabeled"] == -1).all()
+    assert sorted(truth.id) == sorted(kept.id[kept.role == "unlabeled"])
     clean = dict(zip(samples.id, samples.table().given, strict=True))
     assert [clean[i] for i in truth.id] == truth.clean.tolist()
     assert (kept.given[kept.role == "test"] == 0).all()
-    assert rows(kept) == sorted(rows(kept), key=lambda row: (["train", "pool", "test"].index(row[0]), row[1]))
+    assert rows(kept) == sorted(rows(kept), key=lambda row: (["train", "unlabeled", "test"].index(row[0]), row[1]))
 
 
 @settings(max_examples=60, deadline=None)
 @given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=5), keep=st.integers(1, 60), seed=st.integers(0, 99))
 def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, seed):
-    kept, truth = hide_labels(labelled(counts), Hide(keep=keep, seed=seed))
+    kept, truth = hide_labels(labelled(counts), Simulate(keep_labels=keep, seed=seed))
     left = np.bincount(kept.given[kept.given >= 0], minlength=len(counts))
     assert left.sum() == min(keep, sum(counts))
     assert len(truth) == sum(counts) - left.sum()
@@ -317,7 +317,7 @@ def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, s
 def test_another_seed_keeps_other_labels():
     first, again, other = (
         set(kept.id[kept.role == "train"])
-        for kept in (hide_labels(labelled([50, 50]), Hide(keep=10, seed=seed))[0] for seed in (0, 0, 1))
+        for kept in (hide_labels(labelled([50, 50]), Simulate(keep_labels=10, seed=seed))[0] for seed in (0, 0, 1))
     )
     assert first == again != other
 
@@ -329,16 +329,16 @@ counts_of = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 
 
 @settings(max_examples=80, deadline=None)
-@given(counts=counts_of, kind=st.sampled_from(["uniform", "pair"]), rate=st.floats(0, 1), seed=st.integers(0, 99))
+@given(counts=counts_of, kind=st.sampled_from(["symmetric", "pairflip"]), rate=st.floats(0, 1), seed=st.integers(0, 99))
 def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind, rate, seed):
     samples = labelled(counts, extra=7)
-    noisy, truth = inject_noise(samples, Inject(kind=kind, rate=rate, seed=seed))
+    noisy, truth = inject_noise(samples, Simulate(noise=kind, noise_rate=rate, seed=seed))
     n, k = sum(counts), len(counts)
     flipped = np.flatnonzero(noisy.given != samples.given)
     assert len(flipped) == round(rate * n)
     assert (flipped < n).all(), "only the labelled set is flipped"
     assert ((noisy.given >= 0) & (noisy.given < k)).all()
-    if kind == "pair":
+    if kind == "pairflip":
         assert (noisy.given[flipped] == (samples.given[flipped] + 1) % k).all()
     assert truth.id.tolist() == samples.id[:n].tolist()
     assert truth.clean.tolist() == samples.table().given[:n].tolist()
@@ -347,16 +347,18 @@ def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind
 
 def test_uniform_flips_reach_every_other_class_alike():
     samples = labelled([3000, 3000, 3000, 3000])
-    noisy, _ = inject_noise(samples, Inject(kind="uniform", rate=0.5))
+    noisy, _ = inject_noise(samples, Simulate(noise="symmetric", noise_rate=0.5))
     for k in range(4):
         to = np.bincount(noisy.given[(samples.given == k) & (noisy.given != k)], minlength=4) / 1500
         np.testing.assert_allclose(np.delete(to, k), 1 / 3, atol=0.05)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "pair", "matrix"])
+@pytest.mark.parametrize("kind", ["symmetric", "pairflip", "matrix"])
 def test_the_same_seed_flips_the_same_labels(kind):
     samples = labelled([100, 100, 100])
-    first, again, other = (inject_noise(samples, Inject(kind=kind, rate=0.2, seed=s))[0].given for s in (3, 3, 4))
+    first, again, other = (
+        inject_noise(samples, Simulate(noise=kind, noise_rate=0.2, seed=s))[0].given for s in (3, 3, 4)
+    )
     assert (first == again).all()
     assert (first != other).any()
 
@@ -365,7 +367,7 @@ def test_the_same_seed_flips_the_same_labels(kind):
 def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
     samples = labelled([2000] * 10)
     flipped = [
-        (inject_noise(samples, Inject(kind="matrix", rate=rate, seed=seed))[0].given != samples.given).mean()
+        (inject_noise(samples, Simulate(noise="matrix", noise_rate=rate, seed=seed))[0].given != samples.given).mean()
         for seed in range(5)
     ]
     np.testing.assert_allclose(flipped, rate, rtol=0.1)
@@ -374,7 +376,7 @@ def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
 def test_a_matrix_that_is_given_is_respected():
     matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
     samples = labelled([4000, 4000, 4000])
-    noisy, _ = inject_noise(samples, Inject(kind="matrix", matrix=matrix))
+    noisy, _ = inject_noise(samples, Simulate(noise="matrix", noise_matrix=matrix))
     found = [np.bincount(noisy.given[samples.given == k], minlength=3) / 4000 for k in range(3)]
     np.testing.assert_allclose(found, matrix, atol=0.03)
     assert (np.array(found)[np.array(matrix) == 0] == 0).all()
@@ -382,10 +384,10 @@ def test_a_matrix_that_is_given_is_respected():
 
 @pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], [[1, 0, 0], [0, 1], [0, 0, 1]], [[0.5, 0.2, 0.2]] * 3, [], [[]]])
 def test_a_matrix_that_does_not_fit_is_refused(matrix):
-    with pytest.raises(UserError, match=r"inject\.matrix must be 3 rows of 3"):
-        inject_noise(labelled([5, 5, 5]), Inject(kind="matrix", matrix=matrix))
+    with pytest.raises(UserError, match=r"simulate\.noise_matrix must be 3 rows of 3"):
+        inject_noise(labelled([5, 5, 5]), Simulate(noise="matrix", noise_matrix=matrix))
 
 
 def test_one_class_cannot_be_flipped():
     with pytest.raises(UserError, match="two classes"):
-        inject_noise(labelled([5]), Inject(kind="pair"))
+        inject_noise(labelled([5]), Simulate(noise="pairflip"))

@@ -13,8 +13,8 @@ from .test_noise import logs_of, uniform, world
 
 POLICIES = {
     "denoise": Pseudo(),
-    "augment": Pseudo(pool_cutoff=0.6, pool_targets="soft", pool_temperature=0.5, pool_align=True),
-    "joint": Pseudo(pool_cutoff=0.6, pool_share=0.8, pool_floor=0.5, pool_quota=1.2, pool_targets="weighted"),
+    "augment": Pseudo(cutoff=0.6, targets="soft", temperature=0.5, distribution_alignment=True),
+    "joint": Pseudo(cutoff=0.6, top_fraction=0.8, min_class_fraction=0.5, max_class_ratio=1.2, targets="weighted"),
 }
 
 

@@ -58,35 +58,35 @@ def test_a_score_that_classes_do_not_have_is_left_out():
 def test_classes_that_do_not_occur_have_no_part_in_a_mean_over_classes():
     logs, labels = said(k=4)
     labels = np.where(labels == 3, 0, labels)
-    for goal in ("auc", "map"):
-        assert np.isfinite(measure(goal, logs, labels, ("a", "b", "c", "d")))
+    for metric in ("auc", "map"):
+        assert np.isfinite(measure(metric, logs, labels, ("a", "b", "c", "d")))
     assert set(of_classes(logs, labels, ("a", "b", "c", "d"))) == {"a", "b", "c"}
     alone = score(logs[labels == 1], labels[labels == 1], ("a", "b", "c", "d"))
     assert alone["auc"] is None, "of one class alone nothing is told apart"
 
 
-@pytest.mark.parametrize("goal", GOALS)
-def test_a_better_model_gains_and_a_worse_one_loses_whatever_the_score(goal):
+@pytest.mark.parametrize("metric", GOALS)
+def test_a_better_model_gains_and_a_worse_one_loses_whatever_the_score(metric):
     weak, labels = said(skill=1.0)
     noise, _ = said(skill=0.0, seed=1)
     strong = weak.copy()
     strong[np.arange(len(labels)), labels] += 1.5
     strong -= np.logaddexp.reduce(strong, axis=1, keepdims=True)
-    up, error = gain(goal, weak, strong, labels, CLASSES)
-    down, _ = gain(goal, strong, weak, labels, CLASSES)
+    up, error = gain(metric, weak, strong, labels, CLASSES)
+    down, _ = gain(metric, strong, weak, labels, CLASSES)
     assert up > 2 * error > 0
     assert down == pytest.approx(-up)
-    assert gain(goal, weak, weak, labels, CLASSES) == (0, 0)
-    assert gain(goal, weak, noise, labels, CLASSES)[0] < 0
+    assert gain(metric, weak, weak, labels, CLASSES) == (0, 0)
+    assert gain(metric, weak, noise, labels, CLASSES)[0] < 0
 
 
-@pytest.mark.parametrize("goal", ["accuracy", "macro_f1"])
-def test_the_standard_error_of_a_gain_is_its_spread_over_samples(goal):
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_the_standard_error_of_a_gain_is_its_spread_over_samples(metric):
     gains, errors = [], []
     for seed in range(60):
         before, labels = said(400, 6, 1.0, seed)
         after = before + np.random.default_rng(1000 + seed).normal(0, 0.5, before.shape)
-        found = gain(goal, before, after - np.logaddexp.reduce(after, axis=1, keepdims=True), labels, CLASSES)
+        found = gain(metric, before, after - np.logaddexp.reduce(after, axis=1, keepdims=True), labels, CLASSES)
         gains.append(found[0])
         errors.append(found[1])
     assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.3)

@@ -39,15 +39,15 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
     hits = {
         (arm, role): rng.random(300) < share
         for arm, share in (("student", 0.9), ("control", 0.7))
-        for role in ("valid", "test")
+        for role in ("val", "test")
     }
     scored = pd.concat([rows(arm, role, every, right) for (arm, role), right in hits.items()])
     found = difference(scored.sample(frac=1, random_state=0))
     expected = paired_gain(hits["control", "test"].astype(float), hits["student", "test"].astype(float))
     assert found == pytest.approx({"role": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")})
-    both = paired_arms(scored, ("valid", "trusted"), "control")
+    both = paired_arms(scored, ("val", "trusted"), "control")
     assert both["n"] == 300
-    assert both["gain"] == pytest.approx(hits["student", "valid"].mean() - hits["control", "valid"].mean())
+    assert both["gain"] == pytest.approx(hits["student", "val"].mean() - hits["control", "val"].mean())
     assert difference(scored[scored.arm == "student"]) is None
     unlabelled = scored.assign(label="")
     assert difference(unlabelled) is None

@@ -52,19 +52,19 @@ POOL = rows((0, 0.99), (0, 0.9), (0, 0.8), (1, 0.97), (1, 0.6), (2, 0.5))
 
 def test_a_cutoff_decides_alone_by_default_and_0_95_is_the_default():
     assert accepted(POOL).tolist() == [1, 0, 0, 1, 0, 0]
-    assert accepted(POOL, pool_cutoff=0.8).tolist() == [1, 1, 1, 1, 0, 0]
-    assert accepted(POOL, cutoff=0.9, pool_cutoff=0.55).tolist() == [1, 1, 1, 1, 1, 0]
+    assert accepted(POOL, cutoff=0.8).tolist() == [1, 1, 1, 1, 0, 0]
+    assert accepted(POOL, cutoff=0.55, relabel_cutoff=0.9).tolist() == [1, 1, 1, 1, 1, 0]
 
 
 def test_judges_that_disagree_are_not_believed():
     agreement = np.array([1, 0.5, 1, 0.4, 1, 1])
-    assert accepted(POOL, pool_cutoff=0, agreement=agreement, pool_agreement=0.5).tolist() == [1, 1, 1, 0, 1, 1]
+    assert accepted(POOL, cutoff=0, agreement=agreement, min_agreement=0.5).tolist() == [1, 1, 1, 0, 1, 1]
 
 
 def test_a_growing_share_takes_the_surest_of_each_class():
     pool = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
     for progress, each in ((0.5, 6), (1.0, 12)):
-        taken = accepted(pool, pool_cutoff=0, pool_share=0.4, progress=progress)
+        taken = accepted(pool, cutoff=0, top_fraction=0.4, progress=progress)
         confidence = pool.max(1)
         for k in range(K):
             own = taken & (pool.argmax(1) == k)
@@ -75,29 +75,29 @@ def test_a_growing_share_takes_the_surest_of_each_class():
 @pytest.mark.parametrize(("start", "each"), [(0.0, 6), (0.3, 9), (0.9, 12)])
 def test_no_round_takes_less_than_the_share_to_start_from_and_none_more_than_the_last(start, each):
     pool = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
-    taken = accepted(pool, pool_cutoff=0, pool_share=0.4, pool_share_from=start, progress=0.5)
+    taken = accepted(pool, cutoff=0, top_fraction=0.4, top_fraction_start=start, progress=0.5)
     assert np.bincount(pool.argmax(1)[taken]).tolist() == [each] * K
 
 
 def test_a_rare_class_gives_its_own_share_only():
     pool = rows(*[(0, 0.6 + 0.001 * i) for i in range(100)], *[(1, 0.6 + 0.01 * i) for i in range(10)])
-    taken = accepted(pool, pool_cutoff=0, pool_share=0.7)
+    taken = accepted(pool, cutoff=0, top_fraction=0.7)
     assert [int((taken & (pool.argmax(1) == k)).sum()) for k in range(K)] == [70, 7, 0]
 
 
 def test_a_floor_lifts_a_class_that_would_starve_and_a_quota_holds_one_that_floods():
     pool = rows(*[(0, 0.99)] * 20, *[(1, 0.97)] * 6, *[(2, 0.7 + 0.01 * i) for i in range(4)])
     assert not accepted(pool)[26:].any()
-    lifted = accepted(pool, pool_floor=0.2)
+    lifted = accepted(pool, min_class_fraction=0.2)
     assert lifted[26:].tolist() == [0, 0, 1, 1], "a fifth of the ten rows that are expected: the two surest"
-    held = accepted(pool, pool_floor=0.2, pool_quota=1.5)
+    held = accepted(pool, min_class_fraction=0.2, max_class_ratio=1.5)
     assert held[:20].sum() == 14, "one and a half thirds of 28"
     assert held[20:].sum() == 8
 
 
 def test_a_refused_row_receives_nothing_by_any_rule():
     refused = np.array(["copy", "", "", "copy", "", "copy"], object)
-    reason = reasons(POOL, (POOL, POOL.argmax(1)), Pseudo(pool_cutoff=0, pool_floor=1.0), refused=refused)
+    reason = reasons(POOL, (POOL, POOL.argmax(1)), Pseudo(cutoff=0, min_class_fraction=1.0), refused=refused)
     assert reason[[0, 3, 5]].tolist() == ["copy"] * 3
     assert np.isin(reason[[1, 2, 4]], ACCEPTED).all()
 
@@ -180,7 +180,7 @@ def test_drift_is_the_share_that_would_have_to_change_class_and_collapse_is_told
 def test_what_a_pseudo_label_teaches(kind):
     probs = np.concatenate([rows((0, 0.99), (1, 0.99), (2, 0.99)), POOL])
     given_ = np.array([0, 1, 2] + [-1] * 6)
-    policy = Pseudo(pool_cutoff=0.75, pool_targets=kind, pool_temperature=0.5)
+    policy = Pseudo(cutoff=0.75, targets=kind, temperature=0.5)
     decisions = decide_labels(np.log(probs), given_, "augment", policy)
     taken = decisions.decision == "accept"
     assert taken[3:].tolist() == [1, 1, 1, 1, 0, 0]
@@ -199,12 +199,12 @@ def wild(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     probs = rng.dirichlet(np.full(k, draw(st.sampled_from([0.01, 1, 100]))), m + n)
     policy = Pseudo(
-        pool_cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2))),
-        pool_precision=draw(st.one_of(st.none(), st.floats(0.5, 0.99))),
-        pool_agreement=draw(st.floats(0, 1)),
-        pool_share=draw(st.one_of(st.none(), st.floats(0.01, 1))),
-        pool_floor=draw(st.floats(0, 1)),
-        pool_quota=draw(st.one_of(st.none(), st.floats(0.1, 3))),
+        cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2))),
+        min_precision=draw(st.one_of(st.none(), st.floats(0.5, 0.99))),
+        min_agreement=draw(st.floats(0, 1)),
+        top_fraction=draw(st.one_of(st.none(), st.floats(0.01, 1))),
+        min_class_fraction=draw(st.floats(0, 1)),
+        max_class_ratio=draw(st.one_of(st.none(), st.floats(0.1, 3))),
     )
     return probs[:m], (probs[m:], rng.integers(0, k, n)), policy, rng.random(m)
 
@@ -217,10 +217,10 @@ def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
     taken = np.isin(reason, ACCEPTED)
     assert reason.shape == (len(pool),)
     counts = np.bincount(predicted[taken], minlength=pool.shape[1])
-    if policy.pool_share is not None and not policy.pool_floor:
-        assert (counts <= np.ceil(policy.pool_share * np.bincount(predicted, minlength=pool.shape[1]))).all()
+    if policy.top_fraction is not None and not policy.min_class_fraction:
+        assert (counts <= np.ceil(policy.top_fraction * np.bincount(predicted, minlength=pool.shape[1]))).all()
     for k in range(pool.shape[1]):
-        own = (predicted == k) & (agreement >= policy.pool_agreement)
+        own = (predicted == k) & (agreement >= policy.min_agreement)
         if (own & taken).any() and (own & ~taken).any():
             assert confidence[own & taken].min() >= confidence[own & ~taken].max() - 1e-12
 

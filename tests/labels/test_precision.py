@@ -14,7 +14,7 @@ from .test_noise import MATRICES, K, N, logs_of, uniform, world
 @pytest.mark.parametrize("precision", [0.9, 0.99])
 def test_changed_labels_have_the_precision_that_was_asked_for(name, precision):
     q, truth, given = world(MATRICES[name], sharpness=6)
-    d = decide_labels(logs_of(q), given, "denoise", Pseudo(precision=precision))
+    d = decide_labels(logs_of(q), given, "denoise", Pseudo(relabel_precision=precision))
     changed = d.decision == "relabel"
     assert changed.sum() > 500
     assert (given != truth)[changed].mean() > precision - 0.005
@@ -26,7 +26,11 @@ def test_changed_labels_have_the_precision_that_was_asked_for(name, precision):
 def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
     q, _, given = world(uniform(0.2), sharpness=4)
     changed = [
-        set(np.flatnonzero(decide_labels(logs_of(q), given, "denoise", Pseudo(precision=p)).decision == "relabel"))
+        set(
+            np.flatnonzero(
+                decide_labels(logs_of(q), given, "denoise", Pseudo(relabel_precision=p)).decision == "relabel"
+            )
+        )
         for p in (0.8, 0.95, 0.999)
     ]
     assert changed[2] < changed[1] < changed[0]
@@ -43,7 +47,7 @@ def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
 @pytest.mark.parametrize("action", ["keep", "drop", "review", "downweight", "soften"])
 def test_doubtful_labels_become_what_the_policy_says(action):
     q, truth, given = world(uniform(0.2), sharpness=2)
-    d = decide_labels(logs_of(q), given, "denoise", Pseudo(doubtful=action))
+    d = decide_labels(logs_of(q), given, "denoise", Pseudo(uncertain_labels=action))
     assert set(d.decision) == {"keep", "relabel", action}
     rows, targets = d.decision == action, d.targets()
     if action == "soften":
@@ -79,7 +83,10 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_teach_
     if action == "downweight":
         assert (d.label == given).all()
         assert np.allclose(d.weight[suspects], 1 - d.p_wrong[suspects])
-    assert set(decide_labels(logs_of(q), given, "denoise", Pseudo(doubtful="review")).decision) == {"keep", "review"}
+    assert set(decide_labels(logs_of(q), given, "denoise", Pseudo(uncertain_labels="review")).decision) == {
+        "keep",
+        "review",
+    }
 
 
 def test_a_rare_class_is_never_drained():

@@ -99,11 +99,13 @@ def test_an_unknown_answer_of_a_labelled_image_is_no_fault_of_it(truth):
 def test_a_softened_or_weighted_answer_is_a_probability_of_yes(truth):
     given = noisy(truth, 0, 0.3)
     targets = decide_single_or_multilabel(
-        said_of(truth, sure=1.5), given, "denoise", Pseudo(doubtful="soften")
+        said_of(truth, sure=1.5), given, "denoise", Pseudo(uncertain_labels="soften")
     ).targets()
     assert ((targets >= 0) & (targets <= 1)).all()
     assert ((targets > 0.05) & (targets < 0.95)).any()
-    less = decide_single_or_multilabel(said_of(truth, sure=1.5), given, "denoise", Pseudo(doubtful="downweight"))
+    less = decide_single_or_multilabel(
+        said_of(truth, sure=1.5), given, "denoise", Pseudo(uncertain_labels="downweight")
+    )
     answers = less.targets()
     kept = less.label == given
     assert ((answers[kept] >= 0.5) == (given[kept] == 1))[answers[kept] != 0.5].all()

@@ -42,7 +42,7 @@ def test_no_label_is_changed_or_given_by_such_judges(mode):
     rng = np.random.default_rng(0)
     log_probs = np.log(rng.dirichlet(np.full(K, 0.05), 400) + 1e-9)
     given = np.where(np.arange(400) < 200, rng.integers(0, K, 400), -1)
-    policy = Pseudo(pool_cutoff=0.5)
+    policy = Pseudo(cutoff=0.5)
     d = decide_single_or_multilabel(log_probs, given, mode, policy)
     assert (d.label == given).all()
     assert set(d.decision) == {"keep", "leave"}

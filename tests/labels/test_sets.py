@@ -76,19 +76,19 @@ def test_scores_are_those_of_scikit_learn(labels):
     )
 
 
-@pytest.mark.parametrize("goal", known(CLASSES, multi_label=True))
-def test_unknown_answers_count_in_no_score(labels, goal):
+@pytest.mark.parametrize("metric", known(CLASSES, multi_label=True))
+def test_unknown_answers_count_in_no_score(labels, metric):
     logs, some = logits_of(labels), labels.copy()
     some[::3, 0] = -1
     said = logs.copy()
     said[::3, 0] = said[::3, 0, ::-1]  # the opposite
-    assert measure(goal, logs, some, CLASSES) == pytest.approx(measure(goal, said, some, CLASSES))
-    assert measure(goal, logs, labels, CLASSES) != pytest.approx(measure(goal, said, labels, CLASSES), abs=1e-3)
+    assert measure(metric, logs, some, CLASSES) == pytest.approx(measure(metric, said, some, CLASSES))
+    assert measure(metric, logs, labels, CLASSES) != pytest.approx(measure(metric, said, labels, CLASSES), abs=1e-3)
 
 
-@pytest.mark.parametrize("goal", known(CLASSES, multi_label=True))
-def test_a_better_model_gains(labels, goal):
-    change, error = gain(goal, logits_of(labels, sure=1.0), logits_of(labels, sure=4.0), labels, CLASSES)
+@pytest.mark.parametrize("metric", known(CLASSES, multi_label=True))
+def test_a_better_model_gains(labels, metric):
+    change, error = gain(metric, logits_of(labels, sure=1.0), logits_of(labels, sure=4.0), labels, CLASSES)
     assert change > 3 * error > 0
 
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from pseudokit.config.keys import Model, Train
 from pseudokit.config.types import UserError
 from pseudokit.training.batches import TrainingSet, stream
-from pseudokit.training.device import _cpu_has_bf16, pick_precision
+from pseudokit.training.device import _cpu_has_bf16, pick_amp_dtype
 from pseudokit.training.loop import _mixer, step_budget, train_model
 from pseudokit.training.losses import Consistency
 from pseudokit.training.models import TrainedModel, create_model
@@ -21,7 +21,7 @@ from pseudokit.training.predict import log_probs
 LEARN = np.arange(1200)
 HELD_OUT = np.arange(1200, 1797)
 STEPS = 120
-QUICK = {"batch_size": 64, "precision": "fp32", "augment": "none", "device": "cpu"}
+QUICK = {"batch_size": 64, "amp_dtype": "fp32", "augment": "none", "device": "cpu"}
 STEADY = {"schedule": "constant", "warmup": 0, "weight_decay": 0, "optimizer": "sgd", "batch_size": 16}
 """One plain step of gradient descent: what it changes is proportional to rate and gradient."""
 
@@ -47,7 +47,7 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
 
 
 def probs(model, digits, rows=HELD_OUT) -> np.ndarray:
-    return np.exp(log_probs(model, digits[0], rows, precision="fp32", device="cpu"))
+    return np.exp(log_probs(model, digits[0], rows, amp_dtype="fp32", device="cpu"))
 
 
 def accuracy(model, digits) -> float:
@@ -96,7 +96,8 @@ def test_the_history_has_its_columns_and_counts_epochs(plain):
 @pytest.mark.parametrize("augment", ["none", "affine"])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augment):
     first, again, other = (
-        trained(digits, steps=8, seed=seed, augment=augment, ema=0.9)[0].network.state_dict() for seed in (1, 1, 2)
+        trained(digits, steps=8, seed=seed, augment=augment, ema_decay=0.9)[0].network.state_dict()
+        for seed in (1, 1, 2)
     )
     for name in first:
         assert first[name].numpy().tobytes() == again[name].numpy().tobytes(), name
@@ -107,7 +108,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augm
     "options",
     [
         {"augment": "photo"},
-        {"augment": "small", "consistency": 1.0, "weak": "photo", "strong": "none"},
+        {"augment": "small", "consistency_weight": 1.0, "weak_augment": "photo", "strong_augment": "none"},
     ],
 )
 def test_other_processes_make_the_same_images(digits, options):
@@ -118,7 +119,7 @@ def test_other_processes_make_the_same_images(digits, options):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
         lesson = TrainingSet(pixels, LEARN, target[LEARN], 6, 0, pool=HELD_OUT)
-        network, history = train_model(network, spec, lesson, Train(**QUICK | options, workers=workers))
+        network, history = train_model(network, spec, lesson, Train(**QUICK | options, num_workers=workers))
         found.append(network.fc.weight.detach())
         assert 0 < history.waited.iloc[-1] < history.seconds.iloc[-1]
     assert torch.equal(found[0], found[1])
@@ -195,44 +196,50 @@ def test_only_the_rows_of_the_lesson_are_learned(digits):
 )
 def test_auto_is_fp32_for_mobile_networks_and_else_up_to_the_processor(name, mobile):
     network, _ = create_model(Model(name=name), ("a", "b"), 64, 3)
-    dtype = pick_precision("auto", torch.device("cpu"), 64, network)
+    dtype = pick_amp_dtype("auto", torch.device("cpu"), 64, network)
     assert dtype == (torch.bfloat16 if _cpu_has_bf16() and not mobile else torch.float32)
-    assert pick_precision("bf16", torch.device("cpu"), 64, network) == torch.bfloat16  # who asks for it gets it
+    assert pick_amp_dtype("bf16", torch.device("cpu"), 64, network) == torch.bfloat16  # who asks for it gets it
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_both_precisions_train_on_the_cpu(digits, precision):
     digits = digits[0].repeat(2, 1).repeat(2, 2), digits[1]
-    model, history, _ = trained(digits, steps=60, precision=precision)
+    model, history, _ = trained(digits, steps=60, amp_dtype=precision)
     assert history.loss.iloc[-1] < 0.7
     assert accuracy(model, digits) > 0.85
     assert {value.dtype for value in model.network.parameters()} == {torch.float32}
 
 
 def test_averaged_weights_are_others_than_the_last_ones_and_as_good(plain, digits):
-    averaged = trained(digits, ema=0.9)[0]
+    averaged = trained(digits, ema_decay=0.9)[0]
     assert not torch.equal(averaged.network.fc.weight, plain[0].network.fc.weight)
     assert accuracy(averaged, digits) > 0.9
     # a decay of nearly nothing is the last weights themselves
-    last = trained(digits, steps=10, ema=1e-9)[0].network.fc.weight
+    last = trained(digits, steps=10, ema_decay=1e-9)[0].network.fc.weight
     torch.testing.assert_close(last, trained(digits, steps=10)[0].network.fc.weight, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("head_first", [True, False])
-def test_head_first_begins_with_the_best_head_of_a_body_that_is_trained(plain, digits, head_first):
+@pytest.mark.parametrize("linear_probe_first", [True, False])
+def test_head_first_begins_with_the_best_head_of_a_body_that_is_trained(plain, digits, linear_probe_first):
     pixels, target = digits
     network = copy.deepcopy(plain[0].network)
     network.fc.reset_parameters()
     before = {name: value.clone() for name, value in network.named_parameters()}
-    still = {"optimizer": "sgd", "lr": 1e-9, "schedule": "constant", "weight_decay": 0, "head_first": head_first}
+    still = {
+        "optimizer": "sgd",
+        "lr": 1e-9,
+        "schedule": "constant",
+        "weight_decay": 0,
+        "linear_probe_first": linear_probe_first,
+    }
     lesson = TrainingSet(pixels, LEARN, target[LEARN], 5, 0)
     network, history = train_model(network, plain[0].format, lesson, Train(**QUICK | still))
-    assert (history.loss.max() < 0.2) if head_first else (history.loss.min() > 1)
+    assert (history.loss.max() < 0.2) if linear_probe_first else (history.loss.min() > 1)
     for name, value in network.named_parameters():
-        assert torch.allclose(value, before[name], atol=1e-5) != (head_first and name.startswith("fc.")), name
+        assert torch.allclose(value, before[name], atol=1e-5) != (linear_probe_first and name.startswith("fc.")), name
         assert value.requires_grad, "everything may learn"
     kept = all(torch.equal(value, plain[0].network.get_buffer(name)) for name, value in network.named_buffers())
-    assert kept == head_first, "the statistics under which the head is right"
+    assert kept == linear_probe_first, "the statistics under which the head is right"
 
 
 def learning_rates(digits, schedule, **options) -> np.ndarray:
@@ -390,13 +397,13 @@ def _sizes(digits, steps=10, **options):
 
 
 def test_given_labels_have_their_share_of_every_batch(digits):
-    assert set(_sizes(digits, labelled_share=0.3)) == {15}
+    assert set(_sizes(digits, min_labeled_fraction=0.3)) == {15}
     assert len(set(_sizes(digits))) > 1, "without it as they come"
-    assert set(_sizes(digits, labelled_share=0.01)) == {5}, "their own share is larger"
+    assert set(_sizes(digits, min_labeled_fraction=0.01)) == {5}, "their own share is larger"
 
 
 def test_in_the_cooldown_given_labels_alone_are_learned(digits):
-    assert _sizes(digits, cooldown=0.3, labelled_share=0.2) == [10] * 7 + [50] * 3
+    assert _sizes(digits, labeled_only_fraction=0.3, min_labeled_fraction=0.2) == [10] * 7 + [50] * 3
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -430,7 +437,13 @@ def test_consistency_teaches_from_images_without_labels(digits):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
         lesson = TrainingSet(pixels, rows, target[rows], 120, 0, pool=pool)
-        options = {"consistency": weight, "consistency_ratio": 2, "augment": "affine", "ema": 0.95, "lr": 3e-3}
+        options = {
+            "consistency_weight": weight,
+            "unlabeled_ratio": 2,
+            "augment": "affine",
+            "ema_decay": 0.95,
+            "lr": 3e-3,
+        }
         network, _ = train_model(network, spec, lesson, Train(**QUICK | options | {"batch_size": 32}))
         found[weight] = accuracy(TrainedModel(network, spec, ""), digits)
     assert found[1.0] > found[0.0] + 0.05
@@ -445,7 +458,7 @@ def test_consistency_never_sees_a_label_of_the_pool(digits):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
         lesson = TrainingSet(pixels, np.arange(100), own[:100], 5, 0, pool=np.arange(100, 600))
-        states.append(train_model(network, spec, lesson, Train(**QUICK | {"consistency": 1.0}))[0].state_dict())
+        states.append(train_model(network, spec, lesson, Train(**QUICK | {"consistency_weight": 1.0}))[0].state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
 
@@ -457,7 +470,7 @@ def test_consistency_leaves_no_trace_in_running_statistics(digits):
     torch.manual_seed(0)
     network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
     lesson = TrainingSet(pixels, np.arange(100), target[:100], 1, 0, pool=np.arange(100, 600))
-    model = TrainedModel(train_model(network, spec, lesson, Train(**QUICK | {"consistency": 1.0}))[0], spec, "")
+    model = TrainedModel(train_model(network, spec, lesson, Train(**QUICK | {"consistency_weight": 1.0}))[0], spec, "")
     labeled, pool = (first_norm_mean(model, (pixels, target), rows) for rows in (np.arange(96), np.arange(100, 600)))
     kept = first_norm(model).running_mean
     assert torch.dist(kept, labeled) < 0.1 * torch.dist(labeled, pool)
@@ -497,7 +510,7 @@ def test_sure_answers_weigh_one_and_unsure_ones_less():
 @pytest.mark.parametrize("ema", [0.0, 0.99])
 def test_a_short_training_is_judged_by_statistics_of_its_own_images(digits, ema):
     """Moving averages of a dozen steps are still near those of a fresh network, with which nothing is recognized."""
-    model = trained(digits, steps=12, ema=ema)[0]
+    model = trained(digits, steps=12, ema_decay=ema)[0]
     assert accuracy(model, digits) > 0.3
     mean = first_norm_mean(model, digits, LEARN)
     assert torch.allclose(first_norm(model).running_mean, mean, atol=0.05 * mean.abs().max().item())

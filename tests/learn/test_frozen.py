@@ -13,7 +13,7 @@ from pseudokit.training.linear_probe import alike_features, embed, fit_head, hea
 from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
 from pseudokit.training.predict import log_probs
 
-FP32 = {"precision": "fp32", "device": "cpu"}
+FP32 = {"amp_dtype": "fp32", "device": "cpu"}
 CLASSES = tuple("0123456789")
 
 
@@ -113,24 +113,29 @@ def test_a_head_without_its_body_is_refused_by_name(tmp_path, backbone):
 def test_a_network_whose_last_layer_is_not_linear_is_refused():
     network = torch.nn.Module()
     network.get_classifier = lambda: torch.nn.Identity()
-    with pytest.raises(UserError, match=r"model\.freeze=true needs a linear last layer.*Identity.*model\.name"):
+    with pytest.raises(
+        UserError, match=r"model\.freeze_backbone=true needs a linear last layer.*Identity.*model\.name"
+    ):
         width(network)
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"model": {"freeze": True}}, "give model.weights"),
-        ({"model": {"freeze": True, "weights": "w"}, "pseudo": {"views": 2}}, "pseudo.views"),
-        ({"model": {"freeze": True, "weights": "w"}, "predict": {"views": 2}}, "predict.views"),
-        ({"model": {"freeze": True, "weights": "w"}, "train": {"consistency": 1}}, "train.consistency"),
+        ({"model": {"freeze_backbone": True}}, "give model.checkpoint"),
+        ({"model": {"freeze_backbone": True, "checkpoint": "w"}, "pseudo": {"tta": 2}}, "pseudo.tta"),
+        ({"model": {"freeze_backbone": True, "checkpoint": "w"}, "predict": {"tta": 2}}, "predict.tta"),
+        (
+            {"model": {"freeze_backbone": True, "checkpoint": "w"}, "train": {"consistency_weight": 1}},
+            "train.consistency_weight",
+        ),
     ],
 )
 def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, said):
     with pytest.raises(ValueError, match=said):
         Config.model_validate(keys)
-    if said in ("predict.views", "train.consistency"):
-        assert not Config.model_validate(keys | {"student": {"freeze": False}}).model_of("student").freeze
+    if said in ("predict.tta", "train.consistency_weight"):
+        assert not Config.model_validate(keys | {"student": {"freeze_backbone": False}}).model_of("student").freeze
 
 
 def test_embeddings_are_compared_whatever_their_scale():

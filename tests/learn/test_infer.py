@@ -13,7 +13,7 @@ from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import log_probs
 
-CPU = {"precision": "fp32", "device": "cpu"}
+CPU = {"amp_dtype": "fp32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_certain_model_stays_finite(pixels):
 
 
 def test_half_precision_says_nearly_the_same(model, pixels):
-    full, half = (np.exp(log_probs(model, pixels, np.arange(100), precision=p, device="cpu")) for p in ("fp32", "bf16"))
+    full, half = (np.exp(log_probs(model, pixels, np.arange(100), amp_dtype=p, device="cpu")) for p in ("fp32", "bf16"))
     assert half.dtype == np.float32
     assert np.abs(full - half).mean() < 0.01
 

@@ -114,7 +114,7 @@ def test_weights_that_hold_nan_are_refused_by_name(tmp_path):
         for name, value in network.state_dict().items()
     }
     torch.save(state, tmp_path / "spoilt.pth")
-    message = refusal(weights=str(tmp_path / "spoilt.pth"))
+    message = refusal(checkpoint=str(tmp_path / "spoilt.pth"))
     assert "spoilt.pth" in message
     assert "NaN" in message
 
@@ -131,7 +131,7 @@ def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(tmp_pat
     file, state = weights_file(tmp_path)
     if ending == "safetensors":
         save_file(state, file := file.with_suffix(".safetensors"))
-    network, _ = create_model(Model(weights=str(file)), CLASSES, 16, channels)
+    network, _ = create_model(Model(checkpoint=str(file)), CLASSES, 16, channels)
     found = network.state_dict()
     assert found["fc.weight"].shape == (3, 96)
     for name in state:
@@ -141,8 +141,8 @@ def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(tmp_pat
 
 
 def test_a_missing_weights_file_is_refused(tmp_path):
-    message = refusal(weights=str(tmp_path / "none.pth"))
-    assert f"model.weights={tmp_path / 'none.pth'}" in message
+    message = refusal(checkpoint=str(tmp_path / "none.pth"))
+    assert f"model.checkpoint={tmp_path / 'none.pth'}" in message
     assert "does not exist" in message
 
 
@@ -151,9 +151,9 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, ending):
     file = tmp_path / f"weights.{ending}"
     for content in (b"an error page of some server\n" * 9, b""):
         file.write_bytes(content)
-        assert f"model.weights={file}" in refusal(weights=str(file))
+        assert f"model.checkpoint={file}" in refusal(checkpoint=str(file))
     torch.save({}, tmp_path / "empty.pth")
-    assert "model.weights=" in refusal(weights=str(tmp_path / "empty.pth"))
+    assert "model.checkpoint=" in refusal(checkpoint=str(tmp_path / "empty.pth"))
 
 
 class Payload:
@@ -174,7 +174,7 @@ def test_code_in_a_weights_file_is_not_run(tmp_path, zipped):
         torch.save({"state_dict": {"conv1.0.weight": torch.zeros(1)}, "extra": Payload(mark)}, file)
     else:
         file.write_bytes(pickle.dumps(Payload(mark), protocol=2))
-    assert f"model.weights={file}" in refusal(weights=str(file))
+    assert f"model.checkpoint={file}" in refusal(checkpoint=str(file))
     assert not mark.exists()
 
 
@@ -182,8 +182,8 @@ def test_code_in_a_weights_file_is_not_run(tmp_path, zipped):
 def test_weights_of_another_architecture_are_refused(tmp_path, other):
     """timm itself is not strict where the number of classes differs, and would go on with random weights."""
     file, state = weights_file(tmp_path, other)
-    message = refusal(weights=str(file))
-    assert f"model.weights={file}" in message
+    message = refusal(checkpoint=str(file))
+    assert f"model.checkpoint={file}" in message
     own = create_model(Model(), CLASSES, 16, 3)[0].state_dict()
     lacking, unknown = len(own.keys() - state.keys()), len(state.keys() - own.keys())
     assert f"of {len(own)} tensors {lacking} the network's that the file lacks (" in message

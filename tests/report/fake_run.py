@@ -41,7 +41,7 @@ def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
     clean = np.array(classes, object)[digits.target[:N] % len(classes)]
     given, role = clean.copy(), np.full(N, "train", object)
     if mode == "augment":
-        role[50:], given[50:] = "pool", ""
+        role[50:], given[50:] = "unlabeled", ""
         write_csv(run / "hidden.csv", id=ids[50:], clean=clean[50:])
     elif mode == "denoise":
         given[::10] = [classes[(classes.index(c) + 1) % len(classes)] for c in clean[::10]]
@@ -67,7 +67,7 @@ def write_round(run, number, mode, classes, t):
     confidence = np.linspace(0.5, 0.999, N)[::-1].round(6)
     certain = confidence >= 0.8
     if mode == "augment":
-        pool = t["role"] == "pool"
+        pool = t["role"] == "unlabeled"
         decision = np.where(pool, np.where(certain, "accept", "leave"), "keep")
         label = np.where(pool & ~certain, "", t["clean"])
     else:
@@ -86,7 +86,7 @@ def write_round(run, number, mode, classes, t):
         label=label,
         reason=[REASONS[d] for d in decision],
         model=[
-            "+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if role == "pool" else (i % 2,)))
+            "+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if role == "unlabeled" else (i % 2,)))
             for i, role in enumerate(t["role"])
         ],
     )
@@ -147,7 +147,7 @@ def write_results(run, mode, infos, t):
     if mode == "augment":
         taken = last[last["decision"] == "accept"].assign(round=2)
         taken[["id", "path", "label", "confidence", "round"]].to_csv(run / "pseudo_labels.csv", index=False)
-        metrics["pool"] = {"n": 150, "coverage": len(taken) / 150, "accuracy": 0.9876}
+        metrics["unlabeled"] = {"n": 150, "coverage": len(taken) / 150, "accuracy": 0.9876}
     elif mode == "denoise":
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
         columns = ["rank", "id", "path", "given", "predicted", "confidence", "p_wrong", "decision"]

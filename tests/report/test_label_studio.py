@@ -149,7 +149,7 @@ def test_what_is_no_export_is_refused_in_one_line(tmp_path, text):
 def test_keep_of_a_pool_row_names_the_label_to_keep(tmp_path_factory):
     run = _run_of("augment", tmp_path_factory)
     a, b, c = to_review(run, 0.8, 3).id
-    file = run / "pool.csv"
+    file = run / "unlabeled.csv"
     file.write_text(f"id,given,action,label\n{a},,keep,\n\n{b},,keep,NA\n{c},,keep,alien\n")
     opened, lines = SimpleNamespace(path=run, config=SimpleNamespace(name="run")), _read(run, file)
     faults = _faults(lines, opened)

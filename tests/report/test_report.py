@@ -127,7 +127,7 @@ def test_optional_files_may_be_absent(tmp_path, mode):
     assert write_review(run) is None
 
 
-TRAINED = {"mode": "train", "scores": {"student": {"valid": {"n": 9, "accuracy": 0.5}}}}
+TRAINED = {"mode": "train", "scores": {"student": {"val": {"n": 9, "accuracy": 0.5}}}}
 
 
 @pytest.mark.parametrize("metrics", [{}, TRAINED])
@@ -163,7 +163,7 @@ def test_paired_interval_counts_only_rows_that_differ():
     assert (gain["low"] + gain["high"]) / 2 == pytest.approx(0.1)
     assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.96 * (0.1 * 0.9 / 100) ** 0.5)
     assert (gain["won"], gain["lost"]) == (10, 0)
-    assert sentences.paired(pd.concat(tables), "valid", "control") is None
+    assert sentences.paired(pd.concat(tables), "val", "control") is None
 
 
 def test_coverage_curve_takes_equal_confidences_together():
@@ -181,7 +181,7 @@ def test_wrong_shares_fall_to_what_is_left(denoise):
 
 
 def test_wrong_shares_of_a_pool_leave_out_what_nobody_knows(augment):
-    assert load_run.read_run(augment)["wrong"] == [{"round": 1, "pool": 0.0}, {"round": 2, "pool": 0.0}]
+    assert load_run.read_run(augment)["wrong"] == [{"round": 1, "unlabeled": 0.0}, {"round": 2, "unlabeled": 0.0}]
 
 
 def test_matplotlib_comes_only_when_drawing():

@@ -68,7 +68,7 @@ def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
 
 def test_an_id_of_two_roles_has_the_image_of_its_own():
     rows = pd.DataFrame({"id": ["a"], "role": ["test"], "label": ["x"], "predicted": ["x"], "confidence": [1.0]})
-    samples = pd.DataFrame({"id": ["a", "a"], "role": ["pool", "test"], "path": ["of the pool", "of the test"]})
+    samples = pd.DataFrame({"id": ["a", "a"], "role": ["unlabeled", "test"], "path": ["of the pool", "of the test"]})
     assert gallery.with_paths(rows, samples)[0]["path"] == "of the test"
 
 
@@ -78,7 +78,7 @@ def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, reques
     decisions = read_csv(run / "round_2" / "decisions.csv")
     rows = table_of((run / "report.html").read_text(), "Every judged row")
     assert sum(count(row[2]) for row in rows) == len(decisions)
-    kinds = np.where(decisions.given == "", "pool", "given")
+    kinds = np.where(decisions.given == "", "unlabeled", "given")
     expected = {
         (change_tables.DONE[decision], change_tables.why(kind, reason)): n
         for (kind, decision, reason), n in decisions.groupby([kinds, "decision", "reason"]).size().items()
@@ -121,10 +121,10 @@ POLICIES = [
     ("denoise", {"policy": "cutoff"}),
     ("joint", {"cutoff": 0.7}),
     ("augment", {}),
-    ("augment", {"pool_share": 0.5, "pool_cutoff": 0.3}),
-    ("augment", {"pool_quota": 0.2, "pool_cutoff": 0.3}),
-    ("augment", {"pool_floor": 0.5}),
-    ("augment", {"pool_agreement": 1}),
+    ("augment", {"top_fraction": 0.5, "cutoff": 0.3}),
+    ("augment", {"max_class_ratio": 0.2, "cutoff": 0.3}),
+    ("augment", {"min_class_fraction": 0.5}),
+    ("augment", {"min_agreement": 1}),
     ("train", {}),
 ]
 
@@ -143,7 +143,7 @@ def test_every_reason_that_a_decision_has_is_put_in_words():
         refused = np.where(np.arange(900) % 50 == 0, "duplicate_of_test", "")
         options = {"refused": refused, "agreement": rng.random(900).round()}
         decisions = decide_labels(logs.astype(np.float32), given, mode, Pseudo(**policy), **options)
-        found |= set(zip(np.where(given < 0, "pool", "given"), decisions.reason, strict=True))
+        found |= set(zip(np.where(given < 0, "unlabeled", "given"), decisions.reason, strict=True))
     assert len(found) > 10
     assert [pair for pair in found if change_tables.why(*pair) == pair[1].replace("_", " ")] == []
 

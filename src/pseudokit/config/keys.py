@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from .training_keys import Pseudo, Train
 from .types import Augmentation, Channels, Count, Name, Names, Seconds, Section, Share
 
-VERSION = 2
-"""Of the keys and of the run folder. 1, which had no number, has no checkpoints and no hashes; it is read."""
+VERSION = 3
+"""Of the keys and of the run folder. Those before it had other names for both, and are refused."""
 STUDENTS = ("student", "control")
 """The arms that are trained at the end, by one recipe."""
 
@@ -19,9 +19,9 @@ class Data(Section):
     train: str | None = None
     """Labelled set: a table (CSV or parquet), or a folder `<class>/<file>`. Rows with an empty label belong to the
     pool."""
-    pool: str | None = None
+    unlabeled: str | None = None
     """Unlabelled samples: a table, or a folder of any nesting."""
-    valid: str | None = None
+    val: str | None = None
     """Labelled samples used only to score."""
     trusted: str | None = None
     """Labelled samples checked by hand: never relabelled, never learned, used only to score."""
@@ -36,7 +36,7 @@ class Data(Section):
     image_dir: str | Names | None = None
     """Image file = image_dir / (id + suffix), or wherever below it an image has the name of the id. Several folders:
     `[a, b]`. Default: the folder of the table."""
-    suffix: str = ""
+    image_suffix: str = ""
     """Appended to the id of a row, for example `.jpg`. Where it is left out images are found by their name alone."""
     id_col: str | None = None
     """Default: the first of id, image_id, image, filename, path."""
@@ -56,14 +56,14 @@ class Data(Section):
     cache: str | None = None
     """Folder of decoded images, which later runs and other processes read in place of the files. Default: memory; above
     half of what is free, `root`/cache."""
-    outside: Literal["refuse", "allow"] = "refuse"
+    allow_outside_files: bool = False
     """Whether images may lie outside of `image_dir`, or of the folder: by `..` or an absolute path in an id, or by a
     link. The folder that is named may itself be a link."""
-    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    bad_images: Literal["refuse", "skip"] = "refuse"
     """What to do when an image cannot be read, or has more than 100 million pixels."""
-    overlap: Literal["refuse", "allow"] = "refuse"
+    allow_test_copies: bool = False
     """Whether a pool row that is a copy of a row in valid, trusted or test may receive a pseudo-label. The same file in
-    data.pool and data.test (pool = test set) always may."""
+    data.unlabeled and data.test (pool = test set) always may."""
 
 
 class Rules(Section):
@@ -72,28 +72,26 @@ class Rules(Section):
     is an error, and one that is a copy of a test row never receives a pseudo-label."""
 
 
-class Hide(Section):
-    keep: Count | None = None
-    """For experiments: keep this many given labels (class-balanced) and move the others to the pool."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Which labels are kept."""
+class Simulate(Section):
+    """For experiments only: labels are hidden or corrupted on purpose, and scored against the truth."""
 
-
-class Inject(Section):
-    kind: Literal["uniform", "pair", "matrix"] | None = None
-    """For experiments: corrupt given labels on purpose. pair = to the next class; matrix = class-dependent."""
-    rate: Share = 0.1
-    """Share of the labelled set that is flipped; a flipped label always differs from the true one."""
+    keep_labels: Count | None = None
+    """Keep this many given labels (class-balanced) and move the other rows to the unlabeled images."""
+    noise: Literal["symmetric", "pairflip", "matrix"] | None = None
+    """Corrupt given labels. symmetric = to any other class; pairflip = to the next class; matrix = class-dependent."""
+    noise_rate: Share = 0.1
+    """Fraction of the labeled set that is flipped; a flipped label always differs from the true one."""
+    noise_matrix: list[list[Share]] | None = None
+    """T[true, given] for noise=matrix, in the order of the sorted class names.
+    Default: a random one at `noise_rate`."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Which labels are flipped, and to what."""
-    matrix: list[list[Share]] | None = None
-    """T[true, given] for kind=matrix, in the order of the sorted class names; default: a random one at `rate`."""
+    """Which labels are kept, which are flipped, and to what."""
 
 
 class Model(Section):
     name: str = "test_resnet"
     """Any timm model. test_resnet is timm's 0.37 M parameter ResNet: right for small images on a CPU."""
-    weights: str | None = None
+    checkpoint: str | None = None
     """Pretrained weights: a .safetensors or .pth file. Default: random weights."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, for example {drop_rate: 0.2, drop_path_rate: 0.1}."""
@@ -101,7 +99,7 @@ class Model(Section):
     """What pixels of 0…1 are normalised by: one number or three. Default: as the model was pretrained."""
     std: Channels | None = None
     """The same of the standard deviation."""
-    freeze: bool = False
+    freeze_backbone: bool = False
     """Embed every image once with the pretrained network; all folds and rounds learn linear heads on that, in seconds.
     The keys of `train` then say nothing but precision and device."""
 
@@ -109,11 +107,11 @@ class Model(Section):
 class Student(Section):
     name: str | None = None
     """Any timm model, larger than the teachers' for a noisy student (Xie et al. 2020). Default: `model.name`."""
-    weights: str | None = None
+    checkpoint: str | None = None
     """Its pretrained weights; those of `model` where the name is the same."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Added to model.kwargs where the name is the same: {drop_path_rate: 0.1} makes the student alone noisy."""
-    freeze: bool | None = None
+    freeze_backbone: bool | None = None
     """false = trained as a whole, on labels that come from frozen teachers. Default: as they are."""
     augment: Augmentation | None = None
     """Its augmentation. Default: `train.augment`; a student of a large pool wants a milder one than teachers of a
@@ -123,14 +121,14 @@ class Student(Section):
 class Predict(Section):
     arm: Literal["student", "baseline", "both"] | None = None
     """Which network of a run of pseudo.py predicts: the student, the one that learned the given labels alone (folder
-    `control`), or the mean of both. Default: the one whose accuracy is ahead beyond noise on the rows of `data.valid`
+    `control`), or the mean of both. Default: the one whose accuracy is ahead beyond noise on the rows of `data.val`
     and `data.trusted`, both where neither is, the student where no such row is scored. Rows of `data.test` never
     choose. predict.py --arm outranks it."""
-    views: Count = 1
+    tta: Count = 1
     """Views of a sample that scores and predictions average: the image itself, the others drawn from `augment`.
     predict.py --tta outranks it."""
     augment: Augmentation | None = None
-    """Also of the views that judges average (pseudo.views). Default: `train.augment`; milder views cost less of what is
+    """Also of the views that judges average (pseudo.tta). Default: `train.augment`; milder views cost less of what is
     known."""
 
 
@@ -143,7 +141,7 @@ class Wandb(Section):
 
 class Config(Section):
     version: Annotated[int, Field(ge=1)] = VERSION
-    """Of this file and of the run folder in which it lies. An older one is read, a newer one refused."""
+    """Of this file and of the run folder in which it lies; any other is refused."""
     name: Name | None = None
     """Name of the run folder. Default: name of the config file and mode."""
     out: str = "runs"
@@ -154,15 +152,14 @@ class Config(Section):
     """For example 8.5h. Epochs, rounds and folds are planned against it after a short probe; no network is begun that
     would not end in time; scores, pages and the submission are written from what is finished, and the same command
     goes on."""
-    goal: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
+    metric: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
     """The score that counts. Rounds end where it falls beyond noise, out of fold (denoise and joint: on the labels that
     both rounds believe in, and accuracy for log_loss); for macro_f1 and kappa the answers of predict.py are tuned on
     out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
     are numbers. Default: accuracy, and log_loss to end fold-safe rounds."""
     data: Data = Data()
     rules: Rules = Rules()
-    hide: Hide = Hide()
-    inject: Inject = Inject()
+    simulate: Simulate = Simulate()
     model: Model = Model()
     student: Student = Student()
     train: Train = Train()
@@ -173,36 +170,38 @@ class Config(Section):
     @field_validator("version")
     @classmethod
     def _is_known(cls, version: int) -> int:
-        if version > VERSION:
-            raise ValueError(f"this kit reads up to version {VERSION}; use the newer kit that wrote it")
-        return VERSION
+        if version != VERSION:
+            other = "newer" if version > VERSION else "older"
+            raise ValueError(f"this kit reads version {VERSION}; use the {other} kit that wrote it, or start a new run")
+        return version
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Config:
-        if self.data.overlap == "allow" and not self.rules.pool_may_include_test:
+        if self.data.allow_test_copies and not self.rules.pool_may_include_test:
             raise ValueError(
-                "data.overlap=allow lets copies of test rows teach, which "
+                "data.allow_test_copies=true lets copies of test rows teach, which "
                 "rules.pool_may_include_test=false forbids; leave one of the two out"
             )
-        if self.predict.arm in ("baseline", "both") and not self.pseudo.control:
+        if self.predict.arm in ("baseline", "both") and not self.pseudo.train_baseline:
             raise ValueError(
-                f"predict.arm={self.predict.arm} needs the baseline that pseudo.control=false leaves out; "
+                f"predict.arm={self.predict.arm} needs the baseline that pseudo.train_baseline=false leaves out; "
                 "leave one of the two out"
             )
-        if self.model.freeze:
+        if self.model.freeze_backbone:
             self._may_freeze()
         return self
 
     def _may_freeze(self) -> None:
-        student = self.model_of("student").freeze
+        student = self.model_of("student").freeze_backbone
         faults = {
-            "a network of random weights knows nothing; give model.weights": not self.model.weights,
-            "each image is embedded once; leave pseudo.views out": self.pseudo.views > 1,
-            "each image is embedded once; leave predict.views out": student and self.predict.views > 1,
-            "a head has no strong view to learn; leave train.consistency out": student and self.train.consistency,
+            "a network of random weights knows nothing; give model.checkpoint": not self.model.checkpoint,
+            "each image is embedded once; leave pseudo.tta out": self.pseudo.tta > 1,
+            "each image is embedded once; leave predict.tta out": student and self.predict.tta > 1,
+            "a head has no strong view to learn; leave train.consistency_weight out": student
+            and self.train.consistency_weight,
         }
         if said := [fault for fault, there in faults.items() if there]:
-            raise ValueError(f"model.freeze=true: {said[0]}")
+            raise ValueError(f"model.freeze_backbone=true: {said[0]}")
 
     def model_of(self, arm: str) -> Model:
         """The model of a teacher (`round_R/fold_F`), or that of `student` and `control`."""
@@ -210,9 +209,13 @@ class Config(Section):
         if arm not in STUDENTS:
             return self.model
         base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
-        freeze = base.freeze if own.freeze is None else own.freeze
+        freeze = base.freeze_backbone if own.freeze_backbone is None else own.freeze_backbone
         return base.model_copy(
-            update={"weights": own.weights or base.weights, "kwargs": base.kwargs | own.kwargs, "freeze": freeze}
+            update={
+                "checkpoint": own.checkpoint or base.checkpoint,
+                "kwargs": base.kwargs | own.kwargs,
+                "freeze_backbone": freeze,
+            }
         )
 
     @property

@@ -22,6 +22,59 @@ LARGEST, DEEPEST, SHOWN = 1_000_000, 20, 10
 INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 
+RENAMED = {
+    "pseudo.pool_cutoff": "pseudo.cutoff",
+    "pseudo.precision": "pseudo.relabel_precision",
+    "pseudo.pool_precision": "pseudo.min_precision",
+    "pseudo.pool_agreement": "pseudo.min_agreement",
+    "pseudo.pool_share_from": "pseudo.top_fraction_start",
+    "pseudo.pool_share": "pseudo.top_fraction",
+    "pseudo.pool_floor": "pseudo.min_class_fraction",
+    "pseudo.pool_quota": "pseudo.max_class_ratio",
+    "pseudo.pool_align": "pseudo.distribution_alignment",
+    "pseudo.pool_targets": "pseudo.targets",
+    "pseudo.pool_temperature": "pseudo.temperature",
+    "pseudo.pool_calibrate": "pseudo.calibrate",
+    "pseudo.graph": "pseudo.label_propagation",
+    "pseudo.fold_safe": "pseudo.leak_free_folds",
+    "pseudo.audit": "pseudo.audit_size",
+    "pseudo.control": "pseudo.train_baseline",
+    "pseudo.views": "pseudo.tta",
+    "pseudo.policy": "pseudo.relabel_by",
+    "pseudo.doubtful": "pseudo.uncertain_labels",
+    "predict.views": "predict.tta",
+    "train.head_first": "train.linear_probe_first",
+    "train.ema": "train.ema_decay",
+    "train.labelled_share": "train.min_labeled_fraction",
+    "train.cooldown": "train.labeled_only_fraction",
+    "train.consistency_prior": "train.consistency_teacher_weight",
+    "train.consistency_ratio": "train.unlabeled_ratio",
+    "train.consistency": "train.consistency_weight",
+    "train.weak": "train.weak_augment",
+    "train.strong": "train.strong_augment",
+    "train.precision": "train.amp_dtype",
+    "train.workers": "train.num_workers",
+    "model.weights": "model.checkpoint",
+    "model.freeze": "model.freeze_backbone",
+    "student.weights": "student.checkpoint",
+    "student.freeze": "student.freeze_backbone",
+    "data.pool": "data.unlabeled",
+    "data.valid": "data.val",
+    "data.suffix": "data.image_suffix",
+    "data.outside": "data.allow_outside_files",
+    "data.on_bad_image": "data.bad_images",
+    "data.overlap": "data.allow_test_copies",
+    "hide.keep": "simulate.keep_labels",
+    "hide.seed": "simulate.seed",
+    "inject.kind": "simulate.noise",
+    "inject.rate": "simulate.noise_rate",
+    "inject.seed": "simulate.seed",
+    "inject.matrix": "simulate.noise_matrix",
+    "goal": "metric",
+}
+"""Keys of earlier versions and what they are called now."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as a config needs it: few levels, no key twice, and no alias, with which a few lines grow without end. Whole
     numbers are those of YAML 1.2; in 1.1 017 is 15, and 1:30 is 90. Nothing is a date."""
@@ -142,6 +195,9 @@ def _describe(error: Any) -> str:
     """One pydantic error as `dotted.name: what is wrong and what would be right`."""
     where = ".".join(str(part) for part in error["loc"])
     where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
+    old = next((name for name in RENAMED if where == name or name.startswith(where + ".")), None)
+    if error["type"] == "extra_forbidden" and old:
+        return f"{old} is now {RENAMED[old]}"
     if error["type"] == "extra_forbidden":
         return f"{shorten(where)}: no such key{nearest(where[:200], dotted_names())}"
     message = error["msg"].removeprefix("Value error, ")

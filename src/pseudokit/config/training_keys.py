@@ -25,9 +25,9 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of each layer relative to the one above it; < 1 spares a pretrained body."""
-    head_first: bool = False
+    linear_probe_first: bool = False
     """Begin with the best head on the pretrained body as it is, in seconds, and not with a random one."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights that are kept; 0 = keep the last weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_grad: Annotated[float, Field(gt=0)] | None = None
@@ -42,35 +42,33 @@ class Train(Section):
     """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of cutmix: a patch of another image, and its share of the label."""
-    labelled_share: Share = 0.0
+    min_labeled_fraction: Share = 0.0
     """Least share of every batch that given labels have; the others are pseudo-labels. 0 = as they come."""
-    cooldown: Share = 0.0
+    labeled_only_fraction: Share = 0.0
     """Share of the steps, the last ones, in which given labels alone are learned."""
-    consistency: Annotated[float, Field(ge=0)] = 0.0
+    consistency_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of a term of the student that wants the same answer for a `weak` and a `strong` view of the pool images
     that have no pseudo-label; 0 = off. Wants small batches and many steps."""
-    consistency_prior: Share = 0.0
+    consistency_teacher_weight: Share = 0.0
     """How much the held-out judges have a say in that answer: 0 = none, 1 = as much as the student. Good ones, of
-    thousands of labels or with `pseudo.graph`, keep it from confirming its own mistakes; others hand on theirs."""
-    consistency_ratio: Annotated[float, Field(gt=0)] = 4.0
+    thousands of labels or with `pseudo.label_propagation`, keep it from confirming its own mistakes; others hand on
+    theirs."""
+    unlabeled_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Pool images a step of that term, as a multiple of `batch_size`."""
-    weak: Augmentation = "gentle"
+    weak_augment: Augmentation = "gentle"
     """The view of that term that is answered."""
-    strong: Augmentation = "strong"
+    strong_augment: Augmentation = "strong"
     """The view of that term that learns the answer."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    amp_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32; on a CPU fp32 too for
     MobileNet, EfficientNet and the like, which lose time by bf16."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: Annotated[int, Field(ge=0)] | None = None
+    num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the
     CPU, for a GPU one less than the cores, at most 8. Small images are augmented as whole batches, by the device."""
     checkpoint_every: Annotated[Seconds, Field(ge=0)] = 5
     """Seconds of training between two checkpoints of a network; more where writing one takes over 2 % of that. 0 =
     after every step. No byte of the result depends on it."""
-    checkpoints_kept: Annotated[int, Field(ge=0)] = 1
-    """How many of the newest are kept until the network is finished, for the case that one cannot be read; 0 = none are
-    written, and a network that is stopped starts over."""
 
 
 class Pseudo(Section):
@@ -78,58 +76,59 @@ class Pseudo(Section):
     """Rounds of teacher → decisions → new labels; 0 = plain supervised training."""
     folds: Annotated[int, Field(ge=2)] = 2
     """Models a round; each judges the fold that it did not learn."""
-    views: Annotated[int, Field(ge=1)] = 1
+    tta: Annotated[int, Field(ge=1)] = 1
     """Views of a sample that a judge averages: the image itself, the others drawn from predict.augment."""
-    policy: Literal["posterior", "cutoff"] = "posterior"
+    relabel_by: Literal["noise_model", "cutoff"] = "noise_model"
     """How given labels are judged: by the noise-corrected posterior, or by the plain confidence of the article."""
-    precision: Annotated[float, Field(gt=0, le=1)] = 0.99
+    relabel_precision: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Labels are changed where the estimated precision of the changes reaches this, class by class; see `cutoff`."""
-    doubtful: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
+    uncertain_labels: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
     """What becomes of a given label that is neither certainly right nor replaced. soften = learn the probabilities of
     its classes; downweight = learn it as far as it may be right; review = learn it, and list it for your eyes.
     Default: soften; downweight where the noise lies on look-alikes (see noise_type in round.json) and judges are not
     clear about it. In joint mode drop: a suspect never teaches. Review where there is hardly any noise, or where a
     `cutoff` decides."""
+    relabel_cutoff: Annotated[float, Field(ge=0)] | None = None
+    """Confidence from which a given label is changed, in place of `relabel_precision`; above 1 changes no label.
+    Default: none for relabel_by=noise_model, 0.9 for relabel_by=cutoff."""
     cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Lowest confidence that decides, in place of `precision`; above 1 changes no label. Default: none for the
-    posterior, 0.9 for policy=cutoff, 0.95 on the pool."""
-    pool_cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Lowest confidence that gives a pool sample a pseudo-label, where it should differ from `cutoff`."""
-    pool_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Confidence from which an unlabeled image receives a pseudo-label; above 1 gives none. Default: 0.95. With
+    `min_precision` the cutoffs that it finds decide, but none is below this."""
+    min_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
     """In place of a cutoff on the pool: for each class the lowest one at which the out-of-fold precision is at least
     this with 95 % confidence. Few labels bound it loosely."""
-    pool_agreement: Share = 0.0
+    min_agreement: Share = 0.0
     """Least share of the judges (folds, rounds) that predict the class of a pseudo-label."""
-    pool_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """A curriculum: of the rows that are predicted as a class at most this share, the surest, reached in equal steps
     over the rounds. Assumes nothing about how many rows of a class the pool has."""
-    pool_share_from: Share = 0.0
+    top_fraction_start: Share = 0.0
     """No round takes a smaller share: where the first judges are good already, small steps teach only what is easy."""
-    pool_floor: Share = 0.0
+    min_class_fraction: Share = 0.0
     """A class below this share of its expected rows receives its surest ones from below the cutoff."""
-    pool_quota: Annotated[float, Field(gt=0)] | None = None
+    max_class_ratio: Annotated[float, Field(gt=0)] | None = None
     """Most rows of a class, as a multiple of its share of the given labels."""
-    graph: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    label_propagation: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """How much the labels of the images that look most alike count beside a judge's own answer, as a power: 0 = not,
-    2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze` (augment). auto
-    = what was best for heads on frozen photos: 4 below 8 labels a class, 2 below 16, else 0."""
-    pool_align: bool = False
+    2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze_backbone`
+    (augment). auto = what was best for heads on frozen photos: 4 below 8 labels a class, 2 below 16, else 0."""
+    distribution_alignment: bool = False
     """Align the mean prediction over the pool with the class shares of the given labels."""
-    pool_targets: Literal["hard", "weighted", "soft"] = "hard"
+    targets: Literal["hard", "weighted", "soft"] = "hard"
     """What a pseudo-label teaches: its class; its class, as far as the confidence goes; or the probabilities."""
-    pool_temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of soft pseudo-labels; below 1 they are sharper."""
-    pool_calibrate: bool = False
+    calibrate: bool = False
     """Fit one temperature on the out-of-fold predictions of the labelled rows before the pool is decided (augment)."""
-    fold_safe: bool | None = None
+    leak_free_folds: bool | None = None
     """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
     out-of-fold scores stay honest in every round (augment). A round whose gain is within noise then ends the rounds.
-    Costs about half as much again from the second round on. Default: where `pool_precision` or `pool_calibrate` choose
+    Costs about half as much again from the second round on. Default: where `min_precision` or `calibrate` choose
     by out-of-fold scores."""
     min_change: Share = 0.0005
     """Stop with `no_change` when a smaller share of the labels changed; denoise and joint: from the second round on."""
-    audit: Annotated[int, Field(ge=0)] = 0
+    audit_size: Annotated[int, Field(ge=0)] = 0
     """Draw this many labelled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
     judged, they tell the noise rate, the precision of the flags and the error of the estimate. 0 = none."""
-    control: bool = True
+    train_baseline: bool = True
     """Also train the student's recipe and step budget without any change of labels, to compare with."""

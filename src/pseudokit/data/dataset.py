@@ -18,8 +18,8 @@ from .tables import read_role
 
 USES_POOL = ("augment", "joint")
 """Modes in which rows without a label may receive one."""
-ROLES = ("train", "pool", "valid", "trusted", "test")
-SCORED_ROLES = ("valid", "trusted", "test")
+ROLES = ("train", "unlabeled", "val", "trusted", "test")
+SCORED_ROLES = ("val", "trusted", "test")
 EMPTY = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
 """Letters and marks by their category that show nothing."""
 NUMBERS = 20
@@ -61,7 +61,7 @@ def load_dataset(data: Data) -> Dataset:
     """
     frames = [read_role(data, role) for role in ROLES if getattr(data, role)]
     table = pd.concat(frames, ignore_index=True)
-    table.loc[(table.role == "train") & (table.label == ""), "role"] = "pool"
+    table.loc[(table.role == "train") & (table.label == ""), "role"] = "unlabeled"
     _refuse_doubles(table)
     _refuse_learned(table)
     classes = _classes(table.label[table.role == "train"], data)
@@ -116,7 +116,7 @@ def _in_own_words(labels: pd.Series, sep: str, classes: tuple[str, ...]) -> pd.S
 
 def _refuse_doubles(table: pd.DataFrame) -> None:
     """An id may stand once among the rows that are judged, and once in every other role."""
-    scope = table.role.where(~table.role.isin(["train", "pool"]), "train or pool")
+    scope = table.role.where(~table.role.isin(["train", "unlabeled"]), "train or pool")
     doubled = table[pd.DataFrame({"id": table.id, "scope": scope}).duplicated(keep=False)]
     if len(doubled):
         name = doubled.id.iloc[0]
@@ -126,13 +126,13 @@ def _refuse_doubles(table: pd.DataFrame) -> None:
 
 def _refuse_learned(table: pd.DataFrame) -> None:
     """What is only scored may not be learned as well: a score on learned rows is no score."""
-    learned = set(table.path[table.role.isin(["train", "pool"])])
-    both = table[table.role.isin(["valid", "trusted"]) & table.path.isin(learned)]
+    learned = set(table.path[table.role.isin(["train", "unlabeled"])])
+    both = table[table.role.isin(["val", "trusted"]) & table.path.isin(learned)]
     if len(both):
         row = both.iloc[0]
         raise UserError(
             f"{len(both)} rows of data.{row.role} are learned too, for example {row.id}; "
-            "remove them from data.train and data.pool"
+            "remove them from data.train and data.unlabeled"
         )
 
 

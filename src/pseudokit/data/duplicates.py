@@ -117,7 +117,7 @@ def duplicates_table(samples: Dataset, pixels: np.ndarray, links: np.ndarray) ->
 
 def _wished(table: pd.DataFrame) -> pd.Series:
     """Which rows are those of data.test whose own file the user put into the pool as well."""
-    return (table.role == "test") & table.path.isin(table.path[table.role == "pool"])
+    return (table.role == "test") & table.path.isin(table.path[table.role == "unlabeled"])
 
 
 def _kinds(table: pd.DataFrame, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -135,12 +135,12 @@ def _kinds(table: pd.DataFrame, pixels: np.ndarray, rows: np.ndarray) -> np.ndar
 def refused_reasons(table: pd.DataFrame, ids: np.ndarray, data: Data) -> np.ndarray:
     """(N,) why each of these rows of train and pool may receive no pseudo-label; empty where it may.
 
-    table: duplicates.csv. Refused are pool rows that are copies of rows which are only scored, unless data.overlap
-    allows them.
+    table: duplicates.csv. Refused are pool rows that are copies of rows which are only scored, unless
+    data.allow_test_copies allows them.
     """
     others, reasons = table[~_wished(table)], {}
-    for role in SCORED_ROLES if data.overlap == "refuse" else ():
-        copies = (table.role == "pool") & table.cluster.isin(others.cluster[others.role == role])
+    for role in SCORED_ROLES if not data.allow_test_copies else ():
+        copies = (table.role == "unlabeled") & table.cluster.isin(others.cluster[others.role == role])
         reasons |= dict.fromkeys(table.id[copies], f"duplicate_of_{role}")
     return np.array([reasons.get(i, "") for i in ids], object)
 
@@ -150,7 +150,7 @@ def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
     has = {role: set(table.cluster[table.role == role]) for role in ROLES}
     tests = table[(table.role == "test") & ~_wished(table)]
     pairs = {(a, b): has[a] & has[b] for i, a in enumerate(ROLES) for b in ROLES[i + 1 :]}
-    pairs["pool", "test"] = has["pool"] & set(tests.cluster)
+    pairs["unlabeled", "test"] = has["unlabeled"] & set(tests.cluster)
     conflicts = table.cluster[table.conflict.astype(str) == "True"].nunique()
     counts = {"clusters": table.cluster.nunique(), "rows": len(table), "conflicts": conflicts}
     return counts | {f"clusters in {a} and {b}": len(both) for (a, b), both in pairs.items() if both}

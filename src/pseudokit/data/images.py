@@ -98,7 +98,7 @@ def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     they would take more than half of the memory that is left.
 
     Raises:
-        UserError: images are missing or unreadable and data.on_bad_image is `refuse`, or the file would not fit.
+        UserError: images are missing or unreadable and data.bad_images is `refuse`, or the file would not fit.
     """
     side, channels = _format(paths, data)
     shape = (len(paths), side, side, channels)
@@ -122,7 +122,7 @@ def _format(paths: np.ndarray, data: Data) -> tuple[int, int]:
         return data.size, data.channels
     seen = [image for path in paths[:: max(1, len(paths) // LOOK_AT)] if (image := decode(path)) is not None]
     if not seen:
-        raise UserError(f"no image can be read, for example {paths[0]}; check data.image_dir and data.suffix")
+        raise UserError(f"no image can be read, for example {paths[0]}; check data.image_dir and data.image_suffix")
     side = int(np.median([max(image.shape[:2]) for image in seen]))
     grey = all(image.ndim == 2 or (image[..., :1] == image).all() for image in seen)
     return data.size or min(max(side, 8), 128), data.channels or (1 if grey else 3)
@@ -141,15 +141,15 @@ def _report_bad(bad: np.ndarray, data: Data) -> None:
         return
     reasons = [one_line(f"{path} ({_why(path)})") for path in bad[:10]]
     listed = ", ".join(reasons) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
-    if data.on_bad_image == "refuse":
-        raise UserError(f"{len(bad)} of the images cannot be read: {listed}; mend them, or set data.on_bad_image=skip")
+    if data.bad_images == "refuse":
+        raise UserError(f"{len(bad)} of the images cannot be read: {listed}; mend them, or set data.bad_images=skip")
     log.info(f"skipped {len(bad)} images that cannot be read: {listed}")
 
 
 def _why(path: str) -> str:
     if not os.path.exists(path):
         twin = next(iter(sorted(glob.glob(glob.escape(path) + ".*"))), None)
-        return f"missing; set data.suffix={Path(twin).suffix}" if twin else "missing"
+        return f"missing; set data.image_suffix={Path(twin).suffix}" if twin else "missing"
     if os.path.isdir(path):
         return "a folder"
     try:

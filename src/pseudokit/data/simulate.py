@@ -7,31 +7,31 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..config.keys import Hide, Inject
+from ..config.keys import Simulate
 from ..config.types import UserError
 from .dataset import ROLES, Dataset
 from .encoding import names, strata
 
 
-def hide_labels(samples: Dataset, hide: Hide) -> tuple[Dataset, pd.DataFrame]:
-    """Keep `hide.keep` given labels, as equal per class as they allow; the others become pool rows.
+def hide_labels(samples: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
+    """Keep `simulate.keep_labels` given labels, as equal per class as they allow; the others become pool rows.
 
     Returns the samples and the hidden truth (id, clean), which serves only for scoring.
     """
-    rows = np.random.default_rng(hide.seed).permutation(np.flatnonzero(samples.role == "train"))
+    rows = np.random.default_rng(simulate.seed).permutation(np.flatnonzero(samples.role == "train"))
     labels = strata(samples.given[rows])
     turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()  # 0 = first drawn of its class
     order = np.lexsort((np.arange(len(rows)), turn))
-    hidden = np.sort(rows[order[hide.keep :]])
+    hidden = np.sort(rows[order[simulate.keep_labels :]])
     given, role = samples.given.copy(), samples.role.copy()
-    given[hidden], role[hidden] = -1, "pool"
+    given[hidden], role[hidden] = -1, "unlabeled"
     truth = pd.DataFrame({"id": samples.id[hidden], "clean": names(samples.given[hidden], samples.classes)})
     changed = replace(samples, given=given, role=role)
     order = np.lexsort((samples.id.astype(str), [ROLES.index(r) for r in role]))
     return changed.take(order), truth
 
 
-def inject_noise(samples: Dataset, inject: Inject) -> tuple[Dataset, pd.DataFrame]:
+def inject_noise(samples: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
     """Flip given labels of the labelled set on purpose, or answers of label sets; returns the samples and the truth
     (id, clean, given).
 
@@ -43,13 +43,15 @@ def inject_noise(samples: Dataset, inject: Inject) -> tuple[Dataset, pd.DataFram
     known, k = of_rows >= 0, len(samples.classes) if of_rows.ndim == 1 else 2
     clean = of_rows[known]
     if k < 2:
-        raise UserError("inject: needs at least two classes")
-    rng = np.random.default_rng(inject.seed)
-    if inject.kind == "matrix":
-        noisy = _flip_by_matrix(clean, _noise_matrix(inject, k, rng), rng)
+        raise UserError("simulate.noise needs at least two classes")
+    rng = np.random.default_rng(simulate.seed)
+    if simulate.noise == "matrix":
+        noisy = _flip_by_matrix(clean, _noise_matrix(simulate, k, rng), rng)
     else:
-        flipped = rng.choice(len(clean), round(inject.rate * len(clean)), replace=False)
-        shift = 1 if inject.kind == "pair" else rng.integers(1, k, len(flipped))  # never 0: a flip always differs
+        flipped = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
+        shift = (
+            1 if simulate.noise == "pairflip" else rng.integers(1, k, len(flipped))
+        )  # never 0: a flip always differs
         noisy = clean.copy()
         noisy[flipped] = (clean[flipped] + shift) % k
     changed, given = of_rows.copy(), samples.given.copy()
@@ -59,17 +61,21 @@ def inject_noise(samples: Dataset, inject: Inject) -> tuple[Dataset, pd.DataFram
     return replace(samples, given=given), pd.DataFrame({"id": samples.id[rows]} | truth)
 
 
-def _noise_matrix(inject: Inject, k: int, rng: np.random.Generator) -> np.ndarray:
-    """T[true, given]; without `inject.matrix` a random class-dependent one whose mean flip rate is `inject.rate`."""
-    if inject.matrix is None:
+def _noise_matrix(simulate: Simulate, k: int, rng: np.random.Generator) -> np.ndarray:
+    """T[true, given]; without `noise_matrix` a random class-dependent one whose mean flip rate is `noise_rate`."""
+    if simulate.noise_matrix is None:
         rate = rng.uniform(0.5, 1.5, k)
-        rate = np.minimum(inject.rate * rate / rate.mean(), 1)
+        rate = np.minimum(simulate.noise_rate * rate / rate.mean(), 1)
         off = rng.dirichlet(np.full(k - 1, 0.5), k) * rate[:, None]
         return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(off)])
-    matrix = np.array(inject.matrix, float) if len({len(row) for row in inject.matrix}) == 1 else np.empty((0, 0))
+    matrix = (
+        np.array(simulate.noise_matrix, float)
+        if len({len(row) for row in simulate.noise_matrix}) == 1
+        else np.empty((0, 0))
+    )
     if matrix.shape != (k, k) or not np.allclose(matrix.sum(1), 1, atol=1e-6):
         raise UserError(
-            f"inject.matrix must be {k} rows of {k} shares that sum to 1, in the order of the sorted classes"
+            f"simulate.noise_matrix must be {k} rows of {k} shares that sum to 1, in the order of the sorted classes"
         )
     return matrix
 

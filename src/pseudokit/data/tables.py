@@ -16,7 +16,7 @@ from ..system.files import log
 from .csv_text import read_csv
 from .encoding import NONE, UNKNOWN
 
-LABELLED_ROLES = ("train", "valid", "trusted")
+LABELLED_ROLES = ("train", "val", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
 IMAGE_SUFFIXES = {
     ".png",
@@ -85,7 +85,7 @@ def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.Data
         {
             "id": [f"{prefix}/{Path(name).as_posix()}" for name in below],
             "path": files,
-            "label": parents if known and role != "pool" else "",
+            "label": parents if known and role != "unlabeled" else "",
             "group": "",
         }
     )
@@ -209,7 +209,7 @@ def _labels(table: pd.DataFrame, file: Path, data: Data, role: str) -> pd.Series
     missing = [name for name in columns if name not in table]
     if missing and role in LABELLED_ROLES:
         raise _no_column(file, table, "data.label_col", missing[0])
-    if missing or role == "pool":
+    if missing or role == "unlabeled":
         return ""
     if isinstance(data.label_col, str):
         return table[data.label_col]
@@ -265,25 +265,25 @@ def _find_files(ids: pd.Series, data: Data, beside: Path) -> list[str]:
     """
     given = [beside] if data.image_dir is None else data.image_dir
     folders = [str(given)] if isinstance(given, str | Path) else given
-    paths = [os.path.join(folders[0], name + data.suffix) for name in ids]
+    paths = [os.path.join(folders[0], name + data.image_suffix) for name in ids]
     sure = _exist(paths) if len(folders) == 1 else [False] * len(paths)
     index = {} if all(sure) else _by_name(folders)
     found = [
-        [path] if known else index.get(name + data.suffix, [path])
+        [path] if known else index.get(name + data.image_suffix, [path])
         for name, path, known in zip(ids, paths, sure, strict=True)
     ]
     for name, files in zip(ids, found, strict=True):
         if len(files) > 1:
             raise UserError(
                 f"id {name!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder into "
-                "the id, or name fewer folders in data.image_dir, or set data.suffix"
+                "the id, or name fewer folders in data.image_dir, or set data.image_suffix"
             )
     return _refuse_outside(ids, [files[0] for files in found], data, folders)
 
 
 def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: list[str]) -> list[str]:
     """The paths, where each is a file, or nothing, whose real place is in one of the folders, or anywhere that
-    data.outside allows.
+    data.allow_outside_files allows.
 
     Raises:
         UserError: one leads out of them, or is a pipe or a device, which would be waited for.
@@ -295,10 +295,10 @@ def _refuse_outside(ids: Iterable[str], paths: list[str], data: Data, folders: l
     for name, path, (above, last) in zip(ids, paths, places, strict=True):
         known = last in plain[above]
         where = os.path.realpath(path) if not known and os.path.islink(path) else real[above]
-        if data.outside == "refuse" and (".." in name.split("/") or not where.startswith(roots)):
+        if not data.allow_outside_files and (".." in name.split("/") or not where.startswith(roots)):
             raise UserError(
                 f"id {name!r} leads out of {', '.join(folders)}, to {os.path.realpath(path)}; move it, "
-                "name its folder in data.image_dir, or set data.outside=allow"
+                "name its folder in data.image_dir, or set data.allow_outside_files=true"
             )
         if not known and os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
             raise UserError(f"id {name!r}: {path} is a pipe, a device or the like; remove it")

@@ -16,7 +16,7 @@ from .pseudo_labels import ACCEPTED, class_shares, select_pseudo_labels
 
 REPAIRS = ("denoise", "joint")
 PLAIN_CUTOFF = 0.9
-"""Default cutoff of the plain confidence on given labels (policy=cutoff)."""
+"""Default cutoff of the plain confidence on given labels (relabel_by=cutoff)."""
 NOTHING_LEARNED = "learned_nothing"
 """The reason of all decisions where held-out predictions are no better than chance, see sanity.py."""
 SURE = 0.9
@@ -109,10 +109,10 @@ def decide_labels(
     (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
     belief, matrix, noise = Posterior(log_probs, given), None, None
     prior = class_shares(given[rows], k)
-    if policy.pool_align:
+    if policy.distribution_alignment:
         belief = align(belief, prior)
     said = final = belief.said()
-    if policy.policy == "posterior" and mode in REPAIRS:
+    if policy.relabel_by == "noise_model" and mode in REPAIRS:
         if likeliest_rate is None:
             matrix, noise = estimate_noise(said, given, k)
             belief = replace(belief, matrix=matrix if noise in OF_THE_CLASS else None)
@@ -167,19 +167,19 @@ def _lessons(
     Soft pseudo-labels have the temperature at which they are learned.
     """
     accepted = decision == "accept"
-    soft = (decision == "soften") | (accepted & (policy.pool_targets == "soft"))
+    soft = (decision == "soften") | (accepted & (policy.targets == "soft"))
     best = said.confidence.copy()
-    if policy.pool_targets == "soft":
-        belief = replace(belief, temperature=np.where(accepted, policy.pool_temperature, 1.0))
+    if policy.targets == "soft":
+        belief = replace(belief, temperature=np.where(accepted, policy.temperature, 1.0))
         for rows, probs in belief.blocks(np.flatnonzero(accepted)):
             best[rows] = probs.max(1)
-    shared = soft | (accepted & (policy.pool_targets == "weighted"))
+    shared = soft | (accepted & (policy.targets == "weighted"))
     return belief, soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
 
 
 def given_cutoff(policy: Pseudo) -> float | None:
     """The cutoff on given labels; None where the target precision decides."""
-    return PLAIN_CUTOFF if policy.cutoff is None and policy.policy == "cutoff" else policy.cutoff
+    return PLAIN_CUTOFF if policy.relabel_cutoff is None and policy.relabel_by == "cutoff" else policy.relabel_cutoff
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ def _rule(mode: str, noise: str | None, policy: Pseudo, said: PosteriorSummary, 
     """What the policy comes to in this mode and for this type of noise; said, given: of the labeled rows, (M,)."""
     cutoff = given_cutoff(policy)
     by_noise = {"none": "review", "look-alike": _on_look_alikes(said, given)}.get(noise, "soften")
-    action = policy.doubtful or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
-    return _Rule(cutoff, policy.precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)
+    action = policy.uncertain_labels or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
+    return _Rule(cutoff, policy.relabel_precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)
 
 
 def _on_look_alikes(said: PosteriorSummary, given: np.ndarray) -> str:

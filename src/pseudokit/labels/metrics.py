@@ -20,8 +20,8 @@ def score(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | 
     Without auc and map, which sort all rows for every class, where that would take minutes.
     """
     goals = known(classes, labels.ndim == 2)
-    names = [goal for goal in goals if goal not in ("auc", "map") or log_probs.size <= MOST]
-    scores = {goal: measure(goal, log_probs, labels, classes) for goal in names}
+    names = [metric for metric in goals if metric not in ("auc", "map") or log_probs.size <= MOST]
+    scores = {metric: measure(metric, log_probs, labels, classes) for metric in names}
     return {"n": len(labels)} | {name: None if np.isnan(value) else value for name, value in scores.items()}
 
 
@@ -159,40 +159,40 @@ def ranks(classes: tuple[str, ...] | list[str]) -> np.ndarray | None:
 def known(classes: tuple[str, ...] | list[str], multi_label: bool = False) -> list[str]:
     """The scores that these classes have: kappa wants numbers, top5 more than five, both one class an image."""
     left_out = {"kappa": multi_label or ranks(classes) is None, "top5": multi_label or len(classes) <= TOP}
-    return [goal for goal in GOALS if not left_out.get(goal)]
+    return [metric for metric in GOALS if not left_out.get(metric)]
 
 
-def measure(goal: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> float:
+def measure(metric: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> float:
     """One score of log-probabilities against labels, see sets.py; higher is better, but for log_loss.
 
     auc and map: one class against the rest, the mean over the classes that occur (and do not fill all rows).
     Of label sets: accuracy is the share of images of which every answer is right, log_loss the mean over answers.
     """
-    if goal in ("auc", "map"):
-        of_class = by_class(goal, log_probs, labels)
+    if metric in ("auc", "map"):
+        of_class = by_class(metric, log_probs, labels)
         return float(np.nanmean(of_class)) if not np.isnan(of_class).all() else float("nan")
     predicted = likeliest(log_probs)
-    if goal in PREDICTED:
-        return PREDICTED[goal](predicted, labels, classes)
-    return float(_each(goal, log_probs, labels).mean()) * (-1 if goal == "log_loss" else 1)
+    if metric in PREDICTED:
+        return PREDICTED[metric](predicted, labels, classes)
+    return float(_each(metric, log_probs, labels).mean()) * (-1 if metric == "log_loss" else 1)
 
 
-def _each(goal: str, log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _each(metric: str, log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(N,) what each row adds to a score that is a mean over rows; higher is better."""
-    if goal == "accuracy":
+    if metric == "accuracy":
         return right(likeliest(log_probs), labels).astype(np.float64)
     said = own(log_probs, labels).astype(np.float64)
-    if goal == "log_loss":
+    if metric == "log_loss":
         return said if said.ndim == 1 else np.nanmean(said, 1)
     return ((log_probs > said[:, None]).sum(1) < TOP).astype(np.float64)
 
 
-def by_class(goal: str, log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def by_class(metric: str, log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(K,) area under the ROC curve (auc) or average precision (map) of each class against the rest, else NaN."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     said, found = yes(log_probs), np.full(log_probs.shape[1], np.nan)
-    function = roc_auc_score if goal == "auc" else average_precision_score
+    function = roc_auc_score if metric == "auc" else average_precision_score
     for k in range(len(found)):
         known = slice(None) if labels.ndim == 1 else labels[:, k] >= 0
         is_k = labels == k if labels.ndim == 1 else labels[known, k] == 1
@@ -229,20 +229,22 @@ PREDICTED: dict[str, Callable[..., float]] = {"macro_f1": macro_f1, "kappa": kap
 
 
 def gain(
-    goal: str, before: np.ndarray, after: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]
+    metric: str, before: np.ndarray, after: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]
 ) -> tuple[float, float]:
     """What log-probabilities `after` gain on `before` on the same rows, and the standard error of it.
 
     Positive is better, whatever the score. Where a score is a mean over rows the error is that of paired differences,
     else that of a jackknife over GROUPS parts of the rows (Tukey 1958; Kott 2001, "The delete-a-group jackknife").
     """
-    if goal not in PREDICTED and goal not in ("auc", "map"):
-        change = _each(goal, after, labels) - _each(goal, before, labels)
+    if metric not in PREDICTED and metric not in ("auc", "map"):
+        change = _each(metric, after, labels) - _each(metric, before, labels)
         return float(change.mean()), float(change.std() / np.sqrt(len(change)))
     part = np.random.default_rng(0).permutation(len(labels)) % min(GROUPS, len(labels))
 
     def change_on(rows: np.ndarray) -> float:
-        return measure(goal, after[rows], labels[rows], classes) - measure(goal, before[rows], labels[rows], classes)
+        return measure(metric, after[rows], labels[rows], classes) - measure(
+            metric, before[rows], labels[rows], classes
+        )
 
     without = np.array([change_on(part != g) for g in range(part.max() + 1)])
     error = np.sqrt((len(without) - 1) * without.var())

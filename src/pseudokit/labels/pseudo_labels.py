@@ -41,38 +41,38 @@ def select_pseudo_labels(
     cutoffs = pool_cutoffs(known, len(prior), policy)
     reason = np.repeat(np.array(["below_cutoff"], object), len(pool.best))
     reason[pool.confidence >= cutoffs[pool.best]] = "above_cutoff"
-    reason[agreement < policy.pool_agreement] = "judges_disagree"
-    if policy.pool_share is not None:
+    reason[agreement < policy.min_agreement] = "judges_disagree"
+    if policy.top_fraction is not None:
         counts = np.bincount(pool.best, minlength=len(prior))
-        share = min(policy.pool_share, max(policy.pool_share * progress, policy.pool_share_from))
+        share = min(policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start))
         _keep_surest(reason, pool, share * counts, "beyond_share")
     refused = np.broadcast_to(np.asarray(refused, object), len(reason))
     reason = np.where(refused != "", refused, reason)
-    if policy.pool_floor:
-        _lift(reason, pool, np.floor(policy.pool_floor * len(reason) * prior))
-    if policy.pool_quota is not None:
+    if policy.min_class_fraction:
+        _lift(reason, pool, np.floor(policy.min_class_fraction * len(reason) * prior))
+    if policy.max_class_ratio is not None:
         taken = np.isin(reason, ACCEPTED).sum()
-        _keep_surest(reason, pool, policy.pool_quota * taken * prior, "beyond_quota")
+        _keep_surest(reason, pool, policy.max_class_ratio * taken * prior, "beyond_quota")
     return reason
 
 
 def pool_cutoffs(known: tuple[PosteriorSummary, np.ndarray], k: int, policy: Pseudo) -> np.ndarray:
-    """(K,) cutoff of each class: as configured, or by `pool_precision` and then not below a configured one."""
+    """(K,) cutoff of each class: as configured, or by `min_precision`."""
     said, labels = known
-    if policy.pool_precision is None:
+    if policy.min_precision is None:
         return np.full(k, plain_cutoff(policy))
-    found = cutoffs_by_precision(said.best, said.confidence, labels, k, policy.pool_precision)
-    return np.maximum(found, plain_cutoff(policy, default=0.0))
+    found = cutoffs_by_precision(said.best, said.confidence, labels, k, policy.min_precision)
+    return np.maximum(found, policy.cutoff or 0.0)
 
 
-def plain_cutoff(policy: Pseudo, default: float = POOL_CUTOFF) -> float:
-    """The configured cutoff on the pool, else the default."""
-    return next(c for c in (policy.pool_cutoff, policy.cutoff, default) if c is not None)
+def plain_cutoff(policy: Pseudo) -> float:
+    """The configured cutoff on unlabeled images, else the default."""
+    return POOL_CUTOFF if policy.cutoff is None else policy.cutoff
 
 
 def lowest_cutoff(accepted: np.ndarray, policy: Pseudo) -> float | None:
     """What a report names as the cutoff: the plain one; by precision, the lowest confidence (A,) that was accepted."""
-    if policy.pool_precision is None:
+    if policy.min_precision is None:
         return plain_cutoff(policy)
     return float(accepted.min()) if len(accepted) else None
 

@@ -23,20 +23,20 @@ DONE = {
 WHY = {
     "given_stands": "given labels stand in this mode",
     "agrees": "nothing speaks against the given label",
-    "another_class_reaches_precision": "another class is as sure as pseudo.precision asks",
+    "another_class_reaches_precision": "another class is as sure as pseudo.relabel_precision asks",
     "another_class_above_cutoff": "the confidence in another class reaches the cutoff",
     "wrong_but_no_replacement": "surely wrong, but no other class is sure",
     "doubtful": "in doubt: neither surely right nor surely another class",
     "above_cutoff": "the confidence reaches the cutoff",
     "below_cutoff": "the confidence is below the cutoff",
-    "judges_disagree": "the models do not agree (pseudo.pool_agreement)",
-    "beyond_share": "not among the surest of its class (pseudo.pool_share)",
-    "beyond_quota": "its class has enough already (pseudo.pool_quota)",
+    "judges_disagree": "the models do not agree (pseudo.min_agreement)",
+    "beyond_share": "not among the surest of its class (pseudo.top_fraction)",
+    "beyond_quota": "its class has enough already (pseudo.max_class_ratio)",
 }
 TRUTH = "right: which share of the labels is then the true one; known as labels were changed or hidden on purpose."
 FLOORS = {
     "given": "or its class would lose more than half of its labels",
-    "pool": "to keep its class from starving (pseudo.pool_floor)",
+    "unlabeled": "to keep its class from starving (pseudo.min_class_fraction)",
 }
 
 
@@ -75,7 +75,9 @@ def why(kind: str, reason: str) -> str:
     if reason == "class_floor":
         return FLOORS[kind]
     if reason.startswith("duplicate_of_"):
-        return f"a copy of a row in {reason.removeprefix('duplicate_of_')}, which is only scored (data.overlap)"
+        return (
+            f"a copy of a row in {reason.removeprefix('duplicate_of_')}, which is only scored (data.allow_test_copies)"
+        )
     return WHY.get(reason, reason.replace("_", " "))
 
 
@@ -84,7 +86,7 @@ def reasons_table(decisions: pd.DataFrame) -> dict[str, Any]:
 
     The counts sum to the judged rows. Where the truth is known: the share of labels that are right then.
     """
-    kinds = decisions["given"].ne("").map({True: "given", False: "pool"})
+    kinds = decisions["given"].ne("").map({True: "given", False: "unlabeled"})
     sizes, known = kinds.value_counts(), decisions["truth"].notna().any()
     groups = [(*key, part) for key, part in decisions.groupby([kinds, "decision", "reason"])]
     rows, bars = [], []

@@ -116,7 +116,7 @@ def confidence_histogram(decisions: pd.DataFrame, cutoffs: tuple[float, float]) 
     accepted = decisions["decision"] == "accept"
     groups = [
         ("labelled", cutoffs[0], {"predicted = given": given & agree, "predicted ≠ given": given & ~agree}),
-        ("pool", cutoffs[1], {"accepted": ~given & accepted, "left": ~given & ~accepted}),
+        ("unlabeled", cutoffs[1], {"accepted": ~given & accepted, "left": ~given & ~accepted}),
     ]
     groups = [group for group in groups if any(mask.any() for mask in group[2].values())]
     figure, axes = new_figure("Confidence of the held-out predictions", 0.9 + 2.7 * len(groups), len(groups))

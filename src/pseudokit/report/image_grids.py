@@ -116,7 +116,7 @@ def tiles(name: str, caption: str, title: str, columns: tuple[Iterable, list[str
 def confusion(data: dict[str, Any]) -> Picture | None:
     """The student on test, else on valid; else what the held-out predictions say of the given labels."""
     scored, decisions = data["scored"], data["decisions"]
-    for role in ("test", "valid") if scored is not None else ():
+    for role in ("test", "val") if scored is not None else ():
         rows = scored[(scored["arm"] == "student") & (scored["role"] == role) & (scored["label"] != "")]
         if len(rows):
             return confused(data, rows["label"], rows["predicted"], ("label", f"the student on {role}"))
@@ -219,7 +219,7 @@ def rounds(data: dict[str, Any]) -> Picture | None:
             i["round"]: i["changed"] / judged[i["round"]] for i in infos if i.get("changed") is not None
         },
         "given labels still wrong": {w["round"]: w.get("train") for w in data["wrong"]},
-        "wrong pseudo-labels": {w["round"]: w.get("pool") for w in data["wrong"]},
+        "wrong pseudo-labels": {w["round"]: w.get("unlabeled") for w in data["wrong"]},
     }
     series = {name: {r: v for r, v in values.items() if pd.notna(v)} for name, values in series.items()}
     series = {name: values for name, values in series.items() if any(values.values())}

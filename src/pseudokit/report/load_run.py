@@ -95,7 +95,7 @@ def label_names(info: dict[str, Any]) -> list[str]:
 
 def cutoffs(metrics: dict, info: dict) -> tuple[float, float]:
     """(cutoff on given labels, cutoff on the pool) of a round; NaN where the run does not say."""
-    own = [(metrics.get(part) or {}).get("cutoff") for part in ("noise", "pool")]
+    own = [(metrics.get(part) or {}).get("cutoff") for part in ("noise", "unlabeled")]
     given, pool = (info.get("cutoff") if value is None else value for value in own)
     return float("nan") if given is None else given, float("nan") if pool is None else pool
 
@@ -116,7 +116,7 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
 
 
 def wrong_shares(run: Path, folders: list[Path], truth: pd.Series) -> list[dict[str, float]]:
-    """Per round what stays wrong: {"round", "train": of the labelled set, "pool": of the pseudo-labels}.
+    """Per round what stays wrong: {"round", "train": of the labelled set, "unlabeled": of the pseudo-labels}.
 
     Round 0 is what was given. A dropped label is not learned, so it is not wrong.
     """

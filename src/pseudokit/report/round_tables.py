@@ -27,7 +27,7 @@ FEW_CLASSES = 100
 IMAGES = 64
 MOST = 20
 """Classes in a table of the report."""
-PARTS = ("oof", "noise", "pool", "trusted", "audit", "difference")
+PARTS = ("oof", "noise", "unlabeled", "trusted", "audit", "difference")
 
 
 def write_metrics(run: Path) -> None:

@@ -33,8 +33,8 @@ NOISE = {
     "difficulty": "The noise depends on the image: harder images have more wrong labels, as is usual of people. This "
     "explains the given labels better than noise that depends on the class alone.",
     "look-alike": "It lies on images that the models find hard, where statistics cannot tell a wrong label from a hard "
-    "image: such labels are softened, or weigh less. Look at the review page, or set pseudo.doubtful=review to keep "
-    "them.",
+    "image: such labels are softened, or weigh less. Look at the review page, or set "
+    "pseudo.uncertain_labels=review to keep them.",
 }
 
 
@@ -47,7 +47,7 @@ def headline(data: dict[str, Any]) -> list[str]:
         "" if scores and mode != "train" else held_out_sentence(data),
         expected_sentence(metrics.get("oof") or {}),
         given_sentence(counts, metrics.get("noise") or {}),
-        pool_sentence(counts, metrics.get("pool") or {}),
+        pool_sentence(counts, metrics.get("unlabeled") or {}),
         trusted_sentence(metrics.get("trusted") or {}),
         audit_sentence(metrics.get("audit") or {}),
     ]
@@ -124,7 +124,7 @@ def unscored_sentence(mode: str) -> str:
     """Said in place of the scores where a run that wants to help has none."""
     if mode not in WHAT:
         return ""
-    return "Whether it helped is not known: no row with a label was kept apart for scoring (data.test, data.valid)."
+    return "Whether it helped is not known: no row with a label was kept apart for scoring (data.test, data.val)."
 
 
 def difference_text(found: dict[str, Any]) -> str:

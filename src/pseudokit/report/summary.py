@@ -13,7 +13,7 @@ import pandas as pd
 from ..data.duplicates import count_duplicates
 from ..labels.metrics import share_interval
 
-ROLES = ("test", "trusted", "valid")  # the first that was scored carries the headline
+ROLES = ("test", "trusted", "val")  # the first that was scored carries the headline
 ARMS = ("teacher", "control", "student")
 HELD_OUT = "Out-of-fold accuracy against given labels"
 WORDS = {"oof_accuracy": "out-of-fold accuracy", "macro_f1": "macro F1", "pseudo_labels": "pseudo-labels"}
@@ -60,7 +60,7 @@ def tables(data: dict[str, Any]) -> list[dict[str, Any]]:
         scores_table(metrics.get("scores") or {}),
         facts_table("Given labels", metrics.get("noise") or {}),
         noise_table(data["decisive"].get("noise_by_class") or {}),
-        facts_table("Pool", metrics.get("pool") or {}),
+        facts_table("Pool", metrics.get("unlabeled") or {}),
         rounds_table(data["rounds"]),
         samples_table(data["samples"]),
         duplicates_counts(data["duplicates"]),

@@ -16,12 +16,12 @@ def summary(run: Path) -> str:
     metrics = read_json(run / "metrics.json")
     title = f"{metrics['mode']} · {run.name}"
     lines = ["", title, "─" * max(62, len(title))]
-    lines += _noise_lines(metrics.get("noise")) + _pool_lines(metrics.get("pool"))
+    lines += _noise_lines(metrics.get("noise")) + _pool_lines(metrics.get("unlabeled"))
     parts = {"oof": expected_sentence, "trusted": trusted_sentence, "audit": audit_sentence}
     said = (sentence(metrics.get(part) or {}) for part, sentence in parts.items())
     lines += filter(None, said)
     scores = metrics["scores"]
-    roles = [role for role in ("valid", "trusted", "test") if any(role in arm for arm in scores.values())]
+    roles = [role for role in ("val", "trusted", "test") if any(role in arm for arm in scores.values())]
     if roles:
         lines.append(f"{'accuracy':26}" + "".join(f"{arm:>12}" for arm in ARMS if arm in scores))
     for role in roles:

@@ -24,7 +24,7 @@ def audit(run: Run, samples: Dataset, decisions: Decisions) -> dict:
     labelled = np.flatnonzero(has_label(samples.given))
     p_wrong = decisions.p_wrong[labelled]
     stratum = strata(p_wrong, p_wrong > 0.5)
-    rows = draw(stratum, run.config.pseudo.audit, seed_of(run.config.seed, "audit"))
+    rows = draw(stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit"))
     picked = labelled[rows]
     write_csv(
         run.path / "audit.csv",

@@ -122,7 +122,7 @@ def _faults(table: pd.DataFrame, run: Run) -> list[str]:
     """`line 3: what is wrong` for every line that does not fit the judged samples of the run."""
     samples, form = read_csv(run.path / "samples.csv"), _format(run.path)
     fits = partial(is_label, classes=form["classes"], multi_label=form.get("multi_label", False))
-    known = samples[samples.role.isin(["train", "pool"])].set_index("id")[["given", "path"]].to_dict("index")
+    known = samples[samples.role.isin(["train", "unlabeled"])].set_index("id")[["given", "path"]].to_dict("index")
     names = {run.path.resolve().name, run.config.name}
     first: dict[str, str] = {}
     faults, foreign = [], 0

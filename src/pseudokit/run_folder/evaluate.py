@@ -111,13 +111,13 @@ def write_results(run: Run, material: PreparedData, outcome: SelfTrainingResult,
         found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
         z = ledger.rounds()[0].get("difficulty_z")  # the first round has chosen
         metrics["noise"] |= found | {"type": info["noise_type"], "difficulty_z": z}
-        if run.config.pseudo.audit:
+        if run.config.pseudo.audit_size:
             metrics["audit"] = audit(run, judged, decisions)
     if run.mode in USES_POOL and decisions:
         write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
         known = clean[pool] if "hidden.csv" in material.truths else None
         cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
-        metrics["pool"] = pool_scores(outcome.label[pool], known) | {"cutoff": cutoff}
+        metrics["unlabeled"] = pool_scores(outcome.label[pool], known) | {"cutoff": cutoff}
     if decisions:
         metrics |= _out_of_fold(run, material, decisions)
     if steps := applied(run.path):
@@ -127,7 +127,7 @@ def write_results(run: Run, material: PreparedData, outcome: SelfTrainingResult,
 
 def _out_of_fold(run: Run, material: PreparedData, decisions: Decisions) -> dict:
     """Write oof.csv, oof.npy (its log-probabilities, row by row) and, where answers are tuned, thresholds.json."""
-    judged, goal = material.judged, run.config.goal
+    judged, metric = material.judged, run.config.metric
     rows, classes = np.flatnonzero(has_label(judged.given)), judged.classes
     logs, labels = np.asarray(decisions.belief.log_probs[rows], np.float32), judged.given[rows]
     write_csv(run.path / "oof.csv", oof_table(decisions, judged))
@@ -135,7 +135,7 @@ def _out_of_fold(run: Run, material: PreparedData, decisions: Decisions) -> dict
     found = score(logs, labels, classes)
     tested = 0 if run.mode in REPAIRS else material.tested  # labels that may be wrong promise nothing of a test set
     found |= {"interval": expected(found["accuracy"], len(rows), tested)}
-    rule = tuned(goal, logs, labels, classes) if goal else None
+    rule = tuned(metric, logs, labels, classes) if metric else None
     if rule:
         write_json(run.path / "thresholds.json", rule)
         found["tuned"] = {"before": rule["before"], "after": rule["after"]}

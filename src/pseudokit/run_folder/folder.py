@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     pass
 
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
-FREE = {"time_budget", "train.workers", "train.checkpoint_every", "train.checkpoints_kept", "out", "name"}
+FREE = {"time_budget", "train.num_workers", "train.checkpoint_every", "out", "name"}
 """Keys that may change while a run goes on, also by moving its folder: no byte depends on them."""
 
 

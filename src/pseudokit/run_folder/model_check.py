@@ -49,8 +49,8 @@ def _preflight(run: Run, samples: Dataset, pixels: np.ndarray) -> None:
     for key, spec in {
         "train.augment": config.train.augment,
         "student.augment": config.student.augment,
-        "train.weak": config.train.weak,
-        "train.strong": config.train.strong,
+        "train.weak_augment": config.train.weak_augment,
+        "train.strong_augment": config.train.strong_augment,
         "predict.augment": config.predict.augment,
     }.items():
         if spec is not None:

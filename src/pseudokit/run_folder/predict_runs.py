@@ -27,7 +27,7 @@ from .submission import predictions_table, submission
 
 ARMS = {"student": "student", "control": "baseline"}
 """Folders of the arms, and what people call them."""
-CHOOSING_ROLES = ("valid", "trusted")
+CHOOSING_ROLES = ("val", "trusted")
 """Scored roles whose rows choose an arm; those of the test set only tell how good the choice was."""
 
 
@@ -111,11 +111,11 @@ def _favoured(run: Path) -> tuple[str, str]:
     file = run / "scored.csv"
     gain = paired_arms(read_csv(file), CHOOSING_ROLES, "control") if file.is_file() else None
     if gain is None:
-        return "student", "no row of data.valid or data.trusted compares it with the baseline"
+        return "student", "no row of data.val or data.trusted compares it with the baseline"
     points = [f"{100 * gain[key]:+.2f}" for key in ("gain", "low", "high")]
     why = (
         f"student − baseline {points[0]} points, 95 % interval {points[1]} to {points[2]}, on {gain['n']:,} rows "
-        "of data.valid and data.trusted"
+        "of data.val and data.trusted"
     )
     return ("student" if gain["low"] > 0 else "baseline" if gain["high"] < 0 else "both"), why
 
@@ -139,7 +139,7 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
 
 
 def predict_files(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> np.ndarray:
-    """Probabilities, averaged over models and views; tta: number of views, default predict.views.
+    """Probabilities, averaged over models and views; tta: number of views, default predict.tta.
 
     Raises:
         UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
@@ -151,11 +151,11 @@ def predict_files(models: list[TrainedModel], paths: np.ndarray, config: Config,
 
 def _stock(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> tuple[Trainer, int]:
     """The images in the size that the models take, and the number of views."""
-    tta = config.predict.views if tta is None else tta
+    tta = config.predict.tta if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
     spec = models[0].format
-    as_trained = {"size": spec.size, "channels": spec.channels, "on_bad_image": "refuse"}
+    as_trained = {"size": spec.size, "channels": spec.channels, "bad_images": "refuse"}
     config = config.model_copy(update={"data": config.data.model_copy(update=as_trained)})
     pixels, _ = load_images(paths, config.data)
     return Trainer(config, pixels, np.empty(0, np.int64), spec.classes), tta
@@ -184,13 +184,13 @@ def predict_runs(
     judged = _out_of_fold(runs, models[0][0].format)
     share = _weights(runs, weights, judged)
     if len(runs) > 1:
-        _announce(runs, share, judged, classes, configs[0].goal)
+        _announce(runs, share, judged, classes, configs[0].metric)
     probs = [
         predict_files(own, paths, config, tta)[:, _order(own[0].format.classes, classes)]
         for own, config in zip(models, configs, strict=True)
     ]
     mixed = mixture(np.stack(probs), share)
-    answers = _answers(mixed, classes, configs[0].goal, judged, share)
+    answers = _answers(mixed, classes, configs[0].metric, judged, share)
     return Prediction(mixed, answers, classes, sum(map(len, models)))
 
 
@@ -241,12 +241,12 @@ def _weights(runs: list[Path], wanted: str | None, judged: OutOfFold | None) -> 
     return given / given.sum()
 
 
-def _announce(runs: list[Path], share: np.ndarray, judged: OutOfFold | None, classes, goal: str | None) -> None:
+def _announce(runs: list[Path], share: np.ndarray, judged: OutOfFold | None, classes, metric: str | None) -> None:
     """The weight of each run, and what it and all together score out of fold."""
-    goal = goal or "accuracy"
+    metric = metric or "accuracy"
 
     def score(logs: np.ndarray) -> str:
-        return f", {goal} out of fold {measure(goal, logs, judged.labels, classes):.4f}"
+        return f", {metric} out of fold {measure(metric, logs, judged.labels, classes):.4f}"
 
     for i, run in enumerate(runs):
         log.info(f"{run}: weight {share[i]:.3f}{score(judged.logs[i]) if judged else ''}")
@@ -255,15 +255,15 @@ def _announce(runs: list[Path], share: np.ndarray, judged: OutOfFold | None, cla
         log.info(f"together{score(mixed)} (on the {len(judged.labels):,} rows that all of them judged)")
 
 
-def _answers(probs: np.ndarray, classes, goal: str | None, judged: OutOfFold | None, share: np.ndarray) -> np.ndarray:
-    """The likeliest class; where the goal is one that answers are tuned for, see thresholds.py, the tuned one."""
+def _answers(probs: np.ndarray, classes, metric: str | None, judged: OutOfFold | None, share: np.ndarray) -> np.ndarray:
+    """The likeliest class; where the metric is one that answers are tuned for, see thresholds.py, the tuned one."""
     rule = None
-    if goal and judged:
-        rule = tuned(goal, np.log(mixture(np.exp(judged.logs), share) + 1e-30), judged.labels, classes)
+    if metric and judged:
+        rule = tuned(metric, np.log(mixture(np.exp(judged.logs), share) + 1e-30), judged.labels, classes)
     if not rule or rule["numbers"] is None:
         return likeliest(probs)
-    log.info(f"answers tuned out of fold for {goal}: {rule['before']:.4f} → {rule['after']:.4f}")
-    return answer(goal, rule["numbers"], np.log(probs + 1e-30), classes)
+    log.info(f"answers tuned out of fold for {metric}: {rule['before']:.4f} → {rule['after']:.4f}")
+    return answer(metric, rule["numbers"], np.log(probs + 1e-30), classes)
 
 
 def write_predictions(out: Path, targets: pd.DataFrame, said: Prediction, sample: str | Path | None) -> pd.DataFrame:
@@ -288,6 +288,6 @@ def write_submission(run: Path, config: Config) -> None:
     stock, views = _stock(models, targets.path.to_numpy(object), config, None)
     rows, spec = np.arange(len(targets)), models[0].format
     probs = np.mean([np.exp(stock.answer(PredictJob(model, rows, views))) for model in models], axis=0)
-    answers = _answers(probs, spec.classes, config.goal, _out_of_fold([run], spec), np.ones(1))
+    answers = _answers(probs, spec.classes, config.metric, _out_of_fold([run], spec), np.ones(1))
     said = Prediction(probs, answers, spec.classes, len(models))
     write_predictions(run / "predictions.csv", targets, said, config.data.submission)

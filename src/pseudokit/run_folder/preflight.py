@@ -93,7 +93,9 @@ def _weights(config: Config) -> Iterator[str]:
     for arm in ("model", "student"):
         model = config.model_of("round_1/fold_0" if arm == "model" else arm)
         if arm == "model" or model != config.model:
-            yield f"{arm}: {model.name} from {model.weights or 'random weights'}" + (", frozen" if model.freeze else "")
+            yield f"{arm}: {model.name} from {model.checkpoint or 'random weights'}" + (
+                ", frozen" if model.freeze_backbone else ""
+            )
 
 
 def _folder(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
@@ -115,7 +117,7 @@ def _folder(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
         network, _ = create_model(config.model_of(arm), material.samples.classes, size, channels)
         bytes_of[arm] = sum(p.numel() * p.element_size() for p in network.state_dict().values())
     n, k, pseudo = len(material.judged), len(material.judged.classes), config.pseudo
-    models = bytes_of["teacher"] * (1 if config.model.freeze else pseudo.rounds * pseudo.folds)
+    models = bytes_of["teacher"] * (1 if config.model.freeze_backbone else pseudo.rounds * pseudo.folds)
     needed = models + 2 * bytes_of["student"] + pseudo.rounds * n * (5 * k + ROW_BYTES)
     free = shutil.disk_usage(above).free
     yield f"run folder: {path}, about {needed / 2**20:,.0f} MB; {free / 2**20:,.0f} MB are free"
@@ -155,7 +157,7 @@ def check_prediction(runs: list[Path], data: str | None, sample: Path | None, ar
     if missing:
         raise UserError(
             f"{len(missing):,} of {len(targets):,} images are missing, for example {missing[0]}; check "
-            "data.image_dir and data.suffix of the run"
+            "data.image_dir and data.image_suffix of the run"
         )
     blank = _blank(targets, classes, models[0].format.multi_label)
     rows = len(submission(sample, blank, classes)) if sample else 0

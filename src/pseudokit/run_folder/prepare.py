@@ -37,17 +37,17 @@ def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.Da
     """All of the input for one mode: read, hide, inject. Returns samples and the truths by file name."""
     from ..data.builtin import BUILTIN_KEEP, builtin_roles
 
-    data, hide = config.data, config.hide
+    data, simulate = config.data, config.simulate
     uses_pool = mode in USES_POOL
     if data.train is None:
         data = data.model_copy(update=builtin_roles(data))
-        if uses_pool and hide.keep is None:
-            hide = hide.model_copy(update={"keep": BUILTIN_KEEP})
+        if uses_pool and simulate.keep_labels is None:
+            simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
     samples, truths = load_dataset(data), {}
-    if hide.keep and uses_pool:
-        samples, truths["hidden.csv"] = hide_labels(samples, hide)
-    if config.inject.kind:
-        samples, truths["injected.csv"] = inject_noise(samples, config.inject)
+    if simulate.keep_labels and uses_pool:
+        samples, truths["hidden.csv"] = hide_labels(samples, simulate)
+    if simulate.noise:
+        samples, truths["injected.csv"] = inject_noise(samples, simulate)
     check_dataset(samples, config, mode)
     return samples, truths
 
@@ -60,14 +60,16 @@ def check_dataset(samples: Dataset, config: Config, mode: str) -> None:
     if config.pseudo.rounds or mode == "train":
         _refuse_small(given, classes, config.pseudo.folds)
     goals = known(classes, given.ndim == 2)
-    if config.goal is not None and config.goal not in goals:
+    if config.metric is not None and config.metric not in goals:
         some = ", ".join(classes[:3])
         raise UserError(
-            f"goal={config.goal} does not fit these {len(classes)} classes ({some}, …); "
+            f"metric={config.metric} does not fit these {len(classes)} classes ({some}, …); "
             f"choose one of {', '.join(goals)}"
         )
-    if mode in USES_POOL and not (samples.role == "pool").any():
-        raise UserError("the pool is empty: give data.pool, leave labels in data.train empty, or set hide.keep")
+    if mode in USES_POOL and not (samples.role == "unlabeled").any():
+        raise UserError(
+            "the pool is empty: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
+        )
     if mode in USES_POOL and not config.rules.pool_may_include_test:
         _refuse_test_in_pool(samples)
 
@@ -88,12 +90,12 @@ def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> No
 
 
 def _refuse_test_in_pool(samples: Dataset) -> None:
-    pool = samples.role == "pool"
+    pool = samples.role == "unlabeled"
     both = pool & np.isin(samples.path, samples.path[samples.role == "test"])
     if both.any():
         raise UserError(
             f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {samples.id[both][0]!r}, "
-            "which rules.pool_may_include_test=false forbids; take them out of data.pool"
+            "which rules.pool_may_include_test=false forbids; take them out of data.unlabeled"
         )
 
 
@@ -103,16 +105,17 @@ def make_job_runner(run: Run, material: PreparedData) -> JobRunner:
     stock = Trainer(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
     offer(stock, material.samples.path)
     models = run.config.model, run.config.model_of("student")
-    weights = sorted({model.weights for model in models if model.weights})
+    weights = sorted({model.checkpoint for model in models if model.checkpoint})
     input_hash = hash_of(material.pixels[: len(judged)], samples.classes, *map(Path, weights))
     frozen = LinearProbe(run.path, stock, input_hash)
     return JobRunner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, input_hash)
 
 
 def _neighbours(run: Run, material: PreparedData, frozen: LinearProbe) -> Second | None:
-    """The opinion of look-alikes on a pool, where pseudo.graph asks for it (train.py's out-of-fold rows are the
-    models' own). The graph is made when it is first needed: a run that goes on after its rounds does without."""
-    weight, judged = run.config.pseudo.graph, material.judged
+    """The opinion of look-alikes on a pool, where pseudo.label_propagation asks for it (train.py's out-of-fold
+    rows are the models' own). The graph is made when it is first needed: a run that goes on after its rounds does
+    without."""
+    weight, judged = run.config.pseudo.label_propagation, material.judged
     if weight == "auto":
         weight = graph_power(has_label(judged.given).sum() / len(judged.classes))
     if not weight or run.mode not in USES_POOL:
@@ -121,7 +124,7 @@ def _neighbours(run: Run, material: PreparedData, frozen: LinearProbe) -> Second
     @cache
     def graph():
         start, n = time.monotonic(), len(judged)
-        if run.config.model.freeze:
+        if run.config.model.freeze_backbone:
             found = neighbour_graph(alike_features(frozen.embeddings[:n]))
         else:
             found = neighbour_graph(gradient_features(material.pixels[:n]))
@@ -169,28 +172,34 @@ def prepare(run: Run) -> PreparedData:
 
 def _prepare(run: Run) -> PreparedData:
     config = run.config
-    if config.pseudo.fold_safe and run.mode in REPAIRS:
+    if config.pseudo.leak_free_folds and run.mode in REPAIRS:
         raise UserError(
-            f"pseudo.fold_safe=true needs --mode augment: in mode {run.mode} every fold's labels decide "
+            f"pseudo.leak_free_folds=true needs --mode augment: in mode {run.mode} every fold's labels decide "
             "about those of the others; leave it out"
         )
-    if config.pseudo.graph and run.mode in REPAIRS:
-        power = config.pseudo.graph if config.pseudo.graph == "auto" else f"{config.pseudo.graph:g}"
-        raise UserError(
-            f"pseudo.graph={power} needs --mode augment: labels that may be wrong are not spread; leave it out"
+    if config.pseudo.label_propagation and run.mode in REPAIRS:
+        power = (
+            config.pseudo.label_propagation
+            if config.pseudo.label_propagation == "auto"
+            else f"{config.pseudo.label_propagation:g}"
         )
+        raise UserError(
+            f"pseudo.label_propagation={power} needs --mode augment: labels that may be wrong are not spread; "
+            "leave it out"
+        )
+    _refuse_idle_cutoff(config, run.mode)
     if config.data.multi_label:
         _refuse_single(config)
     samples, truths = prepare_dataset(config, run.mode)
     tested = int((samples.role == "test").sum())
-    is_judged = np.isin(samples.role, ["train", "pool"] if run.mode in USES_POOL else ["train"])
+    is_judged = np.isin(samples.role, ["train", "unlabeled"] if run.mode in USES_POOL else ["train"])
     samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & has_label(samples.given)))
     pixels, good = load_images(samples.path, config.data)
     if not good.all():
         samples = samples.take(good)
         pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
         check_dataset(samples, config, run.mode)
-    judged = samples.take(np.isin(samples.role, ["train", "pool"]))
+    judged = samples.take(np.isin(samples.role, ["train", "unlabeled"]))
     _preflight(run, samples, pixels)
     refuse_changed_dataset(run.path, judged)
     write_csv(run.path / "samples.csv", samples.table())
@@ -206,14 +215,31 @@ def _prepare(run: Run) -> PreparedData:
     _announce(samples, clusters)
     _announce_folds(judged, clusters, config)
     _announce_duplicates(run, copies, refused)
-    if config.pseudo.pool_precision is not None and run.mode in USES_POOL:
-        _announce_bound(int(has_label(judged.given).sum()), config.pseudo.pool_precision)
+    if config.pseudo.min_precision is not None and run.mode in USES_POOL:
+        _announce_bound(int(has_label(judged.given).sum()), config.pseudo.min_precision)
     return PreparedData(samples, judged, pixels, clusters, refused, truths, tested)
+
+
+def _refuse_idle_cutoff(config: Config, mode: str) -> None:
+    """A cutoff that decides nothing in this mode is one that was meant for the other key."""
+    if config.pseudo.cutoff is not None and mode == "denoise":
+        raise UserError(
+            "pseudo.cutoff is for unlabeled images, and --mode denoise has none; on given labels it is "
+            "pseudo.relabel_cutoff"
+        )
+    if config.pseudo.relabel_cutoff is not None and mode == "augment":
+        raise UserError(
+            "pseudo.relabel_cutoff is for given labels, which --mode augment does not change; on unlabeled "
+            "images it is pseudo.cutoff"
+        )
 
 
 def _refuse_single(config: Config) -> None:
     """What is for one class an image alone."""
-    idle = {"pseudo.graph": config.pseudo.graph, "train.consistency": config.train_of("student").consistency}
+    idle = {
+        "pseudo.label_propagation": config.pseudo.label_propagation,
+        "train.consistency_weight": config.train_of("student").consistency_weight,
+    }
     if wrong := [key for key, value in idle.items() if value]:
         raise UserError(f"{wrong[0]} is for one class an image, and data.multi_label=true; leave it out")
 
@@ -281,10 +307,10 @@ def _announce_bound(n: int, wanted: float) -> None:
     """Say how loose a bound on the precision n labels give."""
     most = provable(n)
     log.info(
-        f"pool_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
+        f"min_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
         + (
             f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
-            "pseudo.pool_share in its place"
+            "pseudo.top_fraction in its place"
             if most < wanted
             else ""
         )

@@ -20,22 +20,22 @@ from ..labels.pseudo_labels import lower_bound
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
 
-DECIDES = {"data.overlap"} | {
+DECIDES = {"data.allow_test_copies"} | {
     f"pseudo.{key}"
     for key in (
-        "policy",
-        "precision",
-        "doubtful",
+        "relabel_by",
+        "relabel_precision",
+        "relabel_cutoff",
+        "uncertain_labels",
         "cutoff",
-        "pool_cutoff",
-        "pool_precision",
-        "pool_agreement",
-        "pool_share",
-        "pool_floor",
-        "pool_quota",
-        "pool_align",
-        "pool_targets",
-        "pool_temperature",
+        "min_precision",
+        "min_agreement",
+        "top_fraction",
+        "min_class_fraction",
+        "max_class_ratio",
+        "distribution_alignment",
+        "targets",
+        "temperature",
     )
 }
 """Keys by which stored predictions are decided; every other one is of training or of the rounds."""

@@ -42,10 +42,10 @@ class Pace:
 def probe(stock: Trainer) -> Pace:
     """Train a few steps, and predict a few images, with fresh networks that are then forgotten."""
     config, rows = stock.config, np.arange(min(len(stock.pixels), IMAGES))
-    teacher = 0.0 if config.model.freeze else _seconds_a_step(stock, "round_1/fold_0")
+    teacher = 0.0 if config.model.freeze_backbone else _seconds_a_step(stock, "round_1/fold_0")
     same = config.model_of("student") == config.model and config.train_of("student") == config.train
-    alike = same and not config.train.consistency
-    student = teacher if alike or config.model_of("student").freeze else _seconds_a_step(stock, "student")
+    alike = same and not config.train.consistency_weight
+    student = teacher if alike or config.model_of("student").freeze_backbone else _seconds_a_step(stock, "student")
     asked, seconds = PredictJob(TrainedModel(*stock.fresh_network("round_1/fold_0", 0), ""), rows, 1), 0.0
     for _ in range(2):  # the first warms up
         start = time.monotonic()
@@ -55,11 +55,11 @@ def probe(stock: Trainer) -> Pace:
 
 
 def _seconds_a_step(stock: Trainer, where: str) -> float:
-    train = stock.config.train_of(where).model_copy(update={"head_first": False})
+    train = stock.config.train_of(where).model_copy(update={"linear_probe_first": False})
     rows = np.resize(np.arange(len(stock.pixels)), train.batch_size)
     labels = np.resize(np.arange(len(stock.classes)), train.batch_size)
     labels = labels if stock.given.ndim == 1 else np.eye(len(stock.classes), dtype=np.float32)[labels]
-    pool = rows if where == "student" and train.consistency else None
+    pool = rows if where == "student" and train.consistency_weight else None
     lesson = TrainingSet(stock.pixels, rows, labels, PROBE, 0, pool=pool)
     seconds = train_model(*stock.fresh_network(where, 0), lesson, train)[1].seconds.to_numpy()
     return float(np.median(np.diff(seconds)[WARM_UP - 1 :]))
@@ -70,22 +70,22 @@ def costs(config: Config, material: PreparedData, mode: str, pace: Pace) -> dict
     that may be learned."""
     folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, material.judged
     labelled = int(has_label(judged.given).sum())
-    pool = (config.pseudo.pool_share or 1) * (len(judged) - labelled) if mode in USES_POOL else 0
+    pool = (config.pseudo.top_fraction or 1) * (len(judged) - labelled) if mode in USES_POOL else 0
     learned = labelled + int(np.ceil(pool))
     each = [labelled if r == 0 else learned for r in range(rounds)]
     steps = sum(folds * step_budget(max(1, n * (folds - 1) // folds), config.train) for n in each)
     asked = (len(judged) - labelled) * folds + labelled
-    views = 1 if config.model.freeze else config.pseudo.views
+    views = 1 if config.model.freeze_backbone else config.pseudo.tta
     last = step_budget(learned, config.train)
-    arms = {"student": last, "control": last if config.pseudo.control and mode != "train" else 0}
-    of_arm = {arm: 0.0 if config.model_of(arm).freeze else n * pace.student for arm, n in arms.items()}
+    arms = {"student": last, "control": last if config.pseudo.train_baseline and mode != "train" else 0}
+    of_arm = {arm: 0.0 if config.model_of(arm).freeze_backbone else n * pace.student for arm, n in arms.items()}
     scored = (len(material.samples) - len(judged)) * (2 + folds) + material.tested * (1 + folds)
-    embedded = len(material.samples) * pace.image if config.model.freeze else 0.0
+    embedded = len(material.samples) * pace.image if config.model.freeze_backbone else 0.0
     return {
         "teachers": steps * pace.teacher + embedded,
-        "judging": 0.0 if config.model.freeze else rounds * asked * views * pace.image,
+        "judging": 0.0 if config.model.freeze_backbone else rounds * asked * views * pace.image,
         **of_arm,
-        CLOSING: PAGES + scored * config.predict.views * pace.image,
+        CLOSING: PAGES + scored * config.predict.tta * pace.image,
     }
 
 
@@ -96,7 +96,7 @@ def _cheaper(config: Config) -> Iterator[Config]:
     for folds in range(pseudo.folds, 1, -1):
         for rounds in range(pseudo.rounds, min(pseudo.rounds, 1) - 1, -1):
             for share in SHARES if (folds, rounds) == (pseudo.folds, pseudo.rounds) else SHARES[5:]:
-                less = {"folds": folds, "rounds": rounds, "control": False}
+                less = {"folds": folds, "rounds": rounds, "train_baseline": False}
                 train = {
                     "epochs": round(config.train.epochs * share, 3),
                     "min_steps": int(config.train.min_steps * share),

@@ -93,7 +93,7 @@ OF_TORCH = {
     "out of memory": MEMORY,
     "allocate memory": MEMORY,
     "DataLoader worker": "a process that augments images died, often for want of memory or of /dev/shm; "
-    "train.workers=0 does without, to the same bytes",
+    "train.num_workers=0 does without, to the same bytes",
     "Connection closed": "another process of torchrun died",
     "Connection reset": "another process of torchrun died",
 }

@@ -25,7 +25,7 @@ class TrainingSet:
     pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
     consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
     names: (N,) of the images, for messages. embeddings: (len(rows), D) of the network that is trained, where they are
-    known, see head_first.
+    known, see linear_probe_first.
     """
 
     pixels: np.ndarray
@@ -67,10 +67,10 @@ def views(
     """Endless (weak, strong) views of batches of the pool from number `start` on, and what teachers say of them."""
     said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
     pool, said = (torch.from_numpy(a) for a in (lesson.pool, said))
-    specs = (train.weak, train.strong)
+    specs = (train.weak_augment, train.strong_augment)
     device, workers = _place(specs, size, train)
     draw = _views_of(lesson, specs, size, lesson.seed + 1, device)
-    batches = _positions(len(pool), round(train.consistency_ratio * train.batch_size), lesson.seed + 1)
+    batches = _positions(len(pool), round(train.unlabeled_ratio * train.batch_size), lesson.seed + 1)
     batches = islice(enumerate(batches), start, None)
     return _made(lambda number, at: (*draw(number, pool[at]), said[at]), batches, workers)
 
@@ -93,7 +93,7 @@ def _place(specs: tuple[Spec, ...], size: int, train: Train) -> tuple[torch.devi
     device = pick_device(train.device)
     if all(resolve(spec, size) == "none" or is_whole_batch(spec, size) for spec in specs):
         return device, 0
-    return torch.device("cpu"), pick_workers(train.workers, device)
+    return torch.device("cpu"), pick_workers(train.num_workers, device)
 
 
 def _made(make: Callable, batches: Iterable[tuple[int, torch.Tensor]], workers: int) -> Iterator:
@@ -133,15 +133,15 @@ class _Made(Dataset):
 def _batches(lesson: TrainingSet, train: Train, steps: int) -> Iterator[torch.Tensor]:
     """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
     pseudo = np.zeros(len(lesson.rows), bool) if lesson.pseudo is None else lesson.pseudo
-    if pseudo.all() or not pseudo.any() or not (train.labelled_share or train.cooldown):
+    if pseudo.all() or not pseudo.any() or not (train.min_labeled_fraction or train.labeled_only_fraction):
         yield from _positions(len(lesson.rows), train.batch_size, lesson.seed)
     kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
-    n = math.ceil(max(train.labelled_share, 1 - pseudo.mean()) * train.batch_size)
+    n = math.ceil(max(train.min_labeled_fraction, 1 - pseudo.mean()) * train.batch_size)
     mixed = [
         _positions(len(at), size, lesson.seed + i)
         for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))
     ]
-    for _ in range(steps - round(train.cooldown * steps)):
+    for _ in range(steps - round(train.labeled_only_fraction * steps)):
         yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
     for at in _positions(len(kinds[0]), train.batch_size, lesson.seed):
         yield kinds[0][at]

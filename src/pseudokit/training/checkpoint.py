@@ -29,8 +29,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | None, key: str, train: Train, team: ProcessGroup = ALONE):
-        self._folder, self._key = folder if train.checkpoints_kept and not team.index else None, key
-        self._every, self._kept, self._team = train.checkpoint_every, train.checkpoints_kept, team
+        self._folder, self._key = folder if not team.index else None, key
+        self._every, self._team = train.checkpoint_every, team
         self._next = time.monotonic() + self._every
         self._found = team.all(next(filter(None, map(self._read, self._files()[::-1])), None))[0]
 
@@ -56,7 +56,7 @@ class Checkpoints:
         return self._folder is not None and time.monotonic() >= self._next
 
     def save(self, step: int, parts: dict[str, Any]) -> None:
-        """Write the state after so many steps, whole or not at all; then what is older than those kept goes."""
+        """Write the state after so many steps, whole or not at all; then older ones go."""
         random = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         random = self._team.all(random)
         if self._folder is None:
@@ -68,7 +68,7 @@ class Checkpoints:
         atomic_write(new, whole.getbuffer())
         files = self._files()
         at = files.index(new) + 1  # what is later is of another key, or was not readable
-        for old in files[: max(0, at - self._kept)] + files[at:]:
+        for old in [*files[: at - 1], *files[at:]]:
             old.unlink()
         end = time.monotonic()
         self._next = end + max(self._every, SHARE * (end - start) if self._every else 0)

@@ -54,7 +54,7 @@ SMALLEST_BF16 = 24
 """Below this side convolutions see 1×1 maps, of which oneDNN's bf16 gradients are not finite on CPUs with AMX."""
 
 
-def pick_precision(wanted: str, device: torch.device, size: int, network: torch.nn.Module) -> torch.dtype:
+def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: torch.nn.Module) -> torch.dtype:
     """auto = the 16-bit type that the hardware computes natively, else fp32; on a CPU fp32 too for mobile networks.
 
     size: side of the images in pixels. By rule and not by a stopwatch: the same seed makes the same bytes.

@@ -151,14 +151,14 @@ class JobRunner:
         embeddings are on file."""
         config = self.stock.config
         model, train = config.model_of(task.where), config.train_of(task.where)
-        same = model.model_copy(update={"freeze": True}) == config.model and model.weights
-        if not (same and train.head_first and train.precision == config.train_of("body").precision):
+        same = model.model_copy(update={"freeze_backbone": True}) == config.model and model.checkpoint
+        if not (same and train.linear_probe_first and train.amp_dtype == config.train_of("body").amp_dtype):
             return task
         return replace(task, embeddings=np.asarray(self.frozen.embeddings[task.rows]))
 
     def _named(self, task: TrainJob) -> TrainJob:
         """The task with the hash of what it depends on; not its steps: those of a control follow the student's."""
-        config, free = self.stock.config, {"workers", "checkpoint_every", "checkpoints_kept"}
+        config, free = self.stock.config, {"num_workers", "checkpoint_every"}
         model, train = config.model_of(task.where), config.train_of(task.where)
         keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]
         made = hash_of(self.input_hash, *keys, config.seed, task.rows, task.labels, *task.pool)
@@ -183,7 +183,7 @@ class JobRunner:
         return (self.path / where / "model.json").exists()
 
     def _freezes(self, where: str) -> bool:
-        return self.stock.config.model_of(where).freeze
+        return self.stock.config.model_of(where).freeze_backbone
 
     def _keep(self, task: TrainJob, done: TrainResult, backbone: str | None = None) -> TrainedModel:
         folder, last = self.path / task.where, done.history.iloc[-1]
@@ -205,7 +205,9 @@ class JobRunner:
         if share <= LONG:
             return ""
         at_once = is_whole_batch(self.stock.config.train_of(task.where).augment, size)
-        return f"; {100 * share:.0f} % of it waiting for images" + ("" if at_once else ": try train.workers=2 or more")
+        return f"; {100 * share:.0f} % of it waiting for images" + (
+            "" if at_once else ": try train.num_workers=2 or more"
+        )
 
 
 def _arm(task: TrainJob) -> str:

@@ -20,7 +20,7 @@ FLOOR = 1e-3
 
 
 def graph_power(labels_per_class: float) -> float:
-    """How much neighbours should count beside a head on a frozen backbone, see `pseudo.graph`.
+    """How much neighbours should count beside a head on a frozen backbone, see `pseudo.label_propagation`.
 
     On flowers and trash the student was best with 4 at 5 labels a class, with 2 at 10, and without them at 25
     (docs/log.md).

@@ -13,7 +13,7 @@ from ..config.keys import Train
 from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .device import autocast, pick_device, pick_precision, to_input
+from .device import autocast, pick_amp_dtype, pick_device, to_input
 from .losses import criterion, log_probs_of, targets_of
 from .models import ModelSpec, TrainedModel
 from .predict import batch_size
@@ -34,7 +34,7 @@ def embed(
     """
     pixels, rows = images
     where = pick_device(train.device)
-    dtype = pick_precision(train.precision, where, spec.size, network)
+    dtype = pick_amp_dtype(train.amp_dtype, where, spec.size, network)
     network = network.to(where).eval()
     out = np.empty((len(rows), width(network)), np.float32) if out is None else out
     at_once = batch_size(spec.size, where)
@@ -63,7 +63,7 @@ def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
     last = network.get_classifier()
     if not isinstance(last, torch.nn.Linear):
         raise UserError(
-            f"model.freeze=true needs a linear last layer, and that of {type(network).__name__} is a "
+            f"model.freeze_backbone=true needs a linear last layer, and that of {type(network).__name__} is a "
             f"{type(last).__name__}; choose another model.name"
         )
     return last

@@ -21,7 +21,7 @@ from ..system.faults import Interrupted, finishing
 from ..system.files import log
 from .batches import TrainingSet, names_of_batch, stream, views
 from .checkpoint import Checkpoints
-from .device import autocast, pick_device, pick_precision, to_input
+from .device import autocast, pick_amp_dtype, pick_device, to_input
 from .history import TrainingHistory
 from .linear_probe import embed, fit_head, with_head
 from .losses import Consistency, class_weights, criterion, mass, statistics_kept, targets_of
@@ -43,7 +43,7 @@ def step_budget(n: int, train: Train) -> int:
 def can_share(network: torch.nn.Module, train: Train) -> bool:
     """Whether a team that trains it, each on a part of every batch, comes to what one process would: not where batch
     norms take their statistics from what they see."""
-    return train.head_first or not has_batch_norm(network)
+    return train.linear_probe_first or not has_batch_norm(network)
 
 
 def train_model(
@@ -61,7 +61,7 @@ def train_model(
 
     saved: what a process that was stopped has left of this training; it goes on to the same bytes.
     team: of processes that do the same, each on its part of every batch, by the mean of their gradients.
-    head_first: from the best head on the body as it is (Kumar et al. 2022, "Fine-tuning can distort pretrained
+    linear_probe_first: from the best head on the body as it is (Kumar et al. 2022, "Fine-tuning can distort pretrained
     features"), whose batch norms keep the statistics under which that head is right.
     Nothing is chosen on the way: no row is held out here, and the last weights are the result.
 
@@ -71,9 +71,9 @@ def train_model(
     """
     saved = saved or Checkpoints(None, "", train, team)
     device = pick_device(train.device)
-    dtype = pick_precision(train.precision, device, spec.size, network)
+    dtype = pick_amp_dtype(train.amp_dtype, device, spec.size, network)
     torch.manual_seed(lesson.seed)  # dropout, drop path, mixup
-    network = network.to(device).train() if not train.head_first else _head_first(network, spec, lesson, train)
+    network = network.to(device).train() if not train.linear_probe_first else _head_first(network, spec, lesson, train)
     lesson = replace(lesson, labels=targets_of(lesson.labels, spec.multi_label))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
@@ -84,12 +84,12 @@ def train_model(
     batches = history.waited_for(stream(lesson, train, spec.size, lesson.steps, saved.step))
     loss = supervised = _supervised(forward, batches, lesson, train, spec=spec, team=team)
     parts = {"network": network, "history": history}
-    if train.consistency and lesson.pool is not None and len(lesson.pool):
+    if train.consistency_weight and lesson.pool is not None and len(lesson.pool):
         pool = history.waited_for(views(lesson, train, spec.size, saved.step))
-        term = parts["consistency"] = Consistency(pool, train.consistency_prior, team)
-        loss = _with_term(supervised, lambda: train.consistency * term.loss(forward), network)
+        term = parts["consistency"] = Consistency(pool, train.consistency_teacher_weight, team)
+        loss = _with_term(supervised, lambda: train.consistency_weight * term.loss(forward), network)
     network = _descend(loss, lesson, train, dtype=dtype, team=team, saved=saved, parts=parts)
-    if not train.head_first:  # its head is right under the statistics that the backbone came with
+    if not train.linear_probe_first:  # its head is right under the statistics that the backbone came with
         estimate_statistics(network, spec, lesson, train.batch_size, device=device, dtype=dtype)
     return network.eval(), history.table(train.batch_size / len(lesson.rows))
 
@@ -184,7 +184,7 @@ def _descend(
     parts["optimizer"] = optimizer = _optimizer(network, train)
     parts["schedule"] = schedule = _schedule(optimizer, train, lesson.steps)
     parts["scaler"] = scaler = torch.amp.GradScaler(pick_device(train.device).type, enabled=dtype == torch.float16)
-    average = _Average(network, train.ema) if train.ema else None
+    average = _Average(network, train.ema_decay) if train.ema_decay else None
     parts |= {"average": average} if average else {}
     start = saved.restore(parts)
     statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
@@ -232,7 +232,7 @@ def _lost(lesson: TrainingSet, train: Train, number: int, what: str) -> UserErro
     first = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     return UserError(
         f"{what}; the last batch holds {first} (all of it in log.txt); lower "
-        f"train.lr={train.lr:g} or set train.precision=fp32"
+        f"train.lr={train.lr:g} or set train.amp_dtype=fp32"
     )
 
 

@@ -34,7 +34,7 @@ class ModelSpec:
     channels: int
     mean: list[float]
     std: list[float]
-    precision: str = "auto"
+    amp_dtype: str = "auto"
     multi_label: bool = False
 
 
@@ -61,7 +61,7 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     from timm.data import resolve_model_data_config
 
     _refuse_arguments(config, key)
-    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}} if config.weights else {}
+    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.checkpoint}} if config.checkpoint else {}
     options = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
     try:
         random_state = torch.get_rng_state()
@@ -72,12 +72,17 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
                 torch.set_rng_state(random_state)
                 _check_loaded(network, timm.create_model(config.name, **options))
     except Exception as error:  # every model and file format raises its own types
-        what = f"{key}.weights={config.weights} does not fit" if weights else f"{key}.name / {key}.kwargs: cannot make"
+        what = (
+            f"{key}.checkpoint={config.checkpoint} does not fit"
+            if weights
+            else f"{key}.name / {key}.kwargs: cannot make"
+        )
         why = _mismatch(config, options) or " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} {config.name} for {channels}×{size}×{size} images: {why}") from error
     if weights and (spoilt := [name for name, value in network.state_dict().items() if not value.isfinite().all()]):
         raise UserError(
-            f"{key}.weights={config.weights}: {spoilt[0]} holds numbers that are not finite (NaN); give another file"
+            f"{key}.checkpoint={config.checkpoint}: {spoilt[0]} holds numbers that are not finite (NaN); "
+            "give another file"
         )
     data = resolve_model_data_config(network)
     given = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
@@ -93,11 +98,13 @@ def _refuse_arguments(config: ModelConfig, key: str) -> None:
         close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
         raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
     if fetch := FETCH & {*config.kwargs}:
-        raise UserError(f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.weights=FILE in its place")
+        raise UserError(
+            f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.checkpoint=FILE in its place"
+        )
     if own := OF_DATA & {*config.kwargs}:
         raise UserError(f"{key}.kwargs: {min(own)} follows from the data; leave it out")
-    if config.weights and not Path(config.weights).is_file():
-        raise UserError(f"{key}.weights={config.weights} does not exist; give a .safetensors or .pth file")
+    if config.checkpoint and not Path(config.checkpoint).is_file():
+        raise UserError(f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file")
 
 
 def has_batch_norm(network: torch.nn.Module) -> bool:
@@ -127,7 +134,7 @@ def _mismatch(config: ModelConfig, options: dict[str, Any]) -> str:
     from timm.models import load_state_dict as read_weights
 
     try:
-        theirs = read_weights(config.weights)
+        theirs = read_weights(config.checkpoint)
         own = timm.create_model(config.name, **options).state_dict()
     except Exception:  # whatever is wrong with the file, or without one, has been said
         return ""

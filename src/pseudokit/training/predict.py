@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..data.transforms import build
-from .device import autocast, pick_device, pick_precision, to_input
+from .device import autocast, pick_amp_dtype, pick_device, to_input
 from .losses import log_probs_of
 from .models import TrainedModel
 
@@ -26,7 +26,7 @@ def log_probs(
     pixels: np.ndarray,
     rows: np.ndarray,
     *,
-    precision=None,
+    amp_dtype=None,
     device="auto",
     tta=1,
     spec="auto",
@@ -41,7 +41,7 @@ def log_probs(
     """
     where = pick_device(device)
     network = model.network.to(where).eval()
-    dtype = pick_precision(precision or model.format.precision, where, model.format.size, network)
+    dtype = pick_amp_dtype(amp_dtype or model.format.amp_dtype, where, model.format.size, network)
     images, at_once = torch.from_numpy(pixels), batch_size(model.format.size, where)
     out = []
     for view in range(tta):

@@ -121,7 +121,7 @@ class Trainer:
         model, seconds = TrainedModel(network, spec, ""), time.monotonic() - start
         said = None
         if task.judged is not None:
-            said = self.answer(PredictJob(model, task.judged, self.config.pseudo.views))
+            said = self.answer(PredictJob(model, task.judged, self.config.pseudo.tta))
         return TrainResult(network, spec, history, steps, seconds, said)
 
     def _checkpoints(self, task: TrainJob, train: Train, team: ProcessGroup) -> Checkpoints:
@@ -153,7 +153,7 @@ class Trainer:
         torch.manual_seed(seed)
         size, channels = self.pixels.shape[1], self.pixels.shape[3]
         network, spec = create_model(self.config.model_of(where), self.classes, size, channels)
-        more = {"precision": self.config.train_of(where).precision, "multi_label": self.given.ndim == 2}
+        more = {"amp_dtype": self.config.train_of(where).amp_dtype, "multi_label": self.given.ndim == 2}
         return network, replace(spec, **more)
 
 
