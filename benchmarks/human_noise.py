@@ -2,7 +2,8 @@
 
     python benchmarks/human_noise.py matrices --data FOLDER                 stored probabilities of CIFAR-10N
     python benchmarks/human_noise.py drawn    --data FOLDER                 noise that a computer draws, on digits
-    python benchmarks/human_noise.py people   --data FOLDER [--seeds 0 1 2] CIFAR-10N end to end, frozen and trained
+    python benchmarks/human_noise.py people   --data FOLDER [--seeds 0 1 2] CIFAR-10N end to end, frozen and trained;
+        what takes hours is run in parts (--arms, --seeds), and results are added to those that are there
     … --table                                                               print and keep the table alone
 
 FOLDER holds human_noise/*.npz, cifar10_human, mnist_png and fashion_mnist_png. cleanlab 2.9: requirements-bench.txt;
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, kept, kit, machine, metrics, spread
+from common import ROOT, keep, kept, kit, machine, merged, metrics, spread
 from noise import FILTERS, SCORES, flipped, small_model
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -62,6 +63,15 @@ ARMS = {
         "pseudo.rounds=2",
     ],
     "trained": ["train.epochs=10", "train.min_steps=0", "pseudo.folds=2", "pseudo.rounds=2"],
+    "fine-tuned": [
+        "--config",
+        "configs/photos.yaml",
+        "data.size=64",
+        "train.epochs=2",
+        "train.min_steps=0",
+        "pseudo.folds=2",
+        "pseudo.rounds=2",
+    ],
 }
 
 
@@ -218,7 +228,7 @@ def drawn(args) -> list[dict]:
 
 
 def people(args) -> list[dict]:
-    """Runs of the kit on CIFAR-10N: the frozen network of photos.py, and the kit's default network trained whole."""
+    """Runs of the kit on CIFAR-10N: the network of photos.py, frozen and trained whole, and the kit's default one."""
     from photos import CONFIG as PHOTOS
     from photos import keep_embeddings, weights
 
@@ -232,7 +242,8 @@ def people(args) -> list[dict]:
     for column in LABELS:
         noisy = args.out / f"{column}.csv"
         table[["id", column]].rename(columns={column: "label"}).to_csv(noisy, index=False)
-        for arm, keys in ARMS.items():
+        for arm in args.arms:
+            keys = ARMS[arm] + ([] if arm == "trained" else [f"model.checkpoint={file}"])
             for seed in args.seeds:
                 name = f"{arm}-{column}-{seed}"
                 own = [
@@ -244,13 +255,13 @@ def people(args) -> list[dict]:
                     f"name={name}",
                 ]
                 if arm == "frozen":
-                    pseudo("denoise", [*keys, *own, f"model.checkpoint={file}", f"out={args.out}"], PHOTOS)
+                    pseudo("denoise", [*keys, *own, f"out={args.out}"], PHOTOS)
                     save_embeddings()
                 else:
                     kit("--mode", "denoise", *keys, *own, out=args.out)
                 found = judge_run(args.out / name, table.id.to_numpy(), truth)
                 rows.append({"arm": arm, "labels": column, "seed": seed} | found)
-    return rows
+    return merged("human_noise_people", rows, "arm", "labels", "seed")
 
 
 def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
@@ -370,6 +381,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/human_noise"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="of people")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     args.data, args.out = args.data.resolve(), args.out.resolve()
