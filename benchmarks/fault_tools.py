@@ -67,7 +67,7 @@ def child(script: str, arguments: list[str], said: Path, fault: Callable = lambd
 
         from pseudokit.cli import main
 
-        run_script = import_module(script).run_script
+        run_script = getattr(import_module("pseudokit.cli"), f"{script}_command")
         fault()
         main(lambda: run_script(arguments))
         code = 0

@@ -161,7 +161,7 @@ class Tables:
         data = damaged(rng, data)[0] if harm else data
         self.file.write_bytes(data)
         try:
-            got = wild.labels_of(train=str(self.file), image_dir=self.images, suffix=".png")
+            got = wild.labels_of(train=str(self.file), image_dir=self.images, image_suffix=".png")
         except UserError as error:
             odd = harm or any("\r" in name or name.startswith("/") for name, _ in rows)
             return one_line(error) or ("" if odd else f"a table without fault is refused: {error}")

@@ -301,7 +301,7 @@ def cases() -> dict[str, Callable[[Path], str]]:
         "an id with ..": by_id("../private/s.png"),
         "an id with .. that leads back in": by_id("a/../a/x.png"),
         "an absolute id": by_id("{}/private/s.png"),
-        "an id with .. without a suffix": by_id("../private/s", suffix=".png"),
+        "an id with .. without a suffix": by_id("../private/s", image_suffix=".png"),
         "an id with .. where images are found by name": by_id("gone/../../private/s"),
         "a linked image, named by an id": by_link("l.png", "private/s.png", "l.png"),
         "a linked image, found by its name": by_link("a/l.png", "private/s.png", "l"),

@@ -112,7 +112,7 @@ class Murder(Bar):
         self.at -= steps
         if self.at == 0:
             os.kill(multiprocessing.active_children()[0].pid, 9)
-main(lambda: learn(Path(sys.argv[1]), {"augment": "small", "workers": 1}, Murder(3)))
+main(lambda: learn(Path(sys.argv[1]), {"augment": "small", "num_workers": 1}, Murder(3)))
 """
 
 
@@ -123,7 +123,7 @@ def test_a_data_worker_that_dies_is_named_and_the_training_goes_on_from_its_chec
     assert "train.num_workers=0 does without" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.glob("checkpoint_*.pt"))
-    alone = {"augment": "small", "workers": 0}
+    alone = {"augment": "small", "num_workers": 0}
     assert learn(tmp_path, alone)[0] == learn(None, alone)[0]
 
 

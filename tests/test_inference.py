@@ -99,5 +99,5 @@ def test_after_plain_training_all_models_predict(finished):
 def test_a_baseline_that_is_left_out_cannot_be_asked_for_in_a_config():
     for arm in ("baseline", "both"):
         with pytest.raises(ValueError, match=r"predict\.arm"):
-            Config(predict={"arm": arm}, pseudo={"control": False})
-    assert Config(predict={"arm": "student"}, pseudo={"control": False}).predict.arm == "student"
+            Config(predict={"arm": arm}, pseudo={"train_baseline": False})
+    assert Config(predict={"arm": "student"}, pseudo={"train_baseline": False}).predict.arm == "student"

@@ -295,7 +295,7 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
             table = pd.read_csv(folder / f"{role}.csv", dtype=str)
             table = table if seed is None else table.sample(frac=1, random_state=seed)
             table.to_csv(folder / f"{role}_shuffled.csv", index=False)
-        data = Data(train=str(folder / "train_shuffled.csv"), unlabeled=str(folder / "pool_shuffled.csv"))
+        data = Data(train=str(folder / "train_shuffled.csv"), unlabeled=str(folder / "unlabeled_shuffled.csv"))
         samples = load_dataset(data)
         x = load_digits().data[[int(i) for i in samples.id]] / 4
         outcome, _, judged = train(tmp_path / str(seed), mode, samples, x)
@@ -524,7 +524,7 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
     relabelled = d.decision == "relabel"
     assert ((d.label != labels) & (d.label >= 0))[relabelled].all()
-    assert policy.policy == "noise_model" or (d.label == d.predicted)[relabelled].all()
+    assert policy.relabel_by == "noise_model" or (d.label == d.predicted)[relabelled].all()
     assert (d.weight[~np.isin(d.decision, ["soften", "downweight"])] == 1).all()
     targets = d.targets()
     learned = d.label >= 0

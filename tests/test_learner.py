@@ -30,7 +30,7 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
         return (work(job, ALONE) for job in jobs)
 
     monkeypatch.setattr(stock_module, "size", lambda: processes)
-    monkeypatch.setattr(stock_module, "each", each)
+    monkeypatch.setattr(stock_module, "map_jobs", each)
     np.testing.assert_array_equal(stock.predict(model, rows, views), alone)
     assert len(asked) == processes
     assert all(job.first % 8 == 0 for job in asked)

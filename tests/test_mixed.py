@@ -84,7 +84,7 @@ def test_a_file_that_was_edited_or_is_gone_is_named(tmp_path, noisy, name):
 def test_a_round_of_other_labels_or_keys_is_not_blended_in(tmp_path, noisy):
     rounds(tmp_path, labels=noisy)
     refused(tmp_path, "round_1", "other samples", labels=LABELS)
-    refused(tmp_path, "round_1", "other keys", labels=noisy, policy={"cutoff": 0.5})
+    refused(tmp_path, "round_1", "other keys", labels=noisy, policy={"relabel_cutoff": 0.5})
 
 
 def test_a_round_of_another_run_is_not_blended_in(tmp_path, noisy):
@@ -118,7 +118,7 @@ def learner(folder, input_hash="these images", **options) -> JobRunner:
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
     rows, other = np.arange(100), (LABELS[:100] + 1) % 10
     first = learner(tmp_path).fit("round_1/fold_0", rows, LABELS[:100])
-    again = learner(tmp_path, workers=3, checkpoint_every=5).fit("round_1/fold_0", rows, LABELS[:100])
+    again = learner(tmp_path, num_workers=3, checkpoint_every=5).fit("round_1/fold_0", rows, LABELS[:100])
     assert first.hash == again.hash
     for found, labels in [
         (learner(tmp_path), other),

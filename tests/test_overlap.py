@@ -39,7 +39,7 @@ def run(digits, tmp_path_factory):
     parts = {role: part[["id", "label"]] for role, part in parts.items()}
     copies = {
         "a_of_test": ("unlabeled", 300),
-        "a_of_valid": ("unlabeled", 350),
+        "a_of_val": ("unlabeled", 350),
         "a_of_train": ("unlabeled", 5),
         "a_of_pool": ("unlabeled", 205),
         "b_of_test": ("train", 310),
@@ -96,7 +96,7 @@ def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
         for pair in [
             ("0007", "x1"),
             ("a_of_test", "0300"),
-            ("a_of_valid", "0350"),
+            ("a_of_val", "0350"),
             ("a_of_train", "0005"),
             ("a_of_pool", "0205"),
             ("b_of_test", "0310"),
@@ -107,13 +107,13 @@ def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
 
 def test_copies_of_scored_rows_receive_no_pseudo_label(run):
     decided = table(run / "round_1" / "decisions.csv").set_index("id")
-    assert list(decided.loc[["a_of_test", "a_of_valid"], "decision"]) == ["leave"] * 2
-    assert list(decided.loc[["a_of_test", "a_of_valid"], "reason"]) == ["duplicate_of_test", "duplicate_of_valid"]
-    assert list(decided.loc[["a_of_test", "a_of_valid"], "label"]) == ["", ""]
-    others = decided[(decided.role == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_valid"])]
+    assert list(decided.loc[["a_of_test", "a_of_val"], "decision"]) == ["leave"] * 2
+    assert list(decided.loc[["a_of_test", "a_of_val"], "reason"]) == ["duplicate_of_test", "duplicate_of_val"]
+    assert list(decided.loc[["a_of_test", "a_of_val"], "label"]) == ["", ""]
+    others = decided[(decided.role == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_val"])]
     assert set(others.decision) == {"accept"}
     assert decided.loc["b_of_test", "decision"] == "keep"
-    assert not {"a_of_test", "a_of_valid"} & set(table(run / "labels.csv").id)
+    assert not {"a_of_test", "a_of_val"} & set(table(run / "labels.csv").id)
 
 
 def test_a_copy_of_a_labelled_row_is_judged_by_the_model_that_judges_that_row(run):
@@ -123,12 +123,12 @@ def test_a_copy_of_a_labelled_row_is_judged_by_the_model_that_judges_that_row(ru
     assert models["a_of_pool"].count("+") == 2
 
 
-@pytest.mark.parametrize(("overlap", "accepted"), [("refuse", False), ("allow", True)])
+@pytest.mark.parametrize(("overlap", "accepted"), [("false", False), ("true", True)])
 def test_deciding_again_heeds_data_overlap(run, overlap, accepted):
     done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.allow_test_copies={overlap}")
     assert done.returncode == 0, done.stderr
     decided = table(run / "selected.csv").set_index("id")
-    assert (decided.decision[["a_of_test", "a_of_valid"]] == "accept").all() == accepted
+    assert (decided.decision[["a_of_test", "a_of_val"]] == "accept").all() == accepted
     if not accepted:
         assert (run / "selected.csv").read_bytes() == (run / "round_1" / "decisions.csv").read_bytes()
 

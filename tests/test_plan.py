@@ -47,7 +47,7 @@ def test_costs_count_every_network_by_its_steps():
 
 def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp_path, monkeypatch):
     monkeypatch.setattr(time_budget, "probe", lambda stock: PACE)
-    monkeypatch.setattr(time_budget, "Stock", lambda *_: None)
+    monkeypatch.setattr(time_budget, "Trainer", lambda *_: None)
     options = [(option.pseudo, option.train) for option in _cheaper(CONFIG)]
     least, before = min(total(option) for option in _cheaper(CONFIG)), len(options)
     for i, budget in enumerate(np.linspace(0.5 * least, 1.3 * total(CONFIG), 40)):

@@ -49,7 +49,7 @@ def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_p
     ("mode", "weight", "asked"), [("augment", 4, True), ("augment", 0, False), ("train", 4, False)]
 )
 def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked):
-    run = Run(tmp_path, mode, Config(pseudo={"graph": weight}))
+    run = Run(tmp_path, mode, Config(pseudo={"label_propagation": weight}))
     assert (_neighbours(run, SimpleNamespace(judged=()), None) is not None) == asked
 
 

@@ -287,7 +287,7 @@ def read_table(content: bytes | str | pd.DataFrame, name: str = "t.csv", **data)
             content.to_parquet(file)
         else:
             file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return labels_of(**{"train": str(file), "image_dir": str(make_images(folder)), "suffix": ".png"} | data)
+        return labels_of(**{"train": str(file), "image_dir": str(make_images(folder)), "image_suffix": ".png"} | data)
 
     return read
 

@@ -257,7 +257,7 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path):
 )
 def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
     samples = load_dataset(files(train=PETS, unlabeled=tree(tmp_path / "unlabeled", *names)))
-    assert rows(samples)[2:] == [("unlabeled", f"pool/{name}", "") for name in names]
+    assert rows(samples)[2:] == [("unlabeled", f"unlabeled/{name}", "") for name in names]
 
 
 def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):

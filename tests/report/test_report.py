@@ -134,7 +134,7 @@ TRAINED = {"mode": "train", "scores": {"student": {"val": {"n": 9, "accuracy": 0
 def test_a_run_without_rounds_has_a_report(tmp_path, metrics):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     said = Tags(write_report(tmp_path).read_text()).text
-    expected = "The student scores 50.00 % on 9 valid samples (95 % interval 22.65 to 77.35 %)."
+    expected = "The student scores 50.00 % on 9 val samples (95 % interval 22.65 to 77.35 %)."
     assert (expected if metrics else "no scores yet") in said
     assert write_review(tmp_path) is None
 

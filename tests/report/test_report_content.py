@@ -84,7 +84,9 @@ def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, reques
         for (kind, decision, reason), n in decisions.groupby([kinds, "decision", "reason"]).size().items()
     }
     assert {(what, why): count(n) for what, why, n, *_ in rows} == expected
-    assert "_" not in "".join(why for _, why, *_ in rows).replace("pool_", "")
+    assert "_" not in "".join(why for _, why, *_ in rows).replace("relabel_precision", "").replace(
+        "min_class_fraction", ""
+    )
 
 
 def test_relabelled_rows_flow_between_classes_the_largest_flow_first(denoise):
@@ -118,8 +120,8 @@ def test_of_many_flows_the_small_ones_share_a_row():
 
 POLICIES = [
     ("denoise", {}),
-    ("denoise", {"policy": "cutoff"}),
-    ("joint", {"cutoff": 0.7}),
+    ("denoise", {"relabel_by": "cutoff"}),
+    ("joint", {"relabel_cutoff": 0.7, "cutoff": 0.7}),
     ("augment", {}),
     ("augment", {"top_fraction": 0.5, "cutoff": 0.3}),
     ("augment", {"max_class_ratio": 0.2, "cutoff": 0.3}),
