@@ -1,4 +1,4 @@
-# make demo   the main job on real digits: wrong labels found and repaired, a pool labelled
+# make demo   the main job on real digits: wrong labels found and repaired, a pool labeled
 # make test   every test; make lint: ruff; make gpu-check: what only a GPU can show. All set up .venv the first time.
 # make docs   docs/config.md, written from the config classes
 # make test-kaggle   every test on the versions of Kaggle's image, in .venv-kaggle
@@ -24,7 +24,7 @@ demo: .venv/.ready
 	@echo "1/2  denoise: 30 % of 4,000 labels are turned into the next digit, found, repaired; a student is trained on them"
 	@$(BIN)/python pseudo.py --mode denoise simulate.noise=pairflip simulate.noise_rate=0.3 name=demo-denoise out=$(RUNS)
 	@echo
-	@echo "2/2  augment: 250 labels and a pool of 3,750 images without; look-alikes are heard"
+	@echo "2/2  augment: 250 labels and 3,750 images without; labels are propagated between similar images"
 	@$(BIN)/python pseudo.py --mode augment pseudo.label_propagation=4 name=demo-augment out=$(RUNS)
 	@PYTHONPATH=src $(BIN)/python -m pseudokit.report.terminal $(RUNS)/demo-denoise $(RUNS)/demo-augment
 

@@ -4,7 +4,7 @@
     python benchmarks/competition.py whole --data FOLDER      the three commands, timed; about half an hour
     python benchmarks/competition.py interval --data FOLDER   is the test score where it was expected? five splits
 
-FOLDER holds train.csv, test.csv, sample_submission.csv and images/. interval: a fifth of the labelled rows, stratified,
+FOLDER holds train.csv, test.csv, sample_submission.csv and images/. interval: a fifth of the labeled rows, stratified,
 is a test set whose labels no run sees, in five draws; heads on the frozen network, which take seconds.
 """
 
@@ -107,7 +107,7 @@ def table(found: list[dict]) -> None:
         minutes = {name: seconds / 60 for name, seconds in row["seconds"].items()}
         about = row["oof"]["interval"]
         lines += [
-            "2,021 labelled photos of six kinds of rubbish, 506 to predict",
+            "2,021 labeled photos of six kinds of rubbish, 506 to predict",
             "",
             "| command | minutes |",
             "|---|---|",
@@ -124,7 +124,7 @@ def table(found: list[dict]) -> None:
     rows = [row for row in found if row["what"] == "interval"]
     if rows:
         lines += [
-            "Expected and real: heads on the frozen network, a fifth of the labelled photos as the test set",
+            "Expected and real: heads on the frozen network, a fifth of the labeled photos as the test set",
             "",
             "| draw | out of fold | expected of the test set | test |",
             "|---|---|---|---|",

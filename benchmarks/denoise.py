@@ -167,8 +167,8 @@ def originals(args) -> None:
     noise = metrics(run)["noise"]
     rows = suspects[["rank", "id", "given", "predicted", "p_wrong", "decision"]].to_dict("records")
     lines = [
-        f"70,000 MNIST images as labelled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "
-        f"noise type {noise['type']}, {noise['relabelled']} relabelled, {noise['dropped']} dropped",
+        f"70,000 MNIST images as labeled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "
+        f"noise type {noise['type']}, {noise['relabeled']} relabeled, {noise['dropped']} dropped",
         "",
         "| rank | id | label | predicted | p_wrong |",
         "|---|---|---|---|---|",

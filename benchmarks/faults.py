@@ -10,7 +10,7 @@
 
 Each ends with 1 where a single try fails. `kills disk --quick` is a part of `make test`.
 
-Runs are small: 160 labels and 60 unlabelled images of 16 × 16 pixels, two rounds of two folds, four steps a network and
+Runs are small: 160 labels and 60 unlabeled images of 16 × 16 pixels, two rounds of two folds, four steps a network and
 a checkpoint after every one, so that a kill meets as many writes as it can. One process imports torch and forks a child
 for every try. A run goes on by the same command; then every contracted file must have the bytes of a run that was never
 stopped (wall-clock fields aside), and no temporary file may be left.

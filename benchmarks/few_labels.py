@@ -108,8 +108,8 @@ def one_shot(
     train = config.train_of("student")
     torch.manual_seed(config.seed)
     network, form = create_model(config.model_of("student"), tuple(control.format.classes), *pixels.shape[2:])
-    lesson = TrainingSet(pixels, learned, labels, step_budget(len(learned), train), config.seed)
-    network, _ = train_model(network, form, lesson, train)
+    training_set = TrainingSet(pixels, learned, labels, step_budget(len(learned), train), config.seed)
+    network, _ = train_model(network, form, training_set, train)
     views = {"tta": config.predict.tta, "spec": config.view}
     return log_probs(TrainedModel(network, form, ""), pixels, rows["test"], **views).argmax(1)
 
@@ -170,7 +170,7 @@ def table(out: Path, draws: list[int]) -> None:
         "Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd",
         "",
         f"| labels | {' | '.join(ARMS.values())} | worst draw | student best | student − labels alone | "
-        "pool labelled / right |",
+        "pool labeled / right |",
         "|---|" + "---|" * (len(ARMS) + 4),
     ]
     asked = [r for r in rows if r["draw"] in draws]

@@ -87,8 +87,8 @@ def verdict_of(
     return replace(mix(parts, len(given)), calibration=about)
 
 
-def decided(verdict: OutOfFoldPredictions, given: np.ndarray) -> Decisions:
-    return decide_labels(verdict.log_probs, given, "denoise", Pseudo(), likeliest_rate=verdict.likeliest_rate)
+def decided(predicted: OutOfFoldPredictions, given: np.ndarray) -> Decisions:
+    return decide_labels(predicted.log_probs, given, "denoise", Pseudo(), likeliest_rate=predicted.likeliest_rate)
 
 
 def scores_of(d: Decisions, truth: np.ndarray, given: np.ndarray) -> dict:
@@ -186,7 +186,7 @@ def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]
     from pseudokit.training.models import TrainedModel
     from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
 
-    stock = Trainer(
+    trainer = Trainer(
         load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given, tuple("0123456789")
     )
     made = {}
@@ -195,8 +195,8 @@ def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]
         log_probs = np.empty((len(given), 10), np.float32)
         for fold in range(2):
             learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            done = stock.work(TrainJob(f"round_{number}/fold_{fold}", learned, given[learned]))
-            log_probs[judged] = stock.answer(PredictJob(TrainedModel(done.network, done.format, ""), judged, 1))
+            done = trainer.work(TrainJob(f"round_{number}/fold_{fold}", learned, given[learned]))
+            log_probs[judged] = trainer.answer(PredictJob(TrainedModel(done.network, done.format, ""), judged, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
 

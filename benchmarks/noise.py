@@ -144,8 +144,8 @@ def judge(run: Path, truth: Path) -> dict:
         "broken": float((left & ~wrong).mean()),
         "dropped": float((labels.source == "dropped").mean()),
         "precision_at_100": float(ranked[:100].mean()),
-        "relabelled": int(changed.sum()),
-        "relabelled_precision": float(wrong[changed].mean()) if changed.any() else None,
+        "relabeled": int(changed.sum()),
+        "relabeled_precision": float(wrong[changed].mean()) if changed.any() else None,
         "ap": float(average_precision_score(ranked, -np.arange(len(ranked)))),
         "f1": float(f1_score(wrong, flagged)),
         "student": scores["student"]["test"]["accuracy"],
@@ -178,8 +178,8 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
         rows = np.flatnonzero(decided.model == model.hash)
         parts.append(FoldPredictions(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
         raw[rows] = np.exp(parts[-1].log_probs)
-    verdict = mix(calibrated(parts, given, given)[0], len(given))
-    p_wrong = decide_labels(verdict.log_probs, given, "denoise", Pseudo()).p_wrong
+    predicted = mix(calibrated(parts, given, given)[0], len(given))
+    p_wrong = decide_labels(predicted.log_probs, given, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
 
@@ -270,7 +270,7 @@ def _repair(rows: list[dict]) -> list[str]:
         "Turned wrong: another class in labels.csv, if only as the likeliest of a soft label.",
         "",
         "| noise | left by the kit (dropped) | replace all | replace above 0.9 | right turned wrong "
-        "| right, but relabelled | precision of relabelled | student | noisy labels | clean labels "
+        "| right, but relabeled | precision of relabeled | student | noisy labels | clean labels "
         "| student − noisy, paired |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -280,14 +280,14 @@ def _repair(rows: list[dict]) -> list[str]:
 
     for row in rows:
         runs = row["runs"]
-        precisions = [r["relabelled_precision"] for r in runs if r["relabelled_precision"] is not None]
+        precisions = [r["relabeled_precision"] for r in runs if r["relabeled_precision"] is not None]
         cells = [
             f"{share(r['residual'] for r in runs)} ({share(r['dropped'] for r in runs)})",
             share(r["raw"]["replace_all"] for r in runs),
             share(r["raw"]["replace_above_0.9"] for r in runs),
             share(r["broken"] for r in runs),
-            share(r["relabelled"] * (1 - (r["relabelled_precision"] or 1)) / IMAGES for r in runs),
-            share(precisions) if precisions else "none relabelled",
+            share(r["relabeled"] * (1 - (r["relabeled_precision"] or 1)) / IMAGES for r in runs),
+            share(precisions) if precisions else "none relabeled",
             share(r["student"] for r in runs),
             share(r["noisy"] for r in runs),
             share(row["clean"]) if row["clean"] else "–",

@@ -128,12 +128,12 @@ def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *key
 
 def features(run: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """Embeddings of a run (N, D), and id, role, label (true where the script hid it) of each."""
-    samples = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
+    dataset = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
     if (run / "hidden.csv").exists():
         clean = pd.read_csv(run / "hidden.csv", dtype=str).set_index("id").clean
-        hidden = samples.id.isin(clean.index)
-        samples.loc[hidden, "given"] = clean[samples.id[hidden]].to_numpy()
-    return np.load(next(run.glob("embeddings_*.npy"))), samples
+        hidden = dataset.id.isin(clean.index)
+        dataset.loc[hidden, "given"] = clean[dataset.id[hidden]].to_numpy()
+    return np.load(next(run.glob("embeddings_*.npy"))), dataset
 
 
 def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
@@ -144,8 +144,8 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     run = run_kit("augment", f"{name}-{labels}-{draw}", paths, out, *hide)
     arms = metrics(run)["scores"]
     found = {"labels alone": arms["control"]["test"], "student": arms["student"]["test"]}
-    x, samples = features(run)
-    role, y = samples.role.to_numpy(), np.unique(samples.given, return_inverse=True)[1]
+    x, dataset = features(run)
+    role, y = dataset.role.to_numpy(), np.unique(dataset.given, return_inverse=True)[1]
     row = {"set": name, "labels": labels, "draw": draw, "n": int((role == "test").sum())}
     row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in found.items()}
     return row | peers(x, y, role == "train", role == "unlabeled", role == "test")
@@ -158,7 +158,7 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     from sklearn.preprocessing import normalize
     from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
-    from pseudokit.training.label_propagation import neighbour_graph
+    from pseudokit.training.label_propagation import neighbor_graph
     from pseudokit.training.label_propagation import propagate_labels as propagate
     from pseudokit.training.linear_probe import alike_features
 
@@ -180,7 +180,7 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     put(SIMPLE[0], SelfTrainingClassifier(regression, threshold=0.9).fit(both, given).predict_proba(z[test]))
     put(SIMPLE[1], curriculum(regression, z[labeled], y[labeled], z[pool]).predict_proba(z[test]))
     put(SIMPLE[2], LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9).fit(both, given).predict_proba(z[test]))
-    graph = neighbour_graph(alike_features(x))
+    graph = neighbor_graph(alike_features(x))
     alike = np.exp(propagate(graph, np.flatnonzero(labeled), y[labeled], k))[test]
     put(SIMPLE[3], cv.predict_proba(z[test]) * alike)
     return scores
@@ -226,8 +226,8 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     probs /= probs.sum(1, keepdims=True)
     scores = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
     cleanlab = {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in scores}
-    x, samples = x_samples
-    x = x[pd.Index(samples.id).get_indexer(decided.id)]
+    x, dataset = x_samples
+    x = x[pd.Index(dataset.id).get_indexer(decided.id)]
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     near = NearestNeighbors(n_neighbors=20).fit(x).kneighbors(return_distance=False)
     vote = average_precision_score(wrong, 1 - (given[near] == given[:, None]).mean(1))

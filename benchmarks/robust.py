@@ -73,8 +73,8 @@ def run(kind: str, draw: int, data: Path, out: Path) -> None:
 def clothes_taken(run: Path) -> float:
     """Share of the foreign images of the pool that received a pseudo-label."""
     taken = pd.read_csv(run / "pseudo_labels.csv").id.str.startswith("fashion").sum()
-    samples = pd.read_csv(run / "samples.csv", dtype=str)
-    return taken / samples[samples.role == "unlabeled"].id.str.startswith("fashion").sum()
+    dataset = pd.read_csv(run / "samples.csv", dtype=str)
+    return taken / dataset[dataset.role == "unlabeled"].id.str.startswith("fashion").sum()
 
 
 def row(kind: str, draw: int, run: Path) -> dict:

@@ -31,8 +31,8 @@ def learned(precision: str, **options) -> TrainedModel:
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
     train = Train(device="cuda", amp_dtype=precision, **options)
-    lesson = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
-    network, history = train_model(network, form, lesson, train)
+    training_set = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
+    network, history = train_model(network, form, training_set, train)
     assert history.loss.iloc[-1] < 0.5 * history.loss.iloc[0]
     return TrainedModel(network, form, "")
 

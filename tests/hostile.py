@@ -243,7 +243,7 @@ def interface_of_markup(folder: Path) -> str:
 
 
 def terminal(folder: Path) -> str:
-    """Colours, titles and lines that a name would draw on a terminal."""
+    """Colors, titles and lines that a name would draw on a terminal."""
     (folder / "t.csv").write_text("id,label\n000,a\n\x1b]0;owned\x07\x1b[2J,b\n")
     try:
         read_role(Data(train=str(folder / "t.csv")), "train")

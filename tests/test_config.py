@@ -77,7 +77,7 @@ def test_the_value_of_a_text_key_is_taken_as_it_is_typed(read, key, text):
         ("pseudo.round=1", "pseudo.rounds"),
         ("fold=3", "pseudo.folds"),
         ("data.labelcol=y", "data.label_col"),
-        ("train.optimiser=sgd", "train.optimizer"),
+        ("train.optimizr=sgd", "train.optimizer"),
         ("data.lr=1", "train.lr"),
         ("nmae=x", "name"),
     ],

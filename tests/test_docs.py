@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 LEAST = 10
-"""Letters of its own that the text of a message must have to be recognised."""
+"""Letters of its own that the text of a message must have to be recognized."""
 
 
 def messages() -> list[re.Pattern]:

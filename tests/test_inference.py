@@ -64,7 +64,7 @@ def folders(run, arm=None):
         ({}, {"student"}),
     ],
 )
-def test_the_arm_that_held_out_rows_favour_predicts_and_the_test_set_never_chooses(finished, wins, expected):
+def test_the_arm_that_held_out_rows_favor_predicts_and_the_test_set_never_chooses(finished, wins, expected):
     assert folders(finished(**wins)) == expected
 
 

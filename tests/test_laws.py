@@ -45,31 +45,31 @@ class Teacher:
         return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
-def digits(n=600, labelled=400, flipped=0.1, seed=0):
-    """Real 8×8 digits as Samples: `labelled` of them with a label, `flipped` of those wrong; (samples, x, clean)."""
+def digits(n=600, labeled=400, flipped=0.1, seed=0):
+    """Real 8×8 digits as Samples: `labeled` of them with a label, `flipped` of those wrong; (samples, x, clean)."""
     data = load_digits()
     rng = np.random.default_rng(seed)
     clean = data.target[:n]
     given_ = clean.copy()
-    flips = rng.choice(labelled, int(flipped * labelled), replace=False)
+    flips = rng.choice(labeled, int(flipped * labeled), replace=False)
     given_[flips] = (given_[flips] + rng.integers(1, 10, len(flips))) % 10
-    given_[labelled:] = -1
+    given_[labeled:] = -1
     ids = np.array([f"{i:05d}" for i in range(n)], object)
     role = np.where(given_ >= 0, "train", "unlabeled").astype(object)
     empty = np.full(n, "", object)
     return Dataset(ids, empty, role, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
 
 
-def train(tmp_path, mode="denoise", samples=None, x=None, policy=None, seed=0, clusters=None, **kwargs):
-    if samples is None:
-        samples, x, _ = digits()
+def train(tmp_path, mode="denoise", dataset=None, x=None, policy=None, seed=0, clusters=None, **kwargs):
+    if dataset is None:
+        dataset, x, _ = digits()
     if mode == "denoise":  # rows without a label are not judged in this mode
-        x, samples = x[samples.given >= 0], samples.take(samples.given >= 0)
+        x, dataset = x[dataset.given >= 0], dataset.take(dataset.given >= 0)
     teacher = Teacher(x, 10)
-    clusters = np.arange(len(samples)) if clusters is None else clusters
+    clusters = np.arange(len(dataset)) if clusters is None else clusters
     policy = policy or Pseudo(rounds=3, folds=3, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
-    outcome = self_train(
-        samples,
+    result = self_train(
+        dataset,
         teacher.fit,
         teacher.predict,
         policy,
@@ -79,7 +79,7 @@ def train(tmp_path, mode="denoise", samples=None, x=None, policy=None, seed=0, c
         seed=seed,
         **kwargs,
     )
-    return outcome, teacher, samples
+    return result, teacher, dataset
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -91,45 +91,47 @@ def test_no_row_is_judged_by_a_model_that_learned_a_label_for_it(tmp_path, mode)
 
 
 def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says(tmp_path):
-    samples, x, clean = digits()
-    options = {"samples": samples, "x": x, "policy": Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.9)}
+    dataset, x, clean = digits()
+    options = {"dataset": dataset, "x": x, "policy": Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.9)}
 
-    def knows(seat):
-        assert not set(seat.learned) & set(seat.judged)
-        assert len(seat.targets) == len(seat.learned)
-        return 50.0 * np.eye(10)[clean[seat.judged]]
+    def knows(fold_job):
+        assert not set(fold_job.learned) & set(fold_job.judged)
+        assert len(fold_job.targets) == len(fold_job.learned)
+        return 50.0 * np.eye(10)[clean[fold_job.judged]]
 
     told, _, _ = train(tmp_path / "told", "augment", second=knows, **options)
-    pool = samples.given < 0
+    pool = dataset.given < 0
     np.testing.assert_array_equal(told.label[pool], clean[pool])
-    np.testing.assert_allclose(told.decisions.belief(np.arange(len(samples))).sum(1), 1, rtol=1e-4)
+    np.testing.assert_allclose(told.decisions.posterior(np.arange(len(dataset))).sum(1), 1, rtol=1e-4)
     alone, _, _ = train(tmp_path / "alone", "augment", **options)
     assert (alone.label[pool] != clean[pool]).any(), "judges alone do not know it all"
-    even, _, _ = train(tmp_path / "even", "augment", second=lambda seat: np.zeros((len(seat.judged), 10)), **options)
+    even, _, _ = train(
+        tmp_path / "even", "augment", second=lambda fold_job: np.zeros((len(fold_job.judged), 10)), **options
+    )
     np.testing.assert_array_equal(even.label, alone.label)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_labelled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
+def test_each_labeled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
     policy = Pseudo(rounds=2, folds=4, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
-    _, teacher, samples = train(tmp_path, mode, policy=policy)
+    _, teacher, dataset = train(tmp_path, mode, policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
         times = Counter(np.concatenate(rows_of).tolist())
         learned = set(
             np.concatenate([rows for where, (rows, _) in teacher.fits.items() if where.startswith(f"round_{number}/")])
         )
-        assert all(times[i] == (1 if i in learned else 4) for i in range(len(samples)))
+        assert all(times[i] == (1 if i in learned else 4) for i in range(len(dataset)))
 
 
 def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_fold(tmp_path):
     policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
-    _, teacher, samples = train(tmp_path, "augment", policy=policy)
+    _, teacher, dataset = train(tmp_path, "augment", policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
         assert len(rows_of) == (4 if number == 1 else 8)
         times = Counter(np.concatenate(rows_of).tolist())
-        assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(samples.given))
+        assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(dataset.given))
 
 
 def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, monkeypatch):
@@ -139,15 +141,15 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     monkeypatch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
     found = []
     for name, shift in (("a", 0), ("b", 1)):
-        samples, x, _ = digits(labelled=200, flipped=0)
+        dataset, x, _ = digits(labeled=200, flipped=0)
         policy = Pseudo(rounds=3, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
         teacher = Teacher(x, 10)
         if shift:
-            changed = samples.given.copy()
+            changed = dataset.given.copy()
             changed[0:200:4] = np.roll(changed[0:200:4], 1)  # as many of each class: the prior stays
-            samples = replace(samples, given=changed)
+            dataset = replace(dataset, given=changed)
         self_train(
-            samples,
+            dataset,
             teacher.fit,
             teacher.predict,
             policy,
@@ -155,7 +157,7 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
             mode="augment",
             clusters=np.arange(600),
         )
-        found.append((samples, teacher))
+        found.append((dataset, teacher))
     a, b = (teacher.fits for _, teacher in found)
     assert a.keys() == b.keys()
     of_fold_0 = [w for w in a if int(w.split("fold_")[1]) % 4 == 0]
@@ -191,20 +193,20 @@ def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, ch
 
 
 def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path):
-    samples, x, _ = digits(labelled=200, flipped=0)
+    dataset, x, _ = digits(labeled=200, flipped=0)
     teacher = Teacher(x, 10)
 
     def one_class(model, rows):
-        """Right on labelled rows, the pool all in class 3."""
+        """Right on labeled rows, the pool all in class 3."""
         logs = teacher.predict(model, rows)
-        logs[samples.given[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
+        logs[dataset.given[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
         return logs
 
-    outcome = self_train(
-        samples, teacher.fit, one_class, Pseudo(rounds=3), RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
+    result = self_train(
+        dataset, teacher.fit, one_class, Pseudo(rounds=3), RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
     )
-    assert (outcome.reason, outcome.round) == ("collapse", 0)
-    assert (outcome.label == samples.given).all()
+    assert (result.reason, result.round) == ("collapse", 0)
+    assert (result.label == dataset.given).all()
     assert RoundStore(tmp_path).rounds()[0]["collapsed"]
 
 
@@ -214,7 +216,7 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
 )
 def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise_too(tmp_path, safe, shift, expected):
     """From the second round on teachers say what those of the first said, or the next class."""
-    samples, x, _ = digits(labelled=200, flipped=0)
+    dataset, x, _ = digits(labeled=200, flipped=0)
     teacher = Teacher(x, 10)
     first = {}
 
@@ -227,15 +229,15 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
-        outcome = self_train(
-            samples, the_same, teacher.predict, policy, RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
+        result = self_train(
+            dataset, the_same, teacher.predict, policy, RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
         )
-    assert (outcome.reason, outcome.round) == expected
+    assert (result.reason, result.round) == expected
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_row_is_judged_by_a_model_that_learned_a_copy_of_it(tmp_path, mode):
-    """Copies among the labelled set, across it and the pool, and within the pool, in every round."""
+    """Copies among the labeled set, across it and the pool, and within the pool, in every round."""
     clusters = np.arange(600)
     clusters[100:200] //= 2
     clusters[400:460] = np.arange(60)
@@ -251,38 +253,38 @@ def test_no_row_is_judged_by_a_model_that_learned_a_copy_of_it(tmp_path, mode):
 
 
 def test_a_refused_row_is_left_with_its_reason_and_never_learned(tmp_path):
-    samples, x, _ = digits(labelled=200, flipped=0)
+    dataset, x, _ = digits(labeled=200, flipped=0)
     refused = np.full(600, "", object)
     refused[200:300] = "duplicate_of_test"
     policy = Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.3)
-    free, _, _ = train(tmp_path / "free", "augment", samples, x, policy)
-    outcome, teacher, _ = train(tmp_path / "refused", "augment", samples, x, policy, refused=refused)
+    free, _, _ = train(tmp_path / "free", "augment", dataset, x, policy)
+    result, teacher, _ = train(tmp_path / "refused", "augment", dataset, x, policy, refused=refused)
     assert (free.label[200:300] >= 0).mean() > 0.5, "they would have received one"
-    assert (outcome.label[200:300] == -1).all()
-    assert (outcome.label[300:] >= 0).mean() > 0.5
-    assert set(outcome.decisions.decision[200:300]) == {"leave"}
-    assert set(outcome.decisions.reason[200:300]) == {"duplicate_of_test"}
+    assert (result.label[200:300] == -1).all()
+    assert (result.label[300:] >= 0).mean() > 0.5
+    assert set(result.decisions.decision[200:300]) == {"leave"}
+    assert set(result.decisions.reason[200:300]) == {"duplicate_of_test"}
     assert not {i for rows, _ in teacher.fits.values() for i in rows} & set(range(200, 300))
 
 
 def test_no_rounds_is_plain_supervised_training(tmp_path):
-    outcome, teacher, samples = train(tmp_path, policy=Pseudo(rounds=0))
-    assert (outcome.label == samples.given).all()
-    assert outcome.round == 0
+    result, teacher, dataset = train(tmp_path, policy=Pseudo(rounds=0))
+    assert (result.label == dataset.given).all()
+    assert result.round == 0
     assert not teacher.fits
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("policy", ["noise_model", "cutoff"])
 def test_a_cutoff_above_one_changes_no_label(tmp_path, mode, policy):
-    outcome, _, samples = train(tmp_path, mode, policy=Pseudo(relabel_by=policy, relabel_cutoff=1.01, cutoff=1.01))
-    assert (outcome.label == samples.given).all()
-    assert outcome.reason == "no_change"
+    result, _, dataset = train(tmp_path, mode, policy=Pseudo(relabel_by=policy, relabel_cutoff=1.01, cutoff=1.01))
+    assert (result.label == dataset.given).all()
+    assert result.reason == "no_change"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_data):
-    """Rows are shuffled in the file; `load_samples` puts them in canonical order."""
+    """Rows are shuffled in the file; `load_dataset` puts them in canonical order."""
     import pandas as pd
 
     from pseudokit.config.keys import Data
@@ -296,10 +298,10 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
             table = table if seed is None else table.sample(frac=1, random_state=seed)
             table.to_csv(folder / f"{role}_shuffled.csv", index=False)
         data = Data(train=str(folder / "train_shuffled.csv"), unlabeled=str(folder / "unlabeled_shuffled.csv"))
-        samples = load_dataset(data)
-        x = load_digits().data[[int(i) for i in samples.id]] / 4
-        outcome, _, judged = train(tmp_path / str(seed), mode, samples, x)
-        decided.append(dict(zip(judged.id, outcome.label, strict=True)))
+        dataset = load_dataset(data)
+        x = load_digits().data[[int(i) for i in dataset.id]] / 4
+        result, _, judged = train(tmp_path / str(seed), mode, dataset, x)
+        decided.append(dict(zip(judged.id, result.label, strict=True)))
     assert decided[0] == decided[1] == decided[2]
 
 
@@ -316,50 +318,50 @@ def test_same_seed_same_bytes_and_other_seed_other_folds(tmp_path):
 
 
 def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
-    outcome, teacher, samples = train(tmp_path, "denoise")
+    result, teacher, dataset = train(tmp_path, "denoise")
     first, second = (set(teacher.fits[f"round_{r}/fold_0"][0]) for r in (1, 2))
     assert len(first & second) < 0.8 * len(first), "two thirds by chance"
     again = decide_labels(
-        np.load(tmp_path / f"round_{outcome.round}" / "logits.npy"),
-        samples.given,
+        np.load(tmp_path / f"round_{result.round}" / "logits.npy"),
+        dataset.given,
         "denoise",
         Pseudo(relabel_cutoff=0.6),
     )
-    assert (again.label == outcome.label).all()
+    assert (again.label == result.label).all()
 
 
-def _learned(folder, number, samples):
+def _learned(folder, number, dataset):
     """The labels that the models of a round learned: the decisions of the round before."""
     import pandas as pd
 
     if number == 1:
-        return samples.given
+        return dataset.given
     table = pd.read_csv(folder / f"round_{number - 1}" / "decisions.csv", dtype=str, keep_default_na=False)
     return table.label.map({str(k): k for k in range(10)} | {"": -1}).to_numpy()
 
 
 def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
-    samples, x, clean = digits(n=1500, labelled=1500)
-    outcome, _, _ = train(tmp_path, "denoise", samples, x, policy=Pseudo(rounds=3, folds=5))
-    before, after = samples.given != clean, (outcome.label != clean) & (outcome.label >= 0)
+    dataset, x, clean = digits(n=1500, labeled=1500)
+    result, _, _ = train(tmp_path, "denoise", dataset, x, policy=Pseudo(rounds=3, folds=5))
+    before, after = dataset.given != clean, (result.label != clean) & (result.label >= 0)
     assert after.mean() < 0.35 * before.mean()
     assert (after & ~before).mean() < 0.02
 
 
 def test_pseudo_labels_are_mostly_right_and_given_labels_stand(tmp_path):
-    samples, x, clean = digits(labelled=200, flipped=0)
-    outcome, _, _ = train(tmp_path, "augment", samples, x, policy=Pseudo(rounds=2, cutoff=0.6))
-    pool = samples.given < 0
-    taken = pool & (outcome.label >= 0)
+    dataset, x, clean = digits(labeled=200, flipped=0)
+    result, _, _ = train(tmp_path, "augment", dataset, x, policy=Pseudo(rounds=2, cutoff=0.6))
+    pool = dataset.given < 0
+    taken = pool & (result.label >= 0)
     assert taken.sum() > 0.5 * pool.sum()
-    assert (outcome.label[taken] == clean[taken]).mean() > 0.93
-    assert (outcome.label[~pool] == samples.given[~pool]).all()
+    assert (result.label[taken] == clean[taken]).mean() > 0.93
+    assert (result.label[~pool] == dataset.given[~pool]).all()
 
 
 def test_in_joint_mode_dropped_labels_do_not_teach_the_pool(tmp_path):
-    samples, x, _ = digits()
-    _, teacher, _ = train(tmp_path, "joint", samples, x)
-    table = _learned(tmp_path, 2, samples)
+    dataset, x, _ = digits()
+    _, teacher, _ = train(tmp_path, "joint", dataset, x)
+    table = _learned(tmp_path, 2, dataset)
     for fold in range(3):
         rows, labels = teacher.fits[f"round_2/fold_{fold}"]
         assert (table[rows] == labels).all()
@@ -375,7 +377,7 @@ def test_rounds_end_with_a_named_reason(tmp_path):
 
 def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
     """no_gain: the second round's teachers are spoiled; the first round's labels come back."""
-    samples, x, _ = digits(labelled=600, flipped=0.1)
+    dataset, x, _ = digits(labeled=600, flipped=0.1)
     teacher = Teacher(x, 10)
 
     def spoiled(where, rows, labels):
@@ -383,11 +385,11 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
         return replace(model, means=np.roll(model.means, 1, axis=0)) if where.startswith("round_2") else model
 
     policy = Pseudo(rounds=3, folds=3, min_change=0)
-    outcome = self_train(
-        samples, spoiled, teacher.predict, policy, RoundStore(tmp_path), mode="denoise", clusters=np.arange(600)
+    result = self_train(
+        dataset, spoiled, teacher.predict, policy, RoundStore(tmp_path), mode="denoise", clusters=np.arange(600)
     )
-    assert (outcome.reason, outcome.round) == ("no_gain", 1)
-    assert (outcome.label == _learned(tmp_path, 2, samples)).all()
+    assert (result.reason, result.round) == ("no_gain", 1)
+    assert (result.label == _learned(tmp_path, 2, dataset)).all()
 
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])
@@ -395,10 +397,10 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(tmp_path, mode, metric):
     """The first judges lean towards most wrong labels, and away from some right ones; the later ones know the truth.
     So they agree with fewer labels."""
-    samples, x, clean = digits(labelled=600, flipped=0.2)
+    dataset, x, clean = digits(labeled=600, flipped=0.2)
     teacher, rows = Teacher(x, 10), np.arange(600)
     lean = np.where(rows % 8 == 0, (clean + 1) % 10, clean)
-    lean = np.where((samples.given != clean) & (rows % 4 > 0), samples.given, lean)
+    lean = np.where((dataset.given != clean) & (rows % 4 > 0), dataset.given, lean)
 
     def knows(model, rows):
         probs = np.eye(10)[clean[rows]]
@@ -407,18 +409,18 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
         return np.log(0.95 * probs + 0.005)
 
     policy = Pseudo(rounds=3, folds=3, min_change=0, relabel_by="cutoff", relabel_cutoff=0.9)
-    outcome = self_train(
-        samples, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), metric=metric
+    result = self_train(
+        dataset, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), metric=metric
     )
     agreement = [facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds()]
     assert agreement[1] < agreement[0] - 0.02
-    assert outcome.round == len(agreement) > 1
-    assert outcome.reason != "no_gain"
+    assert result.round == len(agreement) > 1
+    assert result.reason != "no_gain"
 
 
 def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_good_within_noise(tmp_path):
     """The second judges are wrong about two rows more than the first."""
-    samples, x, clean = digits(labelled=600, flipped=0.1)
+    dataset, x, clean = digits(labeled=600, flipped=0.1)
     teacher, times = Teacher(x, 10), iter([True, False])
 
     def knows(model, rows):
@@ -428,8 +430,8 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
         return np.log(probs)
 
     policy = Pseudo(rounds=3, folds=3, min_change=0, relabel_by="cutoff", relabel_cutoff=0.8)
-    outcome = self_train(
-        samples,
+    result = self_train(
+        dataset,
         teacher.fit,
         knows,
         policy,
@@ -440,14 +442,14 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
     )
     first, second = (facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds())
     assert second < first
-    assert (outcome.reason, outcome.round) == ("time_budget", 2)
+    assert (result.reason, result.round) == ("time_budget", 2)
 
 
 @pytest.mark.parametrize(("mode", "rounds"), [("denoise", 2), ("joint", 2), ("augment", 1)])
 def test_labels_that_do_not_change_end_the_rounds_but_not_the_first_one_of_a_repair(tmp_path, mode, rounds):
     never = Pseudo(rounds=4, folds=3, min_change=1)
-    outcome, _, _ = train(tmp_path, mode, policy=never)
-    assert (outcome.reason, outcome.round) == ("no_change", rounds)
+    result, _, _ = train(tmp_path, mode, policy=never)
+    assert (result.reason, result.round) == ("no_change", rounds)
 
 
 def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
@@ -465,13 +467,13 @@ def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, poli
     """One run of three rounds, and one that stopped after two."""
     always = -np.inf if "leak_free_folds" in policy else np.inf  # a gain, no loss: all rounds are run
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", always)
-    samples, x, _ = digits(labelled=200, flipped=0)
+    dataset, x, _ = digits(labeled=200, flipped=0)
     policy = {"folds": 3, "rounds": 3, "min_change": 0, "cutoff": 0.3} | policy
-    train(tmp_path / "whole", "augment", samples, x, Pseudo(**policy))
+    train(tmp_path / "whole", "augment", dataset, x, Pseudo(**policy))
     stopped = iter([True, False])  # asked before the second and the third
-    train(tmp_path / "stopped", "augment", samples, x, Pseudo(**policy), time_for=lambda _: next(stopped))
+    train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy), time_for=lambda _: next(stopped))
     assert not (tmp_path / "stopped" / "round_3").exists()
-    _, teacher, _ = train(tmp_path / "stopped", "augment", samples, x, Pseudo(**policy))
+    _, teacher, _ = train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy))
     assert {where.split("/")[0] for where in teacher.fits} == {"round_3"}
     for file in ("logits.npy", "votes.npy", "decisions.csv"):
         whole, went_on = ((tmp_path / name / "round_3" / file).read_bytes() for name in ("whole", "stopped"))
@@ -522,9 +524,9 @@ def test_decisions_mean_what_they_say(case, policy, mode):
         assert (d.label[rows] == label[rows]).all()
     assert (d.predicted[~pool] == logs.argmax(1)[~pool]).all()
     assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
-    relabelled = d.decision == "relabel"
-    assert ((d.label != labels) & (d.label >= 0))[relabelled].all()
-    assert policy.relabel_by == "noise_model" or (d.label == d.predicted)[relabelled].all()
+    relabeled = d.decision == "relabel"
+    assert ((d.label != labels) & (d.label >= 0))[relabeled].all()
+    assert policy.relabel_by == "noise_model" or (d.label == d.predicted)[relabeled].all()
     assert (d.weight[~np.isin(d.decision, ["soften", "downweight"])] == 1).all()
     targets = d.targets()
     learned = d.label >= 0

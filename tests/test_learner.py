@@ -8,7 +8,7 @@ from pseudokit.config.keys import Config, Model
 from pseudokit.system.distributed import ALONE
 from pseudokit.training import jobs as learner_module
 from pseudokit.training import predict
-from pseudokit.training import trainer as stock_module
+from pseudokit.training import trainer as trainer_module
 from pseudokit.training.jobs import LinearProbe
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.trainer import Trainer, TrainJob
@@ -21,20 +21,20 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
     torch.manual_seed(0)
     network, spec = create_model(Model(), ("a", "b", "c"), 16, 1)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
-    stock = Trainer(Config(train={"device": "cpu"}), pixels, np.empty(0, np.int64), spec.classes)
+    trainer = Trainer(Config(train={"device": "cpu"}), pixels, np.empty(0, np.int64), spec.classes)
     rows, model = np.random.default_rng(1).permutation(60)[:43], TrainedModel(network, spec, "")
-    alone, asked = stock.predict(model, rows, views), []
+    alone, asked = trainer.predict(model, rows, views), []
 
     def each(work, jobs):
         asked.extend(jobs)
         return (work(job, ALONE) for job in jobs)
 
-    monkeypatch.setattr(stock_module, "size", lambda: processes)
-    monkeypatch.setattr(stock_module, "map_jobs", each)
-    np.testing.assert_array_equal(stock.predict(model, rows, views), alone)
+    monkeypatch.setattr(trainer_module, "size", lambda: processes)
+    monkeypatch.setattr(trainer_module, "map_jobs", each)
+    np.testing.assert_array_equal(trainer.predict(model, rows, views), alone)
     assert len(asked) == processes
     assert all(job.first % 8 == 0 for job in asked)
-    assert stock.predict(model, rows[:0], views).shape == (0, 3)
+    assert trainer.predict(model, rows[:0], views).shape == (0, 3)
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def embedded(tmp_path, monkeypatch):
         monkeypatch.setattr(learner_module, "embed", embed)
         config = Config(train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"})
         monkeypatch.setattr(Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
-        stock = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
+        trainer = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
         torch.manual_seed(0)
-        return np.array(LinearProbe(tmp_path, stock, "these").embeddings), [*asked]
+        return np.array(LinearProbe(tmp_path, trainer, "these").embeddings), [*asked]
 
     return made
 
@@ -102,8 +102,8 @@ def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_the
 
     def weights(where, labels=labels, seed=0):
         config = Config(train={"device": "cpu", "batch_size": 16, "augment": "gentle"}, seed=seed)
-        stock = Trainer(config, pixels, labels, ("a", "b"))
-        network = stock.work(TrainJob(where, np.arange(40), labels, steps=3)).network
+        trainer = Trainer(config, pixels, labels, ("a", "b"))
+        network = trainer.work(TrainJob(where, np.arange(40), labels, steps=3)).network
         return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
     student = weights("student")

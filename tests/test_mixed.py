@@ -31,7 +31,7 @@ class Model:
 def rounds(folder, policy=(), labels=LABELS):
     """Two rounds of denoising with a model that knows the truth nine times out of ten."""
     empty = np.full(120, "", object)
-    samples = Dataset(IDS, empty, np.full(120, "train", object), labels, empty, CLASSES)
+    dataset = Dataset(IDS, empty, np.full(120, "train", object), labels, empty, CLASSES)
     said = np.log(np.full((120, 10), 0.01) + 0.9 * np.eye(10)[LABELS]).astype(np.float32)
     keys = Pseudo(**{"rounds": 2, "min_change": 0} | dict(policy))
 
@@ -41,7 +41,7 @@ def rounds(folder, policy=(), labels=LABELS):
         return Model(where)
 
     return self_train(
-        samples, fit, lambda model, rows: said[rows], keys, RoundStore(folder), mode="denoise", clusters=np.arange(120)
+        dataset, fit, lambda model, rows: said[rows], keys, RoundStore(folder), mode="denoise", clusters=np.arange(120)
     )
 
 
@@ -109,21 +109,21 @@ def test_rounds_of_the_first_version_have_no_hashes_and_are_read(tmp_path, noisy
     np.testing.assert_array_equal(before.label, rounds(tmp_path, labels=noisy).label)
 
 
-def learner(folder, input_hash="these images", **options) -> JobRunner:
+def job_runner(folder, input_hash="these images", **options) -> JobRunner:
     train = Train(epochs=0.1, batch_size=16, amp_dtype="fp32", device="cpu", **options)
-    stock = Trainer(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
-    return JobRunner(folder, stock, LinearProbe(folder, stock, input_hash), None, lambda seconds: True, input_hash)
+    trainer = Trainer(Config(train=train, student=Student()), PIXELS, LABELS, CLASSES)
+    return JobRunner(folder, trainer, LinearProbe(folder, trainer, input_hash), None, lambda seconds: True, input_hash)
 
 
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
     rows, other = np.arange(100), (LABELS[:100] + 1) % 10
-    first = learner(tmp_path).fit("round_1/fold_0", rows, LABELS[:100])
-    again = learner(tmp_path, num_workers=3, checkpoint_every=5).fit("round_1/fold_0", rows, LABELS[:100])
+    first = job_runner(tmp_path).fit("round_1/fold_0", rows, LABELS[:100])
+    again = job_runner(tmp_path, num_workers=3, checkpoint_every=5).fit("round_1/fold_0", rows, LABELS[:100])
     assert first.hash == again.hash
     for found, labels in [
-        (learner(tmp_path), other),
-        (learner(tmp_path, "others"), LABELS[:100]),
-        (learner(tmp_path, lr=1e-4), LABELS[:100]),
+        (job_runner(tmp_path), other),
+        (job_runner(tmp_path, "others"), LABELS[:100]),
+        (job_runner(tmp_path, lr=1e-4), LABELS[:100]),
     ]:
         with pytest.raises(UserError, match=r"round_1/fold_0/model.json was made from other"):
             found.fit("round_1/fold_0", rows, labels)
@@ -131,13 +131,13 @@ def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
     about = read_json(file)
     del about["input_hash"]
     write_json(file, about)
-    assert learner(tmp_path).fit("round_1/fold_0", rows, other).hash == first.hash, "as the first version left it"
+    assert job_runner(tmp_path).fit("round_1/fold_0", rows, other).hash == first.hash, "as the first version left it"
 
 
 def test_a_control_is_the_same_whatever_steps_its_student_takes(tmp_path):
     """Corrections change the number of rows a little; the control is not trained again for that."""
-    first = learner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=3)
-    assert learner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=4).hash == first.hash
+    first = job_runner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=3)
+    assert job_runner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=4).hash == first.hash
 
 
 def test_a_model_that_is_gone_makes_no_other_mean(tmp_path):

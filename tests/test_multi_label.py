@@ -1,4 +1,4 @@
-"""Multi-label data through train, predict and the modes: images that show any of three coloured squares."""
+"""Multi-label data through train, predict and the modes: images that show any of three colored squares."""
 
 import cv2
 import numpy as np

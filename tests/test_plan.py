@@ -20,8 +20,8 @@ class Rows(list):
     given = np.repeat([0, 1, -1], 100)
 
 
-MATERIAL = SimpleNamespace(judged=Rows(range(300)), samples=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
-MATERIAL.samples = type("All", (Rows,), {"classes": ("a", "b")})(range(320))
+MATERIAL = SimpleNamespace(judged=Rows(range(300)), dataset=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
+MATERIAL.dataset = type("All", (Rows,), {"classes": ("a", "b")})(range(320))
 
 
 def total(config: Config, mode: str = "augment", pace: Pace = PACE) -> float:
@@ -46,7 +46,7 @@ def test_costs_count_every_network_by_its_steps():
 
 
 def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(time_budget, "probe", lambda stock: PACE)
+    monkeypatch.setattr(time_budget, "probe", lambda trainer: PACE)
     monkeypatch.setattr(time_budget, "Trainer", lambda *_: None)
     options = [(option.pseudo, option.train) for option in _cheaper(CONFIG)]
     least, before = min(total(option) for option in _cheaper(CONFIG)), len(options)

@@ -13,11 +13,11 @@ from pseudokit.run_folder.reselect import cutoff_table
 def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     rng = np.random.default_rng(0)
     given = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
-    probs = rng.dirichlet([6, 1, 1], len(given))  # the judges favour class 0, the labels do not
+    probs = rng.dirichlet([6, 1, 1], len(given))  # the judges favor class 0, the labels do not
     empty = np.full(len(given), "", object)
-    samples = Dataset(empty, empty, np.where(given < 0, "unlabeled", "train"), given, empty, ("a", "b", "c"))
+    dataset = Dataset(empty, empty, np.where(given < 0, "unlabeled", "train"), given, empty, ("a", "b", "c"))
     decisions = decide_labels(np.log(probs), given, "augment", Pseudo(cutoff=0.8, distribution_alignment=align))
-    coverage = cutoff_table(samples, decisions).set_index("cutoff").coverage
+    coverage = cutoff_table(dataset, decisions).set_index("cutoff").coverage
     accepted = (decisions.decision == "accept").sum() / 600
     assert 0.05 < accepted < 0.95
     assert coverage[0.8] == f"{accepted:.3f}"

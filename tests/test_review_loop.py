@@ -102,24 +102,24 @@ def write_lines(file, lines):
 
 def test_wrong_corrections_are_all_named_and_none_is_applied(denoised, tmp_path):
     before = files_of(denoised)
-    samples = table(denoised / "samples.csv").set_index("id")
-    given, name = samples.given[samples.role == "train"], samples.index
-    scored = samples.index[samples.role == "test"][0]
+    dataset = table(denoised / "samples.csv").set_index("id")
+    given, name = dataset.given[dataset.role == "train"], dataset.index
+    scored = dataset.index[dataset.role == "test"][0]
     wrong = {
         ("nobody", "d1", "keep", "", ""): "id 'nobody' is none of",
-        (scored, samples.given[scored], "drop", "", ""): f"id '{scored}' is none of",
+        (scored, dataset.given[scored], "drop", "", ""): f"id '{scored}' is none of",
         (name[0], "alien", "keep", "", ""): "given is 'alien', but",
         (name[1], given.iloc[1], "burn", "", ""): "action 'burn' is none of keep",
         (name[2], given.iloc[2], "relabel", "alien", ""): "label 'alien' is no class",
-        (name[3], given.iloc[3], "keep", "", "00"): f"the image {samples.path.iloc[3]} has changed",
+        (name[3], given.iloc[3], "keep", "", "00"): f"the image {dataset.path.iloc[3]} has changed",
         (name[4], given.iloc[4], "keep", "no " + given.iloc[4], ""): "keep, but label is",
         (
             name[6],
             given.iloc[6],
             "drop",
             "",
-            sha(samples.path.iloc[5]),
-        ): f"the image {samples.path.iloc[6]} has changed",
+            sha(dataset.path.iloc[5]),
+        ): f"the image {dataset.path.iloc[6]} has changed",
         (name[1], given.iloc[1], "keep", "", ""): f"id '{name[1]}' stands in line 5 already",
     }
     right = [(n, given[n], "keep", "", "") for n in name[10:20]]
@@ -156,13 +156,13 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
 
 
 def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
-    before, samples = files_of(denoised), table(denoised / "samples.csv")
-    other = [("x" + name, given, "keep", "", "") for name, given in zip(samples.id[:9], samples.given, strict=False)]
+    before, dataset = files_of(denoised), table(denoised / "samples.csv")
+    other = [("x" + name, given, "keep", "", "") for name, given in zip(dataset.id[:9], dataset.given, strict=False)]
     done = apply(denoised, "--corrections", write_lines(tmp_path / "other.csv", other))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "it seems to be of another run" in done.stderr
     assert all(f"line {number}: " in done.stderr for number in range(2, 11))
-    named = pd.DataFrame([(samples.id[0], samples.given[0], "keep", "", "", run) for run in "xy"])
+    named = pd.DataFrame([(dataset.id[0], dataset.given[0], "keep", "", "", run) for run in "xy"])
     named.set_axis([*COLUMNS, "run"], axis=1)[1:].to_csv(tmp_path / "y.csv", index=False)
     assert "line 2: it is of run 'y'" in apply(denoised, "--corrections", tmp_path / "y.csv").stderr
     assert files_of(denoised) == before
@@ -186,13 +186,13 @@ def test_nothing_to_take_back(denoised):
 def decisions_on(run):
     """keep the most suspicious row, relabel and drop the next two, judge the audit's sample by the truth."""
     suspects = table(run / "suspects.csv")
-    samples, truth = (table(run / name).set_index("id") for name in ("samples.csv", "injected.csv"))
+    dataset, truth = (table(run / name).set_index("id") for name in ("samples.csv", "injected.csv"))
     keep, relabel, drop = suspects.id[:3]
     made = {keep: ("keep", ""), relabel: ("relabel", "d7"), drop: ("drop", "")}
     for name in table(run / "audit.csv").id:
         right = truth.clean[name]
-        made.setdefault(name, ("keep", right) if right == samples.given[name] else ("relabel", right))
-    return [(name, samples.given[name], *what, sha(samples.path[name])) for name, what in made.items()]
+        made.setdefault(name, ("keep", right) if right == dataset.given[name] else ("relabel", right))
+    return [(name, dataset.given[name], *what, sha(dataset.path[name])) for name, what in made.items()]
 
 
 def copy_of(run, name):
@@ -333,13 +333,13 @@ def test_arguments_that_contradict_are_refused(argv):
 
 def test_data_that_changed_since_it_was_judged_is_refused(denoised):
     config = load_config(denoised / "config.yaml", [])
-    samples, _ = prepare_dataset(config, "denoise")
-    refuse_changed_dataset(denoised, samples)
-    scored = samples.role == "test"
-    refuse_changed_dataset(denoised, samples.take(~scored))
-    given = samples.given.copy()
-    given[5] = (given[5] + 1) % len(samples.classes)
-    for changed in (replace(samples, given=given), samples.take(np.arange(len(samples)) != 5)):
-        with pytest.raises(UserError, match=f"{denoised / 'samples.csv'}: 1 rows .*'{samples.id[5]}'") as caught:
+    dataset, _ = prepare_dataset(config, "denoise")
+    refuse_changed_dataset(denoised, dataset)
+    scored = dataset.role == "test"
+    refuse_changed_dataset(denoised, dataset.take(~scored))
+    given = dataset.given.copy()
+    given[5] = (given[5] + 1) % len(dataset.classes)
+    for changed in (replace(dataset, given=given), dataset.take(np.arange(len(dataset)) != 5)):
+        with pytest.raises(UserError, match=f"{denoised / 'samples.csv'}: 1 rows .*'{dataset.id[5]}'") as caught:
             refuse_changed_dataset(denoised, changed)
         assert "\n" not in str(caught.value)

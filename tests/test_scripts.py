@@ -120,8 +120,8 @@ def test_every_decision_names_the_weights_that_judged(runs):
     run = runs[0] / "joint"
     decisions = table(run / "round_1" / "decisions.csv")
     hashes = {json.loads(f.read_text())["hash"] for f in run.glob("round_1/fold_*/model.json")}
-    labelled = decisions[decisions.role == "train"]
-    assert set(labelled.model) == hashes
+    labeled = decisions[decisions.role == "train"]
+    assert set(labeled.model) == hashes
     assert set("+".join(decisions[decisions.role == "unlabeled"].model).split("+")) == hashes
 
 

@@ -10,7 +10,7 @@ from pseudokit.config.keys import Config
 from pseudokit.data.dataset import Dataset
 from pseudokit.pipeline import train_arms
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.prepare import PreparedData, _announce_bound, _neighbours
+from pseudokit.run_folder.prepare import PreparedData, _announce_bound, _neighbors
 from pseudokit.self_training import SelfTrainingResult
 from pseudokit.system.files import TimeBudgetExceeded
 
@@ -22,7 +22,7 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
     said = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
-    decisions = SimpleNamespace(belief=said.__getitem__, targets=lambda: label)
+    decisions = SimpleNamespace(posterior=said.__getitem__, targets=lambda: label)
     calls = arms(tmp_path, mode, SelfTrainingResult(label, decisions, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
@@ -41,8 +41,8 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
 
 @pytest.mark.parametrize(("reason", "compared"), [("collapse", True), ("time_budget", False)])
 def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_path, reason, compared):
-    outcome = SelfTrainingResult(GIVEN, None, 0, reason)
-    assert ("control" in arms(tmp_path, "augment", outcome)) == compared
+    result = SelfTrainingResult(GIVEN, None, 0, reason)
+    assert ("control" in arms(tmp_path, "augment", result)) == compared
 
 
 @pytest.mark.parametrize(
@@ -50,24 +50,24 @@ def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_p
 )
 def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked):
     run = Run(tmp_path, mode, Config(pseudo={"label_propagation": weight}))
-    assert (_neighbours(run, SimpleNamespace(judged=()), None) is not None) == asked
+    assert (_neighbors(run, SimpleNamespace(judged=()), None) is not None) == asked
 
 
 def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that_nothing(tmp_path):
-    outcome = SelfTrainingResult(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
-    assert set(arms(tmp_path, "augment", outcome)) == {"student", "control"}
-    assert set(arms(tmp_path, "augment", outcome, late="control")) == {"student"}
+    result = SelfTrainingResult(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
+    assert set(arms(tmp_path, "augment", result)) == {"student", "control"}
+    assert set(arms(tmp_path, "augment", result, late="control")) == {"student"}
     with pytest.raises(TimeBudgetExceeded):
-        arms(tmp_path, "augment", outcome, late="student")
+        arms(tmp_path, "augment", result, late="student")
 
 
-def arms(folder, mode: str, outcome: SelfTrainingResult, late: str = "") -> dict:
+def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
     """What each arm is asked to learn from GIVEN; row 6 is refused. late: the arm for which there is no time."""
     n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
     role = np.where(GIVEN >= 0, "train", "unlabeled").astype(object)
-    samples = Dataset(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
+    dataset = Dataset(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
     refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
-    material = PreparedData(samples, samples, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
+    prepared = PreparedData(dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
     calls = {}
 
     def fit(where, rows, labels, pool=(), steps=None):
@@ -75,7 +75,7 @@ def arms(folder, mode: str, outcome: SelfTrainingResult, late: str = "") -> dict
             raise TimeBudgetExceeded
         calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "unlabeled": pool}
 
-    train_arms(Run(folder, mode, Config()), material, outcome, SimpleNamespace(fit=fit, ahead=lambda tasks: None))
+    train_arms(Run(folder, mode, Config()), prepared, result, SimpleNamespace(fit=fit, ahead=lambda tasks: None))
     return calls
 
 

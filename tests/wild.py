@@ -106,7 +106,7 @@ def saved(kind: str, image: Any = None, **options) -> bytes:
 
 
 def corners(image: np.ndarray) -> str:
-    """The nearest named colour a quarter from each corner, in reading order."""
+    """The nearest named color a quarter from each corner, in reading order."""
     a, b = image.shape[0] // 4, 3 * image.shape[0] // 4
     seen = [image[i, j].astype(int) for i in (a, b) for j in (a, b)]
     return "".join(min(CORNERS, key=lambda name: np.abs(np.array(CORNERS[name]) - one).sum()) for one in seen)
@@ -129,8 +129,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, data: bytes, *more: bytes, colour: int = 0) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+def png(width: int, height: int, data: bytes, *more: bytes, color: int = 0) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
     parts = (chunk(b"IHDR", head), *more, chunk(b"IDAT", data), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
@@ -239,7 +239,7 @@ def images() -> list[Case]:
             png(8, 8, zeros(72), chunk(b"zTXt", b"a\0\0" + zeros(100_000_000))),
             "kkkk",
         ),
-        "colour profile that unpacks to 100 MB in a PNG": (
+        "color profile that unpacks to 100 MB in a PNG": (
             png(8, 8, zeros(72), chunk(b"iCCP", b"a\0\0" + zeros(100_000_000))),
             "kkkk",
         ),
@@ -276,8 +276,8 @@ def make_images(folder: Path, n: int = 24) -> Path:
 
 def labels_of(**data) -> dict[str, str]:
     """id → class name, as a run reads them."""
-    samples = load_dataset(Data(**data))
-    return dict(zip(samples.id, names(samples.given, samples.classes), strict=True))
+    dataset = load_dataset(Data(**data))
+    return dict(zip(dataset.id, names(dataset.given, dataset.classes), strict=True))
 
 
 def read_table(content: bytes | str | pd.DataFrame, name: str = "t.csv", **data) -> Callable[[Path], dict]:
@@ -309,8 +309,8 @@ def a_million(folder: Path) -> int:
     lines = [f"{i:07d},{'cat' if i % 3 else '01'}\n" for i in range(n)]
     (folder / "t.csv").write_text("id,label\n" + "".join(lines))
     (images / "0000000.png").write_bytes((images / "000.png").read_bytes())
-    samples = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), image_suffix=".png"))
-    return [(samples.given == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
+    dataset = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), image_suffix=".png"))
+    return [(dataset.given == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
 
 
 def from_folder(folder: Path) -> dict[str, str]:
@@ -389,7 +389,7 @@ def tables() -> list[Case]:
         "a label of a letter that cannot be seen": (PLAIN + "004,\u3164\n", Refused("nothing that can be seen")),
         "a label of one blank": (PLAIN + "004, \n", Refused("nothing that can be seen")),
         "a label that turns text around": (PLAIN + "004,\u202ecat\n", Refused("nothing that can be seen")),
-        "a label with a colour of the terminal": (PLAIN + "004,\x1b[31mcat\n", Refused("'\\x1b[31mcat'")),
+        "a label with a color of the terminal": (PLAIN + "004,\x1b[31mcat\n", Refused("'\\x1b[31mcat'")),
         "a label column twice": ("id,label,label\n000,cat,dog\n001,dog,cat\n", Refused("two columns 'label'")),
         "an id column twice": ("id,id,label\n000,001,cat\n", Refused("two columns 'id'")),
         "a short row": (PLAIN + "004\n", LABELS | {"004": ""}),

@@ -37,10 +37,10 @@ def main(table: str, folder: str, out: str, epochs: str, batch: str) -> None:
             splitter=IndexSplitter(held_out),
         )
         loaders = block.dataloaders(rows, bs=int(batch))
-        learner = vision_learner(loaders, resnet18, pretrained=False, n_in=1)
-        with learner.no_bar(), learner.no_logging():
-            learner.fit_one_cycle(int(epochs))
-            probs, labels = learner.get_preds(ds_idx=1)
+        job_runner = vision_learner(loaders, resnet18, pretrained=False, n_in=1)
+        with job_runner.no_bar(), job_runner.no_logging():
+            job_runner.fit_one_cycle(int(epochs))
+            probs, labels = job_runner.get_preds(ds_idx=1)
         said[held_out] = probs[torch.arange(len(labels)), labels]
     rows.assign(self_confidence=said.numpy())[["id", "self_confidence"]].to_csv(out, index=False)
 

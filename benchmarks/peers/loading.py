@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/peers/loading.py kit|timm FOLDER MODEL
 
 FOLDER holds <class>/<file>.jpg. Same network, batches of 32 and precision, the one that the kit picks for the network;
-both crop, mirror and change colours. The kit decodes all files first and keeps them, timm decodes in two workers as it
+both crop, mirror and change colors. The kit decodes all files first and keeps them, timm decodes in two workers as it
 goes. Prints the seconds after each epoch, decoding included, and the peak of the memory in MB, of the processes
 together.
 """

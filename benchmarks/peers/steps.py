@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
 
 Prints milliseconds a batch of the kit and of the bare step, block by block, and the peak of the memory in MB. What the
-kit adds to a bare step: rows drawn, images augmented and normalised, gradients clipped, weights averaged.
+kit adds to a bare step: rows drawn, images augmented and normalized, gradients clipped, weights averaged.
 """
 
 import json
@@ -47,8 +47,8 @@ def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
     targets = torch.randint(K, (train.batch_size,))
 
     def ours() -> float:
-        lesson = TrainingSet(pixels, np.arange(N), labels, steps, 0)
-        return train_model(network, form, lesson, train)[1].seconds.iloc[-1]
+        training_set = TrainingSet(pixels, np.arange(N), labels, steps, 0)
+        return train_model(network, form, training_set, train)[1].seconds.iloc[-1]
 
     def bare() -> float:
         optimizer = torch.optim.AdamW(network.train().parameters(), fused=True)

@@ -15,7 +15,7 @@ from .system.distributed import dismiss, leave, rank
 from .system.faults import fault, handle_signals
 from .system.files import TimeBudgetExceeded, log, show_log
 
-TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labelled rows.
+TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labeled rows.
 
     python train.py                                                  the built-in digits
     python train.py data.train=train.csv data.image_dir=images data.image_suffix=.jpg name=base
@@ -23,7 +23,7 @@ TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.
 
 Run again to go on where it stopped; --fresh starts over.
 """
-PSEUDO = """Self-training: a teacher judges held-out rows, confident judgements become labels, a student learns them.
+PSEUDO = """Self-training: a teacher judges held-out rows, confident judgments become labels, a student learns them.
 
     python pseudo.py --mode augment                                  pseudo-labels for a pool (built-in digits)
     python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired

@@ -29,41 +29,41 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
 
     Where the time budget ends before that, what is finished is scored and written, and the same command goes on.
     """
-    material = prepare(run)
+    prepared = prepare(run)
     if corrections is not None:
         with run.stage("put aside"):
             store_corrections(run, corrections)
-    run.config = planned(run, material)
-    learner = make_job_runner(run, material)
-    outcome = SelfTrainingResult(material.judged.given, None, 0, "time_budget")
+    run.config = planned(run, prepared)
+    job_runner = make_job_runner(run, prepared)
+    result = SelfTrainingResult(prepared.judged.given, None, 0, "time_budget")
     try:
-        outcome = run_rounds(run, material, learner)
-        arms = train_arms(run, material, outcome, learner)
+        result = run_rounds(run, prepared, job_runner)
+        arms = train_arms(run, prepared, result, job_runner)
     except TimeBudgetExceeded:
-        outcome, arms = replace(outcome, reason="time_budget"), {"teacher": finished_models(run.path)}
-    write_outputs(run, material, outcome, arms, learner)
+        result, arms = replace(result, reason="time_budget"), {"teacher": finished_models(run.path)}
+    write_outputs(run, prepared, result, arms, job_runner)
 
 
-def run_rounds(run: Run, material: PreparedData, learner: JobRunner) -> SelfTrainingResult:
+def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
     """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
     config = run.config
     with run.stage("rounds"):
-        outcome = self_train(
-            material.judged,
-            learner.fit,
-            partial(learner.predict, views=config.pseudo.tta),
+        result = self_train(
+            prepared.judged,
+            job_runner.fit,
+            partial(job_runner.predict, views=config.pseudo.tta),
             config.pseudo,
             RoundStore(run.path),
             mode=run.mode,
-            clusters=material.clusters,
-            refused=material.refused,
+            clusters=prepared.clusters,
+            refused=prepared.refused,
             seed=config.seed,
             metric=config.metric,
-            second=learner.second,
-            ahead=learner.run_fold_jobs_ahead,
+            second=job_runner.second,
+            ahead=job_runner.run_fold_jobs_ahead,
             time_for=_time_for(run),
         )
-    return with_corrections(run, material.judged, outcome)
+    return with_corrections(run, prepared.judged, result)
 
 
 def _time_for(run: Run):
@@ -75,20 +75,21 @@ def _time_for(run: Run):
 
 
 def train_arms(
-    run: Run, material: PreparedData, outcome: SelfTrainingResult, learner: JobRunner
+    run: Run, prepared: PreparedData, result: SelfTrainingResult, job_runner: JobRunner
 ) -> dict[str, list[TrainedModel]]:
     """The student (every row with a label), the control (given labels only, as many steps), the first teachers.
 
     Raises:
-        OutOfTime: there is none for the student; without a control, where there is none for that, a run is whole.
+        TimeBudgetExceeded: there is none for the student; without a control, where there is none for that, a run is
+        whole.
     """
-    tasks, arms = _arms(run, material, outcome), {}
+    tasks, arms = _arms(run, prepared, result), {}
     files = model_files(run.path, 1)
     for task in tasks:
         try:
             with run.stage(task.where):
-                learner.ahead(tasks)
-                arms[task.where] = [learner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
+                job_runner.ahead(tasks)
+                arms[task.where] = [job_runner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
         except TimeBudgetExceeded:
             if task.where == "student":
                 raise
@@ -96,32 +97,32 @@ def train_arms(
     return arms | ({"teacher": [load_model(file.parent) for file in files]} if files else {})
 
 
-def _arms(run: Run, material: PreparedData, outcome: SelfTrainingResult) -> list[TrainJob]:
+def _arms(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> list[TrainJob]:
     """The student and, where rounds were run, the control: as many steps, and one seed, see Stock.work."""
-    judged, learned = material.judged, np.flatnonzero(has_label(outcome.label))
+    judged, learned = prepared.judged, np.flatnonzero(has_label(result.label))
     steps = step_budget(len(learned), run.config.train)
-    pool = _looked_at(material, outcome) if run.mode in USES_POOL else ()
-    tasks = [TrainJob("student", learned, outcome.targets[learned], pool, steps)]
-    if run.config.pseudo.train_baseline and run.mode != "train" and (outcome.round or outcome.reason == "collapse"):
+    pool = _looked_at(prepared, result) if run.mode in USES_POOL else ()
+    tasks = [TrainJob("student", learned, result.targets[learned], pool, steps)]
+    if run.config.pseudo.train_baseline and run.mode != "train" and (result.round or result.reason == "collapse"):
         rows = np.flatnonzero(has_label(judged.given))
         tasks.append(TrainJob("control", rows, judged.given[rows], steps=steps))
     return tasks
 
 
-def _looked_at(material: PreparedData, outcome: SelfTrainingResult) -> tuple[np.ndarray, np.ndarray | None]:
+def _looked_at(prepared: PreparedData, result: SelfTrainingResult) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
-    pool = np.flatnonzero(~has_label(outcome.label) & (material.refused == ""))
-    if outcome.decisions is None or outcome.label.ndim == 2:
+    pool = np.flatnonzero(~has_label(result.label) & (prepared.refused == ""))
+    if result.decisions is None or result.label.ndim == 2:
         return pool, None
-    return pool, np.log(np.maximum(outcome.decisions.belief(pool), 1e-30)).astype(np.float32)
+    return pool, np.log(np.maximum(result.decisions.posterior(pool), 1e-30)).astype(np.float32)
 
 
 def write_outputs(
     run: Run,
-    material: PreparedData,
-    outcome: SelfTrainingResult,
+    prepared: PreparedData,
+    result: SelfTrainingResult,
     arms: dict[str, list[TrainedModel]],
-    learner: JobRunner,
+    job_runner: JobRunner,
 ) -> None:
     """Score the arms, write the tables, the pages and the submission, print the summary."""
     from .report.label_studio import write_label_studio
@@ -131,13 +132,13 @@ def write_outputs(
     from .report.terminal import summary
     from .report.tracking import track
 
-    predict = partial(learner.predict, views=run.config.predict.tta)
+    predict = partial(job_runner.predict, views=run.config.predict.tta)
     with run.stage("score"):
-        scores, table = score_arms(material, arms, predict)
+        scores, table = score_arms(prepared, arms, predict)
         write_csv(run.path / "scored.csv", table)
-        trusted = score_trusted(run, material, predict)
+        trusted = score_trusted(run, prepared, predict)
         found = {"trusted": trusted, "difference": difference(table)}
-        write_results(run, material, outcome, {"scores": scores} | {key: part for key, part in found.items() if part})
+        write_results(run, prepared, result, {"scores": scores} | {key: part for key, part in found.items() if part})
     _write_seconds(run)  # so that the report can show what the stages before it took
     with run.stage("report"):
         write_metrics(run.path)
@@ -150,7 +151,7 @@ def write_outputs(
     _write_seconds(run)
     track(run.path, run.config.wandb)
     whole = "student" in arms
-    write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", outcome.reason, run.mode)
+    write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", result.reason, run.mode)
     log.info(summary(run.path))
     if not whole:
         log.info(

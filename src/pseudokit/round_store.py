@@ -32,7 +32,7 @@ class RoundStore:
         self.folder = Path(folder)
 
     def recall(
-        self, number: int, samples: Dataset, input_hash: dict[str, str] | None = None
+        self, number: int, dataset: Dataset, input_hash: dict[str, str] | None = None
     ) -> OutOfFoldPredictions | None:
         """The verdict of a finished round, so that a resumed run does not train it again.
 
@@ -46,7 +46,7 @@ class RoundStore:
             return None
         self._refuse_mixed(number, input_hash)
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
-        assert list(table.id) == list(samples.id), f"{folder} was judged on other samples"
+        assert list(table.id) == list(dataset.id), f"{folder} was judged on other samples"
         arrays = {
             name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
             for name in ("logits", "votes", "chains")
@@ -57,7 +57,7 @@ class RoundStore:
         return OutOfFoldPredictions(logits, judge, models=about.get("models", {}), calibration=calibration, **arrays)
 
     def record(
-        self, number: int, samples: Dataset, verdict: OutOfFoldPredictions, decisions: Decisions, **facts
+        self, number: int, dataset: Dataset, predicted: OutOfFoldPredictions, decisions: Decisions, **facts
     ) -> None:
         """Write logits, ids, decisions and the summary of one round; a recalled round keeps its files.
 
@@ -66,17 +66,17 @@ class RoundStore:
         folder = self.folder / f"round_{number}"
         if (folder / "round.json").exists():
             return
-        write_npy(folder / "logits.npy", verdict.log_probs)
+        write_npy(folder / "logits.npy", predicted.log_probs)
         for name in ("votes", "chains"):
-            if (array := getattr(verdict, name)) is not None:
+            if (array := getattr(predicted, name)) is not None:
                 write_npy(folder / f"{name}.npy", array)
-        write_csv(folder / "ids.csv", pd.DataFrame({"id": samples.id, "role": samples.role}))
-        write_csv(folder / "decisions.csv", decisions_table(decisions, samples, verdict.judge))
+        write_csv(folder / "ids.csv", pd.DataFrame({"id": dataset.id, "role": dataset.role}))
+        write_csv(folder / "decisions.csv", decisions_table(decisions, dataset, predicted.judge))
         made = {
             "input_hash": facts.pop("input_hash", {}) | self._before(number),
             "files": {name: hash_of(folder / name) for name in FILES if (folder / name).exists()},
         }
-        write_json(folder / "round.json", {"round": number} | facts | summary(decisions, samples, verdict) | made)
+        write_json(folder / "round.json", {"round": number} | facts | summary(decisions, dataset, predicted) | made)
 
     def _before(self, number: int) -> dict[str, str]:
         """Hash of the summary of the round before, if there is one; what it took in time is no part of it."""
@@ -131,7 +131,7 @@ def assert_leak_free(rounds: list[dict]) -> None:
             assert not wrong, f"round {info['round']}: model {judge} learned from {wrong}, which saw its fold's labels"
 
 
-def refuse_changed_dataset(folder: Path, samples: Dataset) -> None:
+def refuse_changed_dataset(folder: Path, dataset: Dataset) -> None:
     """What finished rounds judged must still be what the data says.
 
     Raises:
@@ -139,7 +139,7 @@ def refuse_changed_dataset(folder: Path, samples: Dataset) -> None:
     """
     if not RoundStore(folder).rounds() or not (folder / "samples.csv").exists():
         return
-    tables = read_csv(folder / "samples.csv"), samples.table()
+    tables = read_csv(folder / "samples.csv"), dataset.table()
     before, now = (set(table[["id", "role", "given"]].itertuples(index=False, name=None)) for table in tables)
     changed = sorted({row[0] for row in before ^ now if row[1] in ("train", "unlabeled")})
     if changed:
@@ -147,31 +147,31 @@ def refuse_changed_dataset(folder: Path, samples: Dataset) -> None:
         raise UserError(f"{folder / 'samples.csv'}: {what}; bring them back, choose another name= or add --fresh")
 
 
-def summary(decisions: Decisions, samples: Dataset, verdict: OutOfFoldPredictions) -> dict:
+def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredictions) -> dict:
     """What a round came to, in a few numbers; reads no truth."""
-    labelled = has_label(samples.given)
+    labeled = has_label(dataset.given)
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
-    hits = right(likeliest(verdict.log_probs[labelled]), samples.given[labelled])
+    hits = right(likeliest(predicted.log_probs[labeled]), dataset.given[labeled])
     about = {
-        "classes": list(samples.classes),
+        "classes": list(dataset.classes),
         "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
-        "coverage": float((decisions.label[~labelled] >= 0).mean()) if (~labelled).any() else None,
+        "coverage": float((decisions.label[~labeled] >= 0).mean()) if (~labeled).any() else None,
         "oof_accuracy": float(hits.mean()),
-        "models": verdict.models,
+        "models": predicted.models,
     }
     if decisions.questions:
-        shown = [set(names(said, samples.classes)) for said in (samples.given, decisions.predicted, decisions.label)]
+        shown = [set(names(said, dataset.classes)) for said in (dataset.given, decisions.predicted, decisions.label)]
         about |= {"multi_label": True, "label_sets": sorted(set().union(*shown) - {""})}
-        return about | verdict.calibration | _noise_by_class(decisions, samples)
-    return about | verdict.calibration | _noise_summary(decisions, samples.given, verdict.likeliest_rate)
+        return about | predicted.calibration | _noise_by_class(decisions, dataset)
+    return about | predicted.calibration | _noise_summary(decisions, dataset.given, predicted.likeliest_rate)
 
 
-def _noise_by_class(d: Decisions, samples: Dataset) -> dict:
+def _noise_by_class(d: Decisions, dataset: Dataset) -> dict:
     """The noise of label sets, question by question. estimated_rate: of all answers; extra: of the images without a
     class the share that was given it; missing: of those with it the share that was not."""
     found = {
-        name: _noise_summary(asked, samples.given[:, c])
-        for c, (name, asked) in enumerate(zip(samples.classes, d.questions, strict=True))
+        name: _noise_summary(asked, dataset.given[:, c])
+        for c, (name, asked) in enumerate(zip(dataset.classes, d.questions, strict=True))
     }
     about = dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
     if d.questions[0].matrix is None:
@@ -185,7 +185,7 @@ def _noise_by_class(d: Decisions, samples: Dataset) -> dict:
         }
         for name, noise in found.items()
     }
-    rates, known = [noise["rate"] for noise in by_class.values()], (samples.given >= 0).sum(0)
+    rates, known = [noise["rate"] for noise in by_class.values()], (dataset.given >= 0).sum(0)
     return about | {"estimated_rate": float(np.average(rates, weights=known)), "noise_by_class": by_class}
 
 
@@ -202,11 +202,11 @@ def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None
             "estimated_rate": float(d.p_wrong[given >= 0].mean()),
             "estimated_rate_interval": np.round(rate_interval(likeliest_rate), 6).tolist(),
             "noise_type": d.noise,
-            "noise_rate_by_confidence": d.belief.difficulty.rates.round(6).tolist(),
+            "noise_rate_by_confidence": d.posterior.difficulty.rates.round(6).tolist(),
             "noise_matrix": matrix.round(6).tolist(),
         }
     said = PosteriorSummary(d.predicted, d.confidence, d.self_confidence, d.p_wrong)
-    (low, high), (rate, *interval) = bootstrap(d.belief, anchor_counts(said, given, len(matrix)))
+    (low, high), (rate, *interval) = bootstrap(d.posterior, anchor_counts(said, given, len(matrix)))
     if alike := d.noise == "look-alike":
         rate = d.p_wrong[given >= 0].mean()
     return {
@@ -219,16 +219,16 @@ def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None
     }
 
 
-def decisions_table(d: Decisions, samples: Dataset, judge: np.ndarray) -> pd.DataFrame:
+def decisions_table(d: Decisions, dataset: Dataset, judge: np.ndarray) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
     named = {
-        key: names(value, samples.classes)
-        for key, value in {"given": samples.given, "predicted": d.predicted, "label": d.label}.items()
+        key: names(value, dataset.classes)
+        for key, value in {"given": dataset.given, "predicted": d.predicted, "label": d.label}.items()
     }
     return pd.DataFrame(
         {
-            "id": samples.id,
-            "role": samples.role,
+            "id": dataset.id,
+            "role": dataset.role,
             "given": named["given"],
             "predicted": named["predicted"],
             "confidence": d.confidence,

@@ -1,4 +1,4 @@
-"""The loop: a teacher judges rows it has not learned, confident judgements become labels, repeat."""
+"""The loop: a teacher judges rows it has not learned, confident judgments become labels, repeat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .config.keys import Pseudo
 from .data.dataset import USES_POOL, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
-from .labels.calibration import calibrated, normalised, tempered
+from .labels.calibration import calibrated, normalized, tempered
 from .labels.decide import NOTHING_LEARNED, REPAIRS, Decisions, given_cutoff
 from .labels.metrics import gain
 from .labels.multilabel import decide_single_or_multilabel
@@ -65,14 +65,14 @@ class SelfTrainingResult:
 class SelfTrainingContext:
     """What stays the same over the rounds."""
 
-    samples: Dataset
+    dataset: Dataset
     policy: Pseudo
     mode: str
     clusters: np.ndarray
     refused: np.ndarray | str = ""
     seed: int = 0
     second: Second | None = None
-    ahead: Callable = lambda seats: None
+    ahead: Callable = lambda fold_jobs: None
     metric: str | None = None
 
     @property
@@ -84,17 +84,17 @@ class SelfTrainingContext:
 
     def input_hash(self) -> dict[str, str]:
         """Hashes of what a round depends on, beside the models that judged it."""
-        samples, keys = self.samples, self.policy.model_dump(exclude_defaults=True)
-        judged = samples.id, samples.given, samples.classes, self.clusters, self.refused
+        dataset, keys = self.dataset, self.policy.model_dump(exclude_defaults=True)
+        judged = dataset.id, dataset.given, dataset.classes, self.clusters, self.refused
         return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.metric)}
 
 
 def self_train(
-    samples: Dataset,
+    dataset: Dataset,
     fit: Fit,
     predict: Predict,
     policy: Pseudo,
-    ledger: RoundStore,
+    store: RoundStore,
     *,
     mode: str,
     clusters: np.ndarray,
@@ -102,50 +102,54 @@ def self_train(
     seed: int = 0,
     metric: str | None = None,
     second: Second | None = None,
-    ahead: Callable = lambda seats: None,
+    ahead: Callable = lambda fold_jobs: None,
     time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> SelfTrainingResult:
-    """Rounds of judging and deciding over samples (labelled set and, where the mode uses it, pool).
+    """Rounds of judging and deciding over samples (labeled set and, where the mode uses it, pool).
 
     Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
     every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain, collapse or
     learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
-    metric: the score that ends rounds, see _gain. refused: see select; second, ahead: see held_out_probs.
+    metric: the score that ends rounds, see _gain. refused: see decide_labels; second, ahead: see predict_out_of_fold.
     """
-    task = SelfTrainingContext(samples, policy, mode, clusters, refused, seed, second, ahead, metric)
-    outcome = best = SelfTrainingResult(samples.given, None, 0, "max_rounds")
-    input_hash, seconds, verdicts, before = task.input_hash(), 0.0, [], samples.given
+    context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, second, ahead, metric)
+    result = best = SelfTrainingResult(dataset.given, None, 0, "max_rounds")
+    input_hash, seconds, all_predicted, before = context.input_hash(), 0.0, [], dataset.given
     for number in range(1, policy.rounds + 1):
         if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
-        start, labels = time.monotonic(), outcome.label
+        start, labels = time.monotonic(), result.label
         try:
-            verdict = ledger.recall(number, samples, input_hash) or _judge(task, outcome, verdicts, fit, predict)
+            predicted = store.recall(number, dataset, input_hash) or _predict_round(
+                context, result, all_predicted, fit, predict
+            )
         except TimeBudgetExceeded:
             if not best.round:
                 raise
             return replace(best, reason="time_budget")
-        decisions = decide(task, verdict.log_probs, verdict.agreement, number, verdict.likeliest_rate)
+        decisions = _decide(context, predicted.log_probs, predicted.agreement, number, predicted.likeliest_rate)
         changes, before = _changes(before, labels, decisions.label), labels
-        facts = changes | _drift(task, decisions) | _nothing_learned(task, decisions) | {"input_hash": input_hash}
+        facts = changes | _drift(context, decisions) | _nothing_learned(context, decisions) | {"input_hash": input_hash}
         seconds = round(time.monotonic() - start, 3)
-        ledger.record(number, samples, verdict, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
-        if task.leak_free_folds:
-            assert_leak_free(ledger.rounds())
-        verdicts.append(verdict)
-        change = _gain(task, verdicts[best.round - 1], verdict, best.decisions, decisions) if best.round else None
-        reason = _reason(task, change, facts, number)
+        store.record(number, dataset, predicted, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
+        if context.leak_free_folds:
+            assert_leak_free(store.rounds())
+        all_predicted.append(predicted)
+        change = (
+            _gain(context, all_predicted[best.round - 1], predicted, best.decisions, decisions) if best.round else None
+        )
+        reason = _reason(context, change, facts, number)
         if reason in WORSE:
             return replace(best, reason=reason)
-        outcome = SelfTrainingResult(decisions.label, decisions, number, reason or "max_rounds")
+        result = SelfTrainingResult(decisions.label, decisions, number, reason or "max_rounds")
         if reason:
-            return outcome
-        if change is None or change[0] >= 0 or task.mode in REPAIRS:  # within noise: more judges, cleaner labels
-            best = outcome
-    return outcome
+            return result
+        if change is None or change[0] >= 0 or context.mode in REPAIRS:  # within noise: more judges, cleaner labels
+            best = result
+    return result
 
 
-def _reason(task: SelfTrainingContext, change: tuple[float, float] | None, facts: dict, number: int) -> str:
+def _reason(context: SelfTrainingContext, change: tuple[float, float] | None, facts: dict, number: int) -> str:
     """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain.
 
     Where given labels are repaired, one round alone is never enough to say that nothing changes: its judges learned the
@@ -155,86 +159,95 @@ def _reason(task: SelfTrainingContext, change: tuple[float, float] | None, facts
         return NOTHING_LEARNED
     if facts.get("collapsed"):
         return "collapse"
-    if change is not None and _no_gain(task, *change):
+    if change is not None and _no_gain(context, *change):
         return "no_gain"
-    if number == 1 and task.mode in REPAIRS:
+    if number == 1 and context.mode in REPAIRS:
         return ""
-    return "no_change" if facts["changed"] <= task.policy.min_change * len(task.samples) else ""
+    return "no_change" if facts["changed"] <= context.policy.min_change * len(context.dataset) else ""
 
 
-def _judge(
-    task: SelfTrainingContext,
-    outcome: SelfTrainingResult,
+def _predict_round(
+    context: SelfTrainingContext,
+    result: SelfTrainingResult,
     earlier: list[OutOfFoldPredictions],
     fit: Fit,
     predict: Predict,
 ) -> OutOfFoldPredictions:
     """One round: the verdict of its models, averaged with those of the rounds before."""
-    number, given = len(earlier) + 1, task.samples.given
-    seats = [replace(seat, where=f"round_{number}/{seat.where}") for seat in _seats(task, outcome, earlier)]
+    number, given = len(earlier) + 1, context.dataset.given
+    fold_jobs = [
+        replace(fold_job, where=f"round_{number}/{fold_job.where}") for fold_job in _fold_jobs(context, result, earlier)
+    ]
     how = None
-    if task.mode in REPAIRS:
-        choose = not earlier and task.policy.relabel_by == "noise_model"  # a plain cutoff asks for no noise model
+    if context.mode in REPAIRS:
+        choose = not earlier and context.policy.relabel_by == "noise_model"  # a plain cutoff asks for no noise model
         rate = earlier[0].likeliest_rate if earlier else None
-        how = partial(calibrated, given=given, labels=outcome.label, choose=choose, likeliest_rate=rate)
-    elif task.policy.calibrate:
+        how = partial(calibrated, given=given, labels=result.label, choose=choose, likeliest_rate=rate)
+    elif context.policy.calibrate:
         how = partial(tempered, given=given)
-    options = {"clusters": task.clusters, "chained": task.leak_free_folds, "calibrate": how, "second": task.second}
-    verdict = predict_out_of_fold(task.samples, seats, fit, predict, ahead=task.ahead, **options)
-    return _average(verdict, earlier[-1], number) if earlier else verdict
+    options = {
+        "clusters": context.clusters,
+        "chained": context.leak_free_folds,
+        "calibrate": how,
+        "second": context.second,
+    }
+    predicted = predict_out_of_fold(context.dataset, fold_jobs, fit, predict, ahead=context.ahead, **options)
+    return _average(predicted, earlier[-1], number) if earlier else predicted
 
 
-def _seats(
-    task: SelfTrainingContext, outcome: SelfTrainingResult, earlier: list[OutOfFoldPredictions]
+def _fold_jobs(
+    context: SelfTrainingContext, result: SelfTrainingResult, earlier: list[OutOfFoldPredictions]
 ) -> list[FoldJob]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
-    number, given, policy = len(earlier) + 1, task.samples.given, task.policy
-    if not task.leak_free_folds:
-        taught = TrainingLabels(outcome.label, outcome.targets, _judges(earlier))
-        folds = make_folds(taught.labels, task.clusters, policy.folds, seed_of(task.seed, number, "folds"))
-        return plain_fold_jobs(taught, folds)
-    folds = make_folds(given, task.clusters, policy.folds, seed_of(task.seed, 1, "folds"))
+    number, given, policy = len(earlier) + 1, context.dataset.given, context.policy
+    if not context.leak_free_folds:
+        training_labels = TrainingLabels(result.label, result.targets, _judges(earlier))
+        folds = make_folds(
+            training_labels.labels, context.clusters, policy.folds, seed_of(context.seed, number, "folds")
+        )
+        return plain_fold_jobs(training_labels, folds)
+    folds = make_folds(given, context.clusters, policy.folds, seed_of(context.seed, 1, "folds"))
     if not earlier:
         return plain_fold_jobs(TrainingLabels(given, given), folds)
-    chains = [_of_chain(task, earlier, fold) for fold in range(policy.folds)]
-    return leak_free_fold_jobs(given, chains, folds, task.clusters, seed_of(task.seed, number, "halves"))
+    chains = [_of_chain(context, earlier, fold) for fold in range(policy.folds)]
+    return leak_free_fold_jobs(given, chains, folds, context.clusters, seed_of(context.seed, number, "halves"))
 
 
-def _of_chain(task: SelfTrainingContext, earlier: list[OutOfFoldPredictions], fold: int) -> TrainingLabels:
+def _of_chain(context: SelfTrainingContext, earlier: list[OutOfFoldPredictions], fold: int) -> TrainingLabels:
     """What the models of one fold alone made of the samples."""
-    verdict = earlier[-1]
-    said = verdict.chains[fold]
-    alone = (task.samples.given < 0)[..., None] & ~np.isnan(said)
-    decisions = decide(task, np.where(alone, said, verdict.log_probs), verdict.agreement, len(earlier))
+    predicted = earlier[-1]
+    said = predicted.chains[fold]
+    alone = (context.dataset.given < 0)[..., None] & ~np.isnan(said)
+    decisions = _decide(context, np.where(alone, said, predicted.log_probs), predicted.agreement, len(earlier))
     return TrainingLabels(decisions.label, decisions.targets(), _judges(earlier, fold))
 
 
 def _judges(earlier: list[OutOfFoldPredictions], fold: int | None = None) -> tuple[str, ...]:
     """Hashes of the models of all earlier rounds, or of one fold's."""
-    models = [pair for verdict in earlier for pair in verdict.models.items()]
+    models = [pair for predicted in earlier for pair in predicted.models.items()]
     return tuple(judge for judge, about in models if fold in (None, about["fold"]))
 
 
-def decide(
-    task: SelfTrainingContext,
+def _decide(
+    context: SelfTrainingContext,
     log_probs: np.ndarray,
     agreement: np.ndarray | float,
     number: int,
     likeliest_rate: float | None = None,
 ) -> Decisions:
     """What the policy makes of held-out log-probabilities in this round."""
-    options = {"refused": task.refused, "agreement": agreement, "progress": number / max(task.policy.rounds, 1)}
+    options = {"refused": context.refused, "agreement": agreement, "progress": number / max(context.policy.rounds, 1)}
     options["likeliest_rate"] = likeliest_rate
-    return decide_single_or_multilabel(log_probs, task.samples.given, task.mode, task.policy, **options)
+    return decide_single_or_multilabel(log_probs, context.dataset.given, context.mode, context.policy, **options)
 
 
-def _drift(task: SelfTrainingContext, decisions: Decisions) -> dict:
+def _drift(context: SelfTrainingContext, decisions: Decisions) -> dict:
     """How far pseudo-labels are from the class shares of the given labels, with a warning; {} without a pool."""
-    given = task.samples.given
-    if task.mode not in USES_POOL:
+    given = context.dataset.given
+    if context.mode not in USES_POOL:
         return {}
     accepted = classes_of(np.where(given < 0, decisions.label, -1))
-    found = drift(accepted, classes_of(given), len(task.samples.classes))
+    found = drift(accepted, classes_of(given), len(context.dataset.classes))
     if found["collapsed"]:
         log.info(
             "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
@@ -248,14 +261,14 @@ def _drift(task: SelfTrainingContext, decisions: Decisions) -> dict:
     return found
 
 
-def _nothing_learned(task: SelfTrainingContext, decisions: Decisions) -> dict:
+def _nothing_learned(context: SelfTrainingContext, decisions: Decisions) -> dict:
     """Whether held-out predictions are no better than chance, with a warning; {} where they are better.
 
     Plain training decides nothing, and its scores say it themselves.
     """
-    if task.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
+    if context.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
         return {}
-    why = learned_nothing(decisions.predicted, task.samples.given, len(task.samples.classes))
+    why = learned_nothing(decisions.predicted, context.dataset.given, len(context.dataset.classes))
     log.info(
         f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
         "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.checkpoint"
@@ -269,27 +282,27 @@ def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[st
     return {"changed": int(changed.sum()), "changed_back": int((changed & ~differ(new, before)).sum())}
 
 
-def _average(verdict: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int) -> OutOfFoldPredictions:
-    """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalised."""
+def _average(predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int) -> OutOfFoldPredictions:
+    """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalized."""
 
     def mean(new: np.ndarray, old: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # NaN where a chain judges nothing
-            return normalised((new + (n - 1) * old) / n)
+            return normalized((new + (n - 1) * old) / n)
 
-    chains = None if verdict.chains is None else mean(verdict.chains, earlier.chains)
-    logs, judge = mean(verdict.log_probs, earlier.log_probs), together(earlier.judge, verdict.judge)
+    chains = None if predicted.chains is None else mean(predicted.chains, earlier.chains)
+    logs, judge = mean(predicted.log_probs, earlier.log_probs), together(earlier.judge, predicted.judge)
     votes = None  # a round of an earlier version has none
     if earlier.votes is not None:
-        votes = np.minimum(verdict.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
-    return replace(verdict, log_probs=logs, judge=judge, votes=votes, chains=chains)
+        votes = np.minimum(predicted.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
+    return replace(predicted, log_probs=logs, judge=judge, votes=votes, chains=chains)
 
 
 def _gain(
-    task: SelfTrainingContext,
+    context: SelfTrainingContext,
     best: OutOfFoldPredictions,
     new: OutOfFoldPredictions,
-    of_best: Decisions,
-    of_new: Decisions,
+    best_decisions: Decisions,
+    new_decisions: Decisions,
 ) -> tuple[float, float]:
     """What a round gains on another, out of fold, in the score that counts; its standard error.
 
@@ -298,12 +311,12 @@ def _gain(
     Where no score is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
     Log loss of beliefs would be won by whoever is surest of everything: where labels are repaired accuracy stands in.
     """
-    metric = task.metric or ("log_loss" if task.leak_free_folds else "accuracy")
-    labels, rows = task.samples.given, has_label(task.samples.given)
-    if task.mode in REPAIRS:
+    metric = context.metric or ("log_loss" if context.leak_free_folds else "accuracy")
+    labels, rows = context.dataset.given, has_label(context.dataset.given)
+    if context.mode in REPAIRS:
         metric = "accuracy" if metric == "log_loss" else metric
-        labels = _believed(of_best, of_new, labels)
-    return gain(metric, best.log_probs[rows], new.log_probs[rows], labels[rows], task.samples.classes)
+        labels = _believed(best_decisions, new_decisions, labels)
+    return gain(metric, best.log_probs[rows], new.log_probs[rows], labels[rows], context.dataset.classes)
 
 
 def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray:
@@ -315,15 +328,15 @@ def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray
         pairs = zip(one.questions, other.questions, given.T, strict=True)
         return np.stack([_believed(*pair) for pair in pairs], 1)
     labels, rows = np.full(len(given), -1), np.flatnonzero(given >= 0)
-    for (part, probs), (_, others) in zip(one.belief.blocks(rows), other.belief.blocks(rows), strict=True):
+    for (part, probs), (_, others) in zip(one.posterior.blocks(rows), other.posterior.blocks(rows), strict=True):
         labels[part] = (probs + others).argmax(1)
     return labels
 
 
-def _no_gain(task: SelfTrainingContext, change: float, error: float) -> bool:
+def _no_gain(context: SelfTrainingContext, change: float, error: float) -> bool:
     """Whether a round ends the rounds: its score fell beyond noise; where rounds are fold-safe, did not rise beyond it.
 
-    Plain rounds' scores favour later rounds a little, so that a rise proves nothing.
+    Plain rounds' scores favor later rounds a little, so that a rise proves nothing.
     """
     noise = NOISE_OF_GAIN * error
-    return bool(change <= noise if task.leak_free_folds else change < -noise)
+    return bool(change <= noise if context.leak_free_folds else change < -noise)

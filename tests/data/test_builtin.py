@@ -15,10 +15,10 @@ from pseudokit.data.images import load_images
 
 def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):
     data = Data(root=str(tmp_path))
-    samples = load_dataset(data.model_copy(update=builtin_roles(data)))
+    dataset = load_dataset(data.model_copy(update=builtin_roles(data)))
     for role, each in (("train", 400), ("test", 100)):
-        assert (np.bincount(samples.given[samples.role == role]) == each).all()
-    pixels, _ = load_images(samples.path, data)
+        assert (np.bincount(dataset.given[dataset.role == role]) == each).all()
+    pixels, _ = load_images(dataset.path, data)
     assert pixels.shape == (5000, 28, 28, 1)
     assert len(np.unique(pixels.reshape(5000, -1), axis=0)) > 4990, "no image stands in both parts"
     stamp = (tmp_path / "digits").stat().st_mtime_ns
@@ -56,10 +56,10 @@ def test_mnist_is_read_by_torchvision_where_its_files_lie(tmp_path):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, n, 28, 28) + images.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
     data = Data(root=str(tmp_path), builtin="mnist")
-    samples = load_dataset(data.model_copy(update=builtin_roles(data)))
-    assert (samples.role == "train").sum() == 30
-    pixels, _ = load_images(samples.path[samples.role == "test"], data)
-    order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in samples.path[samples.role == "test"]])
+    dataset = load_dataset(data.model_copy(update=builtin_roles(data)))
+    assert (dataset.role == "train").sum() == 30
+    pixels, _ = load_images(dataset.path[dataset.role == "test"], data)
+    order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in dataset.path[dataset.role == "test"]])
     assert (pixels[..., 0] == images[order]).all()
 
 

@@ -23,7 +23,7 @@ def digits64() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def photos() -> np.ndarray:
-    """40 colour images with a fine grain, (40, 96, 96, 3) uint8."""
+    """40 color images with a fine grain, (40, 96, 96, 3) uint8."""
     rng = np.random.default_rng(0)
     coarse = [
         cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
@@ -178,9 +178,9 @@ def table_of(tmp_path, photos):
         classes = tuple(sorted(set(labels) - {""})) or ("a",)
         given_ = np.array([(*classes, "").index(label) if label else -1 for label in labels])
         paths = np.array([str(tmp_path / f"{name}.png") for name in ids], object)
-        samples = Dataset(ids, paths, role, given_, np.full(len(rows), "", object), classes)
+        dataset = Dataset(ids, paths, role, given_, np.full(len(rows), "", object), classes)
         pixels = np.stack([cv2.imread(path) for path in paths])
-        return duplicates_table(samples, pixels, find_links(pixels, len(rows)))
+        return duplicates_table(dataset, pixels, find_links(pixels, len(rows)))
 
     return make
 

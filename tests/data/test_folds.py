@@ -1,4 +1,4 @@
-"""Folds: every labelled row in one, classes balanced, groups and duplicates together."""
+"""Folds: every labeled row in one, classes balanced, groups and duplicates together."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def cases(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(cases(), st.integers(0, 5))
-def test_each_labelled_row_has_one_fold_and_its_cluster_shares_it(case, seed):
+def test_each_labeled_row_has_one_fold_and_its_cluster_shares_it(case, seed):
     labels, clusters, n_folds = case
     folds = make_folds(labels, clusters, n_folds, seed)
     assert folds.shape == labels.shape

@@ -16,16 +16,16 @@ from pseudokit.data.cache import free_memory
 from pseudokit.data.images import decode, difference_hashes, load_images, pixel_hashes
 
 
-def gradient(height=12, width=20, colour=False) -> np.ndarray:
-    """Bright to the right; with colour the red channel alone also grows downwards."""
+def gradient(height=12, width=20, color=False) -> np.ndarray:
+    """Bright to the right; with color the red channel alone also grows downwards."""
     image = np.tile(np.linspace(40, 200, width), (height, 1))
-    if not colour:
+    if not color:
         return image.astype(np.uint8)
     red = image / 2 + np.linspace(20, 120, height)[:, None]
     return np.stack([red, image, image / 3], 2).astype(np.uint8)
 
 
-GREY, COLOUR = Image.fromarray(gradient()), Image.fromarray(gradient(colour=True))
+GREY, COLOUR = Image.fromarray(gradient()), Image.fromarray(gradient(color=True))
 SIXTEEN = Image.fromarray(gradient().astype(np.uint16) * 257)
 ALPHA = COLOUR.copy()
 ALPHA.putalpha(255)
@@ -61,7 +61,7 @@ def paths(*files) -> np.ndarray:
 )
 def test_every_usual_kind_of_image_is_read(tmp_path, name, image, near):
     image.save(tmp_path / name)
-    colour = image.mode not in ("L", "LA", "I;16")
+    color = image.mode not in ("L", "LA", "I;16")
     expected = np.asarray(COLOUR if image.mode in ("RGB", "RGBA") or near == 30 else GREY.convert("RGB"), int)
     rgb = decode(str(tmp_path / name), 3)
     assert rgb.dtype == np.uint8
@@ -70,7 +70,7 @@ def test_every_usual_kind_of_image_is_read(tmp_path, name, image, near):
     grey = decode(str(tmp_path / name), 1)
     assert grey.dtype == np.uint8
     assert grey.shape == (12, 20)
-    if not colour:
+    if not color:
         assert np.abs(grey.astype(int) - gradient()).max() <= near
     assert decode(str(tmp_path / name)).dtype == np.uint8
 
@@ -256,7 +256,7 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(tmp_path, size
     assert image.shape[:2] == found
     whole = decode(file, channels)
     resized = cv2.resize(whole, found[::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(image.astype(int) - resized).mean() < 2, "the same picture, colours in their places"
+    assert np.abs(image.astype(int) - resized).mean() < 2, "the same picture, colors in their places"
 
 
 def test_a_photo_that_was_turned_is_upright_when_decoded_smaller(tmp_path):

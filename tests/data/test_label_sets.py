@@ -86,8 +86,8 @@ def test_a_flip_turns_one_answer_and_the_truth_is_on_file(many):
 
 def test_labels_that_are_kept_are_of_every_class(many):
     few, truth = hide_labels(many, Simulate(keep_labels=50))
-    labelled = few.given[few.role == "train"]
-    assert len(labelled) == 50
+    labeled = few.given[few.role == "train"]
+    assert len(labeled) == 50
     assert len(truth) == 550
     assert np.ptp(np.bincount(strata(many.given[np.isin(many.id, few.id[few.role == "train"])]), minlength=5)) <= 12
-    assert (labelled.sum(0) >= 5).all()
+    assert (labeled.sum(0) >= 5).all()

@@ -74,8 +74,8 @@ def test_an_id_that_names_two_images_is_refused(competition):
 def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_the_pool(competition):
     columns = {"cat": ["1", "0", "0"], "dog": ["0", "1.0", ""]}
     _, data = competition(id=["a", "b", "c"], **columns)
-    samples = load_dataset(data.model_copy(update={"label_col": ["cat", "dog"]}))
-    assert samples.table()[["id", "role", "given"]].to_numpy().tolist() == [
+    dataset = load_dataset(data.model_copy(update={"label_col": ["cat", "dog"]}))
+    assert dataset.table()[["id", "role", "given"]].to_numpy().tolist() == [
         ["a", "train", "cat"],
         ["b", "train", "dog"],
         ["c", "unlabeled", ""],

@@ -47,8 +47,8 @@ def refusal(data: Data) -> str:
     return str(caught.value)
 
 
-def rows(samples: Dataset) -> list[tuple]:
-    return samples.table()[["role", "id", "given"]].to_records(index=False).tolist()
+def rows(dataset: Dataset) -> list[tuple]:
+    return dataset.table()[["role", "id", "given"]].to_records(index=False).tolist()
 
 
 PETS = {"id": ["b", "a"], "label": ["dog", "cat"]}
@@ -58,7 +58,7 @@ PETS = {"id": ["b", "a"], "label": ["dog", "cat"]}
 
 
 def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
-    samples = load_dataset(
+    dataset = load_dataset(
         files(
             test={"id": ["t2", "t1"]},
             val={"id": ["v"], "label": ["cat"]},
@@ -67,8 +67,8 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
             train=PETS,
         )
     )
-    assert samples.classes == ("cat", "dog")
-    assert rows(samples) == [
+    assert dataset.classes == ("cat", "dog")
+    assert rows(dataset) == [
         ("train", "a", "cat"),
         ("train", "b", "dog"),
         ("unlabeled", "p1", ""),
@@ -78,7 +78,7 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
         ("test", "t1", ""),
         ("test", "t2", ""),
     ]
-    assert samples.given.tolist() == [0, 1, -1, -1, 0, 1, -1, -1]
+    assert dataset.given.tolist() == [0, 1, -1, -1, 0, 1, -1, -1]
 
 
 def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
@@ -92,8 +92,8 @@ def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
 def test_the_id_column_is_the_first_of_the_usual_names_wherever_it_stands(files, first):
     assert ID_COLUMNS == ("id", "image_id", "image", "filename", "path")
     columns = {name: [f"{name}1", f"{name}2"] for name in reversed(ID_COLUMNS[first:])}
-    samples = load_dataset(files(train={"label": ["p", "q"], **columns}))
-    assert samples.id.tolist() == [f"{ID_COLUMNS[first]}1", f"{ID_COLUMNS[first]}2"]
+    dataset = load_dataset(files(train={"label": ["p", "q"], **columns}))
+    assert dataset.id.tolist() == [f"{ID_COLUMNS[first]}1", f"{ID_COLUMNS[first]}2"]
 
 
 def test_an_id_column_that_is_asked_for_beats_the_usual_names(files):
@@ -114,14 +114,14 @@ def test_a_table_without_an_id_column_is_refused(files):
 
 def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
     ids, labels = ["007", "7", "1e3", "NA", "0.10"], ["NA", "nan", "null", "None", "01"]
-    samples = load_dataset(files(train={"id": ids, "label": labels}))
-    assert dict(zip(samples.id, samples.table().given, strict=True)) == dict(zip(ids, labels, strict=True))
-    assert samples.classes == tuple(sorted(labels))
+    dataset = load_dataset(files(train={"id": ids, "label": labels}))
+    assert dict(zip(dataset.id, dataset.table().given, strict=True)) == dict(zip(ids, labels, strict=True))
+    assert dataset.classes == tuple(sorted(labels))
 
 
 def test_a_train_row_without_a_label_belongs_to_the_pool(files):
-    samples = load_dataset(files(train="id,label\nc,\na,cat\nb,dog\nd\n", unlabeled={"id": ["e"]}))
-    assert rows(samples) == [
+    dataset = load_dataset(files(train="id,label\nc,\na,cat\nb,dog\nd\n", unlabeled={"id": ["e"]}))
+    assert rows(dataset) == [
         ("train", "a", "cat"),
         ("train", "b", "dog"),
         ("unlabeled", "c", ""),
@@ -131,9 +131,9 @@ def test_a_train_row_without_a_label_belongs_to_the_pool(files):
 
 
 def test_labels_of_the_pool_are_not_read(files):
-    samples = load_dataset(files(train=PETS, unlabeled={"id": ["p", "q"], "label": ["cat", "whale"]}))
-    assert samples.classes == ("cat", "dog")
-    assert rows(samples)[2:] == [("unlabeled", "p", ""), ("unlabeled", "q", "")]
+    dataset = load_dataset(files(train=PETS, unlabeled={"id": ["p", "q"], "label": ["cat", "whale"]}))
+    assert dataset.classes == ("cat", "dog")
+    assert rows(dataset)[2:] == [("unlabeled", "p", ""), ("unlabeled", "q", "")]
 
 
 def test_another_label_column_is_read(files):
@@ -148,8 +148,8 @@ def test_another_label_column_is_read(files):
 
 def test_groups_are_read_where_there_are_any(files):
     table = {"id": ["a", "b"], "label": ["p", "q"], "patient": ["07", ""]}
-    samples = load_dataset(files(train=table, unlabeled={"id": ["c"]}, group_col="patient"))
-    assert samples.group.tolist() == ["07", "", ""]
+    dataset = load_dataset(files(train=table, unlabeled={"id": ["c"]}, group_col="patient"))
+    assert dataset.group.tolist() == ["07", "", ""]
     assert "data.group_col" in refusal(files(train=table, group_col="patiens"))
 
 
@@ -229,15 +229,15 @@ def test_the_order_of_the_rows_in_a_file_changes_nothing(tmp_path_factory, seed,
 # ---- folders
 
 
-def test_a_labelled_folder_has_a_folder_for_each_class(tmp_path):
+def test_a_labeled_folder_has_a_folder_for_each_class(tmp_path):
     folder = tree(tmp_path / "train", "cat/1.png", "dog/1.png", "cat/deeper/2.JPG", "dog/notes.txt", "dog/.hidden.png")
-    samples = load_dataset(Data(train=str(folder)))
-    assert rows(samples) == [
+    dataset = load_dataset(Data(train=str(folder)))
+    assert rows(dataset) == [
         ("train", "train/cat/1.png", "cat"),
         ("train", "train/cat/deeper/2.JPG", "cat"),
         ("train", "train/dog/1.png", "dog"),
     ]
-    assert samples.path.tolist() == [str(folder / name) for name in ("cat/1.png", "cat/deeper/2.JPG", "dog/1.png")]
+    assert dataset.path.tolist() == [str(folder / name) for name in ("cat/1.png", "cat/deeper/2.JPG", "dog/1.png")]
 
 
 def test_an_image_outside_the_class_folders_is_refused_by_name(tmp_path):
@@ -256,8 +256,8 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path):
     ids=["deep", "classes"],
 )
 def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
-    samples = load_dataset(files(train=PETS, unlabeled=tree(tmp_path / "unlabeled", *names)))
-    assert rows(samples)[2:] == [("unlabeled", f"unlabeled/{name}", "") for name in names]
+    dataset = load_dataset(files(train=PETS, unlabeled=tree(tmp_path / "unlabeled", *names)))
+    assert rows(dataset)[2:] == [("unlabeled", f"unlabeled/{name}", "") for name in names]
 
 
 def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
@@ -266,21 +266,21 @@ def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
 
 
 def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
-    samples = load_dataset(files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png")))
-    assert [row[2] for row in rows(samples)[2:]] == ["cat", "dog"]
+    dataset = load_dataset(files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png")))
+    assert [row[2] for row in rows(dataset)[2:]] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("names", [("1.png", "2.png"), ("images/1.png", "images/2.png"), ("a/b/1.png", "a/2.png")])
 def test_a_test_folder_of_any_other_nesting_carries_none(files, tmp_path, names):
-    samples = load_dataset(files(train=PETS, test=tree(tmp_path / "test", *names)))
-    assert (samples.given[2:] == -1).all()
-    assert len(samples) == 4
+    dataset = load_dataset(files(train=PETS, test=tree(tmp_path / "test", *names)))
+    assert (dataset.given[2:] == -1).all()
+    assert len(dataset) == 4
 
 
 # ---- labels that are hidden
 
 
-def labelled(counts, extra=0) -> Dataset:
+def labeled(counts, extra=0) -> Dataset:
     """Samples with so many labels of each class, then `extra` test rows of the first class."""
     given_ = np.repeat(np.arange(len(counts)), counts)
     n = len(given_)
@@ -292,12 +292,12 @@ def labelled(counts, extra=0) -> Dataset:
 
 
 def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
-    samples = labelled([30, 30, 30], extra=5)
-    kept, truth = hide_labels(samples, Simulate(keep_labels=12))
+    dataset = labeled([30, 30, 30], extra=5)
+    kept, truth = hide_labels(dataset, Simulate(keep_labels=12))
     assert np.bincount(kept.given[kept.role == "train"]).tolist() == [4, 4, 4]
     assert (kept.given[kept.role == "unlabeled"] == -1).all()
     assert sorted(truth.id) == sorted(kept.id[kept.role == "unlabeled"])
-    clean = dict(zip(samples.id, samples.table().given, strict=True))
+    clean = dict(zip(dataset.id, dataset.table().given, strict=True))
     assert [clean[i] for i in truth.id] == truth.clean.tolist()
     assert (kept.given[kept.role == "test"] == 0).all()
     assert rows(kept) == sorted(rows(kept), key=lambda row: (["train", "unlabeled", "test"].index(row[0]), row[1]))
@@ -306,7 +306,7 @@ def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
 @settings(max_examples=60, deadline=None)
 @given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=5), keep=st.integers(1, 60), seed=st.integers(0, 99))
 def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, seed):
-    kept, truth = hide_labels(labelled(counts), Simulate(keep_labels=keep, seed=seed))
+    kept, truth = hide_labels(labeled(counts), Simulate(keep_labels=keep, seed=seed))
     left = np.bincount(kept.given[kept.given >= 0], minlength=len(counts))
     assert left.sum() == min(keep, sum(counts))
     assert len(truth) == sum(counts) - left.sum()
@@ -317,7 +317,7 @@ def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, s
 def test_another_seed_keeps_other_labels():
     first, again, other = (
         set(kept.id[kept.role == "train"])
-        for kept in (hide_labels(labelled([50, 50]), Simulate(keep_labels=10, seed=seed))[0] for seed in (0, 0, 1))
+        for kept in (hide_labels(labeled([50, 50]), Simulate(keep_labels=10, seed=seed))[0] for seed in (0, 0, 1))
     )
     assert first == again != other
 
@@ -331,33 +331,33 @@ counts_of = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 @settings(max_examples=80, deadline=None)
 @given(counts=counts_of, kind=st.sampled_from(["symmetric", "pairflip"]), rate=st.floats(0, 1), seed=st.integers(0, 99))
 def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind, rate, seed):
-    samples = labelled(counts, extra=7)
-    noisy, truth = inject_noise(samples, Simulate(noise=kind, noise_rate=rate, seed=seed))
+    dataset = labeled(counts, extra=7)
+    noisy, truth = inject_noise(dataset, Simulate(noise=kind, noise_rate=rate, seed=seed))
     n, k = sum(counts), len(counts)
-    flipped = np.flatnonzero(noisy.given != samples.given)
+    flipped = np.flatnonzero(noisy.given != dataset.given)
     assert len(flipped) == round(rate * n)
-    assert (flipped < n).all(), "only the labelled set is flipped"
+    assert (flipped < n).all(), "only the labeled set is flipped"
     assert ((noisy.given >= 0) & (noisy.given < k)).all()
     if kind == "pairflip":
-        assert (noisy.given[flipped] == (samples.given[flipped] + 1) % k).all()
-    assert truth.id.tolist() == samples.id[:n].tolist()
-    assert truth.clean.tolist() == samples.table().given[:n].tolist()
+        assert (noisy.given[flipped] == (dataset.given[flipped] + 1) % k).all()
+    assert truth.id.tolist() == dataset.id[:n].tolist()
+    assert truth.clean.tolist() == dataset.table().given[:n].tolist()
     assert truth.given.tolist() == noisy.table().given[:n].tolist()
 
 
 def test_uniform_flips_reach_every_other_class_alike():
-    samples = labelled([3000, 3000, 3000, 3000])
-    noisy, _ = inject_noise(samples, Simulate(noise="symmetric", noise_rate=0.5))
+    dataset = labeled([3000, 3000, 3000, 3000])
+    noisy, _ = inject_noise(dataset, Simulate(noise="symmetric", noise_rate=0.5))
     for k in range(4):
-        to = np.bincount(noisy.given[(samples.given == k) & (noisy.given != k)], minlength=4) / 1500
+        to = np.bincount(noisy.given[(dataset.given == k) & (noisy.given != k)], minlength=4) / 1500
         np.testing.assert_allclose(np.delete(to, k), 1 / 3, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pairflip", "matrix"])
 def test_the_same_seed_flips_the_same_labels(kind):
-    samples = labelled([100, 100, 100])
+    dataset = labeled([100, 100, 100])
     first, again, other = (
-        inject_noise(samples, Simulate(noise=kind, noise_rate=0.2, seed=s))[0].given for s in (3, 3, 4)
+        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2, seed=s))[0].given for s in (3, 3, 4)
     )
     assert (first == again).all()
     assert (first != other).any()
@@ -365,9 +365,9 @@ def test_the_same_seed_flips_the_same_labels(kind):
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.4])
 def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
-    samples = labelled([2000] * 10)
+    dataset = labeled([2000] * 10)
     flipped = [
-        (inject_noise(samples, Simulate(noise="matrix", noise_rate=rate, seed=seed))[0].given != samples.given).mean()
+        (inject_noise(dataset, Simulate(noise="matrix", noise_rate=rate, seed=seed))[0].given != dataset.given).mean()
         for seed in range(5)
     ]
     np.testing.assert_allclose(flipped, rate, rtol=0.1)
@@ -375,9 +375,9 @@ def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
 
 def test_a_matrix_that_is_given_is_respected():
     matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
-    samples = labelled([4000, 4000, 4000])
-    noisy, _ = inject_noise(samples, Simulate(noise="matrix", noise_matrix=matrix))
-    found = [np.bincount(noisy.given[samples.given == k], minlength=3) / 4000 for k in range(3)]
+    dataset = labeled([4000, 4000, 4000])
+    noisy, _ = inject_noise(dataset, Simulate(noise="matrix", noise_matrix=matrix))
+    found = [np.bincount(noisy.given[dataset.given == k], minlength=3) / 4000 for k in range(3)]
     np.testing.assert_allclose(found, matrix, atol=0.03)
     assert (np.array(found)[np.array(matrix) == 0] == 0).all()
 
@@ -385,9 +385,9 @@ def test_a_matrix_that_is_given_is_respected():
 @pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], [[1, 0, 0], [0, 1], [0, 0, 1]], [[0.5, 0.2, 0.2]] * 3, [], [[]]])
 def test_a_matrix_that_does_not_fit_is_refused(matrix):
     with pytest.raises(UserError, match=r"simulate\.noise_matrix must be 3 rows of 3"):
-        inject_noise(labelled([5, 5, 5]), Simulate(noise="matrix", noise_matrix=matrix))
+        inject_noise(labeled([5, 5, 5]), Simulate(noise="matrix", noise_matrix=matrix))
 
 
 def test_one_class_cannot_be_flipped():
     with pytest.raises(UserError, match="two classes"):
-        inject_noise(labelled([5]), Simulate(noise="pairflip"))
+        inject_noise(labeled([5]), Simulate(noise="pairflip"))

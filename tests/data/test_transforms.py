@@ -51,13 +51,13 @@ def test_affine_shifts_by_at_most_the_share_of_the_side():
     out = batch_affine(dot, generator(), degrees=0, shift=0.1, scale=0, shear=0)[..., 0]
     at = torch.arange(40).float() + 0.5
     for axis in (1, 2):
-        centre = (out.sum(3 - axis) * at).sum(1) / out.sum((1, 2))
-        moved = (centre - 20).abs().max()
+        center = (out.sum(3 - axis) * at).sum(1) / out.sum((1, 2))
+        moved = (center - 20).abs().max()
         assert 3 < moved <= 4.1, "a tenth of 40 pixels, and nearly used up"
 
 
 def test_warp_bends_smoothly_and_leaves_the_mean_place():
-    """Displacements of neighbouring pixels are alike, those of far ones are not; none is large."""
+    """Displacements of neighboring pixels are alike, those of far ones are not; none is large."""
     ramp = torch.arange(40.0).view(1, 1, 40, 1).expand(64, 40, 40, 1) * 6
     out = batch_affine(ramp.to(torch.uint8), generator(), degrees=0, shift=0, scale=0, shear=0, warp=0.06)[..., 0]
     moved = ((out - ramp[..., 0]) / 6)[:, 4:-4, 4:-4]  # in pixels

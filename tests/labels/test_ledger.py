@@ -14,9 +14,9 @@ from .test_noise import MATRICES, K, logs_of, uniform, world
 
 def said(q, given):
     empty = np.full(len(given), "", object)
-    samples = Dataset(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
+    dataset = Dataset(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
     decisions = decide_labels(logs_of(q), given, "denoise", Pseudo())
-    return summary(decisions, samples, OutOfFoldPredictions(logs_of(q), empty))
+    return summary(decisions, dataset, OutOfFoldPredictions(logs_of(q), empty))
 
 
 @pytest.mark.parametrize("name", MATRICES)

@@ -49,6 +49,6 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
     assert both["n"] == 300
     assert both["gain"] == pytest.approx(hits["student", "val"].mean() - hits["control", "val"].mean())
     assert difference(scored[scored.arm == "student"]) is None
-    unlabelled = scored.assign(label="")
-    assert difference(unlabelled) is None
+    unlabeled = scored.assign(label="")
+    assert difference(unlabeled) is None
     assert difference(scored.iloc[:0]) is None

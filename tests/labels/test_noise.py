@@ -132,7 +132,7 @@ def test_a_class_that_is_named_too_seldom_is_found_through_wrong_labels():
     assert np.abs(bias_found - bias).max() < 0.15
 
 
-def test_where_no_matrix_describes_the_noise_no_class_is_favoured():
+def test_where_no_matrix_describes_the_noise_no_class_is_favored():
     q, _, given = world(pair(0.3), sharpness=3)
     assert (fit_scale(np.log(q), given, np.eye(q.shape[1]))[1] == 0).all()
 

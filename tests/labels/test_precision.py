@@ -52,7 +52,7 @@ def test_doubtful_labels_become_what_the_policy_says(action):
     rows, targets = d.decision == action, d.targets()
     if action == "soften":
         assert -np.log(targets[np.arange(N), truth] + 1e-9)[rows].mean() < 1.2, "what is learned is a fair guess"
-        assert (d.weight[rows] == d.belief(np.flatnonzero(rows)).max(1)).all()
+        assert (d.weight[rows] == d.posterior(np.flatnonzero(rows)).max(1)).all()
     if action == "downweight":
         assert (d.label[rows] == given[rows]).all()
         assert (targets[rows].sum(1) < 1).all()
@@ -70,7 +70,7 @@ def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
 
 
 @pytest.mark.parametrize(("power", "action"), [(1, "downweight"), (4, "soften")])
-def test_where_noise_lies_on_hard_rows_nothing_is_relabelled_and_suspects_teach_less(power, action):
+def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_suspects_teach_less(power, action):
     q, truth, _ = world(uniform(0.2), sharpness=4)
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
     q = q**power / (q**power).sum(1, keepdims=True)

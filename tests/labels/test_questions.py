@@ -64,14 +64,14 @@ def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
 def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
     given = noisy(truth, 1, 0.25)
     found = decide_single_or_multilabel(said_of(truth), given, "denoise", Pseudo())
-    samples = Dataset(
+    dataset = Dataset(
         np.arange(N).astype(str).astype(object),
         *[np.full(N, "train", object)] * 2,
         given,
         np.full(N, "", object),
         CLASSES,
     )
-    about = summary(found, samples, OutOfFoldPredictions(said_of(truth), np.full(N, "m", object)))
+    about = summary(found, dataset, OutOfFoldPredictions(said_of(truth), np.full(N, "m", object)))
     rates = {name: noise["rate"] for name, noise in about["noise_by_class"].items()}
     assert rates["bee"] == pytest.approx(0.25, abs=0.04)
     assert max(rates["ant"], rates["cat"]) < 0.03
@@ -81,13 +81,13 @@ def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
     wrong = (given != truth).any(1)
     assert found.p_wrong[wrong].mean() > 0.8
     assert found.p_wrong[~wrong].mean() < 0.15
-    table = decisions_table(found, samples, np.full(N, "m", object))
+    table = decisions_table(found, dataset, np.full(N, "m", object))
     assert table.given[0] == " ".join(n for n, one in zip(CLASSES, given[0], strict=True) if one) or "(none)"
     assert set(about["label_sets"]) >= set(table.label)
     assert len(table) == N
 
 
-def test_an_unknown_answer_of_a_labelled_image_is_no_fault_of_it(truth):
+def test_an_unknown_answer_of_a_labeled_image_is_no_fault_of_it(truth):
     given = truth.copy()
     given[::2, 2] = -1
     found = decide_single_or_multilabel(said_of(truth), given, "denoise", Pseudo())

@@ -49,7 +49,7 @@ class Bar:
             raise Cut
 
 
-def lesson(**options) -> TrainingSet:
+def training_set(**options) -> TrainingSet:
     return TrainingSet(
         PIXELS, np.arange(300), LABELS[:300], STEPS, 0, np.arange(300) > 100, np.arange(300, 500), **options
     )
@@ -63,7 +63,7 @@ def learn(folder, options=(), bar=None, key="key", given: TrainingSet | None = N
     train = Train(**keys)
     torch.rand(7)  # what was drawn before has no part in it
     saved = Checkpoints(folder, key, train)
-    network, history = train_model(network or fresh, spec, given or lesson(), train, bar, saved=saved)
+    network, history = train_model(network or fresh, spec, given or training_set(), train, bar, saved=saved)
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns=["seconds", "waited"])
 

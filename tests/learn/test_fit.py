@@ -13,9 +13,10 @@ from pseudokit.config.keys import Model, Train
 from pseudokit.config.types import UserError
 from pseudokit.training.batches import TrainingSet, stream
 from pseudokit.training.device import _cpu_has_bf16, pick_amp_dtype
-from pseudokit.training.loop import _mixer, step_budget, train_model
+from pseudokit.training.loop import step_budget, train_model
 from pseudokit.training.losses import Consistency
 from pseudokit.training.models import TrainedModel, create_model
+from pseudokit.training.optimizer import make_mixup
 from pseudokit.training.predict import log_probs
 
 LEARN = np.arange(1200)
@@ -41,8 +42,8 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
     classes = tuple(map(str, range(10)))
     network, spec = create_model(Model(), classes, pixels.shape[1], 1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    lesson = TrainingSet(pixels, rows, target[rows] if labels is None else labels, steps, seed)
-    network, history = train_model(network, spec, lesson, Train(**QUICK | options))
+    training_set = TrainingSet(pixels, rows, target[rows] if labels is None else labels, steps, seed)
+    network, history = train_model(network, spec, training_set, Train(**QUICK | options))
     return TrainedModel(network, spec, ""), history, before
 
 
@@ -118,8 +119,8 @@ def test_other_processes_make_the_same_images(digits, options):
     for workers in (0, 1, 2):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = TrainingSet(pixels, LEARN, target[LEARN], 6, 0, pool=HELD_OUT)
-        network, history = train_model(network, spec, lesson, Train(**QUICK | options, num_workers=workers))
+        training_set = TrainingSet(pixels, LEARN, target[LEARN], 6, 0, pool=HELD_OUT)
+        network, history = train_model(network, spec, training_set, Train(**QUICK | options, num_workers=workers))
         found.append(network.fc.weight.detach())
         assert 0 < history.waited.iloc[-1] < history.seconds.iloc[-1]
     assert torch.equal(found[0], found[1])
@@ -172,8 +173,8 @@ def test_every_row_is_seen_once_a_pass(digits):
     """64 rows, batches of 24: eight batches are three whole passes, though no batch ends where a pass does."""
 
     pixels = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1) * np.ones((1, 16, 16, 1), np.uint8)
-    lesson = TrainingSet(pixels, np.arange(64), np.arange(64) % 10, 8, seed=0)
-    batches = stream(lesson, Train(batch_size=24, augment="none"), 16, 8)
+    training_set = TrainingSet(pixels, np.arange(64), np.arange(64) % 10, 8, seed=0)
+    batches = stream(training_set, Train(batch_size=24, augment="none"), 16, 8)
     seen = []
     for _ in range(8):
         images, labels = next(batches)
@@ -232,8 +233,8 @@ def test_head_first_begins_with_the_best_head_of_a_body_that_is_trained(plain, d
         "weight_decay": 0,
         "linear_probe_first": linear_probe_first,
     }
-    lesson = TrainingSet(pixels, LEARN, target[LEARN], 5, 0)
-    network, history = train_model(network, plain[0].format, lesson, Train(**QUICK | still))
+    training_set = TrainingSet(pixels, LEARN, target[LEARN], 5, 0)
+    network, history = train_model(network, plain[0].format, training_set, Train(**QUICK | still))
     assert (history.loss.max() < 0.2) if linear_probe_first else (history.loss.min() > 1)
     for name, value in network.named_parameters():
         assert torch.allclose(value, before[name], atol=1e-5) != (linear_probe_first and name.startswith("fc.")), name
@@ -391,8 +392,8 @@ def _sizes(digits, steps=10, **options):
     """For each of `steps` batches, how many of its rows have a given label; 40 of 400 rows do."""
     pixels, _ = digits
     rows, pseudo = np.arange(400), np.arange(400) >= 40
-    lesson = TrainingSet(pixels, rows, np.where(pseudo, 1, 0), steps, 0, pseudo)
-    batches = stream(lesson, Train(batch_size=50, augment="none", **options), 16, steps)
+    training_set = TrainingSet(pixels, rows, np.where(pseudo, 1, 0), steps, 0, pseudo)
+    batches = stream(training_set, Train(batch_size=50, augment="none", **options), 16, steps)
     return [int((next(batches)[1] == 0).sum()) for _ in range(steps)]
 
 
@@ -408,7 +409,7 @@ def test_in_the_cooldown_given_labels_alone_are_learned(digits):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixing_mixes_images_and_targets_alike(kind):
-    mix = _mixer(Train(**{kind: 1.0}), 4)
+    mix = make_mixup(Train(**{kind: 1.0}), 4)
     torch.manual_seed(0)
     labels = torch.tensor([0, 1, 2, 3] * 8)
     pixels = (labels * 60).view(-1, 1, 1, 1).expand(-1, 12, 12, 1).to(torch.uint8)
@@ -424,7 +425,7 @@ def test_mixing_mixes_images_and_targets_alike(kind):
 
 def test_without_mixing_nothing_is_changed():
     pixels, labels = torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.tensor([0, 1])
-    assert _mixer(Train(), 2)(pixels, labels) == (pixels, labels)
+    assert make_mixup(Train(), 2)(pixels, labels) == (pixels, labels)
 
 
 def test_consistency_teaches_from_images_without_labels(digits):
@@ -436,7 +437,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = TrainingSet(pixels, rows, target[rows], 120, 0, pool=pool)
+        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, pool=pool)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,
@@ -444,7 +445,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
             "ema_decay": 0.95,
             "lr": 3e-3,
         }
-        network, _ = train_model(network, spec, lesson, Train(**QUICK | options | {"batch_size": 32}))
+        network, _ = train_model(network, spec, training_set, Train(**QUICK | options | {"batch_size": 32}))
         found[weight] = accuracy(TrainedModel(network, spec, ""), digits)
     assert found[1.0] > found[0.0] + 0.05
 
@@ -457,20 +458,24 @@ def test_consistency_never_sees_a_label_of_the_pool(digits):
         own = np.where(np.arange(len(target)) < 100, target, labels)
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        lesson = TrainingSet(pixels, np.arange(100), own[:100], 5, 0, pool=np.arange(100, 600))
-        states.append(train_model(network, spec, lesson, Train(**QUICK | {"consistency_weight": 1.0}))[0].state_dict())
+        training_set = TrainingSet(pixels, np.arange(100), own[:100], 5, 0, pool=np.arange(100, 600))
+        states.append(
+            train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[0].state_dict()
+        )
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
 
 
 def test_consistency_leaves_no_trace_in_running_statistics(digits):
-    """Images that are looked at, however foreign, do not shift what predictions are normalised by."""
+    """Images that are looked at, however foreign, do not shift what predictions are normalized by."""
     pixels, target = digits[0].copy(), digits[1]
     pixels[100:] = 255 - pixels[100:]
     torch.manual_seed(0)
     network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-    lesson = TrainingSet(pixels, np.arange(100), target[:100], 1, 0, pool=np.arange(100, 600))
-    model = TrainedModel(train_model(network, spec, lesson, Train(**QUICK | {"consistency_weight": 1.0}))[0], spec, "")
+    training_set = TrainingSet(pixels, np.arange(100), target[:100], 1, 0, pool=np.arange(100, 600))
+    model = TrainedModel(
+        train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[0], spec, ""
+    )
     labeled, pool = (first_norm_mean(model, (pixels, target), rows) for rows in (np.arange(96), np.arange(100, 600)))
     kept = first_norm(model).running_mean
     assert torch.dist(kept, labeled) < 0.1 * torch.dist(labeled, pool)

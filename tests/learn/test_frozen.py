@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from pseudokit.config.keys import Config, Model, Train
 from pseudokit.config.types import UserError
 from pseudokit.training import linear_probe
-from pseudokit.training.label_propagation import neighbour_graph, propagate_labels
+from pseudokit.training.label_propagation import neighbor_graph, propagate_labels
 from pseudokit.training.linear_probe import alike_features, embed, fit_head, head_log_probs, width, with_head
 from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
 from pseudokit.training.predict import log_probs
@@ -151,6 +151,6 @@ def test_embeddings_are_compared_whatever_their_scale():
     x *= 1e-6
     x[:, 7] = 3e-6
     said = propagate_labels(
-        neighbour_graph(alike_features(x.astype(np.float32))), np.array([0, 40, 80]), np.array([0, 1, 2]), 3
+        neighbor_graph(alike_features(x.astype(np.float32))), np.array([0, 40, 80]), np.array([0, 1, 2]), 3
     )
     assert (said.argmax(1) == group).mean() > 0.95

@@ -1,4 +1,4 @@
-"""What look-alikes say: the graph of neighbours, and labels spread over it."""
+"""What look-alikes say: the graph of neighbors, and labels spread over it."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -16,20 +16,20 @@ def digits(n=600):
     return pixels[..., None], data.target[:n]
 
 
-def neighbour_graph(pixels):
-    return label_propagation.neighbour_graph(gradient_features(pixels))
+def neighbor_graph(pixels):
+    return label_propagation.neighbor_graph(gradient_features(pixels))
 
 
 def test_a_label_a_class_spreads_to_most_of_its_look_alikes():
     pixels, classes = digits()
     first = np.array([np.flatnonzero(classes == k)[0] for k in range(10)])
-    said = propagate_labels(neighbour_graph(pixels), first, classes[first], 10)
+    said = propagate_labels(neighbor_graph(pixels), first, classes[first], 10)
     assert (said.argmax(1) == classes).mean() > 0.7, "ten labels of six hundred"
     np.testing.assert_allclose(np.exp(said).sum(1), 1, rtol=1e-5)
 
 
-def test_affinities_are_symmetric_and_no_image_is_its_own_neighbour():
-    found = neighbour_graph(digits(200)[0])
+def test_affinities_are_symmetric_and_no_image_is_its_own_neighbor():
+    found = neighbor_graph(digits(200)[0])
     assert abs(found - found.T).max() < 1e-6
     assert found.diagonal().max() == 0
     assert found.min() >= 0
@@ -44,7 +44,7 @@ def test_features_know_the_direction_of_an_edge_but_not_the_brightness():
     assert plain @ side < 0.6
 
 
-def test_colour_images_of_any_size_have_as_many_features():
+def test_color_images_of_any_size_have_as_many_features():
     rng = np.random.default_rng(0)
     found = [gradient_features(rng.integers(0, 256, (3, size, size, c), np.uint8)) for size, c in ((8, 1), (41, 3))]
     assert found[0].shape == found[1].shape
@@ -56,14 +56,14 @@ def test_whatever_the_images_every_row_has_probabilities(n, seed, kind):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (n, 12, 12, 1), np.uint8)
     pixels = {"noise": pixels, "same": np.repeat(pixels[:1], n, axis=0), "black": pixels * 0}[kind]
-    said = propagate_labels(neighbour_graph(pixels), np.array([0]), np.array([1]), 3)
+    said = propagate_labels(neighbor_graph(pixels), np.array([0]), np.array([1]), 3)
     assert np.isfinite(said).all()
     np.testing.assert_allclose(np.exp(said).sum(1), 1, rtol=1e-5)
 
 
 def test_soft_labels_spread_as_far_as_they_go():
     pixels, classes = digits(100)
-    graph, rows = neighbour_graph(pixels), np.arange(40)
+    graph, rows = neighbor_graph(pixels), np.arange(40)
     hard = propagate_labels(graph, rows, classes[rows], 10)
     np.testing.assert_allclose(propagate_labels(graph, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5)
     soft = propagate_labels(graph, rows, np.full((40, 10), 0.1), 10)
@@ -72,7 +72,7 @@ def test_soft_labels_spread_as_far_as_they_go():
 
 def test_only_labels_of_learned_rows_are_heard():
     pixels, classes = digits(300)
-    graph, rows, rest = neighbour_graph(pixels), np.arange(150), np.arange(150, 300)
+    graph, rows, rest = neighbor_graph(pixels), np.arange(150), np.arange(150, 300)
     for shift in (0, 1):
         labels = (classes + shift) % 10
         unseen = propagate_labels(graph, rows, labels[rows], 10)[rest].argmax(1)

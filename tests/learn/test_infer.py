@@ -34,7 +34,7 @@ def model(pixels):
     return TrainedModel(network, spec, "hash")
 
 
-def test_probabilities_are_normalised_and_those_of_the_network(model, pixels):
+def test_probabilities_are_normalized_and_those_of_the_network(model, pixels):
     logs = log_probs(model, pixels, np.arange(60), **CPU)
     assert logs.shape == (60, 10)
     assert logs.dtype == np.float32
@@ -47,7 +47,7 @@ def test_probabilities_are_normalised_and_those_of_the_network(model, pixels):
 
 
 @pytest.mark.parametrize("tta", [1, 3])
-def test_rows_of_three_channels_are_normalised_by_channel(tta):
+def test_rows_of_three_channels_are_normalized_by_channel(tta):
     torch.manual_seed(0)
     network, spec = create_model(Model(), ("a", "b"), 16, 3)
     network.eval()
@@ -120,7 +120,7 @@ def test_half_precision_says_nearly_the_same(model, pixels):
 
 
 def test_a_network_in_training_mode_is_not_judged_in_it(model, pixels):
-    """Batch statistics would make a row's verdict depend on its neighbours."""
+    """Batch statistics would make a row's verdict depend on its neighbors."""
     wanted = log_probs(model, pixels, np.arange(5), **CPU)
     model.network.train()
     np.testing.assert_allclose(log_probs(model, pixels, np.arange(5), **CPU), wanted, atol=1e-5)

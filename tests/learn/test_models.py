@@ -190,7 +190,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, other):
     assert f"; {unknown} the file's that the network lacks (" in message
 
 
-def test_pixels_are_normalised_as_the_model_was_pretrained_or_as_asked():
+def test_pixels_are_normalized_as_the_model_was_pretrained_or_as_asked():
     assert create_model(Model(), CLASSES, 16, 3)[1].mean == list(
         create_model(Model(), CLASSES, 16, 3)[0].pretrained_cfg["mean"]
     )

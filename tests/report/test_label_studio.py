@@ -75,14 +75,14 @@ def annotate(tasks, choices):
     """An export in which a person chose choices[i] (None: nothing) for task i, after other tries."""
     for place, (task, chosen) in enumerate(zip(tasks, choices, strict=True)):
         tries = [
-            {"result": [ls.choice("NA")], "was_cancelled": False, "updated_at": "2024-01-01T00:00:00Z"},
-            {"result": [], "was_cancelled": False, "updated_at": "2024-01-03T00:00:00Z"},
-            {"result": [ls.choice("NA")], "was_cancelled": True, "updated_at": "2024-01-04T00:00:00Z"},
+            {"result": [ls.choice("NA")], "was_canceled": False, "updated_at": "2024-01-01T00:00:00Z"},
+            {"result": [], "was_canceled": False, "updated_at": "2024-01-03T00:00:00Z"},
+            {"result": [ls.choice("NA")], "was_canceled": True, "updated_at": "2024-01-04T00:00:00Z"},
         ]
         if chosen is None:
             task["annotations"] = tries[1:]
         else:
-            last = {"result": [ls.choice(chosen)], "was_cancelled": False, "updated_at": "2024-01-02T00:00:00Z"}
+            last = {"result": [ls.choice(chosen)], "was_canceled": False, "updated_at": "2024-01-02T00:00:00Z"}
             task["annotations"] = [last, *tries] if place % 2 else [*tries, last]
         task["id"] = place + 1
     return tasks

@@ -23,7 +23,7 @@ def test_headline_of_denoise(denoise):
     student, control = (100 * scores[arm]["test"]["accuracy"] for arm in ("student", "control"))
     assert f"The student scores {student:.2f} % on 200 test samples" in said
     assert f"{student - control:+.2f} points against the control" in said
-    assert "Of 200 given labels 20 were found wrong or doubtful: 8 relabelled, 12 dropped." in said
+    assert "Of 200 given labels 20 were found wrong or doubtful: 8 relabeled, 12 dropped." in said
     assert "The estimated rate of wrong labels is 10.12 %" in said
     assert "wrong labels fell from 10.00 % to 0.34 %, found with an average precision of 0.9987" in said
     assert "mode denoise · 2 rounds · ended with max_rounds: all rounds were run · 10 s" in said

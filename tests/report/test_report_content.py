@@ -68,8 +68,8 @@ def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
 
 def test_an_id_of_two_roles_has_the_image_of_its_own():
     rows = pd.DataFrame({"id": ["a"], "role": ["test"], "label": ["x"], "predicted": ["x"], "confidence": [1.0]})
-    samples = pd.DataFrame({"id": ["a", "a"], "role": ["unlabeled", "test"], "path": ["of the pool", "of the test"]})
-    assert gallery.with_paths(rows, samples)[0]["path"] == "of the test"
+    dataset = pd.DataFrame({"id": ["a", "a"], "role": ["unlabeled", "test"], "path": ["of the pool", "of the test"]})
+    assert gallery.with_paths(rows, dataset)[0]["path"] == "of the test"
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])
@@ -89,10 +89,10 @@ def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, reques
     )
 
 
-def test_relabelled_rows_flow_between_classes_the_largest_flow_first(denoise):
+def test_relabeled_rows_flow_between_classes_the_largest_flow_first(denoise):
     decisions = read_csv(denoise / "round_2" / "decisions.csv")
     turned = decisions[decisions.decision == "relabel"]
-    rows = table_of((denoise / "report.html").read_text(), "Relabelled: from which class to which")
+    rows = table_of((denoise / "report.html").read_text(), "Relabeled: from which class to which")
     flows = {(given, label): count(n) for given, label, n, _ in rows}
     assert flows == turned.groupby(["given", "label"]).size().to_dict()
     assert list(flows.values()) == sorted(flows.values(), reverse=True)
@@ -205,7 +205,7 @@ def test_a_run_of_a_thousand_classes(tmp_path):
     page = write_report(run).read_text()
     assert len(page) < 600_000
     assert sum(count(row[2]) for row in table_of(page, "Every judged row")) == 200
-    assert len(table_of(page, "Relabelled: from which class to which")) <= change_tables.MOST + 1
+    assert len(table_of(page, "Relabeled: from which class to which")) <= change_tables.MOST + 1
 
 
 def test_plain_training_shows_folds_and_images_and_no_changes(tmp_path):

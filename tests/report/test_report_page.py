@@ -61,10 +61,10 @@ def test_every_text_can_be_read_and_drawings_are_dark_in_the_dark(scheme, denois
     inverted = "[...document.images].filter((image) => getComputedStyle(image).filter.includes('invert'))"
     alts = page.evaluate(f"{inverted}.map((image) => image.alt)")
     assert len(alts) == (7 if scheme == "dark" else 0)
-    assert not any("contradict most confidently" in alt for alt in alts), "photos keep their colours"
+    assert not any("contradict most confidently" in alt for alt in alts), "photos keep their colors"
 
 
-def test_the_page_needs_no_neighbour(denoise, open_page, tmp_path):
+def test_the_page_needs_no_neighbor(denoise, open_page, tmp_path):
     shutil.copy(denoise / "report.html", tmp_path / "sent.html")
     page = open_page(tmp_path / "sent.html")
     broken = "[...document.images].filter((image) => !image.naturalWidth).length"

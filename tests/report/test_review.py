@@ -37,11 +37,11 @@ def test_review_holds_the_suspects_in_order_with_the_hash_of_their_image(denoise
 
 
 def test_review_of_augment_shows_the_pseudo_labels_nearest_to_the_cutoff(augment):
-    samples = embedded(write_review(augment, limit=10).read_text())["samples"]
+    dataset = embedded(write_review(augment, limit=10).read_text())["samples"]
     table = pd.read_csv(augment / "pseudo_labels.csv", dtype={"id": str})
     expected = table.iloc[(table["confidence"] - 0.8).abs().argsort(kind="stable")[:10]]
-    assert [s["id"] for s in samples] == list(expected["id"])
-    assert {(s["given"], s["decision"], s["p_wrong"]) for s in samples} == {("", "accept", None)}
+    assert [s["id"] for s in dataset] == list(expected["id"])
+    assert {(s["given"], s["decision"], s["p_wrong"]) for s in dataset} == {("", "accept", None)}
 
 
 def test_examples_agree_and_are_the_nearest(denoise):
@@ -93,9 +93,9 @@ def test_images_that_have_gone_are_shown_as_unreadable(tmp_path):
     gone, empty = [s["id"] for s in embedded(write_review(run).read_text())["samples"][:2]]
     (run / "images" / f"{int(gone)}.png").unlink()
     (run / "images" / f"{int(empty)}.png").write_bytes(b"")
-    samples = embedded(write_review(run).read_text())["samples"]
-    assert [(s["image"], s["sha256"]) for s in samples[:2]] == [("", ""), ("", "")]
-    assert samples[2]["image"]
+    dataset = embedded(write_review(run).read_text())["samples"]
+    assert [(s["image"], s["sha256"]) for s in dataset[:2]] == [("", ""), ("", "")]
+    assert dataset[2]["image"]
     assert write_report(run).exists()
 
 

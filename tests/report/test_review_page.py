@@ -184,8 +184,8 @@ def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, t
 
 
 def write_audit(run, rows):
-    samples = read_csv(run / "samples.csv")
-    table = samples.iloc[list(rows)][["id", "path", "given"]].assign(stratum="s", weight=1)
+    dataset = read_csv(run / "samples.csv")
+    table = dataset.iloc[list(rows)][["id", "path", "given"]].assign(stratum="s", weight=1)
     table.to_csv(run / "audit.csv", index=False)
     return table
 
@@ -222,11 +222,11 @@ def test_conflicting_duplicates_come_first_with_a_badge(open_page, tmp_path):
     table["cluster"], table["role"] = ["0", "0", "0", "1", "1"], ["train", "train", "test", "train", "train"]
     table.loc[table["cluster"] == "1", "conflict"] = "False"
     table[["cluster", "id", "path", "role", "given", "kind", "conflict"]].to_csv(run / "duplicates.csv", index=False)
-    samples = embedded(write_review(run).read_text())["samples"]
-    assert [x["id"] for x in samples[:2]] == list(table["id"][:2])
-    assert [bool(x["duplicates"]) for x in samples] == [True, True] + [False] * 198
+    dataset = embedded(write_review(run).read_text())["samples"]
+    assert [x["id"] for x in dataset[:2]] == list(table["id"][:2])
+    assert [bool(x["duplicates"]) for x in dataset] == [True, True] + [False] * 198
     suspects = read_csv(run / "suspects.csv").set_index("id")
-    assert samples[0]["predicted"] == suspects.predicted[samples[0]["id"]]
+    assert dataset[0]["predicted"] == suspects.predicted[dataset[0]["id"]]
     page = open_page(write_review(run))
     assert page.inner_text(".badge") == "duplicates disagree"
     given = table["given"].tolist()

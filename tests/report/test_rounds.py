@@ -32,12 +32,12 @@ MODES = ["train", "augment", "denoise", "joint"]
 @pytest.fixture(scope="module")
 def ledgers(tmp_path_factory):
     """The ledger of three real rounds a mode, over real digits, a tenth of the given labels wrong."""
-    samples, x, _ = digits()
-    given = samples.given >= 0
+    dataset, x, _ = digits()
+    given = dataset.given >= 0
     found = {}
     for mode in MODES:
         found[mode] = tmp_path_factory.mktemp(mode)
-        only = {"samples": samples.take(given), "x": x[given]} if mode == "train" else {}
+        only = {"dataset": dataset.take(given), "x": x[given]} if mode == "train" else {}
         train(found[mode], mode, **only)
     return found
 
@@ -48,7 +48,7 @@ def by_hand(run, number):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_labelled_rows_are_counted_right(ledgers, mode):
+def test_labeled_rows_are_counted_right(ledgers, mode):
     run = ledgers[mode]
     facts = [line for line in all_facts(run) if "round" in line]
     assert [line["round"] for line in facts] == list(range(1, len(list(run.glob("round_*"))) + 1))
@@ -71,7 +71,7 @@ def test_labelled_rows_are_counted_right(ledgers, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_precision_is_that_of_labelled_rows_from_the_lowest_accepted_row_on(ledgers, mode):
+def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(ledgers, mode):
     for line in all_facts(ledgers[mode]):
         rows, _ = by_hand(ledgers[mode], line["round"]) if "round" in line else ([], {})
         kind = "accept" if mode in ("augment", "joint") else "relabel"

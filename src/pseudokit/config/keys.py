@@ -1,4 +1,5 @@
-"""Every key of the configuration with its type, its default and what it means; `train` and `pseudo`: recipe.py."""
+"""Every key of the configuration with its type, its default and what it means; `train` and `pseudo`:
+training_keys.py."""
 
 from __future__ import annotations
 
@@ -17,14 +18,14 @@ STUDENTS = ("student", "control")
 
 class Data(Section):
     train: str | None = None
-    """Labelled set: a table (CSV or parquet), or a folder `<class>/<file>`. Rows with an empty label belong to the
+    """Labeled set: a table (CSV or parquet), or a folder `<class>/<file>`. Rows with an empty label belong to the
     pool."""
     unlabeled: str | None = None
-    """Unlabelled samples: a table, or a folder of any nesting."""
+    """Unlabeled samples: a table, or a folder of any nesting."""
     val: str | None = None
-    """Labelled samples used only to score."""
+    """Labeled samples used only to score."""
     trusted: str | None = None
-    """Labelled samples checked by hand: never relabelled, never learned, used only to score."""
+    """Labeled samples checked by hand: never relabeled, never learned, used only to score."""
     test: str | None = None
     """Samples to predict; scored once at the end where they carry labels."""
     submission: str | None = None
@@ -96,7 +97,7 @@ class Model(Section):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, for example {drop_rate: 0.2, drop_path_rate: 0.1}."""
     mean: Channels | None = None
-    """What pixels of 0…1 are normalised by: one number or three. Default: as the model was pretrained."""
+    """What pixels of 0…1 are normalized by: one number or three. Default: as the model was pretrained."""
     std: Channels | None = None
     """The same of the standard deviation."""
     freeze_backbone: bool = False

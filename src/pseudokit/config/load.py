@@ -45,7 +45,7 @@ RENAMED = {
     "predict.views": "predict.tta",
     "train.head_first": "train.linear_probe_first",
     "train.ema": "train.ema_decay",
-    "train.labelled_share": "train.min_labeled_fraction",
+    "train.labeled_share": "train.min_labeled_fraction",
     "train.cooldown": "train.labeled_only_fraction",
     "train.consistency_prior": "train.consistency_teacher_weight",
     "train.consistency_ratio": "train.unlabeled_ratio",

@@ -119,7 +119,7 @@ class Pseudo(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of soft pseudo-labels; below 1 they are sharper."""
     calibrate: bool = False
-    """Fit one temperature on the out-of-fold predictions of the labelled rows before the pool is decided (augment)."""
+    """Fit one temperature on the out-of-fold predictions of the labeled rows before the pool is decided (augment)."""
     leak_free_folds: bool | None = None
     """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
     out-of-fold scores stay honest in every round (augment). A round whose gain is within noise then ends the rounds.
@@ -128,7 +128,7 @@ class Pseudo(Section):
     min_change: Share = 0.0005
     """Stop with `no_change` when a smaller share of the labels changed; denoise and joint: from the second round on."""
     audit_size: Annotated[int, Field(ge=0)] = 0
-    """Draw this many labelled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
+    """Draw this many labeled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
     judged, they tell the noise rate, the precision of the flags and the error of the estimate. 0 = none."""
     train_baseline: bool = True
     """Also train the student's recipe and step budget without any change of labels, to compare with."""

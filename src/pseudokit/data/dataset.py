@@ -30,7 +30,7 @@ NUMBERS = 20
 class Dataset:
     """N samples in canonical order (role, then id), so that the order of the input changes nothing.
 
-    id, path, role, group: (N,) str; given: labels as sets.py has them, (N,) or (N, C); classes: K names, sorted.
+    id, path, role, group: (N,) str; given: labels as encoding.py has them, (N,) or (N, C); classes: K names, sorted.
     """
 
     id: np.ndarray
@@ -57,7 +57,7 @@ def load_dataset(data: Data) -> Dataset:
     """Read every role that the config names.
 
     Raises:
-        UserError: a file or column is missing, an id stands twice, a label is not a class of the labelled set.
+        UserError: a file or column is missing, an id stands twice, a label is not a class of the labeled set.
     """
     frames = [read_role(data, role) for role in ROLES if getattr(data, role)]
     table = pd.concat(frames, ignore_index=True)

@@ -44,7 +44,7 @@ def find_links(pixels: np.ndarray, n_first: int) -> np.ndarray:
 
 
 def chain(keys: np.ndarray, among: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """(2, M) links between neighbours of equal key, in the order of the rows."""
+    """(2, M) links between neighbors of equal key, in the order of the rows."""
     rows = np.arange(len(keys))[among]
     rows = rows[np.argsort(keys[rows], kind="stable")]
     same = keys[rows[1:]] == keys[rows[:-1]]
@@ -58,7 +58,7 @@ def connected(links: np.ndarray, n: int) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray) -> np.ndarray:
-    """(2, M) pairs of close hashes by sorted neighbourhoods.
+    """(2, M) pairs of close hashes by sorted neighborhoods.
 
     Two hashes that differ in at most 3 bits agree in one of four 16-bit parts; sorting by the hash rotated to start
     with each part in turn brings them together (Manku et al. 2007, "Detecting near-duplicates for web crawling").
@@ -94,15 +94,15 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 
-def duplicates_table(samples: Dataset, pixels: np.ndarray, links: np.ndarray) -> pd.DataFrame:
+def duplicates_table(dataset: Dataset, pixels: np.ndarray, links: np.ndarray) -> pd.DataFrame:
     """As duplicates.csv holds them: cluster, id, path, role, given, kind, conflict; what disagrees comes first.
 
     A row of data.test whose own file is in the pool is the user's wish: alone it makes no cluster. kind is that of
     the whole cluster: one file many times, one image many times, or near. conflict: its given labels differ.
     """
-    cluster = connected(links, len(samples))
+    cluster = connected(links, len(dataset))
     rows = np.flatnonzero(np.bincount(cluster)[cluster] > 1)
-    table = samples.take(rows).table().drop(columns="group").assign(cluster=cluster[rows])
+    table = dataset.take(rows).table().drop(columns="group").assign(cluster=cluster[rows])
     several = table[~_wished(table)].cluster.value_counts() > 1
     kept = table.cluster.isin(several.index[several]).to_numpy()
     table, rows = table[kept].reset_index(drop=True), rows[kept]

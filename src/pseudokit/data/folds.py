@@ -14,8 +14,8 @@ from .encoding import counts, strata
 def make_folds(labels: np.ndarray, clusters: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Stratified folds of the rows that have a label; rows of a cluster share a fold.
 
-    labels: see sets.py; clusters: (N,) int. Returns (N,) fold; rows without a label have the fold of the labelled rows
-    of their cluster, -1 where there is none.
+    labels: see encoding.py; clusters: (N,) int. Returns (N,) fold; rows without a label have the fold of the labeled
+    rows of their cluster, -1 where there is none.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -51,7 +51,7 @@ def _split(splitter, part, labels, clusters):
 
 
 def fold_table(labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """(K rows, one column a fold): how many rows each class has in each fold. labels: see sets.py; folds: (N,)."""
+    """(K rows, one column a fold): how many rows each class has in each fold. labels: see encoding.py; folds: (N,)."""
     of_folds = {f"fold {f}": counts(labels[folds == f], len(classes)) for f in range(folds.max() + 1)}
     return pd.DataFrame(of_folds, index=list(classes))
 

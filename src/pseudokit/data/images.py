@@ -34,7 +34,7 @@ SMALLER = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-"""Bits that are added to any of the flags above; in colour as well, in spite of their names."""
+"""Bits that are added to any of the flags above; in color as well, in spite of their names."""
 Image.MAX_IMAGE_PIXELS = None  # it opens headers alone; neither it nor its warnings have a say
 warnings.filterwarnings("ignore", module=r"PIL\.")
 

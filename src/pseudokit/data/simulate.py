@@ -13,34 +13,34 @@ from .dataset import ROLES, Dataset
 from .encoding import names, strata
 
 
-def hide_labels(samples: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
+def hide_labels(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
     """Keep `simulate.keep_labels` given labels, as equal per class as they allow; the others become pool rows.
 
     Returns the samples and the hidden truth (id, clean), which serves only for scoring.
     """
-    rows = np.random.default_rng(simulate.seed).permutation(np.flatnonzero(samples.role == "train"))
-    labels = strata(samples.given[rows])
+    rows = np.random.default_rng(simulate.seed).permutation(np.flatnonzero(dataset.role == "train"))
+    labels = strata(dataset.given[rows])
     turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()  # 0 = first drawn of its class
     order = np.lexsort((np.arange(len(rows)), turn))
     hidden = np.sort(rows[order[simulate.keep_labels :]])
-    given, role = samples.given.copy(), samples.role.copy()
+    given, role = dataset.given.copy(), dataset.role.copy()
     given[hidden], role[hidden] = -1, "unlabeled"
-    truth = pd.DataFrame({"id": samples.id[hidden], "clean": names(samples.given[hidden], samples.classes)})
-    changed = replace(samples, given=given, role=role)
-    order = np.lexsort((samples.id.astype(str), [ROLES.index(r) for r in role]))
+    truth = pd.DataFrame({"id": dataset.id[hidden], "clean": names(dataset.given[hidden], dataset.classes)})
+    changed = replace(dataset, given=given, role=role)
+    order = np.lexsort((dataset.id.astype(str), [ROLES.index(r) for r in role]))
     return changed.take(order), truth
 
 
-def inject_noise(samples: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
-    """Flip given labels of the labelled set on purpose, or answers of label sets; returns the samples and the truth
+def inject_noise(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
+    """Flip given labels of the labeled set on purpose, or answers of label sets; returns the samples and the truth
     (id, clean, given).
 
     Raises:
         UserError: there are fewer than two classes, or the matrix does not fit them.
     """
-    rows = np.flatnonzero(samples.role == "train")
-    of_rows = samples.given[rows]
-    known, k = of_rows >= 0, len(samples.classes) if of_rows.ndim == 1 else 2
+    rows = np.flatnonzero(dataset.role == "train")
+    of_rows = dataset.given[rows]
+    known, k = of_rows >= 0, len(dataset.classes) if of_rows.ndim == 1 else 2
     clean = of_rows[known]
     if k < 2:
         raise UserError("simulate.noise needs at least two classes")
@@ -54,11 +54,11 @@ def inject_noise(samples: Dataset, simulate: Simulate) -> tuple[Dataset, pd.Data
         )  # never 0: a flip always differs
         noisy = clean.copy()
         noisy[flipped] = (clean[flipped] + shift) % k
-    changed, given = of_rows.copy(), samples.given.copy()
+    changed, given = of_rows.copy(), dataset.given.copy()
     changed[known] = noisy
     given[rows] = changed
-    truth = {name: names(labels, samples.classes) for name, labels in (("clean", of_rows), ("given", changed))}
-    return replace(samples, given=given), pd.DataFrame({"id": samples.id[rows]} | truth)
+    truth = {name: names(labels, dataset.classes) for name, labels in (("clean", of_rows), ("given", changed))}
+    return replace(dataset, given=given), pd.DataFrame({"id": dataset.id[rows]} | truth)
 
 
 def _noise_matrix(simulate: Simulate, k: int, rng: np.random.Generator) -> np.ndarray:

@@ -51,7 +51,7 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     key = f"--data {source}" if source else f"data.{role}={getattr(data, role)}"
     source = Path(source or getattr(data, role))
     if source.is_dir():
-        table = _read_folder(source, data, labelled=role in LABELLED_ROLES, role=role)
+        table = _read_folder(source, data, labeled=role in LABELLED_ROLES, role=role)
     elif source.is_file():
         table = _read_table(source, data, role)
     else:
@@ -64,7 +64,7 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     return table.assign(role=role)
 
 
-def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.DataFrame:
+def _read_folder(folder: Path, data: Data, labeled: bool, role: str) -> pd.DataFrame:
     """`<folder>/<class>/<file>`; the id is the path below the folder, with the folder's own name in front."""
     all_files = sorted(_files(str(folder)))
     files = [*filter(_is_image, all_files)]
@@ -73,13 +73,13 @@ def _read_folder(folder: Path, data: Data, labelled: bool, role: str) -> pd.Data
     below = [file[len(str(folder)) + 1 :] for file in files]
     parents = [name.split(os.sep)[0] if os.sep in name else "" for name in below]
     if len(files) < len(all_files):
-        _tell_others(folder, sorted({*all_files} - {*files}), {*parents} if labelled else None)
-    if labelled and "" in parents:
+        _tell_others(folder, sorted({*all_files} - {*files}), {*parents} if labeled else None)
+    if labeled and "" in parents:
         raise UserError(f"data.{role}={folder}: {below[parents.index('')]} lies in no class folder; use <class>/<file>")
     if odd := next((name for name in below if NO_TEXT.search(name)), ""):
         raise UserError(f"data.{role}={folder}: {odd!r} is not UTF-8, or holds a control character; rename it")
     _refuse_outside(below, files, data, [str(folder)])
-    known = labelled or _is_class_tree(below)
+    known = labeled or _is_class_tree(below)
     prefix = folder.resolve().name
     return pd.DataFrame(
         {

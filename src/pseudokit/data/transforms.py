@@ -172,7 +172,7 @@ def _bends(images: torch.Tensor, sd: float, generator: torch.Generator, knots: i
 
 
 def _squares(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """(B, 1, H, W) bool: one square an image (B, C, H, W), its centre anywhere."""
+    """(B, 1, H, W) bool: one square an image (B, C, H, W), its center anywhere."""
     n, _, height, width = images.shape
     half = share * max(height, width) / 2
     y, x = ((torch.rand(n, 1, 1, 1, generator=generator) * side).to(images.device) for side in (height, width))

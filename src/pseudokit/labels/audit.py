@@ -1,4 +1,4 @@
-"""A stratified sample of the labelled set for a person to judge, and what it says about a run. Arrays only."""
+"""A stratified sample of the labeled set for a person to judge, and what it says about a run. Arrays only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DRAWS = 10_000
 
 
 def strata(p_wrong: np.ndarray, flagged: np.ndarray) -> np.ndarray:
-    """(N,) index into STRATA, of labelled rows with p_wrong (N,) and a flag (N,) or none."""
+    """(N,) index into STRATA, of labeled rows with p_wrong (N,) and a flag (N,) or none."""
     stratum = np.where(flagged, 0, 2)
     rows = np.flatnonzero(~flagged)
     doubtful = rows[np.argsort(-p_wrong[rows], kind="stable")][: int(np.ceil(DOUBTFUL * len(rows)))]

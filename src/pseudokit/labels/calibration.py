@@ -108,14 +108,14 @@ FEW = 0.5
 LOG_BOUNDS = (np.log(0.05), np.log(10))
 
 
-def normalised(logs: np.ndarray) -> np.ndarray:
+def normalized(logs: np.ndarray) -> np.ndarray:
     """(…, K) logs as log-probabilities; NaN stays NaN."""
     return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
 
 
 def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 0.0) -> np.ndarray:
-    """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalised."""
-    return normalised(log_probs.astype(np.float64) / temperature + bias)
+    """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalized."""
+    return normalized(log_probs.astype(np.float64) / temperature + bias)
 
 
 def fit_scale(

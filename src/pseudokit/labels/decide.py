@@ -35,7 +35,7 @@ class Decisions:
     """One entry a judged sample, all (N,): see decisions.csv. label is the class index to learn, -1 = none.
 
     predicted, confidence and self_confidence are those of the held-out probabilities; p_wrong and label come from the
-    belief in the true class that the policy forms. Of label sets predicted and label are (N, C), see questions.py.
+    belief in the true class that the policy forms. Of label sets predicted and label are (N, C), see multilabel.py.
     """
 
     predicted: np.ndarray
@@ -49,7 +49,7 @@ class Decisions:
     """1, or less: how much a label counts, which share of a soft target its label has."""
     soft: np.ndarray
     """(N,) where `belief` is learned in place of the label."""
-    belief: Posterior
+    posterior: Posterior
     """Probabilities of the true class; what a soft row learns."""
     matrix: np.ndarray | None
     """T[true, given] (K, K); None where no given label is judged for noise."""
@@ -71,10 +71,10 @@ class Decisions:
             return np.stack([asked.share_of_yes() for asked in self.questions], 1)
         if (self.weight == 1).all():
             return self.label
-        targets = np.zeros(self.belief.log_probs.shape, np.float32)
+        targets = np.zeros(self.posterior.log_probs.shape, np.float32)
         hard = np.flatnonzero(~self.soft & (self.label >= 0))
         targets[hard, self.label[hard]] = self.weight[hard]
-        for rows, probs in self.belief.blocks(np.flatnonzero(self.soft)):
+        for rows, probs in self.posterior.blocks(np.flatnonzero(self.soft)):
             targets[rows] = probs
         return targets
 
@@ -82,7 +82,7 @@ class Decisions:
         """(N,) float32: of a question of no and yes the probability of yes that is learned, -1 = none."""
         weight = np.maximum(self.weight, 0.5)  # less would say the opposite
         share = np.where(self.label == 1, weight, 1 - weight)
-        for rows, probs in self.belief.blocks(np.flatnonzero(self.soft)):
+        for rows, probs in self.posterior.blocks(np.flatnonzero(self.soft)):
             share[rows] = probs[:, 1]
         return np.where(self.label < 0, -1, share).astype(np.float32)
 
@@ -103,25 +103,26 @@ def decide_labels(
     log_probs: (N, K) held-out log-probabilities of the true class (of label sets: one question's), which may lie in a
     memory-mapped file: they are read in blocks. given: (N,) class index, -1 = pool. A mode is only which rows may
     change their label: the given ones (denoise, joint), the pool (augment, joint).
-    refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see choose.
-    likeliest_rate: of wrong labels, where they are by difficulty, see judging.calibrated; None = of the class.
+    refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see
+    select_pseudo_labels.
+    likeliest_rate: of wrong labels, where they are by difficulty, see calibration.calibrated; None = of the class.
     """
     (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
-    belief, matrix, noise = Posterior(log_probs, given), None, None
+    posterior, matrix, noise = Posterior(log_probs, given), None, None
     prior = class_shares(given[rows], k)
     if policy.distribution_alignment:
-        belief = align(belief, prior)
-    said = final = belief.said()
+        posterior = align(posterior, prior)
+    said = final = posterior.said()
     if policy.relabel_by == "noise_model" and mode in REPAIRS:
         if likeliest_rate is None:
             matrix, noise = estimate_noise(said, given, k)
-            belief = replace(belief, matrix=matrix if noise in OF_THE_CLASS else None)
+            posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
         else:
             estimate, noise = estimate_difficulty_noise(log_probs, given, likeliest_rate), DIFFICULTY
-            belief = replace(belief, sharpness=estimate.sharpness)
-            said, matrix = belief.said(), matrix_of(estimate, log_probs, given)
-            belief = replace(belief, difficulty=estimate)
-        final = belief.said() if noise in EXPLAINED else said
+            posterior = replace(posterior, sharpness=estimate.sharpness)
+            said, matrix = posterior.said(), matrix_of(estimate, log_probs, given)
+            posterior = replace(posterior, difficulty=estimate)
+        final = posterior.said() if noise in EXPLAINED else said
 
     decision, reason = (np.repeat(np.array([word], object), n) for word in ("keep", "given_stands"))
     if mode in REPAIRS:
@@ -136,9 +137,20 @@ def decide_labels(
     label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), final.best, given)
     label[decision == "drop"] = -1
     _protect_classes(given, final.wrong, decision, label, reason)
-    belief, soft, weight = _lessons(decision, policy, belief, final)
+    posterior, soft, weight = _soft_targets(decision, policy, posterior, final)
     return Decisions(
-        said.best, said.confidence, said.own, final.wrong, decision, label, reason, weight, soft, belief, matrix, noise
+        said.best,
+        said.confidence,
+        said.own,
+        final.wrong,
+        decision,
+        label,
+        reason,
+        weight,
+        soft,
+        posterior,
+        matrix,
+        noise,
     )
 
 
@@ -155,12 +167,12 @@ def keep_given(d: Decisions, given: np.ndarray) -> Decisions:
         soft=np.zeros(n, bool),
         matrix=None,
         noise=None,
-        belief=Posterior(d.belief.log_probs, given),
+        posterior=Posterior(d.posterior.log_probs, given),
     )
 
 
-def _lessons(
-    decision: np.ndarray, policy: Pseudo, belief: Posterior, said: PosteriorSummary
+def _soft_targets(
+    decision: np.ndarray, policy: Pseudo, posterior: Posterior, said: PosteriorSummary
 ) -> tuple[Posterior, np.ndarray, np.ndarray]:
     """What soft rows learn; (N,) which rows are soft; (N,) how much each label counts.
 
@@ -170,11 +182,11 @@ def _lessons(
     soft = (decision == "soften") | (accepted & (policy.targets == "soft"))
     best = said.confidence.copy()
     if policy.targets == "soft":
-        belief = replace(belief, temperature=np.where(accepted, policy.temperature, 1.0))
-        for rows, probs in belief.blocks(np.flatnonzero(accepted)):
+        posterior = replace(posterior, temperature=np.where(accepted, policy.temperature, 1.0))
+        for rows, probs in posterior.blocks(np.flatnonzero(accepted)):
             best[rows] = probs.max(1)
     shared = soft | (accepted & (policy.targets == "weighted"))
-    return belief, soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
+    return posterior, soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
 
 
 def given_cutoff(policy: Pseudo) -> float | None:
@@ -184,7 +196,7 @@ def given_cutoff(policy: Pseudo) -> float | None:
 
 @dataclass(frozen=True)
 class _Rule:
-    """How given labels are decided: by `cutoff`, else by `precision` (None: nothing is relabelled); the action where a
+    """How given labels are decided: by `cutoff`, else by `precision` (None: nothing is relabeled); the action where a
     label is in doubt; and whether agreeing labels of unsure models are in doubt too. Where noise lies on hard images
     they are not: what the models do not know there would be taught."""
 

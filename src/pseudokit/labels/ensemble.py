@@ -15,7 +15,7 @@ def mixture(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def best_weights(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(M,) weights of M arrays of probabilities under whose mixture the labels are most likely; see sets.py.
+    """(M,) weights of M arrays of probabilities under whose mixture the labels are most likely; see encoding.py.
 
     By expectation maximisation of the shares of a mixture (Dempster, Laird & Rubin 1977): the log loss of a mixture is
     convex in them, so that there is one best answer.

@@ -47,8 +47,8 @@ def of_classes(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ..
 def share_interval(share: float, n: float) -> dict[str, float]:
     """Standard error and 95 % interval (Wilson 1927) of a share of n rows: se, low, high."""
     z, variance = 1.96, share * (1 - share) / n
-    centre, half = share + z**2 / (2 * n), z * float(np.sqrt(variance + (z / (2 * n)) ** 2))
-    low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
+    center, half = share + z**2 / (2 * n), z * float(np.sqrt(variance + (z / (2 * n)) ** 2))
+    low, high = ((center + side) / (1 + z**2 / n) for side in (-half, half))
     return {"se": float(np.sqrt(variance)), "low": low, "high": high}
 
 
@@ -68,14 +68,14 @@ def noise_scores(
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
-    All (N,) over the labelled set, of label sets over their answers: p_wrong, the given label, the label after
+    All (N,) over the labeled set, of label sets over their answers: p_wrong, the given label, the label after
     decisions (-1 = dropped), the clean one, and whether probabilities are learned in place of the label.
-    residual_rate: labels that are still wrong, as a share of the labelled set.
+    residual_rate: labels that are still wrong, as a share of the labeled set.
     """
     scores = {
         "n": len(given),
         "estimated_rate": float(p_wrong.mean()),
-        "relabelled": int(((label != given) & (label >= 0) & ~np.asarray(soft)).sum()),
+        "relabeled": int(((label != given) & (label >= 0) & ~np.asarray(soft)).sum()),
         "softened": int(np.sum(soft)),
         "dropped": int((label < 0).sum()),
     }
@@ -163,7 +163,7 @@ def known(classes: tuple[str, ...] | list[str], multi_label: bool = False) -> li
 
 
 def measure(metric: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> float:
-    """One score of log-probabilities against labels, see sets.py; higher is better, but for log_loss.
+    """One score of log-probabilities against labels, see encoding.py; higher is better, but for log_loss.
 
     auc and map: one class against the rest, the mean over the classes that occur (and do not fill all rows).
     Of label sets: accuracy is the share of images of which every answer is right, log_loss the mean over answers.

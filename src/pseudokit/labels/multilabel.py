@@ -25,8 +25,8 @@ def decide_single_or_multilabel(
     progress: float = 1.0,
     likeliest_rate: float | None = None,
 ) -> Decisions:
-    """See select, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities, (N, C)
-    given labels and agreement, every class has cutoffs, noise and decisions of its own."""
+    """See decide_labels, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities,
+    (N, C) given labels and agreement, every class has cutoffs, noise and decisions of its own."""
     if given.ndim == 1:
         d = decide_labels(
             log_probs,
@@ -78,27 +78,27 @@ def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray)
             "soft",
         )
     }
-    known, labelled, rows = given >= 0, has_label(given), np.arange(len(given))
-    counts = known | (~labelled[:, None] & (each["decision"] == "accept"))
+    known, labeled, rows = given >= 0, has_label(given), np.arange(len(given))
+    counts = known | (~labeled[:, None] & (each["decision"] == "accept"))
     counts |= ~counts.any(1, keepdims=True)
     confidence = np.where(counts, each["confidence"], np.inf).min(1)
     place = {word: rank for rank, word in enumerate(FIRST)}
     rank = np.vectorize(place.__getitem__, otypes=[int])(each["decision"])
-    rank[~known & labelled[:, None]] = len(FIRST)  # an image is decided by what was given, if anything was
+    rank[~known & labeled[:, None]] = len(FIRST)  # an image is decided by what was given, if anything was
     at = (rank + each["confidence"] / 2).argmin(1)
     own = np.where(known, each["self_confidence"], np.inf).min(1)
     wrong = 1 - np.prod(np.where(known, 1 - each["p_wrong"], 1), axis=1)
     return Decisions(
         predicted=each["predicted"],
         confidence=confidence,
-        self_confidence=np.where(labelled, own, np.nan),
-        p_wrong=np.where(labelled, wrong, np.nan),
+        self_confidence=np.where(labeled, own, np.nan),
+        p_wrong=np.where(labeled, wrong, np.nan),
         decision=each["decision"][rows, at],
         label=each["label"],
         reason=each["reason"][rows, at],
         weight=each["weight"].min(1),
         soft=each["soft"].any(1),
-        belief=Posterior(log_probs, given),
+        posterior=Posterior(log_probs, given),
         matrix=None,
         noise=None,
         questions=tuple(asked),

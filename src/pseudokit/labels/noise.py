@@ -32,7 +32,7 @@ OF_THE_CLASS = ("uniform", "pair", "class-dependent")
 DIFFICULTY = "difficulty"
 """The type of noise that difficulty.py describes."""
 EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
-"""Of all other types the given label is no evidence, and nothing is relabelled unasked."""
+"""Of all other types the given label is no evidence, and nothing is relabeled unasked."""
 
 
 def anchor_counts(said: PosteriorSummary, given: np.ndarray, k: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.nda
     return q
 
 
-def bootstrap(belief: Posterior, counts: np.ndarray, draws: int | None = None, seed: int = 0):
+def bootstrap(posterior: Posterior, counts: np.ndarray, draws: int | None = None, seed: int = 0):
     """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K); and the rate of wrong labels, (3,), with
     its own: value, low, high.
 
@@ -117,10 +117,10 @@ def bootstrap(belief: Posterior, counts: np.ndarray, draws: int | None = None, s
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / k)
     drawn = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
 
-    known = np.flatnonzero(belief.given >= 0)
-    every = replace(belief, matrix=shrink(counts)).said().wrong[known]
+    known = np.flatnonzero(posterior.given >= 0)
+    every = replace(posterior, matrix=shrink(counts)).said().wrong[known]
     part = rng.permutation(len(known))[: np.clip(RATE_CELLS // k, *RATE_ROWS)]
-    some = Posterior(belief.log_probs[known[part]], belief.given[known[part]])
+    some = Posterior(posterior.log_probs[known[part]], posterior.given[known[part]])
     found = [replace(some, matrix=matrix).said().wrong.mean() for matrix in drawn]
     rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
     off = np.hypot(chance, RATE_MODEL_SD * rate)
@@ -135,7 +135,7 @@ def noise_type(counts: np.ndarray, disagree: float) -> str:
     counts: of anchor_counts; disagree: share of all given labels that are not what is predicted.
 
     Where the surest rows show hardly any of the disagreement that all rows show, it lies on rows that the models find
-    hard: look-alike classes, wrongly labelled or only hard to tell (`none` where it is little). Else it is noise of the
+    hard: look-alike classes, wrongly labeled or only hard to tell (`none` where it is little). Else it is noise of the
     class: pair = nearly all wrong labels of a class are one other class; uniform = all other classes alike.
     """
     on_surest = 1 - np.trace(counts) / counts.sum()

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .calibration import normalised
+from .calibration import normalized
 from .predictions import FoldPredictions, OutOfFoldPredictions, mix
 
 Fit = Callable[..., object]
@@ -49,8 +49,8 @@ Second = Callable[[FoldJob], np.ndarray]
 
 
 def predict_out_of_fold(
-    samples: Dataset,
-    seats: list[FoldJob],
+    dataset: Dataset,
+    fold_jobs: list[FoldJob],
     fit: Fit,
     predict: Predict,
     *,
@@ -58,7 +58,7 @@ def predict_out_of_fold(
     chained: bool = False,
     calibrate: Callable | None = None,
     second: Second | None = None,
-    ahead: Callable[[list[FoldJob]], None] = lambda seats: None,
+    ahead: Callable[[list[FoldJob]], None] = lambda fold_jobs: None,
 ) -> OutOfFoldPredictions:
     """Log-probabilities, (N, K) or (N, C, 2), of every sample, judged only by models that saw neither it nor a copy.
 
@@ -68,27 +68,31 @@ def predict_out_of_fold(
     so that several processes can share them.
     """
     parts, models = [], {}
-    for seat in seats:
-        assert not np.isin(clusters[seat.judged], clusters[seat.learned]).any(), "a row would be judged from memory"
-    ahead(seats)
-    for seat in seats:
-        model = fit(seat.where, seat.learned, seat.targets)
-        said = predict(model, seat.judged)
-        said = normalised(said + second(seat)) if second else said
-        parts.append(FoldPredictions(seat.judged, said, model.hash, seat.fold))
-        models[model.hash] = {"fold": seat.fold, "teachers": list(seat.teachers)}
+    for fold_job in fold_jobs:
+        assert not np.isin(clusters[fold_job.judged], clusters[fold_job.learned]).any(), (
+            "a row would be judged from memory"
+        )
+    ahead(fold_jobs)
+    for fold_job in fold_jobs:
+        model = fit(fold_job.where, fold_job.learned, fold_job.targets)
+        said = predict(model, fold_job.judged)
+        said = normalized(said + second(fold_job)) if second else said
+        parts.append(FoldPredictions(fold_job.judged, said, model.hash, fold_job.fold))
+        models[model.hash] = {"fold": fold_job.fold, "teachers": list(fold_job.teachers)}
     parts, about = calibrate(parts) if calibrate else (parts, {})
-    return replace(mix(parts, len(samples), chained), calibration=about, models=models)
+    return replace(mix(parts, len(dataset), chained), calibration=about, models=models)
 
 
-def plain_fold_jobs(taught: TrainingLabels, folds: np.ndarray) -> list[FoldJob]:
+def plain_fold_jobs(training_labels: TrainingLabels, folds: np.ndarray) -> list[FoldJob]:
     """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold (-1)."""
-    seats = []
+    fold_jobs = []
     for fold in range(folds.max() + 1):
         elsewhere = (folds != fold) & (folds >= 0)  # with a label, or a copy of such a row
-        learned, judged = np.flatnonzero(elsewhere & has_label(taught.labels)), np.flatnonzero(~elsewhere)
-        seats.append(FoldJob(f"fold_{fold}", fold, learned, taught.targets[learned], judged, taught.by))
-    return seats
+        learned, judged = np.flatnonzero(elsewhere & has_label(training_labels.labels)), np.flatnonzero(~elsewhere)
+        fold_jobs.append(
+            FoldJob(f"fold_{fold}", fold, learned, training_labels.targets[learned], judged, training_labels.by)
+        )
+    return fold_jobs
 
 
 def leak_free_fold_jobs(
@@ -103,14 +107,16 @@ def leak_free_fold_jobs(
     chains: for each fold what its own models made of the samples; folds: (N,) of the given labels and of what shares
     their clusters, -1 elsewhere.
     """
-    free, seats = folds < 0, []
+    free, fold_jobs = folds < 0, []
     halves = make_folds(np.where(free, 0, -1), clusters, 2, seed)
-    for fold, taught in enumerate(chains):
+    for fold, training_labels in enumerate(chains):
         for half in range(2):
-            other, has = free & (halves == 1 - half), has_label(taught.labels)
+            other, has = free & (halves == 1 - half), has_label(training_labels.labels)
             learned = np.flatnonzero(has_label(given) & (folds != fold) | other & has)
             own = (folds == fold) & (half == 0)  # judged once a round
             judged = np.flatnonzero(own | free & (halves == half))
             where = f"fold_{fold + half * len(chains)}"
-            seats.append(FoldJob(where, fold, learned, taught.targets[learned], judged, taught.by))
-    return seats
+            fold_jobs.append(
+                FoldJob(where, fold, learned, training_labels.targets[learned], judged, training_labels.by)
+            )
+    return fold_jobs

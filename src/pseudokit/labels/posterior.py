@@ -110,8 +110,8 @@ class Posterior:
         return np.ascontiguousarray(self.matrix.T)
 
 
-def align(belief: Posterior, prior: np.ndarray) -> Posterior:
+def align(posterior: Posterior, prior: np.ndarray) -> Posterior:
     """The mean over the pool is moved towards the class shares (K,) of the labels (Berthelot et al. 2020)."""
-    pool = np.flatnonzero(belief.given < 0)
-    total = sum((probs.sum(0) for _, probs in belief.blocks(pool)), np.zeros(len(prior)))
-    return replace(belief, tilt=prior / np.maximum(total / max(len(pool), 1), 1e-9))
+    pool = np.flatnonzero(posterior.given < 0)
+    total = sum((probs.sum(0) for _, probs in posterior.blocks(pool)), np.zeros(len(prior)))
+    return replace(posterior, tilt=prior / np.maximum(total / max(len(pool), 1), 1e-9))

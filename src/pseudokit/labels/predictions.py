@@ -69,7 +69,7 @@ class OutOfFoldPredictions:
 
     @property
     def likeliest_rate(self) -> float | None:
-        """See judging.calibrated."""
+        """See calibration.calibrated."""
         return self.calibration.get("likeliest_rate")
 
     @property

@@ -34,7 +34,7 @@ def select_pseudo_labels(
 
     The rules of `policy` in order: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
 
-    pool: what is believed of M rows; known: the same of the labelled rows, and their classes (L,); prior: class shares
+    pool: what is believed of M rows; known: the same of the labeled rows, and their classes (L,); prior: class shares
     (K,) of the labels; agreement: (M,) share of the judges that predict the same class; refused: (M,) reasons that
     stand above all rules; progress: share of the rounds that are run, 0…1.
     """
@@ -82,7 +82,7 @@ def cutoffs_by_precision(
 ) -> np.ndarray:
     """(K,) lowest confidence in a class at which the lower bound of the out-of-fold precision reaches `precision`.
 
-    All (L,) over labelled rows. A class with too few rows for its own bound takes that of all classes together; where
+    All (L,) over labeled rows. A class with too few rows for its own bound takes that of all classes together; where
     that does not reach it either, nothing is accepted (infinity).
     """
     right = predicted == labels

@@ -17,9 +17,9 @@ PARTS = 5
 
 
 def tune(metric: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[float] | None:
-    """The numbers by which `answer` scores best on log-probabilities and labels, see sets.py, one after the other.
+    """The numbers by which `answer` scores best on log-probabilities and labels, see encoding.py, one after the other.
 
-    macro_f1: an offset a class, of label sets of its yes. kappa: the K - 1 cuts between neighbouring classes on the
+    macro_f1: an offset a class, of label sets of its yes. kappa: the K - 1 cuts between neighboring classes on the
     expected class (as is usual for ordered classes). None where nothing is to be tuned: another metric, or
     too many classes.
     """

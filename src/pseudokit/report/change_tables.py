@@ -12,7 +12,7 @@ MOST = 12
 """Rows of a table of classes or of pairs of classes; what is left is one row more."""
 DONE = {
     "keep": "kept",
-    "relabel": "relabelled",
+    "relabel": "relabeled",
     "soften": "softened: probabilities are learned",
     "downweight": "down-weighted: counts for less",
     "drop": "dropped: not learned",
@@ -105,11 +105,11 @@ def right(part: pd.DataFrame) -> str:
 
 
 def flows_table(decisions: pd.DataFrame, most: int = MOST) -> dict[str, Any]:
-    """Which classes relabelled rows went from and to: the largest flows first, all others in one row."""
+    """Which classes relabeled rows went from and to: the largest flows first, all others in one row."""
     turned = decisions[decisions["decision"] == "relabel"]
     table = tally(turned, ["given", "label"], most, "pairs of classes")
     return table | {
-        "title": "Relabelled: from which class to which",
+        "title": "Relabeled: from which class to which",
         "header": ["given", "→ learned", *table["header"]],
     }
 

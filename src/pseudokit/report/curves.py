@@ -35,18 +35,18 @@ def _fold_name(table: pd.DataFrame, scores: dict[int, tuple[int, float]]) -> str
 
 
 def _loss_lines(axis, lines: list[tuple[str, pd.DataFrame]]) -> None:
-    """A colour a name; names beyond the colours, and a second model of a name, have other dashes."""
+    """A color a name; names beyond the colors, and a second model of a name, have other dashes."""
     ends = [table["epoch"].iloc[-1] for _, table in lines]
     relative = max(ends) > 3 * min(ends)  # few rows take many epochs: comparable only as shares of all
     names, drawn = list(dict.fromkeys(name for name, _ in lines)), []
     turns = -(-len(names) // len(SEQUENCE))
     for name, table in lines:
-        turn, colour = divmod(names.index(name), len(SEQUENCE))
+        turn, color = divmod(names.index(name), len(SEQUENCE))
         label = f"{name.partition(':')[0]}, other half" if name in drawn else name
         dashes = DASHES[(turn + turns * drawn.count(name)) % len(DASHES)]
         x = table["epoch"] / table["epoch"].iloc[-1] if relative else table["epoch"]
         mark = "." if len(table) < 20 else None
-        axis.plot(x, table["loss"], dashes, color=SEQUENCE[colour], marker=mark, label=label)
+        axis.plot(x, table["loss"], dashes, color=SEQUENCE[color], marker=mark, label=label)
         drawn.append(name)
     axis.set_xlabel("share of the epochs" if relative else "epoch")
     if relative:

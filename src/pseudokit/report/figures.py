@@ -1,6 +1,6 @@
 """The pictures: functions from tables and arrays to matplotlib figures. Import only where one is drawn.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart. Figures are 6 inches wide with large
+Colors are Okabe and Ito's, which color-blind readers can tell apart. Figures are 6 inches wide with large
 type, so that they can still be read at the width of a phone.
 """
 
@@ -43,20 +43,20 @@ MAX_NAMES = 40  # classes up to which a matrix names its rows
 
 
 @styled
-def png(figure: Figure, colours: int | None = None) -> bytes:
+def png(figure: Figure, colors: int | None = None) -> bytes:
     """The figure as a PNG of 120 dots per inch; the same figure gives the same bytes.
 
-    colours: so many of them, at a third of the bytes; None: all, as photos need them.
+    colors: so many of them, at a third of the bytes; None: all, as photos need them.
     """
     buffer, small = io.BytesIO(), io.BytesIO()
-    packing = {"compress_level": 6 if colours is None else 0}
+    packing = {"compress_level": 6 if colors is None else 0}
     with warnings.catch_warnings():
         # a class name in a script that no font here has is drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None}, pil_kwargs=packing)
-    if colours is None:
+    if colors is None:
         return buffer.getvalue()
-    Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    Image.open(buffer).convert("RGB").quantize(colors, dither=Image.Dither.NONE).save(small, "png", optimize=True)
     return small.getvalue()
 
 
@@ -88,8 +88,8 @@ def grid(images: list[np.ndarray | None], titles: list[str], right: list[bool | 
         x, y = i % 5 + 0.05, (i // 5 + 1) * step - 0.95  # y grows downwards
         _tile(axis, image, x, y)
         if good is not None:
-            colour = BLUE if good else VERMILION
-            axis.add_patch(Rectangle((x, y), 0.9, 0.9, fill=False, linewidth=2.5, edgecolor=colour))
+            color = BLUE if good else VERMILION
+            axis.add_patch(Rectangle((x, y), 0.9, 0.9, fill=False, linewidth=2.5, edgecolor=color))
         axis.text(x + 0.45, y - 0.03, name, ha="center", va="bottom", size=10)
     axis.set(xlim=(0, 5), ylim=(rows * step, 0), aspect="auto")
     axis.axis("off")
@@ -110,22 +110,22 @@ def _tile(axis, image: np.ndarray | None, x: float, y: float) -> None:
 
 @styled
 def confidence_histogram(decisions: pd.DataFrame, cutoffs: tuple[float, float]) -> Figure:
-    """Confidence of held-out predictions: labelled rows by agreement, pool rows by decision."""
+    """Confidence of held-out predictions: labeled rows by agreement, pool rows by decision."""
     given = decisions["given"] != ""
     agree = decisions["predicted"] == decisions["given"]
     accepted = decisions["decision"] == "accept"
     groups = [
-        ("labelled", cutoffs[0], {"predicted = given": given & agree, "predicted ≠ given": given & ~agree}),
+        ("labeled", cutoffs[0], {"predicted = given": given & agree, "predicted ≠ given": given & ~agree}),
         ("unlabeled", cutoffs[1], {"accepted": ~given & accepted, "left": ~given & ~accepted}),
     ]
     groups = [group for group in groups if any(mask.any() for mask in group[2].values())]
     figure, axes = new_figure("Confidence of the held-out predictions", 0.9 + 2.7 * len(groups), len(groups))
     for axis, (kind, line, masks) in zip(axes, groups, strict=True):
         bins = _bins(decisions["confidence"].min(), line)
-        for (name, mask), colour in zip(masks.items(), (BLUE, VERMILION), strict=True):
+        for (name, mask), color in zip(masks.items(), (BLUE, VERMILION), strict=True):
             counts = np.histogram(decisions["confidence"][mask], bins)[0]
-            axis.stairs(counts, bins, fill=True, alpha=0.25, color=colour)
-            axis.stairs(counts, bins, color=colour, linewidth=1.8, label=f"{name} ({mask.sum():,})")
+            axis.stairs(counts, bins, fill=True, alpha=0.25, color=color)
+            axis.stairs(counts, bins, color=color, linewidth=1.8, label=f"{name} ({mask.sum():,})")
         if bins[0] < line <= 1:
             axis.axvline(line, color=INK, linestyle="--", linewidth=1.4, label=f"cutoff {line:.4g}")
         axis.set(yscale="log", ylim=(0.7, None), xlim=(bins[0], 1.002), ylabel=f"{kind} samples")
@@ -150,7 +150,7 @@ def percent_axis(axis, bins: int) -> None:
 
 @styled
 def noise_matrix(matrix: np.ndarray, classes: list[str], title: str) -> Figure:
-    """T[true, given] (K, K), rows sum to 1: how each class was labelled."""
+    """T[true, given] (K, K), rows sum to 1: how each class was labeled."""
     figure, axes = new_figure(title, 6.2)
     axes[0].set(xlabel="given label (numbers: % of the row)", ylabel="true label (estimated)")
     _matrix(axes[0], matrix, classes, lambda i, j: f"{100 * matrix[i, j]:.1f}".removesuffix(".0"))
@@ -165,9 +165,9 @@ def reliability(curves: dict[str, list[tuple[float, float, int]]], words: tuple[
     """
     figure, axes = new_figure(words[0], 4.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    for (name, bins), colour in zip(curves.items(), (BLUE, VERMILION), strict=False):
+    for (name, bins), color in zip(curves.items(), (BLUE, VERMILION), strict=False):
         said, was, rows = np.array(bins).T
-        axes[0].plot(said, was, "o-", color=colour, linewidth=1.8, label=name or None)
+        axes[0].plot(said, was, "o-", color=color, linewidth=1.8, label=name or None)
         for x, y, n in zip(said, was, rows, strict=True):
             side = ("left", "top") if y < x else ("right", "bottom")
             axes[0].text(x, y, f" {int(n):,} ", size=9, color=INK, ha=side[0], va=side[1])
@@ -206,8 +206,8 @@ def _matrix(axis, shares: np.ndarray, classes: list[str], number: Callable[[int,
         axis.set(xlabel=f"{axis.get_xlabel()} (place among the sorted classes)")
     for i, j in np.ndindex(k, k) if k <= MAX_NUMBERS else ():
         size = np.clip(480 / k / max(3, len(number(i, j))), 4, 11)
-        colour = "white" if shares[i, j] ** 0.4 > 0.55 else INK
-        axis.text(j, i, number(i, j), ha="center", va="center", size=size, color=colour)
+        color = "white" if shares[i, j] ** 0.4 > 0.55 else INK
+        axis.text(j, i, number(i, j), ha="center", va="center", size=size, color=color)
 
 
 def coverage_curve(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,15 +226,15 @@ def coverage_accuracy(curves: dict[str, tuple[np.ndarray, np.ndarray, float]]) -
     """One line for each name → (confidence (N,), right (N,), cutoff): accuracy of the most confident rows."""
     figure, axes = new_figure("Coverage against accuracy: what a lower cutoff would cost")
     axis, floor = axes[0], 1.0
-    for (name, (confidence, right, cutoff)), colour in zip(curves.items(), SEQUENCE, strict=False):
+    for (name, (confidence, right, cutoff)), color in zip(curves.items(), SEQUENCE, strict=False):
         level, coverage, accuracy = coverage_curve(confidence, right)
         dashes = "--" if "truth" in name else "-"  # lines that coincide stay visible
-        axis.plot(coverage, accuracy, dashes, color=colour, linewidth=2, label=f"{name} (n = {len(right):,})")
+        axis.plot(coverage, accuracy, dashes, color=color, linewidth=2, label=f"{name} (n = {len(right):,})")
         at = np.flatnonzero(level >= cutoff)
         if len(at):
             dot = coverage[at[-1]], accuracy[at[-1]]
             label = f"cutoff {cutoff:.4g}"
-            axis.plot(*dot, "o", color=colour, markersize=9, markeredgecolor="white", label=label)
+            axis.plot(*dot, "o", color=color, markersize=9, markeredgecolor="white", label=label)
         floor = min(floor, accuracy[coverage >= min(0.05, coverage[-1])].min())
     axis.set(xlim=(0, 1.01), ylim=(floor - 0.05 * (1.002 - floor), 1 + 0.05 * (1.002 - floor)))
     axis.set(xlabel="coverage: share of the rows, most confident first", ylabel="accuracy of those rows")
@@ -250,8 +250,8 @@ def rounds(series: dict[str, dict[int, float]]) -> Figure:
     figure, axes = new_figure("Round by round", 0.9 + 1.6 * len(series), len(series))
     last = max(max(values) for values in series.values())
     first = min(min(values) for values in series.values())
-    for axis, (name, values), colour in zip(axes, series.items(), SEQUENCE, strict=False):
-        axis.plot(list(values), list(values.values()), "o-", color=colour, linewidth=2, label=name)
+    for axis, (name, values), color in zip(axes, series.items(), SEQUENCE, strict=False):
+        axis.plot(list(values), list(values.values()), "o-", color=color, linewidth=2, label=name)
         for r, value in values.items():
             where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "size": 10}
             axis.annotate(f"{100 * value:.2f} %", (r, value), **where)

@@ -56,10 +56,10 @@ def surest_right(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     return falling.loc[turn.sort_values(kind="stable").index].head(n)
 
 
-def with_paths(rows: pd.DataFrame, samples: pd.DataFrame | None) -> list[dict[str, Any]]:
+def with_paths(rows: pd.DataFrame, dataset: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Rows as dicts with the path of their image; an id may stand in several roles."""
     keys = ["id", "role"]
-    named = None if samples is None else samples[samples["id"].isin(rows["id"])].drop_duplicates(keys)
+    named = None if dataset is None else dataset[dataset["id"].isin(rows["id"])].drop_duplicates(keys)
     known = {} if named is None else named.set_index(keys)["path"].to_dict()
     table = rows[[*keys, "label", "predicted", "confidence"]].to_dict("records")
     return [row | {"path": known.get((row["id"], row["role"]), "")} for row in table]

@@ -145,7 +145,7 @@ def confidence(data: dict[str, Any]) -> Picture | None:
 
 
 def coverage(data: dict[str, Any]) -> Picture | None:
-    """Labelled rows against given labels and, where known, against the truth; pool rows against the truth."""
+    """Labeled rows against given labels and, where known, against the truth; pool rows against the truth."""
     rows = data["decisions"]
     if rows is None:
         return None
@@ -187,7 +187,7 @@ def calibration_curve(data: dict[str, Any]) -> Picture | None:
     if not found:
         return None
     errors = {name: 100 * ends["error"] for name, ends in found.items()}
-    caption = "Of the held-out predictions of labelled rows with a confidence, this share is right. "
+    caption = "Of the held-out predictions of labeled rows with a confidence, this share is right. "
     caption += f"Calibration took the expected error from {errors['before']:.1f} to {errors['after']:.1f} points."
     words = ("Reliability: is the confidence what it says?", "confidence (numbers: rows)", "share that is right")
     return "calibration", caption, figures.reliability({name: ends["bins"] for name, ends in found.items()}, words)

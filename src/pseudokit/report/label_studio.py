@@ -23,7 +23,7 @@ ACTIONS = {"(drop)": "drop", "(ambiguous)": "ambiguous"}
 
 
 def write_label_studio(run: Path, limit: int = 5000) -> None:
-    """Write label_studio.json (tasks: the rows of review.html) and label_studio.xml (labelling interface).
+    """Write label_studio.json (tasks: the rows of review.html) and label_studio.xml (labeling interface).
 
     A run that has nothing to review writes neither.
     """
@@ -72,7 +72,7 @@ def choice(name: str) -> dict[str, Any]:
 
 
 def interface(classes: list[str]) -> str:
-    """The labelling interface: the image, what is known of it, and the classes and actions to choose from."""
+    """The labeling interface: the image, what is known of it, and the classes and actions to choose from."""
     choices = [*classes, *_actions(classes)]
     lines = ["<View>", '  <Image name="image" value="$image"/>', '  <Text name="note" value="$note"/>']
     lines += ['  <Choices name="label" toName="image" choice="single" required="true">']
@@ -88,7 +88,7 @@ def _actions(classes: list[str]) -> dict[str, str]:
 def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
     """Label Studio's JSON export as the lines of a corrections file; the index says where each stands (`task 1`).
 
-    Tasks without an annotation, and cancelled or empty annotations, are passed over; of several, the last one counts.
+    Tasks without an annotation, and canceled or empty annotations, are passed over; of several, the last one counts.
 
     Raises:
         UserError: the file is no such export.
@@ -112,7 +112,7 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
 def _line(task: dict[str, Any], actions: dict[str, str]) -> dict[str, str] | None:
     """What the last annotation of a task decides; None where it decides nothing."""
     data = {key: str(task["data"][key]) for key in ("id", "given", "image_sha256", "run")}
-    made = [a for a in task["annotations"] if not a.get("was_cancelled") and _choices(a)]
+    made = [a for a in task["annotations"] if not a.get("was_canceled") and _choices(a)]
     if not made:
         return None
     chosen = " and ".join(_choices(sorted(made, key=lambda a: a.get("updated_at") or a.get("created_at") or "")[-1]))

@@ -116,7 +116,7 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
 
 
 def wrong_shares(run: Path, folders: list[Path], truth: pd.Series) -> list[dict[str, float]]:
-    """Per round what stays wrong: {"round", "train": of the labelled set, "unlabeled": of the pseudo-labels}.
+    """Per round what stays wrong: {"round", "train": of the labeled set, "unlabeled": of the pseudo-labels}.
 
     Round 0 is what was given. A dropped label is not learned, so it is not wrong.
     """
@@ -158,7 +158,7 @@ def _curve(path: Path, known: dict[str, int]) -> pd.DataFrame:
 def fold_scores(folder: Path, models: dict[int, dict]) -> dict[int, tuple[int, float]]:
     """fold → (rows with a given label, share that its model agrees with), of rows that one model of the round judged.
 
-    From the second round on a judgement is the mean over all rounds, each part of it held-out.
+    From the second round on a judgment is the mean over all rounds, each part of it held-out.
     """
     own = models.get(number_of(folder), {})
     rows = read_table(folder / "decisions.csv", "given predicted model")
@@ -171,7 +171,7 @@ def fold_scores(folder: Path, models: dict[int, dict]) -> dict[int, tuple[int, f
 
 
 def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
-    """The n labelled rows whose prediction differs from the given label, most confident first.
+    """The n labeled rows whose prediction differs from the given label, most confident first.
 
     Among equal confidences (many are 1) the least self-confident comes first.
     """

@@ -49,7 +49,7 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
 def to_review(run: Path, cutoff: float, limit: int) -> pd.DataFrame | None:
     """Rows (FACTS, duplicates) in the order to look at them; None where the run lists nothing.
 
-    First the labelled rows that have a duplicate with another label, then the suspects that the run did not keep,
+    First the labeled rows that have a duplicate with another label, then the suspects that the run did not keep,
     then the others, by rank; in a run without suspects, the pseudo-labels nearest to the cutoff.
     """
     rows, disagree = listed_rows(run, cutoff, limit), disagreeing_duplicates(run)
@@ -81,8 +81,8 @@ def disagreeing_duplicates(run: Path) -> pd.DataFrame | None:
     if table is None:
         return None
     table = table[table["conflict"] == "True"]
-    labelled = table[table["given"] != ""]
-    words = (labelled["given"] + " (" + labelled["role"] + ")").groupby(labelled["cluster"]).agg(" · ".join)
+    labeled = table[table["given"] != ""]
+    words = (labeled["given"] + " (" + labeled["role"] + ")").groupby(labeled["cluster"]).agg(" · ".join)
     rows = table[table["role"] == "train"].drop_duplicates("id")
     return rows.assign(duplicates=rows["cluster"].map(words).fillna(""))[["id", "path", "given", "duplicates"]]
 
@@ -111,11 +111,11 @@ def page_content(name: str, rows: pd.DataFrame, classes: list[str]) -> dict[str,
     fields = [*(fact for fact in FACTS if fact != "path"), "duplicates"]
     records = rows[fields].astype(object).where(rows[fields].notna(), None).to_dict("records")
     images = read_images(rows["path"], side_of(len(rows)))
-    samples = [record | image for record, image in zip(records, images, strict=True)]
-    named = [[s["id"], s["given"], s["predicted"], s["sha256"]] for s in samples if s["decision"] or s["duplicates"]]
+    dataset = [record | image for record, image in zip(records, images, strict=True)]
+    named = [[s["id"], s["given"], s["predicted"], s["sha256"]] for s in dataset if s["decision"] or s["duplicates"]]
     key = hashlib.sha256(json.dumps([name, named]).encode()).hexdigest()[:16]
-    known = {s["given"] for s in samples} | {s["predicted"] for s in samples}
-    return {"run": name, "key": key, "classes": classes or sorted(known - {""}), "samples": samples}
+    known = {s["given"] for s in dataset} | {s["predicted"] for s in dataset}
+    return {"run": name, "key": key, "classes": classes or sorted(known - {""}), "samples": dataset}
 
 
 def side_of(n: int) -> int:

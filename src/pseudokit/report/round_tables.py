@@ -80,9 +80,9 @@ def round_facts(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
 
 
 def held_out_facts(table: pd.DataFrame) -> dict[str, float]:
-    """How far held-out predictions of labelled rows agree with the given labels, and how sure that figure is.
+    """How far held-out predictions of labeled rows agree with the given labels, and how sure that figure is.
 
-    oof_precision: of the oof_precision_n labelled rows at or above cutoff_in_use, the share that agrees. Spread over
+    oof_precision: of the oof_precision_n labeled rows at or above cutoff_in_use, the share that agrees. Spread over
     folds: standard deviation of their accuracies.
     """
     rows = table[(table["given"] >= 0) & table["confidence"].notna()]
@@ -104,7 +104,7 @@ def with_spread(name: str, share: float, n: int) -> dict[str, float]:
 
 
 def cutoff_in_use(table: pd.DataFrame) -> float | None:
-    """The lowest confidence of an accepted pool row, else of a relabelled row; None where there is neither."""
+    """The lowest confidence of an accepted pool row, else of a relabeled row; None where there is neither."""
     for kind in ("accept", "relabel"):
         if (rows := table["decision"] == kind).any():
             return float(table["confidence"][rows].min())
@@ -112,7 +112,7 @@ def cutoff_in_use(table: pd.DataFrame) -> float | None:
 
 
 def class_facts(table: pd.DataFrame, info: dict[str, Any]) -> dict[str, float]:
-    """By class: prior/, its share of the given labels; labels/ of labelled rows after decisions; pseudo_labels/."""
+    """By class: prior/, its share of the given labels; labels/ of labeled rows after decisions; pseudo_labels/."""
     classes, pool = info["classes"], (table["given"] < 0).to_numpy()
     given, label = table["given"].to_numpy(), table["label"].to_numpy()
     counts = {"labels": _of_classes(label[~pool & (label >= 0)], info)}

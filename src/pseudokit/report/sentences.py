@@ -20,7 +20,7 @@ REASONS = {
     "time_budget": "the time budget was spent",
 }
 FATES = {
-    "relabel": "relabelled",
+    "relabel": "relabeled",
     "soften": "softened",
     "downweight": "down-weighted",
     "drop": "dropped",
@@ -72,8 +72,8 @@ def score_sentences(scores: dict, scored: pd.DataFrame | None, mode: str) -> lis
     against += f" The student alone is right on {gain['won']:,} of them, the {base} alone on {gain['lost']:,}."
     if mode not in WHAT:  # plain training promised nothing
         return [f"{said}.", f"That is {against}"]
-    verdict = "helped" if gain["low"] > 0 else "hurt" if gain["high"] < 0 else "made no clear difference"
-    return [f"{WHAT[mode]} {verdict}.", f"{said}, {against}"]
+    predicted = "helped" if gain["low"] > 0 else "hurt" if gain["high"] < 0 else "made no clear difference"
+    return [f"{WHAT[mode]} {predicted}.", f"{said}, {against}"]
 
 
 def compared(scores: dict) -> tuple[str, str, str]:
@@ -172,7 +172,7 @@ def given_sentence(counts: dict[str, int], noise: dict[str, Any]) -> str:
 
 
 def pool_sentence(counts: dict[str, int], pool: dict[str, Any]) -> str:
-    """How much of the pool was labelled, and how well where the truth is known."""
+    """How much of the pool was labeled, and how well where the truth is known."""
     accepted = counts.get("accept", 0)
     n = accepted + counts.get("leave", 0) or pool.get("n", 0)
     if not n:

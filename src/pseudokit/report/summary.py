@@ -144,8 +144,8 @@ def folds_table(folds: dict[int, dict[int, tuple[int, float]]], rounds: list[dic
     return {"title": HELD_OUT, "names": 1, "header": header, "rows": rows if names else []}
 
 
-def samples_table(samples: pd.DataFrame | None) -> dict[str, Any]:
-    groups = () if samples is None else (samples["given"] != "").groupby(samples["role"], sort=False)
+def samples_table(dataset: pd.DataFrame | None) -> dict[str, Any]:
+    groups = () if dataset is None else (dataset["given"] != "").groupby(dataset["role"], sort=False)
     rows = [[role, f"{len(has):,}", f"{has.sum():,}"] for role, has in groups]
     return {"title": "Samples", "names": 1, "header": ["role", "n", "with a given label"], "rows": rows}
 

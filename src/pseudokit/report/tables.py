@@ -10,17 +10,17 @@ from ..data.encoding import differ, has_label, names
 from ..labels.decide import Decisions
 
 
-def label_issues_table(d: Decisions, samples: Dataset) -> pd.DataFrame:
-    """As suspects.csv holds them: the labelled set, most suspicious first."""
-    rows = np.flatnonzero(has_label(samples.given))
+def label_issues_table(d: Decisions, dataset: Dataset) -> pd.DataFrame:
+    """As suspects.csv holds them: the labeled set, most suspicious first."""
+    rows = np.flatnonzero(has_label(dataset.given))
     rows = rows[np.argsort(-d.p_wrong[rows], kind="stable")]
     return pd.DataFrame(
         {
             "rank": np.arange(1, len(rows) + 1),
-            "id": samples.id[rows],
-            "path": samples.path[rows],
-            "given": names(samples.given[rows], samples.classes),
-            "predicted": names(d.predicted[rows], samples.classes),
+            "id": dataset.id[rows],
+            "path": dataset.path[rows],
+            "given": names(dataset.given[rows], dataset.classes),
+            "predicted": names(d.predicted[rows], dataset.classes),
             "confidence": d.confidence[rows],
             "p_wrong": d.p_wrong[rows],
             "decision": d.decision[rows],
@@ -28,52 +28,52 @@ def label_issues_table(d: Decisions, samples: Dataset) -> pd.DataFrame:
     )
 
 
-def pseudo_labels_table(d: Decisions, samples: Dataset, number: int) -> pd.DataFrame:
+def pseudo_labels_table(d: Decisions, dataset: Dataset, number: int) -> pd.DataFrame:
     """As pseudo_labels.csv holds them: the accepted part of the pool."""
-    rows = np.flatnonzero(~has_label(samples.given) & has_label(d.label))
+    rows = np.flatnonzero(~has_label(dataset.given) & has_label(d.label))
     return pd.DataFrame(
         {
-            "id": samples.id[rows],
-            "path": samples.path[rows],
-            "label": names(d.label[rows], samples.classes),
+            "id": dataset.id[rows],
+            "path": dataset.path[rows],
+            "label": names(d.label[rows], dataset.classes),
             "confidence": d.confidence[rows],
             "round": number,
         }
     )
 
 
-def labels_table(outcome, samples: Dataset) -> pd.DataFrame:
+def labels_table(result, dataset: Dataset) -> pd.DataFrame:
     """As labels.csv holds them: what the student learned, and the given labels that it did not. outcome: Outcome."""
-    label, d, human = outcome.label, outcome.decisions, np.broadcast_to(outcome.human, len(samples))
-    given, learned = has_label(samples.given), has_label(label)
-    soft = np.zeros(len(samples), bool) if d is None else d.soft
-    conditions = [human, ~given, ~learned, soft, differ(label, samples.given)]
-    source = np.select(conditions, ["human", "pseudo", "dropped", "softened", "relabelled"], "given")
+    label, d, human = result.label, result.decisions, np.broadcast_to(result.human, len(dataset))
+    given, learned = has_label(dataset.given), has_label(label)
+    soft = np.zeros(len(dataset), bool) if d is None else d.soft
+    conditions = [human, ~given, ~learned, soft, differ(label, dataset.given)]
+    source = np.select(conditions, ["human", "pseudo", "dropped", "softened", "relabeled"], "given")
     rows = np.flatnonzero(given | learned | human)
-    confidence = np.full(len(samples), np.nan) if d is None else d.confidence
+    confidence = np.full(len(dataset), np.nan) if d is None else d.confidence
     weight = np.where(human | (d is None), 1.0, 1.0 if d is None else d.weight)
     return pd.DataFrame(
         {
-            "id": samples.id[rows],
-            "path": samples.path[rows],
-            "given": names(samples.given[rows], samples.classes),
-            "label": names(label[rows], samples.classes),
+            "id": dataset.id[rows],
+            "path": dataset.path[rows],
+            "given": names(dataset.given[rows], dataset.classes),
+            "label": names(label[rows], dataset.classes),
             "source": source[rows],
             "confidence": confidence[rows],
-            "round": outcome.round,
+            "round": result.round,
             "weight": weight[rows],
         }
     )
 
 
-def oof_table(d: Decisions, samples: Dataset) -> pd.DataFrame:
-    """As oof.csv holds them: out-of-fold predictions of the labelled set, in the order of oof.npy."""
-    rows = np.flatnonzero(has_label(samples.given))
+def oof_table(d: Decisions, dataset: Dataset) -> pd.DataFrame:
+    """As oof.csv holds them: out-of-fold predictions of the labeled set, in the order of oof.npy."""
+    rows = np.flatnonzero(has_label(dataset.given))
     return pd.DataFrame(
         {
-            "id": samples.id[rows],
-            "label": names(samples.given[rows], samples.classes),
-            "predicted": names(d.predicted[rows], samples.classes),
+            "id": dataset.id[rows],
+            "label": names(dataset.given[rows], dataset.classes),
+            "predicted": names(d.predicted[rows], dataset.classes),
             "confidence": d.confidence[rows],
         }
     )

@@ -40,7 +40,7 @@ def summary(run: Path) -> str:
 def _noise_lines(noise: dict | None) -> list[str]:
     if not noise:
         return []
-    done = f"{noise['relabelled']:,} relabelled, {noise.get('softened', 0):,} softened, {noise['dropped']:,} dropped"
+    done = f"{noise['relabeled']:,} relabeled, {noise.get('softened', 0):,} softened, {noise['dropped']:,} dropped"
     done += f" of {noise['n']:,}"
     kind = f" ({noise['type']} noise)" if noise.get("type") not in (None, "none") else ""
     lines = [f"{'labels':26}{done}; estimated wrong {noise['estimated_rate']:.2%}{kind}"]

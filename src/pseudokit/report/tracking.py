@@ -119,8 +119,8 @@ def _log_scores(job: Any, lines: list[dict[str, Any]]) -> None:
 
 def paths_of(run: Path, ids: list[str]) -> list[str]:
     """Image files by id, empty where samples.csv does not have it."""
-    samples = load_run.read_table(run / "samples.csv", "id path").drop_duplicates("id")
-    return pd.Series(samples["path"].to_numpy(), samples["id"]).reindex(ids).fillna("").tolist()
+    dataset = load_run.read_table(run / "samples.csv", "id path").drop_duplicates("id")
+    return pd.Series(dataset["path"].to_numpy(), dataset["id"]).reindex(ids).fillna("").tolist()
 
 
 def _image(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""audit.csv: a sample of the labelled set for a person to judge; what it says once corrections are applied."""
+"""audit.csv: a sample of the labeled set for a person to judge; what it says once corrections are applied."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .corrections import decided
 from .folder import Run
 
 
-def audit(run: Run, samples: Dataset, decisions: Decisions) -> dict:
+def audit(run: Run, dataset: Dataset, decisions: Decisions) -> dict:
     """Write audit.csv (id, path, given, stratum, weight) and return what metrics.json says of it.
 
     What is measured are the automatic decisions, those of suspects.csv; human ones only say what is true. Sampled rows
-    that a person relabelled or dropped were wrong; ambiguous ones are counted, but not as wrong.
+    that a person relabeled or dropped were wrong; ambiguous ones are counted, but not as wrong.
     """
-    labelled = np.flatnonzero(has_label(samples.given))
-    p_wrong = decisions.p_wrong[labelled]
+    labeled = np.flatnonzero(has_label(dataset.given))
+    p_wrong = decisions.p_wrong[labeled]
     stratum = strata(p_wrong, p_wrong > 0.5)
     rows = draw(stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit"))
-    picked = labelled[rows]
+    picked = labeled[rows]
     write_csv(
         run.path / "audit.csv",
         escape_formulas(
             pd.DataFrame(
                 {
-                    "id": samples.id[picked],
-                    "path": samples.path[picked],
-                    "given": names(samples.given[picked], samples.classes),
+                    "id": dataset.id[picked],
+                    "path": dataset.path[picked],
+                    "given": names(dataset.given[picked], dataset.classes),
                     "stratum": np.array(STRATA)[stratum[rows]],
                     "weight": weights(stratum, rows),
                 }
@@ -42,7 +42,7 @@ def audit(run: Run, samples: Dataset, decisions: Decisions) -> dict:
     )
     table = decided(run.path)
     says = dict(zip(table.id, table.action, strict=True))
-    actions = np.array([says.get(name, "") for name in samples.id[picked]], object)
+    actions = np.array([says.get(name, "") for name in dataset.id[picked]], object)
     seen = actions != ""
     facts = {"n": len(rows), "reviewed": int(seen.sum()), "ambiguous": int((actions == "ambiguous").sum())}
     wrong = np.isin(actions[seen], ["relabel", "drop"])

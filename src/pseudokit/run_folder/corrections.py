@@ -120,9 +120,9 @@ def _format(run: Path) -> dict:
 
 def _faults(table: pd.DataFrame, run: Run) -> list[str]:
     """`line 3: what is wrong` for every line that does not fit the judged samples of the run."""
-    samples, form = read_csv(run.path / "samples.csv"), _format(run.path)
+    dataset, form = read_csv(run.path / "samples.csv"), _format(run.path)
     fits = partial(is_label, classes=form["classes"], multi_label=form.get("multi_label", False))
-    known = samples[samples.role.isin(["train", "unlabeled"])].set_index("id")[["given", "path"]].to_dict("index")
+    known = dataset[dataset.role.isin(["train", "unlabeled"])].set_index("id")[["given", "path"]].to_dict("index")
     names = {run.path.resolve().name, run.config.name}
     first: dict[str, str] = {}
     faults, foreign = [], 0
@@ -144,7 +144,7 @@ def _misfit(row: dict, sample: dict | None, names: set) -> str | None:
     if row.get("run") and row["run"] not in names:
         return f"it is of run {row['run']!r}"
     if sample is None:
-        return f"id {row['id']!r} is none of the labelled or pool rows of this run"
+        return f"id {row['id']!r} is none of the labeled or pool rows of this run"
     if sample["given"] != row["given"]:
         return f"given is {row['given']!r}, but {sample['given']!r} in this run"
     return None
@@ -181,7 +181,7 @@ def _normal(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(action=action, label=label)[COLUMNS].sort_values("id", ignore_index=True)
 
 
-def with_corrections(run: Run, samples: Dataset, outcome: SelfTrainingResult) -> SelfTrainingResult:
+def with_corrections(run: Run, dataset: Dataset, result: SelfTrainingResult) -> SelfTrainingResult:
     """The outcome of the rounds with the human decisions of this run, if any, on top.
 
     keep, relabel: the label is learned. drop, ambiguous: none is.
@@ -189,13 +189,13 @@ def with_corrections(run: Run, samples: Dataset, outcome: SelfTrainingResult) ->
     mend(run.path)
     table = decided(run.path)
     if table.empty:
-        return outcome
-    labels = parse(table.label, samples.classes, samples.given.ndim == 2)
+        return result
+    labels = parse(table.label, dataset.classes, dataset.given.ndim == 2)
     says = dict(zip(table.id, labels, strict=True))
-    human = np.isin(samples.id, table.id)
-    label = outcome.label.copy()
-    label[human] = [says[name] for name in samples.id[human]]
-    return replace(outcome, label=label, human=human)
+    human = np.isin(dataset.id, table.id)
+    label = result.label.copy()
+    label[human] = [says[name] for name in dataset.id[human]]
+    return replace(result, label=label, human=human)
 
 
 COLUMNS = ["id", "given", "action", "label"]

@@ -30,29 +30,29 @@ MANY = 100
 """Classes of which no list of scores is written."""
 
 
-def score_arms(material: PreparedData, arms: dict[str, list[TrainedModel]], predict) -> tuple[dict, pd.DataFrame]:
+def score_arms(prepared: PreparedData, arms: dict[str, list[TrainedModel]], predict) -> tuple[dict, pd.DataFrame]:
     """{arm: {role: scores}} on valid, trusted and test, and the single predictions (as scored.csv holds them)."""
     scores: dict[str, dict] = {}
     tables = []
     for arm, models in arms.items():
         for role in SCORED_ROLES:
-            rows = np.flatnonzero(material.samples.role == role)
+            rows = np.flatnonzero(prepared.dataset.role == role)
             if len(rows):
                 logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
-                scores.setdefault(arm, {})[role] = score(logs, material.samples.given[rows], material.samples.classes)
-                tables.append(_scored(arm, role, material.samples.take(rows), logs))
+                scores.setdefault(arm, {})[role] = score(logs, prepared.dataset.given[rows], prepared.dataset.classes)
+                tables.append(_scored(arm, role, prepared.dataset.take(rows), logs))
     columns = ["arm", "role", "id", "label", "predicted", "confidence"]
     return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 
-def _scored(arm: str, role: str, samples: Dataset, logs: np.ndarray) -> pd.DataFrame:
+def _scored(arm: str, role: str, dataset: Dataset, logs: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "arm": arm,
             "role": role,
-            "id": samples.id,
-            "label": names(samples.given, samples.classes),
-            "predicted": names(likeliest(logs), samples.classes),
+            "id": dataset.id,
+            "label": names(dataset.given, dataset.classes),
+            "predicted": names(likeliest(logs), dataset.classes),
             "confidence": confidence(logs),
         }
     )
@@ -67,24 +67,24 @@ def difference(scored: pd.DataFrame) -> dict | None:
     return None
 
 
-def score_trusted(run: Run, material: PreparedData, predict) -> dict | None:
+def score_trusted(run: Run, prepared: PreparedData, predict) -> dict | None:
     """Whether the rounds helped where labels were checked by hand: the last round's teachers against the first's.
 
     The recipe is the same, only the labels that they learned differ. None without trusted samples or a second round.
     Warns when the held-out predictions agree more with the given labels than in the first round, and the trusted
     samples do not confirm it: then the rounds agree with themselves.
     """
-    rows, rounds = np.flatnonzero(material.samples.role == "trusted"), len(RoundStore(run.path).rounds())
+    rows, rounds = np.flatnonzero(prepared.dataset.role == "trusted"), len(RoundStore(run.path).rounds())
     if not len(rows) or rounds < 2:
         return None
-    truth, labelled = material.samples.given[rows], has_label(material.judged.given)
+    truth, labeled = prepared.dataset.given[rows], has_label(prepared.judged.given)
     ends = [run.path / f"round_{number}" for number in (1, rounds)]
     teachers = [[load_model(file.parent) for file in model_files(run.path, number)] for number in (1, rounds)]
     hits = [
         right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth) for end in teachers
     ]
-    given = material.judged.given[labelled]
-    agree = [right(likeliest(np.load(end / "logits.npy")[labelled]), given) for end in ends]
+    given = prepared.judged.given[labeled]
+    agree = [right(likeliest(np.load(end / "logits.npy")[labeled]), given) for end in ends]
     found = {"n": len(rows)} | confirmed(hits, agree)
     if found["warning"]:
         log.info(
@@ -94,46 +94,46 @@ def score_trusted(run: Run, material: PreparedData, predict) -> dict | None:
     return found
 
 
-def write_results(run: Run, material: PreparedData, outcome: SelfTrainingResult, found: dict) -> None:
+def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, found: dict) -> None:
     """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
-    judged, decisions, ledger = material.judged, outcome.decisions, RoundStore(run.path)
-    write_csv(run.path / "labels.csv", labels_table(outcome, judged))
-    metrics = {"mode": run.mode, "reason": outcome.reason, "round": outcome.round} | found
-    metrics["rounds"] = ledger.rounds()
-    labelled, pool, clean = judged.given >= 0, ~has_label(judged.given), _clean(material)
+    judged, decisions, store = prepared.judged, result.decisions, RoundStore(run.path)
+    write_csv(run.path / "labels.csv", labels_table(result, judged))
+    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round} | found
+    metrics["rounds"] = store.rounds()
+    labeled, pool, clean = judged.given >= 0, ~has_label(judged.given), _clean(prepared)
     if run.mode in REPAIRS and decisions:
         write_csv(run.path / "suspects.csv", escape_formulas(label_issues_table(decisions, judged)))
-        known = clean[labelled] if "injected.csv" in material.truths else None
-        given, label = judged.given[labelled], outcome.label[labelled]
-        soft = decisions.each("soft")[labelled]
-        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labelled], given, label, known, soft)
-        info = ledger.rounds()[outcome.round - 1]
+        known = clean[labeled] if "injected.csv" in prepared.truths else None
+        given, label = judged.given[labeled], result.label[labeled]
+        soft = decisions.each("soft")[labeled]
+        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labeled], given, label, known, soft)
+        info = store.rounds()[result.round - 1]
         found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
-        z = ledger.rounds()[0].get("difficulty_z")  # the first round has chosen
+        z = store.rounds()[0].get("difficulty_z")  # the first round has chosen
         metrics["noise"] |= found | {"type": info["noise_type"], "difficulty_z": z}
         if run.config.pseudo.audit_size:
             metrics["audit"] = audit(run, judged, decisions)
     if run.mode in USES_POOL and decisions:
-        write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, outcome.round))
-        known = clean[pool] if "hidden.csv" in material.truths else None
+        write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, result.round))
+        known = clean[pool] if "hidden.csv" in prepared.truths else None
         cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
-        metrics["unlabeled"] = pool_scores(outcome.label[pool], known) | {"cutoff": cutoff}
+        metrics["unlabeled"] = pool_scores(result.label[pool], known) | {"cutoff": cutoff}
     if decisions:
-        metrics |= _out_of_fold(run, material, decisions)
+        metrics |= _out_of_fold(run, prepared, decisions)
     if steps := applied(run.path):
         metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
     write_json(run.path / "metrics.json", metrics)
 
 
-def _out_of_fold(run: Run, material: PreparedData, decisions: Decisions) -> dict:
+def _out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:
     """Write oof.csv, oof.npy (its log-probabilities, row by row) and, where answers are tuned, thresholds.json."""
-    judged, metric = material.judged, run.config.metric
+    judged, metric = prepared.judged, run.config.metric
     rows, classes = np.flatnonzero(has_label(judged.given)), judged.classes
-    logs, labels = np.asarray(decisions.belief.log_probs[rows], np.float32), judged.given[rows]
+    logs, labels = np.asarray(decisions.posterior.log_probs[rows], np.float32), judged.given[rows]
     write_csv(run.path / "oof.csv", oof_table(decisions, judged))
     write_npy(run.path / "oof.npy", logs)
     found = score(logs, labels, classes)
-    tested = 0 if run.mode in REPAIRS else material.tested  # labels that may be wrong promise nothing of a test set
+    tested = 0 if run.mode in REPAIRS else prepared.tested  # labels that may be wrong promise nothing of a test set
     found |= {"interval": expected(found["accuracy"], len(rows), tested)}
     rule = tuned(metric, logs, labels, classes) if metric else None
     if rule:
@@ -142,9 +142,9 @@ def _out_of_fold(run: Run, material: PreparedData, decisions: Decisions) -> dict
     return {"oof": found} | ({"oof_classes": of_classes(logs, labels, classes)} if len(classes) <= MANY else {})
 
 
-def _clean(material: PreparedData) -> np.ndarray:
+def _clean(prepared: PreparedData) -> np.ndarray:
     """True labels of the judged samples where an experiment knows them, else the given ones."""
-    samples = material.judged
-    truth = {i: clean for table in material.truths.values() for i, clean in zip(table.id, table.clean, strict=True)}
-    texts = [truth.get(i, given) for i, given in zip(samples.id, names(samples.given, samples.classes), strict=True)]
-    return parse(texts, samples.classes, samples.given.ndim == 2)
+    dataset = prepared.judged
+    truth = {i: clean for table in prepared.truths.values() for i, clean in zip(table.id, table.clean, strict=True)}
+    texts = [truth.get(i, given) for i, given in zip(dataset.id, names(dataset.given, dataset.classes), strict=True)]
+    return parse(texts, dataset.classes, dataset.given.ndim == 2)

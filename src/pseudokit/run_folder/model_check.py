@@ -24,8 +24,8 @@ def _note_machine(run: Run, pixels: np.ndarray, network, spec) -> None:
     """Complete env.json; where the run began with something else, say so: then the last bits may differ."""
     train, rows = run.config.train, np.resize(np.arange(len(pixels)), 16)
     device = pick_device(train.device)
-    lesson = TrainingSet(pixels, rows, rows % len(spec.classes), 2, 0)
-    unsafe = not_repeatable(lambda: train_model(network, spec, lesson, train)) if device.type == "cuda" else []
+    training_set = TrainingSet(pixels, rows, rows % len(spec.classes), 2, 0)
+    unsafe = not_repeatable(lambda: train_model(network, spec, training_set, train)) if device.type == "cuda" else []
     kernels = ["all of mps"] if device.type == "mps" else unsafe
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     now = environment() | {"device": name, "threads": torch.get_num_threads(), "not_repeatable": kernels}
@@ -40,12 +40,12 @@ def _note_machine(run: Run, pixels: np.ndarray, network, spec) -> None:
         )
 
 
-def _preflight(run: Run, samples: Dataset, pixels: np.ndarray) -> None:
+def _preflight(run: Run, dataset: Dataset, pixels: np.ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     config, size, channels = run.config, pixels.shape[1], pixels.shape[3]
-    _note_machine(run, pixels, *create_model(config.model, samples.classes, size, channels))
+    _note_machine(run, pixels, *create_model(config.model, dataset.classes, size, channels))
     if config.model_of("student") != config.model:
-        create_model(config.model_of("student"), samples.classes, size, channels, "student")
+        create_model(config.model_of("student"), dataset.classes, size, channels, "student")
     for key, spec in {
         "train.augment": config.train.augment,
         "student.augment": config.student.augment,

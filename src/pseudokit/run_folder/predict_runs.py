@@ -32,14 +32,15 @@ CHOOSING_ROLES = ("val", "trusted")
 
 
 class OutOfFold(NamedTuple):
-    """Rows that several runs judged out of fold. logs: (M, …) log-probabilities, a run each; labels: see sets.py."""
+    """Rows that several runs judged out of fold. logs: (M, …) log-probabilities, a run each; labels: see
+    encoding.py."""
 
     logs: np.ndarray
     labels: np.ndarray
 
 
 class Prediction(NamedTuple):
-    """probs and answers: see labels/sets.py; models: how many were averaged."""
+    """probs and answers: see data/encoding.py; models: how many were averaged."""
 
     probs: np.ndarray
     answers: np.ndarray
@@ -101,13 +102,13 @@ def _arm_folders(run: Path, arm: str | None) -> tuple[list[Path], str]:
     elif not compared:
         arm, why = "student", "the run has no baseline"
     else:
-        arm, why = _favoured(run)
+        arm, why = _favored(run)
     names = [name for name, word in ARMS.items() if arm in (word, "both")]
     return [run / name for name in names], why
 
 
-def _favoured(run: Path) -> tuple[str, str]:
-    """The arm that the evidence of the run favours, see predict.arm, and the evidence."""
+def _favored(run: Path) -> tuple[str, str]:
+    """The arm that the evidence of the run favors, see predict.arm, and the evidence."""
     file = run / "scored.csv"
     gain = paired_arms(read_csv(file), CHOOSING_ROLES, "control") if file.is_file() else None
     if gain is None:
@@ -144,9 +145,9 @@ def predict_files(models: list[TrainedModel], paths: np.ndarray, config: Config,
     Raises:
         UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
     """
-    stock, views = _stock(models, paths, config, tta)
-    offer(stock, paths)
-    return np.mean([np.exp(stock.predict(model, np.arange(len(paths)), views)) for model in models], axis=0)
+    trainer, views = _stock(models, paths, config, tta)
+    offer(trainer, paths)
+    return np.mean([np.exp(trainer.predict(model, np.arange(len(paths)), views)) for model in models], axis=0)
 
 
 def _stock(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> tuple[Trainer, int]:
@@ -285,9 +286,9 @@ def write_predictions(out: Path, targets: pd.DataFrame, said: Prediction, sample
 def write_submission(run: Path, config: Config) -> None:
     """predictions.csv and submission.csv of a run that is being finished, for its data.test, by this process alone."""
     targets, models = read_targets(config, None), finished_models(run, configured_arm(run, config))
-    stock, views = _stock(models, targets.path.to_numpy(object), config, None)
+    trainer, views = _stock(models, targets.path.to_numpy(object), config, None)
     rows, spec = np.arange(len(targets)), models[0].format
-    probs = np.mean([np.exp(stock.answer(PredictJob(model, rows, views))) for model in models], axis=0)
+    probs = np.mean([np.exp(trainer.answer(PredictJob(model, rows, views))) for model in models], axis=0)
     answers = _answers(probs, spec.classes, config.metric, _out_of_fold([run], spec), np.ones(1))
     said = Prediction(probs, answers, spec.classes, len(models))
     write_predictions(run / "predictions.csv", targets, said, config.data.submission)

@@ -44,10 +44,10 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
     config = named_config(config_file, overrides, mode)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), mode, config)
-        material = prepare(run)
+        prepared = prepare(run)
         config = run.config
-        _check_submission(config, material.samples.classes)
-        for line in (*_packages(), *_weights(config), *_folder(config, material, mode), *_time(config, material, mode)):
+        _check_submission(config, prepared.dataset.classes)
+        for line in (*_packages(), *_weights(config), *_folder(config, prepared, mode), *_time(config, prepared, mode)):
             log.info(line)
     log.info("check: nothing stands in the way; leave out --check to begin")
 
@@ -98,7 +98,7 @@ def _weights(config: Config) -> Iterator[str]:
             )
 
 
-def _folder(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
+def _folder(config: Config, prepared: PreparedData, mode: str) -> Iterator[str]:
     """Whether the run folder can be written, and what it will hold.
 
     Raises:
@@ -111,12 +111,12 @@ def _folder(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
             pass
     except OSError as error:
         raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
-    size, channels = material.pixels.shape[1], material.pixels.shape[3]
+    size, channels = prepared.pixels.shape[1], prepared.pixels.shape[3]
     bytes_of = {}
     for arm in ("teacher", "student"):
-        network, _ = create_model(config.model_of(arm), material.samples.classes, size, channels)
+        network, _ = create_model(config.model_of(arm), prepared.dataset.classes, size, channels)
         bytes_of[arm] = sum(p.numel() * p.element_size() for p in network.state_dict().values())
-    n, k, pseudo = len(material.judged), len(material.judged.classes), config.pseudo
+    n, k, pseudo = len(prepared.judged), len(prepared.judged.classes), config.pseudo
     models = bytes_of["teacher"] * (1 if config.model.freeze_backbone else pseudo.rounds * pseudo.folds)
     needed = models + 2 * bytes_of["student"] + pseudo.rounds * n * (5 * k + ROW_BYTES)
     free = shutil.disk_usage(above).free
@@ -128,10 +128,10 @@ def _folder(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
         )
 
 
-def _time(config: Config, material: PreparedData, mode: str) -> Iterator[str]:
+def _time(config: Config, prepared: PreparedData, mode: str) -> Iterator[str]:
     """Minutes, from a few steps of each network."""
-    stock = Trainer(config, material.pixels, material.judged.given, material.samples.classes)
-    seconds = costs(config, material, mode, probe(stock))
+    trainer = Trainer(config, prepared.pixels, prepared.judged.given, prepared.dataset.classes)
+    seconds = costs(config, prepared, mode, probe(trainer))
     parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
     total = sum(seconds.values())
     yield f"time: about {total / 60:.1f} minutes at most on this machine ({parts})"

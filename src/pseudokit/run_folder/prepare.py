@@ -26,7 +26,7 @@ from ..labels.pseudo_labels import provable
 from ..round_store import refuse_changed_dataset
 from ..system.files import hash_of, log, seed_of, write_csv
 from ..training.jobs import JobRunner, LinearProbe
-from ..training.label_propagation import gradient_features, graph_power, neighbour_graph, propagate_labels
+from ..training.label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
 from ..training.linear_probe import alike_features
 from ..training.trainer import Trainer, offer
 from .folder import Run
@@ -43,18 +43,18 @@ def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.Da
         data = data.model_copy(update=builtin_roles(data))
         if uses_pool and simulate.keep_labels is None:
             simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
-    samples, truths = load_dataset(data), {}
+    dataset, truths = load_dataset(data), {}
     if simulate.keep_labels and uses_pool:
-        samples, truths["hidden.csv"] = hide_labels(samples, simulate)
+        dataset, truths["hidden.csv"] = hide_labels(dataset, simulate)
     if simulate.noise:
-        samples, truths["injected.csv"] = inject_noise(samples, simulate)
-    check_dataset(samples, config, mode)
-    return samples, truths
+        dataset, truths["injected.csv"] = inject_noise(dataset, simulate)
+    check_dataset(dataset, config, mode)
+    return dataset, truths
 
 
-def check_dataset(samples: Dataset, config: Config, mode: str) -> None:
+def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
     """Refuse what cannot be trained: one class, classes smaller than the folds, an empty pool."""
-    given, classes = samples.given[samples.role == "train"], samples.classes
+    given, classes = dataset.given[dataset.role == "train"], dataset.classes
     if len(classes) < 2 and given.ndim == 1:
         raise UserError(f"data.train has one class only ({classes[0]!r}); at least two are needed")
     if config.pseudo.rounds or mode == "train":
@@ -66,12 +66,12 @@ def check_dataset(samples: Dataset, config: Config, mode: str) -> None:
             f"metric={config.metric} does not fit these {len(classes)} classes ({some}, …); "
             f"choose one of {', '.join(goals)}"
         )
-    if mode in USES_POOL and not (samples.role == "unlabeled").any():
+    if mode in USES_POOL and not (dataset.role == "unlabeled").any():
         raise UserError(
             "the pool is empty: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
         )
     if mode in USES_POOL and not config.rules.pool_may_include_test:
-        _refuse_test_in_pool(samples)
+        _refuse_test_in_pool(dataset)
 
 
 def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
@@ -89,33 +89,33 @@ def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> No
         )
 
 
-def _refuse_test_in_pool(samples: Dataset) -> None:
-    pool = samples.role == "unlabeled"
-    both = pool & np.isin(samples.path, samples.path[samples.role == "test"])
+def _refuse_test_in_pool(dataset: Dataset) -> None:
+    pool = dataset.role == "unlabeled"
+    both = pool & np.isin(dataset.path, dataset.path[dataset.role == "test"])
     if both.any():
         raise UserError(
-            f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {samples.id[both][0]!r}, "
+            f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {dataset.id[both][0]!r}, "
             "which rules.pool_may_include_test=false forbids; take them out of data.unlabeled"
         )
 
 
-def make_job_runner(run: Run, material: PreparedData) -> JobRunner:
+def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
     """What trains and predicts on this material."""
-    judged, samples = material.judged, material.samples
-    stock = Trainer(run.config, material.pixels, judged.given, samples.classes, samples.id, run.path)
-    offer(stock, material.samples.path)
+    judged, dataset = prepared.judged, prepared.dataset
+    trainer = Trainer(run.config, prepared.pixels, judged.given, dataset.classes, dataset.id, run.path)
+    offer(trainer, prepared.dataset.path)
     models = run.config.model, run.config.model_of("student")
     weights = sorted({model.checkpoint for model in models if model.checkpoint})
-    input_hash = hash_of(material.pixels[: len(judged)], samples.classes, *map(Path, weights))
-    frozen = LinearProbe(run.path, stock, input_hash)
-    return JobRunner(run.path, stock, frozen, _neighbours(run, material, frozen), run.time_for, input_hash)
+    input_hash = hash_of(prepared.pixels[: len(judged)], dataset.classes, *map(Path, weights))
+    frozen = LinearProbe(run.path, trainer, input_hash)
+    return JobRunner(run.path, trainer, frozen, _neighbors(run, prepared, frozen), run.time_for, input_hash)
 
 
-def _neighbours(run: Run, material: PreparedData, frozen: LinearProbe) -> Second | None:
+def _neighbors(run: Run, prepared: PreparedData, frozen: LinearProbe) -> Second | None:
     """The opinion of look-alikes on a pool, where pseudo.label_propagation asks for it (train.py's out-of-fold
     rows are the models' own). The graph is made when it is first needed: a run that goes on after its rounds does
     without."""
-    weight, judged = run.config.pseudo.label_propagation, material.judged
+    weight, judged = run.config.pseudo.label_propagation, prepared.judged
     if weight == "auto":
         weight = graph_power(has_label(judged.given).sum() / len(judged.classes))
     if not weight or run.mode not in USES_POOL:
@@ -125,13 +125,15 @@ def _neighbours(run: Run, material: PreparedData, frozen: LinearProbe) -> Second
     def graph():
         start, n = time.monotonic(), len(judged)
         if run.config.model.freeze_backbone:
-            found = neighbour_graph(alike_features(frozen.embeddings[:n]))
+            found = neighbor_graph(alike_features(frozen.embeddings[:n]))
         else:
-            found = neighbour_graph(gradient_features(material.pixels[:n]))
-        log.info(f"neighbours of {n:,} images, {time.monotonic() - start:.1f} s")
+            found = neighbor_graph(gradient_features(prepared.pixels[:n]))
+        log.info(f"neighbors of {n:,} images, {time.monotonic() - start:.1f} s")
         return found
 
-    return lambda seat: weight * propagate_labels(graph(), seat.learned, seat.targets, len(judged.classes))[seat.judged]
+    return lambda fold_job: (
+        weight * propagate_labels(graph(), fold_job.learned, fold_job.targets, len(judged.classes))[fold_job.judged]
+    )
 
 
 SHOWN = 20
@@ -148,7 +150,7 @@ class PreparedData:
     len(judged) samples are the judged ones. clusters, refused: (len(judged),), see find_clusters, refused_reasons.
     truths: tables by file name, for scoring. tested: how many rows data.test has."""
 
-    samples: Dataset
+    dataset: Dataset
     judged: Dataset
     pixels: np.ndarray
     clusters: np.ndarray
@@ -161,7 +163,7 @@ def prepare(run: Run) -> PreparedData:
     """Read, decode and check everything, so that wrong input ends the run before any training.
 
     Raises:
-        UserError: see prepare_samples, load_images, create_model, build.
+        UserError: see prepare_dataset, load_images, create_model, build.
     """
     if run.mode == "train":  # judges once, changes nothing
         once = run.config.pseudo.model_copy(update={"rounds": 1})
@@ -190,34 +192,34 @@ def _prepare(run: Run) -> PreparedData:
     _refuse_idle_cutoff(config, run.mode)
     if config.data.multi_label:
         _refuse_single(config)
-    samples, truths = prepare_dataset(config, run.mode)
-    tested = int((samples.role == "test").sum())
-    is_judged = np.isin(samples.role, ["train", "unlabeled"] if run.mode in USES_POOL else ["train"])
-    samples = samples.take(is_judged | (np.isin(samples.role, SCORED_ROLES) & has_label(samples.given)))
-    pixels, good = load_images(samples.path, config.data)
+    dataset, truths = prepare_dataset(config, run.mode)
+    tested = int((dataset.role == "test").sum())
+    is_judged = np.isin(dataset.role, ["train", "unlabeled"] if run.mode in USES_POOL else ["train"])
+    dataset = dataset.take(is_judged | (np.isin(dataset.role, SCORED_ROLES) & has_label(dataset.given)))
+    pixels, good = load_images(dataset.path, config.data)
     if not good.all():
-        samples = samples.take(good)
-        pixels = load_images(samples.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
-        check_dataset(samples, config, run.mode)
-    judged = samples.take(np.isin(samples.role, ["train", "unlabeled"]))
-    _preflight(run, samples, pixels)
+        dataset = dataset.take(good)
+        pixels = load_images(dataset.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
+        check_dataset(dataset, config, run.mode)
+    judged = dataset.take(np.isin(dataset.role, ["train", "unlabeled"]))
+    _preflight(run, dataset, pixels)
     refuse_changed_dataset(run.path, judged)
-    write_csv(run.path / "samples.csv", samples.table())
+    write_csv(run.path / "samples.csv", dataset.table())
     for name, table in truths.items():
         write_csv(run.path / name, table)
     links = find_links(pixels, len(judged))
-    copies = duplicates_table(samples, pixels, links)
+    copies = duplicates_table(dataset, pixels, links)
     write_csv(run.path / "duplicates.csv", escape_formulas(copies))
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
     if len(np.unique(clusters[has_label(judged.given)])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
     _refuse_lost(judged, clusters, config)
-    _announce(samples, clusters)
+    _announce(dataset, clusters)
     _announce_folds(judged, clusters, config)
     _announce_duplicates(run, copies, refused)
     if config.pseudo.min_precision is not None and run.mode in USES_POOL:
         _announce_bound(int(has_label(judged.given).sum()), config.pseudo.min_precision)
-    return PreparedData(samples, judged, pixels, clusters, refused, truths, tested)
+    return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested)
 
 
 def _refuse_idle_cutoff(config: Config, mode: str) -> None:
@@ -260,12 +262,12 @@ def _refuse_lost(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
             )
 
 
-def _announce(samples: Dataset, clusters: np.ndarray) -> None:
-    counts = {role: int((samples.role == role).sum()) for role in dict.fromkeys(samples.role)}
-    how_many = ", any number of them an image" if samples.given.ndim == 2 else ""
+def _announce(dataset: Dataset, clusters: np.ndarray) -> None:
+    counts = {role: int((dataset.role == role).sum()) for role in dict.fromkeys(dataset.role)}
+    how_many = ", any number of them an image" if dataset.given.ndim == 2 else ""
     listed = ", ".join(f"{n:,} {role}" for role, n in counts.items())
-    log.info(f"samples: {listed}; {len(samples.classes)} classes{how_many}")
-    several = [name for name in samples.classes if name not in name.split() and {*name.split()} <= {*samples.classes}]
+    log.info(f"samples: {listed}; {len(dataset.classes)} classes{how_many}")
+    several = [name for name in dataset.classes if name not in name.split() and {*name.split()} <= {*dataset.classes}]
     if several:
         log.info(
             f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "

@@ -55,15 +55,15 @@ def reselect(run: Path, overrides: list[str]) -> None:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
     config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json", "mode")["mode"]
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
-    samples = _judged(run, number, classes, rounds[-1].get("multi_label", False))
-    verdict = RoundStore(run).recall(number, samples)
+    dataset = _judged(run, number, classes, rounds[-1].get("multi_label", False))
+    verdict = RoundStore(run).recall(number, dataset)
     copies = run / "duplicates.csv"
-    refused = refused_reasons(unescape_formulas(read_csv(copies)), samples.id, config.data) if copies.exists() else ""
+    refused = refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data) if copies.exists() else ""
     options = {"refused": refused, "agreement": verdict.agreement, "likeliest_rate": verdict.likeliest_rate}
-    decisions = decide_single_or_multilabel(verdict.log_probs, samples.given, mode, config.pseudo, **options)
-    write_csv(run / "selected.csv", decisions_table(decisions, samples, verdict.judge))
+    decisions = decide_single_or_multilabel(verdict.log_probs, dataset.given, mode, config.pseudo, **options)
+    write_csv(run / "selected.csv", decisions_table(decisions, dataset, verdict.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
-    log.info(cutoff_table(samples, decisions).to_string(index=False))
+    log.info(cutoff_table(dataset, decisions).to_string(index=False))
     summary = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds, counts, strict=True))
     log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
 
@@ -80,24 +80,24 @@ def _redecided(file: Path, overrides: list[str]) -> Config:
     return config
 
 
-def cutoff_table(samples: Dataset, decisions: Decisions) -> pd.DataFrame:
+def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
     """cutoff → coverage of the rows that a cutoff decides, their estimated precision, and classes without any.
 
-    The rows are the pool where there is one, else the labelled set. Precision is estimated from the labelled rows
+    The rows are the pool where there is one, else the labeled set. Precision is estimated from the labeled rows
     above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound. Of
     label sets all of this is of single answers.
     """
-    labelled, confidence, predicted = samples.given >= 0, decisions.each("confidence"), decisions.predicted
-    pool = ~labelled & ~has_label(samples.given).reshape(-1, *[1] * (labelled.ndim - 1))
-    rows = pool if pool.any() else labelled
-    agrees = predicted == samples.given
+    labeled, confidence, predicted = dataset.given >= 0, decisions.each("confidence"), decisions.predicted
+    pool = ~labeled & ~has_label(dataset.given).reshape(-1, *[1] * (labeled.ndim - 1))
+    rows = pool if pool.any() else labeled
+    agrees = predicted == dataset.given
     table = []
     for cutoff in CUTOFFS:
-        above, known = rows & (confidence >= cutoff), labelled & (confidence >= cutoff)
+        above, known = rows & (confidence >= cutoff), labeled & (confidence >= cutoff)
         n = int(known.sum())
         precision = f"{agrees[known].mean():.4f}" if n else "–"
         bound = f"{lower_bound(agrees[known].sum(), n):.4f}" if n else "–"
-        lost = set(samples.classes) - {samples.classes[k] for k in classes_of(np.where(above, predicted, -1))}
+        lost = set(dataset.classes) - {dataset.classes[k] for k in classes_of(np.where(above, predicted, -1))}
         coverage = f"{above.sum() / rows.sum():.3f}"
         table.append((cutoff, coverage, precision, bound, n, ", ".join(sorted(lost)) or "–"))
     names = ["cutoff", "coverage", "estimated precision", "at least", "from n", "classes lost"]

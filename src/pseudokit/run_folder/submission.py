@@ -16,7 +16,7 @@ def predictions_table(
     targets: pd.DataFrame, probs: np.ndarray, answers: np.ndarray, classes: list[str]
 ) -> pd.DataFrame:
     """id, path (those of targets), label, confidence and one column `p_<class>` a class, from probabilities and the
-    labels that are answered, see labels/sets.py.
+    labels that are answered, see data/encoding.py.
 
     Raises:
         UserError: a probability is not a number.

@@ -39,48 +39,48 @@ class Pace:
     image: float
 
 
-def probe(stock: Trainer) -> Pace:
+def probe(trainer: Trainer) -> Pace:
     """Train a few steps, and predict a few images, with fresh networks that are then forgotten."""
-    config, rows = stock.config, np.arange(min(len(stock.pixels), IMAGES))
-    teacher = 0.0 if config.model.freeze_backbone else _seconds_a_step(stock, "round_1/fold_0")
+    config, rows = trainer.config, np.arange(min(len(trainer.pixels), IMAGES))
+    teacher = 0.0 if config.model.freeze_backbone else _seconds_a_step(trainer, "round_1/fold_0")
     same = config.model_of("student") == config.model and config.train_of("student") == config.train
     alike = same and not config.train.consistency_weight
-    student = teacher if alike or config.model_of("student").freeze_backbone else _seconds_a_step(stock, "student")
-    asked, seconds = PredictJob(TrainedModel(*stock.fresh_network("round_1/fold_0", 0), ""), rows, 1), 0.0
+    student = teacher if alike or config.model_of("student").freeze_backbone else _seconds_a_step(trainer, "student")
+    asked, seconds = PredictJob(TrainedModel(*trainer.fresh_network("round_1/fold_0", 0), ""), rows, 1), 0.0
     for _ in range(2):  # the first warms up
         start = time.monotonic()
-        stock.answer(asked)
+        trainer.answer(asked)
         seconds = time.monotonic() - start
     return Pace(teacher, student, seconds / len(rows))
 
 
-def _seconds_a_step(stock: Trainer, where: str) -> float:
-    train = stock.config.train_of(where).model_copy(update={"linear_probe_first": False})
-    rows = np.resize(np.arange(len(stock.pixels)), train.batch_size)
-    labels = np.resize(np.arange(len(stock.classes)), train.batch_size)
-    labels = labels if stock.given.ndim == 1 else np.eye(len(stock.classes), dtype=np.float32)[labels]
+def _seconds_a_step(trainer: Trainer, where: str) -> float:
+    train = trainer.config.train_of(where).model_copy(update={"linear_probe_first": False})
+    rows = np.resize(np.arange(len(trainer.pixels)), train.batch_size)
+    labels = np.resize(np.arange(len(trainer.classes)), train.batch_size)
+    labels = labels if trainer.given.ndim == 1 else np.eye(len(trainer.classes), dtype=np.float32)[labels]
     pool = rows if where == "student" and train.consistency_weight else None
-    lesson = TrainingSet(stock.pixels, rows, labels, PROBE, 0, pool=pool)
-    seconds = train_model(*stock.fresh_network(where, 0), lesson, train)[1].seconds.to_numpy()
+    training_set = TrainingSet(trainer.pixels, rows, labels, PROBE, 0, pool=pool)
+    seconds = train_model(*trainer.fresh_network(where, 0), training_set, train)[1].seconds.to_numpy()
     return float(np.median(np.diff(seconds)[WARM_UP - 1 :]))
 
 
-def costs(config: Config, material: PreparedData, mode: str, pace: Pace) -> dict[str, float]:
+def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict[str, float]:
     """Seconds of teachers, judging, student, control, and of what comes after; at most, with all of the pool
     that may be learned."""
-    folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, material.judged
-    labelled = int(has_label(judged.given).sum())
-    pool = (config.pseudo.top_fraction or 1) * (len(judged) - labelled) if mode in USES_POOL else 0
-    learned = labelled + int(np.ceil(pool))
-    each = [labelled if r == 0 else learned for r in range(rounds)]
+    folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, prepared.judged
+    labeled = int(has_label(judged.given).sum())
+    pool = (config.pseudo.top_fraction or 1) * (len(judged) - labeled) if mode in USES_POOL else 0
+    learned = labeled + int(np.ceil(pool))
+    each = [labeled if r == 0 else learned for r in range(rounds)]
     steps = sum(folds * step_budget(max(1, n * (folds - 1) // folds), config.train) for n in each)
-    asked = (len(judged) - labelled) * folds + labelled
+    asked = (len(judged) - labeled) * folds + labeled
     views = 1 if config.model.freeze_backbone else config.pseudo.tta
     last = step_budget(learned, config.train)
     arms = {"student": last, "control": last if config.pseudo.train_baseline and mode != "train" else 0}
     of_arm = {arm: 0.0 if config.model_of(arm).freeze_backbone else n * pace.student for arm, n in arms.items()}
-    scored = (len(material.samples) - len(judged)) * (2 + folds) + material.tested * (1 + folds)
-    embedded = len(material.samples) * pace.image if config.model.freeze_backbone else 0.0
+    scored = (len(prepared.dataset) - len(judged)) * (2 + folds) + prepared.tested * (1 + folds)
+    embedded = len(prepared.dataset) * pace.image if config.model.freeze_backbone else 0.0
     return {
         "teachers": steps * pace.teacher + embedded,
         "judging": 0.0 if config.model.freeze_backbone else rounds * asked * views * pace.image,
@@ -106,7 +106,7 @@ def _cheaper(config: Config) -> Iterator[Config]:
                 )
 
 
-def planned(run: Run, material: PreparedData) -> Config:
+def planned(run: Run, prepared: PreparedData) -> Config:
     """The config as the time budget allows it; the same every time the run goes on. Also sets run.closing.
 
     Kept in plan.json: which keys were changed, and what each part is to take.
@@ -115,7 +115,7 @@ def planned(run: Run, material: PreparedData) -> Config:
     if not file.exists():
         if run.config.time_budget is None or trained(run.path):  # what has been begun is not changed
             return run.config
-        write_json(file, _plan(run, material))
+        write_json(file, _plan(run, prepared))
     found = read_json(file)
     run.closing = found["seconds"][CLOSING]
     if found["changes"]:
@@ -128,13 +128,13 @@ def planned(run: Run, material: PreparedData) -> Config:
     return config
 
 
-def _plan(run: Run, material: PreparedData) -> dict:
+def _plan(run: Run, prepared: PreparedData) -> dict:
     budget = SLACK * run.config.time_budget
-    pace = probe(Trainer(run.config, material.pixels, material.judged.given, material.samples.classes))
+    pace = probe(Trainer(run.config, prepared.pixels, prepared.judged.given, prepared.dataset.classes))
     options = list(_cheaper(run.config))
-    fitting = (c for c in options if sum(costs(c, material, run.mode, pace).values()) <= budget)
+    fitting = (c for c in options if sum(costs(c, prepared, run.mode, pace).values()) <= budget)
     chosen = next(fitting, options[-1])
-    seconds = costs(chosen, material, run.mode, pace)
+    seconds = costs(chosen, prepared, run.mode, pace)
     if sum(seconds.values()) > budget:
         log.info(
             f"time budget: even the least takes about {sum(seconds.values()):,.0f} s; what is finished by then is "

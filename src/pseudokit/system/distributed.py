@@ -149,10 +149,10 @@ def worker_loop(work: Callable[[Any, ProcessGroup], Any]) -> None:
 
 def _gathered(work: Callable[[Any, ProcessGroup], Any], tasks: list, in_teams: bool) -> list:
     """What this wave came to, in the first process; [] in the others."""
-    turn, team = _team(len(tasks)) if in_teams else (rank(), ALONE)
-    mine = [_tried(work, task, team) for task in tasks[turn : turn + 1] if task is not None]
+    turn, process_group = _team(len(tasks)) if in_teams else (rank(), ALONE)
+    mine = [_tried(work, task, process_group) for task in tasks[turn : turn + 1] if task is not None]
     found = [None] * size() if rank() == 0 else None
-    _group().gather_object(mine if team.index == 0 else [], found, 0)
+    _group().gather_object(mine if process_group.index == 0 else [], found, 0)
     done = [one for of_rank in found or [] for one in of_rank]
     for _, error in done:
         if error:
@@ -174,10 +174,12 @@ def _team(tasks: int) -> tuple[int, ProcessGroup]:
     return found
 
 
-def _tried(work: Callable[[Any, ProcessGroup], Any], task: Any, team: ProcessGroup) -> tuple[Any, Exception | None]:
+def _tried(
+    work: Callable[[Any, ProcessGroup], Any], task: Any, process_group: ProcessGroup
+) -> tuple[Any, Exception | None]:
     try:
-        return work(task, team), None
+        return work(task, process_group), None
     except Exception as error:
-        if team.size > 1 and not isinstance(error, UserError):
+        if process_group.size > 1 and not isinstance(error, UserError):
             raise  # the rest of the team waits for this process, and would wait for ever
         return None, error  # told to the first process, which ends the run with it

@@ -61,7 +61,7 @@ def finishing() -> Iterator[Callable[[], int]]:
     """Within, a first signal cuts nothing in two: asked() tells its number, 0 without one.
 
     Raises:
-        Stopped: at the end of the block, where nobody has asked since.
+        Interrupted: at the end of the block, where nobody has asked since.
     """
     handler = signal.getsignal(signal.SIGTERM)
     if not isinstance(handler, OnSignal):  # a notebook, a test: theirs stay

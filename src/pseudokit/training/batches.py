@@ -41,43 +41,45 @@ class TrainingSet:
 
 
 def stream(
-    lesson: TrainingSet, train: Train, size: int, steps: int, start: int = 0
+    training_set: TrainingSet, train: Train, size: int, steps: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
 
     Batches run over the end of a pass, so that a set smaller than a batch still fills it. steps: after how many of them
     the cooldown has ended; start: number of the first one.
     """
-    rows, labels = (torch.from_numpy(a) for a in (lesson.rows, lesson.labels))
+    rows, labels = (torch.from_numpy(a) for a in (training_set.rows, training_set.labels))
     device, workers = _place((train.augment,), size, train)
-    draw = _views_of(lesson, (train.augment,), size, lesson.seed, device)
-    batches = islice(enumerate(_batches(lesson, train, steps)), start, None)
+    draw = _views_of(training_set, (train.augment,), size, training_set.seed, device)
+    batches = islice(enumerate(_batches(training_set, train, steps)), start, None)
     return _made(lambda number, at: (*draw(number, rows[at]), labels[at]), batches, workers)
 
 
-def names_of_batch(lesson: TrainingSet, train: Train, number: int) -> list[str]:
+def names_of_batch(training_set: TrainingSet, train: Train, number: int) -> list[str]:
     """What is in a batch of the stream."""
-    at = next(islice(_batches(lesson, train, lesson.steps), number, None)).numpy()
-    return [str(row if lesson.names is None else lesson.names[row]) for row in lesson.rows[at]]
+    at = next(islice(_batches(training_set, train, training_set.steps), number, None)).numpy()
+    return [str(row if training_set.names is None else training_set.names[row]) for row in training_set.rows[at]]
 
 
 def views(
-    lesson: TrainingSet, train: Train, size: int, start: int = 0
+    training_set: TrainingSet, train: Train, size: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Endless (weak, strong) views of batches of the pool from number `start` on, and what teachers say of them."""
-    said = np.zeros((len(lesson.pool), 1), np.float32) if lesson.said is None else lesson.said
-    pool, said = (torch.from_numpy(a) for a in (lesson.pool, said))
+    said = np.zeros((len(training_set.pool), 1), np.float32) if training_set.said is None else training_set.said
+    pool, said = (torch.from_numpy(a) for a in (training_set.pool, said))
     specs = (train.weak_augment, train.strong_augment)
     device, workers = _place(specs, size, train)
-    draw = _views_of(lesson, specs, size, lesson.seed + 1, device)
-    batches = _positions(len(pool), round(train.unlabeled_ratio * train.batch_size), lesson.seed + 1)
+    draw = _views_of(training_set, specs, size, training_set.seed + 1, device)
+    batches = _positions(len(pool), round(train.unlabeled_ratio * train.batch_size), training_set.seed + 1)
     batches = islice(enumerate(batches), start, None)
     return _made(lambda number, at: (*draw(number, pool[at]), said[at]), batches, workers)
 
 
-def _views_of(lesson: TrainingSet, specs: tuple[Spec, ...], size: int, seed: int, device: torch.device) -> Callable:
+def _views_of(
+    training_set: TrainingSet, specs: tuple[Spec, ...], size: int, seed: int, device: torch.device
+) -> Callable:
     """draw(number of the batch, rows) → their augmented images, once for every spec."""
-    images = torch.from_numpy(lesson.pixels)
+    images = torch.from_numpy(training_set.pixels)
     augments = [build(spec, size, seed + i) for i, spec in enumerate(specs)]
 
     def draw(number: int, rows: torch.Tensor) -> list[torch.Tensor]:
@@ -130,20 +132,20 @@ class _Made(Dataset):
         return self.make(*numbered)
 
 
-def _batches(lesson: TrainingSet, train: Train, steps: int) -> Iterator[torch.Tensor]:
+def _batches(training_set: TrainingSet, train: Train, steps: int) -> Iterator[torch.Tensor]:
     """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
-    pseudo = np.zeros(len(lesson.rows), bool) if lesson.pseudo is None else lesson.pseudo
+    pseudo = np.zeros(len(training_set.rows), bool) if training_set.pseudo is None else training_set.pseudo
     if pseudo.all() or not pseudo.any() or not (train.min_labeled_fraction or train.labeled_only_fraction):
-        yield from _positions(len(lesson.rows), train.batch_size, lesson.seed)
+        yield from _positions(len(training_set.rows), train.batch_size, training_set.seed)
     kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
     n = math.ceil(max(train.min_labeled_fraction, 1 - pseudo.mean()) * train.batch_size)
     mixed = [
-        _positions(len(at), size, lesson.seed + i)
+        _positions(len(at), size, training_set.seed + i)
         for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))
     ]
     for _ in range(steps - round(train.labeled_only_fraction * steps)):
         yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
-    for at in _positions(len(kinds[0]), train.batch_size, lesson.seed):
+    for at in _positions(len(kinds[0]), train.batch_size, training_set.seed):
         yield kinds[0][at]
 
 

@@ -23,16 +23,16 @@ class Checkpoints:
     """Those of one network, checkpoint_<steps>.pt in its folder; without a folder there are none.
 
     key: of all that the training depends on; a checkpoint of another key is none of ours. What is written are parts
-    with state_dict and load_state_dict (weights, optimiser, schedule, averages, loss curve) and the random numbers;
-    the order of the data follows from the seed and the step. Of a team the first process reads and writes; the others
-    have the same state but for their random numbers, and take part in all of it but `due`.
+    with state_dict and load_state_dict (weights, optimizer, schedule, averages, loss curve) and the random numbers;
+    the order of the data follows from the seed and the step. Of several processes the first process reads and writes;
+    the others have the same state but for their random numbers, and take part in all of it but `due`.
     """
 
-    def __init__(self, folder: Path | None, key: str, train: Train, team: ProcessGroup = ALONE):
-        self._folder, self._key = folder if not team.index else None, key
-        self._every, self._team = train.checkpoint_every, team
+    def __init__(self, folder: Path | None, key: str, train: Train, process_group: ProcessGroup = ALONE):
+        self._folder, self._key = folder if not process_group.index else None, key
+        self._every, self._team = train.checkpoint_every, process_group
         self._next = time.monotonic() + self._every
-        self._found = team.all(next(filter(None, map(self._read, self._files()[::-1])), None))[0]
+        self._found = process_group.all(next(filter(None, map(self._read, self._files()[::-1])), None))[0]
 
     @property
     def step(self) -> int:

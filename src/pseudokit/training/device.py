@@ -113,7 +113,7 @@ def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def to_input(batch: torch.Tensor, spec: ModelSpec, device: torch.device) -> torch.Tensor:
-    """(B, H, W, C) in 0…255 → (B, C, H, W) normalised, on the device, in channels_last."""
+    """(B, H, W, C) in 0…255 → (B, C, H, W) normalized, on the device, in channels_last."""
     mean, std = (torch.tensor(x, device=device) * 255 for x in (spec.mean, spec.std))
     batch = to_device(batch, device).float()
     return batch.sub(mean).div_(std).permute(0, 3, 1, 2)

@@ -37,23 +37,23 @@ class LinearProbe:
     """Heads on the embeddings of one frozen network, which is kept in the folder `body` of the run."""
 
     path: Path
-    stock: Trainer
+    trainer: Trainer
     input_hash: str
-    """As that of the Learner."""
+    """As that of the JobRunner."""
 
     @cached_property
     def backbone(self) -> TrainedModel:
         if (self.path / "body" / "model.json").exists():
             return load_model(self.path / "body")
         return save_model(
-            self.path / "body", *self.stock.fresh_network("body", seed_of(self.stock.config.seed, "body"))
+            self.path / "body", *self.trainer.fresh_network("body", seed_of(self.trainer.config.seed, "body"))
         )
 
     @cached_property
     def embeddings(self) -> np.ndarray:
         """(N, D), in a file of the run that is named by hashes of what it was made from, and of itself; made once."""
-        n = len(self.stock.given)  # made_from has a hash of these already
-        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, self.stock.pixels[n:])}"
+        n = len(self.trainer.given)  # made_from has a hash of these already
+        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, self.trainer.pixels[n:])}"
         for file in self.path.glob(f"{name}_*.npy"):
             if file.stem == f"{name}_{hash_of(file)}":
                 return np.load(file, mmap_mode="r")
@@ -64,8 +64,8 @@ class LinearProbe:
 
     def _embed(self, file: Path) -> Path:
         """The file's suffix says how many of its rows are on the disk: a process that was stopped goes on."""
-        network, spec, train = self.backbone.network, self.backbone.format, self.stock.config.train_of("body")
-        n, start, begun = len(self.stock.pixels), time.monotonic(), next(self.path.glob(f"{file.name}.*.rows"), None)
+        network, spec, train = self.backbone.network, self.backbone.format, self.trainer.config.train_of("body")
+        n, start, begun = len(self.trainer.pixels), time.monotonic(), next(self.path.glob(f"{file.name}.*.rows"), None)
         part, done = begun or file.with_suffix(".0.rows"), int(begun.suffixes[0][1:]) if begun else 0
         if done:
             log.info(f"embed: goes on after {done:,} of {n:,} images")
@@ -77,7 +77,7 @@ class LinearProbe:
             shown.update(done)
             for first in range(done, n, at_once):
                 rows = np.arange(first, min(first + at_once, n))
-                embed(network, spec, (self.stock.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
+                embed(network, spec, (self.trainer.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
                 out.flush()
                 part = part.replace(file.with_suffix(f".{rows[-1] + 1}.rows"))
         log.info(f"embedded {n - done:,} images, {time.monotonic() - start:.1f} s")
@@ -85,7 +85,7 @@ class LinearProbe:
 
     def work(self, task: TrainJob) -> TrainResult:
         rows, start = self.embeddings[task.rows], time.monotonic()
-        spec, given = self.backbone.format, self.stock.given[task.rows]
+        spec, given = self.backbone.format, self.trainer.given[task.rows]
         head, history = fit_head(rows, task.labels, len(spec.classes), spec.multi_label, given)
         network = with_head(self.backbone.network, head)
         return TrainResult(network, self.backbone.format, history, len(history), time.monotonic() - start, None)
@@ -96,13 +96,13 @@ class LinearProbe:
 
 @dataclass(frozen=True)
 class JobRunner:
-    """The arguments of the loop: fit and predict; second, see held_out_probs, None where no look-alike is asked.
+    """The arguments of the loop: fit and predict; second, see predict_out_of_fold, None where no look-alike is asked.
 
     Models are kept in the folder path / where; one that is already there is read, which is how a stopped run goes on.
     """
 
     path: Path
-    stock: Trainer
+    trainer: Trainer
     frozen: LinearProbe
     second: Second | None
     time_for: Callable[[float], bool]
@@ -123,13 +123,13 @@ class JobRunner:
         if self._freezes(where):
             return self._keep(task, self.frozen.work(task), self.frozen.backbone.hash)
         self._refuse_late([task])
-        return self._keep(task, self.stock.work(self._embedded(task)))
+        return self._keep(task, self.trainer.work(self._embedded(task)))
 
     def predict(self, model: TrainedModel, rows: np.ndarray, views: int = 1) -> np.ndarray:
         """Log-probabilities averaged over views of a sample: itself, and others drawn from predict.augment."""
         if model.hash in self.said:
             return self.said.pop(model.hash)
-        return self.frozen.predict(model, rows) if model.backbone else self.stock.predict(model, rows, views)
+        return self.frozen.predict(model, rows) if model.backbone else self.trainer.predict(model, rows, views)
 
     def ahead(self, tasks: list[TrainJob]) -> None:
         """Where there are several processes, have them work on these at once; fit and predict find the results."""
@@ -139,17 +139,22 @@ class JobRunner:
             ]
             self._refuse_late([task for task in places if task is not None])
             places = [None if task is None else self._embedded(task) for task in places]
-            for task, done in zip(filter(None, places), map_jobs(self.stock.serve, places), strict=True):
+            for task, done in zip(filter(None, places), map_jobs(self.trainer.serve, places), strict=True):
                 self._keep(task, done)
 
-    def run_fold_jobs_ahead(self, seats: list[FoldJob]) -> None:
+    def run_fold_jobs_ahead(self, fold_jobs: list[FoldJob]) -> None:
         """The same of the seats of a round."""
-        self.ahead([TrainJob(seat.where, seat.learned, seat.targets, judged=seat.judged) for seat in seats])
+        self.ahead(
+            [
+                TrainJob(fold_job.where, fold_job.learned, fold_job.targets, judged=fold_job.judged)
+                for fold_job in fold_jobs
+            ]
+        )
 
     def _embedded(self, task: TrainJob) -> TrainJob:
         """The task with the embeddings of its rows, where its training begins with a head on the frozen backbone, whose
         embeddings are on file."""
-        config = self.stock.config
+        config = self.trainer.config
         model, train = config.model_of(task.where), config.train_of(task.where)
         same = model.model_copy(update={"freeze_backbone": True}) == config.model and model.checkpoint
         if not (same and train.linear_probe_first and train.amp_dtype == config.train_of("body").amp_dtype):
@@ -158,7 +163,7 @@ class JobRunner:
 
     def _named(self, task: TrainJob) -> TrainJob:
         """The task with the hash of what it depends on; not its steps: those of a control follow the student's."""
-        config, free = self.stock.config, {"num_workers", "checkpoint_every"}
+        config, free = self.trainer.config, {"num_workers", "checkpoint_every"}
         model, train = config.model_of(task.where), config.train_of(task.where)
         keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]
         made = hash_of(self.input_hash, *keys, config.seed, task.rows, task.labels, *task.pool)
@@ -171,9 +176,9 @@ class JobRunner:
             raise UserError(f"{file} was made from other images, labels or keys than this run has now; {BACK}")
 
     def _refuse_late(self, tasks: list[TrainJob]) -> None:
-        """Raises OutOfTime where these would not end in time. The first network of a process is always trained, so that
-        running again leads somewhere."""
-        slowest, config = max(self.pace.values(), default=0), self.stock.config
+        """Raises TimeBudgetExceeded where these would not end in time. The first network of a process is always
+        trained, so that running again leads somewhere."""
+        slowest, config = max(self.pace.values(), default=0), self.trainer.config
         seconds = [task.budget(config.train_of(task.where)) * self.pace.get(_arm(task), slowest) for task in tasks]
         waves = -(-len(tasks) // size())
         if self.pace and tasks and not self.time_for(waves * max(seconds)):
@@ -183,14 +188,14 @@ class JobRunner:
         return (self.path / where / "model.json").exists()
 
     def _freezes(self, where: str) -> bool:
-        return self.stock.config.model_of(where).freeze_backbone
+        return self.trainer.config.model_of(where).freeze_backbone
 
     def _keep(self, task: TrainJob, done: TrainResult, backbone: str | None = None) -> TrainedModel:
         folder, last = self.path / task.where, done.history.iloc[-1]
         write_csv(folder / "history.csv", done.history)
         model = save_model(folder, done.network, done.format, backbone, task.input_hash)
         forget(folder)
-        what, counts = title(self.stock.config, task.where), f"{len(task.rows):,} labels, {done.steps:,} steps"
+        what, counts = title(self.trainer.config, task.where), f"{len(task.rows):,} labels, {done.steps:,} steps"
         lost = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
         log.info(f"{what}: {counts}{lost}, loss {last.loss:.3f}, {done.seconds:.1f} s{self._wait(task, last)}")
         if done.said is not None:
@@ -201,10 +206,10 @@ class JobRunner:
 
     def _wait(self, task: TrainJob, last: pd.Series) -> str:
         """How long the network waited for images, where that is long, and what helps."""
-        share, size = last.waited / max(last.seconds, 1e-9), self.stock.pixels.shape[1]
+        share, size = last.waited / max(last.seconds, 1e-9), self.trainer.pixels.shape[1]
         if share <= LONG:
             return ""
-        at_once = is_whole_batch(self.stock.config.train_of(task.where).augment, size)
+        at_once = is_whole_batch(self.trainer.config.train_of(task.where).augment, size)
         return f"; {100 * share:.0f} % of it waiting for images" + (
             "" if at_once else ": try train.num_workers=2 or more"
         )

@@ -1,4 +1,4 @@
-"""What the neighbours of an image say: labels spread over the graph of images that look alike."""
+"""What the neighbors of an image say: labels spread over the graph of images that look alike."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RESTART = 0.01
 STEPS = 60
 FEW_LABELS_PER_CLASS = 8
 FLOOR = 1e-3
-"""The least that neighbours give any class, so that they never have the last word."""
+"""The least that neighbors give any class, so that they never have the last word."""
 
 
 def graph_power(labels_per_class: float) -> float:
-    """How much neighbours should count beside a head on a frozen backbone, see `pseudo.label_propagation`.
+    """How much neighbors should count beside a head on a frozen backbone, see `pseudo.label_propagation`.
 
     On flowers and trash the student was best with 4 at 5 labels a class, with 2 at 10, and without them at 25
     (docs/log.md).
@@ -30,8 +30,8 @@ def graph_power(labels_per_class: float) -> float:
     return 2.0 if labels_per_class < 2 * FEW_LABELS_PER_CLASS else 0.0
 
 
-def neighbour_graph(features: np.ndarray) -> sparse.csr_array:
-    """(N, N) affinities of images to their nearest neighbours by features (N, D), normalised by D^-1/2 W D^-1/2.
+def neighbor_graph(features: np.ndarray) -> sparse.csr_array:
+    """(N, N) affinities of images to their nearest neighbors by features (N, D), normalized by D^-1/2 W D^-1/2.
 
     They are weighted by exp(-d² / (σ_i σ_j)), σ = the distance of the farthest one
     that counts (self-tuning, Zelnik-Manor & Perona 2004). Time grows with N²: 60,000 images take half a minute.

@@ -70,7 +70,7 @@ def linear_classifier(network: torch.nn.Module) -> torch.nn.Linear:
 
 
 def alike_features(embeddings: np.ndarray) -> np.ndarray:
-    """(N, D) embeddings around their mean, of unit length: what look-alikes are found by, see neighbour_graph."""
+    """(N, D) embeddings around their mean, of unit length: what look-alikes are found by, see neighbor_graph."""
     x = embeddings - embeddings.mean(0)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..config.keys import Train
 from ..system.distributed import ALONE, ProcessGroup
+from .models import ModelSpec
 
 
 def log_probs_of(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:
@@ -55,6 +57,29 @@ def class_weights(labels: np.ndarray, k: int, multi_label: bool) -> torch.Tensor
     return torch.from_numpy(np.where(counts > 0, weights, 0)).float()
 
 
+class SupervisedLoss:
+    """The loss of a batch on its labels. Of several processes each has a part of the batch, and its share in the mean.
+
+    labels: all that are learned, for class_weights=balanced.
+    """
+
+    def __init__(
+        self, labels: np.ndarray, spec: ModelSpec, train: Train, device: torch.device, process_group: ProcessGroup
+    ):
+        self._multi_label, self._device, self._process_group = spec.multi_label, device, process_group
+        self._weight = None
+        if train.class_weights == "balanced":
+            self._weight = class_weights(labels, len(spec.classes), spec.multi_label).to(device)
+        self._criterion = criterion(spec.multi_label, self._weight, train.label_smoothing)
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """logits: (b, K) of this process's part of the batch; labels: of the whole batch, (B,) or (B, K)."""
+        own = self._process_group.part(labels).to(self._device)
+        all_mass = mass(labels.to(self._device), self._weight, self._multi_label)
+        share = mass(own, self._weight, self._multi_label) / all_mass * self._process_group.size
+        return self._criterion(logits, own) * share
+
+
 MEMORY = 0.99
 """Share of the running means that a step keeps."""
 WIDTH = 0.5
@@ -71,16 +96,16 @@ class Consistency:
 
     views: endless (weak, strong, said) batches: two views of the same images, (B, H, W, C) pixels each, and the
     log-probabilities (B, K) of held-out teachers. prior: the power to which what they say counts in the answer, a
-    product (Hinton 2002) of both. team: see fit.
+    product (Hinton 2002) of both. process_group: see train_model.
     """
 
     def __init__(
         self,
         views: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
         prior: float = 0.0,
-        team: ProcessGroup = ALONE,
+        process_group: ProcessGroup = ALONE,
     ):
-        self._views, self._prior, self._team = views, prior, team
+        self._views, self._prior, self._team = views, prior, process_group
         self._mean, self._variance = torch.tensor(0.0), torch.tensor(1.0)
 
     def loss(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -114,9 +139,9 @@ class Consistency:
 
 @contextmanager
 def statistics_kept(network: torch.nn.Module) -> Iterator[None]:
-    """Within, batch norms normalise by the batch as ever, but it leaves no trace in their running statistics.
+    """Within, batch norms normalize by the batch as ever, but it leaves no trace in their running statistics.
 
-    What the term looks at is the hard rest of the pool, or foreign to the classes; a prediction is normalised by what
+    What the term looks at is the hard rest of the pool, or foreign to the classes; a prediction is normalized by what
     was learned with labels. With a fifth of clothes in a pool of digits the student was lost otherwise (docs/log.md).
     """
     norms = [module for module in network.modules() if getattr(module, "track_running_stats", False)]

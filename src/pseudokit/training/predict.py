@@ -33,7 +33,7 @@ def log_probs(
     first=0,
     bar=None,
 ) -> np.ndarray:
-    """(len(rows), K) float32 log-probabilities of pixels[rows]; multi-label: (len(rows), C, 2), see labels/sets.py.
+    """(len(rows), K) float32 log-probabilities of pixels[rows]; multi-label: (len(rows), C, 2), see data/encoding.py.
 
     precision: default that of its training. tta: views a sample; the first is the image itself, the others are draws of
     the augmentation `spec`. Their probabilities are averaged. first: which of all rows rows[0] is, a multiple of

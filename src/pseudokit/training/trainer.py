@@ -27,7 +27,7 @@ from .predict import batch_size, log_probs
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a network in the folder `where` is to learn, see Learner.fit, and the rows that it then judges."""
+    """What a network in the folder `where` is to learn, see JobRunner.fit, and the rows that it then judges."""
 
     where: str
     rows: np.ndarray
@@ -38,7 +38,7 @@ class TrainJob:
     input_hash: str = ""
     """Hash of the images, the labels and the keys that it depends on."""
     embeddings: np.ndarray | None = None
-    """(len(rows), D) of the backbone, where they are on file, see Lesson."""
+    """(len(rows), D) of the backbone, where they are on file, see TrainingSet."""
 
     def budget(self, train: Train) -> int:
         """How many steps it takes."""
@@ -79,11 +79,11 @@ class Trainer:
     names: np.ndarray | None = None
     folder: Path | None = None
 
-    def serve(self, job: TrainJob | PredictJob, team: ProcessGroup) -> TrainResult | np.ndarray:
+    def serve(self, job: TrainJob | PredictJob, process_group: ProcessGroup) -> TrainResult | np.ndarray:
         """What a process does for the first one; nothing is written."""
-        return self.work(job, team) if isinstance(job, TrainJob) else self.answer(job)
+        return self.work(job, process_group) if isinstance(job, TrainJob) else self.answer(job)
 
-    def work(self, task: TrainJob, team: ProcessGroup = ALONE) -> TrainResult | None:
+    def work(self, task: TrainJob, process_group: ProcessGroup = ALONE) -> TrainResult | None:
         """Train the network of a task, and let it judge; None in a team that does better without this process.
 
         Student and control have one seed. So they start from the same weights and draw the same augmentation for each
@@ -91,12 +91,12 @@ class Trainer:
         where the student learns fewer rows (dropped labels) or more (pseudo-labels) its shuffled order is another one.
 
         Raises:
-            UserError: see fit.
+            UserError: see train_model.
         """
         train, start = self.config.train_of(task.where), time.monotonic()
         steps, seed = task.budget(train), seed_of(self.config.seed, seed_name(task.where))
         pool, said = task.pool or (None, None)
-        lesson = TrainingSet(
+        training_set = TrainingSet(
             self.pixels,
             task.rows,
             task.labels,
@@ -109,26 +109,28 @@ class Trainer:
             task.embeddings,
         )
         network, spec = self.fresh_network(task.where, seed)
-        if team.size > 1 and not can_share(network, train):
-            if team.index:
+        if process_group.size > 1 and not can_share(network, train):
+            if process_group.index:
                 return None
-            team = ALONE
-        saved, what = self._checkpoints(task, train, team), title(self.config, task.where)
+            process_group = ALONE
+        saved, what = self._checkpoints(task, train, process_group), title(self.config, task.where)
         if saved.step:
             log.info(f"{what}: goes on after {saved.step:,} of {steps:,} steps")
         with bar(steps, f"{what} · train") as shown:
-            network, history = train_model(network, spec, lesson, train, shown, team=team, saved=saved)
+            network, history = train_model(
+                network, spec, training_set, train, shown, process_group=process_group, saved=saved
+            )
         model, seconds = TrainedModel(network, spec, ""), time.monotonic() - start
         said = None
         if task.judged is not None:
             said = self.answer(PredictJob(model, task.judged, self.config.pseudo.tta))
         return TrainResult(network, spec, history, steps, seconds, said)
 
-    def _checkpoints(self, task: TrainJob, train: Train, team: ProcessGroup) -> Checkpoints:
+    def _checkpoints(self, task: TrainJob, train: Train, process_group: ProcessGroup) -> Checkpoints:
         """None where this process does not see the run folder, as one of another machine may not."""
         seen = task.input_hash and self.folder and self.folder.exists()
-        key = hash_of(task.input_hash, task.budget(train), code_hash(), torch.__version__, team.size)
-        return Checkpoints(self.folder / task.where if seen else None, key, train, team)
+        key = hash_of(task.input_hash, task.budget(train), code_hash(), torch.__version__, process_group.size)
+        return Checkpoints(self.folder / task.where if seen else None, key, train, process_group)
 
     def predict(self, model: TrainedModel, rows: np.ndarray, views: int) -> np.ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
@@ -162,10 +164,10 @@ def seed_name(where: str) -> str:
     return "student" if where in STUDENTS else where
 
 
-def offer(stock: Trainer, paths: np.ndarray) -> None:
+def offer(trainer: Trainer, paths: np.ndarray) -> None:
     """Tell the other processes, where there are any, what they need to have such a stock too; paths: of its images."""
     if size() > 1:
-        broadcast((stock.config, paths, stock.given, stock.classes, stock.names, stock.folder))
+        broadcast((trainer.config, paths, trainer.given, trainer.classes, trainer.names, trainer.folder))
 
 
 def run_worker() -> None:
@@ -190,7 +192,7 @@ def title(config: Config, where: str) -> str:
     """`round_1/fold_0` → `round 1/2 · fold 1/2`."""
     policy = config.pseudo
     parts = [part.partition("_") for part in where.split("/")]
-    k = policy.folds  # a fold whose pool is in two halves has a second model, see chained_seats
+    k = policy.folds  # a fold whose pool is in two halves has a second model, see leak_free_fold_jobs
     names = {
         "round": lambda n: f"round {n}/{policy.rounds}",
         "fold": lambda n: f"fold {int(n) % k + 1}/{k}" + ("" if int(n) < k else " (2nd half)"),
