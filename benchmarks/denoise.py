@@ -48,12 +48,12 @@ def prepare(args, name: str, seed: int, *parts: str) -> tuple[pd.DataFrame, list
 
 
 def judge(table: pd.DataFrame, run: Path) -> dict:
-    """Score suspects.csv and labels.csv against the truth."""
-    load_run = {"dtype": {"id": str, "label": str, "given": str}, "keep_default_na": False}
-    suspects = pd.read_csv(run / "suspects.csv", **load_run)
+    """Score label_issues.csv and labels.csv against the truth."""
+    load_run = {"dtype": {"id": str, "label": str, "given_label": str}, "keep_default_na": False}
+    label_issues = pd.read_csv(run / "label_issues.csv", **load_run)
     labels = pd.read_csv(run / "labels.csv", **load_run).set_index("id").loc[table.id]
     flipped = (table.clean != table.label).set_axis(table.id)
-    ranked = flipped[suspects.id].to_numpy()
+    ranked = flipped[label_issues.id].to_numpy()
     clean = table.clean.to_numpy()
     wrong = (labels.label.to_numpy() != clean) & (labels.source.to_numpy() != "dropped")
     return {
@@ -127,7 +127,7 @@ def students(args) -> None:
         run, _ = kit("--mode", "denoise", *MNIST, *data, test, out=args.out)
         clean = [f"data.train={args.mnist / 'training'}", test, f"seed={seed}", f"name=clean{seed}", "pseudo.rounds=0"]
         on_clean, _ = kit("--mode", "denoise", *MNIST, *clean, out=args.out)
-        scores = {arm: metrics(run)["scores"][arm]["test"]["accuracy"] for arm in ("student", "control")}
+        scores = {arm: metrics(run)["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
         scores["clean"] = metrics(on_clean)["scores"]["student"]["test"]["accuracy"]
         rows.append({"seed": seed} | scores | judge(table, run))
     lines = [
@@ -136,7 +136,7 @@ def students(args) -> None:
         "| labels learned | mean ± sd | each seed |",
         "|---|---|---|",
     ]
-    for name, arm in (("repaired (student)", "student"), ("noisy (control)", "control"), ("clean", "clean")):
+    for name, arm in (("repaired (student)", "student"), ("noisy (baseline)", "baseline"), ("clean", "clean")):
         values = [row[arm] for row in rows]
         lines.append(f"| {name} | {spread(values, 3, 100)} | {', '.join(f'{100 * v:.2f}' for v in values)} |")
     gaps = [row["student"] - row["clean"] for row in rows]
@@ -159,13 +159,16 @@ def originals(args) -> None:
     table.to_csv(args.out / "originals.csv", index=False)
     data = [f"data.train={args.out / 'originals.csv'}", f"data.image_dir={args.mnist}", "name=originals"]
     run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.rounds=2", "pseudo.train_baseline=false", out=args.out)
-    suspects = pd.read_csv(run / "suspects.csv", dtype=str, keep_default_na=False).head(50)
-    titles = [f"{given} | {seen}" for given, seen in zip(suspects.given, suspects.predicted, strict=True)]
-    tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in suspects.path]
+    label_issues = pd.read_csv(run / "label_issues.csv", dtype=str, keep_default_na=False).head(50)
+    titles = [
+        f"{given_labels} | {seen}"
+        for given_labels, seen in zip(label_issues.given_label, label_issues.predicted, strict=True)
+    ]
+    tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in label_issues.path]
     figure = figures.grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
     (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(figures.png(figure))
     noise = metrics(run)["noise"]
-    rows = suspects[["rank", "id", "given", "predicted", "p_wrong", "decision"]].to_dict("records")
+    rows = label_issues[["rank", "id", "given_label", "predicted", "p_wrong", "decision"]].to_dict("records")
     lines = [
         f"70,000 MNIST images as labeled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "
         f"noise type {noise['type']}, {noise['relabeled']} relabeled, {noise['dropped']} dropped",
@@ -174,7 +177,7 @@ def originals(args) -> None:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['rank']} | {r['id']} | {r['given']} | {r['predicted']} | {float(r['p_wrong']):.4f} |" for r in rows
+        f"| {r['rank']} | {r['id']} | {r['given_label']} | {r['predicted']} | {float(r['p_wrong']):.4f} |" for r in rows
     ]
     keep("denoise_originals", rows, lines)
 

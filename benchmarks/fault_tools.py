@@ -42,13 +42,13 @@ def make_data(folder: Path) -> list[str]:
 
     digits = load_digits()
     tables = {"train": range(160), "unlabeled": range(160, 220), "test": range(220, 260)}
-    for role, rows in tables.items():
-        lines = ["id" if role == "unlabeled" else "id,label"]
+    for split, rows in tables.items():
+        lines = ["id" if split == "unlabeled" else "id,label"]
         for i in rows:
             cv2.imwrite(str(folder / f"{i:04d}.png"), cv2.resize((digits.images[i] * 15.9).astype("uint8"), (16, 16)))
-            lines.append(f"{i:04d}" if role == "unlabeled" else f"{i:04d},d{digits.target[i]}")
-        (folder / f"{role}.csv").write_text("\n".join(lines) + "\n")
-    return [f"data.{role}={folder / role}.csv" for role in tables] + [
+            lines.append(f"{i:04d}" if split == "unlabeled" else f"{i:04d},d{digits.target[i]}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return [f"data.{split}={folder / split}.csv" for split in tables] + [
         "data.image_suffix=.png",
         f"data.root={folder / 'root'}",
     ]

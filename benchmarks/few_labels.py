@@ -1,4 +1,4 @@
-"""Few labels and a pool: error of the student, its control and peers on the test images, ten draws of each size.
+"""Few labels and a pool: error of the student, its baseline and peers on the test images, ten draws of each size.
 
     python benchmarks/few_labels.py --data FOLDER [--sets mnist:100 fashion:1000 …] [--part 0/2]
     python benchmarks/few_labels.py --data FOLDER --table
@@ -11,7 +11,7 @@ A table reads what is there, and keeps what earlier parts have measured: every f
 into few_labels.md and the picture once all draws of --seeds are done.
 
 Peers, on the same draw, backbone and augmentation:
-    supervised   the control: labels alone, the student's number of steps and views
+    supervised   the baseline: labels alone, the student's number of steps and views
     one-shot     that model's answers above 0.95 become labels, a fresh model learns all of them, once
     sklearn      SelfTrainingClassifier(LogisticRegression) at 0.75 over that model's frozen features
 """
@@ -80,34 +80,34 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
 
 
 def peers(where: Path) -> dict[str, dict[str, float]]:
-    """Test error and seconds of the two peers that start from the control of a run."""
+    """Test error and seconds of the two peers that start from the baseline of a run."""
     table = read_csv(where / "samples.csv")
-    config, control = load_config(where / "config.yaml", []), load_model(where / "control")
+    config, baseline = load_config(where / "config.yaml", []), load_model(where / "baseline")
     pixels, _ = load_images(table.path.to_numpy(), config.data)
-    code = {name: k for k, name in enumerate(control.format.classes)}
-    given = np.array([code.get(name, -1) for name in table.given])
-    rows = {role: np.flatnonzero(table.role == role) for role in ("train", "unlabeled", "test")}
-    first = _fit_seconds(where / "control")
+    code = {name: k for k, name in enumerate(baseline.format.classes)}
+    given_labels = np.array([code.get(name, -1) for name in table.given_label])
+    rows = {split: np.flatnonzero(table.split == split) for split in ("train", "unlabeled", "test")}
+    first = _fit_seconds(where / "baseline")
     found = {}
     for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
         start = time.monotonic()
-        predicted = judge(config, control, pixels, rows, given)
+        predicted = judge(config, baseline, pixels, rows, given_labels)
         seconds = round(first + time.monotonic() - start, 1)
-        found[name] = {"error": float((predicted != given[rows["test"]]).mean()), "seconds": seconds}
+        found[name] = {"error": float((predicted != given_labels[rows["test"]]).mean()), "seconds": seconds}
     return found
 
 
 def one_shot(
-    config, control: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
+    config, baseline: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given_labels: np.ndarray
 ) -> np.ndarray:
-    """Classes of the test rows by a model of the labels and of the control's sure answers."""
-    said = log_probs(control, pixels, rows["unlabeled"])
+    """Classes of the test rows by a model of the labels and of the baseline's sure answers."""
+    said = log_probs(baseline, pixels, rows["unlabeled"])
     sure = np.exp(said.max(1)) >= 0.95
     learned = np.concatenate([rows["train"], rows["unlabeled"][sure]])
-    labels = np.concatenate([given[rows["train"]], said.argmax(1)[sure]])
+    labels = np.concatenate([given_labels[rows["train"]], said.argmax(1)[sure]])
     train = config.train_of("student")
     torch.manual_seed(config.seed)
-    network, form = create_model(config.model_of("student"), tuple(control.format.classes), *pixels.shape[2:])
+    network, form = create_model(config.model_of("student"), tuple(baseline.format.classes), *pixels.shape[2:])
     training_set = TrainingSet(pixels, learned, labels, step_budget(len(learned), train), config.seed)
     network, _ = train_model(network, form, training_set, train)
     views = {"tta": config.predict.tta, "spec": config.view}
@@ -115,20 +115,20 @@ def one_shot(
 
 
 def frozen(
-    config, control: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given: np.ndarray
+    config, baseline: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given_labels: np.ndarray
 ) -> np.ndarray:
-    """Classes of the test rows by scikit-learn's self-training over the control's features."""
+    """Classes of the test rows by scikit-learn's self-training over the baseline's features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.semi_supervised import SelfTrainingClassifier
 
-    control.network.reset_classifier(0)
+    baseline.network.reset_classifier(0)
     learned = np.concatenate([rows["train"], rows["unlabeled"]])
     with torch.inference_mode():
-        features = [control.network(batch) for batch in _inputs(control, pixels)]
+        features = [baseline.network(batch) for batch in _inputs(baseline, pixels)]
     features = torch.cat(features).numpy()
-    labels = np.where(np.arange(len(learned)) < len(rows["train"]), given[learned], -1)
+    labels = np.where(np.arange(len(learned)) < len(rows["train"]), given_labels[learned], -1)
     model = SelfTrainingClassifier(make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)))
     return model.fit(features[learned], labels).predict(features[rows["test"]])
 
@@ -153,7 +153,10 @@ def row(which: str, draw: int, where: Path) -> dict:
         "draw": draw,
         "reason": found["reason"],
         "unlabeled": found["unlabeled"],
-        "supervised": {"error": 1 - scores["control"]["test"]["accuracy"], "seconds": _fit_seconds(where / "control")},
+        "supervised": {
+            "error": 1 - scores["baseline"]["test"]["accuracy"],
+            "seconds": _fit_seconds(where / "baseline"),
+        },
         "student": {
             "error": 1 - scores["student"]["test"]["accuracy"],
             "seconds": rounds + _fit_seconds(where / "student"),

@@ -76,23 +76,25 @@ ARMS = {
 
 
 def verdict_of(
-    log_probs: np.ndarray, folds: np.ndarray, given: np.ndarray, first: OutOfFoldPredictions | None = None
+    log_probs: np.ndarray, folds: np.ndarray, given_labels: np.ndarray, first: OutOfFoldPredictions | None = None
 ) -> OutOfFoldPredictions:
     """What judges say, as a run has it. folds: (N,) which model judged a row; first: the verdict of the first round."""
     numbers = np.unique(folds)
     rows = [np.flatnonzero(folds == number) for number in numbers]
     parts = [FoldPredictions(own, log_probs[own], str(n), int(n)) for n, own in zip(numbers, rows, strict=True)]
     told = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
-    parts, about = calibrated(parts, given, given, **told)
-    return replace(mix(parts, len(given)), calibration=about)
+    parts, about = calibrated(parts, given_labels, given_labels, **told)
+    return replace(mix(parts, len(given_labels)), calibration=about)
 
 
-def decided(predicted: OutOfFoldPredictions, given: np.ndarray) -> Decisions:
-    return decide_labels(predicted.log_probs, given, "denoise", Pseudo(), likeliest_rate=predicted.likeliest_rate)
+def decided(predicted: OutOfFoldPredictions, given_labels: np.ndarray) -> Decisions:
+    return decide_labels(
+        predicted.log_probs, given_labels, "denoise", Pseudo(), likeliest_rate=predicted.likeliest_rate
+    )
 
 
-def scores_of(d: Decisions, truth: np.ndarray, given: np.ndarray) -> dict:
-    wrong, changed = truth != given, d.decision == "relabel"
+def scores_of(d: Decisions, truth: np.ndarray, given_labels: np.ndarray) -> dict:
+    wrong, changed = truth != given_labels, d.decision == "relabel"
     return {
         "ap": average_precision_score(wrong, d.p_wrong),
         "f1": f1_score(wrong, d.p_wrong > 0.5),
@@ -103,12 +105,14 @@ def scores_of(d: Decisions, truth: np.ndarray, given: np.ndarray) -> dict:
     }
 
 
-def judge(name: str, judges: list[np.ndarray], folds: list[np.ndarray], given: np.ndarray, truth: np.ndarray) -> dict:
+def judge(
+    name: str, judges: list[np.ndarray], folds: list[np.ndarray], given_labels: np.ndarray, truth: np.ndarray
+) -> dict:
     """Every figure of one setting. judges: log-probabilities (N, K) of two; folds: see verdict_of."""
-    first = verdict_of(judges[0], folds[0], given)
-    second = _average(verdict_of(judges[1], folds[1], given, first), first, 2)
-    d, empty = decided(first, given), np.full(len(given), "", object)
-    samples = Dataset(empty, empty, empty, given, empty, tuple(map(str, range(judges[0].shape[1]))))
+    first = verdict_of(judges[0], folds[0], given_labels)
+    second = _average(verdict_of(judges[1], folds[1], given_labels, first), first, 2)
+    d, empty = decided(first, given_labels), np.full(len(given_labels), "", object)
+    samples = Dataset(empty, empty, empty, given_labels, empty, tuple(map(str, range(judges[0].shape[1]))))
     about = summary(d, samples, first)
     known = OutOfFoldPredictions(first.log_probs, empty)  # noise of the class alone, as the kit had it before
     if first.likeliest_rate is not None:
@@ -116,37 +120,39 @@ def judge(name: str, judges: list[np.ndarray], folds: list[np.ndarray], given: n
             FoldPredictions(np.flatnonzero(folds[0] == f), judges[0][folds[0] == f], str(f), int(f))
             for f in set(folds[0])
         ]
-        known = mix(calibrated(parts, given, given, choose=False)[0], len(given))
+        known = mix(calibrated(parts, given_labels, given_labels, choose=False)[0], len(given_labels))
     return {
         "setting": name,
-        "n": len(given),
-        "wrong": float((truth != given).mean()),
+        "n": len(given_labels),
+        "wrong": float((truth != given_labels).mean()),
         "type": d.noise,
         "estimated": about["estimated_rate"],
         "interval": about["estimated_rate_interval"],
         "z": first.calibration.get("difficulty_z"),
-        "kit": scores_of(d, truth, given),
-        "two judges": scores_of(decided(second, given), truth, given),
-        "before": scores_of(decided(known, given), truth, given),
-        "peers": peers(judges[0], given, truth),
+        "kit": scores_of(d, truth, given_labels),
+        "two judges": scores_of(decided(second, given_labels), truth, given_labels),
+        "before": scores_of(decided(known, given_labels), truth, given_labels),
+        "peers": peers(judges[0], given_labels, truth),
     }
 
 
-def peers(log_probs: np.ndarray, given: np.ndarray, truth: np.ndarray) -> dict:
+def peers(log_probs: np.ndarray, given_labels: np.ndarray, truth: np.ndarray) -> dict:
     """cleanlab's scores and filters, and the plain disagreement, on the probabilities as the judge gives them."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     probs = np.exp(log_probs.astype(np.float64))
-    probs, wrong = probs / probs.sum(1, keepdims=True), truth != given
+    probs, wrong = probs / probs.sum(1, keepdims=True), truth != given_labels
     best = probs.argmax(1)
-    default = find_label_issues(given, probs, n_jobs=1)
+    default = find_label_issues(given_labels, probs, n_jobs=1)
     return {
-        "ap": {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in SCORES},
-        "f1": {f: f1_score(wrong, find_label_issues(given, probs, filter_by=f, n_jobs=1)) for f in FILTERS},
-        "plain": f1_score(wrong, best != given),
+        "ap": {
+            s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s)) for s in SCORES
+        },
+        "f1": {f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1)) for f in FILTERS},
+        "plain": f1_score(wrong, best != given_labels),
         "replace_all": float((best != truth).mean()),
-        "cleanlab_replaced": float((np.where(default, best, given) != truth).mean()),
+        "cleanlab_replaced": float((np.where(default, best, given_labels) != truth).mean()),
     }
 
 
@@ -155,11 +161,11 @@ def matrices(args) -> list[dict]:
     for labels in ("aggre", "worst"):
         files = [np.load(args.data / "human_noise" / f"{labels}_{network}.npz") for network in NETWORKS]
         judges = [file["log_probs"].astype(np.float32) for file in files]
-        given, truth = files[0]["given"].astype(int), files[0]["true"].astype(int)
-        one_fold = np.zeros(len(given), int)
+        given_labels, truth = files[0]["given_label"].astype(int), files[0]["true"].astype(int)
+        one_fold = np.zeros(len(given_labels), int)
         for i, network in enumerate(NETWORKS):
             pair = [judges[i], judges[(i + 1) % len(judges)]]
-            rows.append(judge(f"{labels}, {network}", pair, [one_fold] * 2, given, truth))
+            rows.append(judge(f"{labels}, {network}", pair, [one_fold] * 2, given_labels, truth))
     return rows
 
 
@@ -179,7 +185,7 @@ def by_instance(clean: np.ndarray, rate: float, rng: np.random.Generator, probs:
     return noisy
 
 
-def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
+def train_judges(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.ndarray]:
     """Out-of-fold log-probabilities of two judges, by other folds, both of the recipe of noise.py."""
     from pseudokit.config.load import load_config
     from pseudokit.data.folds import make_folds
@@ -187,15 +193,15 @@ def train_judges(pixels: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]
     from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
 
     trainer = Trainer(
-        load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given, tuple("0123456789")
+        load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given_labels, tuple("0123456789")
     )
     made = {}
     for number in (1, 2):
-        folds = make_folds(given, np.arange(len(given)), 2, number)
-        log_probs = np.empty((len(given), 10), np.float32)
+        folds = make_folds(given_labels, np.arange(len(given_labels)), 2, number)
+        log_probs = np.empty((len(given_labels), 10), np.float32)
         for fold in range(2):
             learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            done = trainer.work(TrainJob(f"round_{number}/fold_{fold}", learned, given[learned]))
+            done = trainer.work(TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned]))
             log_probs[judged] = trainer.answer(PredictJob(TrainedModel(done.network, done.format, ""), judged, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
@@ -218,12 +224,14 @@ def drawn(args) -> list[dict]:
                     weak = small_model(files, clean, 0)
                 rng = np.random.default_rng([0, len(kind), round(100 * rate)])
                 instance = kind == "instance"
-                given = by_instance(clean, rate, rng, weak) if instance else flipped(clean, kind, rate, rng, weak)
-                np.savez(stored, given=given, true=clean, **train_judges(pixels, given))
+                given_labels = (
+                    by_instance(clean, rate, rng, weak) if instance else flipped(clean, kind, rate, rng, weak)
+                )
+                np.savez(stored, given_labels=given_labels, true=clean, **train_judges(pixels, given_labels))
             made = np.load(stored)
             judges = [made[name].astype(np.float32) for name in ("lp1", "lp2")]
             folds = [made["fold1"], made["fold2"]]
-            rows.append(judge(f"{dataset}, {kind} {rate:.0%}", judges, folds, made["given"], made["true"]))
+            rows.append(judge(f"{dataset}, {kind} {rate:.0%}", judges, folds, made["given_label"], made["true"]))
     return rows
 
 
@@ -270,8 +278,8 @@ def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
     table = pd.read_csv(folder / "decisions.csv", dtype=str, keep_default_na=False)
     classes = sorted(set(truth))
     clean = pd.Series(truth, ids)[table.id].map(classes.index).to_numpy()
-    given, p_wrong = table.given.map(classes.index).to_numpy(), table.p_wrong.to_numpy(float)
-    wrong, changed = clean != given, (table.decision == "relabel").to_numpy()
+    given_labels, p_wrong = table.given_label.map(classes.index).to_numpy(), table.p_wrong.to_numpy(float)
+    wrong, changed = clean != given_labels, (table.decision == "relabel").to_numpy()
     labels = pd.read_csv(run / "labels.csv", dtype=str, keep_default_na=False).set_index("id").label[table.id]
     label = labels.map(lambda name: classes.index(name) if name else -1).to_numpy()
     arms, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
@@ -288,8 +296,8 @@ def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
         "dropped": float((label < 0).mean()),
         "left": float(((label != clean) & (label >= 0)).mean()),
         "student": arms["student"]["test"]["accuracy"],
-        "labels as given": arms["control"]["test"]["accuracy"],
-        "peers": peers(np.load(run / "round_1" / "logits.npy"), given, clean),
+        "labels as given": arms["baseline"]["test"]["accuracy"],
+        "peers": peers(np.load(run / "round_1" / "log_probs.npy"), given_labels, clean),
         "neighbors": None,
     }
     if stored := list(run.glob("embeddings_*.npy")):
@@ -299,7 +307,7 @@ def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
         x = np.load(stored[0])[pd.Index(samples.id).get_indexer(table.id)]
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
         near = NearestNeighbors(n_neighbors=20, algorithm="brute").fit(x).kneighbors(return_distance=False)
-        row["neighbors"] = average_precision_score(wrong, 1 - (given[near] == given[:, None]).mean(1))
+        row["neighbors"] = average_precision_score(wrong, 1 - (given_labels[near] == given_labels[:, None]).mean(1))
     return row
 
 

@@ -73,10 +73,10 @@ def optimizm(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     order = np.concatenate([rng.permutation(np.flatnonzero(y == k))[: labels // 10] for k in range(10)])
     rest = rng.permutation(np.setdiff1d(np.arange(len(y)), order))
     rows = np.concatenate([order, rest[:POOL]])
-    given = np.where(np.arange(len(rows)) < labels, y[rows], -1)
+    given_labels = np.where(np.arange(len(rows)) < labels, y[rows], -1)
     ids, empty = np.array([f"{i:05d}" for i in range(len(rows))], object), np.full(len(rows), "", object)
-    role = np.where(given >= 0, "train", "unlabeled").astype(object)
-    dataset = Dataset(ids, empty, role, given, empty, tuple("0123456789"))
+    split = np.where(given_labels >= 0, "train", "unlabeled").astype(object)
+    dataset = Dataset(ids, empty, split, given_labels, empty, tuple("0123456789"))
     job_runner = JobRunner(np.concatenate([x[rows], x[rest[POOL:]]]))
     self_training.NOISE_OF_GAIN = -np.inf if policy.leak_free_folds else np.inf  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
@@ -93,7 +93,7 @@ def optimizm(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
         )
         last = len(store.rounds())
         predicted = store.recall(last, dataset)
-    seen = (predicted.log_probs.argmax(1) == given)[:labels].mean()
+    seen = (predicted.log_probs.argmax(1) == given_labels)[:labels].mean()
     others = np.arange(len(rows), len(job_runner.x))
     said = [
         sum(job_runner.predict(job_runner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))

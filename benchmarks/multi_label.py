@@ -90,7 +90,7 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
 def row(run: Path, folder: Path, what: str, seed: int) -> dict:
     """What one run came to."""
     found = metrics(run)
-    scores = {arm: found["scores"][arm]["test"] for arm in ("teacher", "control", "student")}
+    scores = {arm: found["scores"][arm]["test"] for arm in ("teacher", "baseline", "student")}
     if what == "denoise":
         return {"what": what, "seed": seed, "scores": scores, "noise": found["noise"] | alone(run)}
     return {"what": what, "seed": seed, "scores": scores, "unlabeled": found["unlabeled"] | answered(run, folder)}
@@ -105,9 +105,9 @@ def alone(run: Path) -> dict:
     table = pd.read_csv(run / "injected.csv", keep_default_na=False).set_index("id")
     ids = pd.read_csv(run / "round_1" / "ids.csv").id
     classes = sorted(f"d{k}" for k in range(10))
-    given, clean = (parse(table[name].loc[ids], classes, True) for name in ("given", "clean"))
-    said = np.exp(own(np.load(run / "round_1" / "logits.npy"), given))
-    return {"by_self_confidence": float(average_precision_score((given != clean).ravel(), -said.ravel()))}
+    given_labels, clean = (parse(table[name].loc[ids], classes, True) for name in ("given_label", "clean"))
+    said = np.exp(own(np.load(run / "round_1" / "log_probs.npy"), given_labels))
+    return {"by_self_confidence": float(average_precision_score((given_labels != clean).ravel(), -said.ravel()))}
 
 
 def answered(run: Path, folder: Path) -> dict:
@@ -126,7 +126,8 @@ def answered(run: Path, folder: Path) -> dict:
 def lines(rows: list[dict]) -> list[str]:
     """The table."""
     text = [
-        "| | labels | accuracy of images, control → student, % | mean average precision, control → student | answers |",
+        "| | labels | accuracy of images, baseline → student, % "
+        "| mean average precision, baseline → student | answers |",
         "|---|---|---|---|---|",
     ]
     for what, n in LABELS.items():
@@ -134,7 +135,7 @@ def lines(rows: list[dict]) -> list[str]:
         if not own:
             continue
         ends = [
-            f"{spread([r['scores']['control'][key] for r in own], digits, scale)} → "
+            f"{spread([r['scores']['baseline'][key] for r in own], digits, scale)} → "
             f"{spread([r['scores']['student'][key] for r in own], digits, scale)}"
             for key, digits, scale in (("accuracy", 1, 100), ("map", 4, 1))
         ]

@@ -96,7 +96,7 @@ def noisy_csv(args, dataset: str, setting: tuple[str, float], seed: int) -> tupl
 
 
 def run_kit(args, dataset: str, setting: tuple[str, float], seed: int) -> None:
-    """One run on noisy labels with student and control; once a seed, one on clean labels; then the scores."""
+    """One run on noisy labels with student and baseline; once a seed, one on clean labels; then the scores."""
     file, name = noisy_csv(args, dataset, setting, seed)
     root = args.data / f"{dataset}_png"
     common = [*RECIPE, f"data.test={root / 'testing'}", f"seed={seed}"]
@@ -128,13 +128,13 @@ def judge(run: Path, truth: Path) -> dict:
     truth = pd.read_csv(truth, dtype={"id": str}).set_index("id")
     read = {"dtype": {"id": str}, "keep_default_na": False}
     labels = pd.read_csv(run / "labels.csv", **read).set_index("id").loc[truth.index]
-    last = max(run.glob("round_*/logits.npy"))
+    last = max(run.glob("round_*/log_probs.npy"))
     decided = pd.read_csv(last.with_name("decisions.csv"), **read).set_index("id").loc[truth.index]
-    suspects = pd.read_csv(run / "suspects.csv", **read)
+    label_issues = pd.read_csv(run / "label_issues.csv", **read)
     wrong, clean = (truth.clean != truth.label).to_numpy(), truth.clean.astype(str).to_numpy()
     left = (labels.label.astype(str).to_numpy() != clean) & (labels.source != "dropped").to_numpy()
     flagged, changed = decided.p_wrong.to_numpy(float) > 0.5, (decided.decision == "relabel").to_numpy()
-    ranked = wrong[truth.index.get_indexer(suspects.id)]
+    ranked = wrong[truth.index.get_indexer(label_issues.id)]
     scores, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
     return {
         "wrong": float(wrong.mean()),
@@ -149,7 +149,7 @@ def judge(run: Path, truth: Path) -> dict:
         "ap": float(average_precision_score(ranked, -np.arange(len(ranked)))),
         "f1": float(f1_score(wrong, flagged)),
         "student": scores["student"]["test"]["accuracy"],
-        "noisy": scores["control"]["test"]["accuracy"] if "control" in scores else None,
+        "noisy": scores["baseline"]["test"]["accuracy"] if "baseline" in scores else None,
         "first": peers(run / "round_1", truth, wrong),
         "last": peers(last.parent, truth, wrong),
     }
@@ -168,18 +168,18 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     from pseudokit.training.models import load_model
     from pseudokit.training.predict import log_probs
 
-    decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, usecols=["id", "given", "model"])
+    decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, usecols=["id", "given_label", "model"])
     paths = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False).set_index("id").path[decided.id]
     pixels, _ = load_images(paths.to_numpy(object), load_config(run / "config.yaml", []).data)
     models = [load_model(file.parent) for file in sorted(run.glob("round_1/fold_*/model.json"))]
-    given, parts = decided.given.map(models[0].format.classes.index).to_numpy(), []
+    given_labels, parts = decided.given_label.map(models[0].format.classes.index).to_numpy(), []
     raw = np.empty((len(decided), len(models[0].format.classes)))
     for model in models:
         rows = np.flatnonzero(decided.model == model.hash)
         parts.append(FoldPredictions(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
         raw[rows] = np.exp(parts[-1].log_probs)
-    predicted = mix(calibrated(parts, given, given)[0], len(given))
-    p_wrong = decide_labels(predicted.log_probs, given, "denoise", Pseudo()).p_wrong
+    predicted = mix(calibrated(parts, given_labels, given_labels)[0], len(given_labels))
+    p_wrong = decide_labels(predicted.log_probs, given_labels, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
 
@@ -197,20 +197,20 @@ def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = Fals
         table = pd.read_csv(folder / "decisions.csv", dtype={"id": str}, usecols=["id", "p_wrong"])
         order = pd.Index(table.id).get_indexer(truth.index)
         probs, p_wrong = (
-            np.exp(np.load(folder / "logits.npy").astype(np.float64))[order],
+            np.exp(np.load(folder / "log_probs.npy").astype(np.float64))[order],
             table.p_wrong.to_numpy()[order],
         )
     probs = probs / probs.sum(1, keepdims=True)
-    given, clean, best = truth.label.to_numpy(), truth.clean.to_numpy(), probs.argmax(1)
-    ap = {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in SCORES}
-    f1 = {f: f1_score(wrong, find_label_issues(given, probs, filter_by=f, n_jobs=1)) for f in FILTERS}
+    given_labels, clean, best = truth.label.to_numpy(), truth.clean.to_numpy(), probs.argmax(1)
+    ap = {s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s)) for s in SCORES}
+    f1 = {f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1)) for f in FILTERS}
     return {
         "kit_ap": average_precision_score(wrong, p_wrong),
         "kit_f1": f1_score(wrong, p_wrong > 0.5),
         "cleanlab_ap": ap,
         "cleanlab_f1": f1,
         "replace_all": float((best != clean).mean()),
-        "replace_above_0.9": float((np.where(probs.max(1) >= 0.9, best, given) != clean).mean()),
+        "replace_above_0.9": float((np.where(probs.max(1) >= 0.9, best, given_labels) != clean).mean()),
     }
 
 

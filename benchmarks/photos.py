@@ -132,7 +132,7 @@ def features(run: Path) -> tuple[np.ndarray, pd.DataFrame]:
     if (run / "hidden.csv").exists():
         clean = pd.read_csv(run / "hidden.csv", dtype=str).set_index("id").clean
         hidden = dataset.id.isin(clean.index)
-        dataset.loc[hidden, "given"] = clean[dataset.id[hidden]].to_numpy()
+        dataset.loc[hidden, "given_label"] = clean[dataset.id[hidden]].to_numpy()
     return np.load(next(run.glob("embeddings_*.npy"))), dataset
 
 
@@ -143,12 +143,12 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     hide = [f"simulate.keep_labels={labels * classes}", f"simulate.seed={draw}", f"seed={draw}"]
     run = run_kit("augment", f"{name}-{labels}-{draw}", paths, out, *hide)
     arms = metrics(run)["scores"]
-    found = {"labels alone": arms["control"]["test"], "student": arms["student"]["test"]}
+    found = {"labels alone": arms["baseline"]["test"], "student": arms["student"]["test"]}
     x, dataset = features(run)
-    role, y = dataset.role.to_numpy(), np.unique(dataset.given, return_inverse=True)[1]
-    row = {"set": name, "labels": labels, "draw": draw, "n": int((role == "test").sum())}
+    split, y = dataset.split.to_numpy(), np.unique(dataset.given_labels, return_inverse=True)[1]
+    row = {"set": name, "labels": labels, "draw": draw, "n": int((split == "test").sum())}
     row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in found.items()}
-    return row | peers(x, y, role == "train", role == "unlabeled", role == "test")
+    return row | peers(x, y, split == "train", split == "unlabeled", split == "test")
 
 
 def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, test: np.ndarray) -> dict[str, dict]:
@@ -162,7 +162,7 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     from pseudokit.training.label_propagation import propagate_labels as propagate
     from pseudokit.training.linear_probe import alike_features
 
-    z, given, k = normalize(x), np.where(labeled, y, -1)[labeled | pool], y.max() + 1
+    z, given_labels, k = normalize(x), np.where(labeled, y, -1)[labeled | pool], y.max() + 1
     both, folds = z[labeled | pool], int(min(5, np.bincount(y[labeled]).min()))
     scores = {}
 
@@ -177,9 +177,12 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
         cv.fit(z[labeled], y[labeled])
         put(f"regression, C by {'accuracy' if scoring == 'accuracy' else 'log loss'}", cv.predict_proba(z[test]))
     regression = LogisticRegression(C=cv.C_[0], max_iter=2000)
-    put(SIMPLE[0], SelfTrainingClassifier(regression, threshold=0.9).fit(both, given).predict_proba(z[test]))
+    put(SIMPLE[0], SelfTrainingClassifier(regression, threshold=0.9).fit(both, given_labels).predict_proba(z[test]))
     put(SIMPLE[1], curriculum(regression, z[labeled], y[labeled], z[pool]).predict_proba(z[test]))
-    put(SIMPLE[2], LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9).fit(both, given).predict_proba(z[test]))
+    put(
+        SIMPLE[2],
+        LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9).fit(both, given_labels).predict_proba(z[test]),
+    )
     graph = neighbor_graph(alike_features(x))
     alike = np.exp(propagate(graph, np.flatnonzero(labeled), y[labeled], k))[test]
     put(SIMPLE[3], cv.predict_proba(z[test]) * alike)
@@ -219,18 +222,23 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     found, x_samples = metrics(run), features(run)
     decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, keep_default_na=False)
     clean = pd.read_csv(run / "injected.csv", dtype=str).set_index("id").clean
-    classes = sorted(set(decided.given))
-    given = decided.given.map(classes.index).to_numpy()
-    wrong = decided.given.to_numpy() != clean.reindex(decided.id).fillna(decided.set_index("id").given).to_numpy()
-    probs = np.exp(np.load(run / "round_1" / "logits.npy").astype(float))
+    classes = sorted(set(decided.given_label))
+    given_labels = decided.given_label.map(classes.index).to_numpy()
+    wrong = (
+        decided.given_label.to_numpy()
+        != clean.reindex(decided.id).fillna(decided.set_index("id").given_label).to_numpy()
+    )
+    probs = np.exp(np.load(run / "round_1" / "log_probs.npy").astype(float))
     probs /= probs.sum(1, keepdims=True)
     scores = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
-    cleanlab = {s: average_precision_score(wrong, -get_label_quality_scores(given, probs, method=s)) for s in scores}
+    cleanlab = {
+        s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s)) for s in scores
+    }
     x, dataset = x_samples
     x = x[pd.Index(dataset.id).get_indexer(decided.id)]
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     near = NearestNeighbors(n_neighbors=20).fit(x).kneighbors(return_distance=False)
-    vote = average_precision_score(wrong, 1 - (given[near] == given[:, None]).mean(1))
+    vote = average_precision_score(wrong, 1 - (given_labels[near] == given_labels[:, None]).mean(1))
     arms = found["scores"]
     return {
         "set": name,
@@ -242,7 +250,7 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
         "neighbors": vote,
         "rate": found["noise"]["estimated_rate"],
         "student": arms["student"]["test"]["accuracy"],
-        "labels as given": arms["control"]["test"]["accuracy"],
+        "labels as given": arms["baseline"]["test"]["accuracy"],
         "residual_rate": found["noise"]["residual_rate"],
     }
 

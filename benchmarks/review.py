@@ -54,22 +54,24 @@ def photo_images(n: int):
 
 
 def write_run(run: Path, images, kind: str, n: int) -> None:
-    """A run folder as far as the page reads it: n suspects and as many rows that agree."""
+    """A run folder as far as the page reads it: n label_issues and as many rows that agree."""
     rng, folder = np.random.default_rng(0), run / "images"
     (run / "round_1").mkdir(parents=True)
     folder.mkdir()
     paths = [folder / f"{i:05d}.{kind}" for i in range(2 * n)]
     for path, image in zip(paths, images(2 * n), strict=True):
         cv2.imwrite(str(path), image)
-    table = pd.DataFrame({"id": [p.stem for p in paths], "path": paths, "role": "train"})
+    table = pd.DataFrame({"id": [p.stem for p in paths], "path": paths, "split": "train"})
     predicted = rng.integers(0, 10, 2 * n)
-    given = (predicted + np.where(np.arange(2 * n) < n, rng.integers(1, 10, 2 * n), 0)) % 10
-    table = table.assign(given=given, predicted=predicted, confidence=0.9, p_wrong=0.9, rank=np.arange(1, 2 * n + 1))
-    table["decision"] = np.where(given == predicted, "keep", "relabel")
+    given_labels = (predicted + np.where(np.arange(2 * n) < n, rng.integers(1, 10, 2 * n), 0)) % 10
+    table = table.assign(
+        given_labels=given_labels, predicted=predicted, confidence=0.9, p_wrong=0.9, rank=np.arange(1, 2 * n + 1)
+    )
+    table["decision"] = np.where(given_labels == predicted, "keep", "relabel")
     table.to_csv(run / "samples.csv", index=False)
-    table.to_csv(run / "suspects.csv", index=False)
+    table.to_csv(run / "label_issues.csv", index=False)
     table.to_csv(run / "round_1" / "decisions.csv", index=False)
-    np.save(run / "round_1" / "logits.npy", rng.normal(0, 1, (2 * n, 10)).astype(np.float32))
+    np.save(run / "round_1" / "log_probs.npy", rng.normal(0, 1, (2 * n, 10)).astype(np.float32))
     classes = "[" + ",".join(f'"{k}"' for k in range(10)) + "]"
     (run / "round_1" / "round.json").write_text(f'{{"round": 1, "cutoff": 0.8, "classes": {classes}}}')
 
@@ -113,7 +115,7 @@ def main() -> None:
 
 def table(rows: list[dict], version: str) -> list[str]:
     lines = [
-        f"review.html with {rows[0]['n']:,} suspects and the examples they are compared with, headless Chromium "
+        f"review.html with {rows[0]['n']:,} label_issues and the examples they are compared with, headless Chromium "
         f"{version}, 1200 × 800; the machine was shared with other work",
         "",
         "| thumbnails | file, MB | written in, s | open, ms | scrolling, ms a frame: median | 95 % | longest | cards |",

@@ -1,4 +1,4 @@
-"""A pool that is not like the labels: student against control with 100 MNIST labels, three draws.
+"""A pool that is not like the labels: student against baseline with 100 MNIST labels, three draws.
 
     python benchmarks/robust.py --data FOLDER [--part 0/2]
     python benchmarks/robust.py --data FOLDER --table
@@ -56,13 +56,13 @@ def run(kind: str, draw: int, data: Path, out: Path) -> None:
     tables = out / f"data-{kind}-{draw}"
     if not (tables / "test.csv").exists():
         build(data, kind, draw, tables)
-    roles = [f"data.{role}={tables / role}.csv" for role in ("train", "unlabeled", "test")]
+    splits = [f"data.{split}={tables / split}.csv" for split in ("train", "unlabeled", "test")]
     kit(
         "--mode",
         "augment",
         "--config",
         "configs/mnist_few_labels.yaml",
-        *roles,
+        *splits,
         f"data.image_dir={data}",
         f"seed={draw}",
         f"name={kind}-{draw}",
@@ -74,12 +74,12 @@ def clothes_taken(run: Path) -> float:
     """Share of the foreign images of the pool that received a pseudo-label."""
     taken = pd.read_csv(run / "pseudo_labels.csv").id.str.startswith("fashion").sum()
     dataset = pd.read_csv(run / "samples.csv", dtype=str)
-    return taken / dataset[dataset.role == "unlabeled"].id.str.startswith("fashion").sum()
+    return taken / dataset[dataset.split == "unlabeled"].id.str.startswith("fashion").sum()
 
 
 def row(kind: str, draw: int, run: Path) -> dict:
     found = metrics(run)
-    errors = {arm: 1 - found["scores"][arm]["test"]["accuracy"] for arm in ("control", "student")}
+    errors = {arm: 1 - found["scores"][arm]["test"]["accuracy"] for arm in ("baseline", "student")}
     taken = {"clothes": clothes_taken(run)} if kind == "foreign" else {}
     return {"kind": kind, "draw": draw, "reason": found["reason"]} | errors | taken
 
@@ -90,15 +90,15 @@ def table(out: Path) -> None:
     lines = [
         f"{LABELS} labels, MNIST; error on the 10,000 test images in %, mean ± sd",
         "",
-        "| pool | control | student | student − control, paired | student better | clothes with a pseudo-label |",
+        "| pool | baseline | student | student − baseline, paired | student better | clothes with a pseudo-label |",
         "|---|---|---|---|---|---|",
     ]
     for kind in KINDS:
         mine = [r for r in rows if r["kind"] == kind]
         if not mine:
             continue
-        gains = [r["student"] - r["control"] for r in mine]
-        arms = " | ".join(spread([r[arm] for r in mine], 2, 100) for arm in ("control", "student"))
+        gains = [r["student"] - r["baseline"] for r in mine]
+        arms = " | ".join(spread([r[arm] for r in mine], 2, 100) for arm in ("baseline", "student"))
         clothes = spread([r["clothes"] for r in mine], 1, 100) + " %" if kind == "foreign" else "–"
         better = f"{sum(gain < 0 for gain in gains)} of {len(mine)}"
         lines.append(f"| {kind} | {arms} | {spread(gains, 2, 100)} | {better} | {clothes} |")

@@ -78,7 +78,8 @@ def train(args, noise: str, rate: float, seed: int) -> None:
 
 
 def judge(args, rule: str, noise: str, rate: float, seed: int) -> dict | None:
-    """AP of the suspects after every round, the round that the run reports, accuracy of its arms on the test images."""
+    """AP of the label_issues after every round, the round that the run reports, accuracy of its arms on the test
+    images."""
     folder = args.out / f"{rule}_{noise}_{rate:g}_{seed}"
     if not (folder / "metrics.json").exists():
         return None
@@ -88,7 +89,7 @@ def judge(args, rule: str, noise: str, rate: float, seed: int) -> dict | None:
         decided = pd.read_csv(folder / f"round_{number}" / "decisions.csv", usecols=["id", "p_wrong"])
         found.append(float(average_precision_score(wrong[decided.id].to_numpy(), decided.p_wrong)))
     said, status = metrics(folder), json.loads((folder / "status.json").read_text())
-    scores = {arm: said["scores"][arm]["test"]["accuracy"] for arm in ("student", "control")}
+    scores = {arm: said["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
     return {
         "rule": rule,
         "noise": noise,
@@ -108,14 +109,14 @@ def table(rows: list[dict]) -> list[str]:
         "Rules: `first` is commit 992e90e, which drops doubtful labels and judges rounds by the given labels; "
         "`new` is this checkout.",
         "",
-        "| noise | wrong labels | rule | seed | AP of rounds | reported | why | student % | control % |",
+        "| noise | wrong labels | rule | seed | AP of rounds | reported | why | student % | baseline % |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(rows, key=lambda r: (r["noise"], r["rate"], RULES.index(r["rule"]), r["seed"])):
         ap = ", ".join(f"{value:.4f}" for value in r["ap"])
         lines.append(
             f"| {r['noise']} | {r['wrong']:.3f} | {r['rule']} | {r['seed']} | {ap} | {r['reported']} "
-            f"| {r['reason']} | {100 * r['student']:.2f} | {100 * r['control']:.2f} |"
+            f"| {r['reason']} | {100 * r['student']:.2f} | {100 * r['baseline']:.2f} |"
         )
     lines += [
         "",

@@ -98,7 +98,7 @@ def article(data: Path, out: Path) -> list[dict]:
     found = []
     for name, options in jobs.items():
         seconds, mb, _ = python(*job, f"name={name}", *options)
-        mine = precision(pd.read_csv(out / name / "suspects.csv", dtype=str).id)
+        mine = precision(pd.read_csv(out / name / "label_issues.csv", dtype=str).id)
         more = {"mb": mb, "peer_mb": peer_mb, "quality": mine, "peer_quality": theirs}
         ranked = round(seconds - metrics(out / name)["seconds"]["student"], 3)
         found.append(row(f"article's job, {name} model, against fastai's resnet18; s", ranked, peer, **more))
@@ -234,7 +234,7 @@ def rows(data: Path, out: Path) -> list[dict]:
 
 
 def ranks(data: Path, out: Path) -> list[dict]:
-    """One round of two folds, and student and control, on two processes of one thread against one of one thread.
+    """One round of two folds, and student and baseline, on two processes of one thread against one of one thread.
 
     Cores share memory, caches and clock: what two processes that know nothing of each other gain is the most.
     """

@@ -19,7 +19,7 @@ ROUNDS = {("uniform", 0.1): 4, ("uniform", 0.2): 2, ("pair", 0.4): 2}
 """What is measured: the ranking after four rounds, the student after two."""
 RECIPE = ["--config", "configs/mnist.yaml", "train.batch_size=128", "pseudo.train_baseline=false"]
 MNIST_ERRORS = {"4/59915": "7", "5/43454": "3", "3/7080": "5", "6/36446": "0", "3/10994": "9"}
-"""Training images whose own label is plainly wrong (by eye, from the head of suspects.csv), and what they show."""
+"""Training images whose own label is plainly wrong (by eye, from the head of label_issues.csv), and what they show."""
 
 
 def run(args, setting: tuple[str, float], seed: int) -> None:
@@ -44,10 +44,10 @@ def run(args, setting: tuple[str, float], seed: int) -> None:
 
 def mended_precision(args, name: str) -> float:
     """Average precision where MNIST_ERRORS count as the wrong labels that they are."""
-    suspects = pd.read_csv(args.out / f"whole-{name}" / "suspects.csv", dtype={"id": str, "given": str})
+    label_issues = pd.read_csv(args.out / f"whole-{name}" / "label_issues.csv", dtype={"id": str, "given_label": str})
     clean = pd.read_csv(args.out / f"{name}.truth.csv", dtype=str).set_index("id").clean
     clean.update(pd.Series({f"training/{image}.png": digit for image, digit in MNIST_ERRORS.items()}))
-    return average_precision_score(suspects.given != clean[suspects.id].to_numpy(), suspects.p_wrong)
+    return average_precision_score(label_issues.given_label != clean[label_issues.id].to_numpy(), label_issues.p_wrong)
 
 
 def table(args) -> None:

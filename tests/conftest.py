@@ -69,10 +69,10 @@ def csv_data(digits, tmp_path):
     """train.csv (300 rows), unlabeled.csv (200, no label) and test.csv (100) with their data.* arguments."""
     parts = {"train": digits[:300], "unlabeled": digits[300:500], "test": digits[500:]}
     args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.image_suffix=.png", f"out={tmp_path / 'runs'}"]
-    for role, part in parts.items():
-        columns = ["id"] if role == "unlabeled" else ["id", "label"]
-        part[columns].to_csv(tmp_path / f"{role}.csv", index=False)
-        args.append(f"data.{role}={tmp_path / f'{role}.csv'}")
+    for split, part in parts.items():
+        columns = ["id"] if split == "unlabeled" else ["id", "label"]
+        part[columns].to_csv(tmp_path / f"{split}.csv", index=False)
+        args.append(f"data.{split}={tmp_path / f'{split}.csv'}")
     return tmp_path, args
 
 

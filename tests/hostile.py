@@ -24,7 +24,7 @@ from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.csv_text import escape_formulas, read_csv, unescape_formulas
 from pseudokit.data.images import load_images
-from pseudokit.data.tables import read_role
+from pseudokit.data.tables import read_split
 from pseudokit.report.label_studio import interface
 from pseudokit.report.report import write_report
 from pseudokit.report.review import write_review
@@ -86,7 +86,7 @@ def by_id(name: str, **data) -> Callable[[Path], str]:
         secret(folder)
         write_csv(folder / "t.csv", pd.DataFrame({"id": [name.format(folder)], "label": ["a"]}))
         asked = Data(train=str(folder / "t.csv"), image_dir=str(folder / "images"), **data)
-        return refused(lambda: read_role(asked, "train"), "data.allow_outside_files=true")
+        return refused(lambda: read_split(asked, "train"), "data.allow_outside_files=true")
 
     return case
 
@@ -100,7 +100,7 @@ def by_link(link: str, target: str, source: str = "images") -> Callable[[Path], 
         write_csv(folder / "t.csv", pd.DataFrame({"id": [source], "label": ["a"]}))
         train = folder / (source if source == "images" else "t.csv")
         asked = Data(train=str(train), image_dir=str(folder / "images"))
-        return refused(lambda: read_role(asked, "train"), "data.allow_outside_files=true")
+        return refused(lambda: read_split(asked, "train"), "data.allow_outside_files=true")
 
     return case
 
@@ -108,21 +108,21 @@ def by_link(link: str, target: str, source: str = "images") -> Callable[[Path], 
 def circle(folder: Path) -> str:
     secret(folder)
     (folder / "images" / "a" / "again").symlink_to(folder / "images")
-    table = read_role(Data(train=str(folder / "images")), "train")
+    table = read_split(Data(train=str(folder / "images")), "train")
     return "" if list(table.id) == ["images/a/x.png"] else f"{len(table)} rows of one image"
 
 
 def pipe(folder: Path) -> str:
     secret(folder)
     os.mkfifo(folder / "images" / "a" / "p.png")
-    return refused(lambda: read_role(Data(train=str(folder / "images")), "train"), "is a pipe")
+    return refused(lambda: read_split(Data(train=str(folder / "images")), "train"), "is a pipe")
 
 
 def device(folder: Path) -> str:
     secret(folder)
     (folder / "images" / "a" / "z.png").symlink_to("/dev/zero")
     asked = Data(train=str(folder / "images"), allow_outside_files=True)
-    return refused(lambda: read_role(asked, "train"), "is a pipe, a device")
+    return refused(lambda: read_split(asked, "train"), "is a pipe, a device")
 
 
 def allowed_by_name(folder: Path) -> str:
@@ -131,7 +131,7 @@ def allowed_by_name(folder: Path) -> str:
     (folder / "images" / "a" / "x.png").unlink()
     (folder / "images" / "a" / "l.png").symlink_to(hidden)
     (folder / "linked").symlink_to(folder / "images")
-    table = read_role(Data(train=str(folder / "linked"), allow_outside_files=True), "train")
+    table = read_split(Data(train=str(folder / "linked"), allow_outside_files=True), "train")
     return "" if load_images(table.path.to_numpy(object), Data(size=8, channels=1))[1].all() else "not read"
 
 
@@ -226,13 +226,15 @@ def page(name: str) -> Callable[[Path], str]:
 def formulas(folder: Path) -> str:
     """No cell of a table for people runs, and each reads back as it was; what is no formula is written as it is."""
     table = pd.DataFrame({"id": FORMULAS + PLAIN, "p_wrong": 0.5})
-    write_csv(folder / "suspects.csv", escape_formulas(table))
-    written = read_csv(folder / "suspects.csv").id
+    write_csv(folder / "label_issues.csv", escape_formulas(table))
+    written = read_csv(folder / "label_issues.csv").id
     runs = [cell for cell in written[: len(FORMULAS)] if not cell.startswith("'")]
     changed = [cell for cell, plain in zip(written[len(FORMULAS) :], PLAIN, strict=True) if cell != plain]
     return (
         ""
-        if not runs and not changed and list(unescape_formulas(read_csv(folder / "suspects.csv")).id) == list(table.id)
+        if not runs
+        and not changed
+        and list(unescape_formulas(read_csv(folder / "label_issues.csv")).id) == list(table.id)
         else (f"{runs} run, {changed} changed")
     )
 
@@ -246,7 +248,7 @@ def terminal(folder: Path) -> str:
     """Colors, titles and lines that a name would draw on a terminal."""
     (folder / "t.csv").write_text("id,label\n000,a\n\x1b]0;owned\x07\x1b[2J,b\n")
     try:
-        read_role(Data(train=str(folder / "t.csv")), "train")
+        read_split(Data(train=str(folder / "t.csv")), "train")
     except UserError as error:
         return "" if str(error).isprintable() else "it reaches the terminal"
     return "it went through"

@@ -30,8 +30,8 @@ def csv(csv_data):
     """csv(role) → its table; csv(role, table) writes it. The arguments of the data are csv.args."""
     folder, args = csv_data
 
-    def csv(role: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
-        file = folder / f"{role}.csv"
+    def csv(split: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
+        file = folder / f"{split}.csv"
         if table is not None:
             table.to_csv(file, index=False)
         return pd.read_csv(file, dtype=str, keep_default_na=False)
@@ -62,17 +62,17 @@ def refusal(csv, mode: str, *args) -> str:
     with pytest.raises(UserError) as caught:
         SCRIPTS[mode]([*chosen, *csv.args, *QUICK, *map(str, args)])
     found = [path.name for path in csv.folder.rglob("*") if path.is_dir()]
-    assert not {"round_1", "student", "control"} & set(found)
+    assert not {"round_1", "student", "baseline"} & set(found)
     return one_line(caught)
 
 
 # ---- what to learn from
 
 
-@pytest.mark.parametrize("role", ["train", "unlabeled", "val", "trusted", "test"])
-def test_a_missing_file(csv, role):
-    message = refusal(csv, "joint", f"data.{role}={csv.folder / 'gone' / 'x.csv'}")
-    assert f"data.{role}={csv.folder / 'gone' / 'x.csv'} does not exist" in message
+@pytest.mark.parametrize("split", ["train", "unlabeled", "val", "trusted", "test"])
+def test_a_missing_file(csv, split):
+    message = refusal(csv, "joint", f"data.{split}={csv.folder / 'gone' / 'x.csv'}")
+    assert f"data.{split}={csv.folder / 'gone' / 'x.csv'} does not exist" in message
     assert "CSV" in message
     assert "folder" in message
 
@@ -502,4 +502,4 @@ def test_a_pool_that_the_mode_does_not_use_may_lack_its_images(csv, own_images):
         (own_images / f"{name}.png").unlink()
     train_command([*csv.args, *QUICK, "train.min_steps=2", "name=x"])
     used = pd.read_csv(csv.folder / "runs" / "x" / "samples.csv", dtype=str)
-    assert set(used.role) == {"train", "test"}
+    assert set(used.split) == {"train", "test"}

@@ -56,11 +56,11 @@ def table(path):
 
 
 def test_out_of_fold_rows_are_on_file_in_every_mode_and_say_what_to_expect(runs, files, digits):
-    oof, logs = table(runs[0] / "oof.csv"), np.load(runs[0] / "oof.npy")
+    oof, logs = table(runs[0] / "oof.csv"), np.load(runs[0] / "oof_log_probs.npy")
     assert list(oof.id) == list(digits.id[:300])
     names = np.array(read_json(runs[0] / "student" / "model.json")["classes"])
     assert (names[logs.argmax(1)] == oof.predicted).all()
-    np.testing.assert_array_equal(logs, np.load(runs[0] / "round_1" / "logits.npy"))
+    np.testing.assert_array_equal(logs, np.load(runs[0] / "round_1" / "log_probs.npy"))
     said = read_json(runs[0] / "metrics.json")
     assert said["oof"]["accuracy"] == pytest.approx((oof.predicted == oof.label).mean())
     assert said["oof"]["interval"]["test_n"] == 100

@@ -69,7 +69,7 @@ def test_the_value_of_a_text_key_is_taken_as_it_is_typed(read, key, text):
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("typed", "meant"),
     [
         ("lr=1e-3", "train.lr"),
         ("epochs=3", "train.epochs"),
@@ -82,9 +82,9 @@ def test_the_value_of_a_text_key_is_taken_as_it_is_typed(read, key, text):
         ("nmae=x", "name"),
     ],
 )
-def test_an_unknown_key_names_the_nearest(read, given, meant):
-    message = refusal(read, "", given)
-    assert f"{given.split('=')[0]}: " in message
+def test_an_unknown_key_names_the_nearest(read, typed, meant):
+    message = refusal(read, "", typed)
+    assert f"{typed.split('=')[0]}: " in message
     assert f"did you mean {meant}?" in message
 
 
@@ -240,15 +240,15 @@ def test_the_student_has_the_teachers_model_or_its_own():
     larger = Config(model=model, student={"name": "resnet50", "kwargs": {"drop_path_rate": 0.1}})
     expected = {"name": "resnet50", "checkpoint": None, "kwargs": {"drop_path_rate": 0.1}, "freeze_backbone": False}
     expected |= {"mean": None, "std": None}  # another model has other pixels
-    assert larger.model_of("student").model_dump() == larger.model_of("control").model_dump() == expected
+    assert larger.model_of("student").model_dump() == larger.model_of("baseline").model_dump() == expected
     assert Config(model=model).model_of("student") == Config(model=model).model
-    thawed = Config(model=model, student={"freeze_backbone": False}).model_of("control")
+    thawed = Config(model=model, student={"freeze_backbone": False}).model_of("baseline")
     assert thawed == Config(model=model).model.model_copy(update={"freeze_backbone": False})
 
 
 def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():
     config = Config(train={"augment": "written", "lr": 0.1}, student={"augment": "elastic"})
     assert config.train_of("round_1/fold_0") == config.train
-    for arm in ("student", "control"):
+    for arm in ("student", "baseline"):
         assert config.train_of(arm) == config.train.model_copy(update={"augment": "elastic"})
     assert Config().train_of("student") == Config().train

@@ -15,7 +15,7 @@ from pseudokit.run_folder.folder import Run, _mend, read_status, write_status
 from pseudokit.system.faults import fault
 from pseudokit.system.files import write_json
 
-TABLE = pd.DataFrame({"id": ["a", "b"], "given": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]})
+TABLE = pd.DataFrame({"id": ["a", "b"], "given_label": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]})
 
 
 class Killed(BaseException):
@@ -169,12 +169,12 @@ def test_a_revert_that_was_killed_ends_what_it_began_and_no_more(run, files):
 
 def test_a_file_of_the_users_own_in_the_folder_of_corrections_stays(run):
     (run / "corrections").mkdir()
-    (run / "corrections" / "mine.csv").write_text("id,given,action,label\n")
+    (run / "corrections" / "mine.csv").write_text("id,given_label,action,label\n")
     mend(run)
     put_aside(run, TABLE)
     retrain(run)
     take_back(run)
-    assert contents(run)["corrections/mine.csv"] == b"id,given,action,label\n"
+    assert contents(run)["corrections/mine.csv"] == b"id,given_label,action,label\n"
 
 
 def test_a_full_disk_leaves_no_half_of_what_is_put_aside(run, monkeypatch):

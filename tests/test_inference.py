@@ -17,13 +17,13 @@ from pseudokit.training.models import create_model, load_model, save_model
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """finished(control=…, mode=…, **wins): a run folder. wins: role → (rows won by the student alone, lost, n)."""
+    """finished(baseline=…, mode=…, **wins): a run folder. wins: role → (rows won by the student alone, lost, n)."""
 
-    def made(control=True, mode="denoise", **wins):
+    def made(baseline=True, mode="denoise", **wins):
         run = tmp_path_factory.mktemp("run")
-        for seed, arm in enumerate(("student", "control", "round_1/fold_0")[: 2 if mode == "denoise" else 3]):
+        for seed, arm in enumerate(("student", "baseline", "round_1/fold_0")[: 2 if mode == "denoise" else 3]):
             torch.manual_seed(seed)
-            if control or arm != "control":
+            if baseline or arm != "baseline":
                 save_model(run / arm, *create_model(Model(), ("a", "b"), 16, 1))
         write_status(run, "done", "done", "max_rounds", mode)
         write_csv(run / "scored.csv", scored(wins))
@@ -33,12 +33,12 @@ def finished(tmp_path_factory):
 
 
 def scored(wins):
-    rows = [pd.DataFrame(columns=["arm", "role", "id", "label", "predicted"])]
-    for role, (won, lost, n) in wins.items():
+    rows = [pd.DataFrame(columns=["arm", "split", "id", "label", "predicted"])]
+    for split, (won, lost, n) in wins.items():
         at = np.arange(n)
-        right = {"student": (at < won) | (at >= won + lost), "control": at >= won}
+        right = {"student": (at < won) | (at >= won + lost), "baseline": at >= won}
         rows += [
-            pd.DataFrame({"arm": arm, "role": role, "id": at, "label": "a", "predicted": np.where(hit, "a", "b")})
+            pd.DataFrame({"arm": arm, "split": split, "id": at, "label": "a", "predicted": np.where(hit, "a", "b")})
             for arm, hit in right.items()
         ]
     return pd.concat(rows)
@@ -55,9 +55,9 @@ def folders(run, arm=None):
     ("wins", "expected"),
     [
         ({"val": (30, 5, 400)}, {"student"}),
-        ({"val": (5, 30, 400)}, {"control"}),
-        ({"val": (12, 9, 400)}, {"student", "control"}),
-        ({"trusted": (5, 30, 400)}, {"control"}),
+        ({"val": (5, 30, 400)}, {"baseline"}),
+        ({"val": (12, 9, 400)}, {"student", "baseline"}),
+        ({"trusted": (5, 30, 400)}, {"baseline"}),
         ({"val": (12, 9, 400), "trusted": (30, 2, 400)}, {"student"}),
         ({"test": (5, 300, 400)}, {"student"}),
         ({"test": (5, 300, 400), "val": (30, 5, 400)}, {"student"}),
@@ -70,7 +70,7 @@ def test_the_arm_that_held_out_rows_favor_predicts_and_the_test_set_never_choose
 
 def test_what_is_asked_for_outranks_the_evidence_and_one_line_says_which_it_is(finished, caplog):
     run = finished(valid=(30, 5, 400))
-    asked = {"student": {"student"}, "baseline": {"control"}, "both": {"student", "control"}}
+    asked = {"student": {"student"}, "baseline": {"baseline"}, "both": {"student", "baseline"}}
     for arm, expected in asked.items():
         caplog.clear()
         with caplog.at_level(logging.INFO):
@@ -81,7 +81,7 @@ def test_what_is_asked_for_outranks_the_evidence_and_one_line_says_which_it_is(f
 
 
 def test_without_a_baseline_the_student_predicts_and_nobody_can_ask_for_another(finished):
-    run = finished(control=False, valid=(5, 30, 400))
+    run = finished(baseline=False, valid=(5, 30, 400))
     assert folders(run) == {"student"}
     assert folders(run, configured_arm(run, Config(predict={"arm": "both"}))) == {"student"}
     for arm in ("baseline", "both"):
@@ -90,7 +90,7 @@ def test_without_a_baseline_the_student_predicts_and_nobody_can_ask_for_another(
 
 
 def test_after_plain_training_all_models_predict(finished):
-    run = finished(control=False, mode="train")
+    run = finished(baseline=False, mode="train")
     assert folders(run) == {"student", "round_1/fold_0"}
     with pytest.raises(UserError, match="--arm"):
         finished_models(run, "baseline")

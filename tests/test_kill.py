@@ -38,7 +38,7 @@ EVERY_OPTION = [
             ["joint", "simulate.noise=pairflip", "train.min_steps=40"],
             [
                 "round_1/fold_0/model.json",
-                "round_1/logits.npy",
+                "round_1/log_probs.npy",
                 "round_2/fold_0/history.csv",
                 "student/model.safetensors",
             ],

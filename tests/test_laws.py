@@ -55,16 +55,16 @@ def digits(n=600, labeled=400, flipped=0.1, seed=0):
     given_[flips] = (given_[flips] + rng.integers(1, 10, len(flips))) % 10
     given_[labeled:] = -1
     ids = np.array([f"{i:05d}" for i in range(n)], object)
-    role = np.where(given_ >= 0, "train", "unlabeled").astype(object)
+    split = np.where(given_ >= 0, "train", "unlabeled").astype(object)
     empty = np.full(n, "", object)
-    return Dataset(ids, empty, role, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
+    return Dataset(ids, empty, split, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
 
 
 def train(tmp_path, mode="denoise", dataset=None, x=None, policy=None, seed=0, clusters=None, **kwargs):
     if dataset is None:
         dataset, x, _ = digits()
     if mode == "denoise":  # rows without a label are not judged in this mode
-        x, dataset = x[dataset.given >= 0], dataset.take(dataset.given >= 0)
+        x, dataset = x[dataset.given_labels >= 0], dataset.take(dataset.given_labels >= 0)
     teacher = Teacher(x, 10)
     clusters = np.arange(len(dataset)) if clusters is None else clusters
     policy = policy or Pseudo(rounds=3, folds=3, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
@@ -100,7 +100,7 @@ def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says
         return 50.0 * np.eye(10)[clean[fold_job.judged]]
 
     told, _, _ = train(tmp_path / "told", "augment", second=knows, **options)
-    pool = dataset.given < 0
+    pool = dataset.given_labels < 0
     np.testing.assert_array_equal(told.label[pool], clean[pool])
     np.testing.assert_allclose(told.decisions.posterior(np.arange(len(dataset))).sum(1), 1, rtol=1e-4)
     alone, _, _ = train(tmp_path / "alone", "augment", **options)
@@ -131,7 +131,7 @@ def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
         assert len(rows_of) == (4 if number == 1 else 8)
         times = Counter(np.concatenate(rows_of).tolist())
-        assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(dataset.given))
+        assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(dataset.given_labels))
 
 
 def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, monkeypatch):
@@ -145,9 +145,9 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
         policy = Pseudo(rounds=3, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
         teacher = Teacher(x, 10)
         if shift:
-            changed = dataset.given.copy()
+            changed = dataset.given_labels.copy()
             changed[0:200:4] = np.roll(changed[0:200:4], 1)  # as many of each class: the prior stays
-            dataset = replace(dataset, given=changed)
+            dataset = replace(dataset, given_labels=changed)
         self_train(
             dataset,
             teacher.fit,
@@ -199,14 +199,14 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
     def one_class(model, rows):
         """Right on labeled rows, the pool all in class 3."""
         logs = teacher.predict(model, rows)
-        logs[dataset.given[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
+        logs[dataset.given_labels[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
         return logs
 
     result = self_train(
         dataset, teacher.fit, one_class, Pseudo(rounds=3), RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
     )
     assert (result.reason, result.round) == ("collapse", 0)
-    assert (result.label == dataset.given).all()
+    assert (result.label == dataset.given_labels).all()
     assert RoundStore(tmp_path).rounds()[0]["collapsed"]
 
 
@@ -269,7 +269,7 @@ def test_a_refused_row_is_left_with_its_reason_and_never_learned(tmp_path):
 
 def test_no_rounds_is_plain_supervised_training(tmp_path):
     result, teacher, dataset = train(tmp_path, policy=Pseudo(rounds=0))
-    assert (result.label == dataset.given).all()
+    assert (result.label == dataset.given_labels).all()
     assert result.round == 0
     assert not teacher.fits
 
@@ -278,7 +278,7 @@ def test_no_rounds_is_plain_supervised_training(tmp_path):
 @pytest.mark.parametrize("policy", ["noise_model", "cutoff"])
 def test_a_cutoff_above_one_changes_no_label(tmp_path, mode, policy):
     result, _, dataset = train(tmp_path, mode, policy=Pseudo(relabel_by=policy, relabel_cutoff=1.01, cutoff=1.01))
-    assert (result.label == dataset.given).all()
+    assert (result.label == dataset.given_labels).all()
     assert result.reason == "no_change"
 
 
@@ -293,10 +293,10 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
     folder, _ = csv_data
     decided = []
     for seed in (None, 1, 2):
-        for role in ("train", "unlabeled"):
-            table = pd.read_csv(folder / f"{role}.csv", dtype=str)
+        for split in ("train", "unlabeled"):
+            table = pd.read_csv(folder / f"{split}.csv", dtype=str)
             table = table if seed is None else table.sample(frac=1, random_state=seed)
-            table.to_csv(folder / f"{role}_shuffled.csv", index=False)
+            table.to_csv(folder / f"{split}_shuffled.csv", index=False)
         data = Data(train=str(folder / "train_shuffled.csv"), unlabeled=str(folder / "unlabeled_shuffled.csv"))
         dataset = load_dataset(data)
         x = load_digits().data[[int(i) for i in dataset.id]] / 4
@@ -312,9 +312,9 @@ def test_same_seed_same_bytes_and_other_seed_other_folds(tmp_path):
     def read(name, file):
         return (tmp_path / name / "round_1" / file).read_bytes()
 
-    for file in ("logits.npy", "ids.csv", "decisions.csv"):
+    for file in ("log_probs.npy", "ids.csv", "decisions.csv"):
         assert read("a", file) == read("b", file)
-    assert read("a", "logits.npy") != read("c", "logits.npy")
+    assert read("a", "log_probs.npy") != read("c", "log_probs.npy")
 
 
 def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
@@ -322,8 +322,8 @@ def test_every_round_has_new_folds_and_decides_from_the_given_labels(tmp_path):
     first, second = (set(teacher.fits[f"round_{r}/fold_0"][0]) for r in (1, 2))
     assert len(first & second) < 0.8 * len(first), "two thirds by chance"
     again = decide_labels(
-        np.load(tmp_path / f"round_{result.round}" / "logits.npy"),
-        dataset.given,
+        np.load(tmp_path / f"round_{result.round}" / "log_probs.npy"),
+        dataset.given_labels,
         "denoise",
         Pseudo(relabel_cutoff=0.6),
     )
@@ -335,7 +335,7 @@ def _learned(folder, number, dataset):
     import pandas as pd
 
     if number == 1:
-        return dataset.given
+        return dataset.given_labels
     table = pd.read_csv(folder / f"round_{number - 1}" / "decisions.csv", dtype=str, keep_default_na=False)
     return table.label.map({str(k): k for k in range(10)} | {"": -1}).to_numpy()
 
@@ -343,7 +343,7 @@ def _learned(folder, number, dataset):
 def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
     dataset, x, clean = digits(n=1500, labeled=1500)
     result, _, _ = train(tmp_path, "denoise", dataset, x, policy=Pseudo(rounds=3, folds=5))
-    before, after = dataset.given != clean, (result.label != clean) & (result.label >= 0)
+    before, after = dataset.given_labels != clean, (result.label != clean) & (result.label >= 0)
     assert after.mean() < 0.35 * before.mean()
     assert (after & ~before).mean() < 0.02
 
@@ -351,11 +351,11 @@ def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
 def test_pseudo_labels_are_mostly_right_and_given_labels_stand(tmp_path):
     dataset, x, clean = digits(labeled=200, flipped=0)
     result, _, _ = train(tmp_path, "augment", dataset, x, policy=Pseudo(rounds=2, cutoff=0.6))
-    pool = dataset.given < 0
+    pool = dataset.given_labels < 0
     taken = pool & (result.label >= 0)
     assert taken.sum() > 0.5 * pool.sum()
     assert (result.label[taken] == clean[taken]).mean() > 0.93
-    assert (result.label[~pool] == dataset.given[~pool]).all()
+    assert (result.label[~pool] == dataset.given_labels[~pool]).all()
 
 
 def test_in_joint_mode_dropped_labels_do_not_teach_the_pool(tmp_path):
@@ -400,7 +400,7 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
     dataset, x, clean = digits(labeled=600, flipped=0.2)
     teacher, rows = Teacher(x, 10), np.arange(600)
     lean = np.where(rows % 8 == 0, (clean + 1) % 10, clean)
-    lean = np.where((dataset.given != clean) & (rows % 4 > 0), dataset.given, lean)
+    lean = np.where((dataset.given_labels != clean) & (rows % 4 > 0), dataset.given_labels, lean)
 
     def knows(model, rows):
         probs = np.eye(10)[clean[rows]]
@@ -475,7 +475,7 @@ def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, poli
     assert not (tmp_path / "stopped" / "round_3").exists()
     _, teacher, _ = train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy))
     assert {where.split("/")[0] for where in teacher.fits} == {"round_3"}
-    for file in ("logits.npy", "votes.npy", "decisions.csv"):
+    for file in ("log_probs.npy", "votes.npy", "decisions.csv"):
         whole, went_on = ((tmp_path / name / "round_3" / file).read_bytes() for name in ("whole", "stopped"))
         assert whole == went_on
 

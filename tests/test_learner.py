@@ -96,7 +96,7 @@ def test_embeddings_of_an_image_that_was_edited_are_made_anew(embedded):
 
 
 def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_them_apart():
-    """Student and control share weights, order and augmentation; a teacher and another seed do not."""
+    """Student and baseline share weights, order and augmentation; a teacher and another seed do not."""
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (40, 16, 16, 1), np.uint8), rng.integers(0, 2, 40)
 
@@ -107,7 +107,7 @@ def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_the
         return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
     student = weights("student")
-    assert torch.equal(student, weights("control"))
-    assert not torch.equal(student, weights("control", 1 - labels))
-    assert not torch.equal(student, weights("control", seed=1))
+    assert torch.equal(student, weights("baseline"))
+    assert not torch.equal(student, weights("baseline", 1 - labels))
+    assert not torch.equal(student, weights("baseline", seed=1))
     assert not torch.equal(student, weights("round_1/fold_0"))

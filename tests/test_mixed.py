@@ -63,12 +63,12 @@ def test_rounds_as_they_were_written_are_recalled(tmp_path, noisy):
     before = rounds(tmp_path, labels=noisy)
     about = read_json(tmp_path / "round_2" / "round.json")
     assert set(about["input_hash"]) == {"samples", "keys", "round_1"}
-    assert set(about["files"]) == {"logits.npy", "votes.npy", "ids.csv", "decisions.csv"}
+    assert set(about["files"]) == {"log_probs.npy", "votes.npy", "ids.csv", "decisions.csv"}
     again = rounds(tmp_path, labels=noisy)
     np.testing.assert_array_equal(before.label, again.label)
 
 
-@pytest.mark.parametrize("name", ["logits.npy", "votes.npy", "ids.csv", "decisions.csv"])
+@pytest.mark.parametrize("name", ["log_probs.npy", "votes.npy", "ids.csv", "decisions.csv"])
 def test_a_file_that_was_edited_or_is_gone_is_named(tmp_path, noisy, name):
     rounds(tmp_path, labels=noisy)
     file = tmp_path / "round_1" / name
@@ -135,9 +135,9 @@ def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
 
 
 def test_a_control_is_the_same_whatever_steps_its_student_takes(tmp_path):
-    """Corrections change the number of rows a little; the control is not trained again for that."""
-    first = job_runner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=3)
-    assert job_runner(tmp_path).fit("control", np.arange(100), LABELS[:100], steps=4).hash == first.hash
+    """Corrections change the number of rows a little; the baseline is not trained again for that."""
+    first = job_runner(tmp_path).fit("baseline", np.arange(100), LABELS[:100], steps=3)
+    assert job_runner(tmp_path).fit("baseline", np.arange(100), LABELS[:100], steps=4).hash == first.hash
 
 
 def test_a_model_that_is_gone_makes_no_other_mean(tmp_path):

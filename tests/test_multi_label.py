@@ -91,7 +91,7 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
     assert set(scores["oof_classes"]) == set(CLASSES)
     hits = (read_csv(run / "oof.csv").eval("label == predicted")).mean()
     assert scores["oof"]["accuracy"] == pytest.approx(hits)
-    assert np.load(run / "oof.npy").shape == (200, 3, 2)
+    assert np.load(run / "oof_log_probs.npy").shape == (200, 3, 2)
     assert set(table.label) >= {NONE, "blue", "green red"}
     both = api.predict([run, run], str(squares / "unlabeled.csv"), run / "unlabeled.csv", weights="oof")
     assert len(both) == 150
@@ -120,15 +120,15 @@ def test_wrong_answers_are_found_and_mended_class_by_class(denoised):
     assert noise["residual_rate"] < 0.05
     assert noise["average_precision"] > 0.8
     assert set(info["noise_by_class"]) == set(CLASSES)
-    flipped = read_csv(denoised / "injected.csv").query("clean != given").id
-    suspects = read_csv(denoised / "suspects.csv")
-    assert suspects.id[:30].isin(flipped).mean() > 0.9
+    flipped = read_csv(denoised / "injected.csv").query("clean != given_label").id
+    label_issues = read_csv(denoised / "label_issues.csv")
+    assert label_issues.id[:30].isin(flipped).mean() > 0.9
     page = (denoised / "report.html").read_text(encoding="utf-8")
     assert "Noise by class" in page
 
 
 def test_a_person_corrects_a_label_set(denoised, squares):
-    rows = read_csv(denoised / "suspects.csv")[["id", "given"]][:3]
+    rows = read_csv(denoised / "label_issues.csv")[["id", "given_label"]][:3]
     file = squares / "corrections.csv"
     rows.assign(action=["relabel", "relabel", "drop"], label=["blue ?red", NONE, ""]).to_csv(file, index=False)
     api.apply(denoised, file)

@@ -19,7 +19,7 @@ def test_labels_of_random_images_stay_as_they_are(tmp_path):
     run = pseudo("denoise", keys)
     labels = pd.read_csv(run / "labels.csv", dtype=str)
     assert len(labels) == 200
-    assert (labels.given == labels.label).all()
+    assert (labels.given_label == labels.label).all()
     assert json.loads((run / "status.json").read_text())["reason"] == "learned_nothing"
     assert (run / "student" / "model.json").exists()
     assert (run / "report.html").exists()

@@ -36,7 +36,7 @@ def run(digits, tmp_path_factory):
     for row in digits[:400].itertuples():
         shutil.copy(row.path, images)
     parts = {"train": digits[:200], "unlabeled": digits[200:300], "test": digits[300:350], "val": digits[350:400]}
-    parts = {role: part[["id", "label"]] for role, part in parts.items()}
+    parts = {split: part[["id", "label"]] for split, part in parts.items()}
     copies = {
         "a_of_test": ("unlabeled", 300),
         "a_of_val": ("unlabeled", 350),
@@ -45,10 +45,10 @@ def run(digits, tmp_path_factory):
         "b_of_test": ("train", 310),
         "x1": ("train", 7),
     }
-    for name, (role, of) in copies.items():
+    for name, (split, of) in copies.items():
         cv2.imwrite(str(images / f"{name}.png"), cv2.imread(digits.path[of], 0), [cv2.IMWRITE_PNG_COMPRESSION, 9])
         label = digits.label[of] if name != "x1" else "d9" if digits.label[of] != "d9" else "d8"
-        parts[role] = pd.concat([parts[role], pd.DataFrame({"id": [name], "label": [label]})])
+        parts[split] = pd.concat([parts[split], pd.DataFrame({"id": [name], "label": [label]})])
     args = [
         f"data.image_dir={images}",
         "data.image_suffix=.png",
@@ -57,9 +57,9 @@ def run(digits, tmp_path_factory):
         "pseudo.folds=3",
         "train.min_steps=20",
     ]
-    for role, part in parts.items():
-        (part if role != "unlabeled" else part[["id"]]).to_csv(folder / f"{role}.csv", index=False)
-        args.append(f"data.{role}={folder / role}.csv")
+    for split, part in parts.items():
+        (part if split != "unlabeled" else part[["id"]]).to_csv(folder / f"{split}.csv", index=False)
+        args.append(f"data.{split}={folder / split}.csv")
     done = run_script(
         "pseudo.py",
         "--mode",
@@ -87,7 +87,7 @@ def test_one_line_of_the_log_tells_how_many_and_where(run):
 
 def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
     listed = table(run / "duplicates.csv")
-    assert list(listed) == ["cluster", "id", "path", "role", "given", "kind", "conflict"]
+    assert list(listed) == ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     assert list(listed.id[:2]) == ["0007", "x1"]
     assert list(listed.conflict) == ["True"] * 2 + ["False"] * 10
     pairs = {frozenset(ids) for _, ids in listed.groupby("cluster").id}
@@ -110,7 +110,7 @@ def test_copies_of_scored_rows_receive_no_pseudo_label(run):
     assert list(decided.loc[["a_of_test", "a_of_val"], "decision"]) == ["leave"] * 2
     assert list(decided.loc[["a_of_test", "a_of_val"], "reason"]) == ["duplicate_of_test", "duplicate_of_val"]
     assert list(decided.loc[["a_of_test", "a_of_val"], "label"]) == ["", ""]
-    others = decided[(decided.role == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_val"])]
+    others = decided[(decided.split == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_val"])]
     assert set(others.decision) == {"accept"}
     assert decided.loc["b_of_test", "decision"] == "keep"
     assert not {"a_of_test", "a_of_val"} & set(table(run / "labels.csv").id)
@@ -136,7 +136,7 @@ def test_deciding_again_heeds_data_overlap(run, overlap, accepted):
 def test_the_report_shows_what_disagrees_before_anything_else(run):
     page = (run / "report.html").read_text()
     section = page[page.index("Duplicates that disagree") : page.index("<h2>Scores")]
-    labels = table(run / "duplicates.csv").given[:2]
+    labels = table(run / "duplicates.csv").given_label[:2]
     assert f"{labels[0]} | {labels[1]}" in section
     shown = re.findall(r'<img alt="(.*?)" title=".*?" src="data:image/png;base64,(.*?)">', section)
     assert [name for name, _ in shown] == ["0007", "x1"]
@@ -154,7 +154,7 @@ def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
         for c in range(1, 31)
         for i in range(50)
     ]
-    columns = ["cluster", "id", "path", "role", "given", "kind", "conflict"]
+    columns = ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "duplicates.csv", index=False)
     (tmp_path / "metrics.json").write_text(json.dumps({}))
     page = write_report(tmp_path).read_text()

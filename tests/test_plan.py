@@ -17,7 +17,7 @@ CONFIG = Config(pseudo={"rounds": 3, "folds": 5}, train={"epochs": 8, "batch_siz
 class Rows(list):
     """Samples of which the number and the given labels are all that counts."""
 
-    given = np.repeat([0, 1, -1], 100)
+    given_labels = np.repeat([0, 1, -1], 100)
 
 
 MATERIAL = SimpleNamespace(judged=Rows(range(300)), dataset=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
@@ -39,8 +39,8 @@ def test_costs_count_every_network_by_its_steps():
     told = costs(CONFIG, MATERIAL, "denoise", PACE)
     a_fold, all_rows = 8 * 160 / 10, 8 * 200 / 10
     assert told["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
-    assert told["student"] == told["control"] == pytest.approx(all_rows * 0.5)
-    assert costs(CONFIG, MATERIAL, "train", PACE)["control"] == 0
+    assert told["student"] == told["baseline"] == pytest.approx(all_rows * 0.5)
+    assert costs(CONFIG, MATERIAL, "train", PACE)["baseline"] == 0
     shared = CONFIG.model_copy(update={"pseudo": CONFIG.pseudo.model_copy(update={"top_fraction": 0.5})})
     assert costs(shared, MATERIAL, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
 

@@ -64,7 +64,9 @@ def side_by_side(*args, until: tuple[Path, str, int] | None = None) -> subproces
 def bytes_of(run) -> dict[str, bytes]:
     """What must not depend on the number of processes: models, decisions, labels, scores."""
     files = [
-        file for pattern in ("*.csv", "round_*/*.csv", "**/model.*", "round_*/logits.npy") for file in run.glob(pattern)
+        file
+        for pattern in ("*.csv", "round_*/*.csv", "**/model.*", "round_*/log_probs.npy")
+        for file in run.glob(pattern)
     ]
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
@@ -85,7 +87,7 @@ def test_two_processes_write_the_same_bytes_as_one(csv_data, script, launch):
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
     assert len([name for name in one if name.endswith("safetensors")]) >= 4
-    assert ("round_2/logits.npy" in one) == ("augment" in script)
+    assert ("round_2/log_probs.npy" in one) == ("augment" in script)
     lines = [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in both.stdout.splitlines() if "labels" in line]
     assert lines == [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in alone.stdout.splitlines() if "labels" in line]
     again = side_by_side(*script, *args, "name=two")
@@ -150,7 +152,7 @@ TEAM = [
     "pseudo.rounds=1",
     "pseudo.cutoff=0.3",
 ]
-"""Two folds and a student, no control: the student has both processes. It has no batch norm."""
+"""Two folds and a student, no baseline: the student has both processes. It has no batch norm."""
 
 
 def test_a_team_trains_a_network_to_what_one_process_would(csv_data):

@@ -12,11 +12,13 @@ from pseudokit.run_folder.reselect import cutoff_table
 @pytest.mark.parametrize("align", [False, True])
 def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     rng = np.random.default_rng(0)
-    given = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
-    probs = rng.dirichlet([6, 1, 1], len(given))  # the judges favor class 0, the labels do not
-    empty = np.full(len(given), "", object)
-    dataset = Dataset(empty, empty, np.where(given < 0, "unlabeled", "train"), given, empty, ("a", "b", "c"))
-    decisions = decide_labels(np.log(probs), given, "augment", Pseudo(cutoff=0.8, distribution_alignment=align))
+    given_labels = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
+    probs = rng.dirichlet([6, 1, 1], len(given_labels))  # the judges favor class 0, the labels do not
+    empty = np.full(len(given_labels), "", object)
+    dataset = Dataset(
+        empty, empty, np.where(given_labels < 0, "unlabeled", "train"), given_labels, empty, ("a", "b", "c")
+    )
+    decisions = decide_labels(np.log(probs), given_labels, "augment", Pseudo(cutoff=0.8, distribution_alignment=align))
     coverage = cutoff_table(dataset, decisions).set_index("cutoff").coverage
     accepted = (decisions.decision == "accept").sum() / 600
     assert 0.05 < accepted < 0.95

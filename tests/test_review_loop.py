@@ -21,7 +21,7 @@ from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
 from tests.warm import Script
 
-COLUMNS = ["id", "given", "action", "label", "image_sha256"]
+COLUMNS = ["id", "given_label", "action", "label", "image_sha256"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_select_with_the_same_policy_decides_the_same(denoised):
 def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
     ok(run_script("pseudo.py", "--mode", "select", "--run", denoised, "pseudo.relabel_cutoff=1.5"))
     selected = table(denoised / "selected.csv")
-    assert (selected.label == selected.given).all()
+    assert (selected.label == selected.given_label).all()
 
 
 @pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.tta=4", "rules.pool_may_include_test=false"])
@@ -103,26 +103,26 @@ def write_lines(file, lines):
 def test_wrong_corrections_are_all_named_and_none_is_applied(denoised, tmp_path):
     before = files_of(denoised)
     dataset = table(denoised / "samples.csv").set_index("id")
-    given, name = dataset.given[dataset.role == "train"], dataset.index
-    scored = dataset.index[dataset.role == "test"][0]
+    given_labels, name = dataset.given_label[dataset.split == "train"], dataset.index
+    scored = dataset.index[dataset.split == "test"][0]
     wrong = {
         ("nobody", "d1", "keep", "", ""): "id 'nobody' is none of",
-        (scored, dataset.given[scored], "drop", "", ""): f"id '{scored}' is none of",
+        (scored, dataset.given_label[scored], "drop", "", ""): f"id '{scored}' is none of",
         (name[0], "alien", "keep", "", ""): "given is 'alien', but",
-        (name[1], given.iloc[1], "burn", "", ""): "action 'burn' is none of keep",
-        (name[2], given.iloc[2], "relabel", "alien", ""): "label 'alien' is no class",
-        (name[3], given.iloc[3], "keep", "", "00"): f"the image {dataset.path.iloc[3]} has changed",
-        (name[4], given.iloc[4], "keep", "no " + given.iloc[4], ""): "keep, but label is",
+        (name[1], given_labels.iloc[1], "burn", "", ""): "action 'burn' is none of keep",
+        (name[2], given_labels.iloc[2], "relabel", "alien", ""): "label 'alien' is no class",
+        (name[3], given_labels.iloc[3], "keep", "", "00"): f"the image {dataset.path.iloc[3]} has changed",
+        (name[4], given_labels.iloc[4], "keep", "no " + given_labels.iloc[4], ""): "keep, but label is",
         (
             name[6],
-            given.iloc[6],
+            given_labels.iloc[6],
             "drop",
             "",
             sha(dataset.path.iloc[5]),
         ): f"the image {dataset.path.iloc[6]} has changed",
-        (name[1], given.iloc[1], "keep", "", ""): f"id '{name[1]}' stands in line 5 already",
+        (name[1], given_labels.iloc[1], "keep", "", ""): f"id '{name[1]}' stands in line 5 already",
     }
-    right = [(n, given[n], "keep", "", "") for n in name[10:20]]
+    right = [(n, given_labels[n], "keep", "", "") for n in name[10:20]]
     done = apply(denoised, "--corrections", write_lines(tmp_path / "bad.csv", [*wrong, *right]))
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path / 'bad.csv'}: nothing was applied; ")
@@ -150,19 +150,22 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
     labels = table(run / "labels.csv").set_index("id").loc[said.index]
     assert sorted(said.action) == ["drop", "keep", "relabel"]
     assert (labels.source == "human").all()
-    assert (labels.label == said.label.where(said.action != "keep", said.given)).all()
+    assert (labels.label == said.label.where(said.action != "keep", said.given_label)).all()
     ok(apply(run, "--revert"))
     assert files_of(run) == before
 
 
 def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
     before, dataset = files_of(denoised), table(denoised / "samples.csv")
-    other = [("x" + name, given, "keep", "", "") for name, given in zip(dataset.id[:9], dataset.given, strict=False)]
+    other = [
+        ("x" + name, given_labels, "keep", "", "")
+        for name, given_labels in zip(dataset.id[:9], dataset.given_label, strict=False)
+    ]
     done = apply(denoised, "--corrections", write_lines(tmp_path / "other.csv", other))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "it seems to be of another run" in done.stderr
     assert all(f"line {number}: " in done.stderr for number in range(2, 11))
-    named = pd.DataFrame([(dataset.id[0], dataset.given[0], "keep", "", "", run) for run in "xy"])
+    named = pd.DataFrame([(dataset.id[0], dataset.given_label[0], "keep", "", "", run) for run in "xy"])
     named.set_axis([*COLUMNS, "run"], axis=1)[1:].to_csv(tmp_path / "y.csv", index=False)
     assert "line 2: it is of run 'y'" in apply(denoised, "--corrections", tmp_path / "y.csv").stderr
     assert files_of(denoised) == before
@@ -170,7 +173,7 @@ def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
 
 def test_decisions_that_would_leave_a_class_without_a_row_are_refused(denoised, tmp_path):
     before, labels = files_of(denoised), table(denoised / "labels.csv")
-    gone = [(row.id, row.given, "drop", "", "") for row in labels.itertuples() if row.label == "d3"]
+    gone = [(row.id, row.given_label, "drop", "", "") for row in labels.itertuples() if row.label == "d3"]
     done = apply(denoised, "--corrections", write_lines(tmp_path / "gone.csv", gone))
     assert done.returncode == 2
     assert done.stderr.endswith("nothing was applied; no row of class 'd3' would be left; keep one\n")
@@ -185,14 +188,14 @@ def test_nothing_to_take_back(denoised):
 
 def decisions_on(run):
     """keep the most suspicious row, relabel and drop the next two, judge the audit's sample by the truth."""
-    suspects = table(run / "suspects.csv")
+    label_issues = table(run / "label_issues.csv")
     dataset, truth = (table(run / name).set_index("id") for name in ("samples.csv", "injected.csv"))
-    keep, relabel, drop = suspects.id[:3]
+    keep, relabel, drop = label_issues.id[:3]
     made = {keep: ("keep", ""), relabel: ("relabel", "d7"), drop: ("drop", "")}
     for name in table(run / "audit.csv").id:
         right = truth.clean[name]
-        made.setdefault(name, ("keep", right) if right == dataset.given[name] else ("relabel", right))
-    return [(name, dataset.given[name], *what, sha(dataset.path[name])) for name, what in made.items()]
+        made.setdefault(name, ("keep", right) if right == dataset.given_label[name] else ("relabel", right))
+    return [(name, dataset.given_label[name], *what, sha(dataset.path[name])) for name, what in made.items()]
 
 
 def copy_of(run, name):
@@ -226,14 +229,14 @@ def test_human_decisions_outrank_automatic_ones_and_the_student_learns_them(appl
     decisions = table(file)
     labels = table(run / "labels.csv").set_index("id")
     assert set(labels.index[labels.source == "human"]) == set(decisions.id)
-    learned = decisions.label.where(decisions.action == "relabel", decisions.given).where(
+    learned = decisions.label.where(decisions.action == "relabel", decisions.given_label).where(
         decisions.action != "drop", ""
     )
     assert list(labels.label[decisions.id]) == list(learned)
     assert len(list(run.glob("round_*"))) == 2, "human decisions stand on the rounds that there are"
     assert before["student/model.safetensors"] != after["student/model.safetensors"]
     same = [
-        name for name in before if name.startswith("round_") or name in ("suspects.csv", "audit.csv", "samples.csv")
+        name for name in before if name.startswith("round_") or name in ("label_issues.csv", "audit.csv", "samples.csv")
     ]
     assert len(same) > 10
     assert all(before[name] == after[name] for name in same), "what the models decided is not what a person decides"
@@ -250,11 +253,13 @@ def test_the_same_corrections_again_change_nothing(applied):
 
 def test_the_audit_tells_the_noise_rate_the_precision_of_flags_and_the_error(applied):
     run, file, before, after = applied
-    drawn, suspects, truth = (table(run / f"{name}.csv").set_index("id") for name in ("audit", "suspects", "injected"))
+    drawn, label_issues, truth = (
+        table(run / f"{name}.csv").set_index("id") for name in ("audit", "label_issues", "injected")
+    )
     assert len(drawn) == 60
-    flagged = suspects.p_wrong.astype(float) > 0.5
+    flagged = label_issues.p_wrong.astype(float) > 0.5
     assert ((drawn.stratum == "flagged") == flagged[drawn.index]).all()
-    assert drawn.weight.astype(float).sum() == pytest.approx(len(suspects), rel=1e-4)
+    assert drawn.weight.astype(float).sum() == pytest.approx(len(label_issues), rel=1e-4)
     assert json.loads(before["metrics.json"])["audit"] == {
         "n": 60,
         "reviewed": 0,
@@ -264,7 +269,7 @@ def test_the_audit_tells_the_noise_rate_the_precision_of_flags_and_the_error(app
         "estimate_error": None,
     }
     metrics = json.loads(after["metrics.json"])
-    audit, wrong, said = metrics["audit"], truth.clean != truth.given, table(file)
+    audit, wrong, said = metrics["audit"], truth.clean != truth.given_label, table(file)
     wrong[said.id] = (said.action != "keep").to_numpy()
     assert audit["reviewed"] == 60
     for key, value in {
@@ -335,11 +340,11 @@ def test_data_that_changed_since_it_was_judged_is_refused(denoised):
     config = load_config(denoised / "config.yaml", [])
     dataset, _ = prepare_dataset(config, "denoise")
     refuse_changed_dataset(denoised, dataset)
-    scored = dataset.role == "test"
+    scored = dataset.split == "test"
     refuse_changed_dataset(denoised, dataset.take(~scored))
-    given = dataset.given.copy()
-    given[5] = (given[5] + 1) % len(dataset.classes)
-    for changed in (replace(dataset, given=given), dataset.take(np.arange(len(dataset)) != 5)):
+    given_labels = dataset.given_labels.copy()
+    given_labels[5] = (given_labels[5] + 1) % len(dataset.classes)
+    for changed in (replace(dataset, given_labels=given_labels), dataset.take(np.arange(len(dataset)) != 5)):
         with pytest.raises(UserError, match=f"{denoised / 'samples.csv'}: 1 rows .*'{dataset.id[5]}'") as caught:
             refuse_changed_dataset(denoised, changed)
         assert "\n" not in str(caught.value)

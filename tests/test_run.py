@@ -167,7 +167,7 @@ def test_a_lock_that_a_data_worker_still_holds_for_a_dead_process_is_taken_over(
 
 def test_what_a_killed_process_was_writing_is_swept_up(tmp_path):
     begun(tmp_path)
-    (tmp_path / "x" / "round_1" / "logits.npy.part").write_text("half")
+    (tmp_path / "x" / "round_1" / "log_probs.npy.part").write_text("half")
     for name in ("round_1/fold_0", "student"):
         (tmp_path / "x" / name).mkdir(exist_ok=True)
         (tmp_path / "x" / name / "checkpoint_00000007.pt").write_text("a state")

@@ -22,8 +22,8 @@ from tests.report.wandb_log import read_job
 
 DECISIONS = [
     "id",
-    "role",
-    "given",
+    "split",
+    "given_label",
     "predicted",
     "confidence",
     "self_confidence",
@@ -33,7 +33,7 @@ DECISIONS = [
     "reason",
     "model",
 ]
-LABELS = ["id", "path", "given", "label", "source", "confidence", "round"]
+LABELS = ["id", "path", "given_label", "label", "source", "confidence", "round"]
 
 
 def table(path):
@@ -55,7 +55,7 @@ def runs(digits, tmp_path_factory):
     digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
     args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.image_suffix=.png", f"out={folder}", "pseudo.tta=2"]
     args += ["predict.tta=3", "predict.augment=gentle"]
-    args += [*QUICK, *(f"data.{role}={folder / role}.csv" for role in ("train", "unlabeled", "test"))]
+    args += [*QUICK, *(f"data.{split}={folder / split}.csv" for split in ("train", "unlabeled", "test"))]
     for mode in ("augment", "denoise", "joint"):
         noise = [] if mode == "augment" else ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
@@ -81,28 +81,28 @@ def test_the_run_folder_is_as_contracted(runs, mode):
         "student",
         "round_1",
         "oof.csv",
-        "oof.npy",
+        "oof_log_probs.npy",
     }
-    expected |= {"injected.csv", "suspects.csv"} if mode != "augment" else set()
+    expected |= {"injected.csv", "label_issues.csv"} if mode != "augment" else set()
     expected |= {"pseudo_labels.csv"} if mode != "denoise" else set()
     assert expected <= set(os.listdir(run))
     assert json.loads((run / "status.json").read_text())["state"] == "done"
     decisions = table(run / "round_1" / "decisions.csv")
     assert list(decisions) == DECISIONS
-    logits = np.load(run / "round_1" / "logits.npy")
+    logits = np.load(run / "round_1" / "log_probs.npy")
     assert logits.shape == (300 if mode == "denoise" else 500, 10)
     assert logits.dtype == np.float32
     assert list(table(run / "round_1" / "ids.csv").id) == list(decisions.id)
-    assert list(table(run / "samples.csv")) == ["id", "path", "role", "given", "group"]
+    assert list(table(run / "samples.csv")) == ["id", "path", "split", "given_label", "group"]
     assert list(table(run / "labels.csv")) == [*LABELS, "weight"]
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["mode"] == mode
-    for arm in ("teacher", "student", "control"):
+    for arm in ("teacher", "student", "baseline"):
         assert metrics["scores"][arm]["test"]["n"] == 100
         assert metrics["scores"][arm]["test"]["accuracy"] > 0.6
     found, scores = metrics["difference"], metrics["scores"]
-    assert (found["role"], found["n"]) == ("test", 100)
-    gain = scores["student"]["test"]["accuracy"] - scores["control"]["test"]["accuracy"]
+    assert (found["split"], found["n"]) == ("test", 100)
+    gain = scores["student"]["test"]["accuracy"] - scores["baseline"]["test"]["accuracy"]
     assert found["gain"] == pytest.approx(gain)
     assert found["low"] <= found["gain"] <= found["high"]
     for text in ((run / "report.html").read_text(), summary(run)):
@@ -120,9 +120,9 @@ def test_every_decision_names_the_weights_that_judged(runs):
     run = runs[0] / "joint"
     decisions = table(run / "round_1" / "decisions.csv")
     hashes = {json.loads(f.read_text())["hash"] for f in run.glob("round_1/fold_*/model.json")}
-    labeled = decisions[decisions.role == "train"]
+    labeled = decisions[decisions.split == "train"]
     assert set(labeled.model) == hashes
-    assert set("+".join(decisions[decisions.role == "unlabeled"].model).split("+")) == hashes
+    assert set("+".join(decisions[decisions.split == "unlabeled"].model).split("+")) == hashes
 
 
 @pytest.mark.parametrize("views", [1, 2])
@@ -132,13 +132,13 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
     config = load_config(run / "config.yaml", [])
     paths = table(run / "samples.csv").set_index("id").path[decided.id]
     pixels, _ = load_images(paths.to_numpy(object), config.data)
-    pool, said = np.flatnonzero(decided.role == "unlabeled"), []
+    pool, said = np.flatnonzero(decided.split == "unlabeled"), []
     for folder in sorted(run.glob("round_1/fold_*")):
         model = load_model(folder)
         rows = np.flatnonzero(decided.model.str.contains(model.hash))
         logs = log_probs(model, pixels, rows, tta=views, spec=config.view, amp_dtype="fp32")
         said.append(np.exp(logs[np.searchsorted(rows, pool)]))
-    stored = np.exp(np.load(run / "round_1" / "logits.npy")[pool])
+    stored = np.exp(np.load(run / "round_1" / "log_probs.npy")[pool])
     same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
     assert config.pseudo.tta == 2
     assert same == (views == 2)
@@ -146,7 +146,7 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
 
 def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_path):
     run = runs[0] / "augment"
-    scored = table(run / "scored.csv").query("arm == 'student' and role == 'test'")
+    scored = table(run / "scored.csv").query("arm == 'student' and split == 'test'")
     files = table(run / "samples.csv").set_index("id").path[scored.id]
     pixels, _ = load_images(files.to_numpy(object), load_config(run / "config.yaml", []).data)
     model, rows = load_model(run / "student"), np.arange(len(files))
@@ -163,14 +163,16 @@ def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_
 
 def test_denoise_finds_and_repairs_most_flips(runs):
     run = runs[0] / "denoise"
-    truth, labels, suspects = (table(run / f).set_index("id") for f in ("injected.csv", "labels.csv", "suspects.csv"))
-    flipped = truth.clean != truth.given
+    truth, labels, label_issues = (
+        table(run / f).set_index("id") for f in ("injected.csv", "labels.csv", "label_issues.csv")
+    )
+    flipped = truth.clean != truth.given_label
     assert flipped.sum() == 30
-    assert (truth.given == labels.given.reindex(truth.index)).all()
+    assert (truth.given_label == labels.given_label.reindex(truth.index)).all()
     right_after = (labels.label.reindex(truth.index) == truth.clean) | (labels.source.reindex(truth.index) == "dropped")
     assert right_after.mean() > 0.95 > 1 - flipped.mean() - 0.05
-    assert flipped[suspects.index[:30]].mean() > 0.8
-    assert list(suspects["rank"].astype(int)) == list(range(1, 301))
+    assert flipped[label_issues.index[:30]].mean() > 0.8
+    assert list(label_issues["rank"].astype(int)) == list(range(1, 301))
     noise = json.loads((run / "metrics.json").read_text())["noise"]
     assert noise["injected_rate"] == pytest.approx(0.1)
     assert noise["residual_rate"] < 0.05
@@ -185,7 +187,7 @@ def test_augment_labels_the_pool_and_leaves_given_labels(runs, digits):
     assert (pseudo.label == truth[pseudo.id].to_numpy()).mean() > 0.9
     labels = table(run / "labels.csv")
     given = labels[labels.source == "given"]
-    assert (given.given == given.label).all()
+    assert (given.given_label == given.label).all()
     assert len(given) == 300
     assert set(labels.id[labels.source == "pseudo"]) == set(pseudo.id)
 
@@ -271,7 +273,7 @@ def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
             "pseudo.py", "--mode", "joint", "name=a", *base, "simulate.noise=symmetric", "simulate.noise_rate=0.2"
         )
     )
-    noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given": "label"})[["id", "label"]]
+    noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given_label": "label"})[["id", "label"]]
     noisy.to_csv(folder / "noisy.csv", index=False)
     turned = digits[500:].assign(label=np.roll(digits.label[500:], 1))[["id", "label"]]
     turned.to_csv(folder / "turned.csv", index=False)
@@ -296,8 +298,8 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
     for i, row in digits[:60].iterrows():
         grey = cv2.imread(row.path, 0)
         image = cv2.resize(np.stack([grey, grey // 2, 255 - grey], 2), (int(rng.integers(20, 90)), 48))
-        role, label = ("train", row.label) if i < 50 else ("unlabeled", "any/where")
-        path = tmp_path / role / label / f"{row.id}.jpg"
+        split, label = ("train", row.label) if i < 50 else ("unlabeled", "any/where")
+        path = tmp_path / split / label / f"{row.id}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
     options = ["data.size=32", "train.augment=photo", "train.min_steps=60", "train.epochs=0.1", "pseudo.cutoff=0.1"]
@@ -337,8 +339,8 @@ def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(frozen)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["noise"]["average_precision"] > 0.9
     assert metrics["scores"]["student"]["test"]["accuracy"] > 0.8
-    assert (run / "body" / "model.safetensors").stat().st_size > 1_000_000
-    for model in ("student", "control", "round_1/fold_0"):
+    assert (run / "backbone" / "model.safetensors").stat().st_size > 1_000_000
+    for model in ("student", "baseline", "round_1/fold_0"):
         assert (run / model / "model.safetensors").stat().st_size < 10_000
     assert len(list(run.glob("embeddings_*.npy"))) == 1
     assert not list(run.rglob("*.part"))
@@ -347,7 +349,7 @@ def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(frozen)
 def test_a_thawed_student_is_a_network_of_its_own(frozen):
     run = frozen[0] / "thawed"
     assert (run / "student" / "model.safetensors").stat().st_size > 1_000_000
-    assert (run / "control" / "model.safetensors").stat().st_size > 1_000_000
+    assert (run / "baseline" / "model.safetensors").stat().st_size > 1_000_000
     assert (run / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
     assert json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"] > 0.8
 
@@ -364,7 +366,7 @@ def test_a_frozen_run_predicts_what_it_scored(frozen, name):
 def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(frozen):
     folder, command = frozen
     run = folder / "frozen"
-    kept = {file: (run / file).read_bytes() for file in ("labels.csv", "suspects.csv", "student/model.safetensors")}
+    kept = {file: (run / file).read_bytes() for file in ("labels.csv", "label_issues.csv", "student/model.safetensors")}
     for file in ("student/model.json", "round_2/fold_1/model.json", *(f.name for f in run.glob("embeddings_*"))):
         (run / file).unlink(missing_ok=True)
     (run / "status.json").write_text((run / "status.json").read_text().replace('"done"', '"stopped"'))

@@ -1,4 +1,4 @@
-"""Who learns what at the end: student, control, and the pool that the student may look at."""
+"""Who learns what at the end: student, baseline, and the pool that the student may look at."""
 
 import logging
 from types import SimpleNamespace
@@ -34,15 +34,15 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
         assert np.allclose(np.exp(logs), said[looked])
     else:
         assert calls["student"]["unlabeled"] == ()
-    assert calls["control"]["rows"] == [0, 1, 2, 3]
-    assert calls["control"]["unlabeled"] == ()
-    assert calls["control"]["steps"] == calls["student"]["steps"]
+    assert calls["baseline"]["rows"] == [0, 1, 2, 3]
+    assert calls["baseline"]["unlabeled"] == ()
+    assert calls["baseline"]["steps"] == calls["student"]["steps"]
 
 
 @pytest.mark.parametrize(("reason", "compared"), [("collapse", True), ("time_budget", False)])
 def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_path, reason, compared):
     result = SelfTrainingResult(GIVEN, None, 0, reason)
-    assert ("control" in arms(tmp_path, "augment", result)) == compared
+    assert ("baseline" in arms(tmp_path, "augment", result)) == compared
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked)
 
 def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that_nothing(tmp_path):
     result = SelfTrainingResult(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
-    assert set(arms(tmp_path, "augment", result)) == {"student", "control"}
-    assert set(arms(tmp_path, "augment", result, late="control")) == {"student"}
+    assert set(arms(tmp_path, "augment", result)) == {"student", "baseline"}
+    assert set(arms(tmp_path, "augment", result, late="baseline")) == {"student"}
     with pytest.raises(TimeBudgetExceeded):
         arms(tmp_path, "augment", result, late="student")
 
@@ -64,8 +64,8 @@ def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that
 def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
     """What each arm is asked to learn from GIVEN; row 6 is refused. late: the arm for which there is no time."""
     n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
-    role = np.where(GIVEN >= 0, "train", "unlabeled").astype(object)
-    dataset = Dataset(np.array(list("abcdefgh"), object), empty, role, GIVEN, empty, ("x", "y"))
+    split = np.where(GIVEN >= 0, "train", "unlabeled").astype(object)
+    dataset = Dataset(np.array(list("abcdefgh"), object), empty, split, GIVEN, empty, ("x", "y"))
     refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
     prepared = PreparedData(dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
     calls = {}

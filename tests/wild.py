@@ -277,7 +277,7 @@ def make_images(folder: Path, n: int = 24) -> Path:
 def labels_of(**data) -> dict[str, str]:
     """id → class name, as a run reads them."""
     dataset = load_dataset(Data(**data))
-    return dict(zip(dataset.id, names(dataset.given, dataset.classes), strict=True))
+    return dict(zip(dataset.id, names(dataset.given_labels, dataset.classes), strict=True))
 
 
 def read_table(content: bytes | str | pd.DataFrame, name: str = "t.csv", **data) -> Callable[[Path], dict]:
@@ -310,7 +310,7 @@ def a_million(folder: Path) -> int:
     (folder / "t.csv").write_text("id,label\n" + "".join(lines))
     (images / "0000000.png").write_bytes((images / "000.png").read_bytes())
     dataset = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), image_suffix=".png"))
-    return [(dataset.given == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
+    return [(dataset.given_labels == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
 
 
 def from_folder(folder: Path) -> dict[str, str]:

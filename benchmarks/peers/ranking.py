@@ -31,29 +31,29 @@ def make(file: Path, n: int, k: int) -> None:
         x -= np.log(np.exp(x).sum(1, keepdims=True))
         logs[part], probs[part] = x, np.exp(x)
     wrong = rng.random(n) < 0.1
-    np.save(_of(file, "given"), np.where(wrong, (truth + rng.integers(1, k, n)) % k, truth))
+    np.save(_of(file, "given_label"), np.where(wrong, (truth + rng.integers(1, k, n)) % k, truth))
     np.save(_of(file, "wrong"), wrong)
 
 
-def kit(file: Path, given: np.ndarray) -> np.ndarray:
+def kit(file: Path, given_labels: np.ndarray) -> np.ndarray:
     from pseudokit.config.keys import Pseudo
     from pseudokit.labels.decide import decide_labels
 
-    decisions = decide_labels(np.load(file, mmap_mode="r"), given, "denoise", Pseudo())
+    decisions = decide_labels(np.load(file, mmap_mode="r"), given_labels, "denoise", Pseudo())
     return np.argsort(-decisions.p_wrong, kind="stable")
 
 
-def cleanlab(file: Path, given: np.ndarray) -> np.ndarray:
+def cleanlab(file: Path, given_labels: np.ndarray) -> np.ndarray:
     from cleanlab.filter import find_label_issues
 
     probs = np.load(_of(file, "probs"), mmap_mode="r")
-    return find_label_issues(given, probs, return_indices_ranked_by="self_confidence")
+    return find_label_issues(given_labels, probs, return_indices_ranked_by="self_confidence")
 
 
-def cleanlab_batched(file: Path, given: np.ndarray) -> np.ndarray:
+def cleanlab_batched(file: Path, given_labels: np.ndarray) -> np.ndarray:
     from cleanlab.experimental.label_issues_batched import find_label_issues_batched
 
-    return find_label_issues_batched(given, np.load(_of(file, "probs"), mmap_mode="r"), verbose=False)
+    return find_label_issues_batched(given_labels, np.load(_of(file, "probs"), mmap_mode="r"), verbose=False)
 
 
 def _of(file: Path, what: str) -> Path:
@@ -104,15 +104,15 @@ def main(who: str, file: str, *size: str) -> None:
         return make(Path(file), *map(int, size))
     from sklearn.metrics import average_precision_score
 
-    given, wrong = (np.load(_of(Path(file), what)) for what in ("given", "wrong"))
+    given_labels, wrong = (np.load(_of(Path(file), what)) for what in ("given_label", "wrong"))
     peak = Peak()
     peak.start()
     start = time.monotonic()
-    ranked = {"kit": kit, "cleanlab": cleanlab, "cleanlab-batched": cleanlab_batched}[who](Path(file), given)
+    ranked = {"kit": kit, "cleanlab": cleanlab, "cleanlab-batched": cleanlab_batched}[who](Path(file), given_labels)
     seconds = time.monotonic() - start
-    mb, score = peak.mb, np.zeros(len(given))
+    mb, score = peak.mb, np.zeros(len(given_labels))
     score[ranked] = -np.arange(len(ranked))
-    score[np.setdiff1d(np.arange(len(given)), ranked)] = -len(given)  # cleanlab ranks its issues alone
+    score[np.setdiff1d(np.arange(len(given_labels)), ranked)] = -len(given_labels)  # cleanlab ranks its issues alone
     quality = float(average_precision_score(wrong, score))
     print(json.dumps({"seconds": round(seconds, 2), "mb": round(mb), "quality": quality, "listed": len(ranked)}))
 

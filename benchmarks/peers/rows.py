@@ -46,17 +46,17 @@ def main(n: int, folder: Path) -> None:
     make_folds(np.arange(100) % K, np.arange(100), 5, 0)  # scikit-learn is imported once, whatever the rows
     dataset = timed("load", lambda: load_dataset(Data(train=str(folder / "train.csv"))))
     clusters = timed("fold", lambda: find_clusters(dataset.group, np.empty((2, 0), int)))
-    timed("fold", lambda: make_folds(dataset.given, clusters, 5, 0))
+    timed("fold", lambda: make_folds(dataset.given_labels, clusters, 5, 0))
     logs = rng.standard_normal((n, K), np.float32)
-    logs[np.arange(n), dataset.given] += 5
+    logs[np.arange(n), dataset.given_labels] += 5
     logs -= np.log(np.exp(logs).sum(1, keepdims=True))
-    decisions = timed("decide", lambda: decide_labels(logs, dataset.given, "denoise", Config().pseudo))
+    decisions = timed("decide", lambda: decide_labels(logs, dataset.given_labels, "denoise", Config().pseudo))
 
     def write() -> None:
         predicted = OutOfFoldPredictions(logs, np.repeat(np.array(["judge"], object), n))
         write_csv(folder / "samples.csv", dataset.table())
         RoundStore(folder).record(1, dataset, predicted, decisions)
-        write_csv(folder / "suspects.csv", label_issues_table(decisions, dataset))
+        write_csv(folder / "label_issues.csv", label_issues_table(decisions, dataset))
         write_csv(
             folder / "labels.csv",
             labels_table(SelfTrainingResult(decisions.label, decisions, 1, "max_rounds"), dataset),

@@ -35,7 +35,7 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
             store_corrections(run, corrections)
     run.config = planned(run, prepared)
     job_runner = make_job_runner(run, prepared)
-    result = SelfTrainingResult(prepared.judged.given, None, 0, "time_budget")
+    result = SelfTrainingResult(prepared.judged.given_labels, None, 0, "time_budget")
     try:
         result = run_rounds(run, prepared, job_runner)
         arms = train_arms(run, prepared, result, job_runner)
@@ -45,7 +45,8 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
 
 
 def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
-    """The loop on this run's material, with its ledger in the run folder; human decisions outrank what it decides."""
+    """The loop on the data of this run, with its round records in the run folder; human decisions outrank what it
+    decides."""
     config = run.config
     with run.stage("rounds"):
         result = self_train(
@@ -77,10 +78,10 @@ def _time_for(run: Run):
 def train_arms(
     run: Run, prepared: PreparedData, result: SelfTrainingResult, job_runner: JobRunner
 ) -> dict[str, list[TrainedModel]]:
-    """The student (every row with a label), the control (given labels only, as many steps), the first teachers.
+    """The student (every row with a label), the baseline (given labels only, as many steps), the first teachers.
 
     Raises:
-        TimeBudgetExceeded: there is none for the student; without a control, where there is none for that, a run is
+        TimeBudgetExceeded: there is none for the student; without a baseline, where there is none for that, a run is
         whole.
     """
     tasks, arms = _arms(run, prepared, result), {}
@@ -98,14 +99,14 @@ def train_arms(
 
 
 def _arms(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> list[TrainJob]:
-    """The student and, where rounds were run, the control: as many steps, and one seed, see Stock.work."""
+    """The student and, where rounds were run, the baseline: as many steps, and one seed, see Stock.work."""
     judged, learned = prepared.judged, np.flatnonzero(has_label(result.label))
     steps = step_budget(len(learned), run.config.train)
     pool = _looked_at(prepared, result) if run.mode in USES_POOL else ()
     tasks = [TrainJob("student", learned, result.targets[learned], pool, steps)]
     if run.config.pseudo.train_baseline and run.mode != "train" and (result.round or result.reason == "collapse"):
-        rows = np.flatnonzero(has_label(judged.given))
-        tasks.append(TrainJob("control", rows, judged.given[rows], steps=steps))
+        rows = np.flatnonzero(has_label(judged.given_labels))
+        tasks.append(TrainJob("baseline", rows, judged.given_labels[rows], steps=steps))
     return tasks
 
 

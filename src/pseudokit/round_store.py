@@ -1,6 +1,6 @@
-"""The ledger: every decision of every round with its reason and the hash of the model that judged.
+"""The round records: every decision of every round with its reason and the hash of the model that predicted.
 
-Also the tables that people open: suspects.csv, pseudo_labels.csv, labels.csv.
+Also the tables that people open: label_issues.csv, pseudo_labels.csv, labels.csv.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .labels.posterior import PosteriorSummary
 from .labels.predictions import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
-FILES = ("logits.npy", "votes.npy", "chains.npy", "ids.csv", "decisions.csv")
+FILES = ("log_probs.npy", "votes.npy", "chains.npy", "ids.csv", "decisions.csv")
 BACK = "bring it back, choose another name= or start over with --fresh"
 
 
@@ -34,7 +34,7 @@ class RoundStore:
     def recall(
         self, number: int, dataset: Dataset, input_hash: dict[str, str] | None = None
     ) -> OutOfFoldPredictions | None:
-        """The verdict of a finished round, so that a resumed run does not train it again.
+        """The predictions of a finished round, so that a resumed run does not train it again.
 
         made_from: what it must have been made from, see record.
 
@@ -49,12 +49,12 @@ class RoundStore:
         assert list(table.id) == list(dataset.id), f"{folder} was judged on other samples"
         arrays = {
             name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
-            for name in ("logits", "votes", "chains")
+            for name in ("log_probs", "votes", "chains")
         }
         about = read_json(folder / "round.json")
         calibration = {"likeliest_rate": about.get("likeliest_rate")}
-        logits, judge = arrays.pop("logits"), table.model.to_numpy(object)
-        return OutOfFoldPredictions(logits, judge, models=about.get("models", {}), calibration=calibration, **arrays)
+        log_probs, judge = arrays.pop("log_probs"), table.model.to_numpy(object)
+        return OutOfFoldPredictions(log_probs, judge, models=about.get("models", {}), calibration=calibration, **arrays)
 
     def record(
         self, number: int, dataset: Dataset, predicted: OutOfFoldPredictions, decisions: Decisions, **facts
@@ -66,11 +66,11 @@ class RoundStore:
         folder = self.folder / f"round_{number}"
         if (folder / "round.json").exists():
             return
-        write_npy(folder / "logits.npy", predicted.log_probs)
+        write_npy(folder / "log_probs.npy", predicted.log_probs)
         for name in ("votes", "chains"):
             if (array := getattr(predicted, name)) is not None:
                 write_npy(folder / f"{name}.npy", array)
-        write_csv(folder / "ids.csv", pd.DataFrame({"id": dataset.id, "role": dataset.role}))
+        write_csv(folder / "ids.csv", pd.DataFrame({"id": dataset.id, "split": dataset.split}))
         write_csv(folder / "decisions.csv", decisions_table(decisions, dataset, predicted.judge))
         made = {
             "input_hash": facts.pop("input_hash", {}) | self._before(number),
@@ -140,7 +140,7 @@ def refuse_changed_dataset(folder: Path, dataset: Dataset) -> None:
     if not RoundStore(folder).rounds() or not (folder / "samples.csv").exists():
         return
     tables = read_csv(folder / "samples.csv"), dataset.table()
-    before, now = (set(table[["id", "role", "given"]].itertuples(index=False, name=None)) for table in tables)
+    before, now = (set(table[["id", "split", "given_label"]].itertuples(index=False, name=None)) for table in tables)
     changed = sorted({row[0] for row in before ^ now if row[1] in ("train", "unlabeled")})
     if changed:
         what = f"{len(changed):,} rows of the data are not as this run judged them ({changed[0]!r}, …)"
@@ -149,9 +149,9 @@ def refuse_changed_dataset(folder: Path, dataset: Dataset) -> None:
 
 def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredictions) -> dict:
     """What a round came to, in a few numbers; reads no truth."""
-    labeled = has_label(dataset.given)
+    labeled = has_label(dataset.given_labels)
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
-    hits = right(likeliest(predicted.log_probs[labeled]), dataset.given[labeled])
+    hits = right(likeliest(predicted.log_probs[labeled]), dataset.given_labels[labeled])
     about = {
         "classes": list(dataset.classes),
         "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
@@ -160,17 +160,19 @@ def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredicti
         "models": predicted.models,
     }
     if decisions.questions:
-        shown = [set(names(said, dataset.classes)) for said in (dataset.given, decisions.predicted, decisions.label)]
+        shown = [
+            set(names(said, dataset.classes)) for said in (dataset.given_labels, decisions.predicted, decisions.label)
+        ]
         about |= {"multi_label": True, "label_sets": sorted(set().union(*shown) - {""})}
         return about | predicted.calibration | _noise_by_class(decisions, dataset)
-    return about | predicted.calibration | _noise_summary(decisions, dataset.given, predicted.likeliest_rate)
+    return about | predicted.calibration | _noise_summary(decisions, dataset.given_labels, predicted.likeliest_rate)
 
 
 def _noise_by_class(d: Decisions, dataset: Dataset) -> dict:
     """The noise of label sets, question by question. estimated_rate: of all answers; extra: of the images without a
     class the share that was given it; missing: of those with it the share that was not."""
     found = {
-        name: _noise_summary(asked, dataset.given[:, c])
+        name: _noise_summary(asked, dataset.given_labels[:, c])
         for c, (name, asked) in enumerate(zip(dataset.classes, d.questions, strict=True))
     }
     about = dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
@@ -185,11 +187,11 @@ def _noise_by_class(d: Decisions, dataset: Dataset) -> dict:
         }
         for name, noise in found.items()
     }
-    rates, known = [noise["rate"] for noise in by_class.values()], (dataset.given >= 0).sum(0)
+    rates, known = [noise["rate"] for noise in by_class.values()], (dataset.given_labels >= 0).sum(0)
     return about | {"estimated_rate": float(np.average(rates, weights=known)), "noise_by_class": by_class}
 
 
-def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None = None) -> dict:
+def _noise_summary(d: Decisions, given_labels: np.ndarray, likeliest_rate: float | None = None) -> dict:
     """The noise matrix with its name and 95 % intervals, where given labels are judged for noise.
 
     The rate of look-alike noise is the mean p_wrong, without an interval: nothing bounds it.
@@ -199,16 +201,16 @@ def _noise_summary(d: Decisions, given: np.ndarray, likeliest_rate: float | None
         return dict.fromkeys(["estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix"])
     if d.noise == DIFFICULTY:
         return {
-            "estimated_rate": float(d.p_wrong[given >= 0].mean()),
+            "estimated_rate": float(d.p_wrong[given_labels >= 0].mean()),
             "estimated_rate_interval": np.round(rate_interval(likeliest_rate), 6).tolist(),
             "noise_type": d.noise,
             "noise_rate_by_confidence": d.posterior.difficulty.rates.round(6).tolist(),
             "noise_matrix": matrix.round(6).tolist(),
         }
     said = PosteriorSummary(d.predicted, d.confidence, d.self_confidence, d.p_wrong)
-    (low, high), (rate, *interval) = bootstrap(d.posterior, anchor_counts(said, given, len(matrix)))
+    (low, high), (rate, *interval) = bootstrap(d.posterior, anchor_counts(said, given_labels, len(matrix)))
     if alike := d.noise == "look-alike":
-        rate = d.p_wrong[given >= 0].mean()
+        rate = d.p_wrong[given_labels >= 0].mean()
     return {
         "estimated_rate": float(rate),
         "estimated_rate_interval": None if alike else np.round(interval, 6).tolist(),
@@ -223,13 +225,13 @@ def decisions_table(d: Decisions, dataset: Dataset, judge: np.ndarray) -> pd.Dat
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
     named = {
         key: names(value, dataset.classes)
-        for key, value in {"given": dataset.given, "predicted": d.predicted, "label": d.label}.items()
+        for key, value in {"given_label": dataset.given_labels, "predicted": d.predicted, "label": d.label}.items()
     }
     return pd.DataFrame(
         {
             "id": dataset.id,
-            "role": dataset.role,
-            "given": named["given"],
+            "split": dataset.split,
+            "given_label": named["given_label"],
             "predicted": named["predicted"],
             "confidence": d.confidence,
             "self_confidence": d.self_confidence,

@@ -85,7 +85,7 @@ class SelfTrainingContext:
     def input_hash(self) -> dict[str, str]:
         """Hashes of what a round depends on, beside the models that judged it."""
         dataset, keys = self.dataset, self.policy.model_dump(exclude_defaults=True)
-        judged = dataset.id, dataset.given, dataset.classes, self.clusters, self.refused
+        judged = dataset.id, dataset.given_labels, dataset.classes, self.clusters, self.refused
         return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.metric)}
 
 
@@ -105,21 +105,39 @@ def self_train(
     ahead: Callable = lambda fold_jobs: None,
     time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> SelfTrainingResult:
-    """Rounds of judging and deciding over samples (labeled set and, where the mode uses it, pool).
+    """Train teachers, predict out of fold, decide, repeat. The student is then fit on the result.
 
-    Every round has fresh weights and decides afresh from the given labels. A verdict is the mean of all rounds so far,
-    every part of it held-out: an ensemble that costs nothing. Ends with a named reason: no_change, no_gain, collapse or
-    learned_nothing (then the best earlier round's labels are returned), time_budget, max_rounds.
-    metric: the score that ends rounds, see _gain. refused: see decide_labels; second, ahead: see predict_out_of_fold.
+    Every round has fresh weights and new folds, and decides again from the given labels, so an early mistake can be
+    undone. Decisions use the mean of the predictions of all rounds so far: an ensemble that costs nothing, as every
+    part of it is out of fold.
+
+    Args:
+        dataset: N samples, labeled and, where the mode uses them, unlabeled.
+        fit: fit(where, rows, labels or soft targets) → a model with a `hash`.
+        predict: predict(model, rows) → (len(rows), K) log-probabilities.
+        policy: the section `pseudo` of the config. store: keeps every round, so that a run that was stopped goes on.
+        mode: which labels may change: `denoise` the given ones, `augment` those of unlabeled samples, `joint` both.
+        clusters: (N,) samples of one cluster (group or copies) never straddle folds.
+        refused: (N,) reason for which an unlabeled sample may not receive a label; empty = it may.
+        metric: the score that ends rounds, see _gain. second, ahead: see predict_out_of_fold.
+        time_for: whether so many seconds are left.
+
+    Returns:
+        The labels to learn, and why the rounds ended: `max_rounds`, `no_change`, `time_budget`; or `no_gain`,
+        `collapse`, `learned_nothing`, and then they are those of the best round before.
+
+    Raises:
+        TimeBudgetExceeded: not even the first round fits into the time budget.
     """
     context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, second, ahead, metric)
-    result = best = SelfTrainingResult(dataset.given, None, 0, "max_rounds")
-    input_hash, seconds, all_predicted, before = context.input_hash(), 0.0, [], dataset.given
+    result = best = SelfTrainingResult(dataset.given_labels, None, 0, "max_rounds")
+    input_hash, seconds, all_predicted, before = context.input_hash(), 0.0, [], dataset.given_labels
     for number in range(1, policy.rounds + 1):
         if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
         start, labels = time.monotonic(), result.label
         try:
+            # the teachers
             predicted = store.recall(number, dataset, input_hash) or _predict_round(
                 context, result, all_predicted, fit, predict
             )
@@ -127,6 +145,7 @@ def self_train(
             if not best.round:
                 raise
             return replace(best, reason="time_budget")
+        # always from the given labels
         decisions = _decide(context, predicted.log_probs, predicted.agreement, number, predicted.likeliest_rate)
         changes, before = _changes(before, labels, decisions.label), labels
         facts = changes | _drift(context, decisions) | _nothing_learned(context, decisions) | {"input_hash": input_hash}
@@ -173,8 +192,8 @@ def _predict_round(
     fit: Fit,
     predict: Predict,
 ) -> OutOfFoldPredictions:
-    """One round: the verdict of its models, averaged with those of the rounds before."""
-    number, given = len(earlier) + 1, context.dataset.given
+    """Out-of-fold predictions of one round, averaged with those of the rounds before."""
+    number, given_labels = len(earlier) + 1, context.dataset.given_labels
     fold_jobs = [
         replace(fold_job, where=f"round_{number}/{fold_job.where}") for fold_job in _fold_jobs(context, result, earlier)
     ]
@@ -182,9 +201,9 @@ def _predict_round(
     if context.mode in REPAIRS:
         choose = not earlier and context.policy.relabel_by == "noise_model"  # a plain cutoff asks for no noise model
         rate = earlier[0].likeliest_rate if earlier else None
-        how = partial(calibrated, given=given, labels=result.label, choose=choose, likeliest_rate=rate)
+        how = partial(calibrated, given_labels=given_labels, labels=result.label, choose=choose, likeliest_rate=rate)
     elif context.policy.calibrate:
-        how = partial(tempered, given=given)
+        how = partial(tempered, given_labels=given_labels)
     options = {
         "clusters": context.clusters,
         "chained": context.leak_free_folds,
@@ -199,25 +218,25 @@ def _fold_jobs(
     context: SelfTrainingContext, result: SelfTrainingResult, earlier: list[OutOfFoldPredictions]
 ) -> list[FoldJob]:
     """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
-    number, given, policy = len(earlier) + 1, context.dataset.given, context.policy
+    number, given_labels, policy = len(earlier) + 1, context.dataset.given_labels, context.policy
     if not context.leak_free_folds:
         training_labels = TrainingLabels(result.label, result.targets, _judges(earlier))
         folds = make_folds(
             training_labels.labels, context.clusters, policy.folds, seed_of(context.seed, number, "folds")
         )
         return plain_fold_jobs(training_labels, folds)
-    folds = make_folds(given, context.clusters, policy.folds, seed_of(context.seed, 1, "folds"))
+    folds = make_folds(given_labels, context.clusters, policy.folds, seed_of(context.seed, 1, "folds"))
     if not earlier:
-        return plain_fold_jobs(TrainingLabels(given, given), folds)
+        return plain_fold_jobs(TrainingLabels(given_labels, given_labels), folds)
     chains = [_of_chain(context, earlier, fold) for fold in range(policy.folds)]
-    return leak_free_fold_jobs(given, chains, folds, context.clusters, seed_of(context.seed, number, "halves"))
+    return leak_free_fold_jobs(given_labels, chains, folds, context.clusters, seed_of(context.seed, number, "halves"))
 
 
 def _of_chain(context: SelfTrainingContext, earlier: list[OutOfFoldPredictions], fold: int) -> TrainingLabels:
     """What the models of one fold alone made of the samples."""
     predicted = earlier[-1]
     said = predicted.chains[fold]
-    alone = (context.dataset.given < 0)[..., None] & ~np.isnan(said)
+    alone = (context.dataset.given_labels < 0)[..., None] & ~np.isnan(said)
     decisions = _decide(context, np.where(alone, said, predicted.log_probs), predicted.agreement, len(earlier))
     return TrainingLabels(decisions.label, decisions.targets(), _judges(earlier, fold))
 
@@ -238,16 +257,16 @@ def _decide(
     """What the policy makes of held-out log-probabilities in this round."""
     options = {"refused": context.refused, "agreement": agreement, "progress": number / max(context.policy.rounds, 1)}
     options["likeliest_rate"] = likeliest_rate
-    return decide_single_or_multilabel(log_probs, context.dataset.given, context.mode, context.policy, **options)
+    return decide_single_or_multilabel(log_probs, context.dataset.given_labels, context.mode, context.policy, **options)
 
 
 def _drift(context: SelfTrainingContext, decisions: Decisions) -> dict:
     """How far pseudo-labels are from the class shares of the given labels, with a warning; {} without a pool."""
-    given = context.dataset.given
+    given_labels = context.dataset.given_labels
     if context.mode not in USES_POOL:
         return {}
-    accepted = classes_of(np.where(given < 0, decisions.label, -1))
-    found = drift(accepted, classes_of(given), len(context.dataset.classes))
+    accepted = classes_of(np.where(given_labels < 0, decisions.label, -1))
+    found = drift(accepted, classes_of(given_labels), len(context.dataset.classes))
     if found["collapsed"]:
         log.info(
             "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
@@ -268,7 +287,7 @@ def _nothing_learned(context: SelfTrainingContext, decisions: Decisions) -> dict
     """
     if context.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
         return {}
-    why = learned_nothing(decisions.predicted, context.dataset.given, len(context.dataset.classes))
+    why = learned_nothing(decisions.predicted, context.dataset.given_labels, len(context.dataset.classes))
     log.info(
         f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
         "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.checkpoint"
@@ -312,22 +331,22 @@ def _gain(
     Log loss of beliefs would be won by whoever is surest of everything: where labels are repaired accuracy stands in.
     """
     metric = context.metric or ("log_loss" if context.leak_free_folds else "accuracy")
-    labels, rows = context.dataset.given, has_label(context.dataset.given)
+    labels, rows = context.dataset.given_labels, has_label(context.dataset.given_labels)
     if context.mode in REPAIRS:
         metric = "accuracy" if metric == "log_loss" else metric
         labels = _believed(best_decisions, new_decisions, labels)
     return gain(metric, best.log_probs[rows], new.log_probs[rows], labels[rows], context.dataset.classes)
 
 
-def _believed(one: Decisions, other: Decisions, given: np.ndarray) -> np.ndarray:
+def _believed(one: Decisions, other: Decisions, given_labels: np.ndarray) -> np.ndarray:
     """(N,) the likeliest class by the mean of two beliefs, -1 where no label is given; of label sets (N, C).
 
     Where they disagree, the surer one has its way.
     """
     if one.questions:
-        pairs = zip(one.questions, other.questions, given.T, strict=True)
+        pairs = zip(one.questions, other.questions, given_labels.T, strict=True)
         return np.stack([_believed(*pair) for pair in pairs], 1)
-    labels, rows = np.full(len(given), -1), np.flatnonzero(given >= 0)
+    labels, rows = np.full(len(given_labels), -1), np.flatnonzero(given_labels >= 0)
     for (part, probs), (_, others) in zip(one.posterior.blocks(rows), other.posterior.blocks(rows), strict=True):
         labels[part] = (probs + others).argmax(1)
     return labels

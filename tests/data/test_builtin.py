@@ -8,21 +8,21 @@ import pytest
 
 from pseudokit.config.keys import Data
 from pseudokit.config.types import UserError
-from pseudokit.data.builtin import builtin_roles
+from pseudokit.data.builtin import builtin_splits
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.images import load_images
 
 
 def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):
     data = Data(root=str(tmp_path))
-    dataset = load_dataset(data.model_copy(update=builtin_roles(data)))
-    for role, each in (("train", 400), ("test", 100)):
-        assert (np.bincount(dataset.given[dataset.role == role]) == each).all()
+    dataset = load_dataset(data.model_copy(update=builtin_splits(data)))
+    for split, each in (("train", 400), ("test", 100)):
+        assert (np.bincount(dataset.given_labels[dataset.split == split]) == each).all()
     pixels, _ = load_images(dataset.path, data)
     assert pixels.shape == (5000, 28, 28, 1)
     assert len(np.unique(pixels.reshape(5000, -1), axis=0)) > 4990, "no image stands in both parts"
     stamp = (tmp_path / "digits").stat().st_mtime_ns
-    builtin_roles(data)
+    builtin_splits(data)
     assert (tmp_path / "digits").stat().st_mtime_ns == stamp
 
 
@@ -30,7 +30,7 @@ def test_what_a_killed_process_left_of_them_is_replaced(tmp_path):
     left = tmp_path / "digits.part" / "training" / "0" / "cut_off.png"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half an im")
-    found = builtin_roles(Data(root=str(tmp_path)))
+    found = builtin_splits(Data(root=str(tmp_path)))
     assert not list(tmp_path.rglob("cut_off.png"))
     assert not left.exists()
     assert len(list(tmp_path.rglob("*.png"))) == 5000
@@ -43,7 +43,7 @@ def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(UserError, match=r"digits cannot be written \(No space left on device\).*data.root="):
-        builtin_roles(Data(root=str(tmp_path)))
+        builtin_splits(Data(root=str(tmp_path)))
     assert not (tmp_path / "digits").exists()
 
 
@@ -56,10 +56,10 @@ def test_mnist_is_read_by_torchvision_where_its_files_lie(tmp_path):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, n, 28, 28) + images.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
     data = Data(root=str(tmp_path), builtin="mnist")
-    dataset = load_dataset(data.model_copy(update=builtin_roles(data)))
-    assert (dataset.role == "train").sum() == 30
-    pixels, _ = load_images(dataset.path[dataset.role == "test"], data)
-    order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in dataset.path[dataset.role == "test"]])
+    dataset = load_dataset(data.model_copy(update=builtin_splits(data)))
+    assert (dataset.split == "train").sum() == 30
+    pixels, _ = load_images(dataset.path[dataset.split == "test"], data)
+    order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in dataset.path[dataset.split == "test"]])
     assert (pixels[..., 0] == images[order]).all()
 
 
@@ -71,5 +71,5 @@ def test_mnist_without_network_says_what_to_give_instead(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
     with pytest.raises(UserError, match=r"cannot be downloaded .* give data.train"):
-        builtin_roles(Data(root=str(tmp_path), builtin="mnist"))
+        builtin_splits(Data(root=str(tmp_path), builtin="mnist"))
     assert not (tmp_path / "mnist").exists()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Data
-from pseudokit.data.dataset import ROLES, Dataset
+from pseudokit.data.dataset import SPLITS, Dataset
 from pseudokit.data.duplicates import connected, count_duplicates, duplicates_table, find_links, refused_reasons
 from pseudokit.data.images import difference_hashes
 
@@ -168,17 +168,17 @@ def table_of(tmp_path, photos):
     """
 
     def make(*rows):
-        rows = sorted(rows, key=lambda row: (ROLES.index(row[0]), row[1]))
+        rows = sorted(rows, key=lambda row: (SPLITS.index(row[0]), row[1]))
         for _, name, photo, _, copy in rows:
             image = photos[photo] if copy == "bytes" else COPIES[copy](photos[photo])
             cv2.imwrite(str(tmp_path / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             if copy == "same":  # the same pixels in another file
                 cv2.imwrite(str(tmp_path / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        role, ids, _, labels, _ = (np.array(column, object) for column in zip(*rows, strict=True))
+        split, ids, _, labels, _ = (np.array(column, object) for column in zip(*rows, strict=True))
         classes = tuple(sorted(set(labels) - {""})) or ("a",)
         given_ = np.array([(*classes, "").index(label) if label else -1 for label in labels])
         paths = np.array([str(tmp_path / f"{name}.png") for name in ids], object)
-        dataset = Dataset(ids, paths, role, given_, np.full(len(rows), "", object), classes)
+        dataset = Dataset(ids, paths, split, given_, np.full(len(rows), "", object), classes)
         pixels = np.stack([cv2.imread(path) for path in paths])
         return duplicates_table(dataset, pixels, find_links(pixels, len(rows)))
 
@@ -197,7 +197,7 @@ def test_the_kind_is_that_of_the_whole_cluster(table_of):
         ("test", "h", 2, "x", "jpeg 90"),
         ("train", "z", 3, "x", "bytes"),
     )
-    assert list(table) == ["cluster", "id", "path", "role", "given", "kind", "conflict"]
+    assert list(table) == ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     assert list(table.id) == list("abcdefgh")
     assert list(table.cluster) == [1, 1, 2, 2, 2, 3, 3, 3]
     assert list(table.kind) == ["bytes"] * 2 + ["pixels"] * 3 + ["near"] * 3
@@ -231,15 +231,15 @@ def test_labels_that_disagree_come_first_and_no_label_is_no_disagreement(table_o
 def test_no_duplicates_give_an_empty_table(table_of):
     table = table_of(("train", "a", 0, "x", "bytes"), ("unlabeled", "b", 1, "", "bytes"))
     assert table.empty
-    assert list(table) == ["cluster", "id", "path", "role", "given", "kind", "conflict"]
+    assert list(table) == ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     assert count_duplicates(table) == {"clusters": 0, "rows": 0, "conflicts": 0}
     assert list(refused_reasons(table, np.array(["a", "b"], object), Data())) == ["", ""]
 
 
 def test_pool_rows_that_are_copies_of_scored_rows_are_refused(table_of):
     rows = []
-    for number, role in enumerate(["val", "trusted", "test", "train"]):
-        rows += [(role, f"{role}_0", number, "x", "bytes"), ("unlabeled", f"of_{role}", number, "", "jpeg 90")]
+    for number, split in enumerate(["val", "trusted", "test", "train"]):
+        rows += [(split, f"{split}_0", number, "x", "bytes"), ("unlabeled", f"of_{split}", number, "", "jpeg 90")]
     table = table_of(*rows)
     ids = np.array(["of_val", "of_trusted", "of_test", "of_train", "train_0", "test_0"], object)
     reasons = ["duplicate_of_val", "duplicate_of_trusted", "duplicate_of_test", "", "", ""]
@@ -260,7 +260,7 @@ def test_a_file_that_is_in_pool_and_test_is_the_wish_of_the_user(table_of):
 
 def test_a_file_that_is_in_train_and_test_is_told(table_of, tmp_path):
     table = table_of(("train", "a", 0, "x", "bytes"), ("test", "a", 0, "x", "bytes"))
-    assert list(zip(table.role, table.kind, strict=True)) == [("train", "bytes"), ("test", "bytes")]
+    assert list(zip(table.split, table.kind, strict=True)) == [("train", "bytes"), ("test", "bytes")]
     assert count_duplicates(table)["clusters in train and test"] == 1
 
 

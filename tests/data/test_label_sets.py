@@ -21,23 +21,30 @@ def read(tmp_path, text, **keys):
 def test_names_with_a_sign_between_them(tmp_path):
     found = read(tmp_path, "id,label\n1,cat dog\n2,dog\n3,(none)\n4,\n5,owl ?cat\n6,cat dog owl\n")
     assert found.classes == ("cat", "dog", "owl")
-    given = dict(zip(found.id, found.given.tolist(), strict=True))
-    assert given == {"1": [1, 1, 0], "2": [0, 1, 0], "3": [0, 0, 0], "4": [-1, -1, -1], "5": [-1, 0, 1], "6": [1, 1, 1]}
-    assert found.role[list(found.id).index("4")] == "unlabeled"
+    given_labels = dict(zip(found.id, found.given_labels.tolist(), strict=True))
+    assert given_labels == {
+        "1": [1, 1, 0],
+        "2": [0, 1, 0],
+        "3": [0, 0, 0],
+        "4": [-1, -1, -1],
+        "5": [-1, 0, 1],
+        "6": [1, 1, 1],
+    }
+    assert found.split[list(found.id).index("4")] == "unlabeled"
 
 
 def test_names_with_blanks_want_another_sign(tmp_path):
     found = read(tmp_path, "id,label\n1,Mass|Pleural Effusion\n2,Mass\n", label_sep="|")
     assert found.classes == ("Mass", "Pleural Effusion")
-    assert found.table().given.tolist() == ["Mass|Pleural Effusion", "Mass"]
+    assert found.table().given_label.tolist() == ["Mass|Pleural Effusion", "Mass"]
 
 
 def test_one_hot_columns_are_the_classes_and_an_empty_cell_is_not_known(tmp_path):
     text = "id,dog,cat,owl\n1,1,1,0\n2,0,,1.0\n3,0,0,0\n4,,,\n"
     found = read(tmp_path, text, label_col=["dog", "cat", "owl"])
     assert found.classes == ("cat", "dog", "owl")
-    given = dict(zip(found.id, found.given.tolist(), strict=True))
-    assert given == {"1": [1, 1, 0], "2": [-1, 0, 1], "3": [0, 0, 0], "4": [-1, -1, -1]}
+    given_labels = dict(zip(found.id, found.given_labels.tolist(), strict=True))
+    assert given_labels == {"1": [1, 1, 0], "2": [-1, 0, 1], "3": [0, 0, 0], "4": [-1, -1, -1]}
 
 
 @pytest.mark.parametrize("name", ["a|b", "?", "?cat dog|"])
@@ -69,25 +76,28 @@ def many(tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_class_is_spread_evenly_over_folds_the_rarest_best(many, seed):
-    folds = make_folds(many.given, np.arange(600), 5, seed)
-    table = fold_table(many.given, folds, many.classes)
-    assert table.sum(axis=1).tolist() == many.given.sum(0).tolist()
+    folds = make_folds(many.given_labels, np.arange(600), 5, seed)
+    table = fold_table(many.given_labels, folds, many.classes)
+    assert table.sum(axis=1).tolist() == many.given_labels.sum(0).tolist()
     assert np.ptp(table.loc["a"]) <= 1
     assert (table.max(axis=1) < 1.5 * table.min(axis=1).clip(lower=4)).all()
 
 
 def test_a_flip_turns_one_answer_and_the_truth_is_on_file(many):
     noisy, truth = inject_noise(many, Simulate(noise="symmetric", noise_rate=0.1, seed=1))
-    assert (noisy.given != many.given).sum() == 240
-    assert set(np.unique(noisy.given)) == {0, 1}
-    changed = (noisy.given != many.given).any(1)
-    assert (truth.clean != truth.given).tolist() == changed.tolist()
+    assert (noisy.given_labels != many.given_labels).sum() == 240
+    assert set(np.unique(noisy.given_labels)) == {0, 1}
+    changed = (noisy.given_labels != many.given_labels).any(1)
+    assert (truth.clean != truth.given_label).tolist() == changed.tolist()
 
 
 def test_labels_that_are_kept_are_of_every_class(many):
     few, truth = hide_labels(many, Simulate(keep_labels=50))
-    labeled = few.given[few.role == "train"]
+    labeled = few.given_labels[few.split == "train"]
     assert len(labeled) == 50
     assert len(truth) == 550
-    assert np.ptp(np.bincount(strata(many.given[np.isin(many.id, few.id[few.role == "train"])]), minlength=5)) <= 12
+    assert (
+        np.ptp(np.bincount(strata(many.given_labels[np.isin(many.id, few.id[few.split == "train"])]), minlength=5))
+        <= 12
+    )
     assert (labeled.sum(0) >= 5).all()

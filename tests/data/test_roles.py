@@ -10,7 +10,7 @@ from pseudokit.config.keys import Data
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
-from pseudokit.data.tables import read_role
+from pseudokit.data.tables import read_split
 from tests.conftest import ROOT
 
 
@@ -29,7 +29,7 @@ def competition(tmp_path):
 
 
 def below(data: Data, folder: Path) -> list[str]:
-    return [str(Path(path).relative_to(folder)) for path in read_role(data, "train").path]
+    return [str(Path(path).relative_to(folder)) for path in read_split(data, "train").path]
 
 
 def refusal(data: Data, load=load_dataset) -> str:
@@ -75,7 +75,7 @@ def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_the_pool(comp
     columns = {"cat": ["1", "0", "0"], "dog": ["0", "1.0", ""]}
     _, data = competition(id=["a", "b", "c"], **columns)
     dataset = load_dataset(data.model_copy(update={"label_col": ["cat", "dog"]}))
-    assert dataset.table()[["id", "role", "given"]].to_numpy().tolist() == [
+    assert dataset.table()[["id", "split", "given_label"]].to_numpy().tolist() == [
         ["a", "train", "cat"],
         ["b", "train", "dog"],
         ["c", "unlabeled", ""],
@@ -99,7 +99,7 @@ def test_a_parquet_file_reads_as_the_csv_of_the_same_table(tmp_path):
     table = pd.DataFrame({"id": ["007", "b", "c"], "label": [3, 1, None], "group": [1.5, 2.0, 3.0]})
     table.to_parquet(tmp_path / "train.parquet")
     pd.DataFrame({"id": ["007", "b", "c"], "label": ["3", "1", ""]}).to_csv(tmp_path / "train.csv", index=False)
-    tables = [read_role(Data(train=str(tmp_path / f"train.{kind}")), "train") for kind in ("parquet", "csv")]
+    tables = [read_split(Data(train=str(tmp_path / f"train.{kind}")), "train") for kind in ("parquet", "csv")]
     columns = ["id", "label", "path"]
     assert tables[0][columns].to_numpy().tolist() == tables[1][columns].to_numpy().tolist()
 
@@ -140,7 +140,7 @@ def test_rows_that_an_open_quote_takes_in_are_told(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="kit")
     table = tmp_path / "train.csv"
     table.write_text('id,label,by\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n')
-    assert list(read_role(Data(train=str(table)), "train").id) == ["000", "003"]
+    assert list(read_split(Data(train=str(table)), "train").id) == ["000", "003"]
     assert "1 cells of column 'by' hold line breaks" in caplog.text
     assert "rows are lost" in caplog.text
 
@@ -151,7 +151,7 @@ def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_pa
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     data = Data(train=str(tmp_path / "set"))
-    assert set(read_role(data, "train").label) == {"cat", "dog"}
+    assert set(read_split(data, "train").label) == {"cat", "dog"}
     assert "2 files that are no images by their suffix are passed over (about.md, …)" in caplog.text
     (tmp_path / "set" / "owl").mkdir()
     (tmp_path / "set" / "owl" / "0.heic").touch()

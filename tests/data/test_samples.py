@@ -19,14 +19,14 @@ from pseudokit.data.tables import ID_COLUMNS
 def files(tmp_path):
     """files(train=…, unlabeled=…, **data) → Data: a mapping becomes a CSV, a string the text of one."""
 
-    def files(**roles) -> Data:
+    def files(**splits) -> Data:
         found = {}
-        for role, content in roles.items():
-            found[role] = content
-            if role in ("train", "unlabeled", "val", "trusted", "test") and not isinstance(content, Path):
-                found[role] = tmp_path / f"{role}.csv"
+        for split, content in splits.items():
+            found[split] = content
+            if split in ("train", "unlabeled", "val", "trusted", "test") and not isinstance(content, Path):
+                found[split] = tmp_path / f"{split}.csv"
                 text = content if isinstance(content, str) else pd.DataFrame(content).to_csv(index=False)
-                found[role].write_text(text, encoding="utf-8")
+                found[split].write_text(text, encoding="utf-8")
         return Data(**{key: str(value) for key, value in found.items()})
 
     return files
@@ -48,7 +48,7 @@ def refusal(data: Data) -> str:
 
 
 def rows(dataset: Dataset) -> list[tuple]:
-    return dataset.table()[["role", "id", "given"]].to_records(index=False).tolist()
+    return dataset.table()[["split", "id", "given_label"]].to_records(index=False).tolist()
 
 
 PETS = {"id": ["b", "a"], "label": ["dog", "cat"]}
@@ -78,7 +78,7 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
         ("test", "t1", ""),
         ("test", "t2", ""),
     ]
-    assert dataset.given.tolist() == [0, 1, -1, -1, 0, 1, -1, -1]
+    assert dataset.given_labels.tolist() == [0, 1, -1, -1, 0, 1, -1, -1]
 
 
 def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
@@ -115,7 +115,7 @@ def test_a_table_without_an_id_column_is_refused(files):
 def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
     ids, labels = ["007", "7", "1e3", "NA", "0.10"], ["NA", "nan", "null", "None", "01"]
     dataset = load_dataset(files(train={"id": ids, "label": labels}))
-    assert dict(zip(dataset.id, dataset.table().given, strict=True)) == dict(zip(ids, labels, strict=True))
+    assert dict(zip(dataset.id, dataset.table().given_label, strict=True)) == dict(zip(ids, labels, strict=True))
     assert dataset.classes == tuple(sorted(labels))
 
 
@@ -168,8 +168,11 @@ def test_an_id_in_train_and_pool_is_refused_by_its_name(files):
 
 
 def test_test_rows_may_have_no_labels_all_labels_or_some(files):
-    assert (load_dataset(files(train=PETS, test={"id": ["x", "y"]})).given[2:] == -1).all()
-    assert load_dataset(files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})).given[2:].tolist() == [1, -1]
+    assert (load_dataset(files(train=PETS, test={"id": ["x", "y"]})).given_labels[2:] == -1).all()
+    assert load_dataset(files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})).given_labels[2:].tolist() == [
+        1,
+        -1,
+    ]
 
 
 def test_a_label_that_no_train_row_has_is_refused_with_its_row(files):
@@ -179,9 +182,9 @@ def test_a_label_that_no_train_row_has_is_refused_with_its_row(files):
 
 
 def test_a_scored_row_without_a_label_is_refused(files):
-    for role in ("val", "trusted"):
-        message = refusal(files(train=PETS, **{role: {"id": ["v1", "v2"], "label": ["cat", ""]}}))
-        assert f"data.{role}" in message
+    for split in ("val", "trusted"):
+        message = refusal(files(train=PETS, **{split: {"id": ["v1", "v2"], "label": ["cat", ""]}}))
+        assert f"data.{split}" in message
         assert "v2" in message
 
 
@@ -273,7 +276,7 @@ def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
 @pytest.mark.parametrize("names", [("1.png", "2.png"), ("images/1.png", "images/2.png"), ("a/b/1.png", "a/2.png")])
 def test_a_test_folder_of_any_other_nesting_carries_none(files, tmp_path, names):
     dataset = load_dataset(files(train=PETS, test=tree(tmp_path / "test", *names)))
-    assert (dataset.given[2:] == -1).all()
+    assert (dataset.given_labels[2:] == -1).all()
     assert len(dataset) == 4
 
 
@@ -285,21 +288,21 @@ def labeled(counts, extra=0) -> Dataset:
     given_ = np.repeat(np.arange(len(counts)), counts)
     n = len(given_)
     ids = np.array([f"{i:05d}" for i in range(n + extra)], object)
-    role = np.array(["train"] * n + ["test"] * extra, object)
+    split = np.array(["train"] * n + ["test"] * extra, object)
     empty = np.full(n + extra, "", object)
     classes = tuple(f"c{k}" for k in range(len(counts)))
-    return Dataset(ids, ids, role, np.append(given_, np.zeros(extra, int)), empty, classes)
+    return Dataset(ids, ids, split, np.append(given_, np.zeros(extra, int)), empty, classes)
 
 
 def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
     dataset = labeled([30, 30, 30], extra=5)
     kept, truth = hide_labels(dataset, Simulate(keep_labels=12))
-    assert np.bincount(kept.given[kept.role == "train"]).tolist() == [4, 4, 4]
-    assert (kept.given[kept.role == "unlabeled"] == -1).all()
-    assert sorted(truth.id) == sorted(kept.id[kept.role == "unlabeled"])
-    clean = dict(zip(dataset.id, dataset.table().given, strict=True))
+    assert np.bincount(kept.given_labels[kept.split == "train"]).tolist() == [4, 4, 4]
+    assert (kept.given_labels[kept.split == "unlabeled"] == -1).all()
+    assert sorted(truth.id) == sorted(kept.id[kept.split == "unlabeled"])
+    clean = dict(zip(dataset.id, dataset.table().given_label, strict=True))
     assert [clean[i] for i in truth.id] == truth.clean.tolist()
-    assert (kept.given[kept.role == "test"] == 0).all()
+    assert (kept.given_labels[kept.split == "test"] == 0).all()
     assert rows(kept) == sorted(rows(kept), key=lambda row: (["train", "unlabeled", "test"].index(row[0]), row[1]))
 
 
@@ -307,7 +310,7 @@ def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
 @given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=5), keep=st.integers(1, 60), seed=st.integers(0, 99))
 def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, seed):
     kept, truth = hide_labels(labeled(counts), Simulate(keep_labels=keep, seed=seed))
-    left = np.bincount(kept.given[kept.given >= 0], minlength=len(counts))
+    left = np.bincount(kept.given_labels[kept.given_labels >= 0], minlength=len(counts))
     assert left.sum() == min(keep, sum(counts))
     assert len(truth) == sum(counts) - left.sum()
     for k, n in enumerate(counts):
@@ -316,7 +319,7 @@ def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, s
 
 def test_another_seed_keeps_other_labels():
     first, again, other = (
-        set(kept.id[kept.role == "train"])
+        set(kept.id[kept.split == "train"])
         for kept in (hide_labels(labeled([50, 50]), Simulate(keep_labels=10, seed=seed))[0] for seed in (0, 0, 1))
     )
     assert first == again != other
@@ -334,22 +337,24 @@ def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind
     dataset = labeled(counts, extra=7)
     noisy, truth = inject_noise(dataset, Simulate(noise=kind, noise_rate=rate, seed=seed))
     n, k = sum(counts), len(counts)
-    flipped = np.flatnonzero(noisy.given != dataset.given)
+    flipped = np.flatnonzero(noisy.given_labels != dataset.given_labels)
     assert len(flipped) == round(rate * n)
     assert (flipped < n).all(), "only the labeled set is flipped"
-    assert ((noisy.given >= 0) & (noisy.given < k)).all()
+    assert ((noisy.given_labels >= 0) & (noisy.given_labels < k)).all()
     if kind == "pairflip":
-        assert (noisy.given[flipped] == (dataset.given[flipped] + 1) % k).all()
+        assert (noisy.given_labels[flipped] == (dataset.given_labels[flipped] + 1) % k).all()
     assert truth.id.tolist() == dataset.id[:n].tolist()
-    assert truth.clean.tolist() == dataset.table().given[:n].tolist()
-    assert truth.given.tolist() == noisy.table().given[:n].tolist()
+    assert truth.clean.tolist() == dataset.table().given_label[:n].tolist()
+    assert truth.given_label.tolist() == noisy.table().given_label[:n].tolist()
 
 
 def test_uniform_flips_reach_every_other_class_alike():
     dataset = labeled([3000, 3000, 3000, 3000])
     noisy, _ = inject_noise(dataset, Simulate(noise="symmetric", noise_rate=0.5))
     for k in range(4):
-        to = np.bincount(noisy.given[(dataset.given == k) & (noisy.given != k)], minlength=4) / 1500
+        to = (
+            np.bincount(noisy.given_labels[(dataset.given_labels == k) & (noisy.given_labels != k)], minlength=4) / 1500
+        )
         np.testing.assert_allclose(np.delete(to, k), 1 / 3, atol=0.05)
 
 
@@ -357,7 +362,7 @@ def test_uniform_flips_reach_every_other_class_alike():
 def test_the_same_seed_flips_the_same_labels(kind):
     dataset = labeled([100, 100, 100])
     first, again, other = (
-        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2, seed=s))[0].given for s in (3, 3, 4)
+        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2, seed=s))[0].given_labels for s in (3, 3, 4)
     )
     assert (first == again).all()
     assert (first != other).any()
@@ -367,7 +372,10 @@ def test_the_same_seed_flips_the_same_labels(kind):
 def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
     dataset = labeled([2000] * 10)
     flipped = [
-        (inject_noise(dataset, Simulate(noise="matrix", noise_rate=rate, seed=seed))[0].given != dataset.given).mean()
+        (
+            inject_noise(dataset, Simulate(noise="matrix", noise_rate=rate, seed=seed))[0].given_labels
+            != dataset.given_labels
+        ).mean()
         for seed in range(5)
     ]
     np.testing.assert_allclose(flipped, rate, rtol=0.1)
@@ -377,7 +385,7 @@ def test_a_matrix_that_is_given_is_respected():
     matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
     dataset = labeled([4000, 4000, 4000])
     noisy, _ = inject_noise(dataset, Simulate(noise="matrix", noise_matrix=matrix))
-    found = [np.bincount(noisy.given[dataset.given == k], minlength=3) / 4000 for k in range(3)]
+    found = [np.bincount(noisy.given_labels[dataset.given_labels == k], minlength=3) / 4000 for k in range(3)]
     np.testing.assert_allclose(found, matrix, atol=0.03)
     assert (np.array(found)[np.array(matrix) == 0] == 0).all()
 

@@ -20,13 +20,15 @@ POLICIES = {
 
 @pytest.mark.parametrize("mode", POLICIES)
 def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_path, monkeypatch):
-    q, _, given = world(uniform(0.2), sharpness=3, n=3000)
-    given = np.where(np.arange(len(given)) % 3 == 0, -1, given) if mode != "denoise" else given
+    q, _, given_labels = world(uniform(0.2), sharpness=3, n=3000)
+    given_labels = (
+        np.where(np.arange(len(given_labels)) % 3 == 0, -1, given_labels) if mode != "denoise" else given_labels
+    )
     logs = logs_of(q).astype(np.float32)
-    whole = decide_labels(logs, given, mode, POLICIES[mode])
-    np.save(tmp_path / "logits.npy", logs)
+    whole = decide_labels(logs, given_labels, mode, POLICIES[mode])
+    np.save(tmp_path / "log_probs.npy", logs)
     monkeypatch.setattr(posterior, "BLOCK", 100)
-    parts = decide_labels(np.load(tmp_path / "logits.npy", mmap_mode="r"), given, mode, POLICIES[mode])
+    parts = decide_labels(np.load(tmp_path / "log_probs.npy", mmap_mode="r"), given_labels, mode, POLICIES[mode])
     for name in ("predicted", "decision", "label", "reason", "soft"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     np.testing.assert_allclose(parts.p_wrong, whole.p_wrong, rtol=1e-9)
@@ -38,10 +40,10 @@ def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
     for k in (10, 400):
         rng = np.random.default_rng(0)
         logs = np.log(rng.dirichlet(np.full(k, 0.1), n).astype(np.float32) + 1e-9)
-        np.save(tmp_path / "logits.npy", logs)
-        stored, given = np.load(tmp_path / "logits.npy", mmap_mode="r"), logs.argmax(1)
+        np.save(tmp_path / "log_probs.npy", logs)
+        stored, given_labels = np.load(tmp_path / "log_probs.npy", mmap_mode="r"), logs.argmax(1)
         tracemalloc.start()
-        decide_labels(stored, given, "denoise", Pseudo())
+        decide_labels(stored, given_labels, "denoise", Pseudo())
         peaks[k] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     per_block = 8 * posterior.BLOCK

@@ -23,42 +23,44 @@ def people(rate=0.12, n=12_000, seed=0):
     q, truth, _ = world(uniform(0.0), 12.0, n, seed)
     hardness = np.argsort(np.argsort(1 - q.max(1))) / n
     wrong = rng.random(n) < rate * (0.3 + 1.4 * hardness**2)
-    given = np.where(wrong, (truth + rng.choice([1, 2], n)) % K, truth)
-    return (q + 0.002) ** 0.4, truth, given
+    given_labels = np.where(wrong, (truth + rng.choice([1, 2], n)) % K, truth)
+    return (q + 0.002) ** 0.4, truth, given_labels
 
 
-def judged(probs, given):
+def judged(probs, given_labels):
     """The code path of a run: parts, calibrated and mixed."""
     probs = probs / probs.sum(1, keepdims=True)
-    halves = np.arange(len(given)) % 2
+    halves = np.arange(len(given_labels)) % 2
     parts = [FoldPredictions(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f) for f in (0, 1)]
-    parts, about = calibrated(parts, given, given)
-    return mix(parts, len(given)).log_probs, about.get("likeliest_rate")
+    parts, about = calibrated(parts, given_labels, given_labels)
+    return mix(parts, len(given_labels)).log_probs, about.get("likeliest_rate")
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_labels_of_people_are_recognized_and_their_rate_lies_in_the_interval(seed):
-    probs, truth, given = people(seed=seed)
-    rate = judged(probs, given)[1]
+    probs, truth, given_labels = people(seed=seed)
+    rate = judged(probs, given_labels)[1]
     assert rate is not None
     low, high = rate_interval(rate)
-    assert low < (truth != given).mean() < high
+    assert low < (truth != given_labels).mean() < high
 
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_noise_of_the_class_is_not_taken_for_noise_by_difficulty(name):
-    q, _, given = world(MATRICES[name], sharpness=3)
-    assert judged(q @ MATRICES[name], given)[1] is None
+    q, _, given_labels = world(MATRICES[name], sharpness=3)
+    assert judged(q @ MATRICES[name], given_labels)[1] is None
 
 
 def test_wrong_labels_of_people_are_found_better_than_by_disagreement_or_confidence():
-    probs, truth, given = people()
-    log_probs, rate = judged(probs, given)
-    d = decide_labels(log_probs, given, "denoise", Pseudo(), likeliest_rate=rate)
-    wrong, n = truth != given, len(given)
-    plain = f1_score(wrong, log_probs.argmax(1) != given)
+    probs, truth, given_labels = people()
+    log_probs, rate = judged(probs, given_labels)
+    d = decide_labels(log_probs, given_labels, "denoise", Pseudo(), likeliest_rate=rate)
+    wrong, n = truth != given_labels, len(given_labels)
+    plain = f1_score(wrong, log_probs.argmax(1) != given_labels)
     assert f1_score(wrong, d.p_wrong > 0.5) > plain
-    assert average_precision_score(wrong, d.p_wrong) > average_precision_score(wrong, -log_probs[np.arange(n), given])
+    assert average_precision_score(wrong, d.p_wrong) > average_precision_score(
+        wrong, -log_probs[np.arange(n), given_labels]
+    )
     changed = d.decision == "relabel"
     assert changed.sum() > 20
     assert wrong[changed].mean() > 0.9
@@ -69,30 +71,30 @@ def test_wrong_labels_of_people_are_found_better_than_by_disagreement_or_confide
 def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(seed, k, sharpness, by_image):
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.full(k, 0.3), 300)
-    given = rng.integers(0, k, 300)
-    noise = fit(probs, given, sharpness, by_image)
+    given_labels = rng.integers(0, k, 300)
+    noise = fit(probs, given_labels, sharpness, by_image)
     row = np.repeat(probs[:1] ** sharpness / (probs[:1] ** sharpness).sum(), k, axis=0)
     assert np.allclose(noise.likelihood(row, np.arange(k)).sum(0), 1, atol=1e-6)
     assert (noise.rates > 0).all()
     assert (noise.rates < 1).all()
-    assert np.isfinite(log_likelihood(noise, probs, given)).all()
+    assert np.isfinite(log_likelihood(noise, probs, given_labels)).all()
 
 
 def test_the_sharper_the_judges_are_taken_to_be_the_more_labels_are_wrong():
-    probs, _, given = people(n=4_000)
+    probs, _, given_labels = people(n=4_000)
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
-    rates = [estimate_difficulty_noise(log_probs, given, rate).estimated_rate for rate in (0.02, 0.05, 0.1)]
+    rates = [estimate_difficulty_noise(log_probs, given_labels, rate).estimated_rate for rate in (0.02, 0.05, 0.1)]
     assert rates[0] < rates[1] < rates[2]
 
 
 def test_the_order_of_rows_and_unlabeled_rows_change_nothing():
-    probs, _, given = people(n=3_000)
+    probs, _, given_labels = people(n=3_000)
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
-    more = np.concatenate([log_probs, log_probs[:100]]), np.concatenate([given, np.full(100, -1)])
+    more = np.concatenate([log_probs, log_probs[:100]]), np.concatenate([given_labels, np.full(100, -1)])
     order = np.random.default_rng(0).permutation(len(more[1]))
-    alone = decide_labels(log_probs, given, "denoise", Pseudo(), likeliest_rate=0.05)
+    alone = decide_labels(log_probs, given_labels, "denoise", Pseudo(), likeliest_rate=0.05)
     among = decide_labels(more[0][order], more[1][order], "denoise", Pseudo(), likeliest_rate=0.05)
-    back = np.argsort(order)[: len(given)]
+    back = np.argsort(order)[: len(given_labels)]
     assert np.allclose(alone.p_wrong, among.p_wrong[back], atol=1e-6)
     assert (alone.decision == among.decision[back]).all()
 
@@ -100,12 +102,12 @@ def test_the_order_of_rows_and_unlabeled_rows_change_nothing():
 @pytest.mark.parametrize(("n", "k"), [(500, 6), (5_000, 2), (3_000, 80)])
 def test_too_few_rows_or_two_classes_cannot_tell_it(n, k):
     rng = np.random.default_rng(0)
-    probs, given = rng.dirichlet(np.ones(k), n), rng.integers(0, k, n)
-    assert compare(np.log(probs), given, np.zeros(n), 0)[0] == -np.inf
+    probs, given_labels = rng.dirichlet(np.ones(k), n), rng.integers(0, k, n)
+    assert compare(np.log(probs), given_labels, np.zeros(n), 0)[0] == -np.inf
 
 
 def test_a_strange_matrix_of_rates_is_no_reason_to_fail():
-    q, _, given = world(uneven(3), sharpness=50, n=2_000)
-    noise = fit(q, given, 6.0)
+    q, _, given_labels = world(uneven(3), sharpness=50, n=2_000)
+    noise = fit(q, given_labels, 6.0)
     assert np.isfinite(noise.rates).all()
     assert np.isfinite(noise.confusions).all()

@@ -12,17 +12,17 @@ from pseudokit.round_store import summary
 from .test_noise import MATRICES, K, logs_of, uniform, world
 
 
-def said(q, given):
-    empty = np.full(len(given), "", object)
-    dataset = Dataset(empty, empty, empty, given, empty, tuple("abcdef"[:K]))
-    decisions = decide_labels(logs_of(q), given, "denoise", Pseudo())
+def said(q, given_labels):
+    empty = np.full(len(given_labels), "", object)
+    dataset = Dataset(empty, empty, empty, given_labels, empty, tuple("abcdef"[:K]))
+    decisions = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
     return summary(decisions, dataset, OutOfFoldPredictions(logs_of(q), empty))
 
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_rate_of_noise_of_the_class_and_its_interval(name):
-    q, truth, given = world(MATRICES[name])
-    info, rate = said(q, given), (truth != given).mean()
+    q, truth, given_labels = world(MATRICES[name])
+    info, rate = said(q, given_labels), (truth != given_labels).mean()
     low, high = info["estimated_rate_interval"]
     assert abs(info["estimated_rate"] - rate) < 0.01
     assert low < info["estimated_rate"] < high

@@ -32,22 +32,24 @@ def test_agreement_that_trusted_samples_do_not_confirm_is_warned_of():
 
 
 def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that_tells_most():
-    def rows(arm, role, ids, right):
-        return pd.DataFrame({"arm": arm, "role": role, "id": ids, "label": "a", "predicted": np.where(right, "a", "b")})
+    def rows(arm, split, ids, right):
+        return pd.DataFrame(
+            {"arm": arm, "split": split, "id": ids, "label": "a", "predicted": np.where(right, "a", "b")}
+        )
 
     every, rng = np.arange(300), np.random.default_rng(0)
     hits = {
-        (arm, role): rng.random(300) < share
-        for arm, share in (("student", 0.9), ("control", 0.7))
-        for role in ("val", "test")
+        (arm, split): rng.random(300) < share
+        for arm, share in (("student", 0.9), ("baseline", 0.7))
+        for split in ("val", "test")
     }
-    scored = pd.concat([rows(arm, role, every, right) for (arm, role), right in hits.items()])
+    scored = pd.concat([rows(arm, split, every, right) for (arm, split), right in hits.items()])
     found = difference(scored.sample(frac=1, random_state=0))
-    expected = paired_gain(hits["control", "test"].astype(float), hits["student", "test"].astype(float))
-    assert found == pytest.approx({"role": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")})
-    both = paired_arms(scored, ("val", "trusted"), "control")
+    expected = paired_gain(hits["baseline", "test"].astype(float), hits["student", "test"].astype(float))
+    assert found == pytest.approx({"split": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")})
+    both = paired_arms(scored, ("val", "trusted"), "baseline")
     assert both["n"] == 300
-    assert both["gain"] == pytest.approx(hits["student", "val"].mean() - hits["control", "val"].mean())
+    assert both["gain"] == pytest.approx(hits["student", "val"].mean() - hits["baseline", "val"].mean())
     assert difference(scored[scored.arm == "student"]) is None
     unlabeled = scored.assign(label="")
     assert difference(unlabeled) is None

@@ -35,33 +35,33 @@ def world(matrix, sharpness=6.0, n=N, seed=0):
     logits = rng.normal(size=(n, K)) * sharpness
     q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     truth = (rng.random((n, 1)) >= q.cumsum(1)[:, :-1]).sum(1)
-    given = (rng.random((n, 1)) >= matrix.cumsum(1)[truth][:, :-1]).sum(1)
-    return q, truth, given
+    given_labels = (rng.random((n, 1)) >= matrix.cumsum(1)[truth][:, :-1]).sum(1)
+    return q, truth, given_labels
 
 
 def logs_of(q):
     return np.log(np.maximum(q, 1e-300))
 
 
-def posterior(q, given, matrix):
-    return Posterior(logs_of(q), given, matrix)(np.arange(len(q)))
+def posterior(q, given_labels, matrix):
+    return Posterior(logs_of(q), given_labels, matrix)(np.arange(len(q)))
 
 
-def found(q, given):
-    return estimate_noise(Posterior(logs_of(q), given).said(), given, q.shape[1])
+def found(q, given_labels):
+    return estimate_noise(Posterior(logs_of(q), given_labels).said(), given_labels, q.shape[1])
 
 
-def matrix_of(q, given):
-    return found(q, given)[0]
+def matrix_of(q, given_labels):
+    return found(q, given_labels)[0]
 
 
-def type_of(q, given):
-    return found(q, given)[1]
+def type_of(q, given_labels):
+    return found(q, given_labels)[1]
 
 
-def intervals(q, given, **options):
-    belief = Posterior(logs_of(q), given)
-    return bootstrap(belief, anchor_counts(belief.said(), given, q.shape[1]), **options)
+def intervals(q, given_labels, **options):
+    belief = Posterior(logs_of(q), given_labels)
+    return bootstrap(belief, anchor_counts(belief.said(), given_labels, q.shape[1]), **options)
 
 
 MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}
@@ -69,9 +69,9 @@ MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneve
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_noise_matrix_is_found_and_named(name):
-    q, _, given = world(MATRICES[name])
-    assert np.abs(matrix_of(q, given) - MATRICES[name]).max() < 0.06
-    assert type_of(q, given) == name
+    q, _, given_labels = world(MATRICES[name])
+    assert np.abs(matrix_of(q, given_labels) - MATRICES[name]).max() < 0.06
+    assert type_of(q, given_labels) == name
 
 
 def test_no_noise_and_noise_on_hard_rows_are_told_from_noise_of_the_class():
@@ -85,33 +85,33 @@ def test_no_noise_and_noise_on_hard_rows_are_told_from_noise_of_the_class():
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_posterior_is_calibrated_and_ranks_better_than_self_confidence(name):
-    q, truth, given = world(MATRICES[name], sharpness=3)
-    belief = posterior(q, given, matrix_of(q, given))
-    p_wrong, wrong = 1 - belief[np.arange(N), given], truth != given
+    q, truth, given_labels = world(MATRICES[name], sharpness=3)
+    belief = posterior(q, given_labels, matrix_of(q, given_labels))
+    p_wrong, wrong = 1 - belief[np.arange(N), given_labels], truth != given_labels
     for said, was, n in reliability(p_wrong, wrong):
         assert abs(said - was) < 0.05 + 2 / np.sqrt(n)
     assert abs(p_wrong.mean() - wrong.mean()) < 0.01
-    plain = average_precision_score(wrong, 1 - q[np.arange(N), given])
+    plain = average_precision_score(wrong, 1 - q[np.arange(N), given_labels])
     assert average_precision_score(wrong, p_wrong) > plain - 0.002 + 0.015 * (name != "uniform")
 
 
 @pytest.mark.parametrize("name", ["uniform", "class-dependent"])
 def test_intervals_hold_the_true_matrix_and_shrink_with_more_rows(name):
-    q, truth, given = world(MATRICES[name])
-    (low, high), (rate, least, most) = intervals(q, given)
+    q, truth, given_labels = world(MATRICES[name])
+    (low, high), (rate, least, most) = intervals(q, given_labels)
     assert ((low - 0.02 <= MATRICES[name]) & (MATRICES[name] <= high + 0.02)).mean() > 0.85
-    assert least - 0.005 <= (truth != given).mean() <= most + 0.005
+    assert least - 0.005 <= (truth != given_labels).mean() <= most + 0.005
     assert least < rate < most
-    few = intervals(q[:1000], given[:1000])[0]
+    few = intervals(q[:1000], given_labels[:1000])[0]
     assert (few[1] - few[0]).mean() > 1.5 * (high - low).mean()
 
 
 def test_what_a_model_of_noisy_labels_predicts_is_undone():
     """Such a model predicts q · T, here at a wrong temperature as well."""
     matrix = uniform(0.3)
-    q, truth, given = world(matrix, sharpness=3)
+    q, truth, given_labels = world(matrix, sharpness=3)
     logs = np.log(q @ matrix)
-    made, _ = calibrate(logs, given, matrix_of(np.exp(logs), given), noisy=True)
+    made, _ = calibrate(logs, given_labels, matrix_of(np.exp(logs), given_labels), noisy=True)
     assert np.abs(np.exp(made) - q).mean() < 0.02
     plain = -np.log((q @ matrix)[np.arange(N), truth]).mean()
     assert -made[np.arange(N), truth].mean() < plain - 0.1
@@ -120,21 +120,21 @@ def test_what_a_model_of_noisy_labels_predicts_is_undone():
 @pytest.mark.parametrize("hot", [0.4, 1.0, 2.5])
 def test_the_temperature_is_found_through_wrong_labels(hot):
     matrix = pair(0.3)
-    q, _, given = world(matrix, sharpness=3)
-    assert fit_scale(np.log(q) * hot, given, matrix)[0] == pytest.approx(hot, rel=0.08)
+    q, _, given_labels = world(matrix, sharpness=3)
+    assert fit_scale(np.log(q) * hot, given_labels, matrix)[0] == pytest.approx(hot, rel=0.08)
 
 
 def test_a_class_that_is_named_too_seldom_is_found_through_wrong_labels():
     matrix = uniform(0.3)
-    q, _, given = world(matrix, sharpness=3)
+    q, _, given_labels = world(matrix, sharpness=3)
     bias = np.linspace(-0.5, 0.5, q.shape[1])
-    _, bias_found = fit_scale(scale(np.log(q), 1, -bias), given, matrix)
+    _, bias_found = fit_scale(scale(np.log(q), 1, -bias), given_labels, matrix)
     assert np.abs(bias_found - bias).max() < 0.15
 
 
 def test_where_no_matrix_describes_the_noise_no_class_is_favored():
-    q, _, given = world(pair(0.3), sharpness=3)
-    assert (fit_scale(np.log(q), given, np.eye(q.shape[1]))[1] == 0).all()
+    q, _, given_labels = world(pair(0.3), sharpness=3)
+    assert (fit_scale(np.log(q), given_labels, np.eye(q.shape[1]))[1] == 0).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -143,18 +143,18 @@ def test_wild_input_gives_distributions(k, n, sharpness, seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, k)) * sharpness
     q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-    given = rng.integers(0, rng.integers(1, k + 1), n)
-    matrix = matrix_of(q, given)
-    calibrated, hot = calibrate(np.log(np.maximum(q, 1e-30)), given, matrix, noisy=bool(seed % 2))
-    (low, high), rate = intervals(q, given, draws=5)
-    for rows in (matrix, posterior(q, given, matrix), deconvolve(q, matrix), np.exp(calibrated)):
+    given_labels = rng.integers(0, rng.integers(1, k + 1), n)
+    matrix = matrix_of(q, given_labels)
+    calibrated, hot = calibrate(np.log(np.maximum(q, 1e-30)), given_labels, matrix, noisy=bool(seed % 2))
+    (low, high), rate = intervals(q, given_labels, draws=5)
+    for rows in (matrix, posterior(q, given_labels, matrix), deconvolve(q, matrix), np.exp(calibrated)):
         assert np.isfinite(rows).all()
         assert (rows >= 0).all()
         assert np.allclose(rows.sum(1), 1)
     assert 0.04 < hot < 11
     assert np.isfinite([low, high]).all()
     assert 0 <= rate[1] <= rate[2] <= 1 + 1e-9
-    assert type_of(q, given) in ("none", "look-alike", "pair", "uniform", "class-dependent")
+    assert type_of(q, given_labels) in ("none", "look-alike", "pair", "uniform", "class-dependent")
 
 
 def test_scaling_keeps_distributions_and_their_order():

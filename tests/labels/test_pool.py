@@ -31,8 +31,8 @@ def rows(*pairs):
     return probs
 
 
-def said(probs, given=-1):
-    return Posterior(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given, len(probs))).said()
+def said(probs, given_labels=-1):
+    return Posterior(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given_labels, len(probs))).said()
 
 
 def reasons(pool, known, policy, **options):

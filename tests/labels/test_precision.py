@@ -13,22 +13,22 @@ from .test_noise import MATRICES, K, N, logs_of, uniform, world
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("precision", [0.9, 0.99])
 def test_changed_labels_have_the_precision_that_was_asked_for(name, precision):
-    q, truth, given = world(MATRICES[name], sharpness=6)
-    d = decide_labels(logs_of(q), given, "denoise", Pseudo(relabel_precision=precision))
+    q, truth, given_labels = world(MATRICES[name], sharpness=6)
+    d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo(relabel_precision=precision))
     changed = d.decision == "relabel"
     assert changed.sum() > 500
-    assert (given != truth)[changed].mean() > precision - 0.005
+    assert (given_labels != truth)[changed].mean() > precision - 0.005
     for k in range(K):
         into = changed & (d.label == k)
         assert into.sum() < 50 or (d.label == truth)[into].mean() > precision - 0.02
 
 
 def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
-    q, _, given = world(uniform(0.2), sharpness=4)
+    q, _, given_labels = world(uniform(0.2), sharpness=4)
     changed = [
         set(
             np.flatnonzero(
-                decide_labels(logs_of(q), given, "denoise", Pseudo(relabel_precision=p)).decision == "relabel"
+                decide_labels(logs_of(q), given_labels, "denoise", Pseudo(relabel_precision=p)).decision == "relabel"
             )
         )
         for p in (0.8, 0.95, 0.999)
@@ -37,36 +37,36 @@ def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
 
 
 def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
-    q, given = np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]), np.array([1, 1, 1, 1])
-    said = Posterior(np.log(q), given).said()
-    at = precision_cutoffs(said, given, 2, precision=0.87)  # errors: 2 %, 6 %, 17 %; 6.5 % are used
+    q, given_labels = np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]), np.array([1, 1, 1, 1])
+    said = Posterior(np.log(q), given_labels).said()
+    at = precision_cutoffs(said, given_labels, 2, precision=0.87)  # errors: 2 %, 6 %, 17 %; 6.5 % are used
     np.testing.assert_allclose(at, [0.9, np.inf])
-    assert np.isinf(precision_cutoffs(said, given, 2, precision=None)).all()
+    assert np.isinf(precision_cutoffs(said, given_labels, 2, precision=None)).all()
 
 
 @pytest.mark.parametrize("action", ["keep", "drop", "review", "downweight", "soften"])
 def test_doubtful_labels_become_what_the_policy_says(action):
-    q, truth, given = world(uniform(0.2), sharpness=2)
-    d = decide_labels(logs_of(q), given, "denoise", Pseudo(uncertain_labels=action))
+    q, truth, given_labels = world(uniform(0.2), sharpness=2)
+    d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels=action))
     assert set(d.decision) == {"keep", "relabel", action}
     rows, targets = d.decision == action, d.targets()
     if action == "soften":
         assert -np.log(targets[np.arange(N), truth] + 1e-9)[rows].mean() < 1.2, "what is learned is a fair guess"
         assert (d.weight[rows] == d.posterior(np.flatnonzero(rows)).max(1)).all()
     if action == "downweight":
-        assert (d.label[rows] == given[rows]).all()
+        assert (d.label[rows] == given_labels[rows]).all()
         assert (targets[rows].sum(1) < 1).all()
     if action == "drop":
         assert ((d.label == -1) == rows).all()
 
 
 def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
-    q, _, given = world(uniform(0.2), sharpness=2)
-    given[::3] = -1
-    d = decide_labels(logs_of(q), given, "joint", Pseudo())
-    suspects = (d.p_wrong > 0.5) & (d.decision != "relabel")
-    assert suspects.sum() > 100
-    assert (d.label[suspects] == -1).all()
+    q, _, given_labels = world(uniform(0.2), sharpness=2)
+    given_labels[::3] = -1
+    d = decide_labels(logs_of(q), given_labels, "joint", Pseudo())
+    label_issues = (d.p_wrong > 0.5) & (d.decision != "relabel")
+    assert label_issues.sum() > 100
+    assert (d.label[label_issues] == -1).all()
 
 
 @pytest.mark.parametrize(("power", "action"), [(1, "downweight"), (4, "soften")])
@@ -74,28 +74,28 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_suspects_teach_l
     q, truth, _ = world(uniform(0.2), sharpness=4)
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
     q = q**power / (q**power).sum(1, keepdims=True)
-    given = np.where(hard & (truth == q.argmax(1)), np.argsort(q, axis=1)[:, -2], truth)
-    d = decide_labels(logs_of(q), given, "denoise", Pseudo())
+    given_labels = np.where(hard & (truth == q.argmax(1)), np.argsort(q, axis=1)[:, -2], truth)
+    d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
     assert d.noise == "look-alike"
     assert set(d.decision) == {"keep", action}
-    suspects = d.decision == action
-    assert (given != truth)[suspects].mean() > 2 * (given != truth).mean()
+    label_issues = d.decision == action
+    assert (given_labels != truth)[label_issues].mean() > 2 * (given_labels != truth).mean()
     if action == "downweight":
-        assert (d.label == given).all()
-        assert np.allclose(d.weight[suspects], 1 - d.p_wrong[suspects])
-    assert set(decide_labels(logs_of(q), given, "denoise", Pseudo(uncertain_labels="review")).decision) == {
+        assert (d.label == given_labels).all()
+        assert np.allclose(d.weight[label_issues], 1 - d.p_wrong[label_issues])
+    assert set(decide_labels(logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels="review")).decision) == {
         "keep",
         "review",
     }
 
 
 def test_a_rare_class_is_never_drained():
-    q, _, given = world(uniform(0.2), sharpness=6)
-    rare = np.flatnonzero(given == 0)[:20]
-    rows = np.concatenate([rare, np.flatnonzero((given > 0) & (q.argmax(1) > 0))])
-    q, given = q[rows], given[rows]
+    q, _, given_labels = world(uniform(0.2), sharpness=6)
+    rare = np.flatnonzero(given_labels == 0)[:20]
+    rows = np.concatenate([rare, np.flatnonzero((given_labels > 0) & (q.argmax(1) > 0))])
+    q, given_labels = q[rows], given_labels[rows]
     q[:20] = np.roll(q[:20], 1, axis=1) * 0.01 + 0.99 * np.eye(K)[1]  # all of it is judged to be another class
-    d = decide_labels(logs_of(q), given, "denoise", Pseudo())
+    d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
     assert (d.label[:20] == 0).sum() >= CLASS_FLOOR * 20
     assert (d.reason[:20] == "class_floor").any()
 

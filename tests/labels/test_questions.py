@@ -24,31 +24,31 @@ def said_of(truth, seed=1, sure=5.0):
 
 
 def noisy(truth, c, rate):
-    given, rows = truth.copy(), np.random.default_rng(2).random(len(truth)) < rate
-    given[rows, c] = 1 - given[rows, c]
-    return given
+    given_labels, rows = truth.copy(), np.random.default_rng(2).random(len(truth)) < rate
+    given_labels[rows, c] = 1 - given_labels[rows, c]
+    return given_labels
 
 
 def with_pool(truth):
-    given = truth.copy()
-    given[::2] = -1
-    return given
+    given_labels = truth.copy()
+    given_labels[::2] = -1
+    return given_labels
 
 
 @pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
 def test_every_class_is_decided_as_if_it_were_alone(truth, mode):
-    given, logs, policy = with_pool(noisy(truth, 0, 0.2)), said_of(truth), Pseudo()
-    found = decide_single_or_multilabel(logs, given, mode, policy)
+    given_labels, logs, policy = with_pool(noisy(truth, 0, 0.2)), said_of(truth), Pseudo()
+    found = decide_single_or_multilabel(logs, given_labels, mode, policy)
     for c in range(3):
-        alone = decide_labels(logs[:, c], given[:, c], mode, policy)
+        alone = decide_labels(logs[:, c], given_labels[:, c], mode, policy)
         assert (found.label[:, c] == alone.label).all()
         for name in ("decision", "reason", "p_wrong"):
             assert found.each(name)[:, c].tolist() == pytest.approx(getattr(alone, name).tolist(), nan_ok=True)
 
 
 def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
-    given, logs = with_pool(truth), said_of(truth, sure=3.0)
-    found = decide_single_or_multilabel(logs, given, "augment", Pseudo(cutoff=0.9))
+    given_labels, logs = with_pool(truth), said_of(truth, sure=3.0)
+    found = decide_single_or_multilabel(logs, given_labels, "augment", Pseudo(cutoff=0.9))
     pool, sure = found.label[::2], np.exp(logs[::2].max(-1)) >= 0.9
     assert ((pool >= 0) == sure).all()
     assert {-1, 0, 1} == set(pool.ravel())
@@ -62,12 +62,12 @@ def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
 
 
 def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
-    given = noisy(truth, 1, 0.25)
-    found = decide_single_or_multilabel(said_of(truth), given, "denoise", Pseudo())
+    given_labels = noisy(truth, 1, 0.25)
+    found = decide_single_or_multilabel(said_of(truth), given_labels, "denoise", Pseudo())
     dataset = Dataset(
         np.arange(N).astype(str).astype(object),
         *[np.full(N, "train", object)] * 2,
-        given,
+        given_labels,
         np.full(N, "", object),
         CLASSES,
     )
@@ -76,36 +76,38 @@ def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
     assert rates["bee"] == pytest.approx(0.25, abs=0.04)
     assert max(rates["ant"], rates["cat"]) < 0.03
     assert about["estimated_rate"] == pytest.approx(np.mean(list(rates.values())))
-    assert (found.label[:, 1] != truth[:, 1]).mean() < 0.3 * (given[:, 1] != truth[:, 1]).mean()
+    assert (found.label[:, 1] != truth[:, 1]).mean() < 0.3 * (given_labels[:, 1] != truth[:, 1]).mean()
     assert (found.label[:, ::2] != truth[:, ::2]).mean() < 0.02
-    wrong = (given != truth).any(1)
+    wrong = (given_labels != truth).any(1)
     assert found.p_wrong[wrong].mean() > 0.8
     assert found.p_wrong[~wrong].mean() < 0.15
     table = decisions_table(found, dataset, np.full(N, "m", object))
-    assert table.given[0] == " ".join(n for n, one in zip(CLASSES, given[0], strict=True) if one) or "(none)"
+    assert (
+        table.given_label[0] == " ".join(n for n, one in zip(CLASSES, given_labels[0], strict=True) if one) or "(none)"
+    )
     assert set(about["label_sets"]) >= set(table.label)
     assert len(table) == N
 
 
 def test_an_unknown_answer_of_a_labeled_image_is_no_fault_of_it(truth):
-    given = truth.copy()
-    given[::2, 2] = -1
-    found = decide_single_or_multilabel(said_of(truth), given, "denoise", Pseudo())
+    given_labels = truth.copy()
+    given_labels[::2, 2] = -1
+    found = decide_single_or_multilabel(said_of(truth), given_labels, "denoise", Pseudo())
     assert (found.label[::2, 2] == -1).all()
     assert np.isfinite(found.p_wrong).all()
     assert set(found.decision) <= {"keep", "relabel", "soften", "review", "drop"}
 
 
 def test_a_softened_or_weighted_answer_is_a_probability_of_yes(truth):
-    given = noisy(truth, 0, 0.3)
+    given_labels = noisy(truth, 0, 0.3)
     targets = decide_single_or_multilabel(
-        said_of(truth, sure=1.5), given, "denoise", Pseudo(uncertain_labels="soften")
+        said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="soften")
     ).targets()
     assert ((targets >= 0) & (targets <= 1)).all()
     assert ((targets > 0.05) & (targets < 0.95)).any()
     less = decide_single_or_multilabel(
-        said_of(truth, sure=1.5), given, "denoise", Pseudo(uncertain_labels="downweight")
+        said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="downweight")
     )
     answers = less.targets()
-    kept = less.label == given
-    assert ((answers[kept] >= 0.5) == (given[kept] == 1))[answers[kept] != 0.5].all()
+    kept = less.label == given_labels
+    assert ((answers[kept] >= 0.5) == (given_labels[kept] == 1))[answers[kept] != 0.5].all()

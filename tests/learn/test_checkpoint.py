@@ -55,7 +55,7 @@ def training_set(**options) -> TrainingSet:
     )
 
 
-def learn(folder, options=(), bar=None, key="key", given: TrainingSet | None = None, network=None):
+def learn(folder, options=(), bar=None, key="key", given_labels: TrainingSet | None = None, network=None):
     """{tensor: bytes} and the losses of the training in this folder."""
     torch.manual_seed(0)
     fresh, spec = create_model(Model(kwargs={"drop_rate": 0.3}), tuple("0123456789"), 16, 1)
@@ -63,7 +63,7 @@ def learn(folder, options=(), bar=None, key="key", given: TrainingSet | None = N
     train = Train(**keys)
     torch.rand(7)  # what was drawn before has no part in it
     saved = Checkpoints(folder, key, train)
-    network, history = train_model(network or fresh, spec, given or training_set(), train, bar, saved=saved)
+    network, history = train_model(network or fresh, spec, given_labels or training_set(), train, bar, saved=saved)
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns=["seconds", "waited"])
 
@@ -127,8 +127,8 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
     """One row has no finite label: its batch teaches nothing, and leaves no trace in the statistics either."""
     targets = np.eye(10, dtype=np.float32)[LABELS[:300]]
     targets[17] = np.nan
-    given = TrainingSet(PIXELS, np.arange(300), targets, STEPS, 0)
-    state, history = learn(tmp_path, given=given)
+    given_labels = TrainingSet(PIXELS, np.arange(300), targets, STEPS, 0)
+    state, history = learn(tmp_path, given_labels=given_labels)
     assert history.skipped.iloc[-1] == 1
     assert np.isfinite(history.loss.drop(history.index[history.skipped.diff() > 0])).all()
     assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
@@ -148,7 +148,7 @@ def test_statistics_that_a_batch_spoils_are_those_before_it(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "to_input", to_input)
-        state, history = learn(None, given=TrainingSet(pixels, np.arange(300), LABELS[:300], STEPS, 0))
+        state, history = learn(None, given_labels=TrainingSet(pixels, np.arange(300), LABELS[:300], STEPS, 0))
     assert history.skipped.iloc[-1] == 1
     assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
 
@@ -156,8 +156,8 @@ def test_statistics_that_a_batch_spoils_are_those_before_it(tmp_path):
 def test_losses_that_stay_lost_end_with_the_ids_of_the_batch(tmp_path, caplog):
     targets = np.full((40, 10), np.nan, np.float32)
     names = np.array([f"img_{i:03d}" for i in range(len(PIXELS))], object)
-    given = TrainingSet(PIXELS, np.arange(40), targets, 30, 0, names=names)
+    given_labels = TrainingSet(PIXELS, np.arange(40), targets, 30, 0, names=names)
     caplog.set_level("INFO", "kit")
     with pytest.raises(UserError, match=r"no finite gradient for 21 steps; the last batch holds img_0\d\d, .*, … "):
-        learn(None, given=given)
+        learn(None, given_labels=given_labels)
     assert caplog.text.count("img_") == 32

@@ -88,7 +88,7 @@ def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monke
 
 
 def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, backbone, digits):
-    saved = save_model(tmp_path / "body", *backbone)
+    saved = save_model(tmp_path / "backbone", *backbone)
     network = with_head(backbone[0], fit_head(embedded(backbone, digits[0]), digits[1], 10)[0])
     model = save_model(tmp_path / "round_1" / "fold_0", network, backbone[1], saved.hash)
     assert (tmp_path / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
@@ -99,14 +99,14 @@ def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, backbone, d
 
 
 def test_a_head_without_its_body_is_refused_by_name(tmp_path, backbone):
-    saved = save_model(tmp_path / "body", *backbone)
+    saved = save_model(tmp_path / "backbone", *backbone)
     folder = tmp_path / "round_1" / "fold_0"
     save_model(folder, *backbone, "another")
-    with pytest.raises(UserError, match=rf"{folder}.*another body.*--fresh"):
+    with pytest.raises(UserError, match=rf"{folder}.*another backbone.*--fresh"):
         load_model(folder)
     save_model(folder, *backbone, saved.hash)
-    (tmp_path / "body" / "model.json").unlink()
-    with pytest.raises(UserError, match=rf"{tmp_path / 'body'} holds no model"):
+    (tmp_path / "backbone" / "model.json").unlink()
+    with pytest.raises(UserError, match=rf"{tmp_path / 'backbone'} holds no model"):
         load_model(folder)
 
 

@@ -68,10 +68,10 @@ def test_noisy_labels_choose_a_stronger_prior():
 
 def test_pseudo_labels_neither_choose_the_prior_nor_weaken_it():
     x, labels = features(400)
-    given = np.where(np.arange(400) < 40, labels, -1)
+    given_labels = np.where(np.arange(400) < 40, labels, -1)
     own, _ = fit_head(x[:40], labels[:40], K)
-    _, history = fit_head(x, labels, K, given=given)
-    _, other = fit_head(x, np.where(given < 0, (labels + 1) % K, labels), K, given=given)
+    _, history = fit_head(x, labels, K, given_labels=given_labels)
+    _, other = fit_head(x, np.where(given_labels < 0, (labels + 1) % K, labels), K, given_labels=given_labels)
     assert prior_of(history) == prior_of(other) >= PSEUDO_LABEL_PRIOR
     assert np.isfinite(probs(own, x)).all()
 

@@ -39,23 +39,23 @@ def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
         cv2.imwrite(path, (image * 15).astype(np.uint8))
     classes = list(names)
     clean = np.array(classes, object)[digits.target[:N] % len(classes)]
-    given, role = clean.copy(), np.full(N, "train", object)
+    given_labels, split = clean.copy(), np.full(N, "train", object)
     if mode == "augment":
-        role[50:], given[50:] = "unlabeled", ""
+        split[50:], given_labels[50:] = "unlabeled", ""
         write_csv(run / "hidden.csv", id=ids[50:], clean=clean[50:])
     elif mode == "denoise":
-        given[::10] = [classes[(classes.index(c) + 1) % len(classes)] for c in clean[::10]]
-        write_csv(run / "injected.csv", id=ids, clean=clean, given=given)
+        given_labels[::10] = [classes[(classes.index(c) + 1) % len(classes)] for c in clean[::10]]
+        write_csv(run / "injected.csv", id=ids, clean=clean, given_label=given_labels)
     tests = [id_of(i) for i in range(N, 2 * N)]  # the same images, as rows that are only scored
     write_csv(
         run / "samples.csv",
         id=ids + tests,
         path=paths + paths,
-        role=[*role, *["test"] * N],
-        given=[*given, *clean],
+        split=[*split, *["test"] * N],
+        given_label=[*given_labels, *clean],
         group="",
     )
-    table = {"tests": tests, "id": ids, "path": paths, "role": role, "given": given, "clean": clean}
+    table = {"tests": tests, "id": ids, "path": paths, "split": split, "given_label": given_labels, "clean": clean}
     infos = [write_round(run, number, mode, classes, table) for number in ((1,) if mode == "train" else (1, 2))]
     write_results(run, mode, infos, table)
     return run
@@ -67,17 +67,17 @@ def write_round(run, number, mode, classes, t):
     confidence = np.linspace(0.5, 0.999, N)[::-1].round(6)
     certain = confidence >= 0.8
     if mode == "augment":
-        pool = t["role"] == "unlabeled"
+        pool = t["split"] == "unlabeled"
         decision = np.where(pool, np.where(certain, "accept", "leave"), "keep")
         label = np.where(pool & ~certain, "", t["clean"])
     else:
-        decision = np.where(t["clean"] == t["given"], "keep", np.where(certain, "relabel", "drop"))
+        decision = np.where(t["clean"] == t["given_label"], "keep", np.where(certain, "relabel", "drop"))
         label = np.where(decision == "drop", "", t["clean"])
     write_csv(
         folder / "decisions.csv",
         id=t["id"],
-        role=t["role"],
-        given=t["given"],
+        split=t["split"],
+        given_label=t["given_label"],
         predicted=t["clean"],
         confidence=confidence,
         self_confidence=1 - confidence,
@@ -86,13 +86,15 @@ def write_round(run, number, mode, classes, t):
         label=label,
         reason=[REASONS[d] for d in decision],
         model=[
-            "+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if role == "unlabeled" else (i % 2,)))
-            for i, role in enumerate(t["role"])
+            "+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if split == "unlabeled" else (i % 2,)))
+            for i, split in enumerate(t["split"])
         ],
     )
     near = -((np.array(classes, object)[:, None] != t["clean"]).T * (1 + confidence[:, None]))
-    np.save(folder / "logits.npy", (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32))
-    write_csv(folder / "ids.csv", id=t["id"], role=t["role"])
+    np.save(
+        folder / "log_probs.npy", (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32)
+    )
+    write_csv(folder / "ids.csv", id=t["id"], split=t["split"])
     for fold in (0, 1):
         (folder / f"fold_{fold}").mkdir()
         (folder / f"fold_{fold}" / "model.json").write_text(json.dumps({"hash": f"r{number}f{fold}"}))
@@ -122,19 +124,19 @@ def write_round(run, number, mode, classes, t):
 def write_scored(run, t):
     """scored.csv; returns the scores of metrics.json."""
     tables, scores, rng = [], {}, np.random.default_rng(0)
-    for arm, wrong in {"teacher": 25, "control": 30, "student": 20}.items():
+    for arm, wrong in {"teacher": 25, "baseline": 30, "student": 20}.items():
         predicted = np.where(np.arange(N) < wrong, np.roll(t["clean"], 1), t["clean"])
         accuracy = float((predicted == t["clean"]).mean())
         scores[arm] = {"test": {"n": N, "accuracy": accuracy, "log_loss": 0.05, "macro_f1": 0.98}}
-        columns = {"arm": arm, "role": "test", "id": t["tests"], "label": t["clean"], "predicted": predicted}
+        columns = {"arm": arm, "split": "test", "id": t["tests"], "label": t["clean"], "predicted": predicted}
         tables.append(pd.DataFrame(columns).assign(confidence=0.5 + rng.permutation(N) / 400))
     pd.concat(tables).to_csv(run / "scored.csv", index=False)
     return scores
 
 
 def write_results(run, mode, infos, t):
-    """suspects.csv or pseudo_labels.csv, metrics.json and the small files."""
-    columns = "id given predicted confidence p_wrong decision label"
+    """label_issues.csv or pseudo_labels.csv, metrics.json and the small files."""
+    columns = "id given_label predicted confidence p_wrong decision label"
     last = load_run.read_table(run / f"round_{len(infos)}" / "decisions.csv", columns)
     last = last.assign(path=t["path"])
     metrics = {
@@ -150,8 +152,8 @@ def write_results(run, mode, infos, t):
         metrics["unlabeled"] = {"n": 150, "coverage": len(taken) / 150, "accuracy": 0.9876}
     elif mode == "denoise":
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
-        columns = ["rank", "id", "path", "given", "predicted", "confidence", "p_wrong", "decision"]
-        last[columns].to_csv(run / "suspects.csv", index=False)
+        columns = ["rank", "id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
+        last[columns].to_csv(run / "label_issues.csv", index=False)
         metrics["noise"] = {
             "estimated_rate": 0.1012,
             "injected_rate": 0.1,

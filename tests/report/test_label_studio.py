@@ -39,9 +39,9 @@ def test_tasks_are_the_rows_of_the_review_with_the_prediction(exported):
     made, shown = tasks_of(exported), embedded(write_review(exported).read_text())["samples"]
     assert len(made) >= 30
     for task, sample in zip(made, shown, strict=True):
-        assert {key: task["data"][key] for key in ("id", "given", "image_sha256")} == {
+        assert {key: task["data"][key] for key in ("id", "given_label", "image_sha256")} == {
             "id": sample["id"],
-            "given": sample["given"],
+            "given_label": sample["given_label"],
             "image_sha256": sample["sha256"],
         }
         (prediction,) = task["predictions"]
@@ -100,10 +100,12 @@ def test_annotations_decide_what_the_same_lines_of_a_csv_would(tmp_path_factory,
     (run / "export.json").write_text(json.dumps(annotate(tasks, chosen)))
     lines = []
     for row, name in zip(rows.to_dict("records"), chosen, strict=True):
-        action = {"(drop)": "drop", "(ambiguous)": "ambiguous"}.get(name, "keep" if name == row["given"] else "relabel")
+        action = {"(drop)": "drop", "(ambiguous)": "ambiguous"}.get(
+            name, "keep" if name == row["given_label"] else "relabel"
+        )
         if name is not None:
-            lines.append((row["id"], row["given"], action, name if action in ("keep", "relabel") else ""))
-    pd.DataFrame(lines, columns=["id", "given", "action", "label"]).to_csv(run / "corrections.csv", index=False)
+            lines.append((row["id"], row["given_label"], action, name if action in ("keep", "relabel") else ""))
+    pd.DataFrame(lines, columns=["id", "given_label", "action", "label"]).to_csv(run / "corrections.csv", index=False)
     from_json, from_csv = _read(run, run / "export.json"), _read(run, run / "corrections.csv")
     assert _normal(from_json).to_numpy().tolist() == _normal(from_csv).to_numpy().tolist()
     opened = SimpleNamespace(path=run, config=SimpleNamespace(name="run"))
@@ -150,7 +152,7 @@ def test_keep_of_a_pool_row_names_the_label_to_keep(tmp_path_factory):
     run = _run_of("augment", tmp_path_factory)
     a, b, c = to_review(run, 0.8, 3).id
     file = run / "unlabeled.csv"
-    file.write_text(f"id,given,action,label\n{a},,keep,\n\n{b},,keep,NA\n{c},,keep,alien\n")
+    file.write_text(f"id,given_label,action,label\n{a},,keep,\n\n{b},,keep,NA\n{c},,keep,alien\n")
     opened, lines = SimpleNamespace(path=run, config=SimpleNamespace(name="run")), _read(run, file)
     faults = _faults(lines, opened)
     assert [fault.partition(": ")[0] for fault in faults] == ["line 2", "line 5"], "blank lines count"

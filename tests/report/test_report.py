@@ -20,9 +20,9 @@ from .fake_run import Tags, embedded, make_run
 def test_headline_of_denoise(denoise):
     said = Tags((denoise / "report.html").read_text()).text
     scores = json.loads((denoise / "metrics.json").read_text())["scores"]
-    student, control = (100 * scores[arm]["test"]["accuracy"] for arm in ("student", "control"))
+    student, baseline = (100 * scores[arm]["test"]["accuracy"] for arm in ("student", "baseline"))
     assert f"The student scores {student:.2f} % on 200 test samples" in said
-    assert f"{student - control:+.2f} points against the control" in said
+    assert f"{student - baseline:+.2f} points against the baseline" in said
     assert "Of 200 given labels 20 were found wrong or doubtful: 8 relabeled, 12 dropped." in said
     assert "The estimated rate of wrong labels is 10.12 %" in said
     assert "wrong labels fell from 10.00 % to 0.34 %, found with an average precision of 0.9987" in said
@@ -86,12 +86,12 @@ def test_the_same_run_gives_the_same_bytes_and_old_pictures_go(tmp_path):
 def test_disagreements_are_exactly_the_most_confident(denoise):
     rows = load_run.read_decisions(denoise / "round_2", load_run.read_truth(denoise))
     rows = rows.sample(frac=1, random_state=0)
-    rows.loc[rows.index[:3], "given"] = ""  # pool rows never disagree
+    rows.loc[rows.index[:3], "given_label"] = ""  # pool rows never disagree
     found = load_run.disagreements(rows, 15)
-    by_hand = [(-r.confidence, r.id) for r in rows.itertuples() if r.given not in ("", r.predicted)]
+    by_hand = [(-r.confidence, r.id) for r in rows.itertuples() if r.given_label not in ("", r.predicted)]
     assert list(found["id"]) == [i for _, i in sorted(by_hand)[:15]]
     tied = rows.assign(confidence=1.0)
-    by_hand = [(r.self_confidence, r.id) for r in rows.itertuples() if r.given not in ("", r.predicted)]
+    by_hand = [(r.self_confidence, r.id) for r in rows.itertuples() if r.given_label not in ("", r.predicted)]
     assert list(load_run.disagreements(tied, 15)["id"]) == [i for _, i in sorted(by_hand)[:15]]
 
 
@@ -108,7 +108,7 @@ OPTIONAL = [
     "env.json",
     "config.yaml",
     "status.json",
-    "suspects.csv",
+    "label_issues.csv",
     "pseudo_labels.csv",
     "metrics.json",
     "round_2/fold_0/history.csv",
@@ -154,16 +154,16 @@ def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path):
 
 
 def test_paired_interval_counts_only_rows_that_differ():
-    right = {"student": ["a"] * 90 + ["b"] * 10, "control": ["a"] * 80 + ["b"] * 20}
+    right = {"student": ["a"] * 90 + ["b"] * 10, "baseline": ["a"] * 80 + ["b"] * 20}
     tables = [
-        pd.DataFrame({"arm": arm, "role": "test", "id": range(100), "label": "a", "predicted": predicted})
+        pd.DataFrame({"arm": arm, "split": "test", "id": range(100), "label": "a", "predicted": predicted})
         for arm, predicted in right.items()
     ]
-    gain = sentences.paired(pd.concat(tables), "test", "control")
+    gain = sentences.paired(pd.concat(tables), "test", "baseline")
     assert (gain["low"] + gain["high"]) / 2 == pytest.approx(0.1)
     assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.96 * (0.1 * 0.9 / 100) ** 0.5)
     assert (gain["won"], gain["lost"]) == (10, 0)
-    assert sentences.paired(pd.concat(tables), "val", "control") is None
+    assert sentences.paired(pd.concat(tables), "val", "baseline") is None
 
 
 def test_coverage_curve_takes_equal_confidences_together():
@@ -193,10 +193,10 @@ def test_matplotlib_comes_only_when_drawing():
 @pytest.mark.parametrize("classes", [1, 30, 60])
 def test_odd_data_can_be_drawn(classes):
     names = [f"class {i:02d} of $\\frac{{$" for i in range(classes)]
-    table = pd.DataFrame({"given": names, "predicted": names, "confidence": 1.0, "decision": "keep"})
+    table = pd.DataFrame({"given_label": names, "predicted": names, "confidence": 1.0, "decision": "keep"})
     drawn = [
         figures.confidence_histogram(table, (1.1, float("nan"))),
-        figures.confusion_matrix(table["given"], table["predicted"], names, ("title", "label", "predicted")),
+        figures.confusion_matrix(table["given_label"], table["predicted"], names, ("title", "label", "predicted")),
         figures.grid([None], ["汉字 |\n$x"], [True], "one image that cannot be read"),
         figures.rounds({"flat": {1: 0.0, 2: 0.0}}),
     ]

@@ -53,11 +53,13 @@ def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
     metrics = load_run.read_dict(run / "metrics.json") | {"scores": {}}
     data = load_run.read_run(run) | {"metrics": metrics, "scored": None}
     rows = read_csv(run / "round_2" / "decisions.csv")
-    flipped = rows[rows.given != rows.predicted].assign(sure=lambda t: -t.confidence.astype(float)).sort_values("sure")
+    flipped = (
+        rows[rows.given_label != rows.predicted].assign(sure=lambda t: -t.confidence.astype(float)).sort_values("sure")
+    )
     worst, best = gallery.gallery(data)
     assert [row["id"] for row in worst["rows"]] == list(flipped.id[: gallery.SHOWN])
     assert [(row["label"], row["predicted"]) for row in worst["rows"][:2]] == list(
-        zip(flipped.given[:2], flipped.predicted[:2], strict=True)
+        zip(flipped.given_label[:2], flipped.predicted[:2], strict=True)
     )
     assert all(row["label"] == row["predicted"] for row in best["rows"])
     assert "given labels, which may be wrong too" in worst["about"]
@@ -67,8 +69,8 @@ def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
 
 
 def test_an_id_of_two_roles_has_the_image_of_its_own():
-    rows = pd.DataFrame({"id": ["a"], "role": ["test"], "label": ["x"], "predicted": ["x"], "confidence": [1.0]})
-    dataset = pd.DataFrame({"id": ["a", "a"], "role": ["unlabeled", "test"], "path": ["of the pool", "of the test"]})
+    rows = pd.DataFrame({"id": ["a"], "split": ["test"], "label": ["x"], "predicted": ["x"], "confidence": [1.0]})
+    dataset = pd.DataFrame({"id": ["a", "a"], "split": ["unlabeled", "test"], "path": ["of the pool", "of the test"]})
     assert gallery.with_paths(rows, dataset)[0]["path"] == "of the test"
 
 
@@ -78,7 +80,7 @@ def test_reasons_are_counted_by_decision_and_sum_to_the_judged_rows(mode, reques
     decisions = read_csv(run / "round_2" / "decisions.csv")
     rows = table_of((run / "report.html").read_text(), "Every judged row")
     assert sum(count(row[2]) for row in rows) == len(decisions)
-    kinds = np.where(decisions.given == "", "unlabeled", "given")
+    kinds = np.where(decisions.given_label == "", "unlabeled", "given")
     expected = {
         (change_tables.DONE[decision], change_tables.why(kind, reason)): n
         for (kind, decision, reason), n in decisions.groupby([kinds, "decision", "reason"]).size().items()
@@ -93,8 +95,8 @@ def test_relabeled_rows_flow_between_classes_the_largest_flow_first(denoise):
     decisions = read_csv(denoise / "round_2" / "decisions.csv")
     turned = decisions[decisions.decision == "relabel"]
     rows = table_of((denoise / "report.html").read_text(), "Relabeled: from which class to which")
-    flows = {(given, label): count(n) for given, label, n, _ in rows}
-    assert flows == turned.groupby(["given", "label"]).size().to_dict()
+    flows = {(given_labels, label): count(n) for given_labels, label, n, _ in rows}
+    assert flows == turned.groupby(["given_label", "label"]).size().to_dict()
     assert list(flows.values()) == sorted(flows.values(), reverse=True)
 
 
@@ -106,15 +108,17 @@ def test_pseudo_labels_are_counted_by_class(augment):
 
 def test_of_many_flows_the_small_ones_share_a_row():
     rng = np.random.default_rng(0)
-    given, label = rng.integers(0, 1000, (2, 5000)).astype(str)
-    given[:40], label[:40], label[40:70], given[40:70] = "7", "8", "NA", "nan"
-    rows = pd.DataFrame({"given": given, "label": label, "decision": "relabel", "reason": "doubtful", "truth": label})
+    given_labels, label = rng.integers(0, 1000, (2, 5000)).astype(str)
+    given_labels[:40], label[:40], label[40:70], given_labels[40:70] = "7", "8", "NA", "nan"
+    rows = pd.DataFrame(
+        {"given_label": given_labels, "label": label, "decision": "relabel", "reason": "doubtful", "truth": label}
+    )
     table = change_tables.flows_table(rows)
     assert table["rows"][0] == ["7", "8", "40", "100.00\xa0%"]
     assert table["rows"][1][:3] == ["nan", "NA", "30"]
     assert len(table["rows"]) == change_tables.MOST + 1
     assert sum(count(row[2]) for row in table["rows"]) == 5000
-    pairs = len(set(zip(given, label, strict=True)))
+    pairs = len(set(zip(given_labels, label, strict=True)))
     assert table["rows"][-1][0] == f"{pairs - change_tables.MOST:,} other pairs of classes"
 
 
@@ -137,15 +141,15 @@ def test_every_reason_that_a_decision_has_is_put_in_words():
     logs = rng.normal(0, 2, (900, 3))
     logs[np.arange(900), truth] += 3
     logs -= np.log(np.exp(logs).sum(1, keepdims=True))
-    given = np.where(rng.random(900) < 0.3, rng.integers(0, 3, 900), truth)
-    given[rng.random(900) < 0.3] = -1
-    given[:300] = 0  # class 0 would lose more than half of its labels
+    given_labels = np.where(rng.random(900) < 0.3, rng.integers(0, 3, 900), truth)
+    given_labels[rng.random(900) < 0.3] = -1
+    given_labels[:300] = 0  # class 0 would lose more than half of its labels
     found = set()
     for mode, policy in POLICIES:
         refused = np.where(np.arange(900) % 50 == 0, "duplicate_of_test", "")
         options = {"refused": refused, "agreement": rng.random(900).round()}
-        decisions = decide_labels(logs.astype(np.float32), given, mode, Pseudo(**policy), **options)
-        found |= set(zip(np.where(given < 0, "unlabeled", "given"), decisions.reason, strict=True))
+        decisions = decide_labels(logs.astype(np.float32), given_labels, mode, Pseudo(**policy), **options)
+        found |= set(zip(np.where(given_labels < 0, "unlabeled", "given"), decisions.reason, strict=True))
     assert len(found) > 10
     assert [pair for pair in found if change_tables.why(*pair) == pair[1].replace("_", " ")] == []
 
@@ -167,7 +171,7 @@ def test_each_fold_has_the_score_of_its_own_held_out_rows(denoise):
 
 
 def test_rows_that_several_models_judged_are_of_no_fold(tmp_path):
-    table = {"given": list("aab"), "predicted": list("aaa"), "model": ["x", "x+y", "old+y"]}
+    table = {"given_label": list("aab"), "predicted": list("aaa"), "model": ["x", "x+y", "old+y"]}
     pd.DataFrame(table).to_csv(tmp_path / "decisions.csv", index=False)
     run = tmp_path.rename(tmp_path.with_name("round_3"))
     assert load_run.fold_scores(run, {3: {"x": {"fold": 4}, "y": {"fold": 5}}}) == {4: (1, 1.0), 5: (1, 0.0)}
@@ -179,7 +183,7 @@ def test_every_curve_is_drawn_with_a_style_and_a_name_of_its_own(denoise):
     table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
     tables = [table.assign(fold=i % 12) for i in range(24)]  # fold-safe rounds have two models a fold
     scores = {fold: (50, 0.9) for fold in range(12)}
-    figure = curves.losses({"round 1": tables, "student": [table], "control": [table]}, {"round 1": scores})
+    figure = curves.losses({"round 1": tables, "student": [table], "baseline": [table]}, {"round 1": scores})
     first, last = figure.axes
     styles = {(line.get_color(), line.get_linestyle()) for line in first.lines}
     names = {line.get_label() for line in first.lines}

@@ -34,7 +34,7 @@ def hostile(tmp_path_factory):
         for c in range(8)
         for i in range(5)
     ]
-    (run / "duplicates.csv").write_text("cluster,id,path,role,given,kind,conflict\n" + "\n".join(rows) + "\n")
+    (run / "duplicates.csv").write_text("cluster,id,path,split,given_label,kind,conflict\n" + "\n".join(rows) + "\n")
     write_report(run)
     return run
 

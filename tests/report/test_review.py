@@ -22,11 +22,11 @@ from .fake_run import HOSTILE, Tags, embedded, make_run
 
 def test_review_holds_the_suspects_in_order_with_the_hash_of_their_image(denoise):
     content = embedded(write_review(denoise, limit=30).read_text())
-    table = pd.read_csv(denoise / "suspects.csv", dtype=str)
+    table = pd.read_csv(denoise / "label_issues.csv", dtype=str)
     first = table[table["decision"] != "keep"]
     expected = pd.concat([first, table[table["decision"] == "keep"]])[:30]
     assert 0 < len(first) < 30
-    for key in ("id", "given", "predicted", "decision"):
+    for key in ("id", "given_label", "predicted", "decision"):
         assert [s[key] for s in content["samples"]] == list(expected[key])
     assert [s["p_wrong"] for s in content["samples"]] == list(expected["p_wrong"].astype(float))
     for sample, path in zip(content["samples"], expected["path"], strict=True):
@@ -41,7 +41,7 @@ def test_review_of_augment_shows_the_pseudo_labels_nearest_to_the_cutoff(augment
     table = pd.read_csv(augment / "pseudo_labels.csv", dtype={"id": str})
     expected = table.iloc[(table["confidence"] - 0.8).abs().argsort(kind="stable")[:10]]
     assert [s["id"] for s in dataset] == list(expected["id"])
-    assert {(s["given"], s["decision"], s["p_wrong"]) for s in dataset} == {("", "accept", None)}
+    assert {(s["given_label"], s["decision"], s["p_wrong"]) for s in dataset} == {("", "accept", None)}
 
 
 def test_examples_agree_and_are_the_nearest(denoise):
@@ -49,13 +49,13 @@ def test_examples_agree_and_are_the_nearest(denoise):
     info = {"round": 2, "classes": list("0123456789")}
     paths, near = find_examples(denoise, info, rows)
     table = read_csv(denoise / "round_2" / "decisions.csv").set_index("id")
-    log_probs = pd.DataFrame(np.load(denoise / "round_2" / "logits.npy"), index=table.index)
+    log_probs = pd.DataFrame(np.load(denoise / "round_2" / "log_probs.npy"), index=table.index)
     ids = read_csv(denoise / "samples.csv").drop_duplicates("path").set_index("path")["id"]
     assert len(set(paths)) == len(paths)
-    agrees = table[(table["decision"] == "keep") & (table["given"] == table["predicted"])]
+    agrees = table[(table["decision"] == "keep") & (table["given_label"] == table["predicted"])]
     for row, pair in zip(rows.to_dict("records"), near, strict=True):
-        for name, places in zip((row["given"], row["predicted"]), pair, strict=True):
-            pool = agrees.index[agrees["given"] == name].difference([row["id"]])
+        for name, places in zip((row["given_label"], row["predicted"]), pair, strict=True):
+            pool = agrees.index[agrees["given_label"] == name].difference([row["id"]])
             distance = ((log_probs.loc[pool] - log_probs.loc[row["id"]]) ** 2).sum(axis=1)
             found = ids[[paths[k] for k in places]]
             assert set(found) <= set(pool)
@@ -64,7 +64,7 @@ def test_examples_agree_and_are_the_nearest(denoise):
 
 def test_examples_stay_few_and_spread_from_doubtful_to_certain():
     n = 50_000
-    table = pd.DataFrame({"given": "a", "predicted": "a", "decision": "keep", "confidence": np.linspace(1, 0, n)})
+    table = pd.DataFrame({"given_label": "a", "predicted": "a", "decision": "keep", "confidence": np.linspace(1, 0, n)})
     pools = candidates(table, ["a", "b"])
     assert list(pools) == ["a"]
     assert len(pools["a"]) == CANDIDATES // 2
@@ -73,7 +73,7 @@ def test_examples_stay_few_and_spread_from_doubtful_to_certain():
 
 def test_the_page_of_a_round_without_files_has_no_examples(tmp_path):
     run = make_run(tmp_path / "run", "denoise")
-    for file in run.glob("round_*/logits.npy"):
+    for file in run.glob("round_*/log_probs.npy"):
         file.unlink()
     content = embedded(write_review(run).read_text())
     assert content["examples"] == []

@@ -47,26 +47,26 @@ def export(page, file, *keys):
 
 
 def as_csv(rows):
-    lines = [f"{s['id']},{s['given']},{action},{label},{s['sha256']}\n" for s, action, label in rows]
-    return ("id,given,action,label,image_sha256\n" + "".join(lines)).encode()
+    lines = [f"{s['id']},{s['given_label']},{action},{label},{s['sha256']}\n" for s, action, label in rows]
+    return ("id,given_label,action,label,image_sha256\n" + "".join(lines)).encode()
 
 
 def test_keys_decide_undo_survive_a_reload_and_export(review, open_page, tmp_path):
     file, s = review
     page = open_page(file)
     press(page, "a", "g", "x", "d", "7", "a", "u")
-    press(page, "c", s[5]["given"], "Enter")
+    press(page, "c", s[5]["given_label"], "Enter")
     press(page, "ArrowRight", "ArrowLeft", "j", "k", "c", "Escape", "u", "c", "3", "Enter")
     assert count(page) == "6 of 20 reviewed"
     page.reload()
     assert count(page) == "6 of 20 reviewed"
     press(page, "a", "u")
-    seventh = ("keep" if s[4]["given"] == "7" else "relabel", "7")
-    third = ("keep" if s[5]["given"] == "3" else "relabel", "3")
+    seventh = ("keep" if s[4]["given_label"] == "7" else "relabel", "7")
+    third = ("keep" if s[5]["given_label"] == "3" else "relabel", "3")
     expected = as_csv(
         [
             (s[0], "relabel", s[0]["predicted"]),
-            (s[1], "keep", s[1]["given"]),
+            (s[1], "keep", s[1]["given_label"]),
             (s[2], "ambiguous", ""),
             (s[3], "drop", ""),
             (s[4], *seventh),
@@ -92,7 +92,7 @@ def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(revi
     press(page, "g")
     assert count(page) == "7 of 20 reviewed"
     press(page, "Home", " ", "ArrowRight", " ", "d")
-    kept = [(s[i], "keep", s[i]["given"]) for i in (5, 7, 8, 10)]
+    kept = [(s[i], "keep", s[i]["given_label"]) for i in (5, 7, 8, 10)]
     expected = as_csv([(s[0], "drop", ""), (s[1], "drop", ""), (s[2], "relabel", s[2]["predicted"]), *kept])
     assert export(page, tmp_path / "c.csv") == expected
     press(page, "u")
@@ -114,8 +114,8 @@ def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(revi
 def test_filters_by_pair_and_by_reviewed(review, open_page):
     file, s = review
     page = open_page(file)
-    pair = [s[4]["given"], s[4]["predicted"]]
-    n = sum([x["given"], x["predicted"]] == pair for x in s[:20])
+    pair = [s[4]["given_label"], s[4]["predicted"]]
+    n = sum([x["given_label"], x["predicted"]] == pair for x in s[:20])
     page.select_option("#pair", label=f"{pair[0]} → {pair[1]} ({n})")
     assert page.inner_text("#shown") == f"1 of {n} shown"
     press(page, "Escape", "v", "Shift+A")
@@ -138,7 +138,13 @@ def test_the_single_view_shows_facts_and_examples_that_agree(review, open_page):
     file, s = review
     page = open_page(file)
     said = page.inner_text("#single")
-    for text in (s[0]["id"], "given", "suggested", f"nearest examples of {s[0]['given']}", s[0]["decision"]):
+    for text in (
+        s[0]["id"],
+        "given",
+        "suggested",
+        f"nearest examples of {s[0]['given_label']}",
+        s[0]["decision"],
+    ):
         assert text in said
     assert page.locator(".examples img").count() == 8
     press(page, "?")
@@ -159,13 +165,13 @@ def test_hostile_names_never_run_and_ids_round_trip(open_page, tmp_path):
     export(page, tmp_path / "c.csv", "Escape", "Shift+A", "e")
     assert page.evaluate("window.__pwned") is None
     assert page.locator("svg, b, img:not([src^='data:image/'])").count() == 0
-    known = read_csv(run / "samples.csv").set_index("id").given
+    known = read_csv(run / "samples.csv").set_index("id").given_label
     written = read_csv(tmp_path / "c.csv")
     assert not written.map(lambda cell: cell.startswith(("=", "+", "@", "\t", "\r"))).any(axis=None)
     table = unescape_formulas(written)
     assert len(table) > 10
-    assert table.given.str.startswith("=").any()
-    assert list(known[table["id"]]) == list(table["given"])
+    assert table.given_label.str.startswith("=").any()
+    assert list(known[table["id"]]) == list(table["given_label"])
     with open(tmp_path / "c.csv", newline="", encoding="utf-8") as lines:
         assert [row["id"] for row in csv.DictReader(lines)] == list(written["id"])
 
@@ -185,7 +191,7 @@ def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, t
 
 def write_audit(run, rows):
     dataset = read_csv(run / "samples.csv")
-    table = dataset.iloc[list(rows)][["id", "path", "given"]].assign(stratum="s", weight=1)
+    table = dataset.iloc[list(rows)][["id", "path", "given_label"]].assign(stratum="s", weight=1)
     table.to_csv(run / "audit.csv", index=False)
     return table
 
@@ -212,26 +218,30 @@ def test_the_audit_is_blind_and_in_the_order_of_its_file(open_page, tmp_path):
     assert "→" not in page.inner_text("#grid")
     assert count(page) == "3 of 4 reviewed"
     actions = [line.split(",")[:3] for line in export(page, tmp_path / "c.csv").decode().splitlines()[1:]]
-    expected = zip(audit["id"], audit["given"], ["keep", "ambiguous", "drop"], strict=False)
+    expected = zip(audit["id"], audit["given_label"], ["keep", "ambiguous", "drop"], strict=False)
     assert sorted(actions) == sorted(map(list, expected))
 
 
 def test_conflicting_duplicates_come_first_with_a_badge(open_page, tmp_path):
     run = make_run(tmp_path / "run", "denoise")
     table = read_csv(run / "samples.csv").iloc[[150, 151, 152, 30, 31]].assign(kind="exact", conflict="True")
-    table["cluster"], table["role"] = ["0", "0", "0", "1", "1"], ["train", "train", "test", "train", "train"]
+    table["cluster"], table["split"] = ["0", "0", "0", "1", "1"], ["train", "train", "test", "train", "train"]
     table.loc[table["cluster"] == "1", "conflict"] = "False"
-    table[["cluster", "id", "path", "role", "given", "kind", "conflict"]].to_csv(run / "duplicates.csv", index=False)
+    table[["cluster", "id", "path", "split", "given_label", "kind", "conflict"]].to_csv(
+        run / "duplicates.csv", index=False
+    )
     dataset = embedded(write_review(run).read_text())["samples"]
     assert [x["id"] for x in dataset[:2]] == list(table["id"][:2])
     assert [bool(x["duplicates"]) for x in dataset] == [True, True] + [False] * 198
-    suspects = read_csv(run / "suspects.csv").set_index("id")
-    assert dataset[0]["predicted"] == suspects.predicted[dataset[0]["id"]]
+    label_issues = read_csv(run / "label_issues.csv").set_index("id")
+    assert dataset[0]["predicted"] == label_issues.predicted[dataset[0]["id"]]
     page = open_page(write_review(run))
     assert page.inner_text(".badge") == "duplicates disagree"
-    given = table["given"].tolist()
-    assert f"{given[0]} (train) · {given[1]} (train) · {given[2]} (test)" in page.inner_text("#single")
-    (run / "suspects.csv").unlink()
+    given_labels = table["given_label"].tolist()
+    assert f"{given_labels[0]} (train) · {given_labels[1]} (train) · {given_labels[2]} (test)" in page.inner_text(
+        "#single"
+    )
+    (run / "label_issues.csv").unlink()
     alone = embedded(write_review(run).read_text())["samples"]
     assert [(x["id"], x["predicted"], x["confidence"]) for x in alone] == [(i, "", None) for i in table["id"][:2]]
 

@@ -33,11 +33,11 @@ MODES = ["train", "augment", "denoise", "joint"]
 def ledgers(tmp_path_factory):
     """The ledger of three real rounds a mode, over real digits, a tenth of the given labels wrong."""
     dataset, x, _ = digits()
-    given = dataset.given >= 0
+    given_labels = dataset.given_labels >= 0
     found = {}
     for mode in MODES:
         found[mode] = tmp_path_factory.mktemp(mode)
-        only = {"dataset": dataset.take(given), "x": x[given]} if mode == "train" else {}
+        only = {"dataset": dataset.take(given_labels), "x": x[given_labels]} if mode == "train" else {}
         train(found[mode], mode, **only)
     return found
 
@@ -54,7 +54,9 @@ def test_labeled_rows_are_counted_right(ledgers, mode):
     assert [line["round"] for line in facts] == list(range(1, len(list(run.glob("round_*"))) + 1))
     for line in facts:
         rows, info = by_hand(run, line["round"])
-        known = [(r["predicted"] == r["given"], float(r["confidence"]), r["model"]) for r in rows if r["given"]]
+        known = [
+            (r["predicted"] == r["given_label"], float(r["confidence"]), r["model"]) for r in rows if r["given_label"]
+        ]
         assert line["oof_accuracy"] == pytest.approx(mean(hit for hit, *_ in known))
         assert line["oof_accuracy"] == pytest.approx(info["oof_accuracy"])
         assert line["oof_accuracy_low"] < line["oof_accuracy"] < line["oof_accuracy_high"]
@@ -79,7 +81,9 @@ def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(ledge
         if not gave:
             assert "oof_precision" not in line
             continue
-        above = [r["predicted"] == r["given"] for r in rows if r["given"] and float(r["confidence"]) >= min(gave)]
+        above = [
+            r["predicted"] == r["given_label"] for r in rows if r["given_label"] and float(r["confidence"]) >= min(gave)
+        ]
         assert line["cutoff_in_use"] == min(gave)
         assert line["oof_precision_n"] == len(above) > 20
         assert line["oof_precision"] == pytest.approx(mean(above))
@@ -94,16 +98,16 @@ def test_classes_and_flips_are_counted_right(ledgers, mode):
             continue
         rows, info = by_hand(ledgers[mode], line["round"])
         labels = [r["label"] for r in rows]
-        before = before or [r["given"] for r in rows]
+        before = before or [r["given_label"] for r in rows]
         assert line["changed"] == sum(a != b for a, b in zip(labels, before, strict=True))
         before = labels
-        given = Counter(r["given"] for r in rows if r["given"])
+        given_labels = Counter(r["given_label"] for r in rows if r["given_label"])
         for name in info["classes"]:
-            assert line[f"prior/{name}"] == pytest.approx(given[name] / given.total())
-            assert line[f"labels/{name}"] == sum(r["label"] == name for r in rows if r["given"])
-        pseudo = Counter(r["label"] for r in rows if r["label"] and not r["given"])
+            assert line[f"prior/{name}"] == pytest.approx(given_labels[name] / given_labels.total())
+            assert line[f"labels/{name}"] == sum(r["label"] == name for r in rows if r["given_label"])
+        pseudo = Counter(r["label"] for r in rows if r["label"] and not r["given_label"])
         assert {k[14:]: n for k, n in line.items() if k.startswith("pseudo_labels/") and n} == pseudo
-        if pool := sum(not r["given"] for r in rows):
+        if pool := sum(not r["given_label"] for r in rows):
             assert line["coverage"] == pytest.approx(pseudo.total() / pool)
         assert ("coverage" in line) == (pool > 0) == any(key.startswith("pseudo_labels/") for key in line)
 
@@ -117,15 +121,21 @@ def fakes(tmp_path_factory):
 def test_images_are_rows_of_the_last_round_and_none_is_shown_twice(ledgers, mode):
     last = len(list(ledgers[mode].glob("round_*")))
     now = {row["id"]: row for row in by_hand(ledgers[mode], last)[0]}
-    before = {row["id"]: row["label" if last > 1 else "given"] for row in by_hand(ledgers[mode], max(last - 1, 1))[0]}
+    before = {
+        row["id"]: row["label" if last > 1 else "given_label"] for row in by_hand(ledgers[mode], max(last - 1, 1))[0]
+    }
     images = [line for line in all_facts(ledgers[mode]) if "image" in line]
     assert len(images) == len({line["image"] for line in images}) <= 64
     for line in images:
         row = now[line["image"]]
-        assert [line[key] for key in ("given", "predicted", "label")] == [row["given"], row["predicted"], row["label"]]
+        assert [line[key] for key in ("given_label", "predicted", "label")] == [
+            row["given_label"],
+            row["predicted"],
+            row["label"],
+        ]
         assert line["confidence"] == float(row["confidence"])
         assert line["why"] != "flipped" or row["label"] != before[row["id"]]
-        assert line["why"] != "suspect" or (row["given"] and float(row["p_wrong"]) > 0.5)
+        assert line["why"] != "suspect" or (row["given_label"] and float(row["p_wrong"]) > 0.5)
     changed = {i for i, row in now.items() if row["label"] != before[i]}
     assert bool(changed) == any(line["image"] in changed for line in images)
     assert (mode == "train") == (not changed)
@@ -149,9 +159,11 @@ def test_an_interval_of_a_share_holds_the_true_share():
 def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_told():
     k = 1000
     assert k > FEW_CLASSES
-    given = np.r_[np.arange(k), np.full(50, -1)]
+    given_labels = np.r_[np.arange(k), np.full(50, -1)]
     label = np.r_[np.arange(k), np.full(20, 7), np.full(10, 999), np.full(20, -1)]
-    facts = class_facts(pd.DataFrame({"given": given, "label": label}), {"classes": [f"c{c}" for c in range(k)]})
+    facts = class_facts(
+        pd.DataFrame({"given_label": given_labels, "label": label}), {"classes": [f"c{c}" for c in range(k)]}
+    )
     assert facts == {
         "prior/c7": 0.001,
         "prior/c999": 0.001,
@@ -178,29 +190,29 @@ def test_names_stay_what_they_are(tmp_path, names):
 def test_final_scores_have_a_line_an_arm_and_all_their_numbers(fakes):
     metrics = json.loads((fakes["denoise"] / "metrics.json").read_text())
     lines = {line["of"]: line for line in score_facts(metrics)}
-    assert list(lines) == ["teacher", "control", "student", "noise"]
-    for arm, roles in metrics["scores"].items():
-        assert {f"test/{key}": value for key, value in roles["test"].items()}.items() <= lines[arm].items()
+    assert list(lines) == ["teacher", "baseline", "student", "noise"]
+    for arm, splits in metrics["scores"].items():
+        assert {f"test/{key}": value for key, value in splits["test"].items()}.items() <= lines[arm].items()
         assert lines[arm]["test/accuracy_low"] < lines[arm]["test/accuracy"] < lines[arm]["test/accuracy_high"]
     assert lines["noise"]["precision_at/100"] == 0.97
 
 
 def test_images_are_of_three_kinds_in_turn_and_no_row_twice():
     n = 300
-    given = np.where(np.arange(n) < 200, 0, -1)
+    given_labels = np.where(np.arange(n) < 200, 0, -1)
     confidence = np.linspace(0.5, 1, n)
-    label = np.where(confidence > 0.9, 1, given)
+    label = np.where(confidence > 0.9, 1, given_labels)
     table = pd.DataFrame(
         {
-            "given": given,
+            "given_label": given_labels,
             "predicted": 1,
             "label": label,
             "confidence": confidence,
-            "p_wrong": np.where(given < 0, np.nan, confidence),
+            "p_wrong": np.where(given_labels < 0, np.nan, confidence),
             "decision": np.where(label == 1, "accept", "keep"),
         }
     )
-    before = pd.Series(np.where(np.arange(n) >= 290, 1, given))
+    before = pd.Series(np.where(np.arange(n) >= 290, 1, given_labels))
     rows = worth_a_look(table, before, 30)
     assert len(rows) == 30
     assert rows.index.is_unique

@@ -98,7 +98,7 @@ def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard,
 
 def _student_has_scores_and_plots(job, lines):
     told = {key: value for row in job["history"] for key, value in row.items()}
-    scores = [line for line in lines if line.get("of") in ("student", "control")]
+    scores = [line for line in lines if line.get("of") in ("student", "baseline")]
     expected = {f"{line['of']}/{key}": value for line in scores for key, value in line.items() if key != "of"}
     assert expected == {key: told.get(key) for key in expected}
     assert "student/test/accuracy_low" in expected
@@ -112,7 +112,7 @@ def _teacher_has_images(job, lines, run):
     assert (job["files"] / told["images"]["path"]).exists()
     assert all(file.is_relative_to(run) for file in job["artifacts"].values())
     table = json.loads(job["artifacts"]["images.table.json"].read_text())
-    assert table["columns"] == ["id", "why", "given", "predicted", "confidence", "label", "image"]
+    assert table["columns"] == ["id", "why", "given_label", "predicted", "confidence", "label", "image"]
     rows = [line for line in lines if "image" in line]
     assert [row[:6] for row in table["data"]] == [list(row.values()) for row in rows]
     assert {row["why"] for row in rows} >= {"borderline", "suspect"}

@@ -12,7 +12,7 @@ from .types import Augmentation, Channels, Count, Name, Names, Seconds, Section,
 
 VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
-STUDENTS = ("student", "control")
+STUDENTS = ("student", "baseline")
 """The arms that are trained at the end, by one recipe."""
 
 
@@ -122,7 +122,7 @@ class Student(Section):
 class Predict(Section):
     arm: Literal["student", "baseline", "both"] | None = None
     """Which network of a run of pseudo.py predicts: the student, the one that learned the given labels alone (folder
-    `control`), or the mean of both. Default: the one whose accuracy is ahead beyond noise on the rows of `data.val`
+    `baseline`), or the mean of both. Default: the one whose accuracy is ahead beyond noise on the rows of `data.val`
     and `data.trusted`, both where neither is, the student where no such row is scored. Rows of `data.test` never
     choose. predict.py --arm outranks it."""
     tta: Count = 1
@@ -205,7 +205,7 @@ class Config(Section):
             raise ValueError(f"model.freeze_backbone=true: {said[0]}")
 
     def model_of(self, arm: str) -> Model:
-        """The model of a teacher (`round_R/fold_F`), or that of `student` and `control`."""
+        """The model of a teacher (`round_R/fold_F`), or that of `student` and `baseline`."""
         own = self.student
         if arm not in STUDENTS:
             return self.model
@@ -225,6 +225,6 @@ class Config(Section):
         return self.train.augment if self.predict.augment is None else self.predict.augment
 
     def train_of(self, arm: str) -> Train:
-        """How a teacher is trained, or `student` and `control`."""
+        """How a teacher is trained, or `student` and `baseline`."""
         own = self.student.augment if arm in STUDENTS else None
         return self.train if own is None else self.train.model_copy(update={"augment": own})

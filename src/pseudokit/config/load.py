@@ -38,7 +38,7 @@ RENAMED = {
     "pseudo.graph": "pseudo.label_propagation",
     "pseudo.fold_safe": "pseudo.leak_free_folds",
     "pseudo.audit": "pseudo.audit_size",
-    "pseudo.control": "pseudo.train_baseline",
+    "pseudo.baseline": "pseudo.train_baseline",
     "pseudo.views": "pseudo.tta",
     "pseudo.policy": "pseudo.relabel_by",
     "pseudo.doubtful": "pseudo.uncertain_labels",

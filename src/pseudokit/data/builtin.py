@@ -15,7 +15,7 @@ BUILTIN_KEEP = 250
 """Labels that stay when a mode with a pool runs on a built-in set."""
 
 
-def builtin_roles(data: Data) -> dict[str, str]:
+def builtin_splits(data: Data) -> dict[str, str]:
     """Folders of the built-in set as data.train and data.test; made on first use.
 
     Raises:

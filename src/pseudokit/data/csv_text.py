@@ -1,7 +1,7 @@
 """Tables as text: nothing guessed when they are read, nothing that a spreadsheet would run when people open them.
 
-Cells that look like formulas are marked in suspects.csv, duplicates.csv, audit.csv and corrections.csv, and read back
-as they were. Tables for programs have their ids as they are.
+Cells that look like formulas are marked in label_issues.csv, duplicates.csv, audit.csv and corrections.csv, and read
+back as they were. Tables for programs have their ids as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..config.types import UserError
 
 UNPACKED = 1 << 28
 """Bytes that a compressed table may unpack to: some ten million rows."""
-FOR_PEOPLE = ("suspects.csv", "duplicates.csv", "audit.csv", "corrections.csv")
+FOR_PEOPLE = ("label_issues.csv", "duplicates.csv", "audit.csv", "corrections.csv")
 FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠].", re.DOTALL)
 """How a formula begins; the quotes before it are those that `inert` may have put there."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

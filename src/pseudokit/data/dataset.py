@@ -14,12 +14,12 @@ from ..config.keys import Data
 from ..config.types import UNSEEN, UserError
 from ..system.files import log
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
-from .tables import read_role
+from .tables import read_split
 
 USES_POOL = ("augment", "joint")
 """Modes in which rows without a label may receive one."""
-ROLES = ("train", "unlabeled", "val", "trusted", "test")
-SCORED_ROLES = ("val", "trusted", "test")
+SPLITS = ("train", "unlabeled", "val", "trusted", "test")
+SCORED_SPLITS = ("val", "trusted", "test")
 EMPTY = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
 """Letters and marks by their category that show nothing."""
 NUMBERS = 20
@@ -35,8 +35,8 @@ class Dataset:
 
     id: np.ndarray
     path: np.ndarray
-    role: np.ndarray
-    given: np.ndarray
+    split: np.ndarray
+    given_labels: np.ndarray
     group: np.ndarray
     classes: tuple[str, ...]
 
@@ -45,12 +45,14 @@ class Dataset:
 
     def take(self, rows: np.ndarray) -> Dataset:
         """The samples at these positions (a mask or indices)."""
-        return replace(self, **{k: getattr(self, k)[rows] for k in ("id", "path", "role", "given", "group")})
+        return replace(self, **{k: getattr(self, k)[rows] for k in ("id", "path", "split", "given_labels", "group")})
 
     def table(self) -> pd.DataFrame:
         """As samples.csv holds them: class names, empty where there is no label."""
-        given = names(self.given, self.classes)
-        return pd.DataFrame({"id": self.id, "path": self.path, "role": self.role, "given": given, "group": self.group})
+        given_labels = names(self.given_labels, self.classes)
+        return pd.DataFrame(
+            {"id": self.id, "path": self.path, "split": self.split, "given_label": given_labels, "group": self.group}
+        )
 
 
 def load_dataset(data: Data) -> Dataset:
@@ -59,19 +61,19 @@ def load_dataset(data: Data) -> Dataset:
     Raises:
         UserError: a file or column is missing, an id stands twice, a label is not a class of the labeled set.
     """
-    frames = [read_role(data, role) for role in ROLES if getattr(data, role)]
+    frames = [read_split(data, split) for split in SPLITS if getattr(data, split)]
     table = pd.concat(frames, ignore_index=True)
-    table.loc[(table.role == "train") & (table.label == ""), "role"] = "unlabeled"
+    table.loc[(table.split == "train") & (table.label == ""), "split"] = "unlabeled"
     _refuse_doubles(table)
     _refuse_learned(table)
-    classes = _classes(table.label[table.role == "train"], data)
+    classes = _classes(table.label[table.split == "train"], data)
     if not classes:
         raise UserError(f"data.train={data.train} holds no label; fill column {data.label_col!r}")
     _refuse_numbers(classes, data)
     _refuse_alike(classes, data)
     if data.multi_label:
         table["label"] = _in_own_words(table.label, data.label_sep, classes)
-    from_folder = table.role.eq("test") & Path(data.test or "").is_dir()
+    from_folder = table.split.eq("test") & Path(data.test or "").is_dir()
     legal = {"", *labels_among(table.label, classes, data.multi_label)}
     if other := set(table.label[from_folder]) - legal:
         log.info(
@@ -81,12 +83,14 @@ def load_dataset(data: Data) -> Dataset:
     alien = table[~table.label.isin(legal)]
     if len(alien):
         row = alien.iloc[0]
-        raise UserError(f"data.{row.role}: {row.id} has label {row.label!r}, which no row of data.train has; remove it")
-    table["order"] = table.role.map(ROLES.index)
+        raise UserError(
+            f"data.{row.split}: {row.id} has label {row.label!r}, which no row of data.train has; remove it"
+        )
+    table["order"] = table.split.map(SPLITS.index)
     table = table.sort_values(["order", "id"], kind="stable")
-    given = parse(table.label, classes, data.multi_label)
-    columns = {name: table[name].to_numpy(object) for name in ("id", "path", "role", "group")}
-    return Dataset(given=given, classes=classes, **columns)
+    given_labels = parse(table.label, classes, data.multi_label)
+    columns = {name: table[name].to_numpy(object) for name in ("id", "path", "split", "group")}
+    return Dataset(given_labels=given_labels, classes=classes, **columns)
 
 
 def _classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
@@ -116,22 +120,22 @@ def _in_own_words(labels: pd.Series, sep: str, classes: tuple[str, ...]) -> pd.S
 
 def _refuse_doubles(table: pd.DataFrame) -> None:
     """An id may stand once among the rows that are judged, and once in every other role."""
-    scope = table.role.where(~table.role.isin(["train", "unlabeled"]), "train or pool")
+    scope = table.split.where(~table.split.isin(["train", "unlabeled"]), "train or pool")
     doubled = table[pd.DataFrame({"id": table.id, "scope": scope}).duplicated(keep=False)]
     if len(doubled):
         name = doubled.id.iloc[0]
-        roles = " and ".join(f"data.{r}" for r in dict.fromkeys(doubled.role[doubled.id == name]))
-        raise UserError(f"id {name!r} stands {sum(doubled.id == name)} times in {roles}; keep one row per id")
+        splits = " and ".join(f"data.{r}" for r in dict.fromkeys(doubled.split[doubled.id == name]))
+        raise UserError(f"id {name!r} stands {sum(doubled.id == name)} times in {splits}; keep one row per id")
 
 
 def _refuse_learned(table: pd.DataFrame) -> None:
     """What is only scored may not be learned as well: a score on learned rows is no score."""
-    learned = set(table.path[table.role.isin(["train", "unlabeled"])])
-    both = table[table.role.isin(["val", "trusted"]) & table.path.isin(learned)]
+    learned = set(table.path[table.split.isin(["train", "unlabeled"])])
+    both = table[table.split.isin(["val", "trusted"]) & table.path.isin(learned)]
     if len(both):
         row = both.iloc[0]
         raise UserError(
-            f"{len(both)} rows of data.{row.role} are learned too, for example {row.id}; "
+            f"{len(both)} rows of data.{row.split} are learned too, for example {row.id}; "
             "remove them from data.train and data.unlabeled"
         )
 

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..config.keys import Data
-from .dataset import ROLES, SCORED_ROLES, Dataset
+from .dataset import SCORED_SPLITS, SPLITS, Dataset
 
 KINDS = ("bytes", "pixels", "near")
 NEAR_BITS = 3  # of 64 that may differ between near duplicates
@@ -107,17 +107,17 @@ def duplicates_table(dataset: Dataset, pixels: np.ndarray, links: np.ndarray) ->
     kept = table.cluster.isin(several.index[several]).to_numpy()
     table, rows = table[kept].reset_index(drop=True), rows[kept]
     table["kind"] = _kinds(table, pixels, rows)
-    labels = table[table.given != ""].groupby("cluster").given.nunique()
+    labels = table[table.given_label != ""].groupby("cluster").given_label.nunique()
     table["conflict"] = table.cluster.map(labels).fillna(0) > 1
     order = np.lexsort((np.arange(len(table)), table.cluster, table.kind.map(KINDS.index), ~table.conflict))
     table = table.iloc[order].reset_index(drop=True)
     table["cluster"] = pd.factorize(table.cluster)[0] + 1
-    return table[["cluster", "id", "path", "role", "given", "kind", "conflict"]]
+    return table[["cluster", "id", "path", "split", "given_label", "kind", "conflict"]]
 
 
 def _wished(table: pd.DataFrame) -> pd.Series:
     """Which rows are those of data.test whose own file the user put into the pool as well."""
-    return (table.role == "test") & table.path.isin(table.path[table.role == "unlabeled"])
+    return (table.split == "test") & table.path.isin(table.path[table.split == "unlabeled"])
 
 
 def _kinds(table: pd.DataFrame, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -139,17 +139,17 @@ def refused_reasons(table: pd.DataFrame, ids: np.ndarray, data: Data) -> np.ndar
     data.allow_test_copies allows them.
     """
     others, reasons = table[~_wished(table)], {}
-    for role in SCORED_ROLES if not data.allow_test_copies else ():
-        copies = (table.role == "unlabeled") & table.cluster.isin(others.cluster[others.role == role])
-        reasons |= dict.fromkeys(table.id[copies], f"duplicate_of_{role}")
+    for split in SCORED_SPLITS if not data.allow_test_copies else ():
+        copies = (table.split == "unlabeled") & table.cluster.isin(others.cluster[others.split == split])
+        reasons |= dict.fromkeys(table.id[copies], f"duplicate_of_{split}")
     return np.array([reasons.get(i, "") for i in ids], object)
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
     """Of duplicates.csv: clusters, rows, conflicts, and for every two roles that share clusters how many."""
-    has = {role: set(table.cluster[table.role == role]) for role in ROLES}
-    tests = table[(table.role == "test") & ~_wished(table)]
-    pairs = {(a, b): has[a] & has[b] for i, a in enumerate(ROLES) for b in ROLES[i + 1 :]}
+    has = {split: set(table.cluster[table.split == split]) for split in SPLITS}
+    tests = table[(table.split == "test") & ~_wished(table)]
+    pairs = {(a, b): has[a] & has[b] for i, a in enumerate(SPLITS) for b in SPLITS[i + 1 :]}
     pairs["unlabeled", "test"] = has["unlabeled"] & set(tests.cluster)
     conflicts = table.cluster[table.conflict.astype(str) == "True"].nunique()
     counts = {"clusters": table.cluster.nunique(), "rows": len(table), "conflicts": conflicts}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..config.keys import Simulate
 from ..config.types import UserError
-from .dataset import ROLES, Dataset
+from .dataset import SPLITS, Dataset
 from .encoding import names, strata
 
 
@@ -18,16 +18,16 @@ def hide_labels(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataF
 
     Returns the samples and the hidden truth (id, clean), which serves only for scoring.
     """
-    rows = np.random.default_rng(simulate.seed).permutation(np.flatnonzero(dataset.role == "train"))
-    labels = strata(dataset.given[rows])
+    rows = np.random.default_rng(simulate.seed).permutation(np.flatnonzero(dataset.split == "train"))
+    labels = strata(dataset.given_labels[rows])
     turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()  # 0 = first drawn of its class
     order = np.lexsort((np.arange(len(rows)), turn))
     hidden = np.sort(rows[order[simulate.keep_labels :]])
-    given, role = dataset.given.copy(), dataset.role.copy()
-    given[hidden], role[hidden] = -1, "unlabeled"
-    truth = pd.DataFrame({"id": dataset.id[hidden], "clean": names(dataset.given[hidden], dataset.classes)})
-    changed = replace(dataset, given=given, role=role)
-    order = np.lexsort((dataset.id.astype(str), [ROLES.index(r) for r in role]))
+    given_labels, split = dataset.given_labels.copy(), dataset.split.copy()
+    given_labels[hidden], split[hidden] = -1, "unlabeled"
+    truth = pd.DataFrame({"id": dataset.id[hidden], "clean": names(dataset.given_labels[hidden], dataset.classes)})
+    changed = replace(dataset, given_labels=given_labels, split=split)
+    order = np.lexsort((dataset.id.astype(str), [SPLITS.index(r) for r in split]))
     return changed.take(order), truth
 
 
@@ -38,8 +38,8 @@ def inject_noise(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.Data
     Raises:
         UserError: there are fewer than two classes, or the matrix does not fit them.
     """
-    rows = np.flatnonzero(dataset.role == "train")
-    of_rows = dataset.given[rows]
+    rows = np.flatnonzero(dataset.split == "train")
+    of_rows = dataset.given_labels[rows]
     known, k = of_rows >= 0, len(dataset.classes) if of_rows.ndim == 1 else 2
     clean = of_rows[known]
     if k < 2:
@@ -54,11 +54,11 @@ def inject_noise(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.Data
         )  # never 0: a flip always differs
         noisy = clean.copy()
         noisy[flipped] = (clean[flipped] + shift) % k
-    changed, given = of_rows.copy(), dataset.given.copy()
+    changed, given_labels = of_rows.copy(), dataset.given_labels.copy()
     changed[known] = noisy
-    given[rows] = changed
-    truth = {name: names(labels, dataset.classes) for name, labels in (("clean", of_rows), ("given", changed))}
-    return replace(dataset, given=given), pd.DataFrame({"id": dataset.id[rows]} | truth)
+    given_labels[rows] = changed
+    truth = {name: names(labels, dataset.classes) for name, labels in (("clean", of_rows), ("given_label", changed))}
+    return replace(dataset, given_labels=given_labels), pd.DataFrame({"id": dataset.id[rows]} | truth)
 
 
 def _noise_matrix(simulate: Simulate, k: int, rng: np.random.Generator) -> np.ndarray:

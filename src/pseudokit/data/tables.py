@@ -40,7 +40,7 @@ MOST_ROWS = 10_000_000
 """Of a parquet file, which may hold them in a few kilobytes."""
 
 
-def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
+def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFrame:
     """One CSV, parquet file or folder → columns id, path, role, label, group (all str).
 
     source: in place of the one that the config names.
@@ -48,36 +48,38 @@ def read_role(data: Data, role: str, source: str | None = None) -> pd.DataFrame:
     Raises:
         UserError: it is missing or unreadable, or lacks a column or a label.
     """
-    key = f"--data {source}" if source else f"data.{role}={getattr(data, role)}"
-    source = Path(source or getattr(data, role))
+    key = f"--data {source}" if source else f"data.{split}={getattr(data, split)}"
+    source = Path(source or getattr(data, split))
     if source.is_dir():
-        table = _read_folder(source, data, labeled=role in LABELLED_ROLES, role=role)
+        table = _read_folder(source, data, labeled=split in LABELLED_ROLES, split=split)
     elif source.is_file():
-        table = _read_table(source, data, role)
+        table = _read_table(source, data, split)
     else:
         raise UserError(f"{key} does not exist; give a CSV file, a parquet file or a folder of images")
-    if role in LABELLED_ROLES and role != "train" and (table.label == "").any():
+    if split in LABELLED_ROLES and split != "train" and (table.label == "").any():
         raise UserError(
-            f"data.{role}={source}: {table.id[table.label == ''].iloc[0]} has no label; fill "
+            f"data.{split}={source}: {table.id[table.label == ''].iloc[0]} has no label; fill "
             f"{_label_columns(data)} or remove the row"
         )
-    return table.assign(role=role)
+    return table.assign(split=split)
 
 
-def _read_folder(folder: Path, data: Data, labeled: bool, role: str) -> pd.DataFrame:
+def _read_folder(folder: Path, data: Data, labeled: bool, split: str) -> pd.DataFrame:
     """`<folder>/<class>/<file>`; the id is the path below the folder, with the folder's own name in front."""
     all_files = sorted(_files(str(folder)))
     files = [*filter(_is_image, all_files)]
     if not files:
-        raise UserError(f"data.{role}={folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UserError(f"data.{split}={folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     below = [file[len(str(folder)) + 1 :] for file in files]
     parents = [name.split(os.sep)[0] if os.sep in name else "" for name in below]
     if len(files) < len(all_files):
         _tell_others(folder, sorted({*all_files} - {*files}), {*parents} if labeled else None)
     if labeled and "" in parents:
-        raise UserError(f"data.{role}={folder}: {below[parents.index('')]} lies in no class folder; use <class>/<file>")
+        raise UserError(
+            f"data.{split}={folder}: {below[parents.index('')]} lies in no class folder; use <class>/<file>"
+        )
     if odd := next((name for name in below if NO_TEXT.search(name)), ""):
-        raise UserError(f"data.{role}={folder}: {odd!r} is not UTF-8, or holds a control character; rename it")
+        raise UserError(f"data.{split}={folder}: {odd!r} is not UTF-8, or holds a control character; rename it")
     _refuse_outside(below, files, data, [str(folder)])
     known = labeled or _is_class_tree(below)
     prefix = folder.resolve().name
@@ -85,7 +87,7 @@ def _read_folder(folder: Path, data: Data, labeled: bool, role: str) -> pd.DataF
         {
             "id": [f"{prefix}/{Path(name).as_posix()}" for name in below],
             "path": files,
-            "label": parents if known and role != "unlabeled" else "",
+            "label": parents if known and split != "unlabeled" else "",
             "group": "",
         }
     )
@@ -137,11 +139,11 @@ def _files(folder: str, above: tuple[str, ...] = ()):
                 yield entry.path
 
 
-def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
+def _read_table(file: Path, data: Data, split: str) -> pd.DataFrame:
     is_csv = file.suffix.lower() not in TABLE_SUFFIXES
     table = read_csv(file) if is_csv else _read_parquet(file)
     if not len(table):
-        raise UserError(f"data.{role}={file} has no rows")
+        raise UserError(f"data.{split}={file} has no rows")
     ids = table[id_column(table, data.id_col, file)].astype(object)  # text that is read many times
     groups = table.get(data.group_col, pd.Series(dtype=object)).unique()
     for what, names, wrong in (("id", ids, NO_TEXT), ("group", groups, UNSEEN)):
@@ -151,12 +153,12 @@ def _read_table(file: Path, data: Data, role: str) -> pd.DataFrame:
                 "place for one; mend it (a quote that is not closed?)"
             )
     if (ids == "").any():
-        raise UserError(f"data.{role}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
-    if data.group_col and role == "train" and data.group_col not in table:
+        raise UserError(f"data.{split}={file} line {int((ids == '').argmax()) + 2} has an empty id; fill it")
+    if data.group_col and split == "train" and data.group_col not in table:
         raise _no_column(file, table, "data.group_col", data.group_col)
     if is_csv:
         _warn_of_breaks(table.drop(columns=[ids.name]), file)
-    label, group = _labels(table, file, data, role), table.get(data.group_col, "")
+    label, group = _labels(table, file, data, split), table.get(data.group_col, "")
     return pd.DataFrame({"id": ids, "path": _find_files(ids, data, file.parent), "label": label, "group": group})
 
 
@@ -202,14 +204,14 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({str(name): column(name) for name in cells}, range(len(table)))
 
 
-def _labels(table: pd.DataFrame, file: Path, data: Data, role: str) -> pd.Series | str:
+def _labels(table: pd.DataFrame, file: Path, data: Data, split: str) -> pd.Series | str:
     """The column of labels, or the names of the one-hot columns that have a 1, see sets.names; empty where a role
     needs none."""
     columns = [data.label_col] if isinstance(data.label_col, str) else data.label_col
     missing = [name for name in columns if name not in table]
-    if missing and role in LABELLED_ROLES:
+    if missing and split in LABELLED_ROLES:
         raise _no_column(file, table, "data.label_col", missing[0])
-    if missing or role == "unlabeled":
+    if missing or split == "unlabeled":
         return ""
     if isinstance(data.label_col, str):
         return table[data.label_col]
@@ -263,8 +265,8 @@ def _find_files(ids: pd.Series, data: Data, beside: Path) -> list[str]:
     Raises:
         UserError: an id names several images.
     """
-    given = [beside] if data.image_dir is None else data.image_dir
-    folders = [str(given)] if isinstance(given, str | Path) else given
+    given_labels = [beside] if data.image_dir is None else data.image_dir
+    folders = [str(given_labels)] if isinstance(given_labels, str | Path) else given_labels
     paths = [os.path.join(folders[0], name + data.image_suffix) for name in ids]
     sure = _exist(paths) if len(folders) == 1 else [False] * len(paths)
     index = {} if all(sure) else _by_name(folders)

@@ -18,7 +18,7 @@ BLOCK_ROWS = 100_000
 
 def calibrated(
     parts: list[FoldPredictions],
-    given: np.ndarray,
+    given_labels: np.ndarray,
     labels: np.ndarray,
     *,
     choose: bool = True,
@@ -33,25 +33,25 @@ def calibrated(
     choose: which of the two it is, the likelihood of the given labels decides. Models of later rounds have learned
     repaired labels and cannot tell; they are told likeliest_rate by the first round, None = class-conditional noise.
     """
-    if given.ndim == 2:
-        return _by_question(parts, given, labels)
+    if given_labels.ndim == 2:
+        return _by_question(parts, given_labels, labels)
     if likeliest_rate is not None:
         return parts, {"likeliest_rate": likeliest_rate}
-    known, k = given >= 0, parts[0].log_probs.shape[1]
-    plain = mix(parts, len(given)).log_probs
-    matrix, noise = estimate_noise(Posterior(plain, given).said(), given, k)
+    known, k = given_labels >= 0, parts[0].log_probs.shape[1]
+    plain = mix(parts, len(given_labels)).log_probs
+    matrix, noise = estimate_noise(Posterior(plain, given_labels).said(), given_labels, k)
     if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
-    learned_noise = np.array_equal(labels[known], given[known])
-    found = [calibrate(part.log_probs, given[part.rows], matrix, learned_noise) for part in parts]
+    learned_noise = np.array_equal(labels[known], given_labels[known])
+    found = [calibrate(part.log_probs, given_labels[part.rows], matrix, learned_noise) for part in parts]
     scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]
     about = {"temperatures": [round(t, 4) for _, t in found]}
     if not choose:
         return scaled, about
     of_class = noise in OF_THE_CLASS
     parameters = count_parameters(noise, k) + len(parts) * (1 + k * of_class)
-    likelihood, class_rate = _class_noise(mix(scaled, len(given)).log_probs, given, of_class)
-    z, rate = compare(plain, given, likelihood, parameters)
+    likelihood, class_rate = _class_noise(mix(scaled, len(given_labels)).log_probs, given_labels, of_class)
+    z, rate = compare(plain, given_labels, likelihood, parameters)
     preferred = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
     if z > PREFERRED_Z:
         # Both rates are too low; where noise follows the image closely, the likeliest one by far.
@@ -59,39 +59,43 @@ def calibrated(
     return scaled, about | preferred
 
 
-def _class_noise(log_probs: np.ndarray, given: np.ndarray, of_class: bool) -> tuple[np.ndarray, float]:
+def _class_noise(log_probs: np.ndarray, given_labels: np.ndarray, of_class: bool) -> tuple[np.ndarray, float]:
     """(N,) log-probability of each given label (N,) under the class-conditional noise that is found in calibrated
     log-probabilities, or without any; NaN where there is no label. And the rate of wrong labels."""
     k = log_probs.shape[1]
-    to_given = estimate_noise(Posterior(log_probs, given).said(), given, k)[0].T.copy() if of_class else np.eye(k)
-    likelihood, wrong = np.full(len(given), np.nan), 0.0
-    rows = np.flatnonzero(given >= 0)
+    to_given = (
+        estimate_noise(Posterior(log_probs, given_labels).said(), given_labels, k)[0].T.copy()
+        if of_class
+        else np.eye(k)
+    )
+    likelihood, wrong = np.full(len(given_labels), np.nan), 0.0
+    rows = np.flatnonzero(given_labels >= 0)
     for start in range(0, len(rows), BLOCK_ROWS):
         part = rows[start : start + BLOCK_ROWS]
-        joint = np.exp(log_probs[part].astype(np.float64)) * to_given[given[part]]
+        joint = np.exp(log_probs[part].astype(np.float64)) * to_given[given_labels[part]]
         total = np.maximum(joint.sum(1), TINY)
         likelihood[part] = np.log(total)
-        wrong += (1 - joint[np.arange(len(part)), given[part]] / total).sum()
+        wrong += (1 - joint[np.arange(len(part)), given_labels[part]] / total).sum()
     return likelihood, wrong / len(rows)
 
 
 def _by_question(
-    parts: list[FoldPredictions], given: np.ndarray, labels: np.ndarray
+    parts: list[FoldPredictions], given_labels: np.ndarray, labels: np.ndarray
 ) -> tuple[list[FoldPredictions], dict]:
     found = []
-    for c in range(given.shape[1]):
+    for c in range(given_labels.shape[1]):
         asked = [replace(part, log_probs=part.log_probs[:, c]) for part in parts]
-        found.append(calibrated(asked, given[:, c], labels[:, c]))
+        found.append(calibrated(asked, given_labels[:, c], labels[:, c]))
     logs = [np.stack([asked[i].log_probs for asked, _ in found], 1) for i in range(len(parts))]
     scaled = [replace(part, log_probs=said) for part, said in zip(parts, logs, strict=True)]
     return scaled, {"temperatures": [t for _, about in found for t in about["temperatures"]]}
 
 
-def tempered(parts: list[FoldPredictions], given: np.ndarray) -> tuple[list[FoldPredictions], dict]:
+def tempered(parts: list[FoldPredictions], given_labels: np.ndarray) -> tuple[list[FoldPredictions], dict]:
     """What each model says at one temperature, that of all out-of-fold predictions: labels are few, but right."""
-    owned = [given[part.rows] >= 0 for part in parts]
+    owned = [given_labels[part.rows] >= 0 for part in parts]
     logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])
-    labels = np.concatenate([given[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
+    labels = np.concatenate([given_labels[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
     temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[-1]), temperature_sd=FEW)
     ends = {"before": logs, "after": scale(logs, temperature)}
     about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
@@ -119,7 +123,12 @@ def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 
 
 
 def fit_scale(
-    log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, *, temperature_sd: float = np.inf, seed: int = 0
+    log_probs: np.ndarray,
+    given_labels: np.ndarray,
+    matrix: np.ndarray,
+    *,
+    temperature_sd: float = np.inf,
+    seed: int = 0,
 ) -> tuple[float, np.ndarray]:
     """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
 
@@ -130,8 +139,8 @@ def fit_scale(
     """
     from scipy.optimize import minimize
 
-    rows = np.random.default_rng(seed).permutation(len(given))[:ROWS]
-    logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given[rows]].T, log_probs.shape[1]
+    rows = np.random.default_rng(seed).permutation(len(given_labels))[:ROWS]
+    logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given_labels[rows]].T, log_probs.shape[1]
     bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
     precision, cool = 1 / BIAS_SD**2 / len(rows), 1 / temperature_sd**2 / len(rows)
 
@@ -148,7 +157,9 @@ def fit_scale(
     return float(np.exp(found[0])), found[1:]
 
 
-def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, noisy: bool) -> tuple[np.ndarray, float]:
+def calibrate(
+    log_probs: np.ndarray, given_labels: np.ndarray, matrix: np.ndarray, noisy: bool
+) -> tuple[np.ndarray, float]:
     """One model's (N, K) log-probabilities → those of the true class, and the temperature that this took.
 
     given: (N,) class index, -1 = none; matrix: T[true, given]; noisy: the model learned the given labels, so that it
@@ -156,8 +167,8 @@ def calibrate(log_probs: np.ndarray, given: np.ndarray, matrix: np.ndarray, nois
     """
     if noisy:
         log_probs = np.log(np.maximum(deconvolve(np.exp(log_probs.astype(np.float64)), matrix), TINY))
-    known = given >= 0
-    temperature, bias = fit_scale(log_probs[known], given[known], matrix)
+    known = given_labels >= 0
+    temperature, bias = fit_scale(log_probs[known], given_labels[known], matrix)
     return scale(log_probs, temperature, bias), temperature
 
 

@@ -89,7 +89,7 @@ class Decisions:
 
 def decide_labels(
     log_probs: np.ndarray,
-    given: np.ndarray,
+    given_labels: np.ndarray,
     mode: str,
     policy: Pseudo,
     *,
@@ -98,45 +98,53 @@ def decide_labels(
     progress: float = 1.0,
     likeliest_rate: float | None = None,
 ) -> Decisions:
-    """Decide afresh, from the given labels, for every judged sample.
+    """Decide for every sample which label is learned: kept, changed, softened, dropped, reviewed, or a pseudo-label.
 
-    log_probs: (N, K) held-out log-probabilities of the true class (of label sets: one question's), which may lie in a
-    memory-mapped file: they are read in blocks. given: (N,) class index, -1 = pool. A mode is only which rows may
-    change their label: the given ones (denoise, joint), the pool (augment, joint).
-    refused: (N,) reason for which a pool row may not receive one; empty = it may. agreement, progress: see
-    select_pseudo_labels.
-    likeliest_rate: of wrong labels, where they are by difficulty, see calibration.calibrated; None = of the class.
+    Args:
+        log_probs: (N, K) out-of-fold log-probabilities of the true class. They may lie in a memory-mapped file, and are
+            read in blocks.
+        given: (N,) class index, -1 = unlabeled. Decisions always start from these.
+        mode: which rows may change their label: the given ones (denoise, joint), the unlabeled (augment, joint).
+        policy: the section `pseudo` of the config.
+        refused: (N,) reason for which an unlabeled row may not receive a label; empty = it may.
+        agreement, progress: see select_pseudo_labels.
+        likeliest_rate: of wrong labels, where noise is by difficulty, see calibration.calibrated; None = of the class.
+
+    Returns:
+        One decision a sample, with its reason.
     """
-    (n, k), rows, pool = log_probs.shape, np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
-    posterior, matrix, noise = Posterior(log_probs, given), None, None
-    prior = class_shares(given[rows], k)
+    (n, k), rows, pool = log_probs.shape, np.flatnonzero(given_labels >= 0), np.flatnonzero(given_labels < 0)
+    posterior, matrix, noise = Posterior(log_probs, given_labels), None, None
+    prior = class_shares(given_labels[rows], k)
     if policy.distribution_alignment:
         posterior = align(posterior, prior)
     said = final = posterior.said()
     if policy.relabel_by == "noise_model" and mode in REPAIRS:
         if likeliest_rate is None:
-            matrix, noise = estimate_noise(said, given, k)
+            matrix, noise = estimate_noise(said, given_labels, k)
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
         else:
-            estimate, noise = estimate_difficulty_noise(log_probs, given, likeliest_rate), DIFFICULTY
+            estimate, noise = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate), DIFFICULTY
             posterior = replace(posterior, sharpness=estimate.sharpness)
-            said, matrix = posterior.said(), matrix_of(estimate, log_probs, given)
+            said, matrix = posterior.said(), matrix_of(estimate, log_probs, given_labels)
             posterior = replace(posterior, difficulty=estimate)
         final = posterior.said() if noise in EXPLAINED else said
 
     decision, reason = (np.repeat(np.array([word], object), n) for word in ("keep", "given_stands"))
     if mode in REPAIRS:
-        rule = _rule(mode, noise, policy, final.take(rows), given[rows])
-        decision[rows], reason[rows] = _judge_given(final.take(rows), given[rows], k, rule)
+        rule = _rule(mode, noise, policy, final.take(rows), given_labels[rows])
+        decision[rows], reason[rows] = _judge_given(final.take(rows), given_labels[rows], k, rule)
     agreement, refused = (np.broadcast_to(np.asarray(x), n)[pool] for x in (agreement, refused))
     options = {"agreement": agreement, "refused": refused.astype(object), "progress": progress}
-    reason[pool] = select_pseudo_labels(said.take(pool), (said.take(rows), given[rows]), prior, policy, **options)
+    reason[pool] = select_pseudo_labels(
+        said.take(pool), (said.take(rows), given_labels[rows]), prior, policy, **options
+    )
     accepted = np.isin(reason[pool], ACCEPTED) & (mode in USES_POOL)
     decision[pool[accepted]], decision[pool[~accepted]] = "accept", "leave"
 
-    label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), final.best, given)
+    label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), final.best, given_labels)
     label[decision == "drop"] = -1
-    _protect_classes(given, final.wrong, decision, label, reason)
+    _protect_classes(given_labels, final.wrong, decision, label, reason)
     posterior, soft, weight = _soft_targets(decision, policy, posterior, final)
     return Decisions(
         said.best,
@@ -154,20 +162,20 @@ def decide_labels(
     )
 
 
-def keep_given(d: Decisions, given: np.ndarray) -> Decisions:
+def keep_given(d: Decisions, given_labels: np.ndarray) -> Decisions:
     """Decisions of judges that know nothing: every given label stands, none is suspected, nothing is accepted."""
-    labeled, n = given >= 0, len(given)
+    labeled, n = given_labels >= 0, len(given_labels)
     return replace(
         d,
         decision=np.where(labeled, "keep", "leave").astype(object),
         reason=np.full(n, NOTHING_LEARNED, object),
-        label=given,
+        label=given_labels,
         p_wrong=np.where(labeled, 0.0, np.nan),
         weight=np.ones(n),
         soft=np.zeros(n, bool),
         matrix=None,
         noise=None,
-        posterior=Posterior(d.posterior.log_probs, given),
+        posterior=Posterior(d.posterior.log_probs, given_labels),
     )
 
 
@@ -206,29 +214,31 @@ class _Rule:
     doubts_unsure: bool
 
 
-def _rule(mode: str, noise: str | None, policy: Pseudo, said: PosteriorSummary, given: np.ndarray) -> _Rule:
+def _rule(mode: str, noise: str | None, policy: Pseudo, said: PosteriorSummary, given_labels: np.ndarray) -> _Rule:
     """What the policy comes to in this mode and for this type of noise; said, given: of the labeled rows, (M,)."""
     cutoff = given_cutoff(policy)
-    by_noise = {"none": "review", "look-alike": _on_look_alikes(said, given)}.get(noise, "soften")
+    by_noise = {"none": "review", "look-alike": _on_look_alikes(said, given_labels)}.get(noise, "soften")
     action = policy.uncertain_labels or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
     return _Rule(cutoff, policy.relabel_precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)
 
 
-def _on_look_alikes(said: PosteriorSummary, given: np.ndarray) -> str:
+def _on_look_alikes(said: PosteriorSummary, given_labels: np.ndarray) -> str:
     """What doubtful labels on look-alikes teach: probabilities, where judges that contradict a label leave little for
     it, as good judges do; else the label, as far as it may be right."""
-    contradicted = said.wrong[said.best != given]
+    contradicted = said.wrong[said.best != given_labels]
     return "soften" if len(contradicted) and contradicted.mean() > CLEAR_CONTRADICTION else "downweight"
 
 
-def _judge_given(said: PosteriorSummary, given: np.ndarray, k: int, rule: _Rule) -> tuple[np.ndarray, np.ndarray]:
+def _judge_given(
+    said: PosteriorSummary, given_labels: np.ndarray, k: int, rule: _Rule
+) -> tuple[np.ndarray, np.ndarray]:
     """(M,) decisions and reasons for given labels, from what is believed of them.
 
     relabel: another class reaches its cutoff. What is then neither certainly right nor replaced is in doubt: with a
     plain cutoff it is dropped where the given label is wrong with that confidence; else the rule's action is taken.
     """
-    plain, disagrees = rule.cutoff is not None, said.best != given
-    at = np.full(k, rule.cutoff) if plain else precision_cutoffs(said, given, k, rule.precision)
+    plain, disagrees = rule.cutoff is not None, said.best != given_labels
+    at = np.full(k, rule.cutoff) if plain else precision_cutoffs(said, given_labels, k, rule.precision)
     relabel = disagrees & (said.confidence >= at[said.best])
     drop = disagrees & (said.wrong >= (rule.cutoff if plain else np.inf))
     unsure = (said.confidence < SURE) & rule.doubts_unsure & np.isin(rule.action, ["soften", "downweight"])
@@ -239,7 +249,7 @@ def _judge_given(said: PosteriorSummary, given: np.ndarray, k: int, rule: _Rule)
     return decision, np.array([reached, "wrong_but_no_replacement", "doubtful", "agrees"], object)[which]
 
 
-def precision_cutoffs(said: PosteriorSummary, given: np.ndarray, k: int, precision: float | None) -> np.ndarray:
+def precision_cutoffs(said: PosteriorSummary, given_labels: np.ndarray, k: int, precision: float | None) -> np.ndarray:
     """(K,) the lowest belief in a class at which the labels turned into that class reach an estimated precision.
 
     The estimate is the mean belief of all rows from there on, which is right as far as the beliefs are calibrated;
@@ -248,7 +258,7 @@ def precision_cutoffs(said: PosteriorSummary, given: np.ndarray, k: int, precisi
     cutoffs = np.full(k, np.inf)
     if precision is None:
         return cutoffs
-    turned = np.flatnonzero(said.best != given)
+    turned = np.flatnonzero(said.best != given_labels)
     for c, rows in enumerate(by_class(said.best[turned], k)):
         falling = np.sort(said.confidence[turned[rows]])[::-1]
         errors = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
@@ -258,12 +268,12 @@ def precision_cutoffs(said: PosteriorSummary, given: np.ndarray, k: int, precisi
     return cutoffs
 
 
-def _protect_classes(given, p_wrong, decision, label, reason) -> None:
+def _protect_classes(given_labels, p_wrong, decision, label, reason) -> None:
     """In place: give a class back its least certain rows where fewer than CLASS_FLOOR of its labels would be left."""
-    k = int(max(given.max(), label.max())) + 1
-    floor = np.ceil(CLASS_FLOOR * np.bincount(given[given >= 0], minlength=k)).astype(int)
+    k = int(max(given_labels.max(), label.max())) + 1
+    floor = np.ceil(CLASS_FLOOR * np.bincount(given_labels[given_labels >= 0], minlength=k)).astype(int)
     while (lacking := floor - np.bincount(label[label >= 0], minlength=k)).max() > 0:
         short = int((lacking > 0).argmax())  # class by class: a row may be taken from another one at its floor
-        lost = np.flatnonzero((given == short) & (label != short))
+        lost = np.flatnonzero((given_labels == short) & (label != short))
         back = lost[most_confident(-p_wrong[lost], lacking[short])]
         decision[back], label[back], reason[back] = "keep", short, "class_floor"

@@ -57,22 +57,24 @@ class DifficultyNoise:
     by_image: float
     estimated_rate: float
 
-    def likelihood(self, truth: np.ndarray, given: np.ndarray) -> np.ndarray:
+    def likelihood(self, truth: np.ndarray, given_labels: np.ndarray) -> np.ndarray:
         """(M, K) probability of the given label (M,) if class k were true; truth: (M, K) is q."""
         rate = self.rates[self._bins(truth)]
-        wrong = (1 - self.by_image) * self.confusions.T[given] + self.by_image * self._looks_like(truth, given)
+        wrong = (1 - self.by_image) * self.confusions.T[given_labels] + self.by_image * self._looks_like(
+            truth, given_labels
+        )
         likelihood = rate[:, None] * wrong
-        likelihood[np.arange(len(given)), given] = 1 - rate
+        likelihood[np.arange(len(given_labels)), given_labels] = 1 - rate
         return likelihood
 
     def _bins(self, truth: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.edges, truth.max(1))
 
-    def _looks_like(self, truth: np.ndarray, given: np.ndarray) -> np.ndarray:
+    def _looks_like(self, truth: np.ndarray, given_labels: np.ndarray) -> np.ndarray:
         """(M, K) how likely the given label is among the other classes that the image looks like."""
         looks = soften(truth, self.sharpness / LOOKS_LIKE_POWER)
-        likelihood = looks[np.arange(len(given)), given][:, None] / np.maximum(1 - looks, TINY)
-        likelihood[np.arange(len(given)), given] = 0
+        likelihood = looks[np.arange(len(given_labels)), given_labels][:, None] / np.maximum(1 - looks, TINY)
+        likelihood[np.arange(len(given_labels)), given_labels] = 0
         return likelihood
 
 
@@ -85,14 +87,14 @@ def estimate_difficulty_noise(
     takes all of it for ignorance. On nine sets of labels from people, with weak judges and with strong ones, the true
     rate was 1.4 to 2.1 times as high (benchmarks/human_noise.py).
     """
-    probs, given = sample_rows(log_probs, given_labels)
-    few, labels = probs[:MAX_SEARCH_ROWS], given[:MAX_SEARCH_ROWS]
+    probs, given_labels = sample_rows(log_probs, given_labels)
+    few, labels = probs[:MAX_SEARCH_ROWS], given_labels[:MAX_SEARCH_ROWS]
     low, high = np.log(SHARPNESS_BOUNDS)
     for _ in range(SEARCH_STEPS):  # the rate rises with the sharpness
         middle = (low + high) / 2
         too_low = fit(few, labels, np.exp(middle)).estimated_rate < RATE_CORRECTION * likeliest_rate
         low, high = (middle, high) if too_low else (low, middle)
-    return fit(probs, given, np.exp(low))
+    return fit(probs, given_labels, np.exp(low))
 
 
 def sample_rows(log_probs: np.ndarray, given_labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -108,10 +110,12 @@ def fit_rows(given_labels: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(known)[:most])
 
 
-def find_likeliest_sharpness(probs: np.ndarray, given: np.ndarray) -> float:
+def find_likeliest_sharpness(probs: np.ndarray, given_labels: np.ndarray) -> float:
     """The exponent under which the given labels (M,) are most likely, where no wrong label follows the image."""
-    probs, given = probs[:MAX_SEARCH_ROWS], given[:MAX_SEARCH_ROWS]
-    return _likeliest(lambda sharpness: log_likelihood(fit(probs, given, sharpness, by_image=0.0), probs, given))
+    probs, given_labels = probs[:MAX_SEARCH_ROWS], given_labels[:MAX_SEARCH_ROWS]
+    return _likeliest(
+        lambda sharpness: log_likelihood(fit(probs, given_labels, sharpness, by_image=0.0), probs, given_labels)
+    )
 
 
 def _likeliest(log_likelihood_at: Callable[[float], np.ndarray]) -> float:
@@ -127,29 +131,31 @@ def _likeliest(log_likelihood_at: Callable[[float], np.ndarray]) -> float:
     return float(np.exp(found.x))
 
 
-def log_likelihood(noise: DifficultyNoise, probs: np.ndarray, given: np.ndarray) -> np.ndarray:
+def log_likelihood(noise: DifficultyNoise, probs: np.ndarray, given_labels: np.ndarray) -> np.ndarray:
     """(M,) log-probability of each given label."""
     truth = soften(probs, 1 / noise.sharpness)
-    return np.log((truth * noise.likelihood(truth, given)).sum(1))
+    return np.log((truth * noise.likelihood(truth, given_labels)).sum(1))
 
 
-def fit(probs: np.ndarray, given: np.ndarray, sharpness: float, by_image: float | None = None) -> DifficultyNoise:
+def fit(
+    probs: np.ndarray, given_labels: np.ndarray, sharpness: float, by_image: float | None = None
+) -> DifficultyNoise:
     """Rates, confusions and by_image (or that one as it is given) by EM for one sharpness.
 
     probs: (M, K); given: (M,) class index.
     """
     m, k = probs.shape
-    rows, one_hot = np.arange(m), np.eye(k)[given]
+    rows, one_hot = np.arange(m), np.eye(k)[given_labels]
     truth = soften(probs, 1 / sharpness)
     edges = np.quantile(truth.max(1), np.arange(1, BINS) / BINS)
     confusions = (1 - np.eye(k)) / (k - 1)
     share = 0.5 if by_image is None else by_image
     noise = DifficultyNoise(sharpness, edges, np.full(BINS, 0.1), confusions, share, 0.1)
-    bins, looks_like, right = noise._bins(truth), noise._looks_like(truth, given), truth[rows, given]
+    bins, looks_like, right = noise._bins(truth), noise._looks_like(truth, given_labels), truth[rows, given_labels]
     before = -np.inf
     for _ in range(MAX_STEPS):
         rate = noise.rates[bins]
-        confused = truth * noise.confusions.T[given] * ((1 - noise.by_image) * rate)[:, None]
+        confused = truth * noise.confusions.T[given_labels] * ((1 - noise.by_image) * rate)[:, None]
         by_looks = (truth * looks_like).sum(1) * noise.by_image * rate
         by_class = confused.sum(1)
         total = right * (1 - rate) + by_class + by_looks
@@ -183,12 +189,12 @@ def compare(
     k, n = log_probs.shape[1], len(rows)
     if k < 3 or n < MIN_ROWS or k * (k - 1) >= n:
         return -np.inf, np.nan
-    probs, given = sample_rows(log_probs, given_labels)
-    noise = fit(probs, given, find_likeliest_sharpness(probs, given), by_image=0.0)
-    found, parameters = log_likelihood(noise, probs, given), k * (k - 1) + BINS + 1
+    probs, given_labels = sample_rows(log_probs, given_labels)
+    noise = fit(probs, given_labels, find_likeliest_sharpness(probs, given_labels), by_image=0.0)
+    found, parameters = log_likelihood(noise, probs, given_labels), k * (k - 1) + BINS + 1
 
     def plain(sharpness: float) -> np.ndarray:
-        return np.log(soften(probs, 1 / sharpness)[np.arange(n), given])
+        return np.log(soften(probs, 1 / sharpness)[np.arange(n), given_labels])
 
     none = plain(_likeliest(plain))
     z = min(vuong(found, other[rows], parameters - other_parameters), vuong(found, none, parameters - 1))
@@ -203,10 +209,10 @@ def vuong(first: np.ndarray, second: np.ndarray, more_parameters: int) -> float:
 
 def matrix_of(noise: DifficultyNoise, log_probs: np.ndarray, given_labels: np.ndarray) -> np.ndarray:
     """T[true, given] (K, K), the mean over rows: which labels each true class was given."""
-    probs, given = sample_rows(log_probs, given_labels)
+    probs, given_labels = sample_rows(log_probs, given_labels)
     truth = soften(probs, 1 / noise.sharpness)
-    posterior = normalize(truth * noise.likelihood(truth, given))
-    counts = posterior.T @ np.eye(probs.shape[1])[given]
+    posterior = normalize(truth * noise.likelihood(truth, given_labels))
+    counts = posterior.T @ np.eye(probs.shape[1])[given_labels]
     return counts / np.maximum(counts.sum(1, keepdims=True), TINY)
 
 

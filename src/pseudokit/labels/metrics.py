@@ -64,7 +64,11 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
 
 
 def noise_scores(
-    p_wrong: np.ndarray, given: np.ndarray, label: np.ndarray, clean: np.ndarray | None, soft: np.ndarray | bool = False
+    p_wrong: np.ndarray,
+    given_labels: np.ndarray,
+    label: np.ndarray,
+    clean: np.ndarray | None,
+    soft: np.ndarray | bool = False,
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
@@ -73,9 +77,9 @@ def noise_scores(
     residual_rate: labels that are still wrong, as a share of the labeled set.
     """
     scores = {
-        "n": len(given),
+        "n": len(given_labels),
         "estimated_rate": float(p_wrong.mean()),
-        "relabeled": int(((label != given) & (label >= 0) & ~np.asarray(soft)).sum()),
+        "relabeled": int(((label != given_labels) & (label >= 0) & ~np.asarray(soft)).sum()),
         "softened": int(np.sum(soft)),
         "dropped": int((label < 0).sum()),
     }
@@ -83,7 +87,7 @@ def noise_scores(
         return scores
     from sklearn.metrics import average_precision_score
 
-    flipped = clean != given
+    flipped = clean != given_labels
     ranked = flipped[np.argsort(-p_wrong, kind="stable")]
     wrong = (label != clean) & (label >= 0)
     return scores | {
@@ -114,13 +118,13 @@ def paired_gain(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     return {"before": float(before.mean()), "after": float(after.mean())} | interval
 
 
-def paired_arms(scored: pd.DataFrame, roles: tuple[str, ...], base: str) -> dict[str, float] | None:
+def paired_arms(scored: pd.DataFrame, splits: tuple[str, ...], base: str) -> dict[str, float] | None:
     """What the student gains on the arm `base` on the rows of these roles that both judged; None where there is none.
 
     scored: table of scored.csv. Returns paired_gain with n, and on how many rows one of them alone was right.
     """
-    rows = scored[scored["role"].isin(roles) & (scored["label"] != "")]
-    keys = pd.MultiIndex.from_frame(rows[["role", "id"]])
+    rows = scored[scored["split"].isin(splits) & (scored["label"] != "")]
+    keys = pd.MultiIndex.from_frame(rows[["split", "id"]])
     hits = (rows["label"] == rows["predicted"]).astype(float).set_axis(keys)
     student, other = (hits[(rows["arm"] == arm).to_numpy()] for arm in ("student", base))
     both = student.index.intersection(other.index)

@@ -16,7 +16,7 @@ FIRST = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", 
 
 def decide_single_or_multilabel(
     log_probs: np.ndarray,
-    given: np.ndarray,
+    given_labels: np.ndarray,
     mode: str,
     policy: Pseudo,
     *,
@@ -27,10 +27,10 @@ def decide_single_or_multilabel(
 ) -> Decisions:
     """See decide_labels, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities,
     (N, C) given labels and agreement, every class has cutoffs, noise and decisions of its own."""
-    if given.ndim == 1:
+    if given_labels.ndim == 1:
         d = decide_labels(
             log_probs,
-            given,
+            given_labels,
             mode,
             policy,
             refused=refused,
@@ -38,27 +38,27 @@ def decide_single_or_multilabel(
             progress=progress,
             likeliest_rate=likeliest_rate,
         )
-        return keep_given(d, given) if learned_nothing(d.predicted, given, log_probs.shape[1]) else d
-    agreement = np.broadcast_to(np.asarray(agreement), given.shape)
+        return keep_given(d, given_labels) if learned_nothing(d.predicted, given_labels, log_probs.shape[1]) else d
+    agreement = np.broadcast_to(np.asarray(agreement), given_labels.shape)
     return _of_images(
         [
             decide_labels(
                 log_probs[:, c],
-                given[:, c],
+                given_labels[:, c],
                 mode,
                 policy,
                 refused=refused,
                 agreement=agreement[:, c],
                 progress=progress,
             )
-            for c in range(given.shape[1])
+            for c in range(given_labels.shape[1])
         ],
         log_probs,
-        given,
+        given_labels,
     )
 
 
-def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray) -> Decisions:
+def _of_images(asked: list[Decisions], log_probs: np.ndarray, given_labels: np.ndarray) -> Decisions:
     """What decisions on its questions come to for an image.
 
     confidence: of its least sure answer, in the pool of those that were accepted; p_wrong: that any of its given
@@ -78,7 +78,7 @@ def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray)
             "soft",
         )
     }
-    known, labeled, rows = given >= 0, has_label(given), np.arange(len(given))
+    known, labeled, rows = given_labels >= 0, has_label(given_labels), np.arange(len(given_labels))
     counts = known | (~labeled[:, None] & (each["decision"] == "accept"))
     counts |= ~counts.any(1, keepdims=True)
     confidence = np.where(counts, each["confidence"], np.inf).min(1)
@@ -98,7 +98,7 @@ def _of_images(asked: list[Decisions], log_probs: np.ndarray, given: np.ndarray)
         reason=each["reason"][rows, at],
         weight=each["weight"].min(1),
         soft=each["soft"].any(1),
-        posterior=Posterior(log_probs, given),
+        posterior=Posterior(log_probs, given_labels),
         matrix=None,
         noise=None,
         questions=tuple(asked),

@@ -35,19 +35,19 @@ EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
 """Of all other types the given label is no evidence, and nothing is relabeled unasked."""
 
 
-def anchor_counts(said: PosteriorSummary, given: np.ndarray, k: int) -> np.ndarray:
+def anchor_counts(said: PosteriorSummary, given_labels: np.ndarray, k: int) -> np.ndarray:
     """(K, K) counts [predicted, given] of the surest rows of each predicted class.
 
     given: (N,) class index, -1 where there is none. Among the surest rows a label that disagrees is wrong; among all
     rows it may be the prediction, and the counts would show the model's confusions as noise (anchor points: Liu & Tao
     2016; Patrini et al. 2017).
     """
-    known = np.flatnonzero(given >= 0)
+    known = np.flatnonzero(given_labels >= 0)
     counts = np.zeros((k, k))
     for c, own in enumerate(by_class(said.best[known], k)):
         rows = known[own]
         anchors = rows[most_confident(said.confidence[rows], max(MIN_ANCHORS, int(ANCHORS * len(rows))))]
-        counts[c] = np.bincount(given[anchors], minlength=k)
+        counts[c] = np.bincount(given_labels[anchors], minlength=k)
     return counts
 
 
@@ -78,10 +78,10 @@ def spread(counts: np.ndarray) -> float:
     return float(max(0, ((cells - mean) ** 2 - chance).mean()) / mean**2)
 
 
-def estimate_noise(said: PosteriorSummary, given: np.ndarray, k: int) -> tuple[np.ndarray, str]:
+def estimate_noise(said: PosteriorSummary, given_labels: np.ndarray, k: int) -> tuple[np.ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type. Arguments: anchor_counts."""
-    counts, known = anchor_counts(said, given, k), given >= 0
-    return shrink(counts), noise_type(counts, (said.best != given)[known].mean())
+    counts, known = anchor_counts(said, given_labels, k), given_labels >= 0
+    return shrink(counts), noise_type(counts, (said.best != given_labels)[known].mean())
 
 
 def count_parameters(noise: str, k: int) -> int:
@@ -117,10 +117,10 @@ def bootstrap(posterior: Posterior, counts: np.ndarray, draws: int | None = None
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / k)
     drawn = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
 
-    known = np.flatnonzero(posterior.given >= 0)
+    known = np.flatnonzero(posterior.given_labels >= 0)
     every = replace(posterior, matrix=shrink(counts)).said().wrong[known]
     part = rng.permutation(len(known))[: np.clip(RATE_CELLS // k, *RATE_ROWS)]
-    some = Posterior(posterior.log_probs[known[part]], posterior.given[known[part]])
+    some = Posterior(posterior.log_probs[known[part]], posterior.given_labels[known[part]])
     found = [replace(some, matrix=matrix).said().wrong.mean() for matrix in drawn]
     rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
     off = np.hypot(chance, RATE_MODEL_SD * rate)

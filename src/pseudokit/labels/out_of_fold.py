@@ -45,7 +45,7 @@ class FoldJob:
 
 
 Second = Callable[[FoldJob], np.ndarray]
-"""second(seat) → (len(seat.judged), K) log of what else speaks for each class, by what the seat learned alone."""
+"""second(fold_job) → (len(fold_job.judged), K) log of what else speaks for each class, from what that job learned."""
 
 
 def predict_out_of_fold(
@@ -64,8 +64,8 @@ def predict_out_of_fold(
 
     What several models judged is averaged. The one rule of this project lives here and nowhere else.
     chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed. second: a second opinion on
-    what each model judges, from what that model learned; the product of both counts. ahead: told of all seats at first,
-    so that several processes can share them.
+    what each model judges, from what that model learned; the product of both counts. ahead: told of all fold jobs at
+    first, so that several processes can share them.
     """
     parts, models = [], {}
     for fold_job in fold_jobs:
@@ -96,7 +96,7 @@ def plain_fold_jobs(training_labels: TrainingLabels, folds: np.ndarray) -> list[
 
 
 def leak_free_fold_jobs(
-    given: np.ndarray, chains: list[TrainingLabels], folds: np.ndarray, clusters: np.ndarray, seed: int
+    given_labels: np.ndarray, chains: list[TrainingLabels], folds: np.ndarray, clusters: np.ndarray, seed: int
 ) -> list[FoldJob]:
     """Two models a fold, each taught by the earlier models of its own fold alone.
 
@@ -112,7 +112,7 @@ def leak_free_fold_jobs(
     for fold, training_labels in enumerate(chains):
         for half in range(2):
             other, has = free & (halves == 1 - half), has_label(training_labels.labels)
-            learned = np.flatnonzero(has_label(given) & (folds != fold) | other & has)
+            learned = np.flatnonzero(has_label(given_labels) & (folds != fold) | other & has)
             own = (folds == fold) & (half == 0)  # judged once a round
             judged = np.flatnonzero(own | free & (halves == half))
             where = f"fold_{fold + half * len(chains)}"

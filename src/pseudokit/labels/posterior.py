@@ -42,7 +42,7 @@ class Posterior:
     """
 
     log_probs: np.ndarray
-    given: np.ndarray
+    given_labels: np.ndarray
     matrix: np.ndarray | None = None
     tilt: np.ndarray | None = None
     temperature: np.ndarray | None = None
@@ -64,15 +64,15 @@ class Posterior:
 
     def said(self) -> PosteriorSummary:
         """What it comes to, row by row, but for the temperature: it is of what is learned."""
-        n = len(self.given)
+        n = len(self.given_labels)
         said = PosteriorSummary(np.empty(n, np.int64), *(np.full(n, np.nan) for _ in range(3)))
 
         def say(part: slice) -> None:
-            joint, given = self._joint(part), self.given[part]
+            joint, given_labels = self._joint(part), self.given_labels[part]
             best, total, each = joint.argmax(1), row_sums(joint), np.arange(len(joint))
             said.best[part], said.confidence[part] = best, joint[each, best] / total
-            known = np.flatnonzero(given >= 0)
-            labels, rows = given[known], part.start + known
+            known = np.flatnonzero(given_labels >= 0)
+            labels, rows = given_labels[known], part.start + known
             said.own[rows] = joint[known, labels] / total[known]
             joint[known, labels] = 0  # summed without it, so that tiny values keep their order
             said.wrong[rows] = (row_sums(joint) / total)[known]
@@ -91,17 +91,17 @@ class Posterior:
 
     def _joint(self, rows: np.ndarray | slice) -> np.ndarray:
         """(m, K) float64 that the beliefs are proportional to, before any temperature."""
-        joint, given = np.exp(self.log_probs[rows]).astype(np.float64), self.given[rows]
+        joint, given_labels = np.exp(self.log_probs[rows]).astype(np.float64), self.given_labels[rows]
         if self.sharpness != 1:
             joint = soften(joint, 1 / self.sharpness)
         if self.tilt is not None:
-            joint[given < 0] *= self.tilt
+            joint[given_labels < 0] *= self.tilt
         if self.difficulty is not None:
-            known = np.flatnonzero(given >= 0)
-            joint[known] *= self.difficulty.likelihood(joint[known], given[known])
+            known = np.flatnonzero(given_labels >= 0)
+            joint[known] *= self.difficulty.likelihood(joint[known], given_labels[known])
         if self.matrix is not None:
-            known = np.flatnonzero(given >= 0)
-            joint[known] = np.maximum(joint[known], TINY) * self._of_given.take(given[known], 0)
+            known = np.flatnonzero(given_labels >= 0)
+            joint[known] = np.maximum(joint[known], TINY) * self._of_given.take(given_labels[known], 0)
         return joint
 
     @cached_property
@@ -112,6 +112,6 @@ class Posterior:
 
 def align(posterior: Posterior, prior: np.ndarray) -> Posterior:
     """The mean over the pool is moved towards the class shares (K,) of the labels (Berthelot et al. 2020)."""
-    pool = np.flatnonzero(posterior.given < 0)
+    pool = np.flatnonzero(posterior.given_labels < 0)
     total = sum((probs.sum(0) for _, probs in posterior.blocks(pool)), np.zeros(len(prior)))
     return replace(posterior, tilt=prior / np.maximum(total / max(len(pool), 1), 1e-9))

@@ -21,7 +21,7 @@ class FoldPredictions:
 
 
 def mix(parts: list[FoldPredictions], n: int, chained: bool = False) -> OutOfFoldPredictions:
-    """One verdict on n rows from what each model says: the mean probabilities; chained: those of each fold's too."""
+    """Predictions of n rows from those of each model: the mean probabilities; chained: those of each fold's too."""
     logs, judge, votes = _mean(parts, n)
     folds = sorted({part.fold for part in parts}) if chained else ()
     chains = [_mean([part for part in parts if part.fold == fold], n)[0] for fold in folds]
@@ -74,7 +74,7 @@ class OutOfFoldPredictions:
 
     @property
     def agreement(self) -> np.ndarray | float:
-        """(N,) or (N, C) share of the judges that predict the class of the verdict."""
+        """(N,) or (N, C) share of the models that predict the likeliest class."""
         if self.votes is None:
             return 1.0
         at = np.take_along_axis(self.votes, likeliest(self.log_probs)[..., None], -1)[..., 0]

@@ -10,7 +10,7 @@ MAX_P_VALUE = 0.01
 """One-sided: predictions that know nothing agree as often as these do in more than one of a hundred cases."""
 
 
-def learned_nothing(predicted: np.ndarray, given: np.ndarray, k: int) -> str:
+def learned_nothing(predicted: np.ndarray, given_labels: np.ndarray, k: int) -> str:
     """Why these predictions cannot judge any label; "" where they can.
 
     They cannot where they agree with the given labels no better than chance would, with the same number of rows in
@@ -21,15 +21,15 @@ def learned_nothing(predicted: np.ndarray, given: np.ndarray, k: int) -> str:
     """
     from scipy.stats import binom
 
-    labeled = given >= 0
-    counts = np.bincount(given[labeled], minlength=k)
-    asked = np.flatnonzero(labeled)[counts[given[labeled]] > 1]
+    labeled = given_labels >= 0
+    counts = np.bincount(given_labels[labeled], minlength=k)
+    asked = np.flatnonzero(labeled)[counts[given_labels[labeled]] > 1]
     n = len(asked)
     if n < MIN_ROWS:
         return ""
-    shares = [np.bincount(classes[asked], minlength=k) / n for classes in (predicted, given)]
+    shares = [np.bincount(classes[asked], minlength=k) / n for classes in (predicted, given_labels)]
     by_chance = float((shares[0] * shares[1]).sum())
-    hits = int((predicted[asked] == given[asked]).sum())
+    hits = int((predicted[asked] == given_labels[asked]).sum())
     if by_chance > 1 - 1 / n or binom.sf(hits - 1, n, by_chance) <= MAX_P_VALUE:
         return ""
     if (shares[0] > 0).sum() == 1:

@@ -86,7 +86,7 @@ def reasons_table(decisions: pd.DataFrame) -> dict[str, Any]:
 
     The counts sum to the judged rows. Where the truth is known: the share of labels that are right then.
     """
-    kinds = decisions["given"].ne("").map({True: "given", False: "unlabeled"})
+    kinds = decisions["given_label"].ne("").map({True: "given", False: "unlabeled"})
     sizes, known = kinds.value_counts(), decisions["truth"].notna().any()
     groups = [(*key, part) for key, part in decisions.groupby([kinds, "decision", "reason"])]
     rows, bars = [], []
@@ -107,10 +107,10 @@ def right(part: pd.DataFrame) -> str:
 def flows_table(decisions: pd.DataFrame, most: int = MOST) -> dict[str, Any]:
     """Which classes relabeled rows went from and to: the largest flows first, all others in one row."""
     turned = decisions[decisions["decision"] == "relabel"]
-    table = tally(turned, ["given", "label"], most, "pairs of classes")
+    table = tally(turned, ["given_label", "label"], most, "pairs of classes")
     return table | {
         "title": "Relabeled: from which class to which",
-        "header": ["given", "→ learned", *table["header"]],
+        "header": ["given_label", "→ learned", *table["header"]],
     }
 
 

@@ -12,7 +12,7 @@ DASHES = ("-", "--", ":", "-.")
 
 @styled
 def losses(history: dict[str, list[pd.DataFrame]], folds: dict[str, dict[int, tuple[int, float]]]) -> Figure:
-    """Training loss: a panel a round with a line a model, one for control and student. Tables: epoch, loss, fold.
+    """Training loss: a panel a round with a line a model, one for baseline and student. Tables: epoch, loss, fold.
 
     folds: round → fold → (rows, agreement) of what the fold's model judged, for the legend.
     """

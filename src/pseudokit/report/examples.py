@@ -24,15 +24,15 @@ def find_examples(run: Path, info: dict[str, Any], rows: pd.DataFrame) -> tuple[
     """
     near: list[list[list[int]]] = [[[], []] for _ in range(len(rows))]
     folder = run / f"round_{info.get('round')}"
-    if not (folder / "logits.npy").exists():
+    if not (folder / "log_probs.npy").exists():
         return [], near
-    table = load_run.read_table(folder / "decisions.csv", "id given predicted confidence decision")
-    log_probs = np.load(folder / "logits.npy", mmap_mode="r")
+    table = load_run.read_table(folder / "decisions.csv", "id given_label predicted confidence decision")
+    log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
     judged = pd.Index(table["id"]).get_indexer(rows["id"])
     judged[(rows["predicted"] == "").to_numpy()] = -1
     for name, pool in candidates(table, load_run.label_names(info)).items():
-        for side, column in enumerate(("given", "predicted")):
+        for side, column in enumerate(("given_label", "predicted")):
             asked = np.flatnonzero((rows[column] == name).to_numpy() & (judged >= 0))
             for i, found in zip(asked, nearest(log_probs, judged[asked], pool), strict=True):
                 near[i][side] = found
@@ -40,11 +40,13 @@ def find_examples(run: Path, info: dict[str, Any], rows: pd.DataFrame) -> tuple[
 
 
 def candidates(table: pd.DataFrame, classes: list[str]) -> dict[str, np.ndarray]:
-    """class → rows of the ledger that agree with their given label, evenly spread from doubtful to certain."""
-    agrees = table[(table["decision"] == "keep") & (table["predicted"] == table["given"])].sort_values("confidence")
+    """class → rows of decisions.csv that agree with their given label, evenly spread from doubtful to certain."""
+    agrees = table[(table["decision"] == "keep") & (table["predicted"] == table["given_label"])].sort_values(
+        "confidence"
+    )
     most = max(SHOWN + 1, CANDIDATES // max(1, len(classes)))
     pools = {}
-    for name, group in agrees.groupby("given"):
+    for name, group in agrees.groupby("given_label"):
         spread = np.linspace(0, len(group) - 1, min(most, len(group))).round().astype(int)
         pools[name] = group.index.to_numpy()[spread]
     return pools
@@ -63,7 +65,7 @@ def nearest(log_probs: np.ndarray, asked: np.ndarray, pool: np.ndarray) -> list[
 
 
 def to_paths(run: Path, ids: pd.Series, near: list) -> tuple[list[str], list]:
-    """Rows of the ledger → places in a list of image paths in which each stands once."""
+    """Rows of decisions.csv → places in a list of image paths in which each stands once."""
     used = sorted({row for pair in near for side in pair for row in side})
     place = {row: k for k, row in enumerate(used)}
     path = load_run.read_table(run / "samples.csv", "id path").drop_duplicates("id").set_index("id")["path"]

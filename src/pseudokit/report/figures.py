@@ -111,12 +111,16 @@ def _tile(axis, image: np.ndarray | None, x: float, y: float) -> None:
 @styled
 def confidence_histogram(decisions: pd.DataFrame, cutoffs: tuple[float, float]) -> Figure:
     """Confidence of held-out predictions: labeled rows by agreement, pool rows by decision."""
-    given = decisions["given"] != ""
-    agree = decisions["predicted"] == decisions["given"]
+    given_labels = decisions["given_label"] != ""
+    agree = decisions["predicted"] == decisions["given_label"]
     accepted = decisions["decision"] == "accept"
     groups = [
-        ("labeled", cutoffs[0], {"predicted = given": given & agree, "predicted ≠ given": given & ~agree}),
-        ("unlabeled", cutoffs[1], {"accepted": ~given & accepted, "left": ~given & ~accepted}),
+        (
+            "labeled",
+            cutoffs[0],
+            {"predicted = given": given_labels & agree, "predicted ≠ given": given_labels & ~agree},
+        ),
+        ("unlabeled", cutoffs[1], {"accepted": ~given_labels & accepted, "left": ~given_labels & ~accepted}),
     ]
     groups = [group for group in groups if any(mask.any() for mask in group[2].values())]
     figure, axes = new_figure("Confidence of the held-out predictions", 0.9 + 2.7 * len(groups), len(groups))

@@ -32,14 +32,14 @@ def predictions(data: dict[str, Any]) -> tuple[pd.DataFrame | None, str]:
     Held-out rows are compared with the truth where it is known, else with the given label.
     """
     scored, decisions = data["scored"], data["decisions"]
-    role, arm, _ = compared(data["metrics"].get("scores") or {})
+    split, arm, _ = compared(data["metrics"].get("scores") or {})
     if scored is not None and arm:
-        own = (scored["arm"] == arm) & (scored["role"] == role) & (scored["label"] != "")
-        return scored[own], f"the {arm} on {role}"
+        own = (scored["arm"] == arm) & (scored["split"] == split) & (scored["label"] != "")
+        return scored[own], f"the {arm} on {split}"
     if decisions is None:
         return None, ""
-    rows = decisions[decisions["given"] != ""]
-    rows = rows.assign(label=rows["truth"].fillna(rows["given"]))
+    rows = decisions[decisions["given_label"] != ""]
+    rows = rows.assign(label=rows["truth"].fillna(rows["given_label"]))
     against = "the truth, where it is known" if rows["truth"].notna().any() else "given labels, which may be wrong too"
     return rows, f"held-out models against {against}"
 
@@ -58,8 +58,8 @@ def surest_right(rows: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def with_paths(rows: pd.DataFrame, dataset: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Rows as dicts with the path of their image; an id may stand in several roles."""
-    keys = ["id", "role"]
+    keys = ["id", "split"]
     named = None if dataset is None else dataset[dataset["id"].isin(rows["id"])].drop_duplicates(keys)
     known = {} if named is None else named.set_index(keys)["path"].to_dict()
     table = rows[[*keys, "label", "predicted", "confidence"]].to_dict("records")
-    return [row | {"path": known.get((row["id"], row["role"]), "")} for row in table]
+    return [row | {"path": known.get((row["id"], row["split"]), "")} for row in table]

@@ -57,7 +57,7 @@ def grid(data: dict[str, Any]) -> Picture | None:
         return None
     rows = load_run.disagreements(data["decisions"])
     paths = data["samples"].drop_duplicates("id").set_index("id")["path"].reindex(rows["id"])
-    titles = pairs(rows["given"], rows["predicted"])
+    titles = pairs(rows["given_label"], rows["predicted"])
     caption = f"The {len(rows)} given labels that held-out predictions contradict most confidently."
     right = matches(rows["truth"], rows["predicted"])
     title = "Most confident disagreements: label | predicted"
@@ -116,15 +116,15 @@ def tiles(name: str, caption: str, title: str, columns: tuple[Iterable, list[str
 def confusion(data: dict[str, Any]) -> Picture | None:
     """The student on test, else on valid; else what the held-out predictions say of the given labels."""
     scored, decisions = data["scored"], data["decisions"]
-    for role in ("test", "val") if scored is not None else ():
-        rows = scored[(scored["arm"] == "student") & (scored["role"] == role) & (scored["label"] != "")]
+    for split in ("test", "val") if scored is not None else ():
+        rows = scored[(scored["arm"] == "student") & (scored["split"] == split) & (scored["label"] != "")]
         if len(rows):
-            return confused(data, rows["label"], rows["predicted"], ("label", f"the student on {role}"))
-    rows = None if decisions is None else decisions[decisions["given"] != ""]
+            return confused(data, rows["label"], rows["predicted"], ("label", f"the student on {split}"))
+    rows = None if decisions is None else decisions[decisions["given_label"] != ""]
     if rows is None or not len(rows):
         return None
     names = ("given label", "the held-out predictions")
-    return confused(data, rows["given"], rows["predicted"], names)
+    return confused(data, rows["given_label"], rows["predicted"], names)
 
 
 def confused(data: dict[str, Any], truth: pd.Series, predicted: pd.Series, names: tuple[str, str]) -> Picture:
@@ -149,13 +149,13 @@ def coverage(data: dict[str, Any]) -> Picture | None:
     rows = data["decisions"]
     if rows is None:
         return None
-    given, known = rows["given"] != "", rows["truth"].notna()
-    flipped = (known & given & (rows["truth"] != rows["given"])).any()
+    given_labels, known = rows["given_label"] != "", rows["truth"].notna()
+    flipped = (known & given_labels & (rows["truth"] != rows["given_label"])).any()
     at_given, at_pool = data["cutoffs"]
     lines = {
-        "against given labels": (given, "given", at_given),
-        "against the truth": (given & known & flipped, "truth", at_given),
-        "pool against the truth": (~given & known, "truth", at_pool),
+        "against given labels": (given_labels, "given_label", at_given),
+        "against the truth": (given_labels & known & flipped, "truth", at_given),
+        "pool against the truth": (~given_labels & known, "truth", at_pool),
     }
     curves = {
         name: (part["confidence"].to_numpy(), (part["predicted"] == part[column]).to_numpy(), line)
@@ -171,8 +171,8 @@ def reliability(data: dict[str, Any]) -> Picture | None:
     rows = data["decisions"]
     if rows is None:
         return None
-    rows = rows[(rows["given"] != "") & rows["truth"].notna() & rows["p_wrong"].notna()]
-    wrong = (rows["truth"] != rows["given"]).to_numpy()
+    rows = rows[(rows["given_label"] != "") & rows["truth"].notna() & rows["p_wrong"].notna()]
+    wrong = (rows["truth"] != rows["given_label"]).to_numpy()
     if not wrong.any():
         return None
     caption = "Of the labels that are said to be wrong with a probability p_wrong, this share is."
@@ -232,7 +232,7 @@ def losses(data: dict[str, Any]) -> Picture | None:
     if not data["history"]:
         return None
     folds = {f"round {number}": scores for number, scores in data["folds"].items() if scores}
-    caption = "Training loss of every model; control and student below."
+    caption = "Training loss of every model; baseline and student below."
     if folds:
         caption += (
             " Beside each fold: the share of its given labels that its model, which had not learned them, agrees "

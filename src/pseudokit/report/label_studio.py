@@ -32,7 +32,7 @@ def write_label_studio(run: Path, limit: int = 5000) -> None:
     rows = to_review(run, load_run.cutoffs(metrics, info)[1], limit)
     if rows is None or not len(rows):
         return
-    classes = load_run.label_names(info) or sorted({*rows["given"], *rows["predicted"]} - {""})
+    classes = load_run.label_names(info) or sorted({*rows["given_label"], *rows["predicted"]} - {""})
     paths = load_run.read_table(run / "samples.csv", "path")["path"]
     write_json(run / "label_studio.json", tasks(run.resolve().name, rows, document_root(paths)))
     atomic_write(run / "label_studio.xml", interface(classes))
@@ -52,14 +52,14 @@ def tasks(name: str, rows: pd.DataFrame, root: str) -> list[dict[str, Any]]:
     made = []
     for row in rows.to_dict("records"):
         content = load_run.read_bytes(row["path"])
-        given = f"given {row['given']}, " if row["given"] else ""
+        given_labels = f"given {row['given_label']}, " if row["given_label"] else ""
         data = {
             "id": row["id"],
-            "given": row["given"],
+            "given_label": row["given_label"],
             "image": "/data/local-files/?d=" + quote(os.path.relpath(row["path"], root)),
             "image_sha256": hashlib.sha256(content).hexdigest() if content else "",
             "run": name,
-            "note": f"{row['id']}: {given}predicted {row['predicted']} ({row['confidence']:.2f})",
+            "note": f"{row['id']}: {given_labels}predicted {row['predicted']} ({row['confidence']:.2f})",
         }
         prediction = {"model_version": name, "score": row["confidence"], "result": [choice(row["predicted"])]}
         made.append({"data": data, "predictions": [prediction]})
@@ -105,18 +105,18 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
             what = f"task {number} is not as Label Studio exports it ({type(error).__name__}: {error})"
             raise UserError(f"{file}: {what}; export the project as JSON") from None
     lines = {place: line for place, line in lines.items() if line}
-    columns = ["id", "given", "action", "label", "image_sha256", "run"]
+    columns = ["id", "given_label", "action", "label", "image_sha256", "run"]
     return pd.DataFrame(list(lines.values()), index=list(lines), columns=columns)
 
 
 def _line(task: dict[str, Any], actions: dict[str, str]) -> dict[str, str] | None:
     """What the last annotation of a task decides; None where it decides nothing."""
-    data = {key: str(task["data"][key]) for key in ("id", "given", "image_sha256", "run")}
+    data = {key: str(task["data"][key]) for key in ("id", "given_label", "image_sha256", "run")}
     made = [a for a in task["annotations"] if not a.get("was_canceled") and _choices(a)]
     if not made:
         return None
     chosen = " and ".join(_choices(sorted(made, key=lambda a: a.get("updated_at") or a.get("created_at") or "")[-1]))
-    action = actions.get(chosen, "keep" if chosen == data["given"] else "relabel")
+    action = actions.get(chosen, "keep" if chosen == data["given_label"] else "relabel")
     return data | {"action": action, "label": "" if chosen in actions else chosen}
 
 

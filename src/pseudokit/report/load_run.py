@@ -71,11 +71,11 @@ def read_run(run: Path) -> dict[str, Any]:
         "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
-        "samples": read_table(run / "samples.csv", "id path role given"),
-        "duplicates": read_table(run / "duplicates.csv", "cluster id path role given kind conflict"),
+        "samples": read_table(run / "samples.csv", "id path split given_label"),
+        "duplicates": read_table(run / "duplicates.csv", "cluster id path split given_label kind conflict"),
         "decisions": read_decisions(run / f"round_{decisive.get('round')}", truth),
         "wrong": wrong_shares(run, folders, truth),
-        "scored": read_table(run / "scored.csv", "arm role id label predicted confidence"),
+        "scored": read_table(run / "scored.csv", "arm split id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
         "history": read_history(run, folders, models),
         "folds": {number_of(folder): fold_scores(folder, models) for folder in folders},
@@ -96,8 +96,8 @@ def label_names(info: dict[str, Any]) -> list[str]:
 def cutoffs(metrics: dict, info: dict) -> tuple[float, float]:
     """(cutoff on given labels, cutoff on the pool) of a round; NaN where the run does not say."""
     own = [(metrics.get(part) or {}).get("cutoff") for part in ("noise", "unlabeled")]
-    given, pool = (info.get("cutoff") if value is None else value for value in own)
-    return float("nan") if given is None else given, float("nan") if pool is None else pool
+    given_labels, pool = (info.get("cutoff") if value is None else value for value in own)
+    return float("nan") if given_labels is None else given_labels, float("nan") if pool is None else pool
 
 
 def read_truth(run: Path) -> pd.Series:
@@ -110,7 +110,7 @@ def read_truth(run: Path) -> pd.Series:
 
 def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     """The decisions of one round with a `truth` column (missing where nobody knows)."""
-    columns = "id role given predicted confidence self_confidence p_wrong decision label reason"
+    columns = "id split given_label predicted confidence self_confidence p_wrong decision label reason"
     table = read_table(folder / "decisions.csv", columns)
     return None if table is None else table.assign(truth=table["id"].map(truth)).dropna(subset="confidence")
 
@@ -120,15 +120,15 @@ def wrong_shares(run: Path, folders: list[Path], truth: pd.Series) -> list[dict[
 
     Round 0 is what was given. A dropped label is not learned, so it is not wrong.
     """
-    given = read_table(run / "injected.csv", "id clean given")
-    flipped = None if given is None else given["clean"] != given["given"]
+    given_labels = read_table(run / "injected.csv", "id clean given_label")
+    flipped = None if given_labels is None else given_labels["clean"] != given_labels["given_label"]
     shares = [{"round": 0, "train": float(flipped.mean())}] if flipped is not None and flipped.any() else []
     for folder in folders if len(truth) else []:
-        table = read_table(folder / "decisions.csv", "id role decision label")
+        table = read_table(folder / "decisions.csv", "id split decision label")
         table = table.assign(truth=table["id"].map(truth)).dropna(subset="truth")
         table = table[table["decision"] != "leave"]
         wrong = (table["label"] != table["truth"]) & (table["decision"] != "drop")
-        wrong = wrong.groupby(table["role"]).mean()
+        wrong = wrong.groupby(table["split"]).mean()
         shares.append({"round": number_of(folder), **wrong.to_dict()})
     return shares
 
@@ -142,7 +142,7 @@ def read_history(run: Path, folders: list[Path], models: dict[int, dict]) -> dic
         f"round {number_of(f)}": sorted(f.glob("fold_*/history.csv"), key=lambda file: number_of(file.parent))
         for f in folders
     }
-    files |= {arm: [run / arm / "history.csv"] for arm in ("control", "student")}
+    files |= {arm: [run / arm / "history.csv"] for arm in ("baseline", "student")}
     known = {key: about["fold"] for group in models.values() for key, about in group.items()}
     curves = {name: [_curve(path, known) for path in paths if path.exists()] for name, paths in files.items()}
     curves = {name: [table for table in group if len(table)] for name, group in curves.items()}
@@ -161,9 +161,9 @@ def fold_scores(folder: Path, models: dict[int, dict]) -> dict[int, tuple[int, f
     From the second round on a judgment is the mean over all rounds, each part of it held-out.
     """
     own = models.get(number_of(folder), {})
-    rows = read_table(folder / "decisions.csv", "given predicted model")
-    rows = rows[rows["given"] != ""]
-    agrees = (rows["given"] == rows["predicted"]).groupby(rows["model"]).agg(["size", "sum"])
+    rows = read_table(folder / "decisions.csv", "given_label predicted model")
+    rows = rows[rows["given_label"] != ""]
+    agrees = (rows["given_label"] == rows["predicted"]).groupby(rows["model"]).agg(["size", "sum"])
     judges = [[own[key]["fold"] for key in name.split("+") if key in own] for name in agrees.index]
     fold = np.array([folds[0] if len(folds) == 1 else -1 for folds in judges], int)
     sums = agrees[fold >= 0].groupby(fold[fold >= 0]).sum()
@@ -175,7 +175,7 @@ def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
 
     Among equal confidences (many are 1) the least self-confident comes first.
     """
-    rows = decisions[(decisions["given"] != "") & (decisions["predicted"] != decisions["given"])]
+    rows = decisions[(decisions["given_label"] != "") & (decisions["predicted"] != decisions["given_label"])]
     return rows.sort_values(["confidence", "self_confidence"], ascending=[False, True], kind="stable").head(n)
 
 

@@ -67,7 +67,7 @@ def page_words(run: Path, data: dict[str, Any]) -> dict[str, Any]:
         "elsewhere": summary.command(Path("config.yaml"), data["name"], mode),
         "config": data["config"],
         "env": summary.facts_table("", data["env"])["rows"],
-        "review": any((run / name).exists() for name in ("suspects.csv", "pseudo_labels.csv")),
+        "review": any((run / name).exists() for name in ("label_issues.csv", "pseudo_labels.csv")),
     }
 
 

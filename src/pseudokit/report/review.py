@@ -1,4 +1,4 @@
-"""review.html: one file in which a person decides on suspects by keyboard and exports corrections.csv."""
+"""review.html: one file in which a person decides on label_issues by keyboard and exports corrections.csv."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from . import load_run
 from .examples import find_examples
 from .report import render
 
-FACTS = ["id", "path", "given", "predicted", "confidence", "p_wrong", "decision"]
+FACTS = ["id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
 
 
 def write_review(run: Path, limit: int = 5000) -> Path | None:
     """Write review.html with the `limit` samples to look at first; returns it, or None if the run has none.
 
-    Reads suspects.csv (without it, pseudo_labels.csv), duplicates.csv and audit.csv where present, metrics.json, the
-    decisive round and the images.
+    Reads label_issues.csv (without it, pseudo_labels.csv), duplicates.csv and audit.csv where present, metrics.json,
+    the decisive round and the images.
     """
     metrics = load_run.read_dict(run / "metrics.json")
     info = load_run.decisive_round(metrics, RoundStore(run).rounds() or metrics.get("rounds") or [])
     rows = to_review(run, load_run.cutoffs(metrics, info)[1], limit)
-    audit = load_run.read_table(run / "audit.csv", "id path given")
+    audit = load_run.read_table(run / "audit.csv", "id path given_label")
     if rows is None and audit is None:
         return None
     rows, queues = to_queues(rows, audit)
@@ -49,7 +49,7 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
 def to_review(run: Path, cutoff: float, limit: int) -> pd.DataFrame | None:
     """Rows (FACTS, duplicates) in the order to look at them; None where the run lists nothing.
 
-    First the labeled rows that have a duplicate with another label, then the suspects that the run did not keep,
+    First the labeled rows that have a duplicate with another label, then the label_issues that the run did not keep,
     then the others, by rank; in a run without suspects, the pseudo-labels nearest to the cutoff.
     """
     rows, disagree = listed_rows(run, cutoff, limit), disagreeing_duplicates(run)
@@ -64,27 +64,27 @@ def to_review(run: Path, cutoff: float, limit: int) -> pd.DataFrame | None:
 
 def listed_rows(run: Path, cutoff: float, limit: int) -> pd.DataFrame | None:
     """FACTS of all suspects, or else of the `limit` pseudo-labels nearest to the cutoff."""
-    suspects = load_run.read_table(run / "suspects.csv", " ".join(["rank", *FACTS]))
-    if suspects is not None:
-        order = np.lexsort((suspects["rank"].astype(int), suspects["decision"] == "keep"))
-        return suspects.iloc[order][FACTS]
+    label_issues = load_run.read_table(run / "label_issues.csv", " ".join(["rank", *FACTS]))
+    if label_issues is not None:
+        order = np.lexsort((label_issues["rank"].astype(int), label_issues["decision"] == "keep"))
+        return label_issues.iloc[order][FACTS]
     pseudo_labels = load_run.read_table(run / "pseudo_labels.csv", "id path label confidence")
     if pseudo_labels is None:
         return None
     rows = load_run.nearest_cutoff(pseudo_labels, cutoff, limit).rename(columns={"label": "predicted"})
-    return rows.assign(given="", p_wrong=float("nan"), decision="accept")[FACTS]
+    return rows.assign(given_label="", p_wrong=float("nan"), decision="accept")[FACTS]
 
 
 def disagreeing_duplicates(run: Path) -> pd.DataFrame | None:
     """id, path, given, duplicates (the labels in its cluster, as text) of the train rows whose duplicates disagree."""
-    table = load_run.read_table(run / "duplicates.csv", "cluster id path role given conflict")
+    table = load_run.read_table(run / "duplicates.csv", "cluster id path split given_label conflict")
     if table is None:
         return None
     table = table[table["conflict"] == "True"]
-    labeled = table[table["given"] != ""]
-    words = (labeled["given"] + " (" + labeled["role"] + ")").groupby(labeled["cluster"]).agg(" · ".join)
-    rows = table[table["role"] == "train"].drop_duplicates("id")
-    return rows.assign(duplicates=rows["cluster"].map(words).fillna(""))[["id", "path", "given", "duplicates"]]
+    labeled = table[table["given_label"] != ""]
+    words = (labeled["given_label"] + " (" + labeled["split"] + ")").groupby(labeled["cluster"]).agg(" · ".join)
+    rows = table[table["split"] == "train"].drop_duplicates("id")
+    return rows.assign(duplicates=rows["cluster"].map(words).fillna(""))[["id", "path", "given_label", "duplicates"]]
 
 
 def to_queues(rows: pd.DataFrame | None, audit: pd.DataFrame | None) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -112,9 +112,11 @@ def page_content(name: str, rows: pd.DataFrame, classes: list[str]) -> dict[str,
     records = rows[fields].astype(object).where(rows[fields].notna(), None).to_dict("records")
     images = read_images(rows["path"], side_of(len(rows)))
     dataset = [record | image for record, image in zip(records, images, strict=True)]
-    named = [[s["id"], s["given"], s["predicted"], s["sha256"]] for s in dataset if s["decision"] or s["duplicates"]]
+    named = [
+        [s["id"], s["given_label"], s["predicted"], s["sha256"]] for s in dataset if s["decision"] or s["duplicates"]
+    ]
     key = hashlib.sha256(json.dumps([name, named]).encode()).hexdigest()[:16]
-    known = {s["given"] for s in dataset} | {s["predicted"] for s in dataset}
+    known = {s["given_label"] for s in dataset} | {s["predicted"] for s in dataset}
     return {"run": name, "key": key, "classes": classes or sorted(known - {""}), "samples": dataset}
 
 

@@ -31,7 +31,7 @@ PARTS = ("oof", "noise", "unlabeled", "trusted", "audit", "difference")
 
 
 def write_metrics(run: Path) -> None:
-    """Write metrics.jsonl. Reads metrics.json and the ledger, nothing else."""
+    """Write metrics.jsonl. Reads metrics.json and the round records, nothing else."""
     lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in all_facts(run)]
     atomic_write(run / "metrics.jsonl", "".join(lines))
 
@@ -46,7 +46,7 @@ def all_facts(run: Path) -> list[dict[str, Any]]:
         table = read_judged(folder, info)
         lines.append(round_facts(info, table))
         if info["round"] == decisive:
-            images = image_facts(folder, info, worth_a_look(table, table["given"] if before is None else before))
+            images = image_facts(folder, info, worth_a_look(table, table["given_label"] if before is None else before))
         before = table["label"]
     return lines + score_facts(metrics) + images
 
@@ -59,7 +59,7 @@ def read_judged(folder: Path, info: dict[str, Any]) -> pd.DataFrame:
     """
     models, numbers = info.get("models") or {}, ("confidence", "p_wrong")
     classes = load_run.label_names(info)
-    named = dict.fromkeys(("given", "predicted", "label"), pd.CategoricalDtype([*classes, ""]))
+    named = dict.fromkeys(("given_label", "predicted", "label"), pd.CategoricalDtype([*classes, ""]))
     kinds = named | dict.fromkeys(numbers, float) | dict.fromkeys(("decision", "model"), str)
     options = {"keep_default_na": False, "na_values": {name: [""] for name in numbers}}  # a class may be called NA
     table = pd.read_csv(folder / "decisions.csv", usecols=list(kinds), dtype=kinds, **options)
@@ -85,8 +85,8 @@ def held_out_facts(table: pd.DataFrame) -> dict[str, float]:
     oof_precision: of the oof_precision_n labeled rows at or above cutoff_in_use, the share that agrees. Spread over
     folds: standard deviation of their accuracies.
     """
-    rows = table[(table["given"] >= 0) & table["confidence"].notna()]
-    hits, said = (rows["predicted"] == rows["given"]).to_numpy(), rows["confidence"].to_numpy()
+    rows = table[(table["given_label"] >= 0) & table["confidence"].notna()]
+    hits, said = (rows["predicted"] == rows["given_label"]).to_numpy(), rows["confidence"].to_numpy()
     facts = with_spread("oof_accuracy", float(hits.mean()), len(hits))
     folds = pd.Series(hits)[(rows["fold"] >= 0).to_numpy()].groupby(rows["fold"][rows["fold"] >= 0].to_numpy()).mean()
     if len(folds) > 1:
@@ -113,14 +113,14 @@ def cutoff_in_use(table: pd.DataFrame) -> float | None:
 
 def class_facts(table: pd.DataFrame, info: dict[str, Any]) -> dict[str, float]:
     """By class: prior/, its share of the given labels; labels/ of labeled rows after decisions; pseudo_labels/."""
-    classes, pool = info["classes"], (table["given"] < 0).to_numpy()
-    given, label = table["given"].to_numpy(), table["label"].to_numpy()
+    classes, pool = info["classes"], (table["given_label"] < 0).to_numpy()
+    given_labels, label = table["given_label"].to_numpy(), table["label"].to_numpy()
     counts = {"labels": _of_classes(label[~pool & (label >= 0)], info)}
     if pool.any():
         counts["pseudo_labels"] = _of_classes(label[pool & (label >= 0)], info)
     received = counts.get("pseudo_labels", counts["labels"])
     shown = range(len(classes)) if len(classes) <= FEW_CLASSES else np.flatnonzero(received).tolist()
-    prior = _of_classes(given[~pool], info)
+    prior = _of_classes(given_labels[~pool], info)
     prior = prior / max(prior.sum(), 1)
     facts = {f"prior/{classes[c]}": float(prior[c]) for c in shown}
     return facts | {f"{what}/{classes[c]}": int(n[c]) for what, n in counts.items() for c in shown}
@@ -136,10 +136,10 @@ def _of_classes(labels: np.ndarray, info: dict[str, Any]) -> np.ndarray:
 def score_facts(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """A line for each arm that was scored, `test/accuracy` with its spread and the like, and for each of PARTS."""
     lines = []
-    for arm, roles in (metrics.get("scores") or {}).items():
+    for arm, splits in (metrics.get("scores") or {}).items():
         line = {"of": arm}
-        for role, values in roles.items():
-            line |= flat(values | with_spread("accuracy", values["accuracy"], values["n"]), f"{role}/")
+        for split, values in splits.items():
+            line |= flat(values | with_spread("accuracy", values["accuracy"], values["n"]), f"{split}/")
         lines.append(line)
     return lines + [{"of": part} | flat(metrics[part]) for part in PARTS if metrics.get(part)]
 
@@ -165,13 +165,17 @@ def worth_a_look(table: pd.DataFrame, before: pd.Series, n: int = IMAGES) -> pd.
     borderline: pool rows nearest to the cutoff in use (where nothing was accepted, the surest); without a pool, labels
     as likely wrong as right. flipped: the label is not what it was `before` (N,). suspect: probably wrong.
     """
-    given, confidence, wrong = table["given"] >= 0, table["confidence"], table["p_wrong"]
+    given_labels, confidence, wrong = table["given_label"] >= 0, table["confidence"], table["p_wrong"]
     cutoff = cutoff_in_use(table)
-    distance = (wrong - 0.5).abs() if given.all() else (confidence - (1.0 if cutoff is None else cutoff)).abs()[~given]
+    distance = (
+        (wrong - 0.5).abs()
+        if given_labels.all()
+        else (confidence - (1.0 if cutoff is None else cutoff)).abs()[~given_labels]
+    )
     rows = {
         "borderline": distance.nsmallest(n).index,
         "flipped": confidence[table["label"] != before].nlargest(n).index,
-        "suspect": wrong[given & (wrong > 0.5)].nlargest(n).index,
+        "suspect": wrong[given_labels & (wrong > 0.5)].nlargest(n).index,
     }
     order = [(turn, why, row) for why, kind in rows.items() for turn, row in enumerate(kind)]
     order = pd.DataFrame(sorted(order, key=lambda entry: entry[0]), columns=["turn", "why", "row"])
@@ -186,7 +190,7 @@ def image_facts(folder: Path, info: dict[str, Any], rows: pd.DataFrame) -> list[
         {
             "image": ids[row.Index],
             "why": row.why,
-            "given": names[row.given],
+            "given_label": names[row.given_label],
             "predicted": names[row.predicted],
             "confidence": row.confidence,
             "label": names[row.label],

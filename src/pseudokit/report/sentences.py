@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..labels.metrics import paired_arms, share_interval
 from ..labels.noise import OF_THE_CLASS
-from .summary import ARMS, ROLES, between, duration, percent, show
+from .summary import ARMS, SPLITS, between, duration, percent, show
 
 WHAT = {"denoise": "Repairing labels", "augment": "Pseudo-labels", "joint": "Repair and pseudo-labels"}
 REASONS = {
@@ -55,17 +55,17 @@ def headline(data: dict[str, Any]) -> list[str]:
 
 
 def score_sentences(scores: dict, scored: pd.DataFrame | None, mode: str) -> list[str]:
-    """Did it help: the student against the control (or the teacher) on the most trustworthy rows scored."""
-    role, arm, base = compared(scores)
+    """Did it help: the student against the baseline (or the teacher) on the most trustworthy rows scored."""
+    split, arm, base = compared(scores)
     if not arm:
         return []
-    found, n = accuracies(scores, role), scores[arm][role].get("n")
-    said = f"The {arm} scores {percent(found[arm])} on {show('n', n)} {role} samples"
+    found, n = accuracies(scores, split), scores[arm][split].get("n")
+    said = f"The {arm} scores {percent(found[arm])} on {show('n', n)} {split} samples"
     if not base:
         _, low, high = share_interval(found[arm], n).values()
         return [f"{said} (95 % interval {100 * low:.2f} to {percent(high)})."]
     against = f"{100 * (found[arm] - found[base]):+.2f} points against the {base} ({percent(found[base])}"
-    gain = paired(scored, role, base)
+    gain = paired(scored, split, base)
     if gain is None:
         return [f"{said}, {against})."]
     against += f"; 95 % interval {100 * gain['low']:+.2f} to {100 * gain['high']:+.2f})."
@@ -78,27 +78,27 @@ def score_sentences(scores: dict, scored: pd.DataFrame | None, mode: str) -> lis
 
 def compared(scores: dict) -> tuple[str, str, str]:
     """(role, arm, what the arm is compared with): the most trustworthy role that was scored; "" where there is none."""
-    role = next((role for role in ROLES if accuracies(scores, role)), "")
-    arm = next(reversed(accuracies(scores, role)), "")
-    others = accuracies(scores, role) if arm == "student" else ()
-    return role, arm, next((name for name in ("control", "teacher") if name in others), "")
+    split = next((split for split in SPLITS if accuracies(scores, split)), "")
+    arm = next(reversed(accuracies(scores, split)), "")
+    others = accuracies(scores, split) if arm == "student" else ()
+    return split, arm, next((name for name in ("baseline", "teacher") if name in others), "")
 
 
-def accuracies(scores: dict[str, dict], role: str) -> dict[str, float]:
+def accuracies(scores: dict[str, dict], split: str) -> dict[str, float]:
     """arm → accuracy on a role, for the arms that have one."""
-    values = {arm: scores.get(arm, {}).get(role, {}).get("accuracy") for arm in ARMS}
+    values = {arm: scores.get(arm, {}).get(split, {}).get("accuracy") for arm in ARMS}
     return {arm: value for arm, value in values.items() if value is not None}
 
 
-def paired(scored: pd.DataFrame | None, role: str, base: str) -> dict[str, float] | None:
+def paired(scored: pd.DataFrame | None, split: str, base: str) -> dict[str, float] | None:
     """The student's gain over `base` on the rows that both judged, its 95 % interval (shares), rows won and lost."""
-    return None if scored is None else paired_arms(scored, (role,), base)
+    return None if scored is None else paired_arms(scored, (split,), base)
 
 
 def gauge(data: dict[str, Any]) -> dict[str, Any] | None:
     """Where gain, interval and zero lie on a scale of 0 to 100 with zero in its middle; None without a comparison."""
-    role, _, base = compared(data["metrics"].get("scores") or {})
-    gain = paired(data["scored"], role, base) if base else None
+    split, _, base = compared(data["metrics"].get("scores") or {})
+    gain = paired(data["scored"], split, base) if base else None
     most = 1.1 * max(abs(gain["low"]), abs(gain["high"])) if gain else 0
     if not most:
         return None
@@ -128,16 +128,16 @@ def unscored_sentence(mode: str) -> str:
 
 
 def difference_text(found: dict[str, Any]) -> str:
-    """`+0.85 points (95 % interval +0.51 to +1.19; test, n = 10,000)`: the student against the control."""
+    """`+0.85 points (95 % interval +0.51 to +1.19; test, n = 10,000)`: the student against the baseline."""
     gain, low, high = (f"{100 * found[key]:+.2f}" for key in ("gain", "low", "high"))
     within = "; within noise" if found["low"] <= 0 <= found["high"] else ""
-    return f"{gain} points (95 % interval {low} to {high}; {found['role']}, n = {found['n']:,}){within}"
+    return f"{gain} points (95 % interval {low} to {high}; {found['split']}, n = {found['n']:,}){within}"
 
 
 def held_out_sentence(data: dict[str, Any]) -> str:
     """How far models that had not learned them agree with the given labels."""
     share, decisions = data["decisive"].get("oof_accuracy"), data["decisions"]
-    n = 0 if decisions is None else int((decisions["given"] != "").sum())
+    n = 0 if decisions is None else int((decisions["given_label"] != "").sum())
     if share is None or not n:
         return ""
     _, low, high = share_interval(share, n).values()
@@ -150,11 +150,12 @@ def held_out_sentence(data: dict[str, Any]) -> str:
 def given_sentence(counts: dict[str, int], noise: dict[str, Any]) -> str:
     """How many given labels were found suspect, their fate, and what is left where the truth is known."""
     fates = {word: n for name, word in FATES.items() if (n := counts.get(name, 0))}
-    suspects = sum(fates.values())
-    if not suspects and noise.get("estimated_rate") is None:
+    label_issues = sum(fates.values())
+    if not label_issues and noise.get("estimated_rate") is None:
         return ""
     said = ", ".join(f"{n:,} {word}" for word, n in fates.items()) or "none"
-    text = f"Of {suspects + counts.get('keep', 0):,} given labels {suspects:,} were found wrong or doubtful: {said}."
+    total = label_issues + counts.get("keep", 0)
+    text = f"Of {total:,} given labels {label_issues:,} were found wrong or doubtful: {said}."
     if noise.get("estimated_rate") is not None:
         text += f" The estimated rate of wrong labels is {percent(noise['estimated_rate'])}"
         low, high = noise.get("estimated_rate_interval") or (None, None)

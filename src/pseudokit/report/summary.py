@@ -13,8 +13,8 @@ import pandas as pd
 from ..data.duplicates import count_duplicates
 from ..labels.metrics import share_interval
 
-ROLES = ("test", "trusted", "val")  # the first that was scored carries the headline
-ARMS = ("teacher", "control", "student")
+SPLITS = ("test", "trusted", "val")  # the first that was scored carries the headline
+ARMS = ("teacher", "baseline", "student")
 HELD_OUT = "Out-of-fold accuracy against given labels"
 WORDS = {"oof_accuracy": "out-of-fold accuracy", "macro_f1": "macro F1", "pseudo_labels": "pseudo-labels"}
 
@@ -69,13 +69,13 @@ def tables(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def scores_table(scores: dict[str, dict[str, dict]]) -> dict[str, Any]:
-    found = [(role, arm, scores[arm][role]) for role in ROLES for arm in ARMS if role in scores.get(arm, {})]
+    found = [(split, arm, scores[arm][split]) for split in SPLITS for arm in ARMS if split in scores.get(arm, {})]
     keys = list(dict.fromkeys(key for *_, values in found for key in values))
     rows = [
-        [role, arm, *(show(key, v.get(key)) for key in keys), between(share_interval(v["accuracy"], v["n"]))]
-        for role, arm, v in found
+        [split, arm, *(show(key, v.get(key)) for key in keys), between(share_interval(v["accuracy"], v["n"]))]
+        for split, arm, v in found
     ]
-    header = ["role", "arm", *map(word, keys), "accuracy, 95 % interval"]
+    header = ["split", "arm", *map(word, keys), "accuracy, 95 % interval"]
     return {"title": "Scores", "names": 2, "header": header, "rows": rows}
 
 
@@ -145,9 +145,9 @@ def folds_table(folds: dict[int, dict[int, tuple[int, float]]], rounds: list[dic
 
 
 def samples_table(dataset: pd.DataFrame | None) -> dict[str, Any]:
-    groups = () if dataset is None else (dataset["given"] != "").groupby(dataset["role"], sort=False)
-    rows = [[role, f"{len(has):,}", f"{has.sum():,}"] for role, has in groups]
-    return {"title": "Samples", "names": 1, "header": ["role", "n", "with a given label"], "rows": rows}
+    groups = () if dataset is None else (dataset["given_label"] != "").groupby(dataset["split"], sort=False)
+    rows = [[split, f"{len(has):,}", f"{has.sum():,}"] for split, has in groups]
+    return {"title": "Samples", "names": 1, "header": ["split", "n", "with a given label"], "rows": rows}
 
 
 def duplicates_counts(duplicates: pd.DataFrame | None) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def disagreeing(duplicates: pd.DataFrame | None, n: int = 20, most: int = 6) -> 
         return []
     shown = []
     for _, rows in list(duplicates[duplicates["conflict"] == "True"].groupby("cluster", sort=False))[:n]:
-        labels = dict.fromkeys(rows["given"][rows["given"] != ""])
-        turn = rows.groupby("given").cumcount().where(rows["given"] != "", len(rows))
+        labels = dict.fromkeys(rows["given_label"][rows["given_label"] != ""])
+        turn = rows.groupby("given_label").cumcount().where(rows["given_label"] != "", len(rows))
         first = rows.loc[turn.sort_values(kind="stable").index[:most]]
         about = f"{rows['kind'].iloc[0]} · {len(rows):,} rows"
         shown.append({"labels": " | ".join(labels), "about": about, "rows": first.to_dict("records")})

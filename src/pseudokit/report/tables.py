@@ -1,4 +1,4 @@
-"""The tables that people open: suspects.csv, pseudo_labels.csv, labels.csv, oof.csv."""
+"""The tables that people open: label_issues.csv, pseudo_labels.csv, labels.csv, oof.csv."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..labels.decide import Decisions
 
 
 def label_issues_table(d: Decisions, dataset: Dataset) -> pd.DataFrame:
-    """As suspects.csv holds them: the labeled set, most suspicious first."""
-    rows = np.flatnonzero(has_label(dataset.given))
+    """As label_issues.csv holds them: the labeled set, most suspicious first."""
+    rows = np.flatnonzero(has_label(dataset.given_labels))
     rows = rows[np.argsort(-d.p_wrong[rows], kind="stable")]
     return pd.DataFrame(
         {
             "rank": np.arange(1, len(rows) + 1),
             "id": dataset.id[rows],
             "path": dataset.path[rows],
-            "given": names(dataset.given[rows], dataset.classes),
+            "given_label": names(dataset.given_labels[rows], dataset.classes),
             "predicted": names(d.predicted[rows], dataset.classes),
             "confidence": d.confidence[rows],
             "p_wrong": d.p_wrong[rows],
@@ -30,7 +30,7 @@ def label_issues_table(d: Decisions, dataset: Dataset) -> pd.DataFrame:
 
 def pseudo_labels_table(d: Decisions, dataset: Dataset, number: int) -> pd.DataFrame:
     """As pseudo_labels.csv holds them: the accepted part of the pool."""
-    rows = np.flatnonzero(~has_label(dataset.given) & has_label(d.label))
+    rows = np.flatnonzero(~has_label(dataset.given_labels) & has_label(d.label))
     return pd.DataFrame(
         {
             "id": dataset.id[rows],
@@ -45,18 +45,18 @@ def pseudo_labels_table(d: Decisions, dataset: Dataset, number: int) -> pd.DataF
 def labels_table(result, dataset: Dataset) -> pd.DataFrame:
     """As labels.csv holds them: what the student learned, and the given labels that it did not. outcome: Outcome."""
     label, d, human = result.label, result.decisions, np.broadcast_to(result.human, len(dataset))
-    given, learned = has_label(dataset.given), has_label(label)
+    given_labels, learned = has_label(dataset.given_labels), has_label(label)
     soft = np.zeros(len(dataset), bool) if d is None else d.soft
-    conditions = [human, ~given, ~learned, soft, differ(label, dataset.given)]
+    conditions = [human, ~given_labels, ~learned, soft, differ(label, dataset.given_labels)]
     source = np.select(conditions, ["human", "pseudo", "dropped", "softened", "relabeled"], "given")
-    rows = np.flatnonzero(given | learned | human)
+    rows = np.flatnonzero(given_labels | learned | human)
     confidence = np.full(len(dataset), np.nan) if d is None else d.confidence
     weight = np.where(human | (d is None), 1.0, 1.0 if d is None else d.weight)
     return pd.DataFrame(
         {
             "id": dataset.id[rows],
             "path": dataset.path[rows],
-            "given": names(dataset.given[rows], dataset.classes),
+            "given_label": names(dataset.given_labels[rows], dataset.classes),
             "label": names(label[rows], dataset.classes),
             "source": source[rows],
             "confidence": confidence[rows],
@@ -67,12 +67,12 @@ def labels_table(result, dataset: Dataset) -> pd.DataFrame:
 
 
 def oof_table(d: Decisions, dataset: Dataset) -> pd.DataFrame:
-    """As oof.csv holds them: out-of-fold predictions of the labeled set, in the order of oof.npy."""
-    rows = np.flatnonzero(has_label(dataset.given))
+    """As oof.csv holds them: out-of-fold predictions of the labeled set, in the order of oof_log_probs.npy."""
+    rows = np.flatnonzero(has_label(dataset.given_labels))
     return pd.DataFrame(
         {
             "id": dataset.id[rows],
-            "label": names(dataset.given[rows], dataset.classes),
+            "label": names(dataset.given_labels[rows], dataset.classes),
             "predicted": names(d.predicted[rows], dataset.classes),
             "confidence": d.confidence[rows],
         }

@@ -8,11 +8,11 @@ from pathlib import Path
 from ..system.files import read_json
 from .sentences import audit_sentence, difference_text, expected_sentence, trusted_sentence
 
-ARMS = ("teacher", "control", "student")
+ARMS = ("teacher", "baseline", "student")
 
 
 def summary(run: Path) -> str:
-    """Before → after, accuracy of teacher, control and student, and where to look. Reads metrics.json only."""
+    """Before → after, accuracy of teacher, baseline and student, and where to look. Reads metrics.json only."""
     metrics = read_json(run / "metrics.json")
     title = f"{metrics['mode']} · {run.name}"
     lines = ["", title, "─" * max(62, len(title))]
@@ -21,15 +21,15 @@ def summary(run: Path) -> str:
     said = (sentence(metrics.get(part) or {}) for part, sentence in parts.items())
     lines += filter(None, said)
     scores = metrics["scores"]
-    roles = [role for role in ("val", "trusted", "test") if any(role in arm for arm in scores.values())]
-    if roles:
+    splits = [split for split in ("val", "trusted", "test") if any(split in arm for arm in scores.values())]
+    if splits:
         lines.append(f"{'accuracy':26}" + "".join(f"{arm:>12}" for arm in ARMS if arm in scores))
-    for role in roles:
-        n = next(arm[role]["n"] for arm in scores.values() if role in arm)
-        values = "".join(f"{scores[arm][role]['accuracy']:>12.2%}" for arm in ARMS if arm in scores)
-        lines.append(f"  {role} (n = {n:,})".ljust(26) + values)
+    for split in splits:
+        n = next(arm[split]["n"] for arm in scores.values() if split in arm)
+        values = "".join(f"{scores[arm][split]['accuracy']:>12.2%}" for arm in ARMS if arm in scores)
+        lines.append(f"  {split} (n = {n:,})".ljust(26) + values)
     if difference := metrics.get("difference"):
-        lines.append(f"{'student − control':26}{difference_text(difference)}")
+        lines.append(f"{'student − baseline':26}{difference_text(difference)}")
     agreement = ", ".join(f"{r['oof_accuracy']:.2%}" for r in metrics["rounds"]) or "–"
     ended = f"ended by {metrics['reason']} after {len(metrics['rounds'])} round(s)"
     lines.append(f"{'held-out agreement':26}{agreement}; {ended}")

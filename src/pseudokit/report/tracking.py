@@ -24,7 +24,7 @@ LIMIT = 6
 """Times PATIENCE that all of it may take: two jobs that begin and end, and what wandb does besides."""
 SIDE = 128
 """Longest side of an image in the table, in pixels."""
-LATE = ("student", "control")
+LATE = ("student", "baseline")
 """What only the student's job tells; the teacher's job tells all else."""
 
 
@@ -101,7 +101,7 @@ def _log_teacher(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
     rows = [line for line in lines if "image" in line]
     if rows:
         images = [_image(path) for path in paths_of(run, [row["image"] for row in rows])]
-        columns = ["id", "why", "given", "predicted", "confidence", "label", "image"]
+        columns = ["id", "why", "given_label", "predicted", "confidence", "label", "image"]
         data = [[*row.values(), image] for row, image in zip(rows, images, strict=True)]
         job.log({"images": wandb.Table(columns=columns, data=data)})
 

@@ -18,10 +18,10 @@ from .folder import Run
 def audit(run: Run, dataset: Dataset, decisions: Decisions) -> dict:
     """Write audit.csv (id, path, given, stratum, weight) and return what metrics.json says of it.
 
-    What is measured are the automatic decisions, those of suspects.csv; human ones only say what is true. Sampled rows
-    that a person relabeled or dropped were wrong; ambiguous ones are counted, but not as wrong.
+    What is measured are the automatic decisions, those of label_issues.csv; human ones only say what is true. Sampled
+    rows that a person relabeled or dropped were wrong; ambiguous ones are counted, but not as wrong.
     """
-    labeled = np.flatnonzero(has_label(dataset.given))
+    labeled = np.flatnonzero(has_label(dataset.given_labels))
     p_wrong = decisions.p_wrong[labeled]
     stratum = strata(p_wrong, p_wrong > 0.5)
     rows = draw(stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit"))
@@ -33,7 +33,7 @@ def audit(run: Run, dataset: Dataset, decisions: Decisions) -> dict:
                 {
                     "id": dataset.id[picked],
                     "path": dataset.path[picked],
-                    "given": names(dataset.given[picked], dataset.classes),
+                    "given_label": names(dataset.given_labels[picked], dataset.classes),
                     "stratum": np.array(STRATA)[stratum[rows]],
                     "weight": weights(stratum, rows),
                 }

@@ -122,7 +122,9 @@ def _faults(table: pd.DataFrame, run: Run) -> list[str]:
     """`line 3: what is wrong` for every line that does not fit the judged samples of the run."""
     dataset, form = read_csv(run.path / "samples.csv"), _format(run.path)
     fits = partial(is_label, classes=form["classes"], multi_label=form.get("multi_label", False))
-    known = dataset[dataset.role.isin(["train", "unlabeled"])].set_index("id")[["given", "path"]].to_dict("index")
+    known = (
+        dataset[dataset.split.isin(["train", "unlabeled"])].set_index("id")[["given_label", "path"]].to_dict("index")
+    )
     names = {run.path.resolve().name, run.config.name}
     first: dict[str, str] = {}
     faults, foreign = [], 0
@@ -145,20 +147,20 @@ def _misfit(row: dict, sample: dict | None, names: set) -> str | None:
         return f"it is of run {row['run']!r}"
     if sample is None:
         return f"id {row['id']!r} is none of the labeled or pool rows of this run"
-    if sample["given"] != row["given"]:
-        return f"given is {row['given']!r}, but {sample['given']!r} in this run"
+    if sample["given_label"] != row["given_label"]:
+        return f"given is {row['given_label']!r}, but {sample['given_label']!r} in this run"
     return None
 
 
 def _wrong(row: dict, path: str, fits: Callable[[str], bool]) -> str | None:
     """What is wrong with a line that is about this run; fits: whether a text is a label of it."""
-    action, label, given = row["action"], row["label"], row["given"]
+    action, label, given_labels = row["action"], row["label"], row["given_label"]
     if action not in ACTIONS:
         return f"action {action!r} is none of {', '.join(ACTIONS)}"
-    if action == "keep" and not given and not label:
+    if action == "keep" and not given_labels and not label:
         return "keep, but the row has no given label; relabel it, or name the label to keep"
-    if action == "keep" and given and label not in ("", given):
-        return f"keep, but label is {label!r} and given {given!r}"
+    if action == "keep" and given_labels and label not in ("", given_labels):
+        return f"keep, but label is {label!r} and given {given_labels!r}"
     if (action == "relabel" or (action == "keep" and label)) and not fits(label):
         return f"label {label!r} is no class of this run"
     if row.get("image_sha256") and row["image_sha256"] != _sha256(path):
@@ -176,8 +178,8 @@ def _normal(table: pd.DataFrame) -> pd.DataFrame:
     relabel to the given label is keep; keep of a pool row, which names its label, is relabel.
     """
     taken = table.action.isin(["keep", "relabel"])
-    label = table.label.where(table.label != "", table.given).where(taken, "")
-    action = table.action.where(~taken, np.where(label == table.given, "keep", "relabel"))
+    label = table.label.where(table.label != "", table.given_label).where(taken, "")
+    action = table.action.where(~taken, np.where(label == table.given_label, "keep", "relabel"))
     return table.assign(action=action, label=label)[COLUMNS].sort_values("id", ignore_index=True)
 
 
@@ -190,7 +192,7 @@ def with_corrections(run: Run, dataset: Dataset, result: SelfTrainingResult) -> 
     table = decided(run.path)
     if table.empty:
         return result
-    labels = parse(table.label, dataset.classes, dataset.given.ndim == 2)
+    labels = parse(table.label, dataset.classes, dataset.given_labels.ndim == 2)
     says = dict(zip(table.id, labels, strict=True))
     human = np.isin(dataset.id, table.id)
     label = result.label.copy()
@@ -198,16 +200,16 @@ def with_corrections(run: Run, dataset: Dataset, result: SelfTrainingResult) -> 
     return replace(result, label=label, human=human)
 
 
-COLUMNS = ["id", "given", "action", "label"]
+COLUMNS = ["id", "given_label", "action", "label"]
 PUBLISHED = (
     "samples.csv",
     "scored.csv",
     "labels.csv",
-    "suspects.csv",
+    "label_issues.csv",
     "pseudo_labels.csv",
     "audit.csv",
     "oof.csv",
-    "oof.npy",
+    "oof_log_probs.npy",
     "thresholds.json",
     "predictions.csv",
     "submission.csv",

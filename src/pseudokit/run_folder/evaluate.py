@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_ROLES, USES_POOL, Dataset
+from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset
 from ..data.encoding import confidence, has_label, likeliest, names, parse, right
 from ..labels.decide import REPAIRS, Decisions
 from ..labels.metrics import confirmed, expected, noise_scores, of_classes, paired_arms, pool_scores, score
@@ -35,23 +35,25 @@ def score_arms(prepared: PreparedData, arms: dict[str, list[TrainedModel]], pred
     scores: dict[str, dict] = {}
     tables = []
     for arm, models in arms.items():
-        for role in SCORED_ROLES:
-            rows = np.flatnonzero(prepared.dataset.role == role)
+        for split in SCORED_SPLITS:
+            rows = np.flatnonzero(prepared.dataset.split == split)
             if len(rows):
                 logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
-                scores.setdefault(arm, {})[role] = score(logs, prepared.dataset.given[rows], prepared.dataset.classes)
-                tables.append(_scored(arm, role, prepared.dataset.take(rows), logs))
-    columns = ["arm", "role", "id", "label", "predicted", "confidence"]
+                scores.setdefault(arm, {})[split] = score(
+                    logs, prepared.dataset.given_labels[rows], prepared.dataset.classes
+                )
+                tables.append(_scored(arm, split, prepared.dataset.take(rows), logs))
+    columns = ["arm", "split", "id", "label", "predicted", "confidence"]
     return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 
-def _scored(arm: str, role: str, dataset: Dataset, logs: np.ndarray) -> pd.DataFrame:
+def _scored(arm: str, split: str, dataset: Dataset, logs: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "arm": arm,
-            "role": role,
+            "split": split,
             "id": dataset.id,
-            "label": names(dataset.given, dataset.classes),
+            "label": names(dataset.given_labels, dataset.classes),
             "predicted": names(likeliest(logs), dataset.classes),
             "confidence": confidence(logs),
         }
@@ -59,11 +61,11 @@ def _scored(arm: str, role: str, dataset: Dataset, logs: np.ndarray) -> pd.DataF
 
 
 def difference(scored: pd.DataFrame) -> dict | None:
-    """What the student gains on the control (in accuracy, with its paired 95 % interval) in the most trustworthy
-    role that is scored; None without a control, or where nothing is scored."""
-    for role in reversed(SCORED_ROLES):
-        if gain := paired_arms(scored, (role,), "control"):
-            return {"role": role} | {key: gain[key] for key in ("n", "gain", "low", "high")}
+    """What the student gains on the baseline (in accuracy, with its paired 95 % interval) in the most trustworthy
+    role that is scored; None without a baseline, or where nothing is scored."""
+    for split in reversed(SCORED_SPLITS):
+        if gain := paired_arms(scored, (split,), "baseline"):
+            return {"split": split} | {key: gain[key] for key in ("n", "gain", "low", "high")}
     return None
 
 
@@ -74,17 +76,17 @@ def score_trusted(run: Run, prepared: PreparedData, predict) -> dict | None:
     Warns when the held-out predictions agree more with the given labels than in the first round, and the trusted
     samples do not confirm it: then the rounds agree with themselves.
     """
-    rows, rounds = np.flatnonzero(prepared.dataset.role == "trusted"), len(RoundStore(run.path).rounds())
+    rows, rounds = np.flatnonzero(prepared.dataset.split == "trusted"), len(RoundStore(run.path).rounds())
     if not len(rows) or rounds < 2:
         return None
-    truth, labeled = prepared.dataset.given[rows], has_label(prepared.judged.given)
+    truth, labeled = prepared.dataset.given_labels[rows], has_label(prepared.judged.given_labels)
     ends = [run.path / f"round_{number}" for number in (1, rounds)]
     teachers = [[load_model(file.parent) for file in model_files(run.path, number)] for number in (1, rounds)]
     hits = [
         right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth) for end in teachers
     ]
-    given = prepared.judged.given[labeled]
-    agree = [right(likeliest(np.load(end / "logits.npy")[labeled]), given) for end in ends]
+    given_labels = prepared.judged.given_labels[labeled]
+    agree = [right(likeliest(np.load(end / "log_probs.npy")[labeled]), given_labels) for end in ends]
     found = {"n": len(rows)} | confirmed(hits, agree)
     if found["warning"]:
         log.info(
@@ -100,13 +102,13 @@ def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, 
     write_csv(run.path / "labels.csv", labels_table(result, judged))
     metrics = {"mode": run.mode, "reason": result.reason, "round": result.round} | found
     metrics["rounds"] = store.rounds()
-    labeled, pool, clean = judged.given >= 0, ~has_label(judged.given), _clean(prepared)
+    labeled, pool, clean = judged.given_labels >= 0, ~has_label(judged.given_labels), _clean(prepared)
     if run.mode in REPAIRS and decisions:
-        write_csv(run.path / "suspects.csv", escape_formulas(label_issues_table(decisions, judged)))
+        write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(decisions, judged)))
         known = clean[labeled] if "injected.csv" in prepared.truths else None
-        given, label = judged.given[labeled], result.label[labeled]
+        given_labels, label = judged.given_labels[labeled], result.label[labeled]
         soft = decisions.each("soft")[labeled]
-        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labeled], given, label, known, soft)
+        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labeled], given_labels, label, known, soft)
         info = store.rounds()[result.round - 1]
         found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
         z = store.rounds()[0].get("difficulty_z")  # the first round has chosen
@@ -126,12 +128,13 @@ def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, 
 
 
 def _out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:
-    """Write oof.csv, oof.npy (its log-probabilities, row by row) and, where answers are tuned, thresholds.json."""
+    """Write oof.csv, oof_log_probs.npy (its log-probabilities, row by row) and, where answers are tuned,
+    thresholds.json."""
     judged, metric = prepared.judged, run.config.metric
-    rows, classes = np.flatnonzero(has_label(judged.given)), judged.classes
-    logs, labels = np.asarray(decisions.posterior.log_probs[rows], np.float32), judged.given[rows]
+    rows, classes = np.flatnonzero(has_label(judged.given_labels)), judged.classes
+    logs, labels = np.asarray(decisions.posterior.log_probs[rows], np.float32), judged.given_labels[rows]
     write_csv(run.path / "oof.csv", oof_table(decisions, judged))
-    write_npy(run.path / "oof.npy", logs)
+    write_npy(run.path / "oof_log_probs.npy", logs)
     found = score(logs, labels, classes)
     tested = 0 if run.mode in REPAIRS else prepared.tested  # labels that may be wrong promise nothing of a test set
     found |= {"interval": expected(found["accuracy"], len(rows), tested)}
@@ -146,5 +149,8 @@ def _clean(prepared: PreparedData) -> np.ndarray:
     """True labels of the judged samples where an experiment knows them, else the given ones."""
     dataset = prepared.judged
     truth = {i: clean for table in prepared.truths.values() for i, clean in zip(table.id, table.clean, strict=True)}
-    texts = [truth.get(i, given) for i, given in zip(dataset.id, names(dataset.given, dataset.classes), strict=True)]
-    return parse(texts, dataset.classes, dataset.given.ndim == 2)
+    texts = [
+        truth.get(i, given_labels)
+        for i, given_labels in zip(dataset.id, names(dataset.given_labels, dataset.classes), strict=True)
+    ]
+    return parse(texts, dataset.classes, dataset.given_labels.ndim == 2)

@@ -11,11 +11,11 @@ import pandas as pd
 from ..config.keys import Config
 from ..config.load import load_config
 from ..config.types import UserError
-from ..data.builtin import builtin_roles
+from ..data.builtin import builtin_splits
 from ..data.csv_text import read_csv
 from ..data.encoding import likeliest, parse
 from ..data.images import load_images
-from ..data.tables import read_role
+from ..data.tables import read_split
 from ..labels.ensemble import best_weights, mixture
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
@@ -25,9 +25,9 @@ from ..training.models import ModelSpec, TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
 from .submission import predictions_table, submission
 
-ARMS = {"student": "student", "control": "baseline"}
+ARMS = {"student": "student", "baseline": "baseline"}
 """Folders of the arms, and what people call them."""
-CHOOSING_ROLES = ("val", "trusted")
+CHOOSING_SPLITS = ("val", "trusted")
 """Scored roles whose rows choose an arm; those of the test set only tell how good the choice was."""
 
 
@@ -89,14 +89,14 @@ def finished_models(run: Path, arm: str | None = None) -> list[TrainedModel]:
 
 def configured_arm(run: Path, config: Config) -> str | None:
     """predict.arm; None where the run has no baseline, as after train.py or where its time was spent."""
-    return config.predict.arm if (run / "control" / "model.json").is_file() else None
+    return config.predict.arm if (run / "baseline" / "model.json").is_file() else None
 
 
 def _arm_folders(run: Path, arm: str | None) -> tuple[list[Path], str]:
     """Folders of the arms that predict, and why."""
-    compared = (run / "control" / "model.json").is_file()
+    compared = (run / "baseline" / "model.json").is_file()
     if arm not in (None, "student") and not compared:
-        raise UserError(f"--arm {arm}: {run} has no baseline (folder control); leave --arm out")
+        raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
     if arm:
         why = f"arm={arm}, as asked for"
     elif not compared:
@@ -110,7 +110,7 @@ def _arm_folders(run: Path, arm: str | None) -> tuple[list[Path], str]:
 def _favored(run: Path) -> tuple[str, str]:
     """The arm that the evidence of the run favors, see predict.arm, and the evidence."""
     file = run / "scored.csv"
-    gain = paired_arms(read_csv(file), CHOOSING_ROLES, "control") if file.is_file() else None
+    gain = paired_arms(read_csv(file), CHOOSING_SPLITS, "baseline") if file.is_file() else None
     if gain is None:
         return "student", "no row of data.val or data.trusted compares it with the baseline"
     points = [f"{100 * gain[key]:+.2f}" for key in ("gain", "low", "high")]
@@ -129,10 +129,10 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
     """
     data = config.data
     if source is None and data.train is None:
-        data = data.model_copy(update=builtin_roles(data))
+        data = data.model_copy(update=builtin_splits(data))
     if source is None and data.test is None:
         raise UserError("nothing to predict: give --data CSV_OR_FOLDER (the run has no data.test)")
-    table = read_role(data, "test", source)
+    table = read_split(data, "test", source)
     doubled = table.id[table.id.duplicated()]
     if len(doubled):
         raise UserError(f"{source or data.test}: id {doubled.iloc[0]!r} stands twice; keep one row per id")
@@ -202,7 +202,9 @@ def _order(own: list[str], classes: list[str]) -> list[int]:
 
 def _out_of_fold(runs: list[Path], spec: ModelSpec) -> OutOfFold | None:
     """The rows that all runs judged out of fold under the same label; None where there is none."""
-    tables = [read_csv(run / "oof.csv", usecols=["id", "label"]) for run in runs if (run / "oof.npy").exists()]
+    tables = [
+        read_csv(run / "oof.csv", usecols=["id", "label"]) for run in runs if (run / "oof_log_probs.npy").exists()
+    ]
     if len(tables) < len(runs):
         return None
     both = tables[0].assign(row_0=tables[0].index)
@@ -212,7 +214,9 @@ def _out_of_fold(runs: list[Path], spec: ModelSpec) -> OutOfFold | None:
         return None
     classes = spec.classes
     logs = [
-        np.load(run / "oof.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][:, _order(_classes(run), classes)]
+        np.load(run / "oof_log_probs.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][
+            :, _order(_classes(run), classes)
+        ]
         for i, run in enumerate(runs)
     ]
     return OutOfFold(np.stack(logs), parse(both.label, classes, spec.multi_label))
@@ -231,15 +235,15 @@ def _weights(runs: list[Path], wanted: str | None, judged: OutOfFold | None) -> 
             raise UserError("--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers")
         return best_weights(np.exp(judged.logs), judged.labels)
     try:
-        given = np.array([float(part) for part in wanted.split(",")])
+        given_labels = np.array([float(part) for part in wanted.split(",")])
     except ValueError:
-        given = np.empty(0)
-    if len(given) != len(runs) or not (given >= 0).all() or not 0 < given.sum() < np.inf:
+        given_labels = np.empty(0)
+    if len(given_labels) != len(runs) or not (given_labels >= 0).all() or not 0 < given_labels.sum() < np.inf:
         raise UserError(
             f"--weights {wanted} must be oof, or a number for each of the {len(runs)} --run, as "
             f"{','.join(['1'] * len(runs))}"
         )
-    return given / given.sum()
+    return given_labels / given_labels.sum()
 
 
 def _announce(runs: list[Path], share: np.ndarray, judged: OutOfFold | None, classes, metric: str | None) -> None:

@@ -130,7 +130,7 @@ def _folder(config: Config, prepared: PreparedData, mode: str) -> Iterator[str]:
 
 def _time(config: Config, prepared: PreparedData, mode: str) -> Iterator[str]:
     """Minutes, from a few steps of each network."""
-    trainer = Trainer(config, prepared.pixels, prepared.judged.given, prepared.dataset.classes)
+    trainer = Trainer(config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes)
     seconds = costs(config, prepared, mode, probe(trainer))
     parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
     total = sum(seconds.values())

@@ -13,7 +13,7 @@ import pandas as pd
 from ..config.keys import Config
 from ..config.types import UserError
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_ROLES, USES_POOL, Dataset, load_dataset
+from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label, members
 from ..data.folds import find_clusters, fold_table, make_folds
@@ -35,12 +35,12 @@ from .model_check import _preflight
 
 def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
     """All of the input for one mode: read, hide, inject. Returns samples and the truths by file name."""
-    from ..data.builtin import BUILTIN_KEEP, builtin_roles
+    from ..data.builtin import BUILTIN_KEEP, builtin_splits
 
     data, simulate = config.data, config.simulate
     uses_pool = mode in USES_POOL
     if data.train is None:
-        data = data.model_copy(update=builtin_roles(data))
+        data = data.model_copy(update=builtin_splits(data))
         if uses_pool and simulate.keep_labels is None:
             simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
     dataset, truths = load_dataset(data), {}
@@ -54,19 +54,19 @@ def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.Da
 
 def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
     """Refuse what cannot be trained: one class, classes smaller than the folds, an empty pool."""
-    given, classes = dataset.given[dataset.role == "train"], dataset.classes
-    if len(classes) < 2 and given.ndim == 1:
+    given_labels, classes = dataset.given_labels[dataset.split == "train"], dataset.classes
+    if len(classes) < 2 and given_labels.ndim == 1:
         raise UserError(f"data.train has one class only ({classes[0]!r}); at least two are needed")
     if config.pseudo.rounds or mode == "train":
-        _refuse_small(given, classes, config.pseudo.folds)
-    goals = known(classes, given.ndim == 2)
+        _refuse_small(given_labels, classes, config.pseudo.folds)
+    goals = known(classes, given_labels.ndim == 2)
     if config.metric is not None and config.metric not in goals:
         some = ", ".join(classes[:3])
         raise UserError(
             f"metric={config.metric} does not fit these {len(classes)} classes ({some}, …); "
             f"choose one of {', '.join(goals)}"
         )
-    if mode in USES_POOL and not (dataset.role == "unlabeled").any():
+    if mode in USES_POOL and not (dataset.split == "unlabeled").any():
         raise UserError(
             "the pool is empty: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
         )
@@ -74,12 +74,12 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
         _refuse_test_in_pool(dataset)
 
 
-def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
+def _refuse_small(given_labels: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
     """Every fold needs a row of every class; of a label set, also one without it."""
-    rows = counts(given, len(classes))
+    rows = counts(given_labels, len(classes))
     small, what = int(rows.argmin()), "rows"
-    if given.ndim == 2:
-        without = (given == 0).sum(0)
+    if given_labels.ndim == 2:
+        without = (given_labels == 0).sum(0)
         if without.min() < rows.min():
             rows, small, what = without, int(without.argmin()), "rows without it"
     if rows[small] < folds:
@@ -90,8 +90,8 @@ def _refuse_small(given: np.ndarray, classes: tuple[str, ...], folds: int) -> No
 
 
 def _refuse_test_in_pool(dataset: Dataset) -> None:
-    pool = dataset.role == "unlabeled"
-    both = pool & np.isin(dataset.path, dataset.path[dataset.role == "test"])
+    pool = dataset.split == "unlabeled"
+    both = pool & np.isin(dataset.path, dataset.path[dataset.split == "test"])
     if both.any():
         raise UserError(
             f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {dataset.id[both][0]!r}, "
@@ -100,9 +100,9 @@ def _refuse_test_in_pool(dataset: Dataset) -> None:
 
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
-    """What trains and predicts on this material."""
+    """What trains and predicts on this data."""
     judged, dataset = prepared.judged, prepared.dataset
-    trainer = Trainer(run.config, prepared.pixels, judged.given, dataset.classes, dataset.id, run.path)
+    trainer = Trainer(run.config, prepared.pixels, judged.given_labels, dataset.classes, dataset.id, run.path)
     offer(trainer, prepared.dataset.path)
     models = run.config.model, run.config.model_of("student")
     weights = sorted({model.checkpoint for model in models if model.checkpoint})
@@ -117,7 +117,7 @@ def _neighbors(run: Run, prepared: PreparedData, frozen: LinearProbe) -> Second 
     without."""
     weight, judged = run.config.pseudo.label_propagation, prepared.judged
     if weight == "auto":
-        weight = graph_power(has_label(judged.given).sum() / len(judged.classes))
+        weight = graph_power(has_label(judged.given_labels).sum() / len(judged.classes))
     if not weight or run.mode not in USES_POOL:
         return None
 
@@ -193,15 +193,15 @@ def _prepare(run: Run) -> PreparedData:
     if config.data.multi_label:
         _refuse_single(config)
     dataset, truths = prepare_dataset(config, run.mode)
-    tested = int((dataset.role == "test").sum())
-    is_judged = np.isin(dataset.role, ["train", "unlabeled"] if run.mode in USES_POOL else ["train"])
-    dataset = dataset.take(is_judged | (np.isin(dataset.role, SCORED_ROLES) & has_label(dataset.given)))
+    tested = int((dataset.split == "test").sum())
+    is_judged = np.isin(dataset.split, ["train", "unlabeled"] if run.mode in USES_POOL else ["train"])
+    dataset = dataset.take(is_judged | (np.isin(dataset.split, SCORED_SPLITS) & has_label(dataset.given_labels)))
     pixels, good = load_images(dataset.path, config.data)
     if not good.all():
         dataset = dataset.take(good)
         pixels = load_images(dataset.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
         check_dataset(dataset, config, run.mode)
-    judged = dataset.take(np.isin(dataset.role, ["train", "unlabeled"]))
+    judged = dataset.take(np.isin(dataset.split, ["train", "unlabeled"]))
     _preflight(run, dataset, pixels)
     refuse_changed_dataset(run.path, judged)
     write_csv(run.path / "samples.csv", dataset.table())
@@ -211,14 +211,14 @@ def _prepare(run: Run) -> PreparedData:
     copies = duplicates_table(dataset, pixels, links)
     write_csv(run.path / "duplicates.csv", escape_formulas(copies))
     clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
-    if len(np.unique(clusters[has_label(judged.given)])) < 2:
+    if len(np.unique(clusters[has_label(judged.given_labels)])) < 2:
         raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
     _refuse_lost(judged, clusters, config)
     _announce(dataset, clusters)
     _announce_folds(judged, clusters, config)
     _announce_duplicates(run, copies, refused)
     if config.pseudo.min_precision is not None and run.mode in USES_POOL:
-        _announce_bound(int(has_label(judged.given).sum()), config.pseudo.min_precision)
+        _announce_bound(int(has_label(judged.given_labels).sum()), config.pseudo.min_precision)
     return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested)
 
 
@@ -248,12 +248,12 @@ def _refuse_single(config: Config) -> None:
 
 def _refuse_lost(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
     """Raises UserError where a class lies wholly in one fold of any round: who judges it would never have seen it."""
-    rows, classes = members(judged.given)
+    rows, classes = members(judged.given_labels)
     if pd.Series(clusters[rows]).groupby(classes).nunique().min() >= SURE:
         return
     for number in range(1, config.pseudo.rounds + 1):
-        folds = make_folds(judged.given, clusters, config.pseudo.folds, seed_of(config.seed, number, "folds"))
-        table = fold_table(judged.given, folds, judged.classes)
+        folds = make_folds(judged.given_labels, clusters, config.pseudo.folds, seed_of(config.seed, number, "folds"))
+        table = fold_table(judged.given_labels, folds, judged.classes)
         lost = table.index[(table > 0).sum(axis=1) == 1]
         if len(lost):
             raise UserError(
@@ -263,9 +263,9 @@ def _refuse_lost(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
 
 
 def _announce(dataset: Dataset, clusters: np.ndarray) -> None:
-    counts = {role: int((dataset.role == role).sum()) for role in dict.fromkeys(dataset.role)}
-    how_many = ", any number of them an image" if dataset.given.ndim == 2 else ""
-    listed = ", ".join(f"{n:,} {role}" for role, n in counts.items())
+    counts = {split: int((dataset.split == split).sum()) for split in dict.fromkeys(dataset.split)}
+    how_many = ", any number of them an image" if dataset.given_labels.ndim == 2 else ""
+    listed = ", ".join(f"{n:,} {split}" for split, n in counts.items())
     log.info(f"samples: {listed}; {len(dataset.classes)} classes{how_many}")
     several = [name for name in dataset.classes if name not in name.split() and {*name.split()} <= {*dataset.classes}]
     if several:
@@ -282,8 +282,8 @@ def _announce_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> No
     """The folds of the first round, class by class, and the classes that are small in them."""
     if not config.pseudo.rounds:
         return
-    folds = make_folds(judged.given, clusters, config.pseudo.folds, seed_of(config.seed, 1, "folds"))
-    table = fold_table(judged.given, folds, judged.classes)
+    folds = make_folds(judged.given_labels, clusters, config.pseudo.folds, seed_of(config.seed, 1, "folds"))
+    table = fold_table(judged.given_labels, folds, judged.classes)
     shown = (
         table if len(table) <= SHOWN else table.loc[table.sum(axis=1).sort_values(kind="stable").index[: SHOWN // 2]]
     )

@@ -56,12 +56,12 @@ def reselect(run: Path, overrides: list[str]) -> None:
     config, mode = _redecided(run / "config.yaml", overrides), read_json(run / "status.json", "mode")["mode"]
     classes, number = tuple(rounds[-1]["classes"]), rounds[-1]["round"]
     dataset = _judged(run, number, classes, rounds[-1].get("multi_label", False))
-    verdict = RoundStore(run).recall(number, dataset)
+    stored = RoundStore(run).recall(number, dataset)
     copies = run / "duplicates.csv"
     refused = refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data) if copies.exists() else ""
-    options = {"refused": refused, "agreement": verdict.agreement, "likeliest_rate": verdict.likeliest_rate}
-    decisions = decide_single_or_multilabel(verdict.log_probs, dataset.given, mode, config.pseudo, **options)
-    write_csv(run / "selected.csv", decisions_table(decisions, dataset, verdict.judge))
+    options = {"refused": refused, "agreement": stored.agreement, "likeliest_rate": stored.likeliest_rate}
+    decisions = decide_single_or_multilabel(stored.log_probs, dataset.given_labels, mode, config.pseudo, **options)
+    write_csv(run / "selected.csv", decisions_table(decisions, dataset, stored.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(dataset, decisions).to_string(index=False))
     summary = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds, counts, strict=True))
@@ -87,10 +87,10 @@ def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
     above the cutoff: the share whose held-out prediction agrees with the given label, and its lower 95 % bound. Of
     label sets all of this is of single answers.
     """
-    labeled, confidence, predicted = dataset.given >= 0, decisions.each("confidence"), decisions.predicted
-    pool = ~labeled & ~has_label(dataset.given).reshape(-1, *[1] * (labeled.ndim - 1))
+    labeled, confidence, predicted = dataset.given_labels >= 0, decisions.each("confidence"), decisions.predicted
+    pool = ~labeled & ~has_label(dataset.given_labels).reshape(-1, *[1] * (labeled.ndim - 1))
     rows = pool if pool.any() else labeled
-    agrees = predicted == dataset.given
+    agrees = predicted == dataset.given_labels
     table = []
     for cutoff in CUTOFFS:
         above, known = rows & (confidence >= cutoff), labeled & (confidence >= cutoff)
@@ -106,7 +106,7 @@ def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
 
 def _judged(run: Path, number: int, classes: tuple[str, ...], multi_label: bool) -> Dataset:
     """The judged samples of a round, in the order of its logits."""
-    table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["id", "role", "given"])
+    table = read_csv(run / f"round_{number}" / "decisions.csv", usecols=["id", "split", "given_label"])
     empty = np.full(len(table), "", object)
-    given = parse(table.given, classes, multi_label)
-    return Dataset(table.id.to_numpy(object), empty, table.role.to_numpy(object), given, empty, classes)
+    given_labels = parse(table.given_label, classes, multi_label)
+    return Dataset(table.id.to_numpy(object), empty, table.split.to_numpy(object), given_labels, empty, classes)

@@ -58,7 +58,7 @@ def _seconds_a_step(trainer: Trainer, where: str) -> float:
     train = trainer.config.train_of(where).model_copy(update={"linear_probe_first": False})
     rows = np.resize(np.arange(len(trainer.pixels)), train.batch_size)
     labels = np.resize(np.arange(len(trainer.classes)), train.batch_size)
-    labels = labels if trainer.given.ndim == 1 else np.eye(len(trainer.classes), dtype=np.float32)[labels]
+    labels = labels if trainer.given_labels.ndim == 1 else np.eye(len(trainer.classes), dtype=np.float32)[labels]
     pool = rows if where == "student" and train.consistency_weight else None
     training_set = TrainingSet(trainer.pixels, rows, labels, PROBE, 0, pool=pool)
     seconds = train_model(*trainer.fresh_network(where, 0), training_set, train)[1].seconds.to_numpy()
@@ -66,10 +66,10 @@ def _seconds_a_step(trainer: Trainer, where: str) -> float:
 
 
 def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict[str, float]:
-    """Seconds of teachers, judging, student, control, and of what comes after; at most, with all of the pool
+    """Seconds of teachers, judging, student, baseline, and of what comes after; at most, with all of the pool
     that may be learned."""
     folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, prepared.judged
-    labeled = int(has_label(judged.given).sum())
+    labeled = int(has_label(judged.given_labels).sum())
     pool = (config.pseudo.top_fraction or 1) * (len(judged) - labeled) if mode in USES_POOL else 0
     learned = labeled + int(np.ceil(pool))
     each = [labeled if r == 0 else learned for r in range(rounds)]
@@ -77,7 +77,7 @@ def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict
     asked = (len(judged) - labeled) * folds + labeled
     views = 1 if config.model.freeze_backbone else config.pseudo.tta
     last = step_budget(learned, config.train)
-    arms = {"student": last, "control": last if config.pseudo.train_baseline and mode != "train" else 0}
+    arms = {"student": last, "baseline": last if config.pseudo.train_baseline and mode != "train" else 0}
     of_arm = {arm: 0.0 if config.model_of(arm).freeze_backbone else n * pace.student for arm, n in arms.items()}
     scored = (len(prepared.dataset) - len(judged)) * (2 + folds) + prepared.tested * (1 + folds)
     embedded = len(prepared.dataset) * pace.image if config.model.freeze_backbone else 0.0
@@ -90,7 +90,7 @@ def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict
 
 
 def _cheaper(config: Config) -> Iterator[Config]:
-    """The config, and ever cheaper ones: without the control, of fewer epochs, of fewer rounds, of fewer folds."""
+    """The config, and ever cheaper ones: without the baseline, of fewer epochs, of fewer rounds, of fewer folds."""
     yield config
     pseudo = config.pseudo
     for folds in range(pseudo.folds, 1, -1):
@@ -130,7 +130,7 @@ def planned(run: Run, prepared: PreparedData) -> Config:
 
 def _plan(run: Run, prepared: PreparedData) -> dict:
     budget = SLACK * run.config.time_budget
-    pace = probe(Trainer(run.config, prepared.pixels, prepared.judged.given, prepared.dataset.classes))
+    pace = probe(Trainer(run.config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes))
     options = list(_cheaper(run.config))
     fitting = (c for c in options if sum(costs(c, prepared, run.mode, pace).values()) <= budget)
     chosen = next(fitting, options[-1])

@@ -133,7 +133,8 @@ class _Made(Dataset):
 
 
 def _batches(training_set: TrainingSet, train: Train, steps: int) -> Iterator[torch.Tensor]:
-    """Positions in lesson.rows: as they come; or with a fixed share of given labels, and at the end these alone."""
+    """Positions in training_set.rows: as they come; or with a fixed share of given labels, and at the end these
+    alone."""
     pseudo = np.zeros(len(training_set.rows), bool) if training_set.pseudo is None else training_set.pseudo
     if pseudo.all() or not pseudo.any() or not (train.min_labeled_fraction or train.labeled_only_fraction):
         yield from _positions(len(training_set.rows), train.batch_size, training_set.seed)

@@ -1,4 +1,4 @@
-"""The arguments of the loop, on the material of a run: what trains, what predicts, what look-alikes say."""
+"""The `fit` and `predict` of the loop for the networks of a run: trained, kept on disk, read back."""
 
 from __future__ import annotations
 
@@ -43,16 +43,17 @@ class LinearProbe:
 
     @cached_property
     def backbone(self) -> TrainedModel:
-        if (self.path / "body" / "model.json").exists():
-            return load_model(self.path / "body")
+        if (self.path / "backbone" / "model.json").exists():
+            return load_model(self.path / "backbone")
         return save_model(
-            self.path / "body", *self.trainer.fresh_network("body", seed_of(self.trainer.config.seed, "body"))
+            self.path / "backbone",
+            *self.trainer.fresh_network("backbone", seed_of(self.trainer.config.seed, "backbone")),
         )
 
     @cached_property
     def embeddings(self) -> np.ndarray:
         """(N, D), in a file of the run that is named by hashes of what it was made from, and of itself; made once."""
-        n = len(self.trainer.given)  # made_from has a hash of these already
+        n = len(self.trainer.given_labels)  # made_from has a hash of these already
         name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, self.trainer.pixels[n:])}"
         for file in self.path.glob(f"{name}_*.npy"):
             if file.stem == f"{name}_{hash_of(file)}":
@@ -64,7 +65,7 @@ class LinearProbe:
 
     def _embed(self, file: Path) -> Path:
         """The file's suffix says how many of its rows are on the disk: a process that was stopped goes on."""
-        network, spec, train = self.backbone.network, self.backbone.format, self.trainer.config.train_of("body")
+        network, spec, train = self.backbone.network, self.backbone.format, self.trainer.config.train_of("backbone")
         n, start, begun = len(self.trainer.pixels), time.monotonic(), next(self.path.glob(f"{file.name}.*.rows"), None)
         part, done = begun or file.with_suffix(".0.rows"), int(begun.suffixes[0][1:]) if begun else 0
         if done:
@@ -85,8 +86,8 @@ class LinearProbe:
 
     def work(self, task: TrainJob) -> TrainResult:
         rows, start = self.embeddings[task.rows], time.monotonic()
-        spec, given = self.backbone.format, self.trainer.given[task.rows]
-        head, history = fit_head(rows, task.labels, len(spec.classes), spec.multi_label, given)
+        spec, given_labels = self.backbone.format, self.trainer.given_labels[task.rows]
+        head, history = fit_head(rows, task.labels, len(spec.classes), spec.multi_label, given_labels)
         network = with_head(self.backbone.network, head)
         return TrainResult(network, self.backbone.format, history, len(history), time.monotonic() - start, None)
 
@@ -111,7 +112,7 @@ class JobRunner:
     said: dict[str, np.ndarray] = field(default_factory=dict)
     """By hash, what models said of the rows of their task."""
     pace: dict[str, float] = field(default_factory=dict)
-    """Seconds a step of the networks that this process has trained: of `student` and `control`, of teachers ("")."""
+    """Seconds a step of the networks that this process has trained: of `student` and `baseline`, of teachers ("")."""
 
     def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> TrainedModel:
         """pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number
@@ -143,7 +144,7 @@ class JobRunner:
                 self._keep(task, done)
 
     def run_fold_jobs_ahead(self, fold_jobs: list[FoldJob]) -> None:
-        """The same of the seats of a round."""
+        """The same for the fold jobs of a round."""
         self.ahead(
             [
                 TrainJob(fold_job.where, fold_job.learned, fold_job.targets, judged=fold_job.judged)
@@ -157,12 +158,12 @@ class JobRunner:
         config = self.trainer.config
         model, train = config.model_of(task.where), config.train_of(task.where)
         same = model.model_copy(update={"freeze_backbone": True}) == config.model and model.checkpoint
-        if not (same and train.linear_probe_first and train.amp_dtype == config.train_of("body").amp_dtype):
+        if not (same and train.linear_probe_first and train.amp_dtype == config.train_of("backbone").amp_dtype):
             return task
         return replace(task, embeddings=np.asarray(self.frozen.embeddings[task.rows]))
 
     def _named(self, task: TrainJob) -> TrainJob:
-        """The task with the hash of what it depends on; not its steps: those of a control follow the student's."""
+        """The task with the hash of what it depends on; not its steps: those of a baseline follow the student's."""
         config, free = self.trainer.config, {"num_workers", "checkpoint_every"}
         model, train = config.model_of(task.where), config.train_of(task.where)
         keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]

@@ -113,7 +113,11 @@ ITERATIONS = 100
 
 
 def fit_head(
-    embeddings: np.ndarray, labels: np.ndarray, k: int, multi_label: bool = False, given: np.ndarray | None = None
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    k: int,
+    multi_label: bool = False,
+    given_labels: np.ndarray | None = None,
 ) -> tuple[torch.nn.Linear, pd.DataFrame]:
     """The logistic regression of k classes on embeddings (n, D) float32, and its history.
 
@@ -127,10 +131,10 @@ def fit_head(
     mean, scale = _mean_and_scale(embeddings)
     x = torch.from_numpy((embeddings - mean) / scale)
     targets = torch.from_numpy(targets_of(labels, multi_label))
-    given = labels if given is None else given
-    known = np.flatnonzero(has_label(given))
-    prior = _choose_prior(x[known], given[known], k, multi_label)
-    if (has_label(labels) & ~has_label(given)).any():
+    given_labels = labels if given_labels is None else given_labels
+    known = np.flatnonzero(has_label(given_labels))
+    prior = _choose_prior(x[known], given_labels[known], k, multi_label)
+    if (has_label(labels) & ~has_label(given_labels)).any():
         prior = max(prior, PSEUDO_LABEL_PRIOR)
     head, losses = _solve(x, targets, k, multi_label, prior)
     with torch.no_grad():
@@ -175,18 +179,18 @@ def _solve(
     return head, losses
 
 
-def _choose_prior(x: torch.Tensor, given: np.ndarray, k: int, multi_label: bool) -> float:
+def _choose_prior(x: torch.Tensor, given_labels: np.ndarray, k: int, multi_label: bool) -> float:
     """The prior under which heads that did not learn some of the given labels predict those best, by log loss.
 
     All rows are those of the head itself: none is looked at that it does not learn.
     """
     if len(x) > MAX_ROWS:
         rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_ROWS])
-        x, given = x[rows], given[rows]
-    parts = _held_out(given)
+        x, given_labels = x[rows], given_labels[rows]
+    parts = _held_out(given_labels)
     if not parts:
         return DEFAULT_PRIOR
-    targets, loss_of = torch.from_numpy(targets_of(given, multi_label)), criterion(multi_label)
+    targets, loss_of = torch.from_numpy(targets_of(given_labels, multi_label)), criterion(multi_label)
     heads, losses = [None] * len(parts), []
     for prior in PRIORS:
         total = 0.0
@@ -200,18 +204,18 @@ def _choose_prior(x: torch.Tensor, given: np.ndarray, k: int, multi_label: bool)
     return PRIORS[int(np.argmin(losses))]
 
 
-def _held_out(given: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _held_out(given_labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(learned, held out) rows of each part. Rows of a class that the others lack are not asked: nobody could know."""
-    folds = MANY_FOLDS if len(given) <= FEW_LABELS else FEW_FOLDS
-    if given.ndim == 2 and given.dtype.kind == "f":
-        given = given.argmax(1)
-    if len(given) < 2 * folds:
+    folds = MANY_FOLDS if len(given_labels) <= FEW_LABELS else FEW_FOLDS
+    if given_labels.ndim == 2 and given_labels.dtype.kind == "f":
+        given_labels = given_labels.argmax(1)
+    if len(given_labels) < 2 * folds:
         return []
-    part, pairs = make_folds(given, np.arange(len(given)), folds, seed=0), []
+    part, pairs = make_folds(given_labels, np.arange(len(given_labels)), folds, seed=0), []
     for fold in range(folds):
         learned, held_out = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
-        if given.ndim == 1:
-            held_out = held_out[np.isin(given[held_out], given[learned])]
+        if given_labels.ndim == 1:
+            held_out = held_out[np.isin(given_labels[held_out], given_labels[learned])]
         if len(held_out):
             pairs.append((learned, held_out))
     return pairs

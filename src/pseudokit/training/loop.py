@@ -188,10 +188,10 @@ def _with_best_head(
     if found is None:
         found = embed(network, spec, (training_set.pixels, training_set.rows), train)
     soft = training_set.labels.ndim == 2 and not spec.multi_label
-    given = training_set.labels.argmax(1) if soft else training_set.labels.copy()
+    given_labels = training_set.labels.argmax(1) if soft else training_set.labels.copy()
     if training_set.pseudo is not None:
-        given[training_set.pseudo] = -1
-    head, _ = fit_head(found, training_set.labels, len(spec.classes), spec.multi_label, given)
+        given_labels[training_set.pseudo] = -1
+    head, _ = fit_head(found, training_set.labels, len(spec.classes), spec.multi_label, given_labels)
     network = with_head(network, head).train()
     for module in network.modules():
         if getattr(module, "track_running_stats", False):

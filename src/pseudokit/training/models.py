@@ -40,8 +40,8 @@ class ModelSpec:
 
 @dataclass
 class TrainedModel:
-    """A network with what is needed to use it. `hash` names its weights in the ledger; body: that of the frozen network
-    on which it is a head."""
+    """A network with what is needed to use it. `hash` names its weights in the round records; backbone: that of the
+    frozen network on which it is a head."""
 
     network: torch.nn.Module
     format: ModelSpec
@@ -85,8 +85,8 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
             "give another file"
         )
     data = resolve_model_data_config(network)
-    given = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
-    mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given.values())
+    given_labels = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
+    mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given_labels.values())
     spec = ModelSpec(config.name, config.kwargs, list(classes), size, channels, mean, std)
     return network.to(memory_format=torch.channels_last), spec
 
@@ -171,7 +171,7 @@ def save_model(
     data = save(state)
     digest = hashlib.sha256(data).hexdigest()[:16]
     atomic_write(folder / "model.safetensors", data)
-    more = {"hash": digest, "body": backbone, "input_hash": input_hash}
+    more = {"hash": digest, "backbone": backbone, "input_hash": input_hash}
     write_json(folder / "model.json", asdict(spec) | {key: value for key, value in more.items() if value})
     return TrainedModel(network, spec, digest, backbone)
 
@@ -186,15 +186,15 @@ def load_model(folder: Path) -> TrainedModel:
 
     meta, state = _read(folder)
     meta.pop("input_hash", None)
-    backbone = meta.pop("body", None)
+    backbone = meta.pop("backbone", None)
     digest = meta.pop("hash")
     if backbone:
         about, rest = _read(
-            next((up / "body" for up in folder.parents if (up / "body").is_dir()), folder.parent / "body")
+            next((up / "backbone" for up in folder.parents if (up / "backbone").is_dir()), folder.parent / "backbone")
         )
         if about["hash"] != backbone:
             raise UserError(
-                f"{folder / 'model.json'} is a head on another body (hash {backbone}); train again with --fresh"
+                f"{folder / 'model.json'} is a head on another backbone (hash {backbone}); train again with --fresh"
             )
         state = rest | state
     spec = ModelSpec(**meta)

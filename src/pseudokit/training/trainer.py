@@ -74,7 +74,7 @@ class Trainer:
 
     config: Config
     pixels: np.ndarray
-    given: np.ndarray
+    given_labels: np.ndarray
     classes: tuple[str, ...]
     names: np.ndarray | None = None
     folder: Path | None = None
@@ -86,7 +86,7 @@ class Trainer:
     def work(self, task: TrainJob, process_group: ProcessGroup = ALONE) -> TrainResult | None:
         """Train the network of a task, and let it judge; None in a team that does better without this process.
 
-        Student and control have one seed. So they start from the same weights and draw the same augmentation for each
+        Student and baseline have one seed. So they start from the same weights and draw the same augmentation for each
         place in each batch. Where they learn as many rows the order is the same too, and labels are all that differs;
         where the student learns fewer rows (dropped labels) or more (pseudo-labels) its shuffled order is another one.
 
@@ -102,7 +102,7 @@ class Trainer:
             task.labels,
             steps,
             seed,
-            ~has_label(self.given[task.rows]),
+            ~has_label(self.given_labels[task.rows]),
             pool,
             said,
             self.names,
@@ -155,7 +155,7 @@ class Trainer:
         torch.manual_seed(seed)
         size, channels = self.pixels.shape[1], self.pixels.shape[3]
         network, spec = create_model(self.config.model_of(where), self.classes, size, channels)
-        more = {"amp_dtype": self.config.train_of(where).amp_dtype, "multi_label": self.given.ndim == 2}
+        more = {"amp_dtype": self.config.train_of(where).amp_dtype, "multi_label": self.given_labels.ndim == 2}
         return network, replace(spec, **more)
 
 
@@ -165,9 +165,9 @@ def seed_name(where: str) -> str:
 
 
 def offer(trainer: Trainer, paths: np.ndarray) -> None:
-    """Tell the other processes, where there are any, what they need to have such a stock too; paths: of its images."""
+    """Tell the other processes, where there are any, what they need to make the same trainer; paths: of its images."""
     if size() > 1:
-        broadcast((trainer.config, paths, trainer.given, trainer.classes, trainer.names, trainer.folder))
+        broadcast((trainer.config, paths, trainer.given_labels, trainer.classes, trainer.names, trainer.folder))
 
 
 def run_worker() -> None:

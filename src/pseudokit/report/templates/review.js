@@ -43,11 +43,11 @@ function say(text) { find("message").textContent = text; }
 function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
 function said(verdict) { return verdict.action + (verdict.action === "relabel" ? " → " + verdict.label : ""); }
 function blind() { return queues[queue].blind; }
-function pairOf(sample) { return JSON.stringify([sample.given, sample.predicted]); }
+function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
 
 function change(sample) {
-  const given = sample.given || (suggests(sample) ? "" : "no label given");
+  const given = sample.given_label || (suggests(sample) ? "" : "no label given");
   return suggests(sample) ? [given, "→ " + sample.predicted] : [given];
 }
 
@@ -99,7 +99,7 @@ function paint() {
   find("shown").textContent = where + " shown" + (selected.size ? ", " + selected.size + " selected" : "");
   const rows = targets().map((place) => samples[place]);
   const disable = (name, off) => { document.querySelector("[data-do=" + name + "]").disabled = off; };
-  disable("keep", !rows.some((sample) => sample.given !== ""));
+  disable("keep", !rows.some((sample) => sample.given_label !== ""));
   disable("accept", !rows.some(suggests));
   disable("acceptAll", blind());
   disable("undo", !history.length);
@@ -108,7 +108,7 @@ function paint() {
 
 function single(sample) {
   const box = element("div", "sample"), side = element("div"), open = suggests(sample), decided = made.get(sample.id);
-  side.append(factList("verdict", [["given", sample.given], ["suggested", open ? sample.predicted : ""]]));
+  side.append(factList("verdict", [["given", sample.given_label], ["suggested", open ? sample.predicted : ""]]));
   if (sample.duplicates && !blind()) {
     side.append(element("span", "badge", "duplicates disagree"), element("span", "", " " + sample.duplicates));
   }
@@ -136,9 +136,9 @@ function factList(className, facts) {
 
 function compared(sample) {
   const box = element("div", "examples");
-  [sample.given, sample.predicted].forEach((name, side) => {
+  [sample.given_label, sample.predicted].forEach((name, side) => {
     const near = sample.near[side].map((place) => content.examples[place]).filter(Boolean);
-    if (!near.length || (side === 1 && name === sample.given)) return;
+    if (!near.length || (side === 1 && name === sample.given_label)) return;
     const group = element("div");
     group.append(element("h2", "", "nearest examples of " + name), ...near.map(picture));
     box.append(group);
@@ -230,8 +230,8 @@ function undo() {
   refresh();
 }
 
-const keep = (sample) => (sample.given === "" ? null : { action: "keep", label: sample.given });
-const take = (label) => (sample) => (label === sample.given ? keep(sample) : { action: "relabel", label });
+const keep = (sample) => (sample.given_label === "" ? null : { action: "keep", label: sample.given_label });
+const take = (label) => (sample) => (label === sample.given_label ? keep(sample) : { action: "relabel", label });
 const accept = (sample) => (suggests(sample) ? take(sample.predicted)(sample) : null);
 const without = (action) => () => ({ action, label: "" });
 
@@ -289,9 +289,9 @@ function corrections() {
   const line = (cells) => cells.map(inert).map(quote).join(",") + "\n";
   const rows = samples.filter((sample) => made.has(sample.id)).map((sample) => {
     const { action, label } = made.get(sample.id);
-    return line([sample.id, sample.given, action, label, sample.sha256]);
+    return line([sample.id, sample.given_label, action, label, sample.sha256]);
   });
-  return [line(["id", "given", "action", "label", "image_sha256"]), ...rows];
+  return [line(["id", "given_label", "action", "label", "image_sha256"]), ...rows];
 }
 
 function save() {
