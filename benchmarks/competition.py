@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 from common import ROOT, keep, kept, machine, metrics
-from photos import split, weights
+from photos import weights
 
 os.environ.pop("OMP_NUM_THREADS")  # photos.py wants one thread; here a process has the machine to itself
 DRAWS = 5
@@ -70,6 +70,15 @@ def whole(data: Path, out: Path, file: Path) -> list[dict]:
             "oof": found["oof"],
         }
     ]
+
+
+def split(data: Path, draw: int, folder: Path) -> None:
+    """rest.csv and test.csv, a fifth of every class."""
+    table = pd.read_csv(data / "train.csv")
+    test = table.groupby("label").sample(frac=0.2, random_state=draw)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.drop(test.index).to_csv(folder / "rest.csv", index=False)
+    test.to_csv(folder / "test.csv", index=False)
 
 
 def interval(data: Path, out: Path, file: Path) -> list[dict]:

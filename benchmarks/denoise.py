@@ -148,7 +148,7 @@ def students(args) -> None:
 
 def originals(args) -> None:
     """No noise is added: what is found are errors and doubtful images of MNIST itself. Two rounds of two folds."""
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT / "src"))
     from pseudokit.report import figures, load_run
 
     files = images(args.mnist, "training", "testing")

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from common import ROOT, grid_arguments, keep, kit, merged, metrics, spread
 
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from pseudokit.config.load import load_config

@@ -29,7 +29,7 @@ from common import ROOT, keep, kept, kit, machine, merged, metrics, spread
 from noise import FILTERS, SCORES, flipped, small_model
 from sklearn.metrics import average_precision_score, f1_score
 
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels.calibration import calibrated

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # fits of milliseconds
 import numpy as np
 from common import ROOT, keep
 
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 
 from pseudokit import self_training
 from pseudokit.config.keys import Pseudo

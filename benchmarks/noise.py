@@ -158,7 +158,7 @@ def judge(run: Path, truth: Path) -> dict:
 def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     """Of the first round's models: what they say of the rows they did not learn, before the kit calibrates it (n, K);
     and p_wrong as today's kit makes it of that. Both by id."""
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT / "src"))
     from pseudokit.config.keys import Pseudo
     from pseudokit.config.load import load_config
     from pseudokit.data.images import load_images

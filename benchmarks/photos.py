@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from common import ROOT, keep, kept, machine, metrics, spread
 
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 
 SETS = ("flowers", "trash")
 LABELS_PER_CLASS = (5, 10, 25)

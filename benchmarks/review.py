@@ -20,6 +20,7 @@ from common import ROOT, keep, spread
 from sklearn.datasets import load_digits, load_sample_images
 
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 from pseudokit.report.review import write_review
 from tests.report.browser import open_browser
 

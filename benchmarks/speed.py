@@ -44,7 +44,7 @@ def python(*arguments, ends: int = 0, **environment: str) -> tuple[float, float,
         RuntimeError: it has another one.
     """
     command = list(map(str, [sys.executable, HERE / "peers" / "measured.py", sys.executable, *arguments]))
-    here = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    here = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
     *said, last = subprocess.run(command, cwd=ROOT, env=here, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     told = json.loads(last)
     if told["status"] != ends:

@@ -1,6 +1,6 @@
 """Three epochs from JPEG files, by the kit or with timm's loader; one process each, for speed.py.
 
-    PYTHONPATH=. python benchmarks/peers/loading.py kit|timm FOLDER MODEL
+    PYTHONPATH=src python benchmarks/peers/loading.py kit|timm FOLDER MODEL
 
 FOLDER holds <class>/<file>.jpg. Same network, batches of 32 and precision, the one that the kit picks for the network;
 both crop, mirror and change colors. The kit decodes all files first and keeps them, timm decodes in two workers as it

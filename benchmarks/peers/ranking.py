@@ -1,7 +1,7 @@
 """Labels ranked from stored log-probabilities, by the kit or by cleanlab; one process each, for speed.py.
 
-    PYTHONPATH=. python benchmarks/peers/ranking.py make FILE.npy N K
-    PYTHONPATH=. python benchmarks/peers/ranking.py kit|cleanlab|cleanlab-batched FILE.npy
+    PYTHONPATH=src python benchmarks/peers/ranking.py make FILE.npy N K
+    PYTHONPATH=src python benchmarks/peers/ranking.py kit|cleanlab|cleanlab-batched FILE.npy
 
 Prints seconds, the peak of the memory that is not a mapped file in MB, of all its processes, and average precision. A
 tenth of the labels is flipped. cleanlab wants probabilities: it is given their file, memory-mapped as the kit's is.

@@ -1,6 +1,6 @@
 """What a row costs beside its images: N rows are loaded, folded, decided and written; one process, for speed.py.
 
-    PYTHONPATH=. python benchmarks/peers/rows.py N FOLDER
+    PYTHONPATH=src python benchmarks/peers/rows.py N FOLDER
 
 Prints the microseconds of each stage and of all, and the peak of the memory in MB.
 """

@@ -1,6 +1,6 @@
 """The kit's training and prediction against the bare step on synthetic tensors; block by block, for speed.py.
 
-    PYTHONPATH=. python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
+    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
 
 Prints milliseconds a batch of the kit and of the bare step, block by block, and the peak of the memory in MB. What the
 kit adds to a bare step: rows drawn, images augmented and normalized, gradients clipped, weights averaged.
