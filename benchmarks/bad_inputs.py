@@ -20,8 +20,6 @@ from pathlib import Path
 os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from common import keep
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]  # the package, and what is shared with the tests
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

@@ -10,7 +10,6 @@ and given `rng.integers(0, 10)`, so about 9 % really change. Truth stays here; t
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +147,6 @@ def students(args) -> None:
 
 def originals(args) -> None:
     """No noise is added: what is found are errors and doubtful images of MNIST itself. Two rounds of two folds."""
-    sys.path.insert(0, str(ROOT / "src"))
     from pseudokit.report import figures, load_run
 
     files = images(args.mnist, "training", "testing")

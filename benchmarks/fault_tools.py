@@ -16,9 +16,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import ROOT
 
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "src"))
-
 from tests.same_bytes import contents
 
 MODES = {

@@ -23,7 +23,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -31,7 +30,6 @@ import numpy as np
 import torch
 from common import ROOT, grid_arguments, keep, kit, merged, metrics, spread
 
-sys.path.insert(0, str(ROOT / "src"))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from pseudokit.config.load import load_config

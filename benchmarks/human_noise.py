@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +27,6 @@ import pandas as pd
 from common import ROOT, keep, kept, kit, machine, merged, metrics, spread
 from noise import FILTERS, SCORES, flipped, small_model
 from sklearn.metrics import average_precision_score, f1_score
-
-sys.path.insert(0, str(ROOT / "src"))
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels.calibration import calibrated

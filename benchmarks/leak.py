@@ -9,7 +9,6 @@ precision read the out-of-fold scores of all folds: what that leaks is in the la
 """
 
 import os
-import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # fits of milliseconds
 
 import numpy as np
-from common import ROOT, keep
-
-sys.path.insert(0, str(ROOT / "src"))
+from common import keep
 
 from pseudokit import self_training
 from pseudokit.config.keys import Pseudo

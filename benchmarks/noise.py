@@ -11,12 +11,11 @@ kit calibrates them, and those of its last.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, grid_arguments, keep, kit, metrics, spread
+from common import grid_arguments, keep, kit, metrics, spread
 from sklearn.metrics import average_precision_score, f1_score
 
 DATASETS = ("mnist", "fashion_mnist")
@@ -158,7 +157,6 @@ def judge(run: Path, truth: Path) -> dict:
 def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     """Of the first round's models: what they say of the rows they did not learn, before the kit calibrates it (n, K);
     and p_wrong as today's kit makes it of that. Both by id."""
-    sys.path.insert(0, str(ROOT / "src"))
     from pseudokit.config.keys import Pseudo
     from pseudokit.config.load import load_config
     from pseudokit.data.images import load_images

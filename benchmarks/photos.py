@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import hashlib
 import json
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import ROOT, keep, kept, machine, metrics, spread
-
-sys.path.insert(0, str(ROOT / "src"))
 
 SETS = ("flowers", "trash")
 LABELS_PER_CLASS = (5, 10, 25)

@@ -8,7 +8,6 @@ grid by half its height. Needs playwright and a Chromium.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,11 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, spread
+from common import keep, spread
 from sklearn.datasets import load_digits, load_sample_images
 
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "src"))
 from pseudokit.report.review import write_review
 from tests.report.browser import open_browser
 

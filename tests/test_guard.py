@@ -15,7 +15,7 @@ from pseudokit.cli import main
 from pseudokit.config.types import UserError
 from pseudokit.run_folder.folder import Run
 from pseudokit.system.faults import fault
-from pseudokit.system.files import _logged, log, read_json
+from pseudokit.system.files import log, logged, read_json
 from tests.conftest import ROOT, run_script
 from tests.learn.test_checkpoint import learn
 
@@ -133,7 +133,7 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path, capsys):
     level = log.level
     log.setLevel(logging.INFO)
     try:
-        with _logged(tmp_path / "log.txt"):
+        with logged(tmp_path / "log.txt"):
             log.info("a line")
     finally:
         log.setLevel(level)
@@ -141,6 +141,6 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path, capsys):
 
 
 def test_the_log_keeps_the_traceback_of_which_the_terminal_shows_one_line(tmp_path):
-    with pytest.raises(MemoryError), _logged(tmp_path / "log.txt"):
+    with pytest.raises(MemoryError), logged(tmp_path / "log.txt"):
         raise MemoryError
     assert "test_guard.py" in (tmp_path / "log.txt").read_text()

@@ -48,7 +48,7 @@ class Decisions:
     weight: np.ndarray
     """1, or less: how much a label counts, which share of a soft target its label has."""
     soft: np.ndarray
-    """(N,) where `belief` is learned in place of the label."""
+    """(N,) where `posterior` is learned in place of the label."""
     posterior: Posterior
     """Probabilities of the true class; what a soft row learns."""
     matrix: np.ndarray | None
@@ -103,7 +103,7 @@ def decide_labels(
     Args:
         log_probs: (N, K) out-of-fold log-probabilities of the true class. They may lie in a memory-mapped file, and are
             read in blocks.
-        given: (N,) class index, -1 = unlabeled. Decisions always start from these.
+        given_labels: (N,) class index, -1 = unlabeled. Decisions always start from these.
         mode: which rows may change their label: the given ones (denoise, joint), the unlabeled (augment, joint).
         policy: the section `pseudo` of the config.
         refused: (N,) reason for which an unlabeled row may not receive a label; empty = it may.

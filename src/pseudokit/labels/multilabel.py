@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..config.keys import Pseudo
@@ -27,35 +29,15 @@ def decide_single_or_multilabel(
 ) -> Decisions:
     """See decide_labels, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities,
     (N, C) given labels and agreement, every class has cutoffs, noise and decisions of its own."""
+    decide = partial(decide_labels, mode=mode, policy=policy, refused=refused, progress=progress)
     if given_labels.ndim == 1:
-        d = decide_labels(
-            log_probs,
-            given_labels,
-            mode,
-            policy,
-            refused=refused,
-            agreement=agreement,
-            progress=progress,
-            likeliest_rate=likeliest_rate,
-        )
+        d = decide(log_probs, given_labels, agreement=agreement, likeliest_rate=likeliest_rate)
         return keep_given(d, given_labels) if learned_nothing(d.predicted, given_labels, log_probs.shape[1]) else d
     agreement = np.broadcast_to(np.asarray(agreement), given_labels.shape)
-    return _of_images(
-        [
-            decide_labels(
-                log_probs[:, c],
-                given_labels[:, c],
-                mode,
-                policy,
-                refused=refused,
-                agreement=agreement[:, c],
-                progress=progress,
-            )
-            for c in range(given_labels.shape[1])
-        ],
-        log_probs,
-        given_labels,
-    )
+    asked = [
+        decide(log_probs[:, c], given_labels[:, c], agreement=agreement[:, c]) for c in range(given_labels.shape[1])
+    ]
+    return _of_images(asked, log_probs, given_labels)
 
 
 def _of_images(asked: list[Decisions], log_probs: np.ndarray, given_labels: np.ndarray) -> Decisions:

@@ -10,17 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..config.keys import Config
 from ..config.load import differences, dump_config, load_config
 from ..config.types import UserError
 from ..system.environment import CONFIGS, environment
 from ..system.faults import fault, held
-from ..system.files import TimeBudgetExceeded, _logged, atomic_write, log, read_json, write_json
-
-if TYPE_CHECKING:
-    pass
+from ..system.files import TimeBudgetExceeded, atomic_write, log, logged, read_json, write_json
 
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
 FREE = {"time_budget", "train.num_workers", "train.checkpoint_every", "out", "name"}
@@ -103,7 +99,7 @@ def open_run(config_file: Path, overrides: list[str], mode: str, fresh: bool = F
             _resume_or_begin(path, config, mode)
         except OSError as error:
             raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
-        with _logged(path / "log.txt"):
+        with logged(path / "log.txt"):
             on = " · goes on where it stopped" if trained(path) else ""
             log.info(f"{mode} · run folder {path}{on}{killed}")
             yield Run(path, mode, config)
@@ -131,7 +127,7 @@ def reopen_run(path: Path) -> Iterator[Run]:
     """
     if not (path / "student" / "model.json").is_file() and not (path / "corrections").is_dir():
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
-    with held(path), _logged(path / "log.txt"):
+    with held(path), logged(path / "log.txt"):
         log.info(f"run folder {path}{_mend(path)}")
         yield Run(path, read_json(path / "status.json", "mode")["mode"], load_config(path / "config.yaml", []))
 

@@ -40,7 +40,7 @@ def _note_machine(run: Run, pixels: np.ndarray, network, spec) -> None:
         )
 
 
-def _preflight(run: Run, dataset: Dataset, pixels: np.ndarray) -> None:
+def check_models(run: Run, dataset: Dataset, pixels: np.ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     config, size, channels = run.config, pixels.shape[1], pixels.shape[3]
     _note_machine(run, pixels, *create_model(config.model, dataset.classes, size, channels))

@@ -25,8 +25,8 @@ from ..training.models import ModelSpec, TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
 from .submission import predictions_table, submission
 
-ARMS = {"student": "student", "baseline": "baseline"}
-"""Folders of the arms, and what people call them."""
+ARMS = ("student", "baseline")
+"""The arms, and the folders that they lie in."""
 CHOOSING_SPLITS = ("val", "trusted")
 """Scored roles whose rows choose an arm; those of the test set only tell how good the choice was."""
 
@@ -81,7 +81,7 @@ def finished_models(run: Path, arm: str | None = None) -> list[TrainedModel]:
     folders = _finished(run)
     if folders == [run / "student"]:
         folders, why = _arm_folders(run, arm)
-        log.info(f"{run} predicts with the {' and the '.join(ARMS[folder.name] for folder in folders)}: {why}")
+        log.info(f"{run} predicts with the {' and the '.join(folder.name for folder in folders)}: {why}")
     elif arm not in (None, "student"):
         raise UserError(f"--arm {arm}: {run} has no student beside a baseline to choose from; leave --arm out")
     return [load_model(folder) for folder in folders]
@@ -103,8 +103,7 @@ def _arm_folders(run: Path, arm: str | None) -> tuple[list[Path], str]:
         arm, why = "student", "the run has no baseline"
     else:
         arm, why = _favored(run)
-    names = [name for name, word in ARMS.items() if arm in (word, "both")]
-    return [run / name for name in names], why
+    return [run / name for name in ARMS if arm in (name, "both")], why
 
 
 def _favored(run: Path) -> tuple[str, str]:

@@ -30,7 +30,14 @@ from ..training.label_propagation import gradient_features, graph_power, neighbo
 from ..training.linear_probe import alike_features
 from ..training.trainer import Trainer, offer
 from .folder import Run
-from .model_check import _preflight
+from .model_check import check_models
+
+SHOWN = 20
+"""Classes that the table of folds shows: all, or of more the smallest half as many."""
+FEW = 10
+"""Rows a fold below which a class is called small."""
+SURE = 5
+"""Groups of a class from which on they do not all come into one fold."""
 
 
 def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
@@ -136,14 +143,6 @@ def _neighbors(run: Run, prepared: PreparedData, frozen: LinearProbe) -> Second 
     )
 
 
-SHOWN = 20
-"""Classes that the table of folds shows: all, or of more the smallest half as many."""
-FEW = 10
-"""Rows a fold below which a class is called small."""
-SURE = 5
-"""Groups of a class from which on they do not all come into one fold."""
-
-
 @dataclass(frozen=True)
 class PreparedData:
     """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
@@ -202,7 +201,7 @@ def _prepare(run: Run) -> PreparedData:
         pixels = load_images(dataset.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
         check_dataset(dataset, config, run.mode)
     judged = dataset.take(np.isin(dataset.split, ["train", "unlabeled"]))
-    _preflight(run, dataset, pixels)
+    check_models(run, dataset, pixels)
     refuse_changed_dataset(run.path, judged)
     write_csv(run.path / "samples.csv", dataset.table())
     for name, table in truths.items():

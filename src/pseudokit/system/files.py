@@ -100,7 +100,7 @@ def hash_of(*parts: Any) -> str:
 
 
 @contextmanager
-def _logged(path: Path) -> Iterator[None]:
+def logged(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.handleError = lambda record: None  # a full disk is told by what matters more than a line of the log
