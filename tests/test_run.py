@@ -345,3 +345,24 @@ def test_a_run_goes_on_in_another_place_under_another_name(tmp_path):
         assert run.path == tmp_path / "else" / "y"
     with pytest.raises(UserError, match=r"train\.lr"):
         open_run(DEFAULT_CONFIG, [f"out={tmp_path / 'else'}", "name=y", "train.lr=1"], "denoise").__enter__()
+
+
+@pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_config_serves_every_mode(config, mode, tmp_path):
+    with open_run(config, [f"out={tmp_path}", "model.checkpoint=weights"], mode) as run:
+        assert run.config.name == f"{config.stem}-{mode}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "idle", "meant"),
+    [
+        ("denoise", "pseudo.cutoff", "pseudo.relabel_cutoff"),
+        ("augment", "pseudo.relabel_cutoff", "pseudo.cutoff"),
+    ],
+)
+def test_a_cutoff_that_decides_nothing_in_the_mode_is_refused_and_the_other_key_named(mode, idle, meant, tmp_path):
+    with pytest.raises(UserError) as error, open_run(DEFAULT_CONFIG, [f"out={tmp_path}", f"{idle}=0.8"], mode):
+        pass
+    assert idle in str(error.value)
+    assert meant in str(error.value)

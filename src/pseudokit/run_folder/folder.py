@@ -106,9 +106,28 @@ def open_run(config_file: Path, overrides: list[str], mode: str, fresh: bool = F
 
 
 def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
-    """The config with the name of its run folder; the default is that of the file and the mode."""
+    """The config with the name of its run folder; the default is that of the file and the mode.
+
+    Raises:
+        UserError: the config is wrong, or an override decides nothing in this mode.
+    """
     config = load_config(find_config(config_file), overrides)
+    _refuse_idle_cutoff(overrides, mode)
     return config.model_copy(update={"name": config.name or f"{config_file.stem}-{mode}"})
+
+
+def _refuse_idle_cutoff(overrides: list[str], mode: str) -> None:
+    """A cutoff on the command line that decides nothing in this mode was meant for the other key.
+
+    In a config file it may stand: one file serves several modes.
+    """
+    other_key = {
+        "denoise": ("pseudo.cutoff", "pseudo.relabel_cutoff"),
+        "augment": ("pseudo.relabel_cutoff", "pseudo.cutoff"),
+    }
+    idle, meant = other_key.get(mode, ("", ""))
+    if idle and any(override.partition("=")[0] == idle for override in overrides):
+        raise UserError(f"{idle} decides nothing in --mode {mode}; use {meant}, or leave it out")
 
 
 def find_config(name: Path) -> Path:

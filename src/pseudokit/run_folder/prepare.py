@@ -188,7 +188,6 @@ def _prepare(run: Run) -> PreparedData:
             f"pseudo.label_propagation={power} needs --mode augment: labels that may be wrong are not spread; "
             "leave it out"
         )
-    _refuse_idle_cutoff(config, run.mode)
     if config.data.multi_label:
         _refuse_single(config)
     dataset, truths = prepare_dataset(config, run.mode)
@@ -219,20 +218,6 @@ def _prepare(run: Run) -> PreparedData:
     if config.pseudo.min_precision is not None and run.mode in USES_POOL:
         _announce_bound(int(has_label(judged.given_labels).sum()), config.pseudo.min_precision)
     return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested)
-
-
-def _refuse_idle_cutoff(config: Config, mode: str) -> None:
-    """A cutoff that decides nothing in this mode is one that was meant for the other key."""
-    if config.pseudo.cutoff is not None and mode == "denoise":
-        raise UserError(
-            "pseudo.cutoff is for unlabeled images, and --mode denoise has none; on given labels it is "
-            "pseudo.relabel_cutoff"
-        )
-    if config.pseudo.relabel_cutoff is not None and mode == "augment":
-        raise UserError(
-            "pseudo.relabel_cutoff is for given labels, which --mode augment does not change; on unlabeled "
-            "images it is pseudo.cutoff"
-        )
 
 
 def _refuse_single(config: Config) -> None:
