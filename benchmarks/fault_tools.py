@@ -28,7 +28,6 @@ SMALL = [
     "train.min_steps=4",
     "train.batch_size=32",
     "train.amp_dtype=fp32",
-    "pseudo.min_change=0",
     "train.checkpoint_every=0",
 ]
 

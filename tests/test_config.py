@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudokit.config.keys import Config
-from pseudokit.config.load import differences, dotted_names, dump_config, load_config
+from pseudokit.config.load import REMOVED, differences, dotted_names, dump_config, load_config
 from pseudokit.config.types import UserError
 from tests.conftest import ROOT
 
@@ -252,3 +252,11 @@ def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():
     for arm in ("student", "baseline"):
         assert config.train_of(arm) == config.train.model_copy(update={"augment": "elastic"})
     assert Config().train_of("student") == Config().train
+
+
+@pytest.mark.parametrize("key", REMOVED)
+def test_a_removed_key_says_what_to_do_instead(read, key):
+    with pytest.raises(UserError) as caught:
+        read("", f"{key}=1")
+    assert f"{key} is gone" in str(caught.value)
+    assert key not in dotted_names()

@@ -14,7 +14,6 @@ from tests.warm import Script
 
 EVERY_OPTION = [
     "pseudo.leak_free_folds=true",
-    "pseudo.calibrate=true",
     "pseudo.targets=soft",
     "train.mixup=0.2",
     "train.consistency_weight=1",

@@ -67,7 +67,7 @@ def train(tmp_path, mode="denoise", dataset=None, x=None, policy=None, seed=0, c
         x, dataset = x[dataset.given_labels >= 0], dataset.take(dataset.given_labels >= 0)
     teacher = Teacher(x, 10)
     clusters = np.arange(len(dataset)) if clusters is None else clusters
-    policy = policy or Pseudo(rounds=3, folds=3, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
+    policy = policy or Pseudo(rounds=3, folds=3, relabel_cutoff=0.6, cutoff=0.6)
     result = self_train(
         dataset,
         teacher.fit,
@@ -92,7 +92,7 @@ def test_no_row_is_judged_by_a_model_that_learned_a_label_for_it(tmp_path, mode)
 
 def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says(tmp_path):
     dataset, x, clean = digits()
-    options = {"dataset": dataset, "x": x, "policy": Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.9)}
+    options = {"dataset": dataset, "x": x, "policy": Pseudo(rounds=2, folds=3, cutoff=0.9)}
 
     def knows(fold_job):
         assert not set(fold_job.learned) & set(fold_job.judged)
@@ -113,7 +113,7 @@ def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_labeled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_path, mode):
-    policy = Pseudo(rounds=2, folds=4, min_change=0, relabel_cutoff=0.6, cutoff=0.6)
+    policy = Pseudo(rounds=2, folds=4, relabel_cutoff=0.6, cutoff=0.6)
     _, teacher, dataset = train(tmp_path, mode, policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
@@ -125,7 +125,7 @@ def test_each_labeled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_
 
 
 def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_fold(tmp_path):
-    policy = Pseudo(rounds=2, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
+    policy = Pseudo(rounds=2, folds=4, cutoff=0.3, leak_free_folds=True)
     _, teacher, dataset = train(tmp_path, "augment", policy=policy)
     for number in (1, 2):
         rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
@@ -142,7 +142,7 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     found = []
     for name, shift in (("a", 0), ("b", 1)):
         dataset, x, _ = digits(labeled=200, flipped=0)
-        policy = Pseudo(rounds=3, folds=4, min_change=0, cutoff=0.3, leak_free_folds=True)
+        policy = Pseudo(rounds=3, folds=4, cutoff=0.3, leak_free_folds=True)
         teacher = Teacher(x, 10)
         if shift:
             changed = dataset.given_labels.copy()
@@ -168,7 +168,7 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
 
 
 def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
-    policy = {"rounds": 2, "folds": 3, "min_change": 0, "cutoff": 0.3}
+    policy = {"rounds": 2, "folds": 3, "cutoff": 0.3}
     for safe in (True, False):
         train(tmp_path / str(safe), "augment", policy=Pseudo(leak_free_folds=safe, **policy))
     assert_leak_free(RoundStore(tmp_path / "True").rounds())
@@ -180,7 +180,6 @@ def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
     ("mode", "chosen", "safe"),
     [
         ("augment", {"min_precision": 0.5}, True),
-        ("augment", {"calibrate": True}, True),
         ("augment", {}, False),
         ("joint", {"min_precision": 0.5}, False),
         ("augment", {"min_precision": 0.5, "leak_free_folds": False}, False),
@@ -188,7 +187,7 @@ def test_the_ledger_tells_rounds_that_are_not_fold_safe(tmp_path):
 )
 def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, chosen, safe, monkeypatch):
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf)  # all rounds are run
-    _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, min_change=0, **chosen))
+    _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, **chosen))
     assert ("round_2/fold_3" in teacher.fits) == safe, "two models a fold"
 
 
@@ -225,7 +224,7 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
         means = first.setdefault(int(where.split("fold_")[1]) % 3, model.means)
         return replace(model, means=means if where.startswith("round_1") else np.roll(means, shift, axis=0))
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0, cutoff=0.2, leak_free_folds=safe)
+    policy = Pseudo(rounds=3, folds=3, cutoff=0.2, leak_free_folds=safe)
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
@@ -256,7 +255,7 @@ def test_a_refused_row_is_left_with_its_reason_and_never_learned(tmp_path):
     dataset, x, _ = digits(labeled=200, flipped=0)
     refused = np.full(600, "", object)
     refused[200:300] = "duplicate_of_test"
-    policy = Pseudo(rounds=2, folds=3, min_change=0, cutoff=0.3)
+    policy = Pseudo(rounds=2, folds=3, cutoff=0.3)
     free, _, _ = train(tmp_path / "free", "augment", dataset, x, policy)
     result, teacher, _ = train(tmp_path / "refused", "augment", dataset, x, policy, refused=refused)
     assert (free.label[200:300] >= 0).mean() > 0.5, "they would have received one"
@@ -275,9 +274,8 @@ def test_no_rounds_is_plain_supervised_training(tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("policy", ["noise_model", "cutoff"])
-def test_a_cutoff_above_one_changes_no_label(tmp_path, mode, policy):
-    result, _, dataset = train(tmp_path, mode, policy=Pseudo(relabel_by=policy, relabel_cutoff=1.01, cutoff=1.01))
+def test_a_cutoff_above_one_changes_no_label(tmp_path, mode):
+    result, _, dataset = train(tmp_path, mode, policy=Pseudo(relabel_cutoff=1.01, cutoff=1.01))
     assert (result.label == dataset.given_labels).all()
     assert result.reason == "no_change"
 
@@ -370,8 +368,7 @@ def test_in_joint_mode_dropped_labels_do_not_teach_the_pool(tmp_path):
 
 def test_rounds_end_with_a_named_reason(tmp_path):
     assert train(tmp_path / "a", policy=Pseudo(rounds=1, folds=3))[0].reason == "max_rounds"
-    assert train(tmp_path / "b", policy=Pseudo(rounds=9, folds=3, min_change=0.5))[0].reason == "no_change"
-    ended, _, _ = train(tmp_path / "c", time_for=lambda seconds: seconds == 0)
+    ended, _, _ = train(tmp_path / "b", time_for=lambda seconds: seconds == 0)
     assert (ended.reason, ended.round) == ("time_budget", 1)
 
 
@@ -384,7 +381,7 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
         model = teacher.fit(where, rows, labels)
         return replace(model, means=np.roll(model.means, 1, axis=0)) if where.startswith("round_2") else model
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0)
+    policy = Pseudo(rounds=3, folds=3)
     result = self_train(
         dataset, spoiled, teacher.predict, policy, RoundStore(tmp_path), mode="denoise", clusters=np.arange(600)
     )
@@ -408,7 +405,7 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
             probs = 0.45 * probs + 0.55 * np.eye(10)[lean[rows]]
         return np.log(0.95 * probs + 0.005)
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0, relabel_by="cutoff", relabel_cutoff=0.9)
+    policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.9)
     result = self_train(
         dataset, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), metric=metric
     )
@@ -429,7 +426,7 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
             probs[rows < 2] = 0.999 * np.eye(10)[(clean[rows[rows < 2]] + 1) % 10] + 0.0001
         return np.log(probs)
 
-    policy = Pseudo(rounds=3, folds=3, min_change=0, relabel_by="cutoff", relabel_cutoff=0.8)
+    policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.8)
     result = self_train(
         dataset,
         teacher.fit,
@@ -446,9 +443,11 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
 
 
 @pytest.mark.parametrize(("mode", "rounds"), [("denoise", 2), ("joint", 2), ("augment", 1)])
-def test_labels_that_do_not_change_end_the_rounds_but_not_the_first_one_of_a_repair(tmp_path, mode, rounds):
-    never = Pseudo(rounds=4, folds=3, min_change=1)
-    result, _, _ = train(tmp_path, mode, policy=never)
+def test_labels_that_do_not_change_end_the_rounds_but_not_the_first_one_of_a_repair(
+    tmp_path, mode, rounds, monkeypatch
+):
+    monkeypatch.setattr("pseudokit.self_training.MIN_CHANGED_FRACTION", 1)
+    result, _, _ = train(tmp_path, mode, policy=Pseudo(rounds=4, folds=3))
     assert (result.reason, result.round) == ("no_change", rounds)
 
 
@@ -462,20 +461,20 @@ def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
     assert (tmp_path / "round_1" / "decisions.csv").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("policy", [{"leak_free_folds": True}, {"min_agreement": 0.9}, {"top_fraction": 0.9}])
+@pytest.mark.parametrize("policy", [{"leak_free_folds": True}, {"top_fraction": 0.9}])
 def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, policy, monkeypatch):
     """One run of three rounds, and one that stopped after two."""
     always = -np.inf if "leak_free_folds" in policy else np.inf  # a gain, no loss: all rounds are run
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", always)
     dataset, x, _ = digits(labeled=200, flipped=0)
-    policy = {"folds": 3, "rounds": 3, "min_change": 0, "cutoff": 0.3} | policy
+    policy = {"folds": 3, "rounds": 3, "cutoff": 0.3} | policy
     train(tmp_path / "whole", "augment", dataset, x, Pseudo(**policy))
     stopped = iter([True, False])  # asked before the second and the third
     train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy), time_for=lambda _: next(stopped))
     assert not (tmp_path / "stopped" / "round_3").exists()
     _, teacher, _ = train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy))
     assert {where.split("/")[0] for where in teacher.fits} == {"round_3"}
-    for file in ("log_probs.npy", "votes.npy", "decisions.csv"):
+    for file in ("log_probs.npy", "decisions.csv"):
         whole, went_on = ((tmp_path / name / "round_3" / file).read_bytes() for name in ("whole", "stopped"))
         assert whole == went_on
 
@@ -493,7 +492,6 @@ def judged(draw):
 
 policies = st.builds(
     Pseudo,
-    relabel_by=st.sampled_from(["noise_model", "cutoff"]),
     relabel_cutoff=st.one_of(st.none(), st.floats(0, 1)),
     relabel_precision=st.floats(0.5, 1),
     uncertain_labels=st.sampled_from([None, "keep", "drop", "review", "downweight", "soften"]),
@@ -526,7 +524,7 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
     relabeled = d.decision == "relabel"
     assert ((d.label != labels) & (d.label >= 0))[relabeled].all()
-    assert policy.relabel_by == "noise_model" or (d.label == d.predicted)[relabeled].all()
+    assert policy.relabel_cutoff is None or (d.label == d.predicted)[relabeled].all()
     assert (d.weight[~np.isin(d.decision, ["soften", "downweight"])] == 1).all()
     targets = d.targets()
     learned = d.label >= 0
@@ -541,8 +539,8 @@ def test_decisions_mean_what_they_say(case, policy, mode):
 
 
 @settings(max_examples=100, deadline=None)
-@given(judged(), st.sampled_from(MODES), st.sampled_from(["noise_model", "cutoff"]))
-def test_no_probability_beats_a_cutoff_above_one(case, mode, policy):
+@given(judged(), st.sampled_from(MODES))
+def test_no_probability_beats_a_cutoff_above_one(case, mode):
     logs, labels = case
-    decided = decide_labels(logs, labels, mode, Pseudo(relabel_by=policy, relabel_cutoff=1.0001, cutoff=1.0001))
+    decided = decide_labels(logs, labels, mode, Pseudo(relabel_cutoff=1.0001, cutoff=1.0001))
     assert (decided.label == labels).all()

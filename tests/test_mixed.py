@@ -33,7 +33,7 @@ def rounds(folder, policy=(), labels=LABELS):
     empty = np.full(120, "", object)
     dataset = Dataset(IDS, empty, np.full(120, "train", object), labels, empty, CLASSES)
     said = np.log(np.full((120, 10), 0.01) + 0.9 * np.eye(10)[LABELS]).astype(np.float32)
-    keys = Pseudo(**{"rounds": 2, "min_change": 0} | dict(policy))
+    keys = Pseudo(**{"rounds": 2} | dict(policy))
 
     def fit(where, rows, targets):
         (folder / where).mkdir(parents=True, exist_ok=True)
@@ -63,12 +63,12 @@ def test_rounds_as_they_were_written_are_recalled(tmp_path, noisy):
     before = rounds(tmp_path, labels=noisy)
     about = read_json(tmp_path / "round_2" / "round.json")
     assert set(about["input_hash"]) == {"samples", "keys", "round_1"}
-    assert set(about["files"]) == {"log_probs.npy", "votes.npy", "ids.csv", "decisions.csv"}
+    assert set(about["files"]) == {"log_probs.npy", "ids.csv", "decisions.csv"}
     again = rounds(tmp_path, labels=noisy)
     np.testing.assert_array_equal(before.label, again.label)
 
 
-@pytest.mark.parametrize("name", ["log_probs.npy", "votes.npy", "ids.csv", "decisions.csv"])
+@pytest.mark.parametrize("name", ["log_probs.npy", "ids.csv", "decisions.csv"])
 def test_a_file_that_was_edited_or_is_gone_is_named(tmp_path, noisy, name):
     rounds(tmp_path, labels=noisy)
     file = tmp_path / "round_1" / name

@@ -204,9 +204,7 @@ def copy_of(run, name):
     copy = run.parent / name / "x"
     shutil.copytree(run, copy)
     config = (run / "config.yaml").read_text()
-    (copy / "config.yaml").write_text(
-        config.replace("rounds: 2", "rounds: 9").replace("min_change: 0.0005", "min_change: 0")
-    )
+    (copy / "config.yaml").write_text(config.replace("rounds: 2", "rounds: 9"))
     for file in copy.glob("round_*/round.json"):
         about = json.loads(file.read_text())
         del about["input_hash"]

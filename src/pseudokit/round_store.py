@@ -21,7 +21,7 @@ from .labels.posterior import PosteriorSummary
 from .labels.predictions import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
-FILES = ("log_probs.npy", "votes.npy", "chains.npy", "ids.csv", "decisions.csv")
+FILES = ("log_probs.npy", "chains.npy", "ids.csv", "decisions.csv")
 BACK = "bring it back, choose another name= or start over with --fresh"
 
 
@@ -47,14 +47,12 @@ class RoundStore:
         self._refuse_mixed(number, input_hash)
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         assert list(table.id) == list(dataset.id), f"{folder} was judged on other samples"
-        arrays = {
-            name: np.load(file, mmap_mode="r") if (file := folder / f"{name}.npy").exists() else None
-            for name in ("log_probs", "votes", "chains")
-        }
+        log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
+        chains = np.load(file, mmap_mode="r") if (file := folder / "chains.npy").exists() else None
         about = read_json(folder / "round.json")
         calibration = {"likeliest_rate": about.get("likeliest_rate")}
-        log_probs, judge = arrays.pop("log_probs"), table.model.to_numpy(object)
-        return OutOfFoldPredictions(log_probs, judge, models=about.get("models", {}), calibration=calibration, **arrays)
+        judge, models = table.model.to_numpy(object), about.get("models", {})
+        return OutOfFoldPredictions(log_probs, judge, chains, models, calibration)
 
     def record(
         self, number: int, dataset: Dataset, predicted: OutOfFoldPredictions, decisions: Decisions, **facts
@@ -67,9 +65,8 @@ class RoundStore:
         if (folder / "round.json").exists():
             return
         write_npy(folder / "log_probs.npy", predicted.log_probs)
-        for name in ("votes", "chains"):
-            if (array := getattr(predicted, name)) is not None:
-                write_npy(folder / f"{name}.npy", array)
+        if predicted.chains is not None:
+            write_npy(folder / "chains.npy", predicted.chains)
         write_csv(folder / "ids.csv", pd.DataFrame({"id": dataset.id, "split": dataset.split}))
         write_csv(folder / "decisions.csv", decisions_table(decisions, dataset, predicted.judge))
         made = {

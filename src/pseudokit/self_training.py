@@ -13,8 +13,8 @@ from .config.keys import Pseudo
 from .data.dataset import USES_POOL, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
-from .labels.calibration import calibrated, normalized, tempered
-from .labels.decide import NOTHING_LEARNED, REPAIRS, Decisions, given_cutoff
+from .labels.calibration import calibrated, normalized
+from .labels.decide import NOTHING_LEARNED, REPAIRS, Decisions
 from .labels.metrics import gain
 from .labels.multilabel import decide_single_or_multilabel
 from .labels.out_of_fold import (
@@ -35,6 +35,8 @@ from .system.files import TimeBudgetExceeded, hash_of, log, seed_of
 
 WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
 """Reasons for which a round gives way to the best one before it."""
+MIN_CHANGED_FRACTION = 0.0005
+"""Rounds end with `no_change` where a round changes no more than this fraction of the labels."""
 NOISE_OF_GAIN = 2.0
 """How many standard errors a gain or a loss against the best round must have to be believed."""
 
@@ -79,7 +81,7 @@ class SelfTrainingContext:
     def leak_free_folds(self) -> bool:
         """As configured, else where something is chosen by out-of-fold scores."""
         policy, chosen = self.policy, self.policy.leak_free_folds
-        by_score = self.mode == "augment" and (policy.min_precision is not None or policy.calibrate)
+        by_score = self.mode == "augment" and policy.min_precision is not None
         return by_score if chosen is None else chosen
 
     def input_hash(self) -> dict[str, str]:
@@ -146,11 +148,11 @@ def self_train(
                 raise
             return replace(best, reason="time_budget")
         # always from the given labels
-        decisions = _decide(context, predicted.log_probs, predicted.agreement, number, predicted.likeliest_rate)
+        decisions = _decide(context, predicted.log_probs, number, predicted.likeliest_rate)
         changes, before = _changes(before, labels, decisions.label), labels
         facts = changes | _drift(context, decisions) | _nothing_learned(context, decisions) | {"input_hash": input_hash}
         seconds = round(time.monotonic() - start, 3)
-        store.record(number, dataset, predicted, decisions, **facts, cutoff=given_cutoff(policy), seconds=seconds)
+        store.record(number, dataset, predicted, decisions, **facts, cutoff=policy.relabel_cutoff, seconds=seconds)
         if context.leak_free_folds:
             assert_leak_free(store.rounds())
         all_predicted.append(predicted)
@@ -182,7 +184,7 @@ def _reason(context: SelfTrainingContext, change: tuple[float, float] | None, fa
         return "no_gain"
     if number == 1 and context.mode in REPAIRS:
         return ""
-    return "no_change" if facts["changed"] <= context.policy.min_change * len(context.dataset) else ""
+    return "no_change" if facts["changed"] <= MIN_CHANGED_FRACTION * len(context.dataset) else ""
 
 
 def _predict_round(
@@ -199,11 +201,9 @@ def _predict_round(
     ]
     how = None
     if context.mode in REPAIRS:
-        choose = not earlier and context.policy.relabel_by == "noise_model"  # a plain cutoff asks for no noise model
+        choose = not earlier and context.policy.relabel_cutoff is None  # a plain cutoff asks for no noise model
         rate = earlier[0].likeliest_rate if earlier else None
         how = partial(calibrated, given_labels=given_labels, labels=result.label, choose=choose, likeliest_rate=rate)
-    elif context.policy.calibrate:
-        how = partial(tempered, given_labels=given_labels)
     options = {
         "clusters": context.clusters,
         "chained": context.leak_free_folds,
@@ -237,7 +237,7 @@ def _of_chain(context: SelfTrainingContext, earlier: list[OutOfFoldPredictions],
     predicted = earlier[-1]
     said = predicted.chains[fold]
     alone = (context.dataset.given_labels < 0)[..., None] & ~np.isnan(said)
-    decisions = _decide(context, np.where(alone, said, predicted.log_probs), predicted.agreement, len(earlier))
+    decisions = _decide(context, np.where(alone, said, predicted.log_probs), len(earlier))
     return TrainingLabels(decisions.label, decisions.targets(), _judges(earlier, fold))
 
 
@@ -250,12 +250,11 @@ def _judges(earlier: list[OutOfFoldPredictions], fold: int | None = None) -> tup
 def _decide(
     context: SelfTrainingContext,
     log_probs: np.ndarray,
-    agreement: np.ndarray | float,
     number: int,
     likeliest_rate: float | None = None,
 ) -> Decisions:
     """What the policy makes of held-out log-probabilities in this round."""
-    options = {"refused": context.refused, "agreement": agreement, "progress": number / max(context.policy.rounds, 1)}
+    options = {"refused": context.refused, "progress": number / max(context.policy.rounds, 1)}
     options["likeliest_rate"] = likeliest_rate
     return decide_single_or_multilabel(log_probs, context.dataset.given_labels, context.mode, context.policy, **options)
 
@@ -270,7 +269,7 @@ def _drift(context: SelfTrainingContext, decisions: Decisions) -> dict:
     if found["collapsed"]:
         log.info(
             "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
-            "labels, or try pseudo.distribution_alignment=true, pseudo.max_class_ratio=1.5"
+            "labels, or try pseudo.distribution_alignment=true"
         )
     elif found["drift"] > DRIFT:
         log.info(
@@ -310,10 +309,7 @@ def _average(predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: 
 
     chains = None if predicted.chains is None else mean(predicted.chains, earlier.chains)
     logs, judge = mean(predicted.log_probs, earlier.log_probs), together(earlier.judge, predicted.judge)
-    votes = None  # a round of an earlier version has none
-    if earlier.votes is not None:
-        votes = np.minimum(predicted.votes.astype(int) + earlier.votes, 255).astype(np.uint8)
-    return replace(predicted, log_probs=logs, judge=judge, votes=votes, chains=chains)
+    return replace(predicted, log_probs=logs, judge=judge, chains=chains)
 
 
 def _gain(

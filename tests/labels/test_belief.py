@@ -13,8 +13,8 @@ from .test_noise import logs_of, uniform, world
 
 POLICIES = {
     "denoise": Pseudo(),
-    "augment": Pseudo(cutoff=0.6, targets="soft", temperature=0.5, distribution_alignment=True),
-    "joint": Pseudo(cutoff=0.6, top_fraction=0.8, min_class_fraction=0.5, max_class_ratio=1.2, targets="weighted"),
+    "augment": Pseudo(cutoff=0.6, targets="soft", distribution_alignment=True),
+    "joint": Pseudo(cutoff=0.6, top_fraction=0.8, targets="weighted"),
 }
 
 

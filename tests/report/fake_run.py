@@ -114,9 +114,6 @@ def write_round(run, number, mode, classes, t):
         "seconds": 1.5,
         "models": {f"r{number}f{fold}": {"fold": fold, "teachers": []} for fold in (0, 1)},
     }
-    if mode == "augment":
-        ends = {"before": ([[0.6, 0.4, 9], [0.95, 0.8, 41]], 0.159), "after": ([[0.85, 0.84, 50]], 0.01)}
-        info["reliability"] = {name: {"bins": bins, "error": error} for name, (bins, error) in ends.items()}
     (folder / "round.json").write_text(json.dumps(info))
     return info
 

@@ -56,7 +56,7 @@ def test_report_is_one_file_that_opens_offline(mode, request):
     ("mode", "names"),
     [
         ("denoise", {"grid", "confusion", "confidence", "coverage", "reliability", "noise_matrix", "rounds", "losses"}),
-        ("augment", {"pool_grid", "confusion", "confidence", "coverage", "calibration", "rounds", "losses"}),
+        ("augment", {"pool_grid", "confusion", "confidence", "coverage", "rounds", "losses"}),
     ],
 )
 def test_every_picture_is_a_file_and_in_the_page(mode, names, request):

@@ -26,21 +26,15 @@ RENAMED = {
     "pseudo.pool_cutoff": "pseudo.cutoff",
     "pseudo.precision": "pseudo.relabel_precision",
     "pseudo.pool_precision": "pseudo.min_precision",
-    "pseudo.pool_agreement": "pseudo.min_agreement",
     "pseudo.pool_share_from": "pseudo.top_fraction_start",
     "pseudo.pool_share": "pseudo.top_fraction",
-    "pseudo.pool_floor": "pseudo.min_class_fraction",
-    "pseudo.pool_quota": "pseudo.max_class_ratio",
     "pseudo.pool_align": "pseudo.distribution_alignment",
     "pseudo.pool_targets": "pseudo.targets",
-    "pseudo.pool_temperature": "pseudo.temperature",
-    "pseudo.pool_calibrate": "pseudo.calibrate",
     "pseudo.graph": "pseudo.label_propagation",
     "pseudo.fold_safe": "pseudo.leak_free_folds",
     "pseudo.audit": "pseudo.audit_size",
     "pseudo.baseline": "pseudo.train_baseline",
     "pseudo.views": "pseudo.tta",
-    "pseudo.policy": "pseudo.relabel_by",
     "pseudo.doubtful": "pseudo.uncertain_labels",
     "predict.views": "predict.tta",
     "train.head_first": "train.linear_probe_first",
@@ -73,6 +67,16 @@ RENAMED = {
     "goal": "metric",
 }
 """Keys of earlier versions and what they are called now."""
+REMOVED = {
+    "pseudo.relabel_by": "leave it out; pseudo.relabel_cutoff=0.9 relabels by the plain confidence",
+    "pseudo.min_class_fraction": "leave it out, or use pseudo.top_fraction",
+    "pseudo.max_class_ratio": "use pseudo.top_fraction",
+    "pseudo.min_agreement": "leave it out, or raise pseudo.cutoff",
+    "pseudo.temperature": "leave it out; soft targets are the probabilities",
+    "pseudo.calibrate": "leave it out, or choose the cutoff with pseudo.min_precision",
+    "pseudo.min_change": "leave it out",
+}
+"""Keys that are gone, and what to do instead."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -198,6 +202,8 @@ def _describe(error: Any) -> str:
     old = next((name for name in RENAMED if where == name or name.startswith(where + ".")), None)
     if error["type"] == "extra_forbidden" and old:
         return f"{old} is now {RENAMED[old]}"
+    if error["type"] == "extra_forbidden" and where in REMOVED:
+        return f"{where} is gone: {REMOVED[where]}"
     if error["type"] == "extra_forbidden":
         return f"{shorten(where)}: no such key{nearest(where[:200], dotted_names())}"
     message = error["msg"].removeprefix("Value error, ")

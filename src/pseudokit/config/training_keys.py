@@ -78,36 +78,28 @@ class Pseudo(Section):
     """Models a round; each judges the fold that it did not learn."""
     tta: Annotated[int, Field(ge=1)] = 1
     """Views of a sample that a judge averages: the image itself, the others drawn from predict.augment."""
-    relabel_by: Literal["noise_model", "cutoff"] = "noise_model"
-    """How given labels are judged: by the noise-corrected posterior, or by the plain confidence of the article."""
     relabel_precision: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Labels are changed where the estimated precision of the changes reaches this, class by class; see `cutoff`."""
+    """Labels are changed where the estimated precision of the changes reaches this, class by class."""
     uncertain_labels: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
     """What becomes of a given label that is neither certainly right nor replaced. soften = learn the probabilities of
     its classes; downweight = learn it as far as it may be right; review = learn it, and list it for your eyes.
     Default: soften; downweight where the noise lies on look-alikes (see noise_type in round.json) and judges are not
-    clear about it. In joint mode drop: a suspect never teaches. Review where there is hardly any noise, or where a
-    `cutoff` decides."""
+    clear about it. In joint mode drop: a label issue never teaches. Review where there is hardly any noise, or where
+    `relabel_cutoff` decides."""
     relabel_cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Confidence from which a given label is changed, in place of `relabel_precision`; above 1 changes no label.
-    Default: none for relabel_by=noise_model, 0.9 for relabel_by=cutoff."""
+    """Plain confidence from which a given label is changed, in place of the noise model and `relabel_precision`; 0.9 is
+    the cutoff of the article, above 1 changes no label. Default: the noise model decides."""
     cutoff: Annotated[float, Field(ge=0)] | None = None
     """Confidence from which an unlabeled image receives a pseudo-label; above 1 gives none. Default: 0.95. With
     `min_precision` the cutoffs that it finds decide, but none is below this."""
     min_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
     """In place of a cutoff on the pool: for each class the lowest one at which the out-of-fold precision is at least
     this with 95 % confidence. Few labels bound it loosely."""
-    min_agreement: Share = 0.0
-    """Least share of the judges (folds, rounds) that predict the class of a pseudo-label."""
     top_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """A curriculum: of the rows that are predicted as a class at most this share, the surest, reached in equal steps
     over the rounds. Assumes nothing about how many rows of a class the pool has."""
     top_fraction_start: Share = 0.0
     """No round takes a smaller share: where the first judges are good already, small steps teach only what is easy."""
-    min_class_fraction: Share = 0.0
-    """A class below this share of its expected rows receives its surest ones from below the cutoff."""
-    max_class_ratio: Annotated[float, Field(gt=0)] | None = None
-    """Most rows of a class, as a multiple of its share of the given labels."""
     label_propagation: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """How much the labels of the images that look most alike count beside a judge's own answer, as a power: 0 = not,
     2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze_backbone`
@@ -116,17 +108,11 @@ class Pseudo(Section):
     """Align the mean prediction over the pool with the class shares of the given labels."""
     targets: Literal["hard", "weighted", "soft"] = "hard"
     """What a pseudo-label teaches: its class; its class, as far as the confidence goes; or the probabilities."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Of soft pseudo-labels; below 1 they are sharper."""
-    calibrate: bool = False
-    """Fit one temperature on the out-of-fold predictions of the labeled rows before the pool is decided (augment)."""
     leak_free_folds: bool | None = None
     """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
     out-of-fold scores stay honest in every round (augment). A round whose gain is within noise then ends the rounds.
-    Costs about half as much again from the second round on. Default: where `min_precision` or `calibrate` choose
-    by out-of-fold scores."""
-    min_change: Share = 0.0005
-    """Stop with `no_change` when a smaller share of the labels changed; denoise and joint: from the second round on."""
+    Costs about half as much again from the second round on. Default: where `min_precision` chooses cutoffs by
+    out-of-fold scores."""
     audit_size: Annotated[int, Field(ge=0)] = 0
     """Draw this many labeled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
     judged, they tell the noise rate, the precision of the flags and the error of the estimate. 0 = none."""

@@ -91,24 +91,10 @@ def _by_question(
     return scaled, {"temperatures": [t for _, about in found for t in about["temperatures"]]}
 
 
-def tempered(parts: list[FoldPredictions], given_labels: np.ndarray) -> tuple[list[FoldPredictions], dict]:
-    """What each model says at one temperature, that of all out-of-fold predictions: labels are few, but right."""
-    owned = [given_labels[part.rows] >= 0 for part in parts]
-    logs = np.concatenate([part.log_probs[own] for part, own in zip(parts, owned, strict=True)])
-    labels = np.concatenate([given_labels[part.rows[own]] for part, own in zip(parts, owned, strict=True)])
-    temperature, _ = fit_scale(logs, labels, np.eye(logs.shape[-1]), temperature_sd=FEW)
-    ends = {"before": logs, "after": scale(logs, temperature)}
-    about = {"reliability": {name: confidence_reliability(said, labels) for name, said in ends.items()}}
-    scaled = [replace(part, log_probs=scale(part.log_probs, temperature)) for part in parts]
-    return scaled, {"temperatures": [round(temperature, 4)]} | about
-
-
 ROWS = 20_000
 """Rows that a temperature is fitted on; more do not change its second digit."""
 BIAS_SD = 0.3
 """Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
-FEW = 0.5
-"""temperature_sd where labels are few: a handful of rows that are all right would send the temperature to zero."""
 LOG_BOUNDS = (np.log(0.05), np.log(10))
 
 
@@ -126,14 +112,12 @@ def fit_scale(
     log_probs: np.ndarray,
     given_labels: np.ndarray,
     matrix: np.ndarray,
-    *,
-    temperature_sd: float = np.inf,
     seed: int = 0,
 ) -> tuple[float, np.ndarray]:
     """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
 
-    Biases are shrunk by a normal prior of sd BIAS_SD, the log of the temperature by one of temperature_sd. Where T is
-    the identity it describes no noise, and a bias would follow the wrong labels: then it is zero.
+    Biases are shrunk by a normal prior of sd BIAS_SD. Where T is the identity it describes no noise, and a bias would
+    follow the wrong labels: then it is zero.
 
     log_probs: (N, K) of one model on rows it did not learn; given: (N,) class index; matrix: T[true, given] (K, K).
     """
@@ -142,15 +126,15 @@ def fit_scale(
     rows = np.random.default_rng(seed).permutation(len(given_labels))[:ROWS]
     logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given_labels[rows]].T, log_probs.shape[1]
     bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
-    precision, cool = 1 / BIAS_SD**2 / len(rows), 1 / temperature_sd**2 / len(rows)
+    precision = 1 / BIAS_SD**2 / len(rows)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         cold, bias = np.exp(-x[0]), x[1:]
         q = np.exp(scale(logs, 1 / cold, bias))
         of_given = (q * to_given).sum(1, keepdims=True) + TINY
         slope = q - q * to_given / of_given  # with respect to the scaled log-probabilities
-        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2 + cool * x[0] ** 2 / 2
-        return value, np.r_[-cold * (slope * logs).sum(1).mean() + cool * x[0], slope.mean(0) + precision * bias]
+        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2
+        return value, np.r_[-cold * (slope * logs).sum(1).mean(), slope.mean(0) + precision * bias]
 
     bounds = [LOG_BOUNDS, *[bias_bounds] * k]
     found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
@@ -176,13 +160,6 @@ def reliability(said: np.ndarray, was: np.ndarray, bins: int = 10) -> list[tuple
     """(mean probability, share that came true, rows) of each of equally wide bins that has rows. Arguments: (N,)."""
     at = np.minimum((said * bins).astype(int), bins - 1)
     return [(float(said[at == b].mean()), float(was[at == b].mean()), int((at == b).sum())) for b in np.unique(at)]
-
-
-def confidence_reliability(log_probs: np.ndarray, labels: np.ndarray) -> dict:
-    """Is the confidence of (N, K) predictions what it says? Bins, and the expected calibration error (Guo et al.)."""
-    said, was = np.exp(log_probs.max(1)).clip(0, 1), log_probs.argmax(1) == labels
-    bins = reliability(said, was)
-    return {"bins": bins, "error": expected_error(bins)}
 
 
 def expected_error(bins: list[tuple[float, float, int]]) -> float:

@@ -15,8 +15,6 @@ from .posterior import Posterior, PosteriorSummary, align
 from .pseudo_labels import ACCEPTED, class_shares, select_pseudo_labels
 
 REPAIRS = ("denoise", "joint")
-PLAIN_CUTOFF = 0.9
-"""Default cutoff of the plain confidence on given labels (relabel_by=cutoff)."""
 NOTHING_LEARNED = "learned_nothing"
 """The reason of all decisions where held-out predictions are no better than chance, see sanity.py."""
 SURE = 0.9
@@ -94,7 +92,6 @@ def decide_labels(
     policy: Pseudo,
     *,
     refused: np.ndarray | str = "",
-    agreement: np.ndarray | float = 1.0,
     progress: float = 1.0,
     likeliest_rate: float | None = None,
 ) -> Decisions:
@@ -107,7 +104,7 @@ def decide_labels(
         mode: which rows may change their label: the given ones (denoise, joint), the unlabeled (augment, joint).
         policy: the section `pseudo` of the config.
         refused: (N,) reason for which an unlabeled row may not receive a label; empty = it may.
-        agreement, progress: see select_pseudo_labels.
+        progress: see select_pseudo_labels.
         likeliest_rate: of wrong labels, where noise is by difficulty, see calibration.calibrated; None = of the class.
 
     Returns:
@@ -119,7 +116,7 @@ def decide_labels(
     if policy.distribution_alignment:
         posterior = align(posterior, prior)
     said = final = posterior.said()
-    if policy.relabel_by == "noise_model" and mode in REPAIRS:
+    if policy.relabel_cutoff is None and mode in REPAIRS:
         if likeliest_rate is None:
             matrix, noise = estimate_noise(said, given_labels, k)
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
@@ -134,18 +131,17 @@ def decide_labels(
     if mode in REPAIRS:
         rule = _rule(mode, noise, policy, final.take(rows), given_labels[rows])
         decision[rows], reason[rows] = _judge_given(final.take(rows), given_labels[rows], k, rule)
-    agreement, refused = (np.broadcast_to(np.asarray(x), n)[pool] for x in (agreement, refused))
-    options = {"agreement": agreement, "refused": refused.astype(object), "progress": progress}
+    refused = np.broadcast_to(np.asarray(refused), n)[pool].astype(object)
     reason[pool] = select_pseudo_labels(
-        said.take(pool), (said.take(rows), given_labels[rows]), prior, policy, **options
+        said.take(pool), (said.take(rows), given_labels[rows]), prior, policy, refused=refused, progress=progress
     )
-    accepted = np.isin(reason[pool], ACCEPTED) & (mode in USES_POOL)
+    accepted = (reason[pool] == ACCEPTED) & (mode in USES_POOL)
     decision[pool[accepted]], decision[pool[~accepted]] = "accept", "leave"
 
     label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), final.best, given_labels)
     label[decision == "drop"] = -1
     _protect_classes(given_labels, final.wrong, decision, label, reason)
-    posterior, soft, weight = _soft_targets(decision, policy, posterior, final)
+    soft, weight = _soft_targets(decision, policy, posterior, final)
     return Decisions(
         said.best,
         said.confidence,
@@ -181,25 +177,16 @@ def keep_given(d: Decisions, given_labels: np.ndarray) -> Decisions:
 
 def _soft_targets(
     decision: np.ndarray, policy: Pseudo, posterior: Posterior, said: PosteriorSummary
-) -> tuple[Posterior, np.ndarray, np.ndarray]:
-    """What soft rows learn; (N,) which rows are soft; (N,) how much each label counts.
-
-    Soft pseudo-labels have the temperature at which they are learned.
-    """
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) which rows are soft; (N,) how much each label counts."""
     accepted = decision == "accept"
     soft = (decision == "soften") | (accepted & (policy.targets == "soft"))
     best = said.confidence.copy()
     if policy.targets == "soft":
-        posterior = replace(posterior, temperature=np.where(accepted, policy.temperature, 1.0))
         for rows, probs in posterior.blocks(np.flatnonzero(accepted)):
             best[rows] = probs.max(1)
     shared = soft | (accepted & (policy.targets == "weighted"))
-    return posterior, soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
-
-
-def given_cutoff(policy: Pseudo) -> float | None:
-    """The cutoff on given labels; None where the target precision decides."""
-    return PLAIN_CUTOFF if policy.relabel_cutoff is None and policy.relabel_by == "cutoff" else policy.relabel_cutoff
+    return soft, np.select([shared, decision == "downweight"], [best, 1 - said.wrong], 1.0)
 
 
 @dataclass(frozen=True)
@@ -216,7 +203,7 @@ class _Rule:
 
 def _rule(mode: str, noise: str | None, policy: Pseudo, said: PosteriorSummary, given_labels: np.ndarray) -> _Rule:
     """What the policy comes to in this mode and for this type of noise; said, given: of the labeled rows, (M,)."""
-    cutoff = given_cutoff(policy)
+    cutoff = policy.relabel_cutoff
     by_noise = {"none": "review", "look-alike": _on_look_alikes(said, given_labels)}.get(noise, "soften")
     action = policy.uncertain_labels or ("review" if cutoff is not None else "drop" if mode == "joint" else by_noise)
     return _Rule(cutoff, policy.relabel_precision if noise in EXPLAINED else None, action, noise in OF_THE_CLASS)

@@ -23,20 +23,16 @@ def decide_single_or_multilabel(
     policy: Pseudo,
     *,
     refused: np.ndarray | str = "",
-    agreement: np.ndarray | float = 1.0,
     progress: float = 1.0,
     likeliest_rate: float | None = None,
 ) -> Decisions:
     """See decide_labels, which it is where an image has one class; of label sets, with (N, C, 2) log-probabilities,
-    (N, C) given labels and agreement, every class has cutoffs, noise and decisions of its own."""
+    (N, C) given labels, every class has cutoffs, noise and decisions of its own."""
     decide = partial(decide_labels, mode=mode, policy=policy, refused=refused, progress=progress)
     if given_labels.ndim == 1:
-        d = decide(log_probs, given_labels, agreement=agreement, likeliest_rate=likeliest_rate)
+        d = decide(log_probs, given_labels, likeliest_rate=likeliest_rate)
         return keep_given(d, given_labels) if learned_nothing(d.predicted, given_labels, log_probs.shape[1]) else d
-    agreement = np.broadcast_to(np.asarray(agreement), given_labels.shape)
-    asked = [
-        decide(log_probs[:, c], given_labels[:, c], agreement=agreement[:, c]) for c in range(given_labels.shape[1])
-    ]
+    asked = [decide(log_probs[:, c], given_labels[:, c]) for c in range(given_labels.shape[1])]
     return _of_images(asked, log_probs, given_labels)
 
 

@@ -38,24 +38,18 @@ class Posterior:
     given: (N,) class index, -1 = pool. matrix: T[true, given] (K, K), by which a given label is evidence too; None =
     it is not. sharpness: exponent of the probabilities; difficulty: noise by which a given label is evidence in place
     of a matrix, see difficulty.py. tilt: (K,) by which the probabilities of pool rows are multiplied, see align.
-    temperature: of each row, (N,), see soften; None = 1.
     """
 
     log_probs: np.ndarray
     given_labels: np.ndarray
     matrix: np.ndarray | None = None
     tilt: np.ndarray | None = None
-    temperature: np.ndarray | None = None
     sharpness: float = 1.0
     difficulty: DifficultyNoise | None = None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(len(rows), K) float64 of these row numbers; sums to 1."""
-        probs = normalize(self._joint(rows))
-        if self.temperature is not None:
-            cold = self.temperature[rows] != 1
-            probs[cold] = soften(probs[cold], self.temperature[rows[cold], None])
-        return probs
+        return normalize(self._joint(rows))
 
     def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(row numbers, their beliefs), a part of the rows at a time."""
@@ -63,7 +57,7 @@ class Posterior:
             yield rows[part], self(rows[part])
 
     def said(self) -> PosteriorSummary:
-        """What it comes to, row by row, but for the temperature: it is of what is learned."""
+        """What it comes to, row by row."""
         n = len(self.given_labels)
         said = PosteriorSummary(np.empty(n, np.int64), *(np.full(n, np.nan) for _ in range(3)))
 
@@ -90,7 +84,7 @@ class Posterior:
         return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
     def _joint(self, rows: np.ndarray | slice) -> np.ndarray:
-        """(m, K) float64 that the beliefs are proportional to, before any temperature."""
+        """(m, K) float64 that the beliefs are proportional to."""
         joint, given_labels = np.exp(self.log_probs[rows]).astype(np.float64), self.given_labels[rows]
         if self.sharpness != 1:
             joint = soften(joint, 1 / self.sharpness)

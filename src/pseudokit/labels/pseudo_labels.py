@@ -16,8 +16,8 @@ COLLAPSE = 0.5
 """Pseudo-labels have collapsed when they are spread over fewer than this share of the classes that labels are on."""
 ENOUGH = 2
 """Pseudo-labels a class from which a collapse can be told from chance."""
-ACCEPTED = ("above_cutoff", "class_floor")
-"""Reasons for which a row receives a pseudo-label; all others are reasons for which it does not."""
+ACCEPTED = "above_cutoff"
+"""The reason of a row that receives a pseudo-label; all others are reasons for which it does not."""
 
 
 def select_pseudo_labels(
@@ -26,34 +26,26 @@ def select_pseudo_labels(
     prior: np.ndarray,
     policy: Pseudo,
     *,
-    agreement: np.ndarray | float = 1.0,
     refused: np.ndarray | str = "",
     progress: float = 1.0,
 ) -> np.ndarray:
-    """The reason (M,) for which each pool row receives a pseudo-label (one of ACCEPTED) or does not.
+    """The reason (M,) for which each pool row receives a pseudo-label (ACCEPTED) or does not.
 
-    The rules of `policy` in order: a cutoff (plain, or by precision), agreement, a growing share, floor and quota.
+    The rules of `policy` in order: a cutoff (plain, or by precision), a growing share.
 
     pool: what is believed of M rows; known: the same of the labeled rows, and their classes (L,); prior: class shares
-    (K,) of the labels; agreement: (M,) share of the judges that predict the same class; refused: (M,) reasons that
-    stand above all rules; progress: share of the rounds that are run, 0…1.
+    (K,) of the labels; refused: (M,) reasons that stand above all rules; progress: share of the rounds that are run,
+    0…1.
     """
     cutoffs = pool_cutoffs(known, len(prior), policy)
     reason = np.repeat(np.array(["below_cutoff"], object), len(pool.best))
     reason[pool.confidence >= cutoffs[pool.best]] = "above_cutoff"
-    reason[agreement < policy.min_agreement] = "judges_disagree"
     if policy.top_fraction is not None:
         counts = np.bincount(pool.best, minlength=len(prior))
         share = min(policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start))
         _keep_surest(reason, pool, share * counts, "beyond_share")
     refused = np.broadcast_to(np.asarray(refused, object), len(reason))
-    reason = np.where(refused != "", refused, reason)
-    if policy.min_class_fraction:
-        _lift(reason, pool, np.floor(policy.min_class_fraction * len(reason) * prior))
-    if policy.max_class_ratio is not None:
-        taken = np.isin(reason, ACCEPTED).sum()
-        _keep_surest(reason, pool, policy.max_class_ratio * taken * prior, "beyond_quota")
-    return reason
+    return np.where(refused != "", refused, reason)
 
 
 def pool_cutoffs(known: tuple[PosteriorSummary, np.ndarray], k: int, policy: Pseudo) -> np.ndarray:
@@ -113,20 +105,11 @@ def provable(n: int) -> float:
 
 def _keep_surest(reason: np.ndarray, pool: PosteriorSummary, counts: np.ndarray, why: str) -> None:
     """In place: of the accepted rows of class k only the surest counts[k] (rounded up) stay."""
-    taken = np.flatnonzero(np.isin(reason, ACCEPTED))
+    taken = np.flatnonzero(reason == ACCEPTED)
     most = np.ceil(counts - 1e-9).astype(int)
     for own, n in zip(by_class(pool.best[taken], len(counts)), most, strict=True):
         rows = taken[own]
         reason[np.delete(rows, most_confident(pool.confidence[rows], n))] = why
-
-
-def _lift(reason: np.ndarray, pool: PosteriorSummary, counts: np.ndarray) -> None:
-    """In place: a class with fewer than counts[k] accepted rows receives its surest ones below cutoff or share."""
-    lacking = counts.astype(int) - np.bincount(pool.best[np.isin(reason, ACCEPTED)], minlength=len(counts))
-    below = np.flatnonzero(np.isin(reason, ("below_cutoff", "beyond_share")))
-    for own, n in zip(by_class(pool.best[below], len(counts)), lacking, strict=True):
-        rows = below[own]
-        reason[rows[most_confident(pool.confidence[rows], n)]] = "class_floor"
 
 
 def class_shares(labels: np.ndarray, k: int) -> np.ndarray:

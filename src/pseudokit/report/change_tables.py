@@ -29,15 +29,10 @@ WHY = {
     "doubtful": "in doubt: neither surely right nor surely another class",
     "above_cutoff": "the confidence reaches the cutoff",
     "below_cutoff": "the confidence is below the cutoff",
-    "judges_disagree": "the models do not agree (pseudo.min_agreement)",
     "beyond_share": "not among the surest of its class (pseudo.top_fraction)",
-    "beyond_quota": "its class has enough already (pseudo.max_class_ratio)",
+    "class_floor": "or its class would lose more than half of its labels",
 }
 TRUTH = "right: which share of the labels is then the true one; known as labels were changed or hidden on purpose."
-FLOORS = {
-    "given": "or its class would lose more than half of its labels",
-    "unlabeled": "to keep its class from starving (pseudo.min_class_fraction)",
-}
 
 
 def changes(data: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +65,8 @@ def human_note(human: dict[str, int]) -> str:
     return f"A person decided on {sum(counts.values()):,} rows ({listed}); that stands above what the tables say."
 
 
-def why(kind: str, reason: str) -> str:
-    """A reason of decisions.csv in plain words; kind: given or pool."""
-    if reason == "class_floor":
-        return FLOORS[kind]
+def why(reason: str) -> str:
+    """A reason of decisions.csv in plain words."""
     if reason.startswith("duplicate_of_"):
         return (
             f"a copy of a row in {reason.removeprefix('duplicate_of_')}, which is only scored (data.allow_test_copies)"
@@ -91,7 +84,7 @@ def reasons_table(decisions: pd.DataFrame) -> dict[str, Any]:
     groups = [(*key, part) for key, part in decisions.groupby([kinds, "decision", "reason"])]
     rows, bars = [], []
     for kind, decision, reason, part in sorted(groups, key=lambda group: (group[0], -len(group[3]))):
-        cells = [DONE.get(decision, decision), why(kind, reason), f"{len(part):,}"]
+        cells = [DONE.get(decision, decision), why(reason), f"{len(part):,}"]
         rows.append([*cells, *([right(part)] if known else [])])
         bars.append(len(part) / sizes[kind])
     header = ["decision", "why", "rows", *(["right"] if known else [])]

@@ -24,7 +24,6 @@ NAMES = (
     "confidence",
     "coverage",
     "reliability",
-    "calibration",
     "noise_matrix",
     "rounds",
     "losses",
@@ -41,7 +40,6 @@ def pictures(data: dict[str, Any]) -> Iterator[Picture]:
         confidence,
         coverage,
         reliability,
-        calibration_curve,
         noise_matrix,
         rounds,
         losses,
@@ -179,18 +177,6 @@ def reliability(data: dict[str, Any]) -> Picture | None:
     bins = {"": calibration.reliability(rows["p_wrong"].to_numpy(), wrong)}
     words = ("Reliability: is p_wrong what it says?", "p_wrong (numbers: rows)", "share that is wrong")
     return "reliability", caption, figures.reliability(bins, words)
-
-
-def calibration_curve(data: dict[str, Any]) -> Picture | None:
-    """Whether the confidence of held-out predictions means what it says, before and after calibration."""
-    found = data["decisive"].get("reliability")
-    if not found:
-        return None
-    errors = {name: 100 * ends["error"] for name, ends in found.items()}
-    caption = "Of the held-out predictions of labeled rows with a confidence, this share is right. "
-    caption += f"Calibration took the expected error from {errors['before']:.1f} to {errors['after']:.1f} points."
-    words = ("Reliability: is the confidence what it says?", "confidence (numbers: rows)", "share that is right")
-    return "calibration", caption, figures.reliability({name: ends["bins"] for name, ends in found.items()}, words)
 
 
 def noise_matrix(data: dict[str, Any]) -> Picture | None:

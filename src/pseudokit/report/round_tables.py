@@ -74,8 +74,6 @@ def round_facts(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     """The numbers of round.json, and what its decisions come to: spread, precision, calibration, classes."""
     facts = {key: value for key, value in info.items() if _is_number(value)}
     facts |= {f"decisions/{kind}": n for kind, n in (info.get("decisions") or {}).items()}
-    ends = info.get("reliability") or {}
-    facts |= {f"calibration_{end}": found["error"] for end, found in ends.items()}
     return facts | held_out_facts(table) | class_facts(table, info)
 
 
@@ -217,12 +215,10 @@ def held_out_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "rows from it on",
         "out-of-fold precision there",
         "calibration error",
-        "before → after calibration",
     ]
     rows = []
     for line in rounds:
         over_folds, precision = (line.get(key) for key in ("oof_accuracy_sd_over_folds", "oof_precision"))
-        ends = [line.get(f"calibration_{end}") for end in ("before", "after")]
         rows.append(
             [
                 str(line["round"]),
@@ -233,7 +229,6 @@ def held_out_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
                 show("", line.get("oof_precision_n")),
                 "–" if precision is None else percent(precision),
                 show("", line["calibration_error"]),
-                "–" if None in ends else " → ".join(show("", end) for end in ends),
             ]
         )
     return {"title": "Held-out predictions", "names": 0, "header": header, "rows": rows}

@@ -119,7 +119,6 @@ def rounds_table(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "noise_rate_by_confidence",
         "learned_nothing",
         "models",
-        "reliability",
         "multi_label",
         "label_sets",
         "noise_by_class",

@@ -23,19 +23,14 @@ from ..system.files import log, read_json, write_csv
 DECIDES = {"data.allow_test_copies"} | {
     f"pseudo.{key}"
     for key in (
-        "relabel_by",
         "relabel_precision",
         "relabel_cutoff",
         "uncertain_labels",
         "cutoff",
         "min_precision",
-        "min_agreement",
         "top_fraction",
-        "min_class_fraction",
-        "max_class_ratio",
         "distribution_alignment",
         "targets",
-        "temperature",
     )
 }
 """Keys by which stored predictions are decided; every other one is of training or of the rounds."""
@@ -59,8 +54,14 @@ def reselect(run: Path, overrides: list[str]) -> None:
     stored = RoundStore(run).recall(number, dataset)
     copies = run / "duplicates.csv"
     refused = refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data) if copies.exists() else ""
-    options = {"refused": refused, "agreement": stored.agreement, "likeliest_rate": stored.likeliest_rate}
-    decisions = decide_single_or_multilabel(stored.log_probs, dataset.given_labels, mode, config.pseudo, **options)
+    decisions = decide_single_or_multilabel(
+        stored.log_probs,
+        dataset.given_labels,
+        mode,
+        config.pseudo,
+        refused=refused,
+        likeliest_rate=stored.likeliest_rate,
+    )
     write_csv(run / "selected.csv", decisions_table(decisions, dataset, stored.judge))
     kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     log.info(cutoff_table(dataset, decisions).to_string(index=False))
