@@ -3,7 +3,7 @@
 import pytest
 
 from pseudokit.config.load import dotted_names
-from pseudokit.config.reference import kind, reference
+from pseudokit.config.reference import find_keys, kind, reference
 from tests.conftest import ROOT, run_script
 
 
@@ -16,6 +16,22 @@ def test_every_key_has_one_row_of_four_cells_and_a_known_type():
     assert [row.split("`")[1] for row in rows] == sorted(dotted_names(), key=lambda name: "." in name)
     for row in rows:
         assert row.replace("\\|", "").count("|") == 5, row
+
+
+def test_keys_are_found_by_a_word_of_their_name_or_meaning_with_type_and_default():
+    text = find_keys("WANDB")
+    assert text.startswith("wandb.mode: one of disabled, offline, online (default disabled)\n    offline writes into")
+    assert [line.split(":")[0] for line in find_keys("").splitlines() if line[:1].isalpha()] == sorted(
+        dotted_names(), key=lambda name: "." in name
+    )
+    assert "'zebra'" in find_keys("zebra")
+
+
+def test_keys_are_printed_by_the_script_and_nothing_is_run(tmp_path):
+    done = run_script("pseudo.py", "--keys", "checkpoint_every", f"out={tmp_path}")
+    assert done.returncode == 0
+    assert done.stdout == find_keys("checkpoint_every")
+    assert done.stdout.startswith("train.checkpoint_every: ")
 
 
 @pytest.mark.parametrize(

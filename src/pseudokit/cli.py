@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .api import apply, predict, pseudo, train
+from .config.reference import find_keys
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
 from .system.distributed import dismiss, leave, rank
@@ -19,19 +20,22 @@ TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.
 
     python train.py                                                  the built-in digits
     python train.py data.train=train.csv data.image_dir=images data.image_suffix=.jpg name=base
-    python train.py --check data.train=train.csv                     a look at data, folds, weights, disk and time first
+    python train.py --check data.train=train.csv                     check data, weights, disk and time first
+    python train.py --keys augment                                   the config keys about a word
 
 Run again to go on where it stopped; --fresh starts over.
 """
-PSEUDO = """Self-training: a teacher judges held-out rows, confident judgments become labels, a student learns them.
+PSEUDO = """Self-training: a teacher predicts images it has not learned, confident predictions become labels, a student
+learns them.
 
-    python pseudo.py --mode augment                                  pseudo-labels for a pool (built-in digits)
+    python pseudo.py --mode augment                                  pseudo-labels for unlabeled images (digits)
     python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired
     python pseudo.py --mode joint data.train=a.csv data.unlabeled=b.csv   both at once
-    python pseudo.py --mode augment --check data.train=train.csv     a look at data, folds, weights, disk and time first
+    python pseudo.py --mode augment --check data.train=train.csv     check data, weights, disk and time first
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
     python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
     python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
+    python pseudo.py --keys cutoff                                   the config keys about a word
 
 Run again to go on where it stopped; --fresh starts over.
 """
@@ -41,82 +45,49 @@ python predict.py --run runs/NAME                                            its
 python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
 python predict.py --run runs/A --run runs/B --weights oof --data test.csv    weighted by what fits out-of-fold rows best
 """
+TRAINING_MODES = ("augment", "denoise", "joint")
+MODES_ON_A_RUN = ("select", "apply")
+"""Modes of pseudo.py that work on a run that is there."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Shows the script's docstring as help; a wrong argument is one line like any other wrong input."""
+    """Shows the script's text as help; a wrong argument is one line like any other wrong input."""
 
-    def __init__(self, doc: str):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, text: str):
+        super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def parse(doc: str, argv: list[str] | None = None, modes: tuple[str, ...] = ()) -> argparse.Namespace:
-    """The arguments of the scripts that train: [--mode, --run, --corrections, --revert], --config, --fresh, keys."""
-    parser = Parser(doc)
-    if modes:
-        parser.add_argument("--mode", required=True, choices=modes, help="what may change, or what to do with a run")
-        parser.add_argument("--run", type=Path, help="run folder (select, apply)")
-        parser.add_argument("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
-        parser.add_argument("--revert", action="store_true", help="take back the last applied corrections (apply)")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
-    parser.add_argument("--fresh", action="store_true", help="start over: empty the run folder first")
-    parser.add_argument("--check", action="store_true", help="look at data, weights, disk and time; train nothing")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
-    args = parser.parse_intermixed_args(argv)
-    if modes and args.mode in ("select", "apply") and not args.run:
-        parser.error(f"--mode {args.mode} needs --run runs/NAME")
-    if modes and args.mode == "apply" and bool(args.corrections) == args.revert:
-        parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
-    if modes and args.mode != "apply" and (args.corrections or args.revert):
-        parser.error("--corrections and --revert belong to --mode apply")
-    if modes and args.mode in ("select", "apply") and (args.check or args.fresh):
-        parser.error(f"--check and --fresh belong to the modes that train, not to --mode {args.mode}")
-    if modes and args.mode not in ("select", "apply") and args.run:
-        parser.error("--run belongs to --mode select and apply; the folder of a new run is name=")
-    if modes and args.mode == "apply" and args.overrides:
-        parser.error(f"--mode apply takes no keys, as the run has its own; leave {args.overrides[0]} out")
-    return args
+class ShowKeys(argparse.Action):
+    """--keys: print the config keys and end, whatever else is asked for."""
 
-
-def _predict_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(PREDICT)
-    parser.add_argument("--run", type=Path, required=True, action="append", help="run folder; again for an ensemble")
-    parser.add_argument("--weights", help="of several runs: oof, or a number a run as 2,1 (default: all alike)")
-    parser.add_argument("--data", help="CSV or folder of images (default: data.test of the first run)")
-    parser.add_argument("--out", type=Path, help="default: predictions.csv in the first run's folder")
-    parser.add_argument("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
-    parser.add_argument("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
-    parser.add_argument("--arm", choices=["student", "baseline", "both"], help="default: predict.arm, by the evidence")
-    parser.add_argument("--check", action="store_true", help="look whether all is there and fits; predict nothing")
-    return parser.parse_args(argv)
+    def __call__(self, parser, namespace, word, option_string=None):
+        print(find_keys(word), end="")
+        parser.exit()
 
 
 def train_command(argv: list[str] | None = None) -> None:
     """What `python train.py` does."""
-    args = parse(TRAIN, argv)
+    parser = _training_parser(TRAIN)
+    args = parser.parse_intermixed_args(argv)
     if args.check:
-        from .run_folder.preflight import check
-
-        return check(args.config, args.overrides, "train")
+        return _check(args, "train")
     train(args.overrides, args.config, args.fresh)
 
 
 def pseudo_command(argv: list[str] | None = None) -> None:
     """What `python pseudo.py` does."""
-    args = parse(PSEUDO, argv, modes=("augment", "denoise", "joint", "select", "apply"))
+    args = _pseudo_arguments(argv)
     if args.mode == "select":
         from .run_folder.reselect import reselect
 
         return reselect(args.run, args.overrides)
     if args.mode == "apply":
-        return apply(args.run, None if args.revert else args.corrections)
+        return apply(args.run, args.corrections)
     if args.check:
-        from .run_folder.preflight import check
-
-        return check(args.config, args.overrides, args.mode)
+        return _check(args, args.mode)
     pseudo(args.mode, args.overrides, args.config, args.fresh)
 
 
@@ -130,18 +101,84 @@ def predict_command(argv: list[str] | None = None) -> None:
     predict(args.run, args.data, args.out, args.submission, tta=args.tta, weights=args.weights, arm=args.arm)
 
 
-def main(run_script: Callable[[], None]) -> None:
-    """Run a script's main with the exit codes of the contract: 0 done, 2 wrong input, 130 or 143 stopped by a signal,
-    1 a fault of ours, or of the machine (in one line, where we know it).
+def _training_parser(text: str) -> Parser:
+    parser = Parser(text)
+    add = parser.add_argument
+    add("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
+    add("--fresh", action="store_true", help="start over: empty the run folder first")
+    add("--check", action="store_true", help="check data, weights and disk, time a few steps, keep no model")
+    add(
+        "--keys", action=ShowKeys, nargs="?", const="", metavar="WORD", help="show the config keys about a word, or all"
+    )
+    add("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
+    return parser
 
-    The other processes of torchrun train what the script hands out, if it does, until it lets them go.
+
+def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Raises UserError where arguments contradict each other."""
+    parser = _training_parser(PSEUDO)
+    add = parser.add_argument
+    modes = TRAINING_MODES + MODES_ON_A_RUN
+    add("--mode", required=True, choices=modes, help="which labels may change, or what to do with a run")
+    add("--run", type=Path, help="run folder (select, apply)")
+    add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
+    add("--revert", action="store_true", help="take back the last applied corrections (apply)")
+    args = parser.parse_intermixed_args(argv)
+    mode = args.mode
+    if mode in MODES_ON_A_RUN:
+        if not args.run:
+            parser.error(f"--mode {mode} needs --run runs/NAME")
+        if args.check or args.fresh:
+            parser.error(f"--check and --fresh belong to the modes that train, not to --mode {mode}")
+    elif args.run:
+        parser.error("--run belongs to --mode select and apply; the folder of a new run is name=")
+    if mode == "apply":
+        if bool(args.corrections) == args.revert:
+            parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
+        if args.overrides:
+            parser.error(f"--mode apply takes no keys, as the run has its own; leave {args.overrides[0]} out")
+    elif args.corrections or args.revert:
+        parser.error("--corrections and --revert belong to --mode apply")
+    return args
+
+
+def _predict_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(PREDICT)
+    add = parser.add_argument
+    add("--run", type=Path, required=True, action="append", help="run folder; again for an ensemble")
+    add("--weights", help="of several runs: oof, or a number a run as 2,1 (default: all alike)")
+    add("--data", help="CSV or folder of images (default: data.test of the first run)")
+    add("--out", type=Path, help="default: predictions.csv in the first run's folder")
+    add("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
+    add("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
+    add("--arm", choices=["student", "baseline", "both"], help="default: predict.arm, by the evidence")
+    add("--check", action="store_true", help="check that models and images are there and fit; predict nothing")
+    return parser.parse_args(argv)
+
+
+def _check(args: argparse.Namespace, mode: str) -> None:
+    from .run_folder.preflight import check
+
+    check(args.config, args.overrides, mode)
+
+
+def main(run_script: Callable[[], None]) -> None:
+    """Run a script's command with the exit codes of the contract.
+
+    0 done, 2 wrong input, 130 or 143 stopped by a signal, 1 a fault of ours, or of the machine (in one line, where we
+    know it). The other processes of torchrun train what the first one hands out until it lets them go.
     """
     handle_signals()
-    if not rank():
-        show_log()
     try:
-        _follow() if rank() else run_script()
-        leave() if rank() else dismiss()
+        if rank():
+            from .training.trainer import run_worker
+
+            run_worker()
+            leave()
+        else:
+            show_log()
+            run_script()
+            dismiss()
     except TimeBudgetExceeded:
         log.info("the time budget ended before the first network; give a larger time_budget, and run it again")
         dismiss()
@@ -150,27 +187,26 @@ def main(run_script: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt as error:
         print(f"stopped ({error}); the same command goes on from here", file=sys.stderr)
-        sys.exit(128 + (error.args or [signal.SIGINT])[0])
+        signal_number = error.args[0] if error.args else signal.SIGINT
+        sys.exit(128 + signal_number)
     except Exception as error:
-        if not (line := fault(error)):
+        line = fault(error)
+        if not line:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
 
 
 def train_main() -> None:
+    """The script pseudokit-train, and train.py."""
     main(train_command)
 
 
 def pseudo_main() -> None:
+    """The script pseudokit-pseudo, and pseudo.py."""
     main(pseudo_command)
 
 
 def predict_main() -> None:
+    """The script pseudokit-predict, and predict.py."""
     main(predict_command)
-
-
-def _follow() -> None:
-    from .training.trainer import run_worker
-
-    run_worker()

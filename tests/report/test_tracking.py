@@ -76,9 +76,10 @@ def finished(folder, mode):
 
 
 @pytest.mark.parametrize("mode", ["augment", "denoise"])
-def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard, mode, capfd):
+def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard, mode, capfd, monkeypatch):
     run = finished(tmp_path, mode)
-    tracking.track(run, Wandb(mode="offline", project="p"))
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    tracking.track(run, Wandb(mode="offline"))
     folders = sorted((run / "wandb").glob("offline-run-*"))
     jobs = {job["run"].job_type: job for job in map(read_job, folders)}
     assert len(folders) == len(jobs) == 2

@@ -136,8 +136,8 @@ class Predict(Section):
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"] = "disabled"
     """offline writes into the run folder, for `wandb sync`; online needs a `wandb login` beforehand, never asks for
-    one, and loses nothing where the server cannot be reached: metrics.jsonl has the same."""
-    project: str = "pseudo-label"
+    one, and loses nothing where the server cannot be reached: metrics.jsonl has the same. The project is that of the
+    environment variable WANDB_PROJECT, else pseudo-label."""
 
 
 class Config(Section):

@@ -75,6 +75,7 @@ REMOVED = {
     "pseudo.temperature": "leave it out; soft targets are the probabilities",
     "pseudo.calibrate": "leave it out, or choose the cutoff with pseudo.min_precision",
     "pseudo.min_change": "leave it out",
+    "wandb.project": "set the environment variable WANDB_PROJECT",
 }
 """Keys that are gone, and what to do instead."""
 

@@ -6,7 +6,9 @@ python -m pseudokit.config.reference > docs/config.md        (make docs)
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from .keys import Config
@@ -17,29 +19,55 @@ HEAD = """# Every key
 Written by `make docs` from [src/pseudokit/config](../src/pseudokit/config). A key stands in the YAML file of `--config`
 (`train: {lr: 0.001}`), or on the command line, which has the last word (`train.lr=1e-3`). – is no value: leave the key
 out, or write `key=`. What a run had in the end lies in its `config.yaml`; without `--config` it is that of
-[configs/default.yaml](../configs/default.yaml).
+[configs/default.yaml](../configs/default.yaml). `python pseudo.py --keys WORD` prints the keys whose name or meaning
+contains a word.
 """
 TABLE = "| key | type | default | meaning |\n|---|---|---|---|\n"
 KINDS = {"string": "text", "boolean": "true or false", "object": "mapping"}
+WIDTH_OF_TEXT = 100
+"""Characters of a line that `--keys` prints: fits an ordinary terminal."""
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def reference() -> str:
     """The whole page; no line of it depends on anything but the config classes."""
-    schema, config = Config.model_json_schema(), Config()
-    sections = {name: value for name, value in config if isinstance(value, Section)}
-    top = {name: value for name, value in config if name not in sections}
-    parts = [HEAD, "## At the top\n", TABLE + "".join(_rows("", top, schema["properties"]))]
-    for name, section in sections.items():
-        known = schema["$defs"][type(section).__name__]["properties"]
-        parts += [f"## {name}\n", TABLE + "".join(_rows(f"{name}.", dict(section), known))]
+    parts = [HEAD]
+    for section, rows in groupby(key_rows(), lambda row: row[0].rpartition(".")[0]):
+        lines = [_table_line(*row) for row in rows]
+        parts += [f"## {section or 'At the top'}\n", TABLE + "".join(lines)]
     return "\n".join(parts)
 
 
-def _rows(prefix: str, defaults: dict[str, Any], known: dict[str, dict]) -> Iterator[str]:
+def find_keys(word: str) -> str:
+    """What `--keys WORD` prints: each key whose name or meaning contains the word, with type, default and meaning."""
+    blocks = []
+    for key, value_type, default, meaning in key_rows():
+        if word.lower() in f"{key} {meaning}".lower():
+            head = f"{key}: {value_type} (default {default})"
+            text = textwrap.fill(meaning, WIDTH_OF_TEXT, initial_indent="    ", subsequent_indent="    ")
+            blocks.append(f"{head}\n{text}\n".replace("`", ""))
+    return "\n".join(blocks) or f"no key contains {word!r}; docs/config.md lists all of them\n"
+
+
+def key_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Every key with its type, default and meaning as text; those at the top first."""
+    schema, config = Config.model_json_schema(), Config()
+    sections = {name: value for name, value in config if isinstance(value, Section)}
+    top = {name: value for name, value in config if name not in sections}
+    yield from _rows("", top, schema["properties"])
+    for name, section in sections.items():
+        yield from _rows(f"{name}.", dict(section), schema["$defs"][type(section).__name__]["properties"])
+
+
+def _rows(prefix: str, defaults: dict[str, Any], schemas: dict[str, dict]) -> Iterator[tuple[str, str, str, str]]:
     for key, default in defaults.items():
-        cells = (f"`{prefix}{key}`", kind(known[key]), shown(default), known[key].get("description", ""))
-        yield "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |\n"
+        meaning = " ".join(schemas[key].get("description", "").split())
+        yield prefix + key, kind(schemas[key]), shown(default), meaning
+
+
+def _table_line(key: str, value_type: str, default: str, meaning: str) -> str:
+    cells = [cell.replace("|", "\\|") for cell in (f"`{key}`", value_type, default, meaning)]
+    return "| " + " | ".join(cells) + " |\n"
 
 
 def kind(schema: dict) -> str:

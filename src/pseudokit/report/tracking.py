@@ -67,7 +67,7 @@ def _send(run: Path, config: Wandb, patience: float) -> None:
     known = {key: value for key, value in (quiet | waits).items() if key in wandb.Settings.model_fields}
     wandb.setup(wandb.Settings(**known))  # silent before it looks for a key: then it does not ask for one
     options = {
-        "project": config.project,
+        "project": os.environ.get("WANDB_PROJECT", "pseudo-label"),
         "group": run.resolve().name,
         "mode": config.mode,
         "dir": str(run.resolve()),
