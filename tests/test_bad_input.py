@@ -231,7 +231,7 @@ def test_missing_weights(csv):
     assert f"model.checkpoint={csv.folder / 'none.safetensors'} does not exist" in message
 
 
-@pytest.mark.parametrize("key", ["train.weak_augment", "train.strong_augment", "student.augment"])
+@pytest.mark.parametrize("key", ["train.strong_augment", "student.augment"])
 def test_any_view_that_changes_the_size_is_refused(csv, key):
     message = refusal(csv, "augment", f"{key}=[{{Resize: {{height: 9, width: 9}}}}]")
     assert key in message

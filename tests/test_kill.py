@@ -20,7 +20,6 @@ EVERY_OPTION = [
     "train.unlabeled_ratio=1",
     "train.ema_decay=0.9",
     "train.min_labeled_fraction=0.3",
-    "train.labeled_only_fraction=0.2",
     "train.min_steps=40",
     "train.epochs=0.1",
     "pseudo.train_baseline=false",

@@ -108,7 +108,7 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     """The second of two folds cannot be trained: no gradient is finite."""
     folder, args = csv_data
     args = [*args, f"data.root={folder / 'root'}"]
-    keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "train.warmup=0", "pseudo.folds=2"]
+    keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "pseudo.folds=2"]
     done = side_by_side("pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
     assert done.returncode != 0
     assert done.stderr.count("error: no finite gradient") == 1

@@ -25,7 +25,6 @@ RECIPES = {
         "cutmix": 1.0,
         "consistency_weight": 1.0,
         "augment": "affine",
-        "labeled_only_fraction": 0.3,
     },
     "head first": {"optimizer": "sgd", "schedule": "cosine", "linear_probe_first": True},
     "lamb": {"optimizer": "lamb", "schedule": "constant", "layer_decay": 0.8, "clip_grad": 1.0},

@@ -135,11 +135,7 @@ def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, said):
     with pytest.raises(ValueError, match=said):
         Config.model_validate(keys)
     if said in ("predict.tta", "train.consistency_weight"):
-        assert (
-            not Config.model_validate(keys | {"student": {"freeze_backbone": False}})
-            .model_of("student")
-            .freeze_backbone
-        )
+        assert not Config.model_validate(keys | {"student": {"name": "resnet18"}}).model_of("student").freeze_backbone
 
 
 def test_embeddings_are_compared_whatever_their_scale():

@@ -194,9 +194,17 @@ def test_pixels_are_normalized_as_the_model_was_pretrained_or_as_asked():
     assert create_model(Model(), CLASSES, 16, 3)[1].mean == list(
         create_model(Model(), CLASSES, 16, 3)[0].pretrained_cfg["mean"]
     )
-    spec = create_model(Model(mean=[0.5], std=[0.1, 0.2, 0.3]), CLASSES, 16, 3)[1]
-    assert (spec.mean, spec.std) == ([0.5], [0.1, 0.2, 0.3])
-    assert create_model(Model(std=[0.1, 0.2, 0.3]), CLASSES, 16, 1)[1].std == pytest.approx([0.2])
+    asked = Model(kwargs={"pretrained_cfg_overlay": {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.2, 0.3]}})
+    spec = create_model(asked, CLASSES, 16, 3)[1]
+    assert (spec.mean, spec.std) == ([0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
+    assert create_model(asked, CLASSES, 16, 1)[1].std == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize(
+    "overlay", [{"file": "weights.pth"}, {"url": "https://example.org"}, "hub", {"mean": [1], "hf_hub_id": "a"}]
+)
+def test_an_overlay_that_would_fetch_weights_is_refused(overlay):
+    assert "pretrained_cfg_overlay" in refusal(kwargs={"pretrained_cfg_overlay": overlay})
 
 
 def test_two_networks_of_one_seed_are_equal():

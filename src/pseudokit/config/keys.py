@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .training_keys import Pseudo, Train
-from .types import Augmentation, Channels, Count, Name, Names, Seconds, Section, Share
+from .types import Augmentation, Count, Name, Names, Seconds, Section, Share
 
 VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
@@ -95,14 +95,12 @@ class Model(Section):
     checkpoint: str | None = None
     """Pretrained weights: a .safetensors or .pth file. Default: random weights."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to timm.create_model, for example {drop_rate: 0.2, drop_path_rate: 0.1}."""
-    mean: Channels | None = None
-    """What pixels of 0…1 are normalized by: one number or three. Default: as the model was pretrained."""
-    std: Channels | None = None
-    """The same of the standard deviation."""
+    """Passed to timm.create_model, for example {drop_rate: 0.2}. Pixels are normalized as the model
+    was pretrained; {pretrained_cfg_overlay: {mean: [0.5], std: [0.5]}} changes that."""
     freeze_backbone: bool = False
-    """Embed every image once with the pretrained network; all folds and rounds learn linear heads on that, in seconds.
-    The keys of `train` then say nothing but precision and device."""
+    """Embed every image once with the pretrained network. All folds and rounds then learn linear heads on these
+    embeddings, in seconds. Of `train`, only amp_dtype and device matter then. A student with another `student.name` is
+    trained as a whole."""
 
 
 class Student(Section):
@@ -110,10 +108,6 @@ class Student(Section):
     """Any timm model, larger than the teachers' for a noisy student (Xie et al. 2020). Default: `model.name`."""
     checkpoint: str | None = None
     """Its pretrained weights; those of `model` where the name is the same."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Added to model.kwargs where the name is the same: {drop_path_rate: 0.1} makes the student alone noisy."""
-    freeze_backbone: bool | None = None
-    """false = trained as a whole, on labels that come from frozen teachers. Default: as they are."""
     augment: Augmentation | None = None
     """Its augmentation. Default: `train.augment`; a student of a large pool wants a milder one than teachers of a
     handful of labels."""
@@ -210,14 +204,7 @@ class Config(Section):
         if arm not in STUDENTS:
             return self.model
         base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
-        freeze = base.freeze_backbone if own.freeze_backbone is None else own.freeze_backbone
-        return base.model_copy(
-            update={
-                "checkpoint": own.checkpoint or base.checkpoint,
-                "kwargs": base.kwargs | own.kwargs,
-                "freeze_backbone": freeze,
-            }
-        )
+        return base.model_copy(update={"checkpoint": own.checkpoint or base.checkpoint})
 
     @property
     def view(self) -> Augmentation:

@@ -18,8 +18,6 @@ class Train(Section):
     lr: Annotated[float, Field(gt=0)] = 6e-3
     """Peak learning rate."""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
-    warmup: Share = 0.25
-    """Share of the steps in which the learning rate rises."""
     optimizer: str = "adamw"
     """Any timm optimizer."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -44,8 +42,6 @@ class Train(Section):
     """Alpha of cutmix: a patch of another image, and its share of the label."""
     min_labeled_fraction: Share = 0.0
     """Least share of every batch that given labels have; the others are pseudo-labels. 0 = as they come."""
-    labeled_only_fraction: Share = 0.0
-    """Share of the steps, the last ones, in which given labels alone are learned."""
     consistency_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of a term of the student that wants the same answer for a `weak` and a `strong` view of the pool images
     that have no pseudo-label; 0 = off. Wants small batches and many steps."""
@@ -55,8 +51,6 @@ class Train(Section):
     theirs."""
     unlabeled_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Pool images a step of that term, as a multiple of `batch_size`."""
-    weak_augment: Augmentation = "gentle"
-    """The view of that term that is answered."""
     strong_augment: Augmentation = "strong"
     """The view of that term that learns the answer."""
     amp_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -41,7 +41,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[list[str], Field(min_length=1)]
-Channels = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
 Augmentation = (
     Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
     | list[dict[str, Any]]

@@ -49,7 +49,6 @@ def check_models(run: Run, dataset: Dataset, pixels: np.ndarray) -> None:
     for key, spec in {
         "train.augment": config.train.augment,
         "student.augment": config.student.augment,
-        "train.weak_augment": config.train.weak_augment,
         "train.strong_augment": config.train.strong_augment,
         "predict.augment": config.predict.augment,
     }.items():

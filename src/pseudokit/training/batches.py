@@ -16,6 +16,9 @@ from ..config.keys import Train
 from ..data.transforms import Spec, build, is_whole_batch, resolve
 from .device import pick_device, pick_workers, to_device
 
+WEAK_AUGMENT = "gentle"
+"""The view whose answer is learned. A stronger or no augmentation was worse (docs/log.md)."""
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -24,8 +27,7 @@ class TrainingSet:
     labels: (len(rows),) class index, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
     pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none. pool: rows without a label, which only the
     consistency term sees; said: (len(pool), K) what held-out teachers say of them, log-probabilities; None = nothing.
-    names: (N,) of the images, for messages. embeddings: (len(rows), D) of the network that is trained, where they are
-    known, see linear_probe_first.
+    names: (N,) of the images, for messages.
     """
 
     pixels: np.ndarray
@@ -37,27 +39,26 @@ class TrainingSet:
     pool: np.ndarray | None = None
     said: np.ndarray | None = None
     names: np.ndarray | None = None
-    embeddings: np.ndarray | None = None
 
 
 def stream(
-    training_set: TrainingSet, train: Train, size: int, steps: int, start: int = 0
+    training_set: TrainingSet, train: Train, size: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches (pixels (B, H, W, C), labels (B,)): shuffled passes, one after the other.
 
-    Batches run over the end of a pass, so that a set smaller than a batch still fills it. steps: after how many of them
-    the cooldown has ended; start: number of the first one.
+    Batches run over the end of a pass, so that a set smaller than a batch still fills it. start: number of the first
+    batch.
     """
     rows, labels = (torch.from_numpy(a) for a in (training_set.rows, training_set.labels))
     device, workers = _place((train.augment,), size, train)
     draw = _views_of(training_set, (train.augment,), size, training_set.seed, device)
-    batches = islice(enumerate(_batches(training_set, train, steps)), start, None)
+    batches = islice(enumerate(_batches(training_set, train)), start, None)
     return _made(lambda number, at: (*draw(number, rows[at]), labels[at]), batches, workers)
 
 
 def names_of_batch(training_set: TrainingSet, train: Train, number: int) -> list[str]:
     """What is in a batch of the stream."""
-    at = next(islice(_batches(training_set, train, training_set.steps), number, None)).numpy()
+    at = next(islice(_batches(training_set, train), number, None)).numpy()
     return [str(row if training_set.names is None else training_set.names[row]) for row in training_set.rows[at]]
 
 
@@ -67,7 +68,7 @@ def views(
     """Endless (weak, strong) views of batches of the pool from number `start` on, and what teachers say of them."""
     said = np.zeros((len(training_set.pool), 1), np.float32) if training_set.said is None else training_set.said
     pool, said = (torch.from_numpy(a) for a in (training_set.pool, said))
-    specs = (train.weak_augment, train.strong_augment)
+    specs = (WEAK_AUGMENT, train.strong_augment)
     device, workers = _place(specs, size, train)
     draw = _views_of(training_set, specs, size, training_set.seed + 1, device)
     batches = _positions(len(pool), round(train.unlabeled_ratio * train.batch_size), training_set.seed + 1)
@@ -132,11 +133,10 @@ class _Made(Dataset):
         return self.make(*numbered)
 
 
-def _batches(training_set: TrainingSet, train: Train, steps: int) -> Iterator[torch.Tensor]:
-    """Positions in training_set.rows: as they come; or with a fixed share of given labels, and at the end these
-    alone."""
+def _batches(training_set: TrainingSet, train: Train) -> Iterator[torch.Tensor]:
+    """Positions in training_set.rows: as they come, or with a fixed share of given labels in each batch."""
     pseudo = np.zeros(len(training_set.rows), bool) if training_set.pseudo is None else training_set.pseudo
-    if pseudo.all() or not pseudo.any() or not (train.min_labeled_fraction or train.labeled_only_fraction):
+    if pseudo.all() or not pseudo.any() or not train.min_labeled_fraction:
         yield from _positions(len(training_set.rows), train.batch_size, training_set.seed)
     kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (~pseudo, pseudo)]
     n = math.ceil(max(train.min_labeled_fraction, 1 - pseudo.mean()) * train.batch_size)
@@ -144,10 +144,8 @@ def _batches(training_set: TrainingSet, train: Train, steps: int) -> Iterator[to
         _positions(len(at), size, training_set.seed + i)
         for i, (at, size) in enumerate(zip(kinds, (n, train.batch_size - n), strict=True))
     ]
-    for _ in range(steps - round(train.labeled_only_fraction * steps)):
+    while True:
         yield torch.cat([at[next(positions)] for at, positions in zip(kinds, mixed, strict=True)])
-    for at in _positions(len(kinds[0]), train.batch_size, training_set.seed):
-        yield kinds[0][at]
 
 
 def _positions(n: int, batch: int, seed: int) -> Iterator[torch.Tensor]:

@@ -124,7 +124,7 @@ class JobRunner:
         if self._freezes(where):
             return self._keep(task, self.frozen.work(task), self.frozen.backbone.hash)
         self._refuse_late([task])
-        return self._keep(task, self.trainer.work(self._embedded(task)))
+        return self._keep(task, self.trainer.work(task))
 
     def predict(self, model: TrainedModel, rows: np.ndarray, views: int = 1) -> np.ndarray:
         """Log-probabilities averaged over views of a sample: itself, and others drawn from predict.augment."""
@@ -139,7 +139,6 @@ class JobRunner:
                 None if self._has(task.where) else self._named(task) for task in tasks if not self._freezes(task.where)
             ]
             self._refuse_late([task for task in places if task is not None])
-            places = [None if task is None else self._embedded(task) for task in places]
             for task, done in zip(filter(None, places), map_jobs(self.trainer.serve, places), strict=True):
                 self._keep(task, done)
 
@@ -151,16 +150,6 @@ class JobRunner:
                 for fold_job in fold_jobs
             ]
         )
-
-    def _embedded(self, task: TrainJob) -> TrainJob:
-        """The task with the embeddings of its rows, where its training begins with a head on the frozen backbone, whose
-        embeddings are on file."""
-        config = self.trainer.config
-        model, train = config.model_of(task.where), config.train_of(task.where)
-        same = model.model_copy(update={"freeze_backbone": True}) == config.model and model.checkpoint
-        if not (same and train.linear_probe_first and train.amp_dtype == config.train_of("backbone").amp_dtype):
-            return task
-        return replace(task, embeddings=np.asarray(self.frozen.embeddings[task.rows]))
 
     def _named(self, task: TrainJob) -> TrainJob:
         """The task with the hash of what it depends on; not its steps: those of a baseline follow the student's."""

@@ -83,7 +83,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     training_set = replace(training_set, labels=targets_of(training_set.labels, spec.multi_label))
 
     history = TrainingHistory(training_set.steps, bar)
-    batches = history.waited_for(stream(training_set, train, spec.size, training_set.steps, saved.step))
+    batches = history.waited_for(stream(training_set, train, spec.size, saved.step))
     mix = make_mixup(train, len(spec.classes))
     loss_of = SupervisedLoss(training_set.labels, spec, train, device, process_group)
     consistency = None
@@ -184,14 +184,12 @@ def _with_best_head(
     network: torch.nn.Module, spec: ModelSpec, training_set: TrainingSet, train: Train
 ) -> torch.nn.Module:
     """The network with the best head on its backbone as it is."""
-    found = training_set.embeddings
-    if found is None:
-        found = embed(network, spec, (training_set.pixels, training_set.rows), train)
+    embeddings = embed(network, spec, (training_set.pixels, training_set.rows), train)
     soft = training_set.labels.ndim == 2 and not spec.multi_label
     given_labels = training_set.labels.argmax(1) if soft else training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1
-    head, _ = fit_head(found, training_set.labels, len(spec.classes), spec.multi_label, given_labels)
+    head, _ = fit_head(embeddings, training_set.labels, len(spec.classes), spec.multi_label, given_labels)
     network = with_head(network, head).train()
     for module in network.modules():
         if getattr(module, "track_running_stats", False):

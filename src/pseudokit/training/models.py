@@ -18,8 +18,10 @@ from ..system.files import atomic_write, read_json, write_json
 
 OF_DATA = {"num_classes", "in_chans", "features_only"}
 """Arguments of timm that are not the user's."""
-FETCH = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
-"""Arguments of timm.create_model by which it would fetch or load weights; here they come from `weights` alone."""
+FETCH = {"pretrained", "pretrained_cfg", "checkpoint_path", "cache_dir"}
+"""Arguments of timm.create_model by which it would fetch or load weights; here they come from `checkpoint` alone."""
+OVERLAY = {"mean", "std"}
+"""What pretrained_cfg_overlay may change: how pixels are normalized. With `url` or `file` it would fetch weights."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
     from timm.data import resolve_model_data_config
 
     _refuse_arguments(config, key)
-    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.checkpoint}} if config.checkpoint else {}
     options = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
+    overlay = {"file": config.checkpoint} | config.kwargs.get("pretrained_cfg_overlay", {})
+    weights = {"pretrained": True, "pretrained_cfg_overlay": overlay} if config.checkpoint else {}
     try:
         random_state = torch.get_rng_state()
-        network = timm.create_model(config.name, **options, **weights)
+        network = timm.create_model(config.name, **options | weights)
         _check_forward(network, size, channels, len(classes))
         if weights:
             with torch.random.fork_rng(devices=[]):
@@ -84,11 +87,22 @@ def create_model(config: ModelConfig, classes: tuple[str, ...], size: int, chann
             f"{key}.checkpoint={config.checkpoint}: {spoilt[0]} holds numbers that are not finite (NaN); "
             "give another file"
         )
-    data = resolve_model_data_config(network)
-    given_labels = {"mean": config.mean or data["mean"], "std": config.std or data["std"]}
-    mean, std = (list(x) if len(x) in (1, channels) else [sum(x) / len(x)] for x in given_labels.values())
+    pixels = resolve_model_data_config(network)
+    mean, std = (_for_channels(pixels[name], channels) for name in ("mean", "std"))
     spec = ModelSpec(config.name, config.kwargs, list(classes), size, channels, mean, std)
     return network.to(memory_format=torch.channels_last), spec
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> list[float]:
+    """One number a channel, or one for all: grey images take the mean over the colors."""
+    return list(values) if len(values) in (1, channels) else [sum(values) / len(values)]
+
+
+def fetching(kwargs: dict[str, Any]) -> list[str]:
+    """Arguments among these by which timm would fetch or load weights."""
+    overlay = kwargs.get("pretrained_cfg_overlay", {})
+    harmless = isinstance(overlay, dict) and {*overlay} <= OVERLAY
+    return sorted(FETCH & {*kwargs}) + ([] if harmless else ["pretrained_cfg_overlay"])
 
 
 def _refuse_arguments(config: ModelConfig, key: str) -> None:
@@ -97,9 +111,9 @@ def _refuse_arguments(config: ModelConfig, key: str) -> None:
     if not timm.is_model(config.name):
         close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.5)
         raise UserError(f"{key}.name={config.name!r} is not a timm model; nearest: {', '.join(close) or 'none'}")
-    if fetch := FETCH & {*config.kwargs}:
+    if fetch := fetching(config.kwargs):
         raise UserError(
-            f"{key}.kwargs: {min(fetch)} would fetch or load weights; give {key}.checkpoint=FILE in its place"
+            f"{key}.kwargs: {fetch[0]} would fetch or load weights; give {key}.checkpoint=FILE in its place"
         )
     if own := OF_DATA & {*config.kwargs}:
         raise UserError(f"{key}.kwargs: {min(own)} follows from the data; leave it out")
@@ -198,7 +212,7 @@ def load_model(folder: Path) -> TrainedModel:
             )
         state = rest | state
     spec = ModelSpec(**meta)
-    if not timm.is_model(spec.name) or FETCH & {*spec.kwargs}:  # a run folder may come from a stranger
+    if not timm.is_model(spec.name) or fetching(spec.kwargs):  # a run folder may come from a stranger
         raise UserError(f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh")
     network = timm.create_model(spec.name, num_classes=len(spec.classes), in_chans=spec.channels, **spec.kwargs)
     network.load_state_dict(state)

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from ..config.keys import Train
 from ..config.types import UserError
 
+WARMUP_SHARE = 0.25
+"""Share of the steps in which the learning rate rises: timm and fastai use about this for one-cycle."""
+
 
 def make_optimizer(network: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
     """timm's optimizer factory: no weight decay on norms and biases, lower rates for lower layers."""
@@ -33,12 +36,12 @@ def make_schedule(optimizer: torch.optim.Optimizer, train: Train, steps: int):
     for group in optimizer.param_groups:
         group["lr"] = train.lr * group.get("lr_scale", 1.0)
     if train.schedule == "onecycle" and steps > 1:
-        share = train.warmup + (1e-9 if train.warmup * (steps + 1) == 1 else 0)  # torch divides by zero there
+        share = WARMUP_SHARE + (1e-9 if WARMUP_SHARE * (steps + 1) == 1 else 0)  # torch divides by zero there
         peaks = [group["lr"] for group in optimizer.param_groups]
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, peaks, total_steps=steps + 1, pct_start=min(share, 1), cycle_momentum=False
+            optimizer, peaks, total_steps=steps + 1, pct_start=share, cycle_momentum=False
         )
-    rise = max(1, round(train.warmup * steps))
+    rise = max(1, round(WARMUP_SHARE * steps))
     fall = (lambda t: 0.5 * (1 + math.cos(math.pi * t))) if train.schedule == "cosine" else (lambda t: 1.0)
 
     def factor(step: int) -> float:

@@ -37,8 +37,6 @@ class TrainJob:
     judged: np.ndarray | None = None
     input_hash: str = ""
     """Hash of the images, the labels and the keys that it depends on."""
-    embeddings: np.ndarray | None = None
-    """(len(rows), D) of the backbone, where they are on file, see TrainingSet."""
 
     def budget(self, train: Train) -> int:
         """How many steps it takes."""
@@ -106,7 +104,6 @@ class Trainer:
             pool,
             said,
             self.names,
-            task.embeddings,
         )
         network, spec = self.fresh_network(task.where, seed)
         if process_group.size > 1 and not can_share(network, train):
