@@ -7,8 +7,8 @@
     … --table                                                               print and keep the table alone
 
 FOLDER holds human_noise/*.npz, cifar10_human, mnist_png and fashion_mnist_png. cleanlab 2.9: requirements-bench.txt;
-the frozen network: see photos.py. Probabilities go the way that they go in a run: calibrated, mixed, decided. A second
-judge is another of the stored networks, or other folds; both are averaged as rounds are.
+the frozen network: see photos.py. Probabilities go the way that they go in a run: calibrated, averaged, decided. A
+second judge is another of the stored networks, or other folds; both are averaged as rounds are.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from noise import FILTERS, SCORES, flipped, small_model
 from sklearn.metrics import average_precision_score, f1_score
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.calibration import calibrated
-from pseudokit.labels.decide import Decisions, decide_labels
-from pseudokit.labels.predictions import FoldPredictions, OutOfFoldPredictions, mix
+from pseudokit.labels.calibration import calibrate_models
+from pseudokit.labels.decide import decide_labels
+from pseudokit.labels.decisions import Decisions
+from pseudokit.labels.out_of_fold import FoldPredictions, OutOfFoldPredictions, average_models, average_rounds
 from pseudokit.round_store import Dataset, summary
-from pseudokit.self_training import _average
 
 NETWORKS = ("resnet18", "resnet50d", "efficientnet_b1")
 DRAWN = (
@@ -80,8 +80,8 @@ def verdict_of(
     rows = [np.flatnonzero(folds == number) for number in numbers]
     parts = [FoldPredictions(own, log_probs[own], str(n), int(n)) for n, own in zip(numbers, rows, strict=True)]
     told = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
-    parts, about = calibrated(parts, given_labels, given_labels, **told)
-    return replace(mix(parts, len(given_labels)), calibration=about)
+    parts, about = calibrate_models(parts, given_labels, given_labels, **told)
+    return replace(average_models(parts, len(given_labels)), calibration=about)
 
 
 def decided(predicted: OutOfFoldPredictions, given_labels: np.ndarray) -> Decisions:
@@ -107,7 +107,7 @@ def judge(
 ) -> dict:
     """Every figure of one setting. judges: log-probabilities (N, K) of two; folds: see verdict_of."""
     first = verdict_of(judges[0], folds[0], given_labels)
-    second = _average(verdict_of(judges[1], folds[1], given_labels, first), first, 2)
+    second = average_rounds(verdict_of(judges[1], folds[1], given_labels, first), first, 2)
     d, empty = decided(first, given_labels), np.full(len(given_labels), "", object)
     samples = Dataset(empty, empty, empty, given_labels, empty, tuple(map(str, range(judges[0].shape[1]))))
     about = summary(d, samples, first)
@@ -117,7 +117,7 @@ def judge(
             FoldPredictions(np.flatnonzero(folds[0] == f), judges[0][folds[0] == f], str(f), int(f))
             for f in set(folds[0])
         ]
-        known = mix(calibrated(parts, given_labels, given_labels, choose=False)[0], len(given_labels))
+        known = average_models(calibrate_models(parts, given_labels, given_labels, choose=False)[0], len(given_labels))
     return {
         "setting": name,
         "n": len(given_labels),

@@ -160,9 +160,9 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     from pseudokit.config.keys import Pseudo
     from pseudokit.config.load import load_config
     from pseudokit.data.images import load_images
-    from pseudokit.labels.calibration import calibrated
+    from pseudokit.labels.calibration import calibrate_models
     from pseudokit.labels.decide import decide_labels
-    from pseudokit.labels.predictions import FoldPredictions, mix
+    from pseudokit.labels.out_of_fold import FoldPredictions, average_models
     from pseudokit.training.models import load_model
     from pseudokit.training.predict import log_probs
 
@@ -176,7 +176,7 @@ def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
         rows = np.flatnonzero(decided.model == model.hash)
         parts.append(FoldPredictions(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
         raw[rows] = np.exp(parts[-1].log_probs)
-    predicted = mix(calibrated(parts, given_labels, given_labels)[0], len(given_labels))
+    predicted = average_models(calibrate_models(parts, given_labels, given_labels)[0], len(given_labels))
     p_wrong = decide_labels(predicted.log_probs, given_labels, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 

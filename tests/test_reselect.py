@@ -13,7 +13,8 @@ from pseudokit.run_folder.reselect import cutoff_table
 def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     rng = np.random.default_rng(0)
     given_labels = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
-    probs = rng.dirichlet([6, 1, 1], len(given_labels))  # the judges favor class 0, the labels do not
+    probs = rng.dirichlet([6, 1, 1], len(given_labels))  # the models favor class 0 on unlabeled rows
+    probs[:60] = [np.roll(row, label) for row, label in zip(probs[:60], given_labels, strict=False)]
     empty = np.full(len(given_labels), "", object)
     dataset = Dataset(
         empty, empty, np.where(given_labels < 0, "unlabeled", "train"), given_labels, empty, ("a", "b", "c")

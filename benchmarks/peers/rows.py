@@ -19,7 +19,7 @@ from pseudokit.config.keys import Config, Data
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.folds import find_clusters, make_folds
 from pseudokit.labels.decide import decide_labels
-from pseudokit.labels.predictions import OutOfFoldPredictions
+from pseudokit.labels.out_of_fold import OutOfFoldPredictions
 from pseudokit.report.tables import label_issues_table, labels_table
 from pseudokit.round_store import RoundStore
 from pseudokit.self_training import SelfTrainingResult

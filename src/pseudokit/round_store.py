@@ -14,11 +14,11 @@ from .config.types import UserError
 from .data.csv_text import read_csv
 from .data.dataset import Dataset
 from .data.encoding import has_label, likeliest, names, right
-from .labels.decide import Decisions
+from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
 from .labels.noise import DIFFICULTY, anchor_counts, bootstrap
+from .labels.out_of_fold import OutOfFoldPredictions
 from .labels.posterior import PosteriorSummary
-from .labels.predictions import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
 FILES = ("log_probs.npy", "chains.npy", "ids.csv", "decisions.csv")

@@ -1,11 +1,10 @@
-"""The loop: a teacher judges rows it has not learned, confident judgments become labels, repeat."""
+"""The loop: teachers predict images whose labels they have not seen, confident predictions become labels, repeat."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -13,22 +12,25 @@ from .config.keys import Pseudo
 from .data.dataset import USES_POOL, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
-from .labels.calibration import calibrated, normalized
-from .labels.decide import NOTHING_LEARNED, REPAIRS, Decisions
+from .labels.arrays import Array
+from .labels.calibration import calibrate_models
+from .labels.decide import REPAIRS, decide_labels
+from .labels.decisions import NOTHING_LEARNED, Decisions
 from .labels.metrics import gain
-from .labels.multilabel import decide_single_or_multilabel
 from .labels.out_of_fold import (
     Fit,
     FoldJob,
+    OutOfFoldPredictions,
     Predict,
     Second,
     TrainingLabels,
+    average_models,
+    average_rounds,
     leak_free_fold_jobs,
     plain_fold_jobs,
     predict_out_of_fold,
 )
-from .labels.predictions import OutOfFoldPredictions, together
-from .labels.pseudo_labels import DRIFT, drift
+from .labels.pseudo_labels import MAX_DRIFT, drift
 from .labels.sanity import learned_nothing
 from .round_store import RoundStore, assert_leak_free
 from .system.files import TimeBudgetExceeded, hash_of, log, seed_of
@@ -43,52 +45,68 @@ NOISE_OF_GAIN = 2.0
 
 @dataclass(frozen=True)
 class SelfTrainingResult:
-    """What the rounds came to: the label to learn of every judged sample (-1 = none), and why they ended."""
+    """What the rounds came to: the label to learn of every sample (-1 = none), and why they ended."""
 
-    label: np.ndarray
+    label: Array
     decisions: Decisions | None
     round: int
+    """The round that decided; 0 = the given labels stand."""
     reason: str
-    human: np.ndarray | bool = False
+    human: Array | bool = False
     """(N,) where a person decided."""
 
     @property
-    def targets(self) -> np.ndarray:
-        """What is learned: the labels, or (N, K) targets where some are soft; a person's word is never soft."""
+    def targets(self) -> Array:
+        """What is learned: the labels, or (N, K) targets where some are soft; a person's label is never soft."""
         targets = self.label if self.decisions is None else self.decisions.targets()
         if targets.ndim == 1:
             return self.label
         human = np.broadcast_to(self.human, len(targets))[:, None]
-        said = self.label if self.label.ndim == 2 else np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
-        return np.where(human, said, targets).astype(np.float32)
+        hard = self.label if self.label.ndim == 2 else np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
+        return np.where(human, hard, targets).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class SelfTrainingContext:
-    """What stays the same over the rounds."""
+    """What stays the same over the rounds, see self_train."""
 
     dataset: Dataset
     policy: Pseudo
     mode: str
-    clusters: np.ndarray
-    refused: np.ndarray | str = ""
-    seed: int = 0
-    second: Second | None = None
-    ahead: Callable = lambda fold_jobs: None
-    metric: str | None = None
+    clusters: Array
+    refused: Array | str
+    seed: int
+    metric: str | None
+    fit: Fit
+    predict: Predict
+    second: Second | None
+    ahead: Callable[[list[FoldJob]], None] | None
 
     @property
-    def leak_free_folds(self) -> bool:
-        """As configured, else where something is chosen by out-of-fold scores."""
-        policy, chosen = self.policy, self.policy.leak_free_folds
-        by_score = self.mode == "augment" and policy.min_precision is not None
-        return by_score if chosen is None else chosen
+    def leak_free(self) -> bool:
+        """Whether teachers of a fold never saw its labels: as configured, else where cutoffs are chosen by them."""
+        if self.policy.leak_free_folds is not None:
+            return self.policy.leak_free_folds
+        return self.mode == "augment" and self.policy.min_precision is not None
 
     def input_hash(self) -> dict[str, str]:
-        """Hashes of what a round depends on, beside the models that judged it."""
-        dataset, keys = self.dataset, self.policy.model_dump(exclude_defaults=True)
-        judged = dataset.id, dataset.given_labels, dataset.classes, self.clusters, self.refused
-        return {"samples": hash_of(*judged), "keys": hash_of(keys, self.mode, self.seed, self.metric)}
+        """Hashes of what a round depends on, beside the models that predicted it."""
+        dataset = self.dataset
+        samples = hash_of(dataset.id, dataset.given_labels, dataset.classes, self.clusters, self.refused)
+        keys = self.policy.model_dump(exclude_defaults=True)
+        return {"samples": samples, "keys": hash_of(keys, self.mode, self.seed, self.metric)}
+
+    def decide(self, log_probs: Array, number: int, likeliest_rate: float | None = None) -> Decisions:
+        """The decisions of one round, always from the given labels."""
+        return decide_labels(
+            log_probs,
+            self.dataset.given_labels,
+            self.mode,
+            self.policy,
+            refused=self.refused,
+            progress=number / self.policy.rounds,
+            likeliest_rate=likeliest_rate,
+        )
 
 
 def self_train(
@@ -99,12 +117,12 @@ def self_train(
     store: RoundStore,
     *,
     mode: str,
-    clusters: np.ndarray,
-    refused: np.ndarray | str = "",
+    clusters: Array,
+    refused: Array | str = "",
     seed: int = 0,
     metric: str | None = None,
     second: Second | None = None,
-    ahead: Callable = lambda fold_jobs: None,
+    ahead: Callable[[list[FoldJob]], None] | None = None,
     time_for: Callable[[float], bool] = lambda seconds: True,
 ) -> SelfTrainingResult:
     """Train teachers, predict out of fold, decide, repeat. The student is then fit on the result.
@@ -131,159 +149,125 @@ def self_train(
     Raises:
         TimeBudgetExceeded: not even the first round fits into the time budget.
     """
-    context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, second, ahead, metric)
+    context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, metric, fit, predict, second, ahead)
+    input_hash = context.input_hash()
     result = best = SelfTrainingResult(dataset.given_labels, None, 0, "max_rounds")
-    input_hash, seconds, all_predicted, before = context.input_hash(), 0.0, [], dataset.given_labels
+    previous_labels = dataset.given_labels
+    earlier: list[OutOfFoldPredictions] = []
+    seconds = 0.0
     for number in range(1, policy.rounds + 1):
         if number > 1 and not time_for(2 * seconds):  # as much again for the student
             return replace(best, reason="time_budget")
-        start, labels = time.monotonic(), result.label
-        try:
-            # the teachers
-            predicted = store.recall(number, dataset, input_hash) or _predict_round(
-                context, result, all_predicted, fit, predict
-            )
+        start = time.monotonic()
+        try:  # the teachers
+            predicted = store.recall(number, dataset, input_hash) or _predict_round(context, result, earlier)
         except TimeBudgetExceeded:
             if not best.round:
                 raise
             return replace(best, reason="time_budget")
-        # always from the given labels
-        decisions = _decide(context, predicted.log_probs, number, predicted.likeliest_rate)
-        changes, before = _changes(before, labels, decisions.label), labels
-        facts = changes | _drift(context, decisions) | _nothing_learned(context, decisions) | {"input_hash": input_hash}
+        decisions = context.decide(predicted.log_probs, number, predicted.likeliest_rate)
+
+        changed = differ(decisions.label, result.label)
+        changed_back = changed & ~differ(decisions.label, previous_labels)
+        facts = {"changed": int(changed.sum()), "changed_back": int(changed_back.sum())}
+        facts |= _warn_of_drift(context, decisions) | _warn_of_nothing_learned(context, decisions)
+        facts |= {"input_hash": input_hash, "cutoff": policy.relabel_cutoff}
         seconds = round(time.monotonic() - start, 3)
-        store.record(number, dataset, predicted, decisions, **facts, cutoff=policy.relabel_cutoff, seconds=seconds)
-        if context.leak_free_folds:
+        store.record(number, dataset, predicted, decisions, **facts, seconds=seconds)
+        if context.leak_free:
             assert_leak_free(store.rounds())
-        all_predicted.append(predicted)
-        change = (
-            _gain(context, all_predicted[best.round - 1], predicted, best.decisions, decisions) if best.round else None
-        )
-        reason = _reason(context, change, facts, number)
+
+        change = None  # against the best round before
+        if best.round:
+            change = _gain(context, earlier[best.round - 1], predicted, best.decisions, decisions)
+        earlier.append(predicted)
+        reason = _stop_reason(context, change, facts, number)
         if reason in WORSE:
             return replace(best, reason=reason)
+        previous_labels = result.label
         result = SelfTrainingResult(decisions.label, decisions, number, reason or "max_rounds")
         if reason:
             return result
-        if change is None or change[0] >= 0 or context.mode in REPAIRS:  # within noise: more judges, cleaner labels
+        if change is None or change[0] >= 0 or mode in REPAIRS:  # within noise: more teachers, cleaner labels
             best = result
     return result
 
 
-def _reason(context: SelfTrainingContext, change: tuple[float, float] | None, facts: dict, number: int) -> str:
-    """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain.
-
-    Where given labels are repaired, one round alone is never enough to say that nothing changes: its judges learned the
-    wrong labels, those of the second round did not.
-    """
-    if facts.get(NOTHING_LEARNED):
-        return NOTHING_LEARNED
-    if facts.get("collapsed"):
-        return "collapse"
-    if change is not None and _no_gain(context, *change):
-        return "no_gain"
-    if number == 1 and context.mode in REPAIRS:
-        return ""
-    return "no_change" if facts["changed"] <= MIN_CHANGED_FRACTION * len(context.dataset) else ""
-
-
 def _predict_round(
-    context: SelfTrainingContext,
-    result: SelfTrainingResult,
-    earlier: list[OutOfFoldPredictions],
-    fit: Fit,
-    predict: Predict,
+    context: SelfTrainingContext, result: SelfTrainingResult, earlier: list[OutOfFoldPredictions]
 ) -> OutOfFoldPredictions:
-    """Out-of-fold predictions of one round, averaged with those of the rounds before."""
+    """Train the teachers of one round and predict out of fold; the mean with the rounds before."""
     number, given_labels = len(earlier) + 1, context.dataset.given_labels
-    fold_jobs = [
-        replace(fold_job, where=f"round_{number}/{fold_job.where}") for fold_job in _fold_jobs(context, result, earlier)
-    ]
-    how = None
+    models = predict_out_of_fold(
+        _fold_jobs(context, result, earlier),
+        context.fit,
+        context.predict,
+        context.clusters,
+        context.second,
+        context.ahead,
+    )
+    calibration = {}
     if context.mode in REPAIRS:
-        choose = not earlier and context.policy.relabel_cutoff is None  # a plain cutoff asks for no noise model
-        rate = earlier[0].likeliest_rate if earlier else None
-        how = partial(calibrated, given_labels=given_labels, labels=result.label, choose=choose, likeliest_rate=rate)
-    options = {
-        "clusters": context.clusters,
-        "chained": context.leak_free_folds,
-        "calibrate": how,
-        "second": context.second,
-    }
-    predicted = predict_out_of_fold(context.dataset, fold_jobs, fit, predict, ahead=context.ahead, **options)
-    return _average(predicted, earlier[-1], number) if earlier else predicted
+        models, calibration = calibrate_models(
+            models,
+            given_labels,
+            result.label,
+            choose=number == 1 and context.policy.relabel_cutoff is None,  # a plain cutoff needs no noise model
+            likeliest_rate=earlier[0].likeliest_rate if earlier else None,
+        )
+    predicted = replace(average_models(models, len(given_labels), context.leak_free), calibration=calibration)
+    return average_rounds(predicted, earlier[-1], number) if earlier else predicted
 
 
 def _fold_jobs(
     context: SelfTrainingContext, result: SelfTrainingResult, earlier: list[OutOfFoldPredictions]
 ) -> list[FoldJob]:
-    """New folds every round; where rounds are to be fold-safe, the same folds of the given labels in all of them."""
-    number, given_labels, policy = len(earlier) + 1, context.dataset.given_labels, context.policy
-    if not context.leak_free_folds:
-        training_labels = TrainingLabels(result.label, result.targets, _judges(earlier))
-        folds = make_folds(
-            training_labels.labels, context.clusters, policy.folds, seed_of(context.seed, number, "folds")
-        )
-        return plain_fold_jobs(training_labels, folds)
-    folds = make_folds(given_labels, context.clusters, policy.folds, seed_of(context.seed, 1, "folds"))
-    if not earlier:
-        return plain_fold_jobs(TrainingLabels(given_labels, given_labels), folds)
-    chains = [_of_chain(context, earlier, fold) for fold in range(policy.folds)]
-    return leak_free_fold_jobs(given_labels, chains, folds, context.clusters, seed_of(context.seed, number, "halves"))
+    """New folds every round; in leak-free rounds the same folds of the given labels in all of them."""
+    number, policy, clusters = len(earlier) + 1, context.policy, context.clusters
+    given_labels = context.dataset.given_labels
+    labels, fold_round = (given_labels, 1) if context.leak_free else (result.label, number)
+    folds = make_folds(labels, clusters, policy.folds, seed_of(context.seed, fold_round, "folds"))
+    if not (context.leak_free and earlier):
+        training = TrainingLabels(result.label, result.targets, _hashes(earlier))
+        return plain_fold_jobs(training, folds, number)
+    chains = []
+    for fold, log_probs in enumerate(earlier[-1].chains):
+        # What the models of this fold alone made of the unlabeled samples
+        alone = (given_labels < 0)[..., None] & ~np.isnan(log_probs)
+        decisions = context.decide(np.where(alone, log_probs, earlier[-1].log_probs), number - 1)
+        chains.append(TrainingLabels(decisions.label, decisions.targets(), _hashes(earlier, fold)))
+    seed = seed_of(context.seed, number, "halves")
+    return leak_free_fold_jobs(given_labels, chains, folds, clusters, number, seed)
 
 
-def _of_chain(context: SelfTrainingContext, earlier: list[OutOfFoldPredictions], fold: int) -> TrainingLabels:
-    """What the models of one fold alone made of the samples."""
-    predicted = earlier[-1]
-    said = predicted.chains[fold]
-    alone = (context.dataset.given_labels < 0)[..., None] & ~np.isnan(said)
-    decisions = _decide(context, np.where(alone, said, predicted.log_probs), len(earlier))
-    return TrainingLabels(decisions.label, decisions.targets(), _judges(earlier, fold))
-
-
-def _judges(earlier: list[OutOfFoldPredictions], fold: int | None = None) -> tuple[str, ...]:
+def _hashes(earlier: list[OutOfFoldPredictions], fold: int | None = None) -> tuple[str, ...]:
     """Hashes of the models of all earlier rounds, or of one fold's."""
-    models = [pair for predicted in earlier for pair in predicted.models.items()]
-    return tuple(judge for judge, about in models if fold in (None, about["fold"]))
+    models = [model for predicted in earlier for model in predicted.models.items()]
+    return tuple(name for name, about in models if fold in (None, about["fold"]))
 
 
-def _decide(
-    context: SelfTrainingContext,
-    log_probs: np.ndarray,
-    number: int,
-    likeliest_rate: float | None = None,
-) -> Decisions:
-    """What the policy makes of held-out log-probabilities in this round."""
-    options = {"refused": context.refused, "progress": number / max(context.policy.rounds, 1)}
-    options["likeliest_rate"] = likeliest_rate
-    return decide_single_or_multilabel(log_probs, context.dataset.given_labels, context.mode, context.policy, **options)
-
-
-def _drift(context: SelfTrainingContext, decisions: Decisions) -> dict:
-    """How far pseudo-labels are from the class shares of the given labels, with a warning; {} without a pool."""
+def _warn_of_drift(context: SelfTrainingContext, decisions: Decisions) -> dict:
+    """How far pseudo-labels are from the class shares of the given labels; {} without unlabeled samples."""
     given_labels = context.dataset.given_labels
     if context.mode not in USES_POOL:
         return {}
-    accepted = classes_of(np.where(given_labels < 0, decisions.label, -1))
-    found = drift(accepted, classes_of(given_labels), len(context.dataset.classes))
-    if found["collapsed"]:
+    pseudo_labels = np.where(given_labels < 0, decisions.label, -1)
+    facts = drift(classes_of(pseudo_labels), classes_of(given_labels), len(context.dataset.classes))
+    if facts["collapsed"]:
         log.info(
             "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
             "labels, or try pseudo.distribution_alignment=true"
         )
-    elif found["drift"] > DRIFT:
+    elif facts["drift"] > MAX_DRIFT:
         log.info(
-            f"warning: {100 * found['drift']:.0f} % of the pseudo-labels would have to change class to have the "
+            f"warning: {100 * facts['drift']:.0f} % of the pseudo-labels would have to change class to have the "
             "class shares of the given labels; where the pool should, try pseudo.distribution_alignment=true"
         )
-    return found
+    return facts
 
 
-def _nothing_learned(context: SelfTrainingContext, decisions: Decisions) -> dict:
-    """Whether held-out predictions are no better than chance, with a warning; {} where they are better.
-
-    Plain training decides nothing, and its scores say it themselves.
-    """
+def _warn_of_nothing_learned(context: SelfTrainingContext, decisions: Decisions) -> dict:
+    """Whether out-of-fold predictions are no better than chance; {} where they are, or in plain training."""
     if context.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
         return {}
     why = learned_nothing(decisions.predicted, context.dataset.given_labels, len(context.dataset.classes))
@@ -294,64 +278,42 @@ def _nothing_learned(context: SelfTrainingContext, decisions: Decisions) -> dict
     return {NOTHING_LEARNED: True}
 
 
-def _changes(before: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, int]:
-    """How many labels a round changed, and how many of them back to what they were a round earlier."""
-    changed = differ(new, labels)
-    return {"changed": int(changed.sum()), "changed_back": int((changed & ~differ(new, before)).sum())}
-
-
-def _average(predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int) -> OutOfFoldPredictions:
-    """The mean over n rounds, n - 1 of which `earlier` is the mean of: logits averaged, probabilities normalized."""
-
-    def mean(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # NaN where a chain judges nothing
-            return normalized((new + (n - 1) * old) / n)
-
-    chains = None if predicted.chains is None else mean(predicted.chains, earlier.chains)
-    logs, judge = mean(predicted.log_probs, earlier.log_probs), together(earlier.judge, predicted.judge)
-    return replace(predicted, log_probs=logs, judge=judge, chains=chains)
+def _stop_reason(context: SelfTrainingContext, change: tuple[float, float] | None, facts: dict, number: int) -> str:
+    """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain."""
+    if facts.get(NOTHING_LEARNED):
+        return NOTHING_LEARNED
+    if facts.get("collapsed"):
+        return "collapse"
+    if change is not None:
+        difference, error = change
+        noise = NOISE_OF_GAIN * error
+        # Scores of plain rounds favor later rounds a little, so that a rise proves nothing, and only a fall ends them.
+        if difference <= noise if context.leak_free else difference < -noise:
+            return "no_gain"
+    if number == 1 and context.mode in REPAIRS:
+        return ""  # its teachers learned the wrong labels; those of the second round do not
+    few = MIN_CHANGED_FRACTION * len(context.dataset)
+    return "no_change" if facts["changed"] <= few else ""
 
 
 def _gain(
     context: SelfTrainingContext,
-    best: OutOfFoldPredictions,
-    new: OutOfFoldPredictions,
-    best_decisions: Decisions,
-    new_decisions: Decisions,
+    before: OutOfFoldPredictions,
+    after: OutOfFoldPredictions,
+    decisions_before: Decisions,
+    decisions_after: Decisions,
 ) -> tuple[float, float]:
     """What a round gains on another, out of fold, in the score that counts; its standard error.
 
     Scored on the given labels; where they are repaired, on the labels that both rounds together believe in. Given
     labels would blame a round for contradicting wrong ones, and praise it for having learned them.
-    Where no score is named: accuracy; where rounds are fold-safe log loss, which is finer where labels are few.
-    Log loss of beliefs would be won by whoever is surest of everything: where labels are repaired accuracy stands in.
+    Where no metric is named: accuracy; in leak-free rounds log loss, which is finer where labels are few.
+    Log loss of believed labels would be won by whoever is most confident: where labels are repaired accuracy stands in.
     """
-    metric = context.metric or ("log_loss" if context.leak_free_folds else "accuracy")
-    labels, rows = context.dataset.given_labels, has_label(context.dataset.given_labels)
+    metric = context.metric or ("log_loss" if context.leak_free else "accuracy")
+    labels = context.dataset.given_labels
+    rows = has_label(labels)
     if context.mode in REPAIRS:
         metric = "accuracy" if metric == "log_loss" else metric
-        labels = _believed(best_decisions, new_decisions, labels)
-    return gain(metric, best.log_probs[rows], new.log_probs[rows], labels[rows], context.dataset.classes)
-
-
-def _believed(one: Decisions, other: Decisions, given_labels: np.ndarray) -> np.ndarray:
-    """(N,) the likeliest class by the mean of two beliefs, -1 where no label is given; of label sets (N, C).
-
-    Where they disagree, the surer one has its way.
-    """
-    if one.questions:
-        pairs = zip(one.questions, other.questions, given_labels.T, strict=True)
-        return np.stack([_believed(*pair) for pair in pairs], 1)
-    labels, rows = np.full(len(given_labels), -1), np.flatnonzero(given_labels >= 0)
-    for (part, probs), (_, others) in zip(one.posterior.blocks(rows), other.posterior.blocks(rows), strict=True):
-        labels[part] = (probs + others).argmax(1)
-    return labels
-
-
-def _no_gain(context: SelfTrainingContext, change: float, error: float) -> bool:
-    """Whether a round ends the rounds: its score fell beyond noise; where rounds are fold-safe, did not rise beyond it.
-
-    Plain rounds' scores favor later rounds a little, so that a rise proves nothing.
-    """
-    noise = NOISE_OF_GAIN * error
-    return bool(change <= noise if context.leak_free_folds else change < -noise)
+        labels = decisions_before.believed_labels(decisions_after)
+    return gain(metric, before.log_probs[rows], after.log_probs[rows], labels[rows], context.dataset.classes)

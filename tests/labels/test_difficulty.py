@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.calibration import calibrated
+from pseudokit.labels.calibration import calibrate_models
 from pseudokit.labels.decide import decide_labels
-from pseudokit.labels.difficulty import compare, estimate_difficulty_noise, fit, log_likelihood, rate_interval
-from pseudokit.labels.predictions import FoldPredictions, mix
+from pseudokit.labels.difficulty import compare, estimate_difficulty_noise, fit, rate_interval
+from pseudokit.labels.out_of_fold import FoldPredictions, average_models
 
 from .test_noise import MATRICES, K, logs_of, uneven, uniform, world
 
@@ -28,12 +28,12 @@ def people(rate=0.12, n=12_000, seed=0):
 
 
 def judged(probs, given_labels):
-    """The code path of a run: parts, calibrated and mixed."""
+    """The code path of a run: the predictions of two models, calibrated and averaged."""
     probs = probs / probs.sum(1, keepdims=True)
     halves = np.arange(len(given_labels)) % 2
     parts = [FoldPredictions(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f) for f in (0, 1)]
-    parts, about = calibrated(parts, given_labels, given_labels)
-    return mix(parts, len(given_labels)).log_probs, about.get("likeliest_rate")
+    parts, about = calibrate_models(parts, given_labels, given_labels)
+    return average_models(parts, len(given_labels)).log_probs, about.get("likeliest_rate")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -77,7 +77,7 @@ def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(see
     assert np.allclose(noise.likelihood(row, np.arange(k)).sum(0), 1, atol=1e-6)
     assert (noise.rates > 0).all()
     assert (noise.rates < 1).all()
-    assert np.isfinite(log_likelihood(noise, probs, given_labels)).all()
+    assert np.isfinite(noise.log_likelihood(probs, given_labels)).all()
 
 
 def test_the_sharper_the_judges_are_taken_to_be_the_more_labels_are_wrong():

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from pseudokit.labels.ensemble import best_weights, mixture
 
+from .test_metrics import logits_of
+
 
 def model(labels, skill, seed):
     logits = np.random.default_rng(seed).normal(size=(len(labels), 4))
@@ -35,3 +37,13 @@ def test_a_model_that_knows_nothing_gets_next_to_no_weight():
     labels = np.random.default_rng(0).integers(0, 4, 500)
     weights = best_weights(np.stack([model(labels, 3, 1), model(labels, 0, 2)]), labels)
     assert weights[1] < 0.1
+
+
+def test_the_better_of_two_runs_has_the_greater_weight(labels):
+    labels = labels.copy()
+    labels[::5, 2] = -1
+    probs = np.exp(np.stack([logits_of(labels, 0, sure=1.0), logits_of(labels, 1, sure=4.0)]))
+    weights = best_weights(probs, labels)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[1] > 0.7
+    assert np.allclose(mixture(probs, weights).sum(-1), 1)

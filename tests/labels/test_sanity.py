@@ -1,10 +1,10 @@
-"""Judges that know nothing decide nothing."""
+"""Models that know nothing decide nothing."""
 
 import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.multilabel import decide_single_or_multilabel
+from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.sanity import learned_nothing
 
 K = 10
@@ -43,7 +43,7 @@ def test_no_label_is_changed_or_given_by_such_judges(mode):
     log_probs = np.log(rng.dirichlet(np.full(K, 0.05), 400) + 1e-9)
     given_labels = np.where(np.arange(400) < 200, rng.integers(0, K, 400), -1)
     policy = Pseudo(cutoff=0.5)
-    d = decide_single_or_multilabel(log_probs, given_labels, mode, policy)
+    d = decide_labels(log_probs, given_labels, mode, policy)
     assert (d.label == given_labels).all()
     assert set(d.decision) == {"keep", "leave"}
     assert (d.targets() == given_labels).all()

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import numpy as np
 
-TINY = 1e-12
-"""Least probability that is told from none."""
+Array = np.ndarray
+"""The docstring of a function says the shape: N rows, K classes, (N, C, 2) for label sets, see data/encoding.py."""
+MIN_PROBABILITY = 1e-12
+"""Keeps logarithms and divisions finite; far below any probability that a model can tell from zero."""
 
 
-def normalize(probs: np.ndarray) -> np.ndarray:
+def row_sums(values: Array) -> Array:
+    """(M, K) → (M,). einsum is several times as fast as sum where K is small."""
+    return np.einsum("ij->i", values)
+
+
+def normalize(probs: Array) -> Array:
     """(M, K) with rows that sum to 1."""
     return probs / row_sums(probs)[:, None]
 
 
-def row_sums(probs: np.ndarray) -> np.ndarray:
-    """(M, K) → (M,); einsum is several times as fast as sum where K is small."""
-    return np.einsum("ij->i", probs)
+def normalize_log(logs: Array) -> Array:
+    """(…, K) logs as log-probabilities, log softmax; NaN stays NaN."""
+    return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
 
 
-def soften(probs: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
-    """(M, K) probabilities as soft targets; a temperature below 1 sharpens them."""
+def soften(probs: Array, temperature: float) -> Array:
+    """(M, K) probabilities p → p^(1 / temperature), normalized; a temperature below 1 sharpens them."""
     return normalize(np.maximum(probs, 1e-30) ** (1 / temperature))
 
 
-def by_class(classes: np.ndarray, k: int) -> list[np.ndarray]:
-    """The positions of each of k classes in classes (M,), in order."""
+def by_class(classes: Array, k: int) -> list[Array]:
+    """For each of k classes its positions in classes (M,), in order."""
     order = np.argsort(classes.astype(np.int16 if k < 2**15 else np.int64), kind="stable")
-    return np.split(order, np.cumsum(np.bincount(classes, minlength=k))[:-1])
+    sizes = np.bincount(classes, minlength=k)
+    return np.split(order, np.cumsum(sizes)[:-1])
 
 
-def most_confident(confidence: np.ndarray, n: int) -> np.ndarray:
-    """The positions of the n highest in confidence (M,), highest first; of equal ones the first."""
+def most_confident(confidence: Array, n: int) -> Array:
+    """The positions of the n highest values of confidence (M,), highest first; of equal ones the first."""
     n = min(n, len(confidence))
     if n <= 0:
         return np.empty(0, np.int64)
-    least = np.partition(confidence, len(confidence) - n)[len(confidence) - n]
-    rows = np.flatnonzero(confidence >= least)
-    return rows[np.argsort(-confidence[rows], kind="stable")[:n]]
+    # np.partition spares sorting all rows
+    lowest = np.partition(confidence, len(confidence) - n)[len(confidence) - n]
+    rows = np.flatnonzero(confidence >= lowest)
+    order = np.argsort(-confidence[rows], kind="stable")
+    return rows[order[:n]]

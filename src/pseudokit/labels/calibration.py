@@ -1,4 +1,4 @@
-"""Held-out log-probabilities → calibrated ones of the true class, from labels part of which are wrong."""
+"""Out-of-fold log-probabilities → calibrated ones of the true class, from labels some of which are wrong."""
 
 from __future__ import annotations
 
@@ -6,162 +6,166 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arrays import TINY
+from .arrays import MIN_PROBABILITY, Array, normalize_log
 from .difficulty import PREFERRED_Z, RATE_CORRECTION, compare
+from .multilabel import calibrate_each_class
 from .noise import OF_THE_CLASS, count_parameters, deconvolve, estimate_noise
+from .out_of_fold import FoldPredictions, average_models
 from .posterior import Posterior
-from .predictions import FoldPredictions, mix
 
-BLOCK_ROWS = 100_000
+MAX_BLOCK_ROWS = 100_000
 """Rows whose likelihood is computed at once: bounded memory."""
+MAX_FIT_ROWS = 20_000
+"""Rows that a temperature is fitted on; more do not change its second digit."""
+BIAS_SD = 0.3
+"""Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
+TEMPERATURE_BOUNDS = (0.05, 10)
 
 
-def calibrated(
-    parts: list[FoldPredictions],
-    given_labels: np.ndarray,
-    labels: np.ndarray,
+def calibrate_models(
+    models: list[FoldPredictions],
+    given_labels: Array,
+    learned_labels: Array,
     *,
     choose: bool = True,
     likeliest_rate: float | None = None,
 ) -> tuple[list[FoldPredictions], dict]:
-    """What each model says, turned into log-probabilities of the true class; given labels may be wrong.
+    """The predictions of each model as log-probabilities of the true class; given labels may be wrong.
 
-    Where no T describes the noise, the identity stands in, and a temperature is all that is changed. Of label sets
-    every question has its own. Noise by difficulty is estimated from what the models say as it is: then nothing is
-    changed here.
+    Noise of the class: its matrix is deconvolved where the models learned the given labels, and then a temperature and
+    a bias a class are fitted. Where no matrix describes the noise, a temperature is all that is changed. Noise by
+    difficulty is estimated from the probabilities as they are: then nothing is changed here. Of the two, the one
+    under which the given labels are likelier is chosen. Label sets: each class has its own.
 
-    choose: which of the two it is, the likelihood of the given labels decides. Models of later rounds have learned
-    repaired labels and cannot tell; they are told likeliest_rate by the first round, None = class-conditional noise.
+    Args:
+        given_labels: (N,) class index, -1 = unlabeled. learned_labels: (N,) the labels that the models learned.
+        choose: whether to compare the two kinds of noise. Models of later rounds learned repaired labels and cannot
+            tell; they get the likeliest_rate of the first round, None = noise of the class.
+
+    Returns:
+        Calibrated predictions, and what round.json says about it.
     """
     if given_labels.ndim == 2:
-        return _by_question(parts, given_labels, labels)
+        return calibrate_each_class(calibrate_models, models, given_labels, learned_labels)
     if likeliest_rate is not None:
-        return parts, {"likeliest_rate": likeliest_rate}
-    known, k = given_labels >= 0, parts[0].log_probs.shape[1]
-    plain = mix(parts, len(given_labels)).log_probs
-    matrix, noise = estimate_noise(Posterior(plain, given_labels).said(), given_labels, k)
-    if noise not in OF_THE_CLASS:
-        matrix = np.eye(k)
-    learned_noise = np.array_equal(labels[known], given_labels[known])
-    found = [calibrate(part.log_probs, given_labels[part.rows], matrix, learned_noise) for part in parts]
-    scaled = [replace(part, log_probs=logs) for part, (logs, _) in zip(parts, found, strict=True)]
-    about = {"temperatures": [round(t, 4) for _, t in found]}
-    if not choose:
-        return scaled, about
+        return models, {"likeliest_rate": likeliest_rate}
+    n, k = len(given_labels), models[0].log_probs.shape[1]
+    plain = average_models(models, n).log_probs
+    matrix, noise = estimate_noise(Posterior(plain, given_labels).summary(), given_labels, k)
     of_class = noise in OF_THE_CLASS
-    parameters = count_parameters(noise, k) + len(parts) * (1 + k * of_class)
-    likelihood, class_rate = _class_noise(mix(scaled, len(given_labels)).log_probs, given_labels, of_class)
+    if not of_class:
+        matrix = np.eye(k)
+    labeled = given_labels >= 0
+    learned_noise = np.array_equal(learned_labels[labeled], given_labels[labeled])
+    calibrated, temperatures = [], []
+    for model in models:
+        labels = given_labels[model.rows]
+        log_probs, temperature = calibrate(model.log_probs, labels, matrix, learned_noise)
+        calibrated.append(replace(model, log_probs=log_probs))
+        temperatures.append(round(temperature, 4))
+    facts = {"temperatures": temperatures}
+    if not choose:
+        return calibrated, facts
+
+    parameters = count_parameters(noise, k) + len(models) * (1 + k * of_class)
+    log_probs = average_models(calibrated, n).log_probs
+    likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, of_class)
     z, rate = compare(plain, given_labels, likelihood, parameters)
-    preferred = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
+    facts["difficulty_z"] = round(z, 2) if np.isfinite(z) else None
     if z > PREFERRED_Z:
         # Both rates are too low; where noise follows the image closely, the likeliest one by far.
-        return parts, preferred | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
-    return scaled, about | preferred
+        rate = max(rate, of_class * class_rate / RATE_CORRECTION)
+        return models, {"difficulty_z": facts["difficulty_z"], "likeliest_rate": rate}
+    return calibrated, facts
 
 
-def _class_noise(log_probs: np.ndarray, given_labels: np.ndarray, of_class: bool) -> tuple[np.ndarray, float]:
-    """(N,) log-probability of each given label (N,) under the class-conditional noise that is found in calibrated
-    log-probabilities, or without any; NaN where there is no label. And the rate of wrong labels."""
-    k = log_probs.shape[1]
-    to_given = (
-        estimate_noise(Posterior(log_probs, given_labels).said(), given_labels, k)[0].T.copy()
-        if of_class
-        else np.eye(k)
-    )
-    likelihood, wrong = np.full(len(given_labels), np.nan), 0.0
-    rows = np.flatnonzero(given_labels >= 0)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        part = rows[start : start + BLOCK_ROWS]
-        joint = np.exp(log_probs[part].astype(np.float64)) * to_given[given_labels[part]]
-        total = np.maximum(joint.sum(1), TINY)
-        likelihood[part] = np.log(total)
-        wrong += (1 - joint[np.arange(len(part)), given_labels[part]] / total).sum()
-    return likelihood, wrong / len(rows)
+def _likelihood_by_class(log_probs: Array, given_labels: Array, of_class: bool) -> tuple[Array, float]:
+    """How well noise of the class, or no noise, explains the given labels; log_probs: (N, K), calibrated.
 
-
-def _by_question(
-    parts: list[FoldPredictions], given_labels: np.ndarray, labels: np.ndarray
-) -> tuple[list[FoldPredictions], dict]:
-    found = []
-    for c in range(given_labels.shape[1]):
-        asked = [replace(part, log_probs=part.log_probs[:, c]) for part in parts]
-        found.append(calibrated(asked, given_labels[:, c], labels[:, c]))
-    logs = [np.stack([asked[i].log_probs for asked, _ in found], 1) for i in range(len(parts))]
-    scaled = [replace(part, log_probs=said) for part, said in zip(parts, logs, strict=True)]
-    return scaled, {"temperatures": [t for _, about in found for t in about["temperatures"]]}
-
-
-ROWS = 20_000
-"""Rows that a temperature is fitted on; more do not change its second digit."""
-BIAS_SD = 0.3
-"""Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
-LOG_BOUNDS = (np.log(0.05), np.log(10))
-
-
-def normalized(logs: np.ndarray) -> np.ndarray:
-    """(…, K) logs as log-probabilities; NaN stays NaN."""
-    return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
-
-
-def scale(log_probs: np.ndarray, temperature: float, bias: np.ndarray | float = 0.0) -> np.ndarray:
-    """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalized."""
-    return normalized(log_probs.astype(np.float64) / temperature + bias)
-
-
-def fit_scale(
-    log_probs: np.ndarray,
-    given_labels: np.ndarray,
-    matrix: np.ndarray,
-    seed: int = 0,
-) -> tuple[float, np.ndarray]:
-    """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
-
-    Biases are shrunk by a normal prior of sd BIAS_SD. Where T is the identity it describes no noise, and a bias would
-    follow the wrong labels: then it is zero.
-
-    log_probs: (N, K) of one model on rows it did not learn; given: (N,) class index; matrix: T[true, given] (K, K).
+    Returns:
+        (N,) log P(given) = log Σ_k q_k T[k, given], NaN where there is no label; the mean share of wrong labels.
     """
-    from scipy.optimize import minimize
-
-    rows = np.random.default_rng(seed).permutation(len(given_labels))[:ROWS]
-    logs, to_given, k = log_probs[rows].astype(np.float64), matrix[:, given_labels[rows]].T, log_probs.shape[1]
-    bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
-    precision = 1 / BIAS_SD**2 / len(rows)
-
-    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        cold, bias = np.exp(-x[0]), x[1:]
-        q = np.exp(scale(logs, 1 / cold, bias))
-        of_given = (q * to_given).sum(1, keepdims=True) + TINY
-        slope = q - q * to_given / of_given  # with respect to the scaled log-probabilities
-        value = -np.log(of_given).mean() + precision * (bias**2).sum() / 2
-        return value, np.r_[-cold * (slope * logs).sum(1).mean(), slope.mean(0) + precision * bias]
-
-    bounds = [LOG_BOUNDS, *[bias_bounds] * k]
-    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
-    return float(np.exp(found[0])), found[1:]
+    k = log_probs.shape[1]
+    matrix = np.eye(k)
+    if of_class:
+        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
+    likelihood = np.full(len(given_labels), np.nan)
+    wrong = 0.0
+    labeled = np.flatnonzero(given_labels >= 0)
+    for start in range(0, len(labeled), MAX_BLOCK_ROWS):
+        rows = labeled[start : start + MAX_BLOCK_ROWS]
+        labels = given_labels[rows]
+        joint = np.exp(log_probs[rows].astype(np.float64)) * matrix.T[labels]
+        total = np.maximum(joint.sum(1), MIN_PROBABILITY)
+        likelihood[rows] = np.log(total)
+        wrong += (1 - joint[np.arange(len(rows)), labels] / total).sum()
+    return likelihood, wrong / len(labeled)
 
 
-def calibrate(
-    log_probs: np.ndarray, given_labels: np.ndarray, matrix: np.ndarray, noisy: bool
-) -> tuple[np.ndarray, float]:
+def calibrate(log_probs: Array, given_labels: Array, matrix: Array, noisy: bool) -> tuple[Array, float]:
     """One model's (N, K) log-probabilities → those of the true class, and the temperature that this took.
 
-    given: (N,) class index, -1 = none; matrix: T[true, given]; noisy: the model learned the given labels, so that it
-    predicts their noise too, which is deconvolved.
+    Args:
+        given_labels: (N,) class index, -1 = unlabeled. matrix: T[true, given] (K, K).
+        noisy: the model learned the given labels, so that it predicts their noise too, which is deconvolved.
     """
     if noisy:
-        log_probs = np.log(np.maximum(deconvolve(np.exp(log_probs.astype(np.float64)), matrix), TINY))
-    known = given_labels >= 0
-    temperature, bias = fit_scale(log_probs[known], given_labels[known], matrix)
+        probs = deconvolve(np.exp(log_probs.astype(np.float64)), matrix)
+        log_probs = np.log(np.maximum(probs, MIN_PROBABILITY))
+    labeled = given_labels >= 0
+    temperature, bias = fit_scale(log_probs[labeled], given_labels[labeled], matrix)
     return scale(log_probs, temperature, bias), temperature
 
 
-def reliability(said: np.ndarray, was: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+def scale(log_probs: Array, temperature: float, bias: Array | float = 0.0) -> Array:
+    """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalized."""
+    return normalize_log(log_probs.astype(np.float64) / temperature + bias)
+
+
+def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[float, Array]:
+    """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
+
+    Maximizes mean log Σ_k q_k T[k, given] - Σ bias² / (2 BIAS_SD² N) with q = softmax(log_probs / temperature + bias).
+    Where T is the identity it describes no noise, and a bias would follow the wrong labels: then it is zero.
+
+    log_probs: (N, K) of one model on rows it did not learn; given_labels: (N,) class index; matrix: T[true, given].
+    """
+    from scipy.optimize import minimize
+
+    rows = np.random.default_rng(0).permutation(len(given_labels))[:MAX_FIT_ROWS]
+    k = log_probs.shape[1]
+    logs = log_probs[rows].astype(np.float64)
+    to_given = matrix[:, given_labels[rows]].T
+    penalty = 1 / BIAS_SD**2 / len(rows)
+
+    def loss(x: Array) -> tuple[float, Array]:
+        """Value and gradient at x = (log temperature, bias)."""
+        inverse, bias = np.exp(-x[0]), x[1:]
+        q = np.exp(scale(logs, 1 / inverse, bias))
+        p_given = (q * to_given).sum(1, keepdims=True) + MIN_PROBABILITY
+        slope = q - q * to_given / p_given  # with respect to the scaled log-probabilities
+        value = -np.log(p_given).mean() + penalty * (bias**2).sum() / 2
+        of_temperature = -inverse * (slope * logs).sum(1).mean()
+        of_bias = slope.mean(0) + penalty * bias
+        return value, np.r_[of_temperature, of_bias]
+
+    bias_bounds = (None, None) if np.any(matrix != np.eye(k)) else (0, 0)
+    bounds = [np.log(TEMPERATURE_BOUNDS), *[bias_bounds] * k]
+    best = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return float(np.exp(best[0])), best[1:]
+
+
+def reliability(probs: Array, outcomes: Array, bins: int = 10) -> list[tuple[float, float, int]]:
     """(mean probability, share that came true, rows) of each of equally wide bins that has rows. Arguments: (N,)."""
-    at = np.minimum((said * bins).astype(int), bins - 1)
-    return [(float(said[at == b].mean()), float(was[at == b].mean()), int((at == b).sum())) for b in np.unique(at)]
+    bin_of_row = np.minimum((probs * bins).astype(int), bins - 1)
+    table = []
+    for b in np.unique(bin_of_row):
+        rows = bin_of_row == b
+        table.append((float(probs[rows].mean()), float(outcomes[rows].mean()), int(rows.sum())))
+    return table
 
 
 def expected_error(bins: list[tuple[float, float, int]]) -> float:
-    """How far probability and share are apart in the bins of `reliability`, the mean over rows."""
-    return float(sum(n * abs(p - s) for p, s, n in bins) / max(sum(n for *_, n in bins), 1))
+    """Expected calibration error (Guo et al. 2017): |probability - share| in the bins of `reliability`, over rows."""
+    rows = sum(n for *_, n in bins)
+    return float(sum(n * abs(p - share) for p, share, n in bins) / max(rows, 1))

@@ -1,55 +1,178 @@
-"""Scores: thin functions over probabilities, labels and, where it is known, the truth."""
+"""Scores: thin functions over log-probabilities and labels, see data/encoding.py, and the truth where it is known."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from ..data.encoding import classes_of, likeliest, own, right, yes
+from .arrays import Array
 
-MOST = 50_000_000
+GOALS = ("accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5")
+RANKING = ("auc", "map")
+"""Scores that sort all rows for every class."""
+MAX_RANKED_PROBABILITIES = 50_000_000
+"""With more the scores that sort would take minutes, and are left out."""
+TOP = 5
+JACKKNIFE_PARTS = 20
 PRECISION_AT = (100, 500, 1000, 5000)
+Z_95 = 1.96
+
+Classes = tuple[str, ...] | list[str]
 
 
-def score(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> dict[str, float]:
-    """n and the scores that these classes have, of log-probabilities against labels; see goals.py.
+def score(log_probs: Array, labels: Array, classes: Classes) -> dict[str, float]:
+    """n and the scores that these classes have; None where one cannot be told."""
+    scores = {"n": len(labels)}
+    for metric in known(classes, labels.ndim == 2):
+        if metric not in RANKING or log_probs.size <= MAX_RANKED_PROBABILITIES:
+            value = measure(metric, log_probs, labels, classes)
+            scores[metric] = None if np.isnan(value) else value
+    return scores
 
-    Without auc and map, which sort all rows for every class, where that would take minutes.
+
+def known(classes: Classes, multi_label: bool = False) -> list[str]:
+    """The scores that these classes have: kappa wants numbers, top5 more than five, both one class an image."""
+    left_out = set()
+    if multi_label or ranks(classes) is None:
+        left_out.add("kappa")
+    if multi_label or len(classes) <= TOP:
+        left_out.add("top5")
+    return [metric for metric in GOALS if metric not in left_out]
+
+
+def measure(metric: str, log_probs: Array, labels: Array, classes: Classes) -> float:
+    """One score of log-probabilities against labels; higher is better, but for log_loss.
+
+    auc and map: one class against the rest, the mean over the classes that occur (and do not fill all rows).
+    Of label sets: accuracy is the share of images of which every answer is right, log_loss the mean over answers.
     """
-    goals = known(classes, labels.ndim == 2)
-    names = [metric for metric in goals if metric not in ("auc", "map") or log_probs.size <= MOST]
-    scores = {metric: measure(metric, log_probs, labels, classes) for metric in names}
-    return {"n": len(labels)} | {name: None if np.isnan(value) else value for name, value in scores.items()}
+    if metric in RANKING:
+        of_classes = by_class(metric, log_probs, labels)
+        return float("nan") if np.isnan(of_classes).all() else float(np.nanmean(of_classes))
+    if metric in PREDICTED:
+        return PREDICTED[metric](likeliest(log_probs), labels, classes)
+    sign = -1 if metric == "log_loss" else 1
+    return sign * float(_row_scores(metric, log_probs, labels).mean())
 
 
-def of_classes(log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> dict[str, dict]:
+def _row_scores(metric: str, log_probs: Array, labels: Array) -> Array:
+    """(N,) what each row adds to a score that is a mean over rows; higher is better."""
+    if metric == "accuracy":
+        return right(likeliest(log_probs), labels).astype(np.float64)
+    of_label = own(log_probs, labels).astype(np.float64)
+    if metric == "log_loss":
+        return of_label if of_label.ndim == 1 else np.nanmean(of_label, 1)
+    return ((log_probs > of_label[:, None]).sum(1) < TOP).astype(np.float64)
+
+
+def by_class(metric: str, log_probs: Array, labels: Array) -> Array:
+    """(K,) area under the ROC curve (auc) or average precision (map) of each class against the rest, else NaN."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    function = roc_auc_score if metric == "auc" else average_precision_score
+    scores = yes(log_probs)
+    values = np.full(scores.shape[1], np.nan)
+    for k in range(len(values)):
+        rows, is_class = _one_vs_rest(labels, k)
+        if is_class.any() and not is_class.all():
+            values[k] = function(is_class, scores[rows, k])
+    return values
+
+
+def _one_vs_rest(labels: Array, k: int) -> tuple[Array, Array]:
+    """The rows (M,) of which it is known whether they have class k, and whether they have it (M,)."""
+    if labels.ndim == 1:
+        return np.arange(len(labels)), labels == k
+    rows = np.flatnonzero(labels[:, k] >= 0)
+    return rows, labels[rows, k] == 1
+
+
+def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, dict]:
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
-    predicted, area = likeliest(log_probs), by_class("auc", log_probs, labels)
-    found = {}
+    predicted = likeliest(log_probs)
+    areas = by_class("auc", log_probs, labels)
+    scores = {}
     for k in np.unique(classes_of(labels)):
-        if labels.ndim == 1:
-            own, said = labels == k, predicted == k
-        else:
-            own, said = labels[:, k] == 1, (predicted[:, k] == 1) & (labels[:, k] >= 0)
-        hits = (own & said).sum()
-        found[classes[k]] = {
-            "n": int(own.sum()),
-            "recall": float(hits / own.sum()),
-            "precision": float(hits / said.sum()) if said.any() else None,
-            "auc": None if np.isnan(area[k]) else float(area[k]),
+        rows, is_class = _one_vs_rest(labels, k)
+        _, is_predicted = _one_vs_rest(predicted[rows], k)
+        hits = (is_class & is_predicted).sum()
+        scores[classes[k]] = {
+            "n": int(is_class.sum()),
+            "recall": float(hits / is_class.sum()),
+            "precision": float(hits / is_predicted.sum()) if is_predicted.any() else None,
+            "auc": None if np.isnan(areas[k]) else float(areas[k]),
         }
-    return found
+    return scores
+
+
+def macro_f1(predicted: Array, labels: Array, classes: Classes = ()) -> float:
+    """The mean F1 of the classes that are predicted or occur: as scikit-learn's, but fast enough for tuning."""
+    if labels.ndim == 2:
+        hits = ((predicted == 1) & (labels == 1)).sum(0)
+        either = ((predicted == 1) & (labels >= 0)).sum(0) + (labels == 1).sum(0)
+    else:
+        k = int(max(predicted.max(initial=0), labels.max(initial=0))) + 1
+        hits = np.bincount(labels[predicted == labels], minlength=k)
+        either = np.bincount(predicted, minlength=k) + np.bincount(labels, minlength=k)
+    occur = either > 0
+    return float((2 * hits[occur] / either[occur]).mean()) if occur.any() else 0.0
+
+
+def kappa(predicted: Array, labels: Array, classes: Classes) -> float:
+    """Cohen's kappa with quadratic weights, of classes whose names are numbers."""
+    from sklearn.metrics import cohen_kappa_score
+
+    rank = ranks(classes)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore")  # one class alone has no kappa
+        every = np.arange(len(rank))
+        return float(cohen_kappa_score(rank[predicted], rank[labels], labels=every, weights="quadratic"))
+
+
+PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
+"""Scores of the predicted classes alone."""
+
+
+def ranks(classes: Classes) -> Array | None:
+    """(K,) the place of each class among all by its number, for quadratic kappa; None where a name is no number."""
+    try:
+        values = np.array([float(name) for name in classes])
+    except ValueError:
+        return None
+    return values.argsort().argsort()
+
+
+def gain(metric: str, before: Array, after: Array, labels: Array, classes: Classes) -> tuple[float, float]:
+    """What log-probabilities `after` gain on `before` on the same rows, and the standard error of it.
+
+    Positive is better, whatever the score. Where a score is a mean over rows the error is that of paired differences,
+    else that of a jackknife over parts of the rows (Tukey 1958; Kott 2001, "The delete-a-group jackknife").
+    """
+    if metric not in PREDICTED and metric not in RANKING:
+        change = _row_scores(metric, after, labels) - _row_scores(metric, before, labels)
+        return float(change.mean()), float(change.std() / np.sqrt(len(change)))
+
+    def change_on(rows: Array) -> float:
+        of_after = measure(metric, after[rows], labels[rows], classes)
+        return of_after - measure(metric, before[rows], labels[rows], classes)
+
+    parts = min(JACKKNIFE_PARTS, len(labels))
+    part = np.random.default_rng(0).permutation(len(labels)) % parts
+    without = np.array([change_on(part != p) for p in range(parts)])
+    error = np.sqrt((parts - 1) * without.var())
+    return change_on(np.ones(len(labels), bool)), float(error)
 
 
 def share_interval(share: float, n: float) -> dict[str, float]:
     """Standard error and 95 % interval (Wilson 1927) of a share of n rows: se, low, high."""
-    z, variance = 1.96, share * (1 - share) / n
-    center, half = share + z**2 / (2 * n), z * float(np.sqrt(variance + (z / (2 * n)) ** 2))
-    low, high = ((center + side) / (1 + z**2 / n) for side in (-half, half))
-    return {"se": float(np.sqrt(variance)), "low": low, "high": high}
+    variance = share * (1 - share) / n
+    center = share + Z_95**2 / (2 * n)
+    half = Z_95 * float(np.sqrt(variance + (Z_95 / (2 * n)) ** 2))
+    whole = 1 + Z_95**2 / n
+    return {"se": float(np.sqrt(variance)), "low": (center - half) / whole, "high": (center + half) / whole}
 
 
 def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
@@ -57,18 +180,16 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
 
     Those have chance of their own: the difference varies as if there were n m / (n + m) rows.
     """
-    found = share_interval(accuracy, n)
-    of_others = share_interval(accuracy, n * m / (n + m)) if m else {}
-    others = {"test_n": m, "test_low": of_others["low"], "test_high": of_others["high"]} if m else {}
-    return {"low": found["low"], "high": found["high"]} | others
+    interval = share_interval(accuracy, n)
+    expected = {"low": interval["low"], "high": interval["high"]}
+    if m:
+        of_others = share_interval(accuracy, n * m / (n + m))
+        expected |= {"test_n": m, "test_low": of_others["low"], "test_high": of_others["high"]}
+    return expected
 
 
 def noise_scores(
-    p_wrong: np.ndarray,
-    given_labels: np.ndarray,
-    label: np.ndarray,
-    clean: np.ndarray | None,
-    soft: np.ndarray | bool = False,
+    p_wrong: Array, given_labels: Array, label: Array, clean: Array | None, soft: Array | bool = False
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
@@ -76,12 +197,13 @@ def noise_scores(
     decisions (-1 = dropped), the clean one, and whether probabilities are learned in place of the label.
     residual_rate: labels that are still wrong, as a share of the labeled set.
     """
+    learned = label >= 0
     scores = {
         "n": len(given_labels),
         "estimated_rate": float(p_wrong.mean()),
-        "relabeled": int(((label != given_labels) & (label >= 0) & ~np.asarray(soft)).sum()),
+        "relabeled": int((learned & (label != given_labels) & ~np.asarray(soft)).sum()),
         "softened": int(np.sum(soft)),
-        "dropped": int((label < 0).sum()),
+        "dropped": int((~learned).sum()),
     }
     if clean is None:
         return scores
@@ -89,7 +211,7 @@ def noise_scores(
 
     flipped = clean != given_labels
     ranked = flipped[np.argsort(-p_wrong, kind="stable")]
-    wrong = (label != clean) & (label >= 0)
+    wrong = learned & (label != clean)
     return scores | {
         "injected_rate": float(flipped.mean()),
         "residual_rate": float(wrong.mean()),
@@ -99,157 +221,45 @@ def noise_scores(
     }
 
 
-def pool_scores(label: np.ndarray, clean: np.ndarray | None) -> dict:
-    """Coverage of the pool by pseudo-labels, and their accuracy where the truth is known. All over the pool, or its
-    answers."""
-    taken = label >= 0
-    scores = {"n": label.size, "pseudo_labels": int(taken.sum()), "coverage": float(taken.mean())}
-    if clean is not None and taken.any():
-        scores["accuracy"] = float((label[taken] == clean[taken]).mean())
+def pool_scores(label: Array, clean: Array | None) -> dict:
+    """How many unlabeled rows (or answers) have a pseudo-label, and how many of those are right where it is known."""
+    has_one = label >= 0
+    scores = {"n": label.size, "pseudo_labels": int(has_one.sum()), "coverage": float(has_one.mean())}
+    if clean is not None and has_one.any():
+        scores["accuracy"] = float((label == clean)[has_one].mean())
     return scores
 
 
-def paired_gain(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+def paired_gain(before: Array, after: Array) -> dict[str, float]:
     """Accuracy before and after, the gain and its 95 % interval (normal, paired), from hits (n,) on the same rows."""
     change = after.astype(float) - before
-    half = 1.96 * change.std() / np.sqrt(len(change))
     gain = float(change.mean())
-    interval = {"gain": gain, "low": float(gain - half), "high": float(gain + half)}
-    return {"before": float(before.mean()), "after": float(after.mean())} | interval
+    half = float(Z_95 * change.std() / np.sqrt(len(change)))
+    accuracy = {"before": float(before.mean()), "after": float(after.mean())}
+    return accuracy | {"gain": gain, "low": gain - half, "high": gain + half}
 
 
 def paired_arms(scored: pd.DataFrame, splits: tuple[str, ...], base: str) -> dict[str, float] | None:
-    """What the student gains on the arm `base` on the rows of these roles that both judged; None where there is none.
+    """What the student gains on the arm `base` on the rows of these splits that both predict; None where there is none.
 
     scored: table of scored.csv. Returns paired_gain with n, and on how many rows one of them alone was right.
     """
     rows = scored[scored["split"].isin(splits) & (scored["label"] != "")]
-    keys = pd.MultiIndex.from_frame(rows[["split", "id"]])
-    hits = (rows["label"] == rows["predicted"]).astype(float).set_axis(keys)
-    student, other = (hits[(rows["arm"] == arm).to_numpy()] for arm in ("student", base))
-    both = student.index.intersection(other.index)
-    if not len(both):
+    rows = rows.assign(hit=(rows["label"] == rows["predicted"]).astype(float))
+    hits = rows.pivot(index=["split", "id"], columns="arm", values="hit")
+    hits = hits.reindex(columns=[base, "student"]).dropna().to_numpy()
+    if not len(hits):
         return None
-    before, after = other[both].to_numpy(), student[both].to_numpy()
-    counts = {"n": len(both), "won": int((after > before).sum()), "lost": int((after < before).sum())}
+    before, after = hits.T
+    counts = {"n": len(hits), "won": int((after > before).sum()), "lost": int((after < before).sum())}
     return paired_gain(before, after) | counts
 
 
-def confirmed(trusted: list[np.ndarray], out_of_fold: list[np.ndarray]) -> dict:
+def confirmed(trusted: list[Array], out_of_fold: list[Array]) -> dict:
     """The gain on trusted samples, that in out-of-fold agreement, and whether the second warns of the first.
 
     Each argument: hits of the first and of the last round, (n,) on the same rows. The warning is given when agreement
     rose beyond chance and accuracy on trusted samples did not rise at all.
     """
     gain, rise = paired_gain(*trusted), paired_gain(*out_of_fold)
-    return gain | {"out_of_fold": rise, "warning": bool(rise["low"] > 0 and gain["gain"] <= 0)}
-
-
-GOALS = ("accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5")
-TOP = 5
-GROUPS = 20
-"""Parts of the rows of which each is left out once, see gain."""
-
-
-def ranks(classes: tuple[str, ...] | list[str]) -> np.ndarray | None:
-    """(K,) the place of each class among all by its number, for quadratic kappa; None where a name is no number."""
-    try:
-        values = np.array([float(name) for name in classes])
-    except ValueError:
-        return None
-    return values.argsort().argsort()
-
-
-def known(classes: tuple[str, ...] | list[str], multi_label: bool = False) -> list[str]:
-    """The scores that these classes have: kappa wants numbers, top5 more than five, both one class an image."""
-    left_out = {"kappa": multi_label or ranks(classes) is None, "top5": multi_label or len(classes) <= TOP}
-    return [metric for metric in GOALS if not left_out.get(metric)]
-
-
-def measure(metric: str, log_probs: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> float:
-    """One score of log-probabilities against labels, see encoding.py; higher is better, but for log_loss.
-
-    auc and map: one class against the rest, the mean over the classes that occur (and do not fill all rows).
-    Of label sets: accuracy is the share of images of which every answer is right, log_loss the mean over answers.
-    """
-    if metric in ("auc", "map"):
-        of_class = by_class(metric, log_probs, labels)
-        return float(np.nanmean(of_class)) if not np.isnan(of_class).all() else float("nan")
-    predicted = likeliest(log_probs)
-    if metric in PREDICTED:
-        return PREDICTED[metric](predicted, labels, classes)
-    return float(_each(metric, log_probs, labels).mean()) * (-1 if metric == "log_loss" else 1)
-
-
-def _each(metric: str, log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) what each row adds to a score that is a mean over rows; higher is better."""
-    if metric == "accuracy":
-        return right(likeliest(log_probs), labels).astype(np.float64)
-    said = own(log_probs, labels).astype(np.float64)
-    if metric == "log_loss":
-        return said if said.ndim == 1 else np.nanmean(said, 1)
-    return ((log_probs > said[:, None]).sum(1) < TOP).astype(np.float64)
-
-
-def by_class(metric: str, log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(K,) area under the ROC curve (auc) or average precision (map) of each class against the rest, else NaN."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    said, found = yes(log_probs), np.full(log_probs.shape[1], np.nan)
-    function = roc_auc_score if metric == "auc" else average_precision_score
-    for k in range(len(found)):
-        known = slice(None) if labels.ndim == 1 else labels[:, k] >= 0
-        is_k = labels == k if labels.ndim == 1 else labels[known, k] == 1
-        if is_k.any() and not is_k.all():
-            found[k] = function(is_k, said[known, k])
-    return found
-
-
-def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes=()) -> float:
-    """The mean F1 of the classes that are predicted or occur. By counting: as scikit-learn's, many times as fast."""
-    if labels.ndim == 2:
-        hits = ((predicted == 1) & (labels == 1)).sum(0)
-        either = ((predicted == 1) & (labels >= 0)).sum(0) + (labels == 1).sum(0)
-        return float((2 * hits[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
-    k = int(max(predicted.max(initial=0), labels.max(initial=0))) + 1
-    hits = np.bincount(labels[predicted == labels], minlength=k)
-    either = np.bincount(predicted, minlength=k) + np.bincount(labels, minlength=k)
-    return float((2 * hits[either > 0] / either[either > 0]).mean())
-
-
-def kappa(predicted: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> float:
-    """Cohen's kappa with quadratic weights, of classes whose names are numbers."""
-    from sklearn.metrics import cohen_kappa_score
-
-    place = ranks(classes)
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        warnings.simplefilter("ignore")  # one class alone has no kappa
-        every = np.arange(len(place))
-        return float(cohen_kappa_score(place[predicted], place[labels], labels=every, weights="quadratic"))
-
-
-PREDICTED: dict[str, Callable[..., float]] = {"macro_f1": macro_f1, "kappa": kappa}
-"""Scores of the predicted classes alone."""
-
-
-def gain(
-    metric: str, before: np.ndarray, after: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | list[str]
-) -> tuple[float, float]:
-    """What log-probabilities `after` gain on `before` on the same rows, and the standard error of it.
-
-    Positive is better, whatever the score. Where a score is a mean over rows the error is that of paired differences,
-    else that of a jackknife over GROUPS parts of the rows (Tukey 1958; Kott 2001, "The delete-a-group jackknife").
-    """
-    if metric not in PREDICTED and metric not in ("auc", "map"):
-        change = _each(metric, after, labels) - _each(metric, before, labels)
-        return float(change.mean()), float(change.std() / np.sqrt(len(change)))
-    part = np.random.default_rng(0).permutation(len(labels)) % min(GROUPS, len(labels))
-
-    def change_on(rows: np.ndarray) -> float:
-        return measure(metric, after[rows], labels[rows], classes) - measure(
-            metric, before[rows], labels[rows], classes
-        )
-
-    without = np.array([change_on(part != g) for g in range(part.max() + 1)])
-    error = np.sqrt((len(without) - 1) * without.var())
-    return change_on(np.ones(len(labels), bool)), float(error)
+    return gain | {"out_of_fold": rise, "warning": rise["low"] > 0 and gain["gain"] <= 0}

@@ -1,6 +1,6 @@
-"""Which given labels are wrong: noise matrix, deconvolution, posterior. Arrays in, arrays out.
+"""Noise of the class: a matrix T[true, given] that all rows of a class share. Arrays in, arrays out.
 
-The model: the true class of row i is drawn from q_i, its given label from T[true], which all rows of a class share.
+The model: the true class of row i is drawn from q_i, its given label from T[true].
 """
 
 from __future__ import annotations
@@ -9,79 +9,106 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arrays import TINY, by_class, most_confident
+from .arrays import MIN_PROBABILITY, Array, by_class, most_confident
 from .posterior import Posterior, PosteriorSummary
 
-ANCHORS = 0.2
-"""Share of the rows of each predicted class, the surest ones, whose prediction is taken for the truth."""
-MIN_ANCHORS = 20
-RATE_CELLS, RATE_ROWS = 200_000, (1_000, 10_000)
+ANCHOR_FRACTION, MIN_ANCHORS = 0.2, 20
+"""Of the rows of each predicted class, the most confident ones, whose prediction is taken for the truth."""
+MAX_RATE_PROBABILITIES, RATE_ROWS = 200_000, (1_000, 10_000)
 """Probabilities on which each draw of the rate is computed, and the fewest and the most rows that they come from."""
-DRAWS, FEWEST_DRAWS, DRAWN_CELLS = 200, 20, 20_000_000
-"""Draws of the noise matrix; where it has hundreds of classes fewer, so that all draws fit into 160 MB."""
+MAX_DRAWS, MIN_DRAWS, MAX_DRAWN_CELLS = 200, 20, 20_000_000
+"""Draws of the noise matrix; with hundreds of classes fewer, so that all draws fit into 160 MB."""
 RATE_MODEL_SD = 0.02
 """Sd of the estimated rate, relative to it, by which the model of the noise is off (benchmarks/noise.py)."""
-UNIFORM = 0.5
+UNIFORM_SPREAD = 0.5
 """The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
-MAINLY = 0.75
+PAIR_FRACTION = 0.75
 """The noise is called pair noise where this share of the wrong labels of a class is one other class."""
-ON_SUREST, LITTLE = 0.25, 0.02
-"""Noise of the class shows on the surest rows at least this share of the disagreement that all rows show."""
+MIN_ANCHOR_RATIO, MIN_DISAGREEMENT = 0.25, 0.02
+"""Noise of the class shows on the anchors at least this share of the disagreement that all rows show. Less than 2 % of
+disagreement is not called noise."""
 OF_THE_CLASS = ("uniform", "pair", "class-dependent")
 """Types of noise that T describes."""
 DIFFICULTY = "difficulty"
 """The type of noise that difficulty.py describes."""
 EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
-"""Of all other types the given label is no evidence, and nothing is relabeled unasked."""
+"""With all other types the given label is no evidence, and nothing is relabeled unasked."""
 
 
-def anchor_counts(said: PosteriorSummary, given_labels: np.ndarray, k: int) -> np.ndarray:
-    """(K, K) counts [predicted, given] of the surest rows of each predicted class.
+def estimate_noise(predicted: PosteriorSummary, given_labels: Array, k: int) -> tuple[Array, str]:
+    """T[true, given] (K, K), how often each true class was given each label, and its type, see noise_type.
 
-    given: (N,) class index, -1 where there is none. Among the surest rows a label that disagrees is wrong; among all
-    rows it may be the prediction, and the counts would show the model's confusions as noise (anchor points: Liu & Tao
-    2016; Patrini et al. 2017).
+    given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
     """
-    known = np.flatnonzero(given_labels >= 0)
+    counts = anchor_counts(predicted, given_labels, k)
+    disagrees = (predicted.best != given_labels)[given_labels >= 0]
+    return shrink(counts), noise_type(counts, disagrees.mean())
+
+
+def anchor_counts(predicted: PosteriorSummary, given_labels: Array, k: int) -> Array:
+    """(K, K) counts [predicted, given] of the most confident rows of each predicted class.
+
+    Among them a label that disagrees is wrong. Among all rows it may be the prediction, and the counts would show the
+    model's confusions as noise (anchor points: Liu & Tao 2016; Patrini et al. 2017).
+    """
+    labeled = np.flatnonzero(given_labels >= 0)
     counts = np.zeros((k, k))
-    for c, own in enumerate(by_class(said.best[known], k)):
-        rows = known[own]
-        anchors = rows[most_confident(said.confidence[rows], max(MIN_ANCHORS, int(ANCHORS * len(rows))))]
+    for c, positions in enumerate(by_class(predicted.best[labeled], k)):
+        rows = labeled[positions]
+        n = max(MIN_ANCHORS, int(ANCHOR_FRACTION * len(rows)))
+        anchors = rows[most_confident(predicted.confidence[rows], n)]
         counts[c] = np.bincount(given_labels[anchors], minlength=k)
     return counts
 
 
-def shrink(counts: np.ndarray) -> np.ndarray:
+def shrink(counts: Array) -> Array:
     """T[true, given] (K, K), rows sum to 1, from counts: each cell as far from the mean of all as chance allows.
 
-    James–Stein: the spread between the cells beyond that of chance decides how far a cell is believed. Where hardly any
-    is left, the noise is uniform, all wrong classes alike at one rate.
+    James–Stein: T = mean + between / (between + chance) · (share - mean), where `between` is the variance of the wrong
+    cells beyond chance. Where hardly any is left, the noise is uniform, all wrong classes alike at one rate.
     """
-    k, off = len(counts), ~np.eye(len(counts), dtype=bool)
-    n = np.maximum(counts.sum(1, keepdims=True), TINY)
-    mean = max((counts / n)[off & (n > 0.5)].mean(), TINY)
-    chance = np.broadcast_to(mean / n, counts.shape)
-    between = spread(counts) * mean**2
-    cells = mean + between / (between + chance) * (counts / n - mean) * (between > UNIFORM * mean**2)
-    cells = np.where(off, np.maximum(cells, TINY), 0)
+    k = len(counts)
+    shares, mean, chance, spread = _wrong_cells(counts)
+    between = spread * mean**2
+    believed = between / (between + chance) * (between > UNIFORM_SPREAD * mean**2)
+    cells = np.maximum(mean + believed * (shares - mean), MIN_PROBABILITY)
+    np.fill_diagonal(cells, 0)
     matrix = cells + np.diag(np.maximum(1 - cells.sum(1), 1 / k))
     return matrix / matrix.sum(1, keepdims=True)
 
 
-def spread(counts: np.ndarray) -> float:
-    """Squared spread of the wrong cells of T beyond chance, relative to their squared mean; 0 = uniform noise."""
-    off = ~np.eye(len(counts), dtype=bool)
-    n = np.maximum(counts.sum(1, keepdims=True), TINY)
-    used = off & np.broadcast_to(n > 0.5, off.shape)
-    cells, mean = (counts / n)[used], max((counts / n)[used].mean(), TINY)
-    chance = np.broadcast_to(mean / n, counts.shape)[used]
-    return float(max(0, ((cells - mean) ** 2 - chance).mean()) / mean**2)
+def _wrong_cells(counts: Array) -> tuple[Array, float, Array, float]:
+    """Statistics of the cells of T off the diagonal, from counts (K, K).
+
+    The share of each cell (K, K), the mean of all; the variance of each cell by chance (K, 1); and `spread`, their
+    variance beyond chance relative to the squared mean: 0 = uniform noise.
+    """
+    rows = np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
+    shares = counts / rows
+    used = ~np.eye(len(counts), dtype=bool) & (rows > 0.5)  # a class that is never predicted has no anchors
+    mean = max(shares[used].mean(), MIN_PROBABILITY)
+    chance = mean / rows
+    beyond_chance = ((shares - mean) ** 2 - chance)[used].mean()
+    return shares, mean, chance, float(max(0, beyond_chance) / mean**2)
 
 
-def estimate_noise(said: PosteriorSummary, given_labels: np.ndarray, k: int) -> tuple[np.ndarray, str]:
-    """T[true, given] (K, K), how often each true class was given each label, and its type. Arguments: anchor_counts."""
-    counts, known = anchor_counts(said, given_labels, k), given_labels >= 0
-    return shrink(counts), noise_type(counts, (said.best != given_labels)[known].mean())
+def noise_type(counts: Array, disagreement: float) -> str:
+    """What the noise looks like: `none`, `look-alike`, `pair`, `uniform` or `class-dependent`.
+
+    Where the anchors show hardly any of the disagreement that all rows show, it lies on rows that the models find hard:
+    similar classes, wrongly labeled or only hard to tell (`none` where it is little). Else it is noise of the class:
+    pair = nearly all wrong labels of a class are one other class; uniform = all other classes alike.
+
+    counts: of anchor_counts; disagreement: share of all given labels that are not what is predicted.
+    """
+    on_anchors = 1 - np.trace(counts) / counts.sum()
+    if on_anchors < MIN_ANCHOR_RATIO * disagreement or disagreement == 0:
+        return "none" if disagreement < MIN_DISAGREEMENT else "look-alike"
+    *_, spread = _wrong_cells(counts)
+    if spread < UNIFORM_SPREAD:
+        return "uniform"
+    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    return "pair" if wrong.max(1).sum() > PAIR_FRACTION * wrong.sum() else "class-dependent"
 
 
 def count_parameters(noise: str, k: int) -> int:
@@ -91,57 +118,46 @@ def count_parameters(noise: str, k: int) -> int:
     return 1 if noise == "uniform" else k * (k - 1)
 
 
-def deconvolve(probs: np.ndarray, matrix: np.ndarray, steps: int = 10) -> np.ndarray:
+def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
     """(N, K) probabilities of the given label → (N, K) probabilities q of the true class, with probs ≈ q · T.
 
     A model that learned noisy labels predicts the noise too. Richardson–Lucy (Richardson 1972, Lucy 1974) undoes it and
-    keeps q a distribution.
+    keeps q a distribution: q ← q · ((probs / (q · T)) · Tᵀ), normalized.
     """
     q = probs.copy()
     for _ in range(steps):
-        q *= (probs / np.maximum(q @ matrix, TINY)) @ matrix.T
+        q *= (probs / np.maximum(q @ matrix, MIN_PROBABILITY)) @ matrix.T
         q /= q.sum(1, keepdims=True)
     return q
 
 
-def bootstrap(posterior: Posterior, counts: np.ndarray, draws: int | None = None, seed: int = 0):
-    """95 % intervals: (low, high) of each cell of the noise matrix, (2, K, K); and the rate of wrong labels, (3,), with
-    its own: value, low, high.
+def bootstrap(posterior: Posterior, counts: Array, draws: int | None = None) -> tuple[Array, Array]:
+    """95 % intervals of the noise matrix and of the rate of wrong labels (percentile bootstrap, Efron 1979).
 
-    The anchor rows of each class, `counts`, are drawn anew (percentile bootstrap, Efron 1979). The rate moves with the
-    matrix, on a part of the rows, with the chance of each row to be wrong or not, and with what the model is off.
+    The anchors of each class, `counts`, are drawn anew. The rate moves with the matrix, on a part of the rows, with the
+    chance of each row to be wrong or not, and with what the model is off.
+
+    Returns:
+        (low, high) of each cell, (2, K, K); the rate, its low and high, (3,).
     """
-    rng, k = np.random.default_rng(seed), len(counts)
-    draws = draws or min(DRAWS, max(FEWEST_DRAWS, DRAWN_CELLS // k**2))
+    k = len(counts)
+    rng = np.random.default_rng(0)
+    if draws is None:
+        draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_DRAWN_CELLS // k**2))
     totals = counts.sum(1, keepdims=True)
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / k)
-    drawn = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
+    matrices = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
 
-    known = np.flatnonzero(posterior.given_labels >= 0)
-    every = replace(posterior, matrix=shrink(counts)).said().wrong[known]
-    part = rng.permutation(len(known))[: np.clip(RATE_CELLS // k, *RATE_ROWS)]
-    some = Posterior(posterior.log_probs[known[part]], posterior.given_labels[known[part]])
-    found = [replace(some, matrix=matrix).said().wrong.mean() for matrix in drawn]
-    rate, chance = every.mean(), np.sqrt((every * (1 - every)).sum()) / len(known)
-    off = np.hypot(chance, RATE_MODEL_SD * rate)
-    rates = np.array(found) + rate - every[part].mean() + off * rng.normal(size=draws)
-    interval = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
-    return np.quantile(drawn, (0.025, 0.975), axis=0), np.array([rate, *interval])
+    labeled = np.flatnonzero(posterior.given_labels >= 0)
+    p_wrong = replace(posterior, matrix=shrink(counts)).summary().p_wrong[labeled]
+    part = rng.permutation(len(labeled))[: np.clip(MAX_RATE_PROBABILITIES // k, *RATE_ROWS)]
+    rows = labeled[part]
+    some = Posterior(posterior.log_probs[rows], posterior.given_labels[rows])
+    rates = np.array([replace(some, matrix=matrix).summary().p_wrong.mean() for matrix in matrices])
 
-
-def noise_type(counts: np.ndarray, disagree: float) -> str:
-    """What the noise looks like: `none`, `look-alike`, `pair`, `uniform` or `class-dependent`.
-
-    counts: of anchor_counts; disagree: share of all given labels that are not what is predicted.
-
-    Where the surest rows show hardly any of the disagreement that all rows show, it lies on rows that the models find
-    hard: look-alike classes, wrongly labeled or only hard to tell (`none` where it is little). Else it is noise of the
-    class: pair = nearly all wrong labels of a class are one other class; uniform = all other classes alike.
-    """
-    on_surest = 1 - np.trace(counts) / counts.sum()
-    if on_surest < ON_SUREST * disagree or disagree == 0:
-        return "none" if disagree < LITTLE else "look-alike"
-    if spread(counts) < UNIFORM:
-        return "uniform"
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
-    return "pair" if wrong.max(1).sum() > MAINLY * wrong.sum() else "class-dependent"
+    rate = p_wrong.mean()
+    chance = np.sqrt((p_wrong * (1 - p_wrong)).sum()) / len(labeled)
+    error = np.hypot(chance, RATE_MODEL_SD * rate)
+    rates = rates + rate - p_wrong[part].mean() + error * rng.normal(size=draws)
+    low, high = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
+    return np.quantile(matrices, (0.025, 0.975), axis=0), np.array([rate, low, high])

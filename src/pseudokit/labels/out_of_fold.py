@@ -1,122 +1,215 @@
-"""The one rule: no row is ever judged by a model that learned a label for that row, or for a copy of it."""
+"""The one rule: no row is ever predicted by a model that learned a label for that row, or for a copy of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 
-from ..data.dataset import Dataset
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .calibration import normalized
-from .predictions import FoldPredictions, OutOfFoldPredictions, mix
+from .arrays import Array, normalize_log
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
-Predict = Callable[[object, np.ndarray], np.ndarray]
+Predict = Callable[[object, Array], Array]
 """predict(model, rows) → (len(rows), K) log-probabilities; of label sets (len(rows), C, 2), see data/encoding.py."""
 
 
 @dataclass(frozen=True)
-class TrainingLabels:
-    """What is learned: labels, see data/encoding.py; targets of them, which may be soft; by: hashes of the models they
-    come from."""
+class FoldJob:
+    """One model of a round."""
 
-    labels: np.ndarray
-    targets: np.ndarray
-    by: tuple[str, ...] = ()
+    where: str
+    """Folder of the model: `round_1/fold_0`."""
+    fold: int
+    """Of the given labels, the fold that the model does not learn."""
+    learned: Array
+    """Row numbers that it learns, and their targets: (len(learned),) or (len(learned), K)."""
+    targets: Array
+    judged: Array
+    """Row numbers that it predicts."""
+    teachers: tuple[str, ...] = ()
+    """Hashes of the models that the targets come from."""
 
 
 @dataclass(frozen=True)
-class FoldJob:
-    """One model of a round. learned, judged: row numbers; targets: (len(learned),) or (len(learned), K).
+class TrainingLabels:
+    """What the models of a round learn."""
 
-    fold: of the given labels, the one that it does not learn.
-    """
+    labels: Array
+    """See data/encoding.py."""
+    targets: Array
+    """The same, or soft targets."""
+    teachers: tuple[str, ...] = ()
+    """Hashes of the models that they come from."""
 
-    where: str
+
+@dataclass(frozen=True)
+class FoldPredictions:
+    """What one model predicts."""
+
+    rows: Array
+    log_probs: Array
+    """(len(rows), K) or (len(rows), C, 2)."""
+    hash: str
     fold: int
-    learned: np.ndarray
-    targets: np.ndarray
-    judged: np.ndarray
-    teachers: tuple[str, ...]
+    teachers: tuple[str, ...] = ()
 
 
-Second = Callable[[FoldJob], np.ndarray]
+@dataclass(frozen=True)
+class OutOfFoldPredictions:
+    """Out-of-fold log-probabilities of every row, the mean over models and rounds."""
+
+    log_probs: Array
+    """(N, K) or (N, C, 2) float32."""
+    judge: Array
+    """(N,) hashes of the models that predicted the row, joined by +."""
+    chains: Array | None = None
+    """(folds, N, …) what the models of each fold say alone, NaN where they predict nothing; of leak-free rounds."""
+    models: dict[str, dict] = field(default_factory=dict)
+    """Of this round: hash → the fold that the model did not learn, and the hashes of its teachers."""
+    calibration: dict = field(default_factory=dict)
+    """What calibration came to, see calibration.py."""
+
+    @property
+    def likeliest_rate(self) -> float | None:
+        """The likeliest rate of wrong labels, where noise is by difficulty."""
+        return self.calibration.get("likeliest_rate")
+
+
+Second = Callable[[FoldJob], Array]
 """second(fold_job) → (len(fold_job.judged), K) log of what else speaks for each class, from what that job learned."""
 
 
 def predict_out_of_fold(
-    dataset: Dataset,
     fold_jobs: list[FoldJob],
     fit: Fit,
     predict: Predict,
-    *,
-    clusters: np.ndarray,
-    chained: bool = False,
-    calibrate: Callable | None = None,
+    clusters: Array,
     second: Second | None = None,
-    ahead: Callable[[list[FoldJob]], None] = lambda fold_jobs: None,
-) -> OutOfFoldPredictions:
-    """Log-probabilities, (N, K) or (N, C, 2), of every sample, judged only by models that saw neither it nor a copy.
+    ahead: Callable[[list[FoldJob]], None] | None = None,
+) -> list[FoldPredictions]:
+    """Train every model and predict with it. The one rule of this project is enforced here and nowhere else.
 
-    What several models judged is averaged. The one rule of this project lives here and nowhere else.
-    chained: see mix. calibrate: parts → (calibrated parts, facts), before they are mixed. second: a second opinion on
-    what each model judges, from what that model learned; the product of both counts. ahead: told of all fold jobs at
-    first, so that several processes can share them.
+    Args:
+        clusters: (N,) rows of one cluster are copies, or of one group.
+        second: a second opinion on what each model predicts, from what that model learned; the product of both counts.
+        ahead: is told all jobs at first, so that several processes can share them.
+
+    Raises:
+        AssertionError: a model would predict a row that it learned, or a copy of one.
     """
-    parts, models = [], {}
-    for fold_job in fold_jobs:
-        assert not np.isin(clusters[fold_job.judged], clusters[fold_job.learned]).any(), (
-            "a row would be judged from memory"
-        )
-    ahead(fold_jobs)
-    for fold_job in fold_jobs:
-        model = fit(fold_job.where, fold_job.learned, fold_job.targets)
-        said = predict(model, fold_job.judged)
-        said = normalized(said + second(fold_job)) if second else said
-        parts.append(FoldPredictions(fold_job.judged, said, model.hash, fold_job.fold))
-        models[model.hash] = {"fold": fold_job.fold, "teachers": list(fold_job.teachers)}
-    parts, about = calibrate(parts) if calibrate else (parts, {})
-    return replace(mix(parts, len(dataset), chained), calibration=about, models=models)
+    for job in fold_jobs:
+        seen = np.isin(clusters[job.judged], clusters[job.learned])
+        assert not seen.any(), f"{job.where} would predict rows from memory"
+    if ahead is not None:
+        ahead(fold_jobs)
+    predictions = []
+    for job in fold_jobs:
+        model = fit(job.where, job.learned, job.targets)
+        log_probs = predict(model, job.judged)
+        if second is not None:
+            log_probs = normalize_log(log_probs + second(job))
+        predictions.append(FoldPredictions(job.judged, log_probs, model.hash, job.fold, job.teachers))
+    return predictions
 
 
-def plain_fold_jobs(training_labels: TrainingLabels, folds: np.ndarray) -> list[FoldJob]:
-    """One model a fold: it learns the labels of the others and judges its own rows, and those without a fold (-1)."""
-    fold_jobs = []
+def plain_fold_jobs(training: TrainingLabels, folds: Array, number: int) -> list[FoldJob]:
+    """One model a fold: it learns the labels of the other folds and predicts its own, and rows without a fold (-1).
+
+    folds: (N,), also of rows without a label that share a cluster with labeled ones.
+    """
+    jobs = []
     for fold in range(folds.max() + 1):
-        elsewhere = (folds != fold) & (folds >= 0)  # with a label, or a copy of such a row
-        learned, judged = np.flatnonzero(elsewhere & has_label(training_labels.labels)), np.flatnonzero(~elsewhere)
-        fold_jobs.append(
-            FoldJob(f"fold_{fold}", fold, learned, training_labels.targets[learned], judged, training_labels.by)
-        )
-    return fold_jobs
+        elsewhere = (folds != fold) & (folds >= 0)
+        learned = np.flatnonzero(elsewhere & has_label(training.labels))
+        judged = np.flatnonzero(~elsewhere)
+        where = f"round_{number}/fold_{fold}"
+        jobs.append(FoldJob(where, fold, learned, training.targets[learned], judged, training.teachers))
+    return jobs
 
 
 def leak_free_fold_jobs(
-    given_labels: np.ndarray, chains: list[TrainingLabels], folds: np.ndarray, clusters: np.ndarray, seed: int
+    given_labels: Array, chains: list[TrainingLabels], folds: Array, clusters: Array, number: int, seed: int
 ) -> list[FoldJob]:
     """Two models a fold, each taught by the earlier models of its own fold alone.
 
-    Each learns the given labels of the other folds and one half of the pool, and judges the other half; one of the two
-    judges the fold. So no row is judged by a model that learned it, and nothing that a model learned comes from the
-    labels of its fold.
+    Each learns the given labels of the other folds and one half of the unlabeled rows, and predicts the other half; one
+    of the two predicts the fold. So no row is predicted by a model that learned it, and nothing that a model learned
+    comes from the labels of its fold.
 
-    chains: for each fold what its own models made of the samples; folds: (N,) of the given labels and of what shares
-    their clusters, -1 elsewhere.
+    chains: for each fold what its own models made of the samples; folds: see plain_fold_jobs.
     """
-    free, fold_jobs = folds < 0, []
-    halves = make_folds(np.where(free, 0, -1), clusters, 2, seed)
-    for fold, training_labels in enumerate(chains):
+    unlabeled = folds < 0
+    halves = make_folds(np.where(unlabeled, 0, -1), clusters, 2, seed)
+    jobs = []
+    for fold, training in enumerate(chains):
         for half in range(2):
-            other, has = free & (halves == 1 - half), has_label(training_labels.labels)
-            learned = np.flatnonzero(has_label(given_labels) & (folds != fold) | other & has)
-            own = (folds == fold) & (half == 0)  # judged once a round
-            judged = np.flatnonzero(own | free & (halves == half))
-            where = f"fold_{fold + half * len(chains)}"
-            fold_jobs.append(
-                FoldJob(where, fold, learned, training_labels.targets[learned], judged, training_labels.by)
-            )
-    return fold_jobs
+            given = has_label(given_labels) & (folds != fold)
+            pseudo_labeled = unlabeled & (halves != half) & has_label(training.labels)
+            learned = np.flatnonzero(given | pseudo_labeled)
+            held_out = (folds == fold) & (half == 0)  # predicted once a round
+            judged = np.flatnonzero(held_out | unlabeled & (halves == half))
+            where = f"round_{number}/fold_{fold + half * len(chains)}"
+            jobs.append(FoldJob(where, fold, learned, training.targets[learned], judged, training.teachers))
+    return jobs
+
+
+def average_models(predictions: list[FoldPredictions], n: int, chained: bool = False) -> OutOfFoldPredictions:
+    """Predictions of n rows: the mean probabilities of the models that predicted a row; NaN where none did.
+
+    chained: also those of the models of each fold alone.
+    """
+    log_probs, judge = _mean_log_probs(predictions, n)
+    chains = None
+    if chained:
+        folds = sorted({model.fold for model in predictions})
+        of_folds = [[model for model in predictions if model.fold == fold] for fold in folds]
+        chains = np.stack([_mean_log_probs(models, n)[0] for models in of_folds])
+    models = {model.hash: {"fold": model.fold, "teachers": list(model.teachers)} for model in predictions}
+    return OutOfFoldPredictions(log_probs, judge, chains, models)
+
+
+def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[Array, Array]:
+    """(n, …) log of the mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
+    shape = predictions[0].log_probs.shape[1:]
+    probs = np.zeros((n, *shape))
+    models = np.zeros((n, *[1] * len(shape)))
+    judge = np.full(n, "", object)
+    for model in predictions:
+        probs[model.rows] += np.exp(model.log_probs)
+        models[model.rows] += 1
+        judge[model.rows] = _join_hashes(judge[model.rows], np.full(len(model.rows), model.hash, object))
+    with np.errstate(invalid="ignore"):
+        log_probs = np.log(np.maximum(probs / models, 1e-30))
+    return log_probs.astype(np.float32), judge
+
+
+def average_rounds(predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int) -> OutOfFoldPredictions:
+    """The mean over n rounds, n - 1 of which `earlier` is the mean of: log-probabilities averaged and normalized."""
+
+    def mean(new: Array, old: Array) -> Array:
+        with np.errstate(invalid="ignore"):  # NaN where a chain predicts nothing
+            return normalize_log((new + (n - 1) * old) / n)
+
+    return replace(
+        predicted,
+        log_probs=mean(predicted.log_probs, earlier.log_probs),
+        judge=_join_hashes(earlier.judge, predicted.judge),
+        chains=None if predicted.chains is None else mean(predicted.chains, earlier.chains),
+    )
+
+
+def _join_hashes(first: Array, second: Array) -> Array:
+    """(N,) first + second; rows of the same models share one string, so that memory does not grow with the rows."""
+    first_codes, firsts = pd.factorize(first)
+    second_codes, seconds = pd.factorize(second)
+    pairs, pair_of_row = np.unique(first_codes * len(seconds) + second_codes, return_inverse=True)
+    names = []
+    for pair in pairs:
+        hashes = firsts[pair // len(seconds)], seconds[pair % len(seconds)]
+        names.append("+".join(filter(None, hashes)))
+    return np.array(names, object)[pair_of_row]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..data.dataset import Dataset
 from ..data.encoding import differ, has_label, names
-from ..labels.decide import Decisions
+from ..labels.decisions import Decisions
 
 
 def label_issues_table(d: Decisions, dataset: Dataset) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from ..data.csv_text import escape_formulas
 from ..data.dataset import Dataset
 from ..data.encoding import has_label, names
 from ..labels.audit import STRATA, draw, estimate, strata, weights
-from ..labels.decide import Decisions
+from ..labels.decisions import Decisions
 from ..system.files import seed_of, write_csv
 from .corrections import decided
 from .folder import Run

@@ -10,7 +10,8 @@ import pandas as pd
 from ..data.csv_text import escape_formulas
 from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset
 from ..data.encoding import confidence, has_label, likeliest, names, parse, right
-from ..labels.decide import REPAIRS, Decisions
+from ..labels.decide import REPAIRS
+from ..labels.decisions import Decisions
 from ..labels.metrics import confirmed, expected, noise_scores, of_classes, paired_arms, pool_scores, score
 from ..labels.pseudo_labels import lowest_cutoff
 from ..labels.thresholds import tuned

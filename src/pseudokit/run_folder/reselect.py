@@ -14,8 +14,8 @@ from ..data.csv_text import read_csv, unescape_formulas
 from ..data.dataset import Dataset
 from ..data.duplicates import refused_reasons
 from ..data.encoding import classes_of, has_label, parse
-from ..labels.decide import Decisions
-from ..labels.multilabel import decide_single_or_multilabel
+from ..labels.decide import decide_labels
+from ..labels.decisions import Decisions
 from ..labels.pseudo_labels import lower_bound
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
@@ -54,7 +54,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     stored = RoundStore(run).recall(number, dataset)
     copies = run / "duplicates.csv"
     refused = refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data) if copies.exists() else ""
-    decisions = decide_single_or_multilabel(
+    decisions = decide_labels(
         stored.log_probs,
         dataset.given_labels,
         mode,

@@ -1,4 +1,4 @@
-"""Beliefs are made in blocks: neither how many rows a block has, nor where the numbers lie, changes a decision."""
+"""A posterior is computed in blocks: neither their size nor where the numbers lie changes a decision."""
 
 import tracemalloc
 
@@ -27,7 +27,7 @@ def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_p
     logs = logs_of(q).astype(np.float32)
     whole = decide_labels(logs, given_labels, mode, POLICIES[mode])
     np.save(tmp_path / "log_probs.npy", logs)
-    monkeypatch.setattr(posterior, "BLOCK", 100)
+    monkeypatch.setattr(posterior, "BLOCK_PROBABILITIES", 100)
     parts = decide_labels(np.load(tmp_path / "log_probs.npy", mmap_mode="r"), given_labels, mode, POLICIES[mode])
     for name in ("predicted", "decision", "label", "reason", "soft"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
@@ -46,11 +46,11 @@ def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):
         decide_labels(stored, given_labels, "denoise", Pseudo())
         peaks[k] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    per_block = 8 * posterior.BLOCK
+    per_block = 8 * posterior.BLOCK_PROBABILITIES
     assert peaks[400] < peaks[10] + 6 * per_block < 4 * n * 400 * 8
 
 
-def test_the_surest_come_first_and_of_equals_the_first():
+def test_the_most_confident_come_first_and_of_equals_the_first():
     confidence = np.array([0.5, 0.9, 0.7, 0.5, 0.9])
     for n in range(7):
         assert arrays.most_confident(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]

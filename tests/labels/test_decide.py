@@ -1,4 +1,4 @@
-"""Labels are changed where the estimated precision allows; what becomes of the others is the policy's word."""
+"""Labels are changed where the estimated precision allows; the policy says what becomes of the others."""
 
 import numpy as np
 import pytest
@@ -38,10 +38,9 @@ def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
 
 def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
     q, given_labels = np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]), np.array([1, 1, 1, 1])
-    said = Posterior(np.log(q), given_labels).said()
-    at = precision_cutoffs(said, given_labels, 2, precision=0.87)  # errors: 2 %, 6 %, 17 %; 6.5 % are used
-    np.testing.assert_allclose(at, [0.9, np.inf])
-    assert np.isinf(precision_cutoffs(said, given_labels, 2, precision=None)).all()
+    believed = Posterior(np.log(q), given_labels).summary()
+    cutoffs = precision_cutoffs(believed, given_labels, 2, precision=0.87)  # errors: 2 %, 6 %, 17 %; 6.5 % are used
+    np.testing.assert_allclose(cutoffs, [0.9, np.inf])
 
 
 @pytest.mark.parametrize("action", ["keep", "drop", "review", "downweight", "soften"])
@@ -60,7 +59,7 @@ def test_doubtful_labels_become_what_the_policy_says(action):
         assert ((d.label == -1) == rows).all()
 
 
-def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
+def test_in_joint_mode_a_label_issue_never_teaches():
     q, _, given_labels = world(uniform(0.2), sharpness=2)
     given_labels[::3] = -1
     d = decide_labels(logs_of(q), given_labels, "joint", Pseudo())
@@ -70,7 +69,7 @@ def test_in_joint_mode_a_suspect_never_teaches_unless_asked():
 
 
 @pytest.mark.parametrize(("power", "action"), [(1, "downweight"), (4, "soften")])
-def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_suspects_teach_less(power, action):
+def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_label_issues_teach_less(power, action):
     q, truth, _ = world(uniform(0.2), sharpness=4)
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
     q = q**power / (q**power).sum(1, keepdims=True)

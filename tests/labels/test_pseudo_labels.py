@@ -1,4 +1,4 @@
-"""Which pool rows receive a pseudo-label: each rule does what its name says, alone and together with the others."""
+"""Which unlabeled rows receive a pseudo-label: each rule does what its name says, alone and with the others."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,6 @@ from pseudokit.config.keys import Pseudo
 from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.posterior import Posterior, align
 from pseudokit.labels.pseudo_labels import (
-    ACCEPTED,
-    class_shares,
     cutoffs_by_precision,
     drift,
     lower_bound,
@@ -28,20 +26,22 @@ def rows(*pairs):
     return probs
 
 
-def said(probs, given_labels=-1):
-    return Posterior(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given_labels, len(probs))).said()
+def summary(probs, given_labels=-1):
+    return Posterior(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given_labels, len(probs))).summary()
 
 
-def reasons(pool, known, policy, **options):
-    prior = class_shares(known[1], pool.shape[1])
-    return select_pseudo_labels(said(pool), (said(*known), known[1]), prior, policy, **options)
+RIGHT = rows(*[(k, 0.99) for k in range(K)] * 10), np.tile(np.arange(K), 10)
+"""Ten labeled rows a class, all of them predicted as they are labeled."""
 
 
-def accepted(pool, known=None, **policy):
-    """(M,) bool; known defaults to ten right rows a class."""
-    known = known or (rows(*[(k, 0.99) for k in range(K)] * 10), np.tile(np.arange(K), 10))
-    options = {name: policy.pop(name) for name in ("refused", "progress") if name in policy}
-    return reasons(pool, known, Pseudo(**policy), **options) == ACCEPTED
+def select(pool, policy, labeled=RIGHT, refused=None, progress=1.0):
+    """(accepted, reason) of rows with these probabilities (M, K)."""
+    refused = np.full(len(pool), "", object) if refused is None else refused
+    return select_pseudo_labels(summary(pool), summary(*labeled), labeled[1], pool.shape[1], policy, refused, progress)
+
+
+def accepted(pool, progress=1.0, **policy):
+    return select(pool, Pseudo(**policy), progress=progress)[0]
 
 
 POOL = rows((0, 0.99), (0, 0.9), (0, 0.8), (1, 0.97), (1, 0.6), (2, 0.5))
@@ -79,9 +79,9 @@ def test_a_rare_class_gives_its_own_share_only():
 
 def test_a_refused_row_receives_nothing_by_any_rule():
     refused = np.array(["copy", "", "", "copy", "", "copy"], object)
-    reason = reasons(POOL, (POOL, POOL.argmax(1)), Pseudo(cutoff=0), refused=refused)
+    taken, reason = select(POOL, Pseudo(cutoff=0), refused=refused)
+    assert taken.tolist() == [0, 1, 1, 0, 1, 0]
     assert reason[[0, 3, 5]].tolist() == ["copy"] * 3
-    assert (reason[[1, 2, 4]] == ACCEPTED).all()
 
 
 def test_the_bound_is_the_exact_one():
@@ -185,10 +185,11 @@ def wild(draw):
 @settings(max_examples=300, deadline=None)
 @given(wild())
 def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
-    pool, known, policy = case
-    reason, predicted, confidence = reasons(pool, known, policy), pool.argmax(1), pool.max(1)
-    taken = reason == ACCEPTED
+    pool, labeled, policy = case
+    taken, reason = select(pool, policy, labeled)
+    predicted, confidence = pool.argmax(1), pool.max(1)
     assert reason.shape == (len(pool),)
+    assert ((reason == "above_cutoff") == taken).all()
     counts = np.bincount(predicted[taken], minlength=pool.shape[1])
     if policy.top_fraction is not None:
         assert (counts <= np.ceil(policy.top_fraction * np.bincount(predicted, minlength=pool.shape[1]))).all()

@@ -6,10 +6,9 @@ import pytest
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.dataset import Dataset
 from pseudokit.labels.decide import decide_labels
-from pseudokit.labels.predictions import OutOfFoldPredictions
+from pseudokit.labels.out_of_fold import OutOfFoldPredictions
 from pseudokit.round_store import summary
-
-from .test_noise import MATRICES, K, logs_of, uniform, world
+from tests.labels.test_noise import MATRICES, K, logs_of, uniform, world
 
 
 def said(q, given_labels):

@@ -6,8 +6,7 @@ import pytest
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.dataset import Dataset
 from pseudokit.labels.decide import decide_labels
-from pseudokit.labels.multilabel import decide_single_or_multilabel
-from pseudokit.labels.predictions import OutOfFoldPredictions
+from pseudokit.labels.out_of_fold import OutOfFoldPredictions
 from pseudokit.round_store import decisions_table, summary
 
 N, CLASSES = 600, ("ant", "bee", "cat")
@@ -38,7 +37,7 @@ def with_pool(truth):
 @pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
 def test_every_class_is_decided_as_if_it_were_alone(truth, mode):
     given_labels, logs, policy = with_pool(noisy(truth, 0, 0.2)), said_of(truth), Pseudo()
-    found = decide_single_or_multilabel(logs, given_labels, mode, policy)
+    found = decide_labels(logs, given_labels, mode, policy)
     for c in range(3):
         alone = decide_labels(logs[:, c], given_labels[:, c], mode, policy)
         assert (found.label[:, c] == alone.label).all()
@@ -48,7 +47,7 @@ def test_every_class_is_decided_as_if_it_were_alone(truth, mode):
 
 def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
     given_labels, logs = with_pool(truth), said_of(truth, sure=3.0)
-    found = decide_single_or_multilabel(logs, given_labels, "augment", Pseudo(cutoff=0.9))
+    found = decide_labels(logs, given_labels, "augment", Pseudo(cutoff=0.9))
     pool, sure = found.label[::2], np.exp(logs[::2].max(-1)) >= 0.9
     assert ((pool >= 0) == sure).all()
     assert {-1, 0, 1} == set(pool.ravel())
@@ -63,7 +62,7 @@ def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
 
 def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
     given_labels = noisy(truth, 1, 0.25)
-    found = decide_single_or_multilabel(said_of(truth), given_labels, "denoise", Pseudo())
+    found = decide_labels(said_of(truth), given_labels, "denoise", Pseudo())
     dataset = Dataset(
         np.arange(N).astype(str).astype(object),
         *[np.full(N, "train", object)] * 2,
@@ -92,7 +91,7 @@ def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
 def test_an_unknown_answer_of_a_labeled_image_is_no_fault_of_it(truth):
     given_labels = truth.copy()
     given_labels[::2, 2] = -1
-    found = decide_single_or_multilabel(said_of(truth), given_labels, "denoise", Pseudo())
+    found = decide_labels(said_of(truth), given_labels, "denoise", Pseudo())
     assert (found.label[::2, 2] == -1).all()
     assert np.isfinite(found.p_wrong).all()
     assert set(found.decision) <= {"keep", "relabel", "soften", "review", "drop"}
@@ -100,14 +99,12 @@ def test_an_unknown_answer_of_a_labeled_image_is_no_fault_of_it(truth):
 
 def test_a_softened_or_weighted_answer_is_a_probability_of_yes(truth):
     given_labels = noisy(truth, 0, 0.3)
-    targets = decide_single_or_multilabel(
+    targets = decide_labels(
         said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="soften")
     ).targets()
     assert ((targets >= 0) & (targets <= 1)).all()
     assert ((targets > 0.05) & (targets < 0.95)).any()
-    less = decide_single_or_multilabel(
-        said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="downweight")
-    )
+    less = decide_labels(said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="downweight"))
     answers = less.targets()
     kept = less.label == given_labels
     assert ((answers[kept] >= 0.5) == (given_labels[kept] == 1))[answers[kept] != 0.5].all()

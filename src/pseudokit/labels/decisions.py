@@ -1,0 +1,86 @@
+"""What becomes of every label: the result of decide_labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .arrays import Array
+from .posterior import Posterior
+
+NOTHING_LEARNED = "learned_nothing"
+"""The reason of all decisions where out-of-fold predictions are no better than chance, see sanity.py."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """One entry a sample, all (N,); see decisions.csv. Of label sets some are (N, C), see multilabel.py.
+
+    predicted, confidence and self_confidence are those of the out-of-fold probabilities; p_wrong and label come from
+    the probability of the true class that the policy forms.
+    """
+
+    predicted: Array
+    confidence: Array
+    self_confidence: Array
+    p_wrong: Array
+    decision: Array
+    label: Array
+    """The class index to learn, -1 = none."""
+    reason: Array
+    weight: Array
+    """1, or less: how much a label counts, which share of a soft target its label has."""
+    soft: Array
+    """Whether `posterior` is learned in place of the label."""
+    posterior: Posterior
+    """Probabilities of the true class; what a soft row learns."""
+    matrix: Array | None = None
+    """T[true, given] (K, K); None where no given label is judged for noise."""
+    noise: str | None = None
+    """The type of the noise, see noise.py."""
+    questions: tuple[Decisions, ...] = ()
+    """Of label sets the decisions on each of the C classes."""
+
+    def each(self, name: str) -> Array:
+        """One of the arrays above; of label sets (N, C), as each class has it."""
+        return getattr(self, name)
+
+    def targets(self) -> Array:
+        """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows."""
+        if (self.weight == 1).all():
+            return self.label
+        targets = np.zeros(self.posterior.log_probs.shape, np.float32)
+        hard = np.flatnonzero(~self.soft & (self.label >= 0))
+        targets[hard, self.label[hard]] = self.weight[hard]
+        for rows, probs in self.posterior.blocks(np.flatnonzero(self.soft)):
+            targets[rows] = probs
+        return targets
+
+    def believed_labels(self, other: Decisions) -> Array:
+        """(N,) the likeliest class by the mean of the probabilities of both; -1 where no label is given."""
+        given_labels = self.posterior.given_labels
+        labels = np.full(len(given_labels), -1)
+        labeled = np.flatnonzero(given_labels >= 0)
+        blocks = zip(self.posterior.blocks(labeled), other.posterior.blocks(labeled), strict=True)
+        for (rows, probs), (_, other_probs) in blocks:
+            labels[rows] = (probs + other_probs).argmax(1)
+        return labels
+
+    def keep_given(self) -> Decisions:
+        """The decisions where models know nothing: every given label stands, none is wrong, nothing is accepted."""
+        given_labels = self.posterior.given_labels
+        labeled = given_labels >= 0
+        n = len(given_labels)
+        return replace(
+            self,
+            decision=np.where(labeled, "keep", "leave").astype(object),
+            reason=np.full(n, NOTHING_LEARNED, object),
+            label=given_labels,
+            p_wrong=np.where(labeled, 0.0, np.nan),
+            weight=np.ones(n),
+            soft=np.zeros(n, bool),
+            matrix=None,
+            noise=None,
+            posterior=Posterior(self.posterior.log_probs, given_labels),
+        )
