@@ -47,7 +47,7 @@ def make_data(folder: Path) -> list[str]:
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return [f"data.{split}={folder / split}.csv" for split in tables] + [
         "data.image_suffix=.png",
-        f"data.root={folder / 'root'}",
+        f"data.cache={folder / 'root'}",
     ]
 
 

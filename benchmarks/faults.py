@@ -238,7 +238,7 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
 def healthy_run(bench: Bench, where: Path, core: int) -> Callable[[], float]:
     """Begin a run of the kit that lies there; what is returned waits for its end, and tells the seconds it took."""
     said, start = bench.folder / f"said_{core}", time.monotonic()
-    keys = [f"data.root={bench.folder / 'root'}", f"out={bench.folder}", f"name=healthy_{core}"]
+    keys = [f"data.cache={bench.folder / 'root'}", f"out={bench.folder}", f"name=healthy_{core}"]
     command = ["taskset", "--cpu-list", str(core), sys.executable, *HEALTHY, *keys]
     with open(said, "w") as out:
         process = subprocess.Popen(command, cwd=where, stdout=out, stderr=out)

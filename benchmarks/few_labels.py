@@ -4,7 +4,7 @@
     python benchmarks/few_labels.py --data FOLDER --table
 
 FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: simulate.keep_labels labels with
-simulate.seed = draw; the other training images are the pool.
+seed = draw; the other training images are the pool.
 Every process runs on one core, so that two parts share two. Nothing is chosen on
 the test images: recipes come from draws 100 and up, scored on hidden labels of the pool.
 A table reads what is there, and keeps what earlier parts have measured: every figure goes into few_labels.json, a set
@@ -70,7 +70,6 @@ def run(which: str, draw: int, data: Path, out: Path) -> None:
         f"data.train={images / 'training'}",
         f"data.test={images / 'testing'}",
         f"simulate.keep_labels={labels}",
-        f"simulate.seed={draw}",
         f"seed={draw}",
         f"name={folder(which, draw, out).name}",
         out=out,

@@ -181,7 +181,6 @@ def main() -> None:
                 *STEPS,
                 f"name={name}",
                 f"seed={seed}",
-                f"simulate.seed={seed}",
                 out=arguments.out,
             )
         if (arguments.out / name / "metrics.json").exists():

@@ -137,7 +137,7 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     """One run with so many labels a class, and the simple methods on the same rows."""
     paths = tables(name, data, out)
     classes = pd.read_csv(paths[0]).label.nunique()
-    hide = [f"simulate.keep_labels={labels * classes}", f"simulate.seed={draw}", f"seed={draw}"]
+    hide = [f"simulate.keep_labels={labels * classes}", f"seed={draw}"]
     run = run_kit("augment", f"{name}-{labels}-{draw}", paths, out, *hide)
     arms = metrics(run)["scores"]
     found = {"labels alone": arms["baseline"]["test"], "student": arms["student"]["test"]}
@@ -209,7 +209,6 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     keys = [
         "simulate.noise=symmetric",
         f"simulate.noise_rate={FLIPPED}",
-        f"simulate.seed={draw}",
         f"seed={draw}",
         "pseudo.rounds=2",
         "pseudo.label_propagation=0",

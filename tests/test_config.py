@@ -177,11 +177,11 @@ augments = st.lists(st.dictionaries(texts, st.dictionaries(texts, st.none() | st
 trees = st.fixed_dictionaries(
     {
         "name": st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,8}", fullmatch=True),
-        "seed": st.integers(-(2**40), 2**40),
+        "seed": st.integers(0, 2**40),
         "time_budget": st.none() | positive,
         "data": st.fixed_dictionaries({"train": st.none() | texts, "label_col": texts, "image_suffix": texts}),
         "simulate": st.fixed_dictionaries(
-            {"noise_rate": st.floats(0, 1), "noise_matrix": st.none() | st.just([[0.5, 0.5], [0, 1]])}
+            {"noise_rate": st.floats(0, 1), "noise": st.none() | st.just([[0.5, 0.5], [0, 1]])}
         ),
         "model": st.fixed_dictionaries({"kwargs": st.dictionaries(texts, st.booleans() | st.floats(0, 1) | texts)}),
         "train": st.fixed_dictionaries({"lr": positive, "epochs": positive, "augment": st.just("auto") | augments}),

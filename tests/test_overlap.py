@@ -123,9 +123,9 @@ def test_a_copy_of_a_labeled_row_is_judged_by_the_model_that_judges_that_row(run
     assert models["a_of_pool"].count("+") == 2
 
 
-@pytest.mark.parametrize(("overlap", "accepted"), [("false", False), ("true", True)])
+@pytest.mark.parametrize(("overlap", "accepted"), [("same_file", False), ("copies", True)])
 def test_deciding_again_heeds_data_overlap(run, overlap, accepted):
-    done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.allow_test_copies={overlap}")
+    done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.learn_from_test={overlap}")
     assert done.returncode == 0, done.stderr
     decided = table(run / "selected.csv").set_index("id")
     assert (decided.decision[["a_of_test", "a_of_val"]] == "accept").all() == accepted

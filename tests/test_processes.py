@@ -78,7 +78,7 @@ def bytes_of(run) -> dict[str, bytes]:
 )
 def test_two_processes_write_the_same_bytes_as_one(csv_data, script, launch):
     folder, args = csv_data
-    args = [*args, *KEYS, *POOL, f"data.root={folder / 'root'}"]
+    args = [*args, *KEYS, *POOL, f"data.cache={folder / 'root'}"]
     alone = run_script(*script, *args, "name=one")
     assert alone.returncode == 0, alone.stderr
     both = launch(*script, *args, "name=two")
@@ -98,7 +98,7 @@ def test_two_processes_write_the_same_bytes_as_one(csv_data, script, launch):
 def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
     folder, args = csv_data
     (folder / "train.csv").write_text("id,label\n0001,d1\n")
-    done = torchrun("pseudo.py", "--mode", "augment", *args, f"data.root={folder / 'root'}")
+    done = torchrun("pseudo.py", "--mode", "augment", *args, f"data.cache={folder / 'root'}")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
     assert "error: " in done.stderr.split("Traceback")[0], "before what torchrun itself says"
@@ -107,7 +107,7 @@ def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
 def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     """The second of two folds cannot be trained: no gradient is finite."""
     folder, args = csv_data
-    args = [*args, f"data.root={folder / 'root'}"]
+    args = [*args, f"data.cache={folder / 'root'}"]
     keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "pseudo.folds=2"]
     done = side_by_side("pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
     assert done.returncode != 0
@@ -116,7 +116,7 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
 
 def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data):
     folder, args = csv_data
-    args = [*args, *KEYS, *POOL, f"data.root={folder / 'root'}", "train.min_steps=60", "pseudo.rounds=1"]
+    args = [*args, *KEYS, *POOL, f"data.cache={folder / 'root'}", "train.min_steps=60", "pseudo.rounds=1"]
     assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
     command = ["pseudo.py", "--mode", "augment", *args, "name=two"]
     script = Script(*TORCHRUN, *command)
@@ -157,7 +157,7 @@ TEAM = [
 
 def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
     folder, args = csv_data
-    command = [*TEAM, *args, f"data.root={folder / 'root'}"]
+    command = [*TEAM, *args, f"data.cache={folder / 'root'}"]
     assert run_script(*command, "name=one").returncode == 0
     both = side_by_side(*command, "name=two")
     assert both.returncode == 0, both.stderr[-2000:]
@@ -181,7 +181,7 @@ def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
     command = [
         *TEAM,
         *args,
-        f"data.root={folder / 'root'}",
+        f"data.cache={folder / 'root'}",
         "model.kwargs={drop_path_rate: 0.2}",
         "train.checkpoint_every=0",
     ]
@@ -225,7 +225,7 @@ def hosts():
 
 def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
     folder, args = csv_data
-    args = ["pseudo.py", "--mode", "denoise", *args, *KEYS, f"data.root={folder / 'root'}", "pseudo.rounds=1"]
+    args = ["pseudo.py", "--mode", "denoise", *args, *KEYS, f"data.cache={folder / 'root'}", "pseudo.rounds=1"]
     assert run_script(*args, "name=one").returncode == 0
     running = []
     for number, (host, _, device) in enumerate(hosts):

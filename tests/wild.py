@@ -568,7 +568,7 @@ def configs() -> list[Case]:
         "2 MB": ("#" * 2_000_000, (), "", Refused("is larger than")),
         "image_dir=[]": ("", ("data.image_dir=[]",), "", Refused("data.image_dir")),
         "label_col=[]": ("", ("data.label_col=[]",), "", Refused("data.label_col")),
-        "simulate.seed=-1": ("", ("simulate.seed=-1",), "", Refused("simulate.seed")),
+        "seed=-1": ("", ("seed=-1",), "", Refused("seed")),
         "no sign of equality": ("", ("train.lr",), "", Refused("is not key=value")),
         "a name with leading zeros, typed": ("", ("name=007",), "name", ["007"]),
         "yes as a column, typed": ("", ("data.label_col=yes",), "data.label_col", ["yes"]),

@@ -8,21 +8,21 @@ import pytest
 
 from pseudokit.config.keys import Data
 from pseudokit.config.types import UserError
-from pseudokit.data.builtin import builtin_splits
+from pseudokit.data.builtin import with_builtin
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.images import load_images
 
 
 def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):
-    data = Data(root=str(tmp_path))
-    dataset = load_dataset(data.model_copy(update=builtin_splits(data)))
+    data = Data(cache=str(tmp_path))
+    dataset = load_dataset(with_builtin(data))
     for split, each in (("train", 400), ("test", 100)):
         assert (np.bincount(dataset.given_labels[dataset.split == split]) == each).all()
     pixels, _ = load_images(dataset.path, data)
     assert pixels.shape == (5000, 28, 28, 1)
     assert len(np.unique(pixels.reshape(5000, -1), axis=0)) > 4990, "no image stands in both parts"
     stamp = (tmp_path / "digits").stat().st_mtime_ns
-    builtin_splits(data)
+    with_builtin(data)
     assert (tmp_path / "digits").stat().st_mtime_ns == stamp
 
 
@@ -30,11 +30,11 @@ def test_what_a_killed_process_left_of_them_is_replaced(tmp_path):
     left = tmp_path / "digits.part" / "training" / "0" / "cut_off.png"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half an im")
-    found = builtin_splits(Data(root=str(tmp_path)))
+    found = with_builtin(Data(cache=str(tmp_path)))
     assert not list(tmp_path.rglob("cut_off.png"))
     assert not left.exists()
     assert len(list(tmp_path.rglob("*.png"))) == 5000
-    assert found["train"] == str(tmp_path / "digits" / "training")
+    assert found.train == str(tmp_path / "digits" / "training")
 
 
 def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):
@@ -42,8 +42,8 @@ def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(UserError, match=r"digits cannot be written \(No space left on device\).*data.root="):
-        builtin_splits(Data(root=str(tmp_path)))
+    with pytest.raises(UserError, match=r"digits cannot be written \(No space left on device\).*data.cache="):
+        with_builtin(Data(cache=str(tmp_path)))
     assert not (tmp_path / "digits").exists()
 
 
@@ -55,8 +55,8 @@ def test_mnist_is_read_by_torchvision_where_its_files_lie(tmp_path):
         images, labels = rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n, dtype=np.uint8) % 10
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, n, 28, 28) + images.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
-    data = Data(root=str(tmp_path), builtin="mnist")
-    dataset = load_dataset(data.model_copy(update=builtin_splits(data)))
+    data = Data(cache=str(tmp_path), train="mnist")
+    dataset = load_dataset(with_builtin(data))
     assert (dataset.split == "train").sum() == 30
     pixels, _ = load_images(dataset.path[dataset.split == "test"], data)
     order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in dataset.path[dataset.split == "test"]])
@@ -71,5 +71,5 @@ def test_mnist_without_network_says_what_to_give_instead(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
     with pytest.raises(UserError, match=r"cannot be downloaded .* give data.train"):
-        builtin_splits(Data(root=str(tmp_path), builtin="mnist"))
+        with_builtin(Data(cache=str(tmp_path), train="mnist"))
     assert not (tmp_path / "mnist").exists()

@@ -244,7 +244,7 @@ def test_pool_rows_that_are_copies_of_scored_rows_are_refused(table_of):
     ids = np.array(["of_val", "of_trusted", "of_test", "of_train", "train_0", "test_0"], object)
     reasons = ["duplicate_of_val", "duplicate_of_trusted", "duplicate_of_test", "", "", ""]
     assert list(refused_reasons(table, ids, Data())) == reasons
-    assert set(refused_reasons(table, ids, Data(allow_test_copies=True))) == {""}
+    assert set(refused_reasons(table, ids, Data(learn_from_test="copies"))) == {""}
 
 
 def test_a_file_that_is_in_pool_and_test_is_the_wish_of_the_user(table_of):

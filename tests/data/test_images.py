@@ -330,14 +330,15 @@ def test_a_cache_remembers_which_files_are_bad(tmp_path):
         assert pixels[good][:, 5, 5, 0].tolist() == list(range(100))
 
 
-def test_images_that_do_not_fit_into_memory_go_to_the_root(tmp_path, monkeypatch):
+def test_images_that_do_not_fit_into_memory_go_to_a_cache_in_the_current_folder(tmp_path, monkeypatch):
     files = numbered(tmp_path, 30)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(images, "free_memory", lambda: 5_999)
-    pixels, _ = load_images(files, Data(root=str(tmp_path / "root")))
+    pixels, _ = load_images(files, Data())
     assert isinstance(pixels, np.memmap)
-    assert list((tmp_path / "root" / "cache").glob("*.npy"))
+    assert list((tmp_path / "data" / "cache").glob("*.npy"))
     monkeypatch.setattr(images, "free_memory", lambda: 6_000)
-    assert not isinstance(load_images(files, Data(root=str(tmp_path / "root")))[0], np.memmap)
+    assert not isinstance(load_images(files, Data())[0], np.memmap)
 
 
 def test_a_disk_that_is_too_full_is_said_before_anything_is_decoded(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_every_class_is_spread_evenly_over_folds_the_rarest_best(many, seed):
 
 
 def test_a_flip_turns_one_answer_and_the_truth_is_on_file(many):
-    noisy, truth = inject_noise(many, Simulate(noise="symmetric", noise_rate=0.1, seed=1))
+    noisy, truth = inject_noise(many, Simulate(noise="symmetric", noise_rate=0.1), 1)
     assert (noisy.given_labels != many.given_labels).sum() == 240
     assert set(np.unique(noisy.given_labels)) == {0, 1}
     changed = (noisy.given_labels != many.given_labels).any(1)
@@ -92,7 +92,7 @@ def test_a_flip_turns_one_answer_and_the_truth_is_on_file(many):
 
 
 def test_labels_that_are_kept_are_of_every_class(many):
-    few, truth = hide_labels(many, Simulate(keep_labels=50))
+    few, truth = hide_labels(many, Simulate(keep_labels=50), 0)
     labeled = few.given_labels[few.split == "train"]
     assert len(labeled) == 50
     assert len(truth) == 550

@@ -296,7 +296,7 @@ def labeled(counts, extra=0) -> Dataset:
 
 def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
     dataset = labeled([30, 30, 30], extra=5)
-    kept, truth = hide_labels(dataset, Simulate(keep_labels=12))
+    kept, truth = hide_labels(dataset, Simulate(keep_labels=12), 0)
     assert np.bincount(kept.given_labels[kept.split == "train"]).tolist() == [4, 4, 4]
     assert (kept.given_labels[kept.split == "unlabeled"] == -1).all()
     assert sorted(truth.id) == sorted(kept.id[kept.split == "unlabeled"])
@@ -309,7 +309,7 @@ def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
 @settings(max_examples=60, deadline=None)
 @given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=5), keep=st.integers(1, 60), seed=st.integers(0, 99))
 def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, seed):
-    kept, truth = hide_labels(labeled(counts), Simulate(keep_labels=keep, seed=seed))
+    kept, truth = hide_labels(labeled(counts), Simulate(keep_labels=keep), seed)
     left = np.bincount(kept.given_labels[kept.given_labels >= 0], minlength=len(counts))
     assert left.sum() == min(keep, sum(counts))
     assert len(truth) == sum(counts) - left.sum()
@@ -320,7 +320,7 @@ def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, s
 def test_another_seed_keeps_other_labels():
     first, again, other = (
         set(kept.id[kept.split == "train"])
-        for kept in (hide_labels(labeled([50, 50]), Simulate(keep_labels=10, seed=seed))[0] for seed in (0, 0, 1))
+        for kept in (hide_labels(labeled([50, 50]), Simulate(keep_labels=10), seed)[0] for seed in (0, 0, 1))
     )
     assert first == again != other
 
@@ -335,7 +335,7 @@ counts_of = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 @given(counts=counts_of, kind=st.sampled_from(["symmetric", "pairflip"]), rate=st.floats(0, 1), seed=st.integers(0, 99))
 def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind, rate, seed):
     dataset = labeled(counts, extra=7)
-    noisy, truth = inject_noise(dataset, Simulate(noise=kind, noise_rate=rate, seed=seed))
+    noisy, truth = inject_noise(dataset, Simulate(noise=kind, noise_rate=rate), seed)
     n, k = sum(counts), len(counts)
     flipped = np.flatnonzero(noisy.given_labels != dataset.given_labels)
     assert len(flipped) == round(rate * n)
@@ -350,7 +350,7 @@ def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind
 
 def test_uniform_flips_reach_every_other_class_alike():
     dataset = labeled([3000, 3000, 3000, 3000])
-    noisy, _ = inject_noise(dataset, Simulate(noise="symmetric", noise_rate=0.5))
+    noisy, _ = inject_noise(dataset, Simulate(noise="symmetric", noise_rate=0.5), 0)
     for k in range(4):
         to = (
             np.bincount(noisy.given_labels[(dataset.given_labels == k) & (noisy.given_labels != k)], minlength=4) / 1500
@@ -362,7 +362,7 @@ def test_uniform_flips_reach_every_other_class_alike():
 def test_the_same_seed_flips_the_same_labels(kind):
     dataset = labeled([100, 100, 100])
     first, again, other = (
-        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2, seed=s))[0].given_labels for s in (3, 3, 4)
+        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2), s)[0].given_labels for s in (3, 3, 4)
     )
     assert (first == again).all()
     assert (first != other).any()
@@ -373,7 +373,7 @@ def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
     dataset = labeled([2000] * 10)
     flipped = [
         (
-            inject_noise(dataset, Simulate(noise="matrix", noise_rate=rate, seed=seed))[0].given_labels
+            inject_noise(dataset, Simulate(noise="matrix", noise_rate=rate), seed)[0].given_labels
             != dataset.given_labels
         ).mean()
         for seed in range(5)
@@ -384,7 +384,7 @@ def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
 def test_a_matrix_that_is_given_is_respected():
     matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
     dataset = labeled([4000, 4000, 4000])
-    noisy, _ = inject_noise(dataset, Simulate(noise="matrix", noise_matrix=matrix))
+    noisy, _ = inject_noise(dataset, Simulate(noise=matrix), 0)
     found = [np.bincount(noisy.given_labels[dataset.given_labels == k], minlength=3) / 4000 for k in range(3)]
     np.testing.assert_allclose(found, matrix, atol=0.03)
     assert (np.array(found)[np.array(matrix) == 0] == 0).all()
@@ -392,10 +392,10 @@ def test_a_matrix_that_is_given_is_respected():
 
 @pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], [[1, 0, 0], [0, 1], [0, 0, 1]], [[0.5, 0.2, 0.2]] * 3, [], [[]]])
 def test_a_matrix_that_does_not_fit_is_refused(matrix):
-    with pytest.raises(UserError, match=r"simulate\.noise_matrix must be 3 rows of 3"):
-        inject_noise(labeled([5, 5, 5]), Simulate(noise="matrix", noise_matrix=matrix))
+    with pytest.raises(UserError, match=r"simulate\.noise must be 3 rows of 3"):
+        inject_noise(labeled([5, 5, 5]), Simulate(noise=matrix), 0)
 
 
 def test_one_class_cannot_be_flipped():
     with pytest.raises(UserError, match="two classes"):
-        inject_noise(labeled([5]), Simulate(noise="pairflip"))
+        inject_noise(labeled([5]), Simulate(noise="pairflip"), 0)

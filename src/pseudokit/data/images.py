@@ -37,6 +37,8 @@ SMALLER = {
 """Bits that are added to any of the flags above; in color as well, in spite of their names."""
 Image.MAX_IMAGE_PIXELS = None  # it opens headers alone; neither it nor its warnings have a say
 warnings.filterwarnings("ignore", module=r"PIL\.")
+DEFAULT_CACHE = "data/cache"
+"""Folder of decoded images that would take half of the free memory, where data.cache names none."""
 
 
 def decode(path: str, channels: int | None = None, side: int | None = None) -> np.ndarray | None:
@@ -111,7 +113,7 @@ def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
         pixels = np.zeros(shape, np.uint8)
         good = decode_all(one, paths, pixels)
     else:
-        pixels, good = open_cache(one, paths, shape, Path(data.cache or Path(data.root) / "cache"))
+        pixels, good = open_cache(one, paths, shape, Path(data.cache or DEFAULT_CACHE))
     _report_bad(paths[~good], data)
     return pixels, good
 

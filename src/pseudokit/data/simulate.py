@@ -13,12 +13,12 @@ from .dataset import SPLITS, Dataset
 from .encoding import names, strata
 
 
-def hide_labels(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
-    """Keep `simulate.keep_labels` given labels, as equal per class as they allow; the others become pool rows.
+def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
+    """Keep `simulate.keep_labels` given labels, as equal per class as they allow; the others become unlabeled.
 
     Returns the samples and the hidden truth (id, clean), which serves only for scoring.
     """
-    rows = np.random.default_rng(simulate.seed).permutation(np.flatnonzero(dataset.split == "train"))
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(dataset.split == "train"))
     labels = strata(dataset.given_labels[rows])
     turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()  # 0 = first drawn of its class
     order = np.lexsort((np.arange(len(rows)), turn))
@@ -31,7 +31,7 @@ def hide_labels(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataF
     return changed.take(order), truth
 
 
-def inject_noise(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.DataFrame]:
+def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
     """Flip given labels of the labeled set on purpose, or answers of label sets; returns the samples and the truth
     (id, clean, given).
 
@@ -44,8 +44,8 @@ def inject_noise(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.Data
     clean = of_rows[known]
     if k < 2:
         raise UserError("simulate.noise needs at least two classes")
-    rng = np.random.default_rng(simulate.seed)
-    if simulate.noise == "matrix":
+    rng = np.random.default_rng(seed)
+    if simulate.noise not in ("symmetric", "pairflip"):
         noisy = _flip_by_matrix(clean, _noise_matrix(simulate, k, rng), rng)
     else:
         flipped = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
@@ -62,20 +62,17 @@ def inject_noise(dataset: Dataset, simulate: Simulate) -> tuple[Dataset, pd.Data
 
 
 def _noise_matrix(simulate: Simulate, k: int, rng: np.random.Generator) -> np.ndarray:
-    """T[true, given]; without `noise_matrix` a random class-dependent one whose mean flip rate is `noise_rate`."""
-    if simulate.noise_matrix is None:
+    """T[true, given]: the one that is given, or a random one whose mean flip rate is `noise_rate`."""
+    if simulate.noise == "matrix":
         rate = rng.uniform(0.5, 1.5, k)
         rate = np.minimum(simulate.noise_rate * rate / rate.mean(), 1)
         off = rng.dirichlet(np.full(k - 1, 0.5), k) * rate[:, None]
         return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(off)])
-    matrix = (
-        np.array(simulate.noise_matrix, float)
-        if len({len(row) for row in simulate.noise_matrix}) == 1
-        else np.empty((0, 0))
-    )
-    if matrix.shape != (k, k) or not np.allclose(matrix.sum(1), 1, atol=1e-6):
+    is_square = len(simulate.noise) == k and all(len(row) == k for row in simulate.noise)
+    matrix = np.array(simulate.noise, float) if is_square else np.zeros((k, k))
+    if not np.allclose(matrix.sum(1), 1, atol=1e-6):
         raise UserError(
-            f"simulate.noise_matrix must be {k} rows of {k} shares that sum to 1, in the order of the sorted classes"
+            f"simulate.noise must be {k} rows of {k} shares that sum to 1, in the order of the sorted classes"
         )
     return matrix
 

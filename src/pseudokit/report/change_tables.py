@@ -68,9 +68,7 @@ def human_note(human: dict[str, int]) -> str:
 def why(reason: str) -> str:
     """A reason of decisions.csv in plain words."""
     if reason.startswith("duplicate_of_"):
-        return (
-            f"a copy of a row in {reason.removeprefix('duplicate_of_')}, which is only scored (data.allow_test_copies)"
-        )
+        return f"a copy of a row in {reason.removeprefix('duplicate_of_')}, which is only scored (data.learn_from_test)"
     return WHY.get(reason, reason.replace("_", " "))
 
 

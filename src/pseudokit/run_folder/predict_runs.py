@@ -11,7 +11,7 @@ import pandas as pd
 from ..config.keys import Config
 from ..config.load import load_config
 from ..config.types import UserError
-from ..data.builtin import builtin_splits
+from ..data.builtin import with_builtin
 from ..data.csv_text import read_csv
 from ..data.encoding import likeliest, parse
 from ..data.images import load_images
@@ -126,9 +126,7 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
     Raises:
         UserError: nothing to predict is named, or it cannot be read.
     """
-    data = config.data
-    if source is None and data.train is None:
-        data = data.model_copy(update=builtin_splits(data))
+    data = config.data if source else with_builtin(config.data)
     if source is None and data.test is None:
         raise UserError("nothing to predict: give --data CSV_OR_FOLDER (the run has no data.test)")
     table = read_split(data, "test", source)

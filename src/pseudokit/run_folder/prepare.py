@@ -42,19 +42,17 @@ SURE = 5
 
 def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
     """All of the input for one mode: read, hide, inject. Returns samples and the truths by file name."""
-    from ..data.builtin import BUILTIN_KEEP, builtin_splits
+    from ..data.builtin import BUILTIN_KEEP, builtin_name, with_builtin
 
     data, simulate = config.data, config.simulate
     uses_pool = mode in USES_POOL
-    if data.train is None:
-        data = data.model_copy(update=builtin_splits(data))
-        if uses_pool and simulate.keep_labels is None:
-            simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
-    dataset, truths = load_dataset(data), {}
+    if builtin_name(data) and uses_pool and simulate.keep_labels is None:
+        simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
+    dataset, truths = load_dataset(with_builtin(data)), {}
     if simulate.keep_labels and uses_pool:
-        dataset, truths["hidden.csv"] = hide_labels(dataset, simulate)
+        dataset, truths["hidden.csv"] = hide_labels(dataset, simulate, config.seed)
     if simulate.noise:
-        dataset, truths["injected.csv"] = inject_noise(dataset, simulate)
+        dataset, truths["injected.csv"] = inject_noise(dataset, simulate, config.seed)
     check_dataset(dataset, config, mode)
     return dataset, truths
 
@@ -77,7 +75,7 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
         raise UserError(
             "the pool is empty: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
         )
-    if mode in USES_POOL and not config.rules.pool_may_include_test:
+    if mode in USES_POOL and config.data.learn_from_test == "never":
         _refuse_test_in_pool(dataset)
 
 
@@ -102,7 +100,7 @@ def _refuse_test_in_pool(dataset: Dataset) -> None:
     if both.any():
         raise UserError(
             f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {dataset.id[both][0]!r}, "
-            "which rules.pool_may_include_test=false forbids; take them out of data.unlabeled"
+            "which data.learn_from_test=never forbids; take them out of data.unlabeled"
         )
 
 

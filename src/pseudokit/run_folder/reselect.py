@@ -20,7 +20,7 @@ from ..labels.pseudo_labels import lower_bound
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
 
-DECIDES = {"data.allow_test_copies"} | {
+DECIDES = {"data.learn_from_test"} | {
     f"pseudo.{key}"
     for key in (
         "relabel_precision",
