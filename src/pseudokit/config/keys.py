@@ -18,46 +18,47 @@ STUDENTS = ("student", "baseline")
 
 class Data(Section):
     train: str | None = None
-    """Labeled set: a table (CSV or parquet), or a folder `<class>/<file>`. Rows with an empty label belong to the
-    pool."""
+    """Labeled images: a table (CSV or parquet), or a folder `<class>/<file>`. Rows with an empty label are unlabeled
+    images. Default: the built-in digits (5,000 MNIST images that come with a package). `mnist` = all of MNIST,
+    downloaded once."""
     unlabeled: str | None = None
-    """Unlabeled samples: a table, or a folder of any nesting."""
+    """Unlabeled images: a table, or a folder of any depth."""
     val: str | None = None
-    """Labeled samples used only to score."""
+    """Labeled images used only to score."""
     trusted: str | None = None
-    """Labeled samples checked by hand: never relabeled, never learned, used only to score."""
+    """Labels checked by hand: never changed, never learned, used only to score."""
     test: str | None = None
-    """Samples to predict; scored once at the end where they carry labels."""
+    """Images to predict. If they have labels, they are scored once at the end."""
     submission: str | None = None
-    """sample_submission.csv: a run then ends with its submission.csv, for the rows of `data.test`."""
+    """sample_submission.csv. A run then ends with its submission.csv for the rows of `data.test`."""
     image_dir: str | Names | None = None
-    """Image file = image_dir / (id + suffix), or wherever below it an image has the name of the id. Several folders:
+    """Image file = image_dir / (id + suffix), or any image below that folder whose name is the id. Several folders:
     `[a, b]`. Default: the folder of the table."""
     image_suffix: str = ""
-    """Appended to the id of a row, for example `.jpg`. Where it is left out images are found by their name alone."""
+    """Appended to the id of a row, for example `.jpg`. If it is left out, images are found by their name."""
     id_col: str | None = None
-    """Default: the first of id, image_id, image, filename, path."""
+    """Column of the id. Default: the first of id, image_id, image, filename, path."""
     label_col: str | Names = "label"
-    """Column with the class name; or the columns of a one-hot table, `[cat, dog]`: the one with a 1 names the class."""
+    """Column of the class name. Or the columns of a one-hot table, `[cat, dog]`: the one with a 1 names the class."""
     multi_label: bool = False
-    """true = an image may have several classes, or none: each is a question of its own. Labels are names with
-    `label_sep` between them, or one-hot columns with any number of ones (an empty cell: not known)."""
+    """true = an image may have several classes, or none, and each class is a yes-or-no question. Labels are names with
+    `label_sep` between them, or one-hot columns (an empty cell: not known)."""
     label_sep: Annotated[str, Field(min_length=1)] = " "
-    """What stands between the names of a multi-label. No class at all is written `(none)`."""
+    """Stands between the names of several labels. An image of no class is written `(none)`."""
     group_col: str | None = None
-    """Rows with the same group never straddle folds."""
+    """Rows with the same value stay in one fold: patients, scenes, videos."""
     size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Side in pixels to which images are resized. Default: that of the images, at most 128."""
     channels: Literal[1, 3] | None = None
-    """1 = grey, 3 = RGB. Default: 1 where the first images are all grey."""
+    """1 = grey, 3 = RGB. Default: 1 if the first images are all grey."""
     cache: str | None = None
     """Folder for decoded images, which later runs and other processes read in place of the files; built-in images are
     written there too. Default: images stay in memory, or in data/cache if they would take half of it."""
     allow_outside_files: bool = False
-    """Whether images may lie outside of `image_dir`, or of the folder: by `..` or an absolute path in an id, or by a
-    link. The folder that is named may itself be a link."""
+    """true = images may lie outside of `image_dir`, by `..`, an absolute path or a link. Only for tables that you
+    trust."""
     bad_images: Literal["refuse", "skip"] = "refuse"
-    """What to do when an image cannot be read, or has more than 100 million pixels."""
+    """What to do with an image that cannot be read or has more than 100 million pixels."""
     learn_from_test: Literal["never", "same_file", "copies"] = "same_file"
     """Whether images that are only scored may get a pseudo-label. same_file = a file that is in data.unlabeled and in
     data.test may; other copies of rows of val, trusted or test may not. copies = those may, too. never = a file in both
@@ -68,7 +69,7 @@ class Simulate(Section):
     """For experiments only: labels are hidden or corrupted on purpose, and scored against the truth."""
 
     keep_labels: Count | None = None
-    """Keep this many given labels (class-balanced) and move the other rows to the unlabeled images."""
+    """Keep this many given labels (class-balanced); the other rows become unlabeled images."""
     noise: Literal["symmetric", "pairflip", "matrix"] | list[list[Share]] | None = None
     """Corrupt given labels. symmetric = to any other class; pairflip = to the next class; matrix = by a random matrix;
     or a matrix T[true, given] of your own, in the order of the sorted class names."""
@@ -79,7 +80,7 @@ class Simulate(Section):
 
 class Model(Section):
     name: str = "test_resnet"
-    """Any timm model. test_resnet is timm's 0.37 M parameter ResNet: right for small images on a CPU."""
+    """Any timm model. test_resnet is timm's smallest ResNet (0.37 M parameters), right for small images on a CPU."""
     checkpoint: str | None = None
     """Pretrained weights: a .safetensors or .pth file. Default: random weights."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -93,33 +94,32 @@ class Model(Section):
 
 class Student(Section):
     name: str | None = None
-    """Any timm model, larger than the teachers' for a noisy student (Xie et al. 2020). Default: `model.name`."""
+    """Another timm model for the student, larger than the teachers (Noisy Student). Default: `model.name`."""
     checkpoint: str | None = None
-    """Its pretrained weights; those of `model` where the name is the same."""
+    """Pretrained weights of the student. Default: those of `model` if the name is the same."""
     augment: Augmentation | None = None
-    """Its augmentation. Default: `train.augment`; a student of a large pool wants a milder one than teachers of a
-    handful of labels."""
+    """Augmentation of the student. Default: `train.augment`. A student with many images wants a milder one than
+    teachers with a handful of labels."""
 
 
 class Predict(Section):
     arm: Literal["student", "baseline", "both"] | None = None
-    """Which network of a run of pseudo.py predicts: the student, the one that learned the given labels alone (folder
-    `baseline`), or the mean of both. Default: the one whose accuracy is ahead beyond noise on the rows of `data.val`
-    and `data.trusted`, both where neither is, the student where no such row is scored. Rows of `data.test` never
-    choose. predict.py --arm outranks it."""
+    """Which model predicts after pseudo.py: the student, the baseline (which learned the given labels alone), or the
+    mean of both. Default: the one that is better beyond noise on `data.val` and `data.trusted`; both if neither is; the
+    student if no such row is scored. Rows of `data.test` never choose. predict.py --arm outranks it."""
     tta: Count = 1
-    """Views of a sample that scores and predictions average: the image itself, the others drawn from `augment`.
+    """Views of an image that scores and predictions average: the image itself, and others drawn from `augment`.
     predict.py --tta outranks it."""
     augment: Augmentation | None = None
-    """Also of the views that judges average (pseudo.tta). Default: `train.augment`; milder views cost less of what is
-    known."""
+    """Augmentation of these views, and of those that teachers average (pseudo.tta). Default: `train.augment`. Milder
+    views are better where training needs strong ones."""
 
 
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"] = "disabled"
-    """offline writes into the run folder, for `wandb sync`; online needs a `wandb login` beforehand, never asks for
-    one, and loses nothing where the server cannot be reached: metrics.jsonl has the same. The project is that of the
-    environment variable WANDB_PROJECT, else pseudo-label."""
+    """offline = write into the run folder, for `wandb sync` later. online = send; run `wandb login` first. Nothing is
+    lost if the server cannot be reached: metrics.jsonl has the same. The environment variable WANDB_PROJECT names the
+    project (default pseudo-label)."""
 
 
 class Config(Section):
@@ -132,14 +132,13 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seeds folds, weights, augmentation, data order, and what `simulate` hides or flips."""
     time_budget: Annotated[Seconds, Field(gt=0)] | None = None
-    """For example 8.5h. Epochs, rounds and folds are planned against it after a short probe; no network is begun that
-    would not end in time; scores, pages and the submission are written from what is finished, and the same command
-    goes on."""
+    """Time that the run may take, for example 8.5h. After a short probe, epochs, rounds and folds are planned to fit.
+    No network is started that would not end in time. What is finished is scored and reported, and the same command goes
+    on."""
     metric: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
-    """The score that counts. Rounds end where it falls beyond noise, out of fold (denoise and joint: on the labels that
-    both rounds believe in, and accuracy for log_loss); for macro_f1 and kappa the answers of predict.py are tuned on
-    out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, of classes that
-    are numbers. Default: accuracy, and log_loss to end fold-safe rounds."""
+    """The score that counts. Rounds end when it falls beyond noise, out of fold. For macro_f1 and kappa the answers are
+    tuned on out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, for classes that are numbers.
+    Default: accuracy (log_loss decides when leak-free rounds end)."""
     data: Data = Data()
     simulate: Simulate = Simulate()
     model: Model = Model()

@@ -13,102 +13,113 @@ class Train(Section):
     epochs: Annotated[float, Field(gt=0)] = 6
     """Passes over the rows that are learned."""
     min_steps: Annotated[int, Field(ge=0)] = 0
-    """A floor under the number of steps, so that a handful of labels is learned long enough."""
+    """Least number of steps. A handful of labels needs hundreds of steps, however few rows there are."""
     batch_size: Count = 128
     lr: Annotated[float, Field(gt=0)] = 6e-3
     """Peak learning rate."""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    """How the learning rate moves after it has risen during a quarter of the steps: falls to zero (onecycle, cosine),
+    or stays."""
     optimizer: str = "adamw"
     """Any timm optimizer."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Learning rate of each layer relative to the one above it; < 1 spares a pretrained body."""
+    """Learning rate of a layer relative to the layer above it. Below 1 the lower layers of a pretrained model change
+    less."""
     linear_probe_first: bool = False
-    """Begin with the best head on the pretrained body as it is, in seconds, and not with a random one."""
+    """Start a pretrained model with the best linear head on its backbone, which takes seconds, and not with a random
+    head (LP-FT)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the averaged weights that are kept; 0 = keep the last weights."""
+    """Decay of an exponential moving average of the weights, which is then kept. 0 = keep the last weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_grad: Annotated[float, Field(gt=0)] | None = None
-    """Largest gradient norm."""
+    """Largest gradient norm. Empty = no limit."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced = loss weights inverse to the class counts."""
+    """balanced = loss weights inverse to the class counts, for rare classes."""
     augment: Augmentation = "auto"
-    """Whole-batch, for small images: gentle; affine; elastic; cutout; strong; written, the hardest, also with thicker
-    and thinner strokes, for a handful of labels. albumentations: small; photo; gentle and strong above 64 px. auto =
-    affine up to 64 px, photo above; or a list such as [{Affine: {rotate: [-10, 10], p: 1.0}}]."""
+    """How images are varied. For small images, whole batches at once: gentle, affine, elastic, cutout, strong; written
+    = the strongest, also with thicker and thinner strokes, for a handful of drawn or written images. By albumentations:
+    small, photo, and gentle or strong above 64 px. auto = affine up to 64 px, photo above. Or a list such as [{Affine:
+    {rotate: [-10, 10], p: 1.0}}]."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixup: every batch is mixed with itself, labels too. With `cutmix`, each batch draws one of the two."""
+    """Alpha of mixup: each image is mixed with another of its batch, and so are their labels. With `cutmix`, each batch
+    draws one of the two."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of cutmix: a patch of another image, and its share of the label."""
+    """Alpha of cutmix: a patch of each image comes from another one, which adds its share to the label."""
     min_labeled_fraction: Share = 0.0
-    """Least share of every batch that given labels have; the others are pseudo-labels. 0 = as they come."""
+    """Least share of given labels in every batch; the rest are pseudo-labels. Use it where a few given labels would
+    drown among many pseudo-labels. 0 = as they come."""
     consistency_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of a term of the student that wants the same answer for a `weak` and a `strong` view of the pool images
-    that have no pseudo-label; 0 = off. Wants small batches and many steps."""
+    """Weight of the consistency term (FixMatch): the student learns to answer the same for a weak and a strong view of
+    unlabeled images without a pseudo-label. 0 = off. It needs small batches and many steps."""
     consistency_teacher_weight: Share = 0.0
-    """How much the held-out judges have a say in that answer: 0 = none, 1 = as much as the student. Good ones, of
-    thousands of labels or with `pseudo.label_propagation`, keep it from confirming its own mistakes; others hand on
-    theirs."""
+    """How much the teachers share in that answer: 0 = not, 1 = as much as the student. It helps with good teachers
+    (thousands of labels, or `pseudo.label_propagation`). Others pass on their mistakes."""
     unlabeled_ratio: Annotated[float, Field(gt=0)] = 4.0
-    """Pool images a step of that term, as a multiple of `batch_size`."""
+    """Unlabeled images a step for that term, as a multiple of `batch_size`."""
     strong_augment: Augmentation = "strong"
-    """The view of that term that learns the answer."""
+    """The view of that term that learns the answer. The answer comes from the `gentle` view."""
     amp_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto = bf16 where the hardware computes it, fp16 on older GPUs, otherwise fp32; on a CPU fp32 too for
-    MobileNet, EfficientNet and the like, which lose time by bf16."""
+    """Number type of the computation. auto = bf16 where the hardware has it, fp16 on older GPUs, otherwise fp32. On a
+    CPU also fp32 for MobileNet, EfficientNet and the like, which bf16 slows down."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that augment photos ahead of time; what they make does not depend on their number. Default: 0 on the
-    CPU, for a GPU one less than the cores, at most 8. Small images are augmented as whole batches, by the device."""
+    """Processes that augment photos ahead of time. The images do not depend on their number. Default: 0 on a CPU; for a
+    GPU one less than the cores, at most 8. Small images are augmented as whole batches on the device."""
     checkpoint_every: Annotated[Seconds, Field(ge=0)] = 5
-    """Seconds of training between two checkpoints of a network; more where writing one takes over 2 % of that. 0 =
-    after every step. No byte of the result depends on it."""
+    """Seconds between two checkpoints of a network in training; more if writing one takes over 2 % of that time. 0 =
+    after every step. The result does not depend on it."""
 
 
 class Pseudo(Section):
     rounds: Annotated[int, Field(ge=0)] = 2
-    """Rounds of teacher → decisions → new labels; 0 = plain supervised training."""
+    """Rounds of: train teachers, decide, take the new labels. 0 = plain supervised training."""
     folds: Annotated[int, Field(ge=2)] = 2
-    """Models a round; each judges the fold that it did not learn."""
+    """Teachers a round. Each predicts the fold whose labels it did not learn. Use 5 with fewer than a few hundred
+    labels."""
     tta: Annotated[int, Field(ge=1)] = 1
-    """Views of a sample that a judge averages: the image itself, the others drawn from predict.augment."""
+    """Views of an image that a teacher averages: the image itself, and others drawn from predict.augment."""
     relabel_precision: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Labels are changed where the estimated precision of the changes reaches this, class by class."""
+    """A given label is changed while at least this share of the changes of its class is estimated to be right."""
     uncertain_labels: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
-    """What becomes of a given label that is neither certainly right nor replaced. soften = learn the probabilities of
-    its classes; downweight = learn it as far as it may be right; review = learn it, and list it for your eyes.
-    Default: soften; downweight where the noise lies on look-alikes (see noise_type in round.json) and judges are not
-    clear about it. In joint mode drop: a label issue never teaches. Review where there is hardly any noise, or where
-    `relabel_cutoff` decides."""
+    """What to do with a given label that is probably wrong but has no confident replacement. soften = learn the
+    probabilities of the classes; downweight = learn it with the probability that it is right as weight; review = learn
+    it, and list it for you; drop = do not learn it. Default: soften. downweight if the wrong labels lie on images that
+    models cannot tell apart (`noise_type` in round.json) and the models are not certain. drop in joint mode. review if
+    there is hardly any noise, or with `relabel_cutoff`."""
     relabel_cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Plain confidence from which a given label is changed, in place of the noise model and `relabel_precision`; 0.9 is
-    the cutoff of the article, above 1 changes no label. Default: the noise model decides."""
+    """Change a given label by the plain confidence of the models, from this value on, as in the article. It replaces
+    the noise model and `relabel_precision`. Above 1 no label changes."""
     cutoff: Annotated[float, Field(ge=0)] | None = None
-    """Confidence from which an unlabeled image receives a pseudo-label; above 1 gives none. Default: 0.95. With
-    `min_precision` the cutoffs that it finds decide, but none is below this."""
+    """An unlabeled image gets a pseudo-label from this confidence on. Above 1 none does. Default: 0.95. With
+    `min_precision` it is the lowest cutoff that may be chosen."""
     min_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """In place of a cutoff on the pool: for each class the lowest one at which the out-of-fold precision is at least
-    this with 95 % confidence. Few labels bound it loosely."""
+    """Choose the cutoff of each class by out-of-fold rows: the lowest one whose precision is at least this with 95 %
+    confidence. Below about 300 labels this bound is loose; prefer `top_fraction`."""
     top_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    """A curriculum: of the rows that are predicted as a class at most this share, the surest, reached in equal steps
-    over the rounds. Assumes nothing about how many rows of a class the pool has."""
+    """Keep at most this share of the images that are predicted as a class, the most confident first. The share grows in
+    equal steps over the rounds (Curriculum Labeling). It does not assume that the unlabeled images have the class
+    shares of the labels."""
     top_fraction_start: Share = 0.0
-    """No round takes a smaller share: where the first judges are good already, small steps teach only what is easy."""
+    """Least share in any round. Raise it where the first teachers are good already: small steps then teach only what is
+    easy."""
     label_propagation: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
-    """How much the labels of the images that look most alike count beside a judge's own answer, as a power: 0 = not,
-    2 = twice as much as a judge. For a handful of labels and small images, or any with `model.freeze_backbone`
-    (augment). auto = what was best for heads on frozen photos: 4 below 8 labels a class, 2 below 16, else 0."""
+    """How much labels propagated over a graph of similar images count, as a power: 0 = not, 2 = twice as much as the
+    teacher. For a handful of labels and small images, or with `model.freeze_backbone` (mode augment). auto = what was
+    best for frozen photos: 4 below 8 labels a class, 2 below 16, otherwise 0."""
     distribution_alignment: bool = False
-    """Align the mean prediction over the pool with the class shares of the given labels."""
+    """Scale the mean prediction of the unlabeled images to the class shares of the given labels (ReMixMatch). Only if
+    the unlabeled images do have these shares."""
     targets: Literal["hard", "weighted", "soft"] = "hard"
-    """What a pseudo-label teaches: its class; its class, as far as the confidence goes; or the probabilities."""
+    """What a pseudo-label teaches: hard = its class; weighted = its class, with the confidence as weight; soft = the
+    probabilities."""
     leak_free_folds: bool | None = None
-    """Whether the models of fold k learn only pseudo-labels from teachers that never saw the labels of fold k, so that
-    out-of-fold scores stay honest in every round (augment). A round whose gain is within noise then ends the rounds.
-    Costs about half as much again from the second round on. Default: where `min_precision` chooses cutoffs by
-    out-of-fold scores."""
+    """Keep out-of-fold scores honest over several rounds: the models of fold k learn pseudo-labels only from teachers
+    that never saw the labels of fold k (mode augment). Costs about half as much again from the second round on.
+    Default: on with `min_precision`, which chooses by these scores."""
     audit_size: Annotated[int, Field(ge=0)] = 0
-    """Draw this many labeled rows for a person to judge: the queue `audit` of review.html (denoise, joint). Once
-    judged, they tell the noise rate, the precision of the flags and the error of the estimate. 0 = none."""
+    """Draw this many labeled rows for a person to judge, in the queue `audit` of review.html (denoise, joint). Once
+    judged, they tell the noise rate and the precision of the flags with intervals. 0 = none."""
     train_baseline: bool = True
-    """Also train the student's recipe and step budget without any change of labels, to compare with."""
+    """Also train the student's recipe and number of steps on the given labels alone, to see what the changed labels
+    were worth."""
