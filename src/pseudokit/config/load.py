@@ -17,75 +17,15 @@ from pydantic import BaseModel, ValidationError
 from .keys import Config
 from .types import Name, Names, UserError
 
-LARGEST, DEEPEST, SHOWN = 1_000_000, 20, 10
-"""Bytes of a config file, levels in it, and faults that are told."""
+MAX_CHARACTERS = 1_000_000
+"""Of a config file."""
+MAX_DEPTH = 20
+"""Levels of a config file: enough for any augmentation, too few to exhaust the stack."""
+MAX_FAULTS = 10
+"""Faults that a message names."""
+MAX_SHOWN_CHARACTERS = 200
+"""Of a key or value in a message."""
 INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
-
-
-RENAMED = {
-    "pseudo.pool_cutoff": "pseudo.cutoff",
-    "pseudo.precision": "pseudo.relabel_precision",
-    "pseudo.pool_precision": "pseudo.min_precision",
-    "pseudo.pool_share_from": "pseudo.top_fraction_start",
-    "pseudo.pool_share": "pseudo.top_fraction",
-    "pseudo.pool_align": "pseudo.distribution_alignment",
-    "pseudo.pool_targets": "pseudo.targets",
-    "pseudo.graph": "pseudo.label_propagation",
-    "pseudo.fold_safe": "pseudo.leak_free_folds",
-    "pseudo.audit": "pseudo.audit_size",
-    "pseudo.baseline": "pseudo.train_baseline",
-    "pseudo.views": "pseudo.tta",
-    "pseudo.doubtful": "pseudo.uncertain_labels",
-    "predict.views": "predict.tta",
-    "train.head_first": "train.linear_probe_first",
-    "train.ema": "train.ema_decay",
-    "train.labeled_share": "train.min_labeled_fraction",
-    "train.consistency_prior": "train.consistency_teacher_weight",
-    "train.consistency_ratio": "train.unlabeled_ratio",
-    "train.consistency": "train.consistency_weight",
-    "train.strong": "train.strong_augment",
-    "train.precision": "train.amp_dtype",
-    "train.workers": "train.num_workers",
-    "model.weights": "model.checkpoint",
-    "model.freeze": "model.freeze_backbone",
-    "student.weights": "student.checkpoint",
-    "data.pool": "data.unlabeled",
-    "data.valid": "data.val",
-    "data.suffix": "data.image_suffix",
-    "data.outside": "data.allow_outside_files",
-    "data.on_bad_image": "data.bad_images",
-    "data.overlap": "data.learn_from_test",
-    "hide.keep": "simulate.keep_labels",
-    "inject.kind": "simulate.noise",
-    "inject.rate": "simulate.noise_rate",
-    "inject.matrix": "simulate.noise",
-    "data.allow_test_copies": "data.learn_from_test",
-    "rules.pool_may_include_test": "data.learn_from_test",
-    "data.root": "data.cache",
-    "data.builtin": "data.train",
-    "simulate.noise_matrix": "simulate.noise",
-    "simulate.seed": "seed",
-    "goal": "metric",
-}
-"""Keys of earlier versions and what they are called now."""
-REMOVED = {
-    "pseudo.relabel_by": "leave it out; pseudo.relabel_cutoff=0.9 relabels by the plain confidence",
-    "pseudo.min_class_fraction": "leave it out, or use pseudo.top_fraction",
-    "pseudo.max_class_ratio": "use pseudo.top_fraction",
-    "pseudo.min_agreement": "leave it out, or raise pseudo.cutoff",
-    "pseudo.temperature": "leave it out; soft targets are the probabilities",
-    "pseudo.calibrate": "leave it out, or choose the cutoff with pseudo.min_precision",
-    "pseudo.min_change": "leave it out",
-    "model.mean": "use model.kwargs={pretrained_cfg_overlay: {mean: …}}",
-    "model.std": "use model.kwargs={pretrained_cfg_overlay: {std: …}}",
-    "student.kwargs": "leave it out; model.kwargs hold for the student too",
-    "student.freeze_backbone": "leave it out; the student is frozen as model.freeze_backbone says",
-    "train.warmup": "leave it out; the learning rate rises during a quarter of the steps",
-    "train.labeled_only_fraction": "leave it out, or use train.min_labeled_fraction",
-    "train.weak_augment": "leave it out; the weak view is `gentle`",
-    "wandb.project": "set the environment variable WANDB_PROJECT",
-}
-"""Keys that are gone, and what to do instead."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -101,7 +41,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         self.depth += 1
         wrong = "aliases are not read; write the value out" if self.check_event(yaml.AliasEvent) else ""
-        if wrong := wrong or ("nested too deeply" if self.depth > DEEPEST else ""):
+        if wrong := wrong or ("nested too deeply" if self.depth > MAX_DEPTH else ""):
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -162,8 +102,8 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         wrong = error.errors()
-        faults += [_describe(e) for e in wrong[:SHOWN]]
-        faults += [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+        faults += [_describe(e) for e in wrong[:MAX_FAULTS]]
+        faults += [f"and {len(wrong) - MAX_FAULTS} more"] if len(wrong) > MAX_FAULTS else []
     if faults:
         raise UserError(f"{path}: " + "; ".join(faults))
     return config
@@ -172,9 +112,9 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise UserError(f"config {path} is larger than {LARGEST:,} characters; give one of configs/*.yaml")
+            text = file.read(MAX_CHARACTERS + 1)
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(f"config {path} is larger than {MAX_CHARACTERS:,} characters; give one of configs/*.yaml")
         tree = _load(text)
         tree = {} if tree is None else tree
     except FileNotFoundError:
@@ -208,19 +148,24 @@ def _describe(error: Any) -> str:
     """One pydantic error as `dotted.name: what is wrong and what would be right`."""
     where = ".".join(str(part) for part in error["loc"])
     where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
-    old = next((name for name in RENAMED if where == name or name.startswith(where + ".")), None)
-    if error["type"] == "extra_forbidden" and old:
-        return f"{old} is now {RENAMED[old]}"
-    if error["type"] == "extra_forbidden" and where in REMOVED:
-        return f"{where} is gone: {REMOVED[where]}"
     if error["type"] == "extra_forbidden":
-        return f"{shorten(where)}: no such key{nearest(where[:200], dotted_names())}"
+        return _describe_unknown(where)
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (given: {shorten(repr(error['input']))})" if where else message
 
 
+def _describe_unknown(key: str) -> str:
+    """A key that does not exist: what it is called now, or the nearest one."""
+    old_keys = yaml.safe_load(Path(__file__).with_name("old_keys.yaml").read_text(encoding="utf-8"))
+    old = next((name for name in old_keys if name == key or name.startswith(f"{key}.")), None)
+    if old is None:
+        return f"{shorten(key)}: no such key{nearest(key[:MAX_SHOWN_CHARACTERS], dotted_names())}"
+    verb = "is now" if old_keys[old] in dotted_names() else "is gone:"
+    return f"{old} {verb} {old_keys[old]}"
+
+
 def shorten(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]} …"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]} …"
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -1,14 +1,16 @@
 """The configuration: what is read, what is refused, and that a refusal names the key."""
 
+import re
 import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudokit.config.keys import Config
-from pseudokit.config.load import REMOVED, differences, dotted_names, dump_config, load_config
+from pseudokit.config.load import differences, dotted_names, dump_config, load_config
 from pseudokit.config.types import UserError
 from tests.conftest import ROOT
 
@@ -248,9 +250,20 @@ def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():
     assert Config().train_of("student") == Config().train
 
 
-@pytest.mark.parametrize("key", REMOVED)
-def test_a_removed_key_says_what_to_do_instead(read, key):
-    with pytest.raises(UserError) as caught:
-        read("", f"{key}=1")
-    assert f"{key} is gone" in str(caught.value)
-    assert key not in dotted_names()
+OLD_KEYS = yaml.safe_load((ROOT / "src" / "pseudokit" / "config" / "old_keys.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("old", OLD_KEYS)
+def test_a_key_of_an_earlier_version_says_what_to_write_in_its_place(read, old):
+    instead = OLD_KEYS[old]
+    with pytest.raises(UserError) as error:
+        read("", f"{old}=1")
+    assert old in str(error.value)
+    assert instead in str(error.value)
+    named = re.findall(r"\b(?:data|model|predict|pseudo|simulate|student|train|wandb)\.\w+", instead)
+    assert {*named} <= {*dotted_names()}
+    assert old not in dotted_names()
+
+
+def test_a_reader_has_at_most_80_keys_to_look_through():
+    assert len(dotted_names()) <= 80
