@@ -149,15 +149,16 @@ def _describe(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
     if error["type"] == "extra_forbidden":
-        return _describe_unknown(where)
+        below = error["input"] if isinstance(error["input"], dict) else {}
+        return _describe_unknown(where, [where, *(f"{where}.{key}" for key in below)])
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (given: {shorten(repr(error['input']))})" if where else message
 
 
-def _describe_unknown(key: str) -> str:
-    """A key that does not exist: what it is called now, or the nearest one."""
+def _describe_unknown(key: str, typed: list[str]) -> str:
+    """A key that does not exist: what it is called now, or the nearest one. typed: it, and the keys below it."""
     old_keys = yaml.safe_load(Path(__file__).with_name("old_keys.yaml").read_text(encoding="utf-8"))
-    old = next((name for name in old_keys if name == key or name.startswith(f"{key}.")), None)
+    old = next((name for name in typed if name in old_keys), None)
     if old is None:
         return f"{shorten(key)}: no such key{nearest(key[:MAX_SHOWN_CHARACTERS], dotted_names())}"
     verb = "is now" if old_keys[old] in dotted_names() else "is gone:"
