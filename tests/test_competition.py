@@ -10,8 +10,6 @@ import pytest
 from pseudokit.api import predict, pseudo, train
 from pseudokit.config.types import UserError
 from pseudokit.labels.ensemble import mixture
-from pseudokit.run_folder.folder import DEFAULT_CONFIG
-from pseudokit.run_folder.preflight import check, check_prediction
 from pseudokit.system.files import read_json
 from tests.conftest import QUICK
 
@@ -157,72 +155,6 @@ def test_a_budget_that_is_large_enough_changes_nothing(args, runs):
     ample = train([*args, "name=ample", "time_budget=5h"])
     assert read_json(ample / "plan.json")["changes"] == {}
     assert (ample / "submission.csv").read_bytes() == (runs[0] / "submission.csv").read_bytes()
-
-
-# ---- --check
-
-
-def test_a_check_says_what_a_run_would_find_and_leaves_nothing(args, files, caplog):
-    caplog.set_level(logging.INFO, logger="kit")
-    check(DEFAULT_CONFIG, [*args, "name=checked", "pseudo.folds=3"], "train")
-    assert not (files / "runs" / "checked").exists()
-    for said in (
-        "300 train",
-        "rows a class in each fold",
-        "fold 2",
-        "duplicates",
-        "submission: 100 rows",
-        "packages",
-        "random weights",
-        "are free",
-        "minutes at most",
-        "nothing stands in the way",
-    ):
-        assert said in caplog.text, said
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("model.checkpoint=nowhere.safetensors", "model.checkpoint=nowhere.safetensors does not exist"),
-        ("model.name=resnet17", "nearest: resnet1"),
-        ("data.train=nowhere.csv", "data.train=nowhere.csv does not exist"),
-        ("data.submission=nowhere.csv", "nowhere.csv does not exist"),
-        ("out=/proc/runs", "cannot be written"),
-    ],
-)
-def test_a_check_refuses_what_a_run_would_stumble_over(args, override, said):
-    with pytest.raises(UserError, match=said):
-        check(DEFAULT_CONFIG, [*args, override], "train")
-
-
-def test_small_classes_are_named(args, files, digits, caplog):
-    caplog.set_level(logging.INFO, logger="kit")
-    rare = digits[:300][["id", "label"]]
-    rare = rare[(rare.label != "d3") | (rare.groupby("label").cumcount() < 5)]
-    rare.to_csv(files / "rare.csv", index=False)
-    check(DEFAULT_CONFIG, [*args, f"data.train={files}/rare.csv"], "train")
-    assert "small classes, below 10 rows in a fold: d3;" in caplog.text
-
-
-def test_labels_that_are_made_of_others_are_said_to_be_classes_of_their_own(args, files, digits, caplog):
-    caplog.set_level(logging.INFO, logger="kit")
-    both = digits[:300][["id"]].assign(label=["rust", "scab", "rust scab"] * 100)
-    both.to_csv(files / "both.csv", index=False)
-    check(DEFAULT_CONFIG, [*args, f"data.train={files}/both.csv"], "train")
-    assert "1 labels such as 'rust scab' are made of others" in caplog.text
-    caplog.clear()
-    check(DEFAULT_CONFIG, args, "train")
-    assert "made of others" not in caplog.text
-
-
-def test_a_prediction_can_be_checked_too(runs, files, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="kit")
-    check_prediction(runs, None, files / "sample.csv")
-    assert "100 images to predict; 100 rows" in caplog.text
-    pd.DataFrame({"id": ["gone"]}).to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(UserError, match="1 of 1 images are missing"):
-        check_prediction(runs, str(tmp_path / "test.csv"), None)
 
 
 def test_a_run_that_other_code_holds_in_this_process_is_let_go(args, runs):

@@ -11,7 +11,7 @@ import pytest
 from pseudokit.config.keys import Config
 from pseudokit.config.types import UserError
 from pseudokit.run_folder.corrections import applied, decided, mend, put_aside, revert, take_back
-from pseudokit.run_folder.folder import Run, _mend, read_status, write_status
+from pseudokit.run_folder.folder import Run, mend_after_kill, read_status, write_status
 from pseudokit.system.faults import fault
 from pseudokit.system.files import write_json
 
@@ -153,7 +153,7 @@ def test_a_revert_that_was_killed_ends_what_it_began_and_no_more(run, files):
         shutil.copytree(run, copy)
         cut = killed(at, revert, Run(copy, "denoise", Config()))
         if cut:
-            _mend(copy)
+            mend_after_kill(copy)
             if read_status(copy)["state"] != "done" or len(applied(copy)) == files:
                 revert(Run(copy, "denoise", Config()))
         assert len(applied(copy)) == files - 1

@@ -1,4 +1,4 @@
-"""What the scripts do, as functions for a notebook: train, pseudo, predict. Everything heavy is imported when used."""
+"""What the scripts do, as functions for a notebook: train, pseudo, apply, predict. Heavy imports come when used."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ if TYPE_CHECKING:
 
 
 def train(overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
-    """Plain supervised training, as train.py; returns the run folder.
+    """Plain supervised training, as train.py. The same call again goes on where a run stopped.
 
-    overrides: `a.b=value`, as on the command line. Going on where a run stopped is the same call again.
+    Args:
+        overrides: `a.b=value`, as on the command line.
+        config: YAML file, or the name of one that comes with the kit.
+        fresh: empty the run folder first.
+
+    Returns:
+        The run folder.
 
     Raises:
         UserError: the input is wrong; the message says how to mend it.
     """
-    return _carry_out("train", overrides, config, fresh)
+    return pseudo("train", overrides, config, fresh)
 
 
 def pseudo(mode: str, overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
     """Self-training in mode augment, denoise or joint, as pseudo.py; returns the run folder. See train."""
-    return _carry_out(mode, overrides, config, fresh)
-
-
-def _carry_out(mode: str, overrides: Sequence[str], config: str | Path, fresh: bool) -> Path:
     show_log()
     with open_run(Path(config), list(overrides), mode, fresh) as run:
         if not run.finished():
@@ -47,13 +49,13 @@ def apply(path: Path, corrections: Path | None) -> None:
         from .run_folder.corrections import new_decisions, revert
 
         if corrections is None:
-            return revert(run)
+            revert(run)
+            return
         decisions = new_decisions(run, corrections)
-        if decisions is None and run.finished():
-            return None
-        from .pipeline import run_pipeline
+        if decisions is not None or not run.finished():
+            from .pipeline import run_pipeline
 
-        run_pipeline(run, decisions)
+            run_pipeline(run, decisions)
 
 
 def predict(
@@ -66,10 +68,18 @@ def predict(
     weights: str | None = None,
     arm: str | None = None,
 ) -> pd.DataFrame:
-    """Predictions of one or several runs, written and returned (id, path, label, confidence, p_<class> …).
+    """Predictions of one or several runs, as predict.py; also written to a file.
 
-    data: table or folder, default data.test of the first run. submission: sample_submission.csv, filled beside out.
-    arm: student, baseline or both, default predict.arm of each run.
+    Args:
+        data: table or folder; default: data.test of the first run.
+        out: CSV file; default: predictions.csv in the first run.
+        submission: sample_submission.csv, filled beside out.
+        tta: views of each image; default: predict.tta.
+        weights: of several runs: `oof`, or a number a run as `2,1`; default: all alike.
+        arm: student, baseline or both; default: predict.arm of each run.
+
+    Returns:
+        id, path, label, confidence and one column `p_<class>` a class.
 
     Raises:
         UserError: the input is wrong, or a file cannot be written.
@@ -79,9 +89,9 @@ def predict(
     show_log()
     runs = [Path(run) for run in runs]
     targets = read_targets(open_finished(runs[0]), data)
-    said = predict_runs(runs, targets.path.to_numpy(object), tta, weights, arm)
+    predictions = predict_runs(runs, targets.path.to_numpy(object), tta, weights, arm)
     out = Path(out or runs[0] / "predictions.csv")
     try:
-        return write_predictions(out, targets, said, submission)
+        return write_predictions(out, targets, predictions, submission)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None

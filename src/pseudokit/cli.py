@@ -14,7 +14,7 @@ from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
 from .system.distributed import dismiss, leave, rank
 from .system.faults import fault, handle_signals
-from .system.files import TimeBudgetExceeded, log, show_log
+from .system.files import show_log
 
 TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labeled rows.
 
@@ -45,9 +45,8 @@ python predict.py --run runs/NAME                                            its
 python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
 python predict.py --run runs/A --run runs/B --weights oof --data test.csv    weighted by what fits out-of-fold rows best
 """
-TRAINING_MODES = ("augment", "denoise", "joint")
-MODES_ON_A_RUN = ("select", "apply")
-"""Modes of pseudo.py that work on a run that is there."""
+MODES = ("augment", "denoise", "joint", "select", "apply")
+"""Of pseudo.py: three that train, two that work on a run that is there."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,8 +69,7 @@ class ShowKeys(argparse.Action):
 
 def train_command(argv: list[str] | None = None) -> None:
     """What `python train.py` does."""
-    parser = _training_parser(TRAIN)
-    args = parser.parse_intermixed_args(argv)
+    args = _training_parser(TRAIN).parse_intermixed_args(argv)
     if args.check:
         return _check(args, "train")
     train(args.overrides, args.config, args.fresh)
@@ -94,10 +92,6 @@ def pseudo_command(argv: list[str] | None = None) -> None:
 def predict_command(argv: list[str] | None = None) -> None:
     """What `python predict.py` does."""
     args = _predict_arguments(argv)
-    if args.check:
-        from .run_folder.preflight import check_prediction
-
-        return check_prediction(args.run, args.data, args.submission, args.arm)
     predict(args.run, args.data, args.out, args.submission, tta=args.tta, weights=args.weights, arm=args.arm)
 
 
@@ -107,9 +101,7 @@ def _training_parser(text: str) -> Parser:
     add("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
     add("--fresh", action="store_true", help="start over: empty the run folder first")
     add("--check", action="store_true", help="check data, weights and disk, time a few steps, keep no model")
-    add(
-        "--keys", action=ShowKeys, nargs="?", const="", metavar="WORD", help="show the config keys about a word, or all"
-    )
+    add("--keys", action=ShowKeys, nargs="?", const="", metavar="WORD", help="show the config keys about a word")
     add("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
     return parser
 
@@ -118,14 +110,13 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Raises UserError where arguments contradict each other."""
     parser = _training_parser(PSEUDO)
     add = parser.add_argument
-    modes = TRAINING_MODES + MODES_ON_A_RUN
-    add("--mode", required=True, choices=modes, help="which labels may change, or what to do with a run")
+    add("--mode", required=True, choices=MODES, help="which labels may change, or what to do with a run")
     add("--run", type=Path, help="run folder (select, apply)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
     args = parser.parse_intermixed_args(argv)
     mode = args.mode
-    if mode in MODES_ON_A_RUN:
+    if mode in ("select", "apply"):
         if not args.run:
             parser.error(f"--mode {mode} needs --run runs/NAME")
         if args.check or args.fresh:
@@ -152,7 +143,6 @@ def _predict_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
     add("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
     add("--arm", choices=["student", "baseline", "both"], help="default: predict.arm, by the evidence")
-    add("--check", action="store_true", help="check that models and images are there and fit; predict nothing")
     return parser.parse_args(argv)
 
 
@@ -179,9 +169,6 @@ def main(run_script: Callable[[], None]) -> None:
             show_log()
             run_script()
             dismiss()
-    except TimeBudgetExceeded:
-        log.info("the time budget ended before the first network; give a larger time_budget, and run it again")
-        dismiss()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

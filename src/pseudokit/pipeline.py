@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +11,12 @@ import pandas as pd
 
 from .data.dataset import USES_POOL
 from .data.encoding import has_label
+from .report.label_studio import write_label_studio
+from .report.report import write_report
+from .report.review import write_review
+from .report.round_tables import write_metrics
+from .report.terminal import summary
+from .report.tracking import track
 from .round_store import RoundStore, model_files
 from .run_folder.corrections import applied, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_results
@@ -23,11 +30,17 @@ from .training.jobs import JobRunner, TrainJob
 from .training.loop import step_budget
 from .training.models import TrainedModel, load_model
 
+Models = dict[str, list[TrainedModel]]
+"""By arm (teacher, student, baseline): the models whose predictions are averaged."""
+
 
 def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
-    """All of a run, or what is left of it. corrections: human decisions, see new_decisions.
+    """All of a run, or what is left of it.
 
     Where the time budget ends before that, what is finished is scored and written, and the same command goes on.
+
+    Args:
+        corrections: human decisions to put in force first, see new_decisions.
     """
     prepared = prepare(run)
     if corrections is not None:
@@ -38,15 +51,21 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
     result = SelfTrainingResult(prepared.judged.given_labels, None, 0, "time_budget")
     try:
         result = run_rounds(run, prepared, job_runner)
-        arms = train_arms(run, prepared, result, job_runner)
+        models = train_final_models(run, prepared, result, job_runner)
     except TimeBudgetExceeded:
-        result, arms = replace(result, reason="time_budget"), {"teacher": finished_models(run.path)}
-    write_outputs(run, prepared, result, arms, job_runner)
+        result = replace(result, reason="time_budget")
+        models = {"teacher": finished_models(run.path)}
+    evaluate(run, prepared, result, models, job_runner)
+    write_pages(run)
+    finish(run, result, models)
 
 
 def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
-    """The loop on the data of this run, with its round records in the run folder; human decisions outrank what it
-    decides."""
+    """Self-training on the data of this run, recorded in its folder; human decisions outrank what it decides.
+
+    Raises:
+        TimeBudgetExceeded: not even the first round fits into the time budget.
+    """
     config = run.config
     with run.stage("rounds"):
         result = self_train(
@@ -62,104 +81,106 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             metric=config.metric,
             second=job_runner.second,
             ahead=job_runner.run_fold_jobs_ahead,
-            time_for=_time_for(run),
+            time_for=_time_for_a_round(run),
         )
     return with_corrections(run, prepared.judged, result)
 
 
-def _time_for(run: Run):
-    """The time budget. Human decisions and a student stand on finished rounds: there is never time for one more."""
+def _time_for_a_round(run: Run) -> Callable[[float], bool]:
+    """Whether the time budget has so many seconds left for one more round; asked before each but the first.
+
+    Human decisions and a student stand on the finished rounds, so there is never time for another one then.
+    """
     if not applied(run.path) and not (run.path / "student" / "model.json").exists():
         return run.time_for
-    known = iter(RoundStore(run.path).rounds()[1:])
-    return lambda seconds: next(known, None) is not None  # asked once a round, from the second on
+    finished = iter(RoundStore(run.path).rounds()[1:])
+    return lambda seconds: next(finished, None) is not None
 
 
-def train_arms(
-    run: Run, prepared: PreparedData, result: SelfTrainingResult, job_runner: JobRunner
-) -> dict[str, list[TrainedModel]]:
+def train_final_models(run: Run, prepared: PreparedData, result: SelfTrainingResult, job_runner: JobRunner) -> Models:
     """The student (every row with a label), the baseline (given labels only, as many steps), the first teachers.
 
     Raises:
-        TimeBudgetExceeded: there is none for the student; without a baseline, where there is none for that, a run is
-        whole.
+        TimeBudgetExceeded: there is no time for the student. Without time for the baseline a run is whole.
     """
-    tasks, arms = _arms(run, prepared, result), {}
-    files = model_files(run.path, 1)
-    for task in tasks:
+    jobs = _final_jobs(run, prepared, result)
+    models: Models = {}
+    for job in jobs:
         try:
-            with run.stage(task.where):
-                job_runner.ahead(tasks)
-                arms[task.where] = [job_runner.fit(task.where, task.rows, task.labels, task.pool, task.steps)]
+            with run.stage(job.where):
+                job_runner.ahead(jobs)
+                models[job.where] = [job_runner.fit(job.where, job.rows, job.labels, job.pool, job.steps)]
         except TimeBudgetExceeded:
-            if task.where == "student":
+            if job.where == "student":
                 raise
-            log.info(f"time budget: no time is left for the {task.where}")
-    return arms | ({"teacher": [load_model(file.parent) for file in files]} if files else {})
+            log.info(f"time budget: no time is left for the {job.where}")
+    if first_teachers := model_files(run.path, 1):
+        models["teacher"] = [load_model(file.parent) for file in first_teachers]
+    return models
 
 
-def _arms(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> list[TrainJob]:
-    """The student and, where rounds were run, the baseline: as many steps, and one seed, see Stock.work."""
-    judged, learned = prepared.judged, np.flatnonzero(has_label(result.label))
-    steps = step_budget(len(learned), run.config.train)
-    pool = _looked_at(prepared, result) if run.mode in USES_POOL else ()
-    tasks = [TrainJob("student", learned, result.targets[learned], pool, steps)]
-    if run.config.pseudo.train_baseline and run.mode != "train" and (result.round or result.reason == "collapse"):
-        rows = np.flatnonzero(has_label(judged.given_labels))
-        tasks.append(TrainJob("baseline", rows, judged.given_labels[rows], steps=steps))
-    return tasks
+def _final_jobs(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> list[TrainJob]:
+    """The student and, where rounds were run, the baseline: as many steps, and one seed, see Trainer.work."""
+    rows = np.flatnonzero(has_label(result.label))
+    steps = step_budget(len(rows), run.config.train)
+    unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_POOL else ()
+    jobs = [TrainJob("student", rows, result.targets[rows], unlabeled, steps)]
+    rounds_were_run = run.mode != "train" and (result.round or result.reason == "collapse")
+    if run.config.pseudo.train_baseline and rounds_were_run:
+        given_labels = prepared.judged.given_labels
+        rows = np.flatnonzero(has_label(given_labels))
+        jobs.append(TrainJob("baseline", rows, given_labels[rows], steps=steps))
+    return jobs
 
 
-def _looked_at(prepared: PreparedData, result: SelfTrainingResult) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows (M,) without a label that the student may look at, and the log (M, K) of the beliefs that decided."""
-    pool = np.flatnonzero(~has_label(result.label) & (prepared.refused == ""))
+def _unlabeled_images(prepared: PreparedData, result: SelfTrainingResult) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the student sees without a label: rows (M,), and the log-probabilities (M, K) that decided about them."""
+    rows = np.flatnonzero(~has_label(result.label) & (prepared.refused == ""))
     if result.decisions is None or result.label.ndim == 2:
-        return pool, None
-    return pool, np.log(np.maximum(result.decisions.posterior(pool), 1e-30)).astype(np.float32)
+        return rows, None
+    probs = np.maximum(result.decisions.posterior(rows), 1e-30)
+    return rows, np.log(probs).astype(np.float32)
 
 
-def write_outputs(
-    run: Run,
-    prepared: PreparedData,
-    result: SelfTrainingResult,
-    arms: dict[str, list[TrainedModel]],
-    job_runner: JobRunner,
+def evaluate(
+    run: Run, prepared: PreparedData, result: SelfTrainingResult, models: Models, job_runner: JobRunner
 ) -> None:
-    """Score the arms, write the tables, the pages and the submission, print the summary."""
-    from .report.label_studio import write_label_studio
-    from .report.report import write_report
-    from .report.review import write_review
-    from .report.round_tables import write_metrics
-    from .report.terminal import summary
-    from .report.tracking import track
-
+    """Score the models and write the tables that people open, metrics.json, and the submission."""
     predict = partial(job_runner.predict, views=run.config.predict.tta)
     with run.stage("score"):
-        scores, table = score_arms(prepared, arms, predict)
-        write_csv(run.path / "scored.csv", table)
-        trusted = score_trusted(run, prepared, predict)
-        found = {"trusted": trusted, "difference": difference(table)}
-        write_results(run, prepared, result, {"scores": scores} | {key: part for key, part in found.items() if part})
-    _write_seconds(run)  # so that the report can show what the stages before it took
+        scores, scored_rows = score_arms(prepared, models, predict)
+        write_csv(run.path / "scored.csv", scored_rows)
+        metrics = {"scores": scores}
+        if trusted := score_trusted(run, prepared, predict):
+            metrics["trusted"] = trusted
+        if gain := difference(scored_rows):
+            metrics["difference"] = gain
+        write_results(run, prepared, result, metrics)
+    if run.config.data.submission:
+        with run.stage("submission"):
+            write_submission(run.path, run.config)
+    file = run.path / "metrics.json"
+    write_json(file, read_json(file) | {"seconds": run.times()})
+
+
+def write_pages(run: Run) -> None:
+    """Write metrics.jsonl, the pages, and the task list for Label Studio."""
     with run.stage("report"):
         write_metrics(run.path)
         write_report(run.path)
         write_review(run.path)
         write_label_studio(run.path)
-    if run.config.data.submission:
-        with run.stage("submission"):
-            write_submission(run.path, run.config)
-    _write_seconds(run)
     track(run.path, run.config.wandb)
-    whole = "student" in arms
-    write_status(run.path, "done" if whole else "stopped", "done" if whole else "rounds", result.reason, run.mode)
+
+
+def finish(run: Run, result: SelfTrainingResult, models: Models) -> None:
+    """Write the last status, and print the summary."""
+    is_whole = "student" in models
+    state, stage = ("done", "done") if is_whole else ("stopped", "rounds")
+    write_status(run.path, state, stage, result.reason, run.mode)
     log.info(summary(run.path))
-    if not whole:
+    if not is_whole:
         log.info(
-            f"the time budget is spent: {len(arms['teacher'])} model(s) are finished, no student yet; the same "
+            f"the time budget is spent: {len(models['teacher'])} model(s) are finished, no student yet; the same "
             "command goes on from here"
         )
-
-
-def _write_seconds(run: Run) -> None:
-    write_json(run.path / "metrics.json", read_json(run.path / "metrics.json") | {"seconds": run.times()})

@@ -32,8 +32,8 @@ from .labels.out_of_fold import (
 )
 from .labels.pseudo_labels import MAX_DRIFT, drift
 from .labels.sanity import learned_nothing
-from .round_store import RoundStore, assert_leak_free
-from .system.files import TimeBudgetExceeded, hash_of, log, seed_of
+from .round_store import RoundStore
+from .system.files import TimeBudgetExceeded, log, seed_of
 
 WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
 """Reasons for which a round gives way to the best one before it."""
@@ -89,13 +89,6 @@ class SelfTrainingContext:
             return self.policy.leak_free_folds
         return self.mode == "augment" and self.policy.min_precision is not None
 
-    def input_hash(self) -> dict[str, str]:
-        """Hashes of what a round depends on, beside the models that predicted it."""
-        dataset = self.dataset
-        samples = hash_of(dataset.id, dataset.given_labels, dataset.classes, self.clusters, self.refused)
-        keys = self.policy.model_dump(exclude_defaults=True)
-        return {"samples": samples, "keys": hash_of(keys, self.mode, self.seed, self.metric)}
-
     def decide(self, log_probs: Array, number: int, likeliest_rate: float | None = None) -> Decisions:
         """The decisions of one round, always from the given labels."""
         return decide_labels(
@@ -150,7 +143,6 @@ def self_train(
         TimeBudgetExceeded: not even the first round fits into the time budget.
     """
     context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, metric, fit, predict, second, ahead)
-    input_hash = context.input_hash()
     result = best = SelfTrainingResult(dataset.given_labels, None, 0, "max_rounds")
     previous_labels = dataset.given_labels
     earlier: list[OutOfFoldPredictions] = []
@@ -160,7 +152,7 @@ def self_train(
             return replace(best, reason="time_budget")
         start = time.monotonic()
         try:  # the teachers
-            predicted = store.recall(number, dataset, input_hash) or _predict_round(context, result, earlier)
+            predicted = store.recall(number, dataset) or _predict_round(context, result, earlier)
         except TimeBudgetExceeded:
             if not best.round:
                 raise
@@ -171,11 +163,8 @@ def self_train(
         changed_back = changed & ~differ(decisions.label, previous_labels)
         facts = {"changed": int(changed.sum()), "changed_back": int(changed_back.sum())}
         facts |= _warn_of_drift(context, decisions) | _warn_of_nothing_learned(context, decisions)
-        facts |= {"input_hash": input_hash, "cutoff": policy.relabel_cutoff}
         seconds = round(time.monotonic() - start, 3)
-        store.record(number, dataset, predicted, decisions, **facts, seconds=seconds)
-        if context.leak_free:
-            assert_leak_free(store.rounds())
+        store.record(number, dataset, predicted, decisions, **facts, cutoff=policy.relabel_cutoff, seconds=seconds)
 
         change = None  # against the best round before
         if best.round:

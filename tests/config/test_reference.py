@@ -28,13 +28,6 @@ def test_keys_are_found_by_a_word_of_their_name_or_meaning_with_type_and_default
     assert "'zebra'" in find_keys("zebra")
 
 
-def test_keys_are_printed_by_the_script_and_nothing_is_run(tmp_path):
-    done = run_script("pseudo.py", "--keys", "checkpoint_every", f"out={tmp_path}")
-    assert done.returncode == 0
-    assert done.stdout == find_keys("checkpoint_every")
-    assert done.stdout.startswith("train.checkpoint_every: ")
-
-
 @pytest.mark.parametrize(
     ("schema", "words"),
     [

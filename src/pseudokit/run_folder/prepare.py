@@ -2,42 +2,125 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..config.keys import Config
 from ..config.types import UserError
-from ..data.csv_text import escape_formulas
+from ..data.csv_text import escape_formulas, read_csv
 from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
-from ..data.encoding import counts, has_label, members
+from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
 from ..data.images import load_images
 from ..data.simulate import hide_labels, inject_noise
+from ..data.transforms import Spec, build
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
 from ..labels.out_of_fold import Second
-from ..labels.pseudo_labels import provable
-from ..round_store import refuse_changed_dataset
-from ..system.files import hash_of, log, seed_of, write_csv
+from ..system.environment import environment
+from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
+from ..training.device import pick_device
 from ..training.jobs import JobRunner, LinearProbe
 from ..training.label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
 from ..training.linear_probe import alike_features
+from ..training.models import create_model
 from ..training.trainer import Trainer, offer
-from .folder import Run
-from .model_check import check_models
+from .folder import Run, changed_keys, trained
 
-SHOWN = 20
-"""Classes that the table of folds shows: all, or of more the smallest half as many."""
-FEW = 10
-"""Rows a fold below which a class is called small."""
-SURE = 5
-"""Groups of a class from which on they do not all come into one fold."""
+MAX_CLASSES_SHOWN = 20
+"""Classes that the table of folds shows, so that it fits a screen."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Everything that a run learns from, predicts or scores.
+
+    Attributes:
+        dataset: the N samples that have an image here, the judged ones first.
+        judged: those that are learned from or predicted out of fold (train, unlabeled).
+        pixels: (N, H, W, C) uint8, row i ↔ sample i.
+        clusters: (len(judged),), see find_clusters.
+        refused: (len(judged),) why an unlabeled row may receive no pseudo-label, "" = it may.
+        truths: tables of hidden or flipped labels by file name, for scoring.
+        tested: how many rows data.test has.
+        input_hash: of everything that decides what is learned, see _note_start.
+    """
+
+    dataset: Dataset
+    judged: Dataset
+    pixels: np.ndarray
+    clusters: np.ndarray
+    refused: np.ndarray
+    truths: dict[str, pd.DataFrame]
+    tested: int
+    input_hash: str = ""
+
+
+def prepare(run: Run) -> PreparedData:
+    """Read, decode and check everything, so that wrong input ends the run before any training.
+
+    Raises:
+        UserError: see prepare_dataset, load_images, create_model, note_start.
+    """
+    if run.mode == "train":  # one round gives the out-of-fold scores, and changes no label
+        pseudo = run.config.pseudo.model_copy(update={"rounds": 1})
+        run.config = run.config.model_copy(update={"pseudo": pseudo})
+    with run.stage("read"):
+        return _prepare(run)
+
+
+def _prepare(run: Run) -> PreparedData:
+    config, mode = run.config, run.mode
+    _refuse_idle_keys(config, mode)
+    dataset, truths = prepare_dataset(config, mode)
+    tested = int((dataset.split == "test").sum())
+    judged_splits = ["train", "unlabeled"] if mode in USES_POOL else ["train"]
+    is_judged = np.isin(dataset.split, judged_splits)
+    is_scored = np.isin(dataset.split, SCORED_SPLITS) & has_label(dataset.given_labels)
+    dataset = dataset.take(is_judged | is_scored)
+    pixels, readable = load_images(dataset.path, config.data)
+    if not readable.all():
+        dataset = dataset.take(readable)
+        pixels, _ = load_images(dataset.path, config.data)
+        check_dataset(dataset, config, mode)
+    judged = dataset.take(np.isin(dataset.split, judged_splits))
+    _check_models(config, dataset.classes, pixels)
+    links = find_links(pixels, len(judged))
+    copies = duplicates_table(dataset, pixels, links)
+    clusters = find_clusters(judged.group, links)
+    refused = refused_reasons(copies, judged.id, config.data)
+    input_hash = _note_start(run, judged, pixels, refused)
+    write_csv(run.path / "samples.csv", dataset.table())
+    write_csv(run.path / "duplicates.csv", escape_formulas(copies))
+    for name, table in truths.items():
+        write_csv(run.path / name, table)
+    _announce(run, dataset, copies, refused)
+    _check_folds(judged, clusters, config)
+    return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested, input_hash)
+
+
+def _refuse_idle_keys(config: Config, mode: str) -> None:
+    """Raises UserError where a key cannot do in this mode, or with label sets, what it is for."""
+    power, leak_free = config.pseudo.label_propagation, config.pseudo.leak_free_folds
+    faults = {
+        f"pseudo.leak_free_folds=true needs --mode augment: in mode {mode} every fold's labels decide about those of "
+        "the others": leak_free and mode in REPAIRS,
+        "pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread": power
+        and mode in REPAIRS,
+        "pseudo.label_propagation is for one class an image, and data.multi_label=true": power
+        and config.data.multi_label,
+        "train.consistency_weight is for one class an image, and data.multi_label=true": config.data.multi_label
+        and config.train.consistency_weight,
+    }
+    for message, applies in faults.items():
+        if applies:
+            raise UserError(f"{message}; leave it out")
 
 
 def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
@@ -58,244 +141,200 @@ def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.Da
 
 
 def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
-    """Refuse what cannot be trained: one class, classes smaller than the folds, an empty pool."""
+    """Refuse what cannot be trained.
+
+    Raises:
+        UserError: there is one class only, a class is smaller than the folds, there are no unlabeled images for a mode
+            that needs some, or the metric does not fit the classes.
+    """
     given_labels, classes = dataset.given_labels[dataset.split == "train"], dataset.classes
-    if len(classes) < 2 and given_labels.ndim == 1:
+    multi_label = given_labels.ndim == 2
+    if len(classes) < 2 and not multi_label:
         raise UserError(f"data.train has one class only ({classes[0]!r}); at least two are needed")
     if config.pseudo.rounds or mode == "train":
-        _refuse_small(given_labels, classes, config.pseudo.folds)
-    goals = known(classes, given_labels.ndim == 2)
-    if config.metric is not None and config.metric not in goals:
-        some = ", ".join(classes[:3])
+        _refuse_small_classes(given_labels, classes, config.pseudo.folds)
+    metrics = known(classes, multi_label)
+    if config.metric is not None and config.metric not in metrics:
+        some_classes = ", ".join(classes[:3])
         raise UserError(
-            f"metric={config.metric} does not fit these {len(classes)} classes ({some}, …); "
-            f"choose one of {', '.join(goals)}"
+            f"metric={config.metric} does not fit these {len(classes)} classes ({some_classes}, …); "
+            f"choose one of {', '.join(metrics)}"
         )
-    if mode in USES_POOL and not (dataset.split == "unlabeled").any():
+    if mode not in USES_POOL:
+        return
+    unlabeled = dataset.split == "unlabeled"
+    if not unlabeled.any():
         raise UserError(
             "the pool is empty: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
         )
-    if mode in USES_POOL and config.data.learn_from_test == "never":
-        _refuse_test_in_pool(dataset)
+    tested = unlabeled & np.isin(dataset.path, dataset.path[dataset.split == "test"])
+    if tested.any() and config.data.learn_from_test == "never":
+        raise UserError(
+            f"{tested.sum():,} of {unlabeled.sum():,} pool rows are rows of data.test, for example "
+            f"{dataset.id[tested][0]!r}, which data.learn_from_test=never forbids; take them out of data.unlabeled"
+        )
 
 
-def _refuse_small(given_labels: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
-    """Every fold needs a row of every class; of a label set, also one without it."""
-    rows = counts(given_labels, len(classes))
-    small, what = int(rows.argmin()), "rows"
+def _refuse_small_classes(given_labels: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
+    """Every fold needs a row of every class; of label sets, also one without it."""
+    kinds = {"rows": counts(given_labels, len(classes))}
     if given_labels.ndim == 2:
-        without = (given_labels == 0).sum(0)
-        if without.min() < rows.min():
-            rows, small, what = without, int(without.argmin()), "rows without it"
-    if rows[small] < folds:
+        kinds["rows without it"] = (given_labels == 0).sum(0)
+    for kind, rows in kinds.items():
+        smallest = rows.argmin()
+        if rows[smallest] < folds:
+            raise UserError(
+                f"class {classes[smallest]!r} has {rows[smallest]} {kind} in data.train, fewer than "
+                f"pseudo.folds={folds}; add rows, merge the class or set fewer folds"
+            )
+
+
+def _check_models(config: Config, classes: tuple[str, ...], pixels: np.ndarray) -> None:
+    """Make each model and augmentation: what is wrong with them is said now."""
+    create_model(config.model, classes, *pixels.shape[2:])
+    if config.model_of("student") != config.model:
+        create_model(config.model_of("student"), classes, *pixels.shape[2:], "student")
+    specs = {
+        "train.augment": config.train.augment,
+        "student.augment": config.student.augment,
+        "train.strong_augment": config.train.strong_augment,
+        "predict.augment": config.predict.augment,
+    }
+    for key, spec in specs.items():
+        if spec is not None:
+            _try_augmentation(key, spec, pixels[:2])
+
+
+def _try_augmentation(key: str, spec: Spec, pixels: np.ndarray) -> None:
+    augment = build(spec, pixels.shape[1], seed=0)
+    if not augment:
+        return
+    try:
+        augmented = augment(torch.from_numpy(pixels), 0)
+    except Exception as error:  # every transform raises its own types
+        reason = " ".join(str(error).split())
+        raise UserError(f"{key}={spec} does not work: {type(error).__name__}: {reason}") from error
+    if augmented.shape[1:] != pixels.shape[1:]:
         raise UserError(
-            f"class {classes[small]!r} has {rows[small]} {what} in data.train, fewer than "
-            f"pseudo.folds={folds}; add rows, merge the class or set fewer folds"
+            f"{key} changes images from {pixels.shape[1:3]} to {tuple(augmented.shape[1:3])}; "
+            "give its crop or resize the value `size`"
         )
 
 
-def _refuse_test_in_pool(dataset: Dataset) -> None:
-    pool = dataset.split == "unlabeled"
-    both = pool & np.isin(dataset.path, dataset.path[dataset.split == "test"])
-    if both.any():
+def _note_start(run: Run, judged: Dataset, pixels: np.ndarray, refused: np.ndarray) -> str:
+    """Write env.json where a run begins; where it goes on, compare with it.
+
+    Returns:
+        The input hash: of the keys, the judged samples, their images, which of them are copies of scored ones, and
+        the files of weights.
+
+    Raises:
+        UserError: the run began with another input.
+    """
+    config = run.config
+    checkpoints = {config.model.checkpoint, config.model_of("student").checkpoint}
+    weights = [Path(file) for file in sorted(filter(None, checkpoints))]
+    samples = (judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused)
+    input_hash = hash_of(run.mode, changed_keys(Config(), config), *samples, pixels[: len(judged)], *weights)
+    device = pick_device(config.train.device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    now = environment() | {"device": name, "threads": torch.get_num_threads(), "input_hash": input_hash}
+    file = run.path / "env.json"
+    if not trained(run.path):
+        write_json(file, now)
+        return input_hash
+    before = read_json(file) if file.exists() else now
+    changed = [key for key in now if before.get(key, now[key]) != now[key]]
+    if "input_hash" in changed:
+        what = _changed_rows(run.path / "samples.csv", judged) or "images, copies, weights or keys"
         raise UserError(
-            f"{both.sum():,} of {pool.sum():,} pool rows are rows of data.test, for example {dataset.id[both][0]!r}, "
-            "which data.learn_from_test=never forbids; take them out of data.unlabeled"
+            f"{file}: {what} are not those that this run began with; bring them back, choose another name= or add "
+            "--fresh"
         )
+    if changed:
+        log.info(
+            f"warning: this run began with other {', '.join(changed)} (env.json): what is made from here on may "
+            "differ in its last bits"
+        )
+    return input_hash
+
+
+def _changed_rows(file: Path, judged: Dataset) -> str:
+    """Which rows of samples.csv have another id, split or label now; "" where none has."""
+    before = read_csv(file)
+    before = before[before.split.isin(["train", "unlabeled"])]
+    both = pd.concat([before, judged.table()])
+    ids = both.drop_duplicates(["id", "split", "given_label"], keep=False).id.unique()
+    return f"{len(ids):,} rows of the data ({ids[0]!r}, …)" if len(ids) else ""
+
+
+def _check_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
+    """Print the folds of the first round, smallest classes first.
+
+    Raises:
+        UserError: a class lies wholly in one fold: the model that predicts it would never have seen it.
+    """
+    for number in range(1, config.pseudo.rounds + 1):
+        seed = seed_of(config.seed, number, "folds")
+        folds = make_folds(judged.given_labels, clusters, config.pseudo.folds, seed)
+        table = fold_table(judged.given_labels, folds, judged.classes)
+        in_one_fold = table.index[(table > 0).sum(axis=1) == 1]
+        if len(in_one_fold):
+            raise UserError(
+                f"class {in_one_fold[0]!r} lies wholly in one fold of round {number}, as its rows share a group "
+                "(data.group_col) or are copies; add rows of other groups, merge the class or set another seed"
+            )
+        if number == 1:
+            smallest_first = table.loc[table.sum(axis=1).sort_values(kind="stable").index]
+            log.info(
+                f"rows a class in each fold, smallest first:\n{smallest_first.head(MAX_CLASSES_SHOWN).to_string()}"
+            )
+
+
+def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: np.ndarray) -> None:
+    """Print how many samples and duplicates there are."""
+    splits = ", ".join(f"{n:,} {split}" for split, n in pd.Series(dataset.split).value_counts(sort=False).items())
+    several = ", any number of them an image" if dataset.given_labels.ndim == 2 else ""
+    log.info(f"samples: {splits}; {len(dataset.classes)} classes{several}")
+    duplicates = ", ".join(f"{n:,} {kind}" for kind, n in count_duplicates(copies).items())
+    log.info(
+        f"duplicates: {duplicates}; {(refused != '').sum():,} pool rows get no pseudo-label; "
+        f"see {run.path / 'duplicates.csv'}"
+    )
 
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
     """What trains and predicts on this data."""
     judged, dataset = prepared.judged, prepared.dataset
     trainer = Trainer(run.config, prepared.pixels, judged.given_labels, dataset.classes, dataset.id, run.path)
-    offer(trainer, prepared.dataset.path)
-    models = run.config.model, run.config.model_of("student")
-    weights = sorted({model.checkpoint for model in models if model.checkpoint})
-    input_hash = hash_of(prepared.pixels[: len(judged)], dataset.classes, *map(Path, weights))
-    frozen = LinearProbe(run.path, trainer, input_hash)
-    return JobRunner(run.path, trainer, frozen, _neighbors(run, prepared, frozen), run.time_for, input_hash)
+    offer(trainer, dataset.path)
+    frozen = LinearProbe(run.path, trainer, prepared.input_hash)
+    similar_images = _label_propagation(run, prepared, frozen)
+    return JobRunner(run.path, trainer, frozen, similar_images, run.time_for, prepared.input_hash)
 
 
-def _neighbors(run: Run, prepared: PreparedData, frozen: LinearProbe) -> Second | None:
-    """The opinion of look-alikes on a pool, where pseudo.label_propagation asks for it (train.py's out-of-fold
-    rows are the models' own). The graph is made when it is first needed: a run that goes on after its rounds does
-    without."""
-    weight, judged = run.config.pseudo.label_propagation, prepared.judged
-    if weight == "auto":
-        weight = graph_power(has_label(judged.given_labels).sum() / len(judged.classes))
-    if not weight or run.mode not in USES_POOL:
+def _label_propagation(run: Run, prepared: PreparedData, frozen: LinearProbe) -> Second | None:
+    """What the labels of similar images say of unlabeled ones, where pseudo.label_propagation asks for it.
+
+    The graph is made when it is first needed: a run that goes on after its rounds does without.
+    """
+    power, judged = run.config.pseudo.label_propagation, prepared.judged
+    n_classes = len(judged.classes)
+    if power == "auto":
+        power = graph_power(has_label(judged.given_labels).sum() / n_classes)
+    if not power or run.mode not in USES_POOL:
         return None
 
     @cache
     def graph():
-        start, n = time.monotonic(), len(judged)
         if run.config.model.freeze_backbone:
-            found = neighbor_graph(alike_features(frozen.embeddings[:n]))
+            features = alike_features(frozen.embeddings[: len(judged)])
         else:
-            found = neighbor_graph(gradient_features(prepared.pixels[:n]))
-        log.info(f"neighbors of {n:,} images, {time.monotonic() - start:.1f} s")
-        return found
+            features = gradient_features(prepared.pixels[: len(judged)])
+        return neighbor_graph(features)
 
-    return lambda fold_job: (
-        weight * propagate_labels(graph(), fold_job.learned, fold_job.targets, len(judged.classes))[fold_job.judged]
-    )
+    def log_probs(fold_job):
+        spread = propagate_labels(graph(), fold_job.learned, fold_job.targets, n_classes)
+        return power * spread[fold_job.judged]
 
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Everything that is learned from or judged. pixels: (N, H, W, C) uint8, row i ↔ sample i; the first
-    len(judged) samples are the judged ones. clusters, refused: (len(judged),), see find_clusters, refused_reasons.
-    truths: tables by file name, for scoring. tested: how many rows data.test has."""
-
-    dataset: Dataset
-    judged: Dataset
-    pixels: np.ndarray
-    clusters: np.ndarray
-    refused: np.ndarray
-    truths: dict[str, pd.DataFrame]
-    tested: int
-
-
-def prepare(run: Run) -> PreparedData:
-    """Read, decode and check everything, so that wrong input ends the run before any training.
-
-    Raises:
-        UserError: see prepare_dataset, load_images, create_model, build.
-    """
-    if run.mode == "train":  # judges once, changes nothing
-        once = run.config.pseudo.model_copy(update={"rounds": 1})
-        run.config = run.config.model_copy(update={"pseudo": once})
-    with run.stage("read"):
-        return _prepare(run)
-
-
-def _prepare(run: Run) -> PreparedData:
-    config = run.config
-    if config.pseudo.leak_free_folds and run.mode in REPAIRS:
-        raise UserError(
-            f"pseudo.leak_free_folds=true needs --mode augment: in mode {run.mode} every fold's labels decide "
-            "about those of the others; leave it out"
-        )
-    if config.pseudo.label_propagation and run.mode in REPAIRS:
-        power = (
-            config.pseudo.label_propagation
-            if config.pseudo.label_propagation == "auto"
-            else f"{config.pseudo.label_propagation:g}"
-        )
-        raise UserError(
-            f"pseudo.label_propagation={power} needs --mode augment: labels that may be wrong are not spread; "
-            "leave it out"
-        )
-    if config.data.multi_label:
-        _refuse_single(config)
-    dataset, truths = prepare_dataset(config, run.mode)
-    tested = int((dataset.split == "test").sum())
-    is_judged = np.isin(dataset.split, ["train", "unlabeled"] if run.mode in USES_POOL else ["train"])
-    dataset = dataset.take(is_judged | (np.isin(dataset.split, SCORED_SPLITS) & has_label(dataset.given_labels)))
-    pixels, good = load_images(dataset.path, config.data)
-    if not good.all():
-        dataset = dataset.take(good)
-        pixels = load_images(dataset.path, config.data)[0] if isinstance(pixels, np.memmap) else pixels[good]
-        check_dataset(dataset, config, run.mode)
-    judged = dataset.take(np.isin(dataset.split, ["train", "unlabeled"]))
-    check_models(run, dataset, pixels)
-    refuse_changed_dataset(run.path, judged)
-    write_csv(run.path / "samples.csv", dataset.table())
-    for name, table in truths.items():
-        write_csv(run.path / name, table)
-    links = find_links(pixels, len(judged))
-    copies = duplicates_table(dataset, pixels, links)
-    write_csv(run.path / "duplicates.csv", escape_formulas(copies))
-    clusters, refused = find_clusters(judged.group, links), refused_reasons(copies, judged.id, config.data)
-    if len(np.unique(clusters[has_label(judged.given_labels)])) < 2:
-        raise UserError("all rows with a label share one group or are copies of one image; check data.group_col")
-    _refuse_lost(judged, clusters, config)
-    _announce(dataset, clusters)
-    _announce_folds(judged, clusters, config)
-    _announce_duplicates(run, copies, refused)
-    if config.pseudo.min_precision is not None and run.mode in USES_POOL:
-        _announce_bound(int(has_label(judged.given_labels).sum()), config.pseudo.min_precision)
-    return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested)
-
-
-def _refuse_single(config: Config) -> None:
-    """What is for one class an image alone."""
-    idle = {
-        "pseudo.label_propagation": config.pseudo.label_propagation,
-        "train.consistency_weight": config.train_of("student").consistency_weight,
-    }
-    if wrong := [key for key, value in idle.items() if value]:
-        raise UserError(f"{wrong[0]} is for one class an image, and data.multi_label=true; leave it out")
-
-
-def _refuse_lost(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
-    """Raises UserError where a class lies wholly in one fold of any round: who judges it would never have seen it."""
-    rows, classes = members(judged.given_labels)
-    if pd.Series(clusters[rows]).groupby(classes).nunique().min() >= SURE:
-        return
-    for number in range(1, config.pseudo.rounds + 1):
-        folds = make_folds(judged.given_labels, clusters, config.pseudo.folds, seed_of(config.seed, number, "folds"))
-        table = fold_table(judged.given_labels, folds, judged.classes)
-        lost = table.index[(table > 0).sum(axis=1) == 1]
-        if len(lost):
-            raise UserError(
-                f"class {lost[0]!r} lies wholly in one fold of round {number}, as its rows share a group "
-                "or are copies; add rows of other groups, merge the class or set another seed"
-            )
-
-
-def _announce(dataset: Dataset, clusters: np.ndarray) -> None:
-    counts = {split: int((dataset.split == split).sum()) for split in dict.fromkeys(dataset.split)}
-    how_many = ", any number of them an image" if dataset.given_labels.ndim == 2 else ""
-    listed = ", ".join(f"{n:,} {split}" for split, n in counts.items())
-    log.info(f"samples: {listed}; {len(dataset.classes)} classes{how_many}")
-    several = [name for name in dataset.classes if name not in name.split() and {*name.split()} <= {*dataset.classes}]
-    if several:
-        log.info(
-            f"warning: {len(several)} labels such as {several[0]!r} are made of others; each is learned as a "
-            "class of its own. Where an image may have several labels, set data.multi_label=true"
-        )
-    twins = len(clusters) - len(np.unique(clusters))
-    if twins:
-        log.info(f"folds: {twins:,} rows share the fold of their group or duplicate")
-
-
-def _announce_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
-    """The folds of the first round, class by class, and the classes that are small in them."""
-    if not config.pseudo.rounds:
-        return
-    folds = make_folds(judged.given_labels, clusters, config.pseudo.folds, seed_of(config.seed, 1, "folds"))
-    table = fold_table(judged.given_labels, folds, judged.classes)
-    shown = (
-        table if len(table) <= SHOWN else table.loc[table.sum(axis=1).sort_values(kind="stable").index[: SHOWN // 2]]
-    )
-    smallest = "" if shown is table else f", the smallest {len(shown)} of {len(table):,} classes"
-    log.info(f"rows a class in each fold{smallest}:\n{shown.to_string()}")
-    small = table.index[table.min(axis=1) < FEW]
-    if len(small):
-        names = ", ".join(small[:SHOWN]) + (", …" if len(small) > SHOWN else "")
-        log.info(
-            f"small classes, below {FEW} rows in a fold: {names}; their scores are uncertain. More rows, or fewer "
-            "pseudo.folds, help"
-        )
-
-
-def _announce_duplicates(run: Run, copies: pd.DataFrame, refused: np.ndarray) -> None:
-    counts = count_duplicates(copies)
-    listed = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-    none = f"; {(refused != '').sum():,} pool rows get no pseudo-label" if (refused != "").any() else ""
-    log.info(f"duplicates: {listed}{none}; see {run.path / 'duplicates.csv'}" if len(copies) else "duplicates: none")
-
-
-def _announce_bound(n: int, wanted: float) -> None:
-    """Say how loose a bound on the precision n labels give."""
-    most = provable(n)
-    log.info(
-        f"min_precision: {n:,} labels, even if all are predicted right, prove {100 * most:.1f} % and no more"
-        + (
-            f"; {100 * wanted:g} % is out of reach and no pseudo-label will be given. Lower it, or use "
-            "pseudo.top_fraction in its place"
-            if most < wanted
-            else ""
-        )
-    )
+    return log_probs

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -12,22 +14,25 @@ from ..config.keys import Config
 from ..data.dataset import USES_POOL
 from ..data.encoding import has_label
 from ..system.files import log, read_json, write_json
-from ..training.batches import TrainingSet
-from ..training.loop import step_budget, train_model
+from ..training.loop import step_budget
 from ..training.models import TrainedModel
-from ..training.trainer import PredictJob, Trainer
+from ..training.trainer import PredictJob, Trainer, TrainJob
 from .folder import Run, trained
 from .prepare import PreparedData
 
-PROBE, WARM_UP = 12, 4
-"""Steps that are timed, the first of which do not count."""
-IMAGES = 128
-SLACK = 0.95
-"""Share of the budget that is planned."""
-CLOSING, PAGES = "scores, tables and pages", 20.0
-"""The name of what comes after training, and seconds of it that do not depend on the number of images."""
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
-"""Of the configured epochs."""
+PROBE_STEPS, WARM_UP_STEPS = 12, 4
+"""Steps that are timed, and how many of them do not count: the first are slower. More would take minutes on a CPU."""
+PROBE_IMAGES = 128
+"""Images whose prediction is timed: one batch."""
+PLANNED_FRACTION = 0.95
+"""Of the budget; the rest is for what a probe cannot foresee."""
+CLOSING = "scores, tables and pages"
+"""What comes after training, in plan.json."""
+CLOSING_SECONDS = 20.0
+"""Of that, what does not depend on the number of images."""
+SMALL_EPOCH_FRACTIONS = (0.5, 0.4, 0.3, 0.25)
+EPOCH_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, *SMALL_EPOCH_FRACTIONS)
+"""Below a quarter of the epochs a network learns too little: then there are fewer rounds and folds, of few epochs."""
 
 
 @dataclass(frozen=True)
@@ -39,71 +44,64 @@ class Pace:
     image: float
 
 
-def probe(trainer: Trainer) -> Pace:
-    """Train a few steps, and predict a few images, with fresh networks that are then forgotten."""
-    config, rows = trainer.config, np.arange(min(len(trainer.pixels), IMAGES))
-    teacher = 0.0 if config.model.freeze_backbone else _seconds_a_step(trainer, "round_1/fold_0")
-    same = config.model_of("student") == config.model and config.train_of("student") == config.train
-    alike = same and not config.train.consistency_weight
-    student = teacher if alike or config.model_of("student").freeze_backbone else _seconds_a_step(trainer, "student")
-    asked, seconds = PredictJob(TrainedModel(*trainer.fresh_network("round_1/fold_0", 0), ""), rows, 1), 0.0
-    for _ in range(2):  # the first warms up
-        start = time.monotonic()
-        trainer.answer(asked)
-        seconds = time.monotonic() - start
-    return Pace(teacher, student, seconds / len(rows))
+def probe(run: Run, prepared: PreparedData) -> Pace:
+    """Time a few training steps, and the prediction of a few images, of fresh networks; nothing is kept."""
+    train = run.config.train.model_copy(update={"linear_probe_first": False})
+    config = run.config.model_copy(update={"train": train})
+    trainer = Trainer(config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes)
+    teacher = student = 0.0
+    if not config.model.freeze_backbone:
+        teacher = _seconds_a_step(trainer, "round_1/fold_0")
+    if not config.model_of("student").freeze_backbone:
+        student = _seconds_a_step(trainer, "student")
+    rows = np.arange(min(len(prepared.pixels), PROBE_IMAGES))
+    model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0), "")
+    job = PredictJob(model, rows, 1)
+    trainer.answer(job)  # warms up
+    start = time.monotonic()
+    trainer.answer(job)
+    return Pace(teacher, student, (time.monotonic() - start) / len(rows))
 
 
 def _seconds_a_step(trainer: Trainer, where: str) -> float:
-    train = trainer.config.train_of(where).model_copy(update={"linear_probe_first": False})
-    rows = np.resize(np.arange(len(trainer.pixels)), train.batch_size)
-    labels = np.resize(np.arange(len(trainer.classes)), train.batch_size)
-    labels = labels if trainer.given_labels.ndim == 1 else np.eye(len(trainer.classes), dtype=np.float32)[labels]
-    pool = rows if where == "student" and train.consistency_weight else None
-    training_set = TrainingSet(trainer.pixels, rows, labels, PROBE, 0, pool=pool)
-    seconds = train_model(*trainer.fresh_network(where, 0), training_set, train)[1].seconds.to_numpy()
-    return float(np.median(np.diff(seconds)[WARM_UP - 1 :]))
+    train = trainer.config.train
+    labeled = np.flatnonzero(has_label(trainer.given_labels))
+    rows = np.resize(labeled, train.batch_size)
+    unlabeled = (rows, None) if where == "student" and train.consistency_weight else ()
+    job = TrainJob(where, rows, trainer.given_labels[rows], unlabeled, PROBE_STEPS)
+    seconds = np.diff(trainer.work(job).history.seconds)
+    return float(np.median(seconds[WARM_UP_STEPS - 1 :]))
 
 
 def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict[str, float]:
-    """Seconds of teachers, judging, student, baseline, and of what comes after; at most, with all of the pool
-    that may be learned."""
-    folds, rounds, judged = config.pseudo.folds, config.pseudo.rounds, prepared.judged
-    labeled = int(has_label(judged.given_labels).sum())
-    pool = (config.pseudo.top_fraction or 1) * (len(judged) - labeled) if mode in USES_POOL else 0
-    learned = labeled + int(np.ceil(pool))
-    each = [labeled if r == 0 else learned for r in range(rounds)]
-    steps = sum(folds * step_budget(max(1, n * (folds - 1) // folds), config.train) for n in each)
-    asked = (len(judged) - labeled) * folds + labeled
-    views = 1 if config.model.freeze_backbone else config.pseudo.tta
-    last = step_budget(learned, config.train)
-    arms = {"student": last, "baseline": last if config.pseudo.train_baseline and mode != "train" else 0}
-    of_arm = {arm: 0.0 if config.model_of(arm).freeze_backbone else n * pace.student for arm, n in arms.items()}
-    scored = (len(prepared.dataset) - len(judged)) * (2 + folds) + prepared.tested * (1 + folds)
-    embedded = len(prepared.dataset) * pace.image if config.model.freeze_backbone else 0.0
+    """Seconds of teachers, judging, student, baseline, and of what comes after.
+
+    At most: every unlabeled image that may get a pseudo-label is counted as one that does.
+    """
+    pseudo, judged = config.pseudo, prepared.judged
+    n_labeled = int(has_label(judged.given_labels).sum())
+    n_unlabeled = len(judged) - n_labeled
+    n_learned = n_labeled
+    if mode in USES_POOL:
+        n_learned += math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
+    teacher_steps = 0
+    for number in range(pseudo.rounds):
+        n_rows = n_learned if number else n_labeled
+        n_in_other_folds = max(1, n_rows * (pseudo.folds - 1) // pseudo.folds)
+        teacher_steps += pseudo.folds * step_budget(n_in_other_folds, config.train)
+    n_predicted = pseudo.rounds * pseudo.tta * (n_labeled + pseudo.folds * n_unlabeled)
+    if config.model.freeze_backbone:  # each image is embedded once
+        n_predicted = len(prepared.dataset)
+    n_models = pseudo.folds + 2  # that are scored: the first teachers, student and baseline
+    n_scored = n_models * (len(prepared.dataset) - len(judged) + prepared.tested)
+    student = step_budget(n_learned, config.train) * pace.student
     return {
-        "teachers": steps * pace.teacher + embedded,
-        "judging": 0.0 if config.model.freeze_backbone else rounds * asked * views * pace.image,
-        **of_arm,
-        CLOSING: PAGES + scored * config.predict.tta * pace.image,
+        "teachers": teacher_steps * pace.teacher,
+        "judging": n_predicted * pace.image,
+        "student": student,
+        "baseline": student if pseudo.train_baseline and mode != "train" else 0.0,
+        CLOSING: CLOSING_SECONDS + n_scored * config.predict.tta * pace.image,
     }
-
-
-def _cheaper(config: Config) -> Iterator[Config]:
-    """The config, and ever cheaper ones: without the baseline, of fewer epochs, of fewer rounds, of fewer folds."""
-    yield config
-    pseudo = config.pseudo
-    for folds in range(pseudo.folds, 1, -1):
-        for rounds in range(pseudo.rounds, min(pseudo.rounds, 1) - 1, -1):
-            for share in SHARES if (folds, rounds) == (pseudo.folds, pseudo.rounds) else SHARES[5:]:
-                less = {"folds": folds, "rounds": rounds, "train_baseline": False}
-                train = {
-                    "epochs": round(config.train.epochs * share, 3),
-                    "min_steps": int(config.train.min_steps * share),
-                }
-                yield config.model_copy(
-                    update={"pseudo": pseudo.model_copy(update=less), "train": config.train.model_copy(update=train)}
-                )
 
 
 def planned(run: Run, prepared: PreparedData) -> Config:
@@ -116,34 +114,50 @@ def planned(run: Run, prepared: PreparedData) -> Config:
         if run.config.time_budget is None or trained(run.path):  # what has been begun is not changed
             return run.config
         write_json(file, _plan(run, prepared))
-    found = read_json(file)
-    run.closing = found["seconds"][CLOSING]
-    if found["changes"]:
-        said = ", ".join(f"{key}={value}" for key, value in found["changes"].items())
-        log.info(f"time budget: {said}, so that the run ends in time (plan.json)")
-    config = run.config
-    for key, value in found["changes"].items():
-        section, _, name = key.partition(".")
-        config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
-    return config
+    plan = read_json(file)
+    run.closing = plan["seconds"][CLOSING]
+    for key, value in plan["changes"].items():
+        log.info(f"time budget: {key}={value}, so that the run ends in time (plan.json)")
+    return with_changes(run.config, plan["changes"])
 
 
 def _plan(run: Run, prepared: PreparedData) -> dict:
-    budget = SLACK * run.config.time_budget
-    pace = probe(Trainer(run.config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes))
-    options = list(_cheaper(run.config))
-    fitting = (c for c in options if sum(costs(c, prepared, run.mode, pace).values()) <= budget)
-    chosen = next(fitting, options[-1])
-    seconds = costs(chosen, prepared, run.mode, pace)
-    if sum(seconds.values()) > budget:
+    """The first of ever cheaper plans that fits into the budget, else the last."""
+    budget = PLANNED_FRACTION * run.config.time_budget
+    pace = probe(run, prepared)
+    for changes in cheaper_plans(run.config):
+        seconds = costs(with_changes(run.config, changes), prepared, run.mode, pace)
+        total = sum(seconds.values())
+        if total <= budget:
+            break
+    else:
         log.info(
-            f"time budget: even the least takes about {sum(seconds.values()):,.0f} s; what is finished by then is "
-            "written, and the same command goes on"
+            f"time budget: even the least takes about {total:,.0f} s; what is finished by then is written, and the "
+            "same command goes on"
         )
-    changes = {
-        f"{section}.{name}": value
-        for section in ("pseudo", "train")
-        for name, value in getattr(chosen, section).model_dump().items()
-        if value != getattr(getattr(run.config, section), name)
-    }
-    return {"changes": changes, "seconds": {k: round(v, 1) for k, v in seconds.items()}}
+    return {"changes": changes, "seconds": {part: round(value, 1) for part, value in seconds.items()}}
+
+
+def cheaper_plans(config: Config) -> Iterator[dict]:
+    """Changed keys, ever cheaper: none, without the baseline, fewer epochs, fewer rounds, fewer folds."""
+    yield {}
+    most_folds, most_rounds = config.pseudo.folds, config.pseudo.rounds
+    sizes = [(most_folds, most_rounds, fraction) for fraction in EPOCH_FRACTIONS]
+    sizes += product(range(most_folds, 1, -1), range(most_rounds, 0, -1), SMALL_EPOCH_FRACTIONS)
+    for folds, rounds, fraction in sizes:
+        yield {
+            "pseudo.train_baseline": False,
+            "pseudo.folds": folds,
+            "pseudo.rounds": rounds,
+            "train.epochs": round(config.train.epochs * fraction, 3),
+            "train.min_steps": int(config.train.min_steps * fraction),
+        }
+
+
+def with_changes(config: Config, changes: dict) -> Config:
+    """The config with changed keys, {`a.b`: value}."""
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        changed = getattr(config, section).model_copy(update={name: value})
+        config = config.model_copy(update={section: changed})
+    return config

@@ -1,6 +1,5 @@
 """Who learns what at the end: student, baseline, and the pool that the student may look at."""
 
-import logging
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +7,9 @@ import pytest
 
 from pseudokit.config.keys import Config
 from pseudokit.data.dataset import Dataset
-from pseudokit.pipeline import train_arms
+from pseudokit.pipeline import train_final_models
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.prepare import PreparedData, _announce_bound, _neighbors
+from pseudokit.run_folder.prepare import PreparedData
 from pseudokit.self_training import SelfTrainingResult
 from pseudokit.system.files import TimeBudgetExceeded
 
@@ -45,14 +44,6 @@ def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_p
     assert ("baseline" in arms(tmp_path, "augment", result)) == compared
 
 
-@pytest.mark.parametrize(
-    ("mode", "weight", "asked"), [("augment", 4, True), ("augment", 0, False), ("train", 4, False)]
-)
-def test_look_alikes_are_asked_about_a_pool_alone(tmp_path, mode, weight, asked):
-    run = Run(tmp_path, mode, Config(pseudo={"label_propagation": weight}))
-    assert (_neighbors(run, SimpleNamespace(judged=()), None) is not None) == asked
-
-
 def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that_nothing(tmp_path):
     result = SelfTrainingResult(np.array([0, 1, 0, 1, 1, -1, -1, -1]), None, 1, "max_rounds")
     assert set(arms(tmp_path, "augment", result)) == {"student", "baseline"}
@@ -75,14 +66,7 @@ def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
             raise TimeBudgetExceeded
         calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "unlabeled": pool}
 
-    train_arms(Run(folder, mode, Config()), prepared, result, SimpleNamespace(fit=fit, ahead=lambda tasks: None))
+    train_final_models(
+        Run(folder, mode, Config()), prepared, result, SimpleNamespace(fit=fit, ahead=lambda tasks: None)
+    )
     return calls
-
-
-@pytest.mark.parametrize(("n", "out_of_reach"), [(100, True), (1000, False)])
-def test_how_loose_a_bound_is_is_said_before_anything_is_learned(n, out_of_reach, caplog):
-    caplog.set_level(logging.INFO, logger="kit")
-    _announce_bound(n, 0.98)
-    assert f"{n:,} labels" in caplog.text
-    assert ("out of reach" in caplog.text) == out_of_reach
-    assert ("97.0 %" in caplog.text) == out_of_reach

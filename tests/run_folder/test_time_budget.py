@@ -8,7 +8,7 @@ import pytest
 from pseudokit.config.keys import Config
 from pseudokit.run_folder import time_budget
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.time_budget import Pace, _cheaper, costs, planned
+from pseudokit.run_folder.time_budget import Pace, cheaper_plans, costs, planned, with_changes
 
 PACE = Pace(teacher=0.5, student=0.5, image=0.001)
 CONFIG = Config(pseudo={"rounds": 3, "folds": 5}, train={"epochs": 8, "batch_size": 10, "min_steps": 100})
@@ -20,42 +20,45 @@ class Rows(list):
     given_labels = np.repeat([0, 1, -1], 100)
 
 
-MATERIAL = SimpleNamespace(judged=Rows(range(300)), dataset=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
-MATERIAL.dataset = type("All", (Rows,), {"classes": ("a", "b")})(range(320))
+PREPARED = SimpleNamespace(judged=Rows(range(300)), dataset=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
+PREPARED.dataset = type("All", (Rows,), {"classes": ("a", "b")})(range(320))
+
+
+def options() -> list[Config]:
+    return [with_changes(CONFIG, changes) for changes in cheaper_plans(CONFIG)]
 
 
 def total(config: Config, mode: str = "augment", pace: Pace = PACE) -> float:
-    return sum(costs(config, MATERIAL, mode, pace).values())
+    return sum(costs(config, PREPARED, mode, pace).values())
 
 
 def test_every_option_is_cheaper_than_what_was_asked_for_and_the_first_is_that():
-    options = list(_cheaper(CONFIG))
-    assert options[0] == CONFIG
-    assert all(total(option) < total(CONFIG) for option in options[1:])
-    assert all(option.pseudo.folds >= 2 and option.pseudo.rounds >= 1 for option in options)
+    first, *others = options()
+    assert first == CONFIG
+    assert all(total(option) < total(CONFIG) for option in others)
+    assert all(option.pseudo.folds >= 2 and option.pseudo.rounds >= 1 for option in others)
 
 
 def test_costs_count_every_network_by_its_steps():
-    told = costs(CONFIG, MATERIAL, "denoise", PACE)
+    seconds = costs(CONFIG, PREPARED, "denoise", PACE)
     a_fold, all_rows = 8 * 160 / 10, 8 * 200 / 10
-    assert told["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
-    assert told["student"] == told["baseline"] == pytest.approx(all_rows * 0.5)
-    assert costs(CONFIG, MATERIAL, "train", PACE)["baseline"] == 0
+    assert seconds["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
+    assert seconds["student"] == seconds["baseline"] == pytest.approx(all_rows * 0.5)
+    assert costs(CONFIG, PREPARED, "train", PACE)["baseline"] == 0
     shared = CONFIG.model_copy(update={"pseudo": CONFIG.pseudo.model_copy(update={"top_fraction": 0.5})})
-    assert costs(shared, MATERIAL, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
+    assert costs(shared, PREPARED, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
 
 
 def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(time_budget, "probe", lambda trainer: PACE)
-    monkeypatch.setattr(time_budget, "Trainer", lambda *_: None)
-    options = [(option.pseudo, option.train) for option in _cheaper(CONFIG)]
-    least, before = min(total(option) for option in _cheaper(CONFIG)), len(options)
+    monkeypatch.setattr(time_budget, "probe", lambda run, prepared: PACE)
+    places = [(option.pseudo, option.train) for option in options()]
+    least, before = min(map(total, options())), len(places)
     for i, budget in enumerate(np.linspace(0.5 * least, 1.3 * total(CONFIG), 40)):
         run = Run(tmp_path / str(i), "augment", CONFIG.model_copy(update={"time_budget": float(budget)}))
-        chosen = planned(run, MATERIAL)
-        assert planned(run, MATERIAL) == chosen, "the same every time the run goes on"
+        chosen = planned(run, PREPARED)
+        assert planned(run, PREPARED) == chosen, "the same every time the run goes on"
         assert total(chosen) <= 0.95 * budget or total(chosen) == least
-        at = options.index((chosen.pseudo, chosen.train))
+        at = places.index((chosen.pseudo, chosen.train))
         assert at <= before
         before = at
         assert run.closing > 0
@@ -66,4 +69,4 @@ def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp
 def test_a_run_that_has_begun_is_not_planned_anew(tmp_path):
     (tmp_path / "round_1").mkdir()
     run = Run(tmp_path, "augment", CONFIG.model_copy(update={"time_budget": 1.0}))
-    assert planned(run, MATERIAL) == run.config
+    assert planned(run, PREPARED) == run.config
