@@ -167,25 +167,6 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     assert not all(same.values()), "the other folds learned the changed labels"
 
 
-def teachers_of_other_folds(rounds: list[dict]) -> list[str]:
-    """Models that learned from a teacher which saw the given labels of the model's own fold.
-
-    The folds of given labels are the same in all rounds, so it is enough that every teacher, and by induction every
-    teacher of a teacher, left out the same fold.
-    """
-    folds = {model: about["fold"] for info in rounds for model, about in info["models"].items()}
-    learned = [(model, about) for info in rounds for model, about in info["models"].items()]
-    return [model for model, about in learned if any(folds[teacher] != about["fold"] for teacher in about["teachers"])]
-
-
-def test_only_leak_free_rounds_learn_from_teachers_of_their_own_fold(tmp_path):
-    policy = {"rounds": 2, "folds": 3, "cutoff": 0.3}
-    for safe in (True, False):
-        train(tmp_path / str(safe), "augment", policy=Pseudo(leak_free_folds=safe, **policy))
-        leaks = teachers_of_other_folds(RoundStore(tmp_path / str(safe)).rounds())
-        assert (leaks == []) == safe
-
-
 @pytest.mark.parametrize(
     ("mode", "chosen", "safe"),
     [

@@ -23,7 +23,6 @@ from .labels.out_of_fold import (
     OutOfFoldPredictions,
     Predict,
     Second,
-    TrainingLabels,
     average_models,
     average_rounds,
     leak_free_fold_jobs,
@@ -31,7 +30,6 @@ from .labels.out_of_fold import (
     predict_out_of_fold,
 )
 from .labels.pseudo_labels import MAX_DRIFT, drift
-from .labels.sanity import learned_nothing
 from .round_store import RoundStore
 from .system.files import TimeBudgetExceeded, log, seed_of
 
@@ -144,7 +142,6 @@ def self_train(
     """
     context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, metric, fit, predict, second, ahead)
     result = best = SelfTrainingResult(dataset.given_labels, None, 0, "max_rounds")
-    previous_labels = dataset.given_labels
     earlier: list[OutOfFoldPredictions] = []
     seconds = 0.0
     for number in range(1, policy.rounds + 1):
@@ -159,21 +156,17 @@ def self_train(
             return replace(best, reason="time_budget")
         decisions = context.decide(predicted.log_probs, number, predicted.likeliest_rate)
 
-        changed = differ(decisions.label, result.label)
-        changed_back = changed & ~differ(decisions.label, previous_labels)
-        facts = {"changed": int(changed.sum()), "changed_back": int(changed_back.sum())}
-        facts |= _warn_of_drift(context, decisions) | _warn_of_nothing_learned(context, decisions)
+        facts = _facts(context, decisions, result.label)
         seconds = round(time.monotonic() - start, 3)
-        store.record(number, dataset, predicted, decisions, **facts, cutoff=policy.relabel_cutoff, seconds=seconds)
+        store.record(number, dataset, predicted, decisions, **facts, seconds=seconds)
 
         change = None  # against the best round before
         if best.round:
             change = _gain(context, earlier[best.round - 1], predicted, best.decisions, decisions)
         earlier.append(predicted)
-        reason = _stop_reason(context, change, facts, number)
+        reason = _stop_reason(context, decisions, facts, change, number)
         if reason in WORSE:
             return replace(best, reason=reason)
-        previous_labels = result.label
         result = SelfTrainingResult(decisions.label, decisions, number, reason or "max_rounds")
         if reason:
             return result
@@ -217,62 +210,51 @@ def _fold_jobs(
     labels, fold_round = (given_labels, 1) if context.leak_free else (result.label, number)
     folds = make_folds(labels, clusters, policy.folds, seed_of(context.seed, fold_round, "folds"))
     if not (context.leak_free and earlier):
-        training = TrainingLabels(result.label, result.targets, _hashes(earlier))
-        return plain_fold_jobs(training, folds, number)
+        return plain_fold_jobs(result.label, result.targets, folds, number)
     chains = []
-    for fold, log_probs in enumerate(earlier[-1].chains):
-        # What the models of this fold alone made of the unlabeled samples
+    for log_probs in earlier[-1].chains:
+        # What the models of one fold alone make of the unlabeled samples
         alone = (given_labels < 0)[..., None] & ~np.isnan(log_probs)
-        decisions = context.decide(np.where(alone, log_probs, earlier[-1].log_probs), number - 1)
-        chains.append(TrainingLabels(decisions.label, decisions.targets(), _hashes(earlier, fold)))
+        chains.append(context.decide(np.where(alone, log_probs, earlier[-1].log_probs), number - 1))
     seed = seed_of(context.seed, number, "halves")
     return leak_free_fold_jobs(given_labels, chains, folds, clusters, number, seed)
 
 
-def _hashes(earlier: list[OutOfFoldPredictions], fold: int | None = None) -> tuple[str, ...]:
-    """Hashes of the models of all earlier rounds, or of one fold's."""
-    models = [model for predicted in earlier for model in predicted.models.items()]
-    return tuple(name for name, about in models if fold in (None, about["fold"]))
+def _facts(context: SelfTrainingContext, decisions: Decisions, labels: Array) -> dict:
+    """What round.json says of a round: how many labels it changed, and how far the pseudo-labels drifted."""
+    facts = {"changed": int(differ(decisions.label, labels).sum()), "cutoff": context.policy.relabel_cutoff}
+    if context.mode in USES_POOL:
+        given_labels = context.dataset.given_labels
+        pseudo_labels = np.where(given_labels < 0, decisions.label, -1)
+        facts |= drift(classes_of(pseudo_labels), classes_of(given_labels), len(context.dataset.classes))
+    return facts
 
 
-def _warn_of_drift(context: SelfTrainingContext, decisions: Decisions) -> dict:
-    """How far pseudo-labels are from the class shares of the given labels; {} without unlabeled samples."""
-    given_labels = context.dataset.given_labels
-    if context.mode not in USES_POOL:
-        return {}
-    pseudo_labels = np.where(given_labels < 0, decisions.label, -1)
-    facts = drift(classes_of(pseudo_labels), classes_of(given_labels), len(context.dataset.classes))
-    if facts["collapsed"]:
+def _stop_reason(
+    context: SelfTrainingContext,
+    decisions: Decisions,
+    facts: dict,
+    change: tuple[float, float] | None,
+    number: int,
+) -> str:
+    """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain."""
+    if decisions.problem and context.mode != "train":  # plain training decides nothing, and its scores tell
+        log.info(
+            f"warning: {decisions.problem}: no label is changed or given. Check that ids and labels belong together, "
+            "train longer (train.epochs, train.min_steps), at a lower train.lr, or begin with model.checkpoint"
+        )
+        return NOTHING_LEARNED
+    if facts.get("collapsed"):
         log.info(
             "warning: the pseudo-labels have collapsed onto a few classes; they are not learned. Give more "
             "labels, or try pseudo.distribution_alignment=true"
         )
-    elif facts["drift"] > MAX_DRIFT:
+        return "collapse"
+    if facts.get("drift", 0) > MAX_DRIFT:
         log.info(
             f"warning: {100 * facts['drift']:.0f} % of the pseudo-labels would have to change class to have the "
             "class shares of the given labels; where the pool should, try pseudo.distribution_alignment=true"
         )
-    return facts
-
-
-def _warn_of_nothing_learned(context: SelfTrainingContext, decisions: Decisions) -> dict:
-    """Whether out-of-fold predictions are no better than chance; {} where they are, or in plain training."""
-    if context.mode == "train" or not (decisions.reason == NOTHING_LEARNED).all():
-        return {}
-    why = learned_nothing(decisions.predicted, context.dataset.given_labels, len(context.dataset.classes))
-    log.info(
-        f"warning: {why}: no label is changed or given. Check that ids and labels belong together, train longer "
-        "(train.epochs, train.min_steps), at a lower train.lr, or begin with model.checkpoint"
-    )
-    return {NOTHING_LEARNED: True}
-
-
-def _stop_reason(context: SelfTrainingContext, change: tuple[float, float] | None, facts: dict, number: int) -> str:
-    """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain."""
-    if facts.get(NOTHING_LEARNED):
-        return NOTHING_LEARNED
-    if facts.get("collapsed"):
-        return "collapse"
     if change is not None:
         difference, error = change
         noise = NOISE_OF_GAIN * error

@@ -110,7 +110,7 @@ def test_the_standard_error_of_a_gain_is_its_spread_over_samples(metric):
 @settings(deadline=None, max_examples=60)
 def test_macro_f1_by_counting_is_scikit_learns(pairs):
     predicted, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    assert macro_f1(predicted, labels) == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert macro_f1(predicted, labels, tuple("abcde")) == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
 
 
 def test_the_accuracy_of_others_is_expected_in_a_wider_interval():

@@ -59,9 +59,9 @@ def type_of(q, given_labels):
     return estimated(q, given_labels)[1]
 
 
-def intervals(q, given_labels, **options):
+def intervals(q, given_labels):
     belief = Posterior(logs_of(q), given_labels)
-    return bootstrap(belief, anchor_counts(belief.summary(), given_labels, q.shape[1]), **options)
+    return bootstrap(belief, anchor_counts(belief.summary(), given_labels, q.shape[1]))
 
 
 MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}
@@ -115,7 +115,7 @@ def test_wild_input_gives_distributions(k, n, sharpness, seed):
     given_labels = rng.integers(0, rng.integers(1, k + 1), n)
     matrix = matrix_of(q, given_labels)
     calibrated, hot = calibrate(np.log(np.maximum(q, 1e-30)), given_labels, matrix, noisy=bool(seed % 2))
-    (low, high), rate = intervals(q, given_labels, draws=5)
+    (low, high), rate = intervals(q, given_labels)
     for rows in (matrix, posterior(q, given_labels, matrix), deconvolve(q, matrix), np.exp(calibrated)):
         assert np.isfinite(rows).all()
         assert (rows >= 0).all()

@@ -26,18 +26,21 @@ def rows(*pairs):
     return probs
 
 
-def summary(probs, given_labels=-1):
-    return Posterior(np.log(np.maximum(probs, 1e-300)), np.broadcast_to(given_labels, len(probs))).summary()
-
-
 RIGHT = rows(*[(k, 0.99) for k in range(K)] * 10), np.tile(np.arange(K), 10)
 """Ten labeled rows a class, all of them predicted as they are labeled."""
 
 
 def select(pool, policy, labeled=RIGHT, refused=None, progress=1.0):
-    """(accepted, reason) of rows with these probabilities (M, K)."""
-    refused = np.full(len(pool), "", object) if refused is None else refused
-    return select_pseudo_labels(summary(pool), summary(*labeled), labeled[1], pool.shape[1], policy, refused, progress)
+    """(accepted, reason) of unlabeled rows with these probabilities (M, K), beside labeled ones."""
+    probs = np.concatenate([pool, labeled[0]])
+    given_labels = np.concatenate([np.full(len(pool), -1), labeled[1]])
+    reasons = np.full(len(probs), "", object)
+    if refused is not None:
+        reasons[: len(pool)] = refused
+    predicted = Posterior(np.log(np.maximum(probs, 1e-300)), given_labels).summary()
+    taken, reason = select_pseudo_labels(predicted, given_labels, probs.shape[1], policy, reasons, progress)
+    assert not taken[len(pool) :].any(), "labeled rows receive none"
+    return taken[: len(pool)], reason[: len(pool)]
 
 
 def accepted(pool, progress=1.0, **policy):

@@ -32,18 +32,21 @@ def soften(probs: Array, temperature: float) -> Array:
 
 def by_class(classes: Array, k: int) -> list[Array]:
     """For each of k classes its positions in classes (M,), in order."""
-    order = np.argsort(classes.astype(np.int16 if k < 2**15 else np.int64), kind="stable")
-    sizes = np.bincount(classes, minlength=k)
-    return np.split(order, np.cumsum(sizes)[:-1])
+    order = np.argsort(classes, kind="stable")
+    ends = np.cumsum(np.bincount(classes, minlength=k))
+    return np.split(order, ends[:-1])
 
 
 def most_confident(confidence: Array, n: int) -> Array:
     """The positions of the n highest values of confidence (M,), highest first; of equal ones the first."""
-    n = min(n, len(confidence))
-    if n <= 0:
-        return np.empty(0, np.int64)
-    # np.partition spares sorting all rows
-    lowest = np.partition(confidence, len(confidence) - n)[len(confidence) - n]
-    rows = np.flatnonzero(confidence >= lowest)
-    order = np.argsort(-confidence[rows], kind="stable")
-    return rows[order[:n]]
+    return np.argsort(-confidence, kind="stable")[: max(n, 0)]
+
+
+def last_where(values: Array, holds: Array) -> float:
+    """The last of the values (M,) for which `holds` (M,) is true; infinity where it never is."""
+    return values[holds][-1] if holds.any() else np.inf
+
+
+def words(which: Array, *names: str) -> Array:
+    """(N,) names[which] as objects. Rows of one word share its string, so that memory does not grow with its length."""
+    return np.array(names, object)[which.astype(int)]

@@ -9,7 +9,7 @@ import numpy as np
 from .arrays import MIN_PROBABILITY, Array, normalize_log
 from .difficulty import PREFERRED_Z, RATE_CORRECTION, compare
 from .multilabel import calibrate_each_class
-from .noise import OF_THE_CLASS, count_parameters, deconvolve, estimate_noise
+from .noise import OF_THE_CLASS, deconvolve, estimate_noise
 from .out_of_fold import FoldPredictions, average_models
 from .posterior import Posterior
 
@@ -67,16 +67,16 @@ def calibrate_models(
     if not choose:
         return calibrated, facts
 
-    parameters = count_parameters(noise, k) + len(models) * (1 + k * of_class)
+    noise_parameters = 1 if noise == "uniform" else k * (k - 1)
+    parameters = of_class * noise_parameters + len(models) * (1 + k * of_class)
     log_probs = average_models(calibrated, n).log_probs
     likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, of_class)
     z, rate = compare(plain, given_labels, likelihood, parameters)
-    facts["difficulty_z"] = round(z, 2) if np.isfinite(z) else None
-    if z > PREFERRED_Z:
-        # Both rates are too low; where noise follows the image closely, the likeliest one by far.
-        rate = max(rate, of_class * class_rate / RATE_CORRECTION)
-        return models, {"difficulty_z": facts["difficulty_z"], "likeliest_rate": rate}
-    return calibrated, facts
+    compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
+    if z <= PREFERRED_Z:
+        return calibrated, facts | compared
+    # Both rates are too low; where noise follows the image closely, the likeliest one by far.
+    return models, compared | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
 
 
 def _likelihood_by_class(log_probs: Array, given_labels: Array, of_class: bool) -> tuple[Array, float]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config.keys import Pseudo
 from ..data.dataset import USES_POOL
-from .arrays import Array, by_class, most_confident
+from .arrays import Array, last_where, most_confident, words
 from .decisions import Decisions
 from .difficulty import estimate_difficulty_noise, noise_matrix
 from .multilabel import decide_images
@@ -61,8 +61,8 @@ def decide_labels(
     refused = np.broadcast_to(np.asarray(refused, object), len(given_labels))
     if given_labels.ndim == 1:
         decisions = _decide(log_probs, given_labels, mode, policy, refused, progress, likeliest_rate)
-        nothing = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
-        return decisions.keep_given() if nothing else decisions
+        problem = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
+        return decisions.keep_given(problem) if problem else decisions
     questions = [
         _decide(log_probs[:, c], given_labels[:, c], mode, policy, refused, progress)
         for c in range(given_labels.shape[1])
@@ -80,14 +80,13 @@ def _decide(
     likeliest_rate: float | None = None,
 ) -> Decisions:
     """decide_labels for one class an image."""
-    n, k = log_probs.shape
-    labeled, unlabeled = np.flatnonzero(given_labels >= 0), np.flatnonzero(given_labels < 0)
-    prior = class_shares(given_labels[labeled], k)
+    k = log_probs.shape[1]
+    labeled = given_labels >= 0
 
     # What the models say of every row, and what that and the given label say together
     posterior = Posterior(log_probs, given_labels)
     if policy.distribution_alignment:
-        posterior = align(posterior, prior)
+        posterior = align(posterior, class_shares(given_labels[labeled], k))
     predicted = believed = posterior.summary()
     matrix = noise = None
     if mode in REPAIRS and policy.relabel_cutoff is None:
@@ -102,33 +101,22 @@ def _decide(
             posterior = replace(posterior, difficulty=estimate)
         believed = posterior.summary() if noise in EXPLAINED else predicted
 
-    # Labeled rows
-    decision = np.full(n, "keep", object)
-    reason = np.full(n, "given_stands", object)
+    # Which label is learned, and why
+    decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
     if mode in REPAIRS:
-        of_labeled = believed.take(labeled)
-        decision[labeled], reason[labeled] = _decide_given(of_labeled, given_labels[labeled], k, mode, noise, policy)
-
-    # Unlabeled rows
-    accepted, reason[unlabeled] = select_pseudo_labels(
-        predicted.take(unlabeled),
-        predicted.take(labeled),
-        given_labels[labeled],
-        k,
-        policy,
-        refused[unlabeled],
-        progress,
-    )
-    accepted &= mode in USES_POOL
-    decision[unlabeled] = np.where(accepted, "accept", "leave")
-
-    # What is learned
+        _decide_given(believed, given_labels, mode, noise, policy, decision, reason)
+    accepted, why = select_pseudo_labels(predicted, given_labels, k, policy, refused, progress)
+    reason[~labeled] = why[~labeled]
+    if mode in USES_POOL:
+        decision[accepted] = "accept"
     label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), believed.best, given_labels)
     label[decision == "drop"] = -1
     _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
-    is_pseudo_label = decision == "accept"
-    soft = (decision == "soften") | (is_pseudo_label & (policy.targets == "soft"))
-    weighted = soft | (is_pseudo_label & (policy.targets == "weighted"))
+
+    # How much it counts
+    pseudo_labeled = decision == "accept"
+    soft = (decision == "soften") | (pseudo_labeled & (policy.targets == "soft"))
+    weighted = soft | (pseudo_labeled & (policy.targets == "weighted"))
     weights = [believed.confidence, 1 - believed.p_wrong]
     return Decisions(
         predicted=predicted.best,
@@ -147,67 +135,71 @@ def _decide(
 
 
 def _decide_given(
-    believed: PosteriorSummary, given_labels: Array, k: int, mode: str, noise: str | None, policy: Pseudo
-) -> tuple[Array, Array]:
-    """(M,) decisions and reasons for given labels (M,), from the posterior of the true class.
+    believed: PosteriorSummary,
+    given_labels: Array,
+    mode: str,
+    noise: str | None,
+    policy: Pseudo,
+    decision: Array,
+    reason: Array,
+) -> None:
+    """In place: decisions and reasons for given labels (N,), from the posterior of the true class.
 
     relabel: another class reaches its cutoff. With a plain cutoff a label is dropped where it is wrong with that
     confidence and no class replaces it. What is then neither certainly right nor replaced is uncertain.
     """
-    disagrees = believed.best != given_labels
+    labeled = given_labels >= 0
+    disagrees = labeled & (believed.best != given_labels)
     uncertain = disagrees | (believed.p_wrong > 0.5)
-    if policy.relabel_cutoff is not None:
+    cutoff = policy.relabel_cutoff
+    if cutoff is not None:
         reached = "another_class_above_cutoff"
-        cutoffs = np.full(k, policy.relabel_cutoff)
-        drop = disagrees & (believed.p_wrong >= policy.relabel_cutoff)
+        relabel = disagrees & (believed.confidence >= cutoff)
+        drop = disagrees & (believed.p_wrong >= cutoff)
         default = "review"
     else:
         reached = "another_class_reaches_precision"
-        cutoffs = np.full(k, np.inf)
-        drop = np.zeros(len(given_labels), bool)
-        default = "drop" if mode == "joint" else _default_action(believed, disagrees, noise)
+        cutoffs = precision_cutoffs(believed, given_labels, policy.relabel_precision)
+        relabel = disagrees & (believed.confidence >= cutoffs[believed.best]) & (noise in EXPLAINED)
+        drop = np.zeros(len(labeled), bool)
+        default = "drop" if mode == "joint" else _default_action(believed.p_wrong[disagrees], noise)
     action = policy.uncertain_labels or default
-    if noise in EXPLAINED:
-        cutoffs = precision_cutoffs(believed, given_labels, k, policy.relabel_precision)
     if noise in OF_THE_CLASS and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
         uncertain |= believed.confidence < MIN_CLEAR_CONFIDENCE
-    relabel = disagrees & (believed.confidence >= cutoffs[believed.best])
-    which = np.select([relabel, drop, uncertain], [0, 1, 2], 3)  # an index, so that rows share these strings
-    decision = np.array(["relabel", "drop", action, "keep"], object)[which]
-    reason = np.array([reached, "wrong_but_no_replacement", "doubtful", "agrees"], object)[which]
-    return decision, reason
+    which = np.select([relabel, drop, uncertain], [0, 1, 2], 3)[labeled]
+    decision[labeled] = words(which, "relabel", "drop", action, "keep")
+    reason[labeled] = words(which, reached, "wrong_but_no_replacement", "doubtful", "agrees")
 
 
-def _default_action(believed: PosteriorSummary, disagrees: Array, noise: str | None) -> str:
+def _default_action(p_wrong: Array, noise: str | None) -> str:
     """What becomes of uncertain labels unless the policy says it.
 
     Labels on similar classes teach probabilities where models that contradict a label leave little for it, as good
     models do; else the label counts as far as it may be right.
+
+    p_wrong: of the labels that models contradict.
     """
     if noise == "none":
         return "review"
     if noise != "look-alike":
         return "soften"
-    contradicted = believed.p_wrong[disagrees]
-    return "soften" if len(contradicted) and contradicted.mean() > CLEAR_CONTRADICTION else "downweight"
+    return "soften" if len(p_wrong) and p_wrong.mean() > CLEAR_CONTRADICTION else "downweight"
 
 
-def precision_cutoffs(believed: PosteriorSummary, given_labels: Array, k: int, precision: float) -> Array:
+def precision_cutoffs(believed: PosteriorSummary, given_labels: Array, precision: float) -> Array:
     """(K,) the lowest probability of a class at which the labels turned into it reach an estimated precision.
 
     The estimate is the mean probability of all rows from there on, which is right as far as probabilities are
     calibrated; only USED_ERRORS of the errors that `precision` allows are used. Infinite where no cutoff reaches it.
     """
-    cutoffs = np.full(k, np.inf)
-    turned = np.flatnonzero(believed.best != given_labels)
-    for c, rows in enumerate(by_class(believed.best[turned], k)):
-        falling = np.sort(believed.confidence[turned[rows]])[::-1]
+    turned = (given_labels >= 0) & (believed.best != given_labels)
+    cutoffs = []
+    for c in range(believed.best.max() + 1):
+        falling = np.sort(believed.confidence[turned & (believed.best == c)])[::-1]
         errors = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
-        reached = np.flatnonzero(errors <= USED_ERRORS * (1 - precision))
-        if len(reached):
-            cutoffs[c] = falling[reached[-1]]
-    return cutoffs
+        cutoffs.append(last_where(falling, errors <= USED_ERRORS * (1 - precision)))
+    return np.array(cutoffs)
 
 
 def _protect_classes(given_labels: Array, p_wrong: Array, decision: Array, label: Array, reason: Array) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, words
 from .posterior import Posterior
 
 NOTHING_LEARNED = "learned_nothing"
@@ -39,6 +39,8 @@ class Decisions:
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None = None
     """The type of the noise, see noise.py."""
+    problem: str = ""
+    """Why the models cannot judge any label, see sanity.py."""
     questions: tuple[Decisions, ...] = ()
     """Of label sets the decisions on each of the C classes."""
 
@@ -67,14 +69,14 @@ class Decisions:
             labels[rows] = (probs + other_probs).argmax(1)
         return labels
 
-    def keep_given(self) -> Decisions:
+    def keep_given(self, problem: str) -> Decisions:
         """The decisions where models know nothing: every given label stands, none is wrong, nothing is accepted."""
         given_labels = self.posterior.given_labels
         labeled = given_labels >= 0
         n = len(given_labels)
         return replace(
             self,
-            decision=np.where(labeled, "keep", "leave").astype(object),
+            decision=words(labeled, "leave", "keep"),
             reason=np.full(n, NOTHING_LEARNED, object),
             label=given_labels,
             p_wrong=np.where(labeled, 0.0, np.nan),
@@ -83,4 +85,5 @@ class Decisions:
             matrix=None,
             noise=None,
             posterior=Posterior(self.posterior.log_probs, given_labels),
+            problem=problem,
         )

@@ -111,13 +111,6 @@ def noise_type(counts: Array, disagreement: float) -> str:
     return "pair" if wrong.max(1).sum() > PAIR_FRACTION * wrong.sum() else "class-dependent"
 
 
-def count_parameters(noise: str, k: int) -> int:
-    """How many numbers describe noise of this type among k classes."""
-    if noise not in OF_THE_CLASS:
-        return 0
-    return 1 if noise == "uniform" else k * (k - 1)
-
-
 def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
     """(N, K) probabilities of the given label → (N, K) probabilities q of the true class, with probs ≈ q · T.
 
@@ -131,7 +124,7 @@ def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
     return q
 
 
-def bootstrap(posterior: Posterior, counts: Array, draws: int | None = None) -> tuple[Array, Array]:
+def bootstrap(posterior: Posterior, counts: Array) -> tuple[Array, Array]:
     """95 % intervals of the noise matrix and of the rate of wrong labels (percentile bootstrap, Efron 1979).
 
     The anchors of each class, `counts`, are drawn anew. The rate moves with the matrix, on a part of the rows, with the
@@ -142,8 +135,7 @@ def bootstrap(posterior: Posterior, counts: Array, draws: int | None = None) -> 
     """
     k = len(counts)
     rng = np.random.default_rng(0)
-    if draws is None:
-        draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_DRAWN_CELLS // k**2))
+    draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_DRAWN_CELLS // k**2))
     totals = counts.sum(1, keepdims=True)
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / k)
     matrices = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]

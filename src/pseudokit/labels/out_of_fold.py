@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
-import pandas as pd
 
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .arrays import Array, normalize_log
+from .decisions import Decisions
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
@@ -31,20 +32,6 @@ class FoldJob:
     targets: Array
     judged: Array
     """Row numbers that it predicts."""
-    teachers: tuple[str, ...] = ()
-    """Hashes of the models that the targets come from."""
-
-
-@dataclass(frozen=True)
-class TrainingLabels:
-    """What the models of a round learn."""
-
-    labels: Array
-    """See data/encoding.py."""
-    targets: Array
-    """The same, or soft targets."""
-    teachers: tuple[str, ...] = ()
-    """Hashes of the models that they come from."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class FoldPredictions:
     """(len(rows), K) or (len(rows), C, 2)."""
     hash: str
     fold: int
-    teachers: tuple[str, ...] = ()
+    """See FoldJob."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,7 @@ class OutOfFoldPredictions:
     chains: Array | None = None
     """(folds, N, …) what the models of each fold say alone, NaN where they predict nothing; of leak-free rounds."""
     models: dict[str, dict] = field(default_factory=dict)
-    """Of this round: hash → the fold that the model did not learn, and the hashes of its teachers."""
+    """Of this round: hash → {"fold": the fold that the model did not learn}."""
     calibration: dict = field(default_factory=dict)
     """What calibration came to, see calibration.py."""
 
@@ -113,27 +100,27 @@ def predict_out_of_fold(
         log_probs = predict(model, job.judged)
         if second is not None:
             log_probs = normalize_log(log_probs + second(job))
-        predictions.append(FoldPredictions(job.judged, log_probs, model.hash, job.fold, job.teachers))
+        predictions.append(FoldPredictions(job.judged, log_probs, model.hash, job.fold))
     return predictions
 
 
-def plain_fold_jobs(training: TrainingLabels, folds: Array, number: int) -> list[FoldJob]:
+def plain_fold_jobs(labels: Array, targets: Array, folds: Array, number: int) -> list[FoldJob]:
     """One model a fold: it learns the labels of the other folds and predicts its own, and rows without a fold (-1).
 
-    folds: (N,), also of rows without a label that share a cluster with labeled ones.
+    labels: (N,) or (N, C); targets: the same, or soft ones; folds: (N,), also of rows without a label that share a
+    cluster with labeled ones; number: of the round.
     """
     jobs = []
     for fold in range(folds.max() + 1):
         elsewhere = (folds != fold) & (folds >= 0)
-        learned = np.flatnonzero(elsewhere & has_label(training.labels))
+        learned = np.flatnonzero(elsewhere & has_label(labels))
         judged = np.flatnonzero(~elsewhere)
-        where = f"round_{number}/fold_{fold}"
-        jobs.append(FoldJob(where, fold, learned, training.targets[learned], judged, training.teachers))
+        jobs.append(FoldJob(f"round_{number}/fold_{fold}", fold, learned, targets[learned], judged))
     return jobs
 
 
 def leak_free_fold_jobs(
-    given_labels: Array, chains: list[TrainingLabels], folds: Array, clusters: Array, number: int, seed: int
+    given_labels: Array, chains: list[Decisions], folds: Array, clusters: Array, number: int, seed: int
 ) -> list[FoldJob]:
     """Two models a fold, each taught by the earlier models of its own fold alone.
 
@@ -141,20 +128,21 @@ def leak_free_fold_jobs(
     of the two predicts the fold. So no row is predicted by a model that learned it, and nothing that a model learned
     comes from the labels of its fold.
 
-    chains: for each fold what its own models made of the samples; folds: see plain_fold_jobs.
+    chains: for each fold the decisions by the predictions of its own models; folds: see plain_fold_jobs.
     """
     unlabeled = folds < 0
     halves = make_folds(np.where(unlabeled, 0, -1), clusters, 2, seed)
     jobs = []
-    for fold, training in enumerate(chains):
+    for fold, decisions in enumerate(chains):
+        targets = decisions.targets()
         for half in range(2):
             given = has_label(given_labels) & (folds != fold)
-            pseudo_labeled = unlabeled & (halves != half) & has_label(training.labels)
+            pseudo_labeled = unlabeled & (halves != half) & has_label(decisions.label)
             learned = np.flatnonzero(given | pseudo_labeled)
             held_out = (folds == fold) & (half == 0)  # predicted once a round
             judged = np.flatnonzero(held_out | unlabeled & (halves == half))
             where = f"round_{number}/fold_{fold + half * len(chains)}"
-            jobs.append(FoldJob(where, fold, learned, training.targets[learned], judged, training.teachers))
+            jobs.append(FoldJob(where, fold, learned, targets[learned], judged))
     return jobs
 
 
@@ -169,7 +157,7 @@ def average_models(predictions: list[FoldPredictions], n: int, chained: bool = F
         folds = sorted({model.fold for model in predictions})
         of_folds = [[model for model in predictions if model.fold == fold] for fold in folds]
         chains = np.stack([_mean_log_probs(models, n)[0] for models in of_folds])
-    models = {model.hash: {"fold": model.fold, "teachers": list(model.teachers)} for model in predictions}
+    models = {model.hash: {"fold": model.fold} for model in predictions}
     return OutOfFoldPredictions(log_probs, judge, chains, models)
 
 
@@ -182,7 +170,7 @@ def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[Array, 
     for model in predictions:
         probs[model.rows] += np.exp(model.log_probs)
         models[model.rows] += 1
-        judge[model.rows] = _join_hashes(judge[model.rows], np.full(len(model.rows), model.hash, object))
+        judge[model.rows] = _join_hashes(judge[model.rows], model.hash)
     with np.errstate(invalid="ignore"):
         log_probs = np.log(np.maximum(probs / models, 1e-30))
     return log_probs.astype(np.float32), judge
@@ -203,13 +191,10 @@ def average_rounds(predicted: OutOfFoldPredictions, earlier: OutOfFoldPrediction
     )
 
 
-def _join_hashes(first: Array, second: Array) -> Array:
-    """(N,) first + second; rows of the same models share one string, so that memory does not grow with the rows."""
-    first_codes, firsts = pd.factorize(first)
-    second_codes, seconds = pd.factorize(second)
-    pairs, pair_of_row = np.unique(first_codes * len(seconds) + second_codes, return_inverse=True)
-    names = []
-    for pair in pairs:
-        hashes = firsts[pair // len(seconds)], seconds[pair % len(seconds)]
-        names.append("+".join(filter(None, hashes)))
-    return np.array(names, object)[pair_of_row]
+@cache  # rows of the same models share one string, so that memory does not grow with the rows
+def _join(first: str, second: str) -> str:
+    return "+".join(filter(None, (first, second)))
+
+
+_join_hashes = np.frompyfunc(_join, 2, 1)
+"""(N,) hashes of models, and more of them → (N,) all, joined by +."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,10 +28,6 @@ class PosteriorSummary:
     """(N,) the probability of the given label."""
     p_wrong: Array
     """(N,) the probability of all other classes together."""
-
-    def take(self, rows: Array) -> PosteriorSummary:
-        """The summary of these rows alone."""
-        return PosteriorSummary(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -81,12 +77,8 @@ class Posterior:
             joint[labeled, labels] = 0  # 1 - self_confidence would round tiny values to 0, and lose their order
             summary.p_wrong[rows] = (row_sums(joint) / total)[labeled]
 
-        blocks = self._blocks(n)
-        if len(blocks) == 1:  # a bootstrap summarizes a few rows some hundred times: no threads for it
-            summarize(blocks[0])
-            return summary
         with ThreadPoolExecutor(cores()) as threads:
-            list(threads.map(summarize, blocks))
+            list(threads.map(summarize, self._blocks(n)))
         return summary
 
     def _blocks(self, n: int) -> list[slice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config.keys import Pseudo
-from .arrays import Array, by_class, most_confident
+from .arrays import Array, by_class, last_where, most_confident, words
 from .posterior import PosteriorSummary
 
 DEFAULT_CUTOFF = 0.95
@@ -21,54 +21,45 @@ MIN_ROWS_PER_CLASS = 2
 
 
 def select_pseudo_labels(
-    unlabeled: PosteriorSummary,
-    labeled: PosteriorSummary,
-    labels: Array,
-    k: int,
-    policy: Pseudo,
-    refused: Array,
-    progress: float,
+    predicted: PosteriorSummary, given_labels: Array, k: int, policy: Pseudo, refused: Array, progress: float
 ) -> tuple[Array, Array]:
     """Which unlabeled rows receive their likeliest class as label, and why.
 
-    A rule is a line here and a key of `pseudo`: it names the reason of the rows that it takes away.
+    Each rule is a key of `pseudo`, and names the reason of the rows that it takes away.
 
     Args:
-        unlabeled: posterior of M rows. labeled, labels: posterior and given class (L,) of the labeled rows.
+        predicted: out-of-fold probabilities of N rows. given_labels: (N,) class index, -1 = unlabeled.
         k: number of classes.
-        refused: (M,) reasons that stand above all rules; empty = none.
+        refused: (N,) reasons that stand above all rules; empty = none.
         progress: fraction of the rounds that are run, this one included.
 
     Returns:
-        (M,) bool accepted; (M,) reasons.
+        (N,) bool accepted; (N,) reasons, which mean nothing for labeled rows.
     """
-    accepted = unlabeled.confidence >= class_cutoffs(labeled, labels, k, policy)[unlabeled.best]
-    reason = np.where(accepted, "above_cutoff", "below_cutoff").astype(object)
+    unlabeled = given_labels < 0
+    cutoffs = class_cutoffs(predicted, given_labels, k, policy)
+    accepted = unlabeled & (predicted.confidence >= cutoffs[predicted.best])
+    reason = words(accepted, "below_cutoff", "above_cutoff")
     if policy.top_fraction is not None:
         fraction = min(policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start))
-        beyond = _beyond_fraction(unlabeled, accepted, fraction, k)
-        accepted[beyond], reason[beyond] = False, "beyond_share"
+        for c in range(k):
+            of_class = predicted.best == c
+            limit = np.ceil(fraction * (unlabeled & of_class).sum() - 1e-9)
+            rows = np.flatnonzero(accepted & of_class)
+            beyond = np.delete(rows, most_confident(predicted.confidence[rows], int(limit)))
+            accepted[beyond], reason[beyond] = False, "beyond_share"
     is_refused = refused != ""
-    accepted[is_refused], reason[is_refused] = False, refused[is_refused]
-    return accepted, reason
+    reason[is_refused] = refused[is_refused]
+    return accepted & ~is_refused, reason
 
 
-def _beyond_fraction(unlabeled: PosteriorSummary, accepted: Array, fraction: float, k: int) -> Array:
-    """The accepted rows that are not among the most confident `fraction` of the rows predicted as their class."""
-    limits = np.ceil(fraction * np.bincount(unlabeled.best, minlength=k) - 1e-9).astype(int)
-    rows = np.flatnonzero(accepted)
-    beyond = []
-    for positions, limit in zip(by_class(unlabeled.best[rows], k), limits, strict=True):
-        of_class = rows[positions]
-        beyond.append(np.delete(of_class, most_confident(unlabeled.confidence[of_class], limit)))
-    return np.concatenate(beyond)
-
-
-def class_cutoffs(labeled: PosteriorSummary, labels: Array, k: int, policy: Pseudo) -> Array:
-    """(K,) cutoff of each class: as configured, or by `min_precision`."""
+def class_cutoffs(predicted: PosteriorSummary, given_labels: Array, k: int, policy: Pseudo) -> Array:
+    """(K,) cutoff of each class: as configured, or by `min_precision` from the labeled rows."""
     if policy.min_precision is None:
         return np.full(k, plain_cutoff(policy))
-    cutoffs = cutoffs_by_precision(labeled.best, labeled.confidence, labels, k, policy.min_precision)
+    rows = given_labels >= 0
+    best, confidence = predicted.best[rows], predicted.confidence[rows]
+    cutoffs = cutoffs_by_precision(best, confidence, given_labels[rows], k, policy.min_precision)
     return np.maximum(cutoffs, policy.cutoff or 0.0)
 
 
@@ -101,8 +92,7 @@ def _lowest_cutoff(confidence: Array, right: Array, precision: float) -> float:
     order = np.argsort(-confidence, kind="stable")
     hits = np.cumsum(right[order])
     bounds = lower_bound(hits, np.arange(1, len(order) + 1))
-    reached = np.flatnonzero(bounds >= precision)
-    return float(confidence[order[reached[-1]]]) if len(reached) else np.inf
+    return last_where(confidence[order], bounds >= precision)
 
 
 def lower_bound(hits: Array, n: Array) -> Array:
