@@ -182,9 +182,8 @@ def test_images_that_cannot_be_read(csv, own_images):
     (own_images / f"{ids[1]}.png").write_text("an error page")
     (own_images / f"{ids[2]}.png").unlink()
     message = refusal(csv, "train")
-    for i, why in enumerate(["zero bytes", "not an image", "missing"]):
-        assert f"{own_images / ids[i]}.png ({why}" in message
-    assert "3 of the images" in message
+    for name in ids[:3]:
+        assert f"{own_images / name}.png" in message
     assert "data.bad_images=skip" in message
 
 
@@ -480,7 +479,8 @@ def test_truncated_images_end_the_process_with_code_2_and_one_line(csv, own_imag
     for file, ending, cut in zip(files, (".png", ".png", ".jpg", ".tiff"), (0.5, 0.99, 0.5, 0.5), strict=True):
         data = cv2.imencode(ending, photo)[1].tobytes()
         file.write_bytes(data[: int(cut * len(data))])
-    assert "4 of the images" in error_of(run_script("pseudo.py", "--mode", "denoise", *csv.args, "name=x"))
+    error = error_of(run_script("pseudo.py", "--mode", "denoise", *csv.args, "name=x"))
+    assert all(str(file) in error for file in files)
     assert "round_1" not in os.listdir(csv.folder / "runs" / "x")
 
 

@@ -36,13 +36,14 @@ def wheel(tmp_path_factory) -> Path:
     return found
 
 
-def test_the_wheel_holds_one_package_with_its_configs_and_templates(wheel):
+def test_the_wheel_holds_one_package_with_its_configs_templates_and_presets(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"pseudokit"}
     configs = {Path(name).name for name in names if name.startswith("pseudokit/configs/")}
     assert configs == {file.name for file in (ROOT / "configs").glob("*.yaml")}
     templates = {Path(name).name for name in names if name.startswith("pseudokit/report/templates/")}
     assert templates == {file.name for file in (ROOT / "src/pseudokit/report/templates").iterdir()}
+    assert "pseudokit/data/augmentations.yaml" in names
     modules = {Path(name).relative_to("pseudokit") for name in names if name.endswith(".py")}
     package = ROOT / "src" / "pseudokit"
     assert modules == {file.relative_to(package) for file in package.rglob("*.py")}

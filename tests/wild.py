@@ -173,8 +173,7 @@ def with_alpha() -> Image.Image:
 
 
 def images() -> list[Case]:
-    bad, pil, more = Refused("(not an image)"), Image.fromarray(picture()), Image.fromarray(picture()[::-1])
-    big = Refused("20,000×20,000 pixels, more than 100,000,000")
+    bad, pil, more = Refused("x.png ("), Image.fromarray(picture()), Image.fromarray(picture()[::-1])
     deep = picture().astype(np.uint16)[:, :, ::-1] * 257
     tiff = (
         struct.pack("<2sHIH", b"II", 42, 8, 2)
@@ -201,12 +200,12 @@ def images() -> list[Case]:
     found |= {f"{kind} cut in half": (cut(data, 0.5), bad) for kind, data in good.items()}
     found |= {f"{kind} without its last byte": (data[:-1], bad) for kind, data in good.items()}
     found |= {
-        "zero bytes": (b"", Refused("(zero bytes)")),
-        "missing": (lambda file: None, Refused("(missing)")),
-        "a folder named like an image": (os.mkdir, Refused("(a folder)")),
-        "a link to a folder": (folder_of_class, Refused("(a folder)")),
-        "a link to nowhere": (lambda file: file.symlink_to("gone"), Refused("(missing)")),
-        "a link to itself": (lambda file: file.symlink_to(file.name), Refused("(missing)")),
+        "zero bytes": (b"", bad),
+        "missing": (lambda file: None, bad),
+        "a folder named like an image": (os.mkdir, bad),
+        "a link to a folder": (folder_of_class, bad),
+        "a link to nowhere": (lambda file: file.symlink_to("gone"), bad),
+        "a link to itself": (lambda file: file.symlink_to(file.name), bad),
         "text": (b"an error page", bad),
         "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', bad),
         "PDF": (b"%PDF-1.4\n", bad),
@@ -228,13 +227,13 @@ def images() -> list[Case]:
         "1×1": (saved("PNG", Image.new("RGB", (1, 1), "red")), "rrrr"),
         "1×9000": (saved("PNG", Image.new("RGB", (1, 9000), "red")), "rrrr"),
         "PNG of no size": (png(0, 0, zeros(0)), bad),
-        "PNG of 2³¹−1 × 2³¹−1": (png(2**31 - 1, 2**31 - 1, zeros(9)), Refused("pixels, more than")),
-        "PNG of 20,000×20,000": (png(20_000, 20_000, zeros(9)), big),
-        "JPEG of 20,000×20,000": (huge_jpeg(), big),
-        "TIFF of 20,000×20,000": (tiff, Refused("x.png (")),
-        "BMP of 20,000×20,000": (bmp, big),
-        "PPM of 20,000×20,000": (b"P6\n20000 20000\n255\n", big),
-        "WebP of 16,383×16,383": (webp, Refused("16,383×16,383 pixels, more than")),
+        "PNG of 2³¹−1 × 2³¹−1": (png(2**31 - 1, 2**31 - 1, zeros(9)), bad),
+        "PNG of 20,000×20,000": (png(20_000, 20_000, zeros(9)), bad),
+        "JPEG of 20,000×20,000": (huge_jpeg(), bad),
+        "TIFF of 20,000×20,000": (tiff, bad),
+        "BMP of 20,000×20,000": (bmp, bad),
+        "PPM of 20,000×20,000": (b"P6\n20000 20000\n255\n", bad),
+        "WebP of 16,383×16,383": (webp, bad),
         "text that unpacks to 100 MB in a PNG": (
             png(8, 8, zeros(72), chunk(b"zTXt", b"a\0\0" + zeros(100_000_000))),
             "kkkk",
@@ -251,7 +250,7 @@ def images() -> list[Case]:
         "image",
         "bomb: 20,000×20,000 black pixels in 390 KB",
         lambda folder: read_image(png(20_000, 20_000, zeros(20_001 * 20_000)))(folder),
-        big,
+        bad,
         slow=True,
     )
     names = {"with a line break": "a\nb.png", "with a pattern": "[a]*?.png", "with an emoji": "🐈.png"}

@@ -10,8 +10,15 @@ from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Data
 from pseudokit.data.dataset import SPLITS, Dataset
-from pseudokit.data.duplicates import connected, count_duplicates, duplicates_table, find_links, refused_reasons
-from pseudokit.data.images import difference_hashes
+from pseudokit.data.duplicates import (
+    count_duplicates,
+    difference_hashes,
+    duplicates_table,
+    find_links,
+    pixel_hashes,
+    refused_reasons,
+)
+from pseudokit.data.folds import connect
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +47,21 @@ def same_hash() -> np.ndarray:
     return np.repeat(ramp, 8, axis=1).astype(np.uint8)[..., None]
 
 
+def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 255, (9, 8, 1), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)[..., None]
+    twin = image.copy()
+    twin[0, 0] ^= 1
+    exact = pixel_hashes(np.stack([image, image, twin]))
+    assert exact[0] == exact[1] != exact[2]
+    alike = difference_hashes(np.stack([image, twin, image[::-1]]), np.arange(3))
+    assert alike.dtype == np.uint64
+    assert alike[0] == alike[1]
+    assert np.bitwise_count(alike[0] ^ alike[2]) > 15
+
+
 def clusters_of(pixels) -> np.ndarray:
-    return connected(find_links(pixels, len(pixels)), len(pixels))
+    return connect(find_links(pixels, len(pixels)), len(pixels))
 
 
 def jpeg(quality):
@@ -144,15 +164,15 @@ def test_many_images_of_one_hash_are_compared_in_any_order_alike(same_hash):
 def test_what_is_only_scored_changes_no_link_among_the_first_rows(same_hash):
     """Not even where images of one hash are so many that not every pair is compared."""
     first = np.concatenate([same_hash, np.stack([noisy(image) for image in same_hash])])
-    alone = connected(find_links(first, 48), 48)
+    alone = connect(find_links(first, 48), 48)
     assert len(np.unique(alone)) < 48
     beside = find_links(np.concatenate([first, 255 - first[:, ::-1, ::-1]]), 48)
-    assert (alone == connected(beside[:, (beside < 48).all(0)], 48)).all()
+    assert (alone == connect(beside[:, (beside < 48).all(0)], 48)).all()
 
 
 def test_copies_are_found_across_the_first_rows_and_the_others(digits64):
     copies = np.stack([noisy(digits64[i]) for i in range(40)])
-    found = connected(find_links(np.concatenate([digits64[:60], copies]), 60), 100)
+    found = connect(find_links(np.concatenate([digits64[:60], copies]), 60), 100)
     assert (found[60:] == found[:40]).all()
     assert len(np.unique(found)) == 60
 
@@ -162,7 +182,7 @@ def test_copies_are_found_across_the_first_rows_and_the_others(digits64):
 
 @pytest.fixture
 def table_of(tmp_path, photos):
-    """table_of((role, id, number of the photo, given, copy), …) → duplicates.csv of these rows; `bytes` copies files.
+    """table_of((split, id, number of the photo, given label, kind of copy), …) → duplicates.csv of these rows.
 
     Equal ids are one file.
     """
@@ -170,10 +190,7 @@ def table_of(tmp_path, photos):
     def make(*rows):
         rows = sorted(rows, key=lambda row: (SPLITS.index(row[0]), row[1]))
         for _, name, photo, _, copy in rows:
-            image = photos[photo] if copy == "bytes" else COPIES[copy](photos[photo])
-            cv2.imwrite(str(tmp_path / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-            if copy == "same":  # the same pixels in another file
-                cv2.imwrite(str(tmp_path / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+            cv2.imwrite(str(tmp_path / f"{name}.png"), COPIES[copy](photos[photo]))
         split, ids, _, labels, _ = (np.array(column, object) for column in zip(*rows, strict=True))
         classes = tuple(sorted(set(labels) - {""})) or ("a",)
         given_ = np.array([(*classes, "").index(label) if label else -1 for label in labels])
@@ -187,37 +204,37 @@ def table_of(tmp_path, photos):
 
 def test_the_kind_is_that_of_the_whole_cluster(table_of):
     table = table_of(
-        ("train", "a", 0, "x", "bytes"),
-        ("unlabeled", "b", 0, "", "bytes"),
-        ("train", "c", 1, "x", "bytes"),
+        ("train", "a", 0, "x", "same"),
+        ("unlabeled", "b", 0, "", "same"),
+        ("train", "c", 1, "x", "same"),
         ("unlabeled", "d", 1, "", "same"),
-        ("test", "e", 1, "x", "bytes"),
-        ("train", "f", 2, "x", "bytes"),
-        ("val", "g", 2, "x", "bytes"),
+        ("test", "e", 1, "x", "same"),
+        ("train", "f", 2, "x", "same"),
+        ("val", "g", 2, "x", "same"),
         ("test", "h", 2, "x", "jpeg 90"),
-        ("train", "z", 3, "x", "bytes"),
+        ("train", "z", 3, "x", "same"),
     )
     assert list(table) == ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     assert list(table.id) == list("abcdefgh")
     assert list(table.cluster) == [1, 1, 2, 2, 2, 3, 3, 3]
-    assert list(table.kind) == ["bytes"] * 2 + ["pixels"] * 3 + ["near"] * 3
+    assert list(table.kind) == ["pixels"] * 5 + ["near"] * 3
     assert not table.conflict.any()
 
 
 def test_labels_that_disagree_come_first_and_no_label_is_no_disagreement(table_of):
     table = table_of(
-        ("train", "a", 0, "x", "bytes"),
-        ("train", "b", 0, "x", "bytes"),
-        ("train", "c", 1, "x", "bytes"),
-        ("unlabeled", "d", 1, "", "bytes"),
-        ("train", "e", 2, "x", "bytes"),
+        ("train", "a", 0, "x", "same"),
+        ("train", "b", 0, "x", "same"),
+        ("train", "c", 1, "x", "same"),
+        ("unlabeled", "d", 1, "", "same"),
+        ("train", "e", 2, "x", "same"),
         ("train", "f", 2, "y", "jpeg 90"),
-        ("unlabeled", "g", 2, "", "bytes"),
-        ("train", "h", 3, "x", "bytes"),
-        ("test", "i", 3, "y", "bytes"),
+        ("unlabeled", "g", 2, "", "same"),
+        ("train", "h", 3, "x", "same"),
+        ("test", "i", 3, "y", "same"),
     )
-    assert list(table.id) == list("hiefgabcd")
-    assert list(table.cluster) == [1, 1, 2, 2, 2, 3, 3, 4, 4]
+    assert list(table.id) == list("efghiabcd")
+    assert list(table.cluster) == [1, 1, 1, 2, 2, 3, 3, 4, 4]
     assert list(table.conflict) == [True] * 5 + [False] * 4
     assert count_duplicates(table) == {
         "clusters": 4,
@@ -229,17 +246,17 @@ def test_labels_that_disagree_come_first_and_no_label_is_no_disagreement(table_o
 
 
 def test_no_duplicates_give_an_empty_table(table_of):
-    table = table_of(("train", "a", 0, "x", "bytes"), ("unlabeled", "b", 1, "", "bytes"))
+    table = table_of(("train", "a", 0, "x", "same"), ("unlabeled", "b", 1, "", "same"))
     assert table.empty
     assert list(table) == ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     assert count_duplicates(table) == {"clusters": 0, "rows": 0, "conflicts": 0}
     assert list(refused_reasons(table, np.array(["a", "b"], object), Data())) == ["", ""]
 
 
-def test_pool_rows_that_are_copies_of_scored_rows_are_refused(table_of):
+def test_unlabeled_rows_that_are_copies_of_scored_rows_are_refused(table_of):
     rows = []
     for number, split in enumerate(["val", "trusted", "test", "train"]):
-        rows += [(split, f"{split}_0", number, "x", "bytes"), ("unlabeled", f"of_{split}", number, "", "jpeg 90")]
+        rows += [(split, f"{split}_0", number, "x", "same"), ("unlabeled", f"of_{split}", number, "", "jpeg 90")]
     table = table_of(*rows)
     ids = np.array(["of_val", "of_trusted", "of_test", "of_train", "train_0", "test_0"], object)
     reasons = ["duplicate_of_val", "duplicate_of_trusted", "duplicate_of_test", "", "", ""]
@@ -247,29 +264,28 @@ def test_pool_rows_that_are_copies_of_scored_rows_are_refused(table_of):
     assert set(refused_reasons(table, ids, Data(learn_from_test="copies"))) == {""}
 
 
-def test_a_file_that_is_in_pool_and_test_is_the_wish_of_the_user(table_of):
-    pool = [("unlabeled", name, photo, "", "bytes") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
-    test = [("test", name, photo, "x", "bytes") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
-    table = table_of(*pool, *test, ("train", "e", 2, "y", "bytes"))
+def test_a_file_that_is_unlabeled_and_test_may_be_learned(table_of):
+    unlabeled = [("unlabeled", name, photo, "", "same") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
+    test = [("test", name, photo, "x", "same") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
+    table = table_of(*unlabeled, *test, ("train", "e", 2, "y", "same"))
     assert set(table.id) == {"b", "c", "d", "e"}, "a alone is one file, named twice"
     assert not refused_reasons(table, np.array(["a", "b", "c", "d"], object), Data()).any()
     counts = count_duplicates(table)
     assert counts["clusters in train and test"] == 1
-    assert "clusters in pool and test" not in counts
 
 
-def test_a_file_that_is_in_train_and_test_is_told(table_of, tmp_path):
-    table = table_of(("train", "a", 0, "x", "bytes"), ("test", "a", 0, "x", "bytes"))
-    assert list(zip(table.split, table.kind, strict=True)) == [("train", "bytes"), ("test", "bytes")]
+def test_a_file_that_is_in_train_and_test_is_listed(table_of):
+    table = table_of(("train", "a", 0, "x", "same"), ("test", "a", 0, "x", "same"))
+    assert list(zip(table.split, table.kind, strict=True)) == [("train", "pixels"), ("test", "pixels")]
     assert count_duplicates(table)["clusters in train and test"] == 1
 
 
 def test_the_table_reads_back_as_it_was_decided_on(table_of, tmp_path):
     table = table_of(
-        ("train", "a", 0, "x", "bytes"),
-        ("train", "b", 0, "y", "bytes"),
-        ("test", "c", 0, "x", "bytes"),
-        ("unlabeled", "d", 0, "", "bytes"),
+        ("train", "a", 0, "x", "same"),
+        ("train", "b", 0, "y", "same"),
+        ("test", "c", 0, "x", "same"),
+        ("unlabeled", "d", 0, "", "same"),
     )
     table.to_csv(tmp_path / "duplicates.csv", index=False)
     again = pd.read_csv(tmp_path / "duplicates.csv", dtype=str, keep_default_na=False)

@@ -74,14 +74,14 @@ def test_fewer_clusters_than_folds_are_dealt_to_different_folds():
 
 @pytest.mark.parametrize("clusters", [alone(200), alone(200) // 2, alone(200) // 4], ids=["1", "2", "4"])
 def test_the_same_seed_gives_the_same_folds_and_another_seed_others(clusters):
-    """New folds every round are what gives each label judges with other teachers; groups are no exception."""
+    """New folds every round are what gives each label other teachers; groups are no exception."""
     labels = np.random.default_rng(0).integers(0, 5, 200)
     first, again, other = (make_folds(labels, clusters, 4, seed) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).mean() > 0.3
 
 
-def test_a_pool_row_has_no_say_in_the_folds():
+def test_an_unlabeled_row_does_not_change_the_folds_of_the_others():
     labels = np.append(np.arange(60) % 3, np.full(40, -1))
     folds = make_folds(labels, np.append(alone(60), np.zeros(40, int)), 3, seed=0)
     np.testing.assert_array_equal(folds[:60], make_folds(labels[:60], alone(60), 3, seed=0))
@@ -90,9 +90,9 @@ def test_a_pool_row_has_no_say_in_the_folds():
 def test_groups_and_duplicates_merge_transitively():
     """0 and 1 share a group, 1 is a copy of 2, and 2 shares another group with 3; 6 and 7 are no rows of these."""
     group = np.array(["g", "g", "h", "h", "", ""], object)
-    found = find_clusters(group, np.array([[1, 4, 6], [2, 6, 5]]))
-    assert len(set(found[:4])) == 1
-    assert len(set(found)) == 3
+    clusters = find_clusters(group, np.array([[1, 4, 6], [2, 6, 5]]))
+    assert len(set(clusters[:4])) == 1
+    assert len(set(clusters)) == 3
 
 
 def test_rows_without_a_group_share_none():

@@ -2,148 +2,137 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
+from tqdm.auto import trange
 
 from ..config.types import UserError
-from ..system.files import log
+from ..system.files import hash_of, log, whole
 
-CHUNKS = 64  # parts after which progress is shown, and a stopped cache goes on
-DECODER = 2  # to be raised with every change of what a file decodes to
-TINY = 64  # pixels; below, threads lose more to the interpreter's lock than decoding takes (36 against 20 µs an image)
+IMAGES_PER_CHUNK = 1024
+"""After each chunk, progress is shown and a stopped cache goes on: 150 MB of images of 224 pixels."""
+DECODER_VERSION = 3
+"""Raise it with every change of what a file decodes to."""
+MIN_SIDE_FOR_THREADS = 65
+"""Pixels. Below, threads lose more to the interpreter's lock than decoding takes (36 against 20 µs an image)."""
 UNSEEN, GOOD, BAD = 0, 1, 2
+"""State of an image in a cache."""
 Decode = Callable[[str], np.ndarray | None]
 """path → (H, W, C) uint8 of the shape that is asked for, or None."""
 
 
-def decode_all(one: Decode, paths: np.ndarray, pixels: np.ndarray, chunk_done: Callable = lambda rows, good: None):
-    """Fill pixels (N, H, W, C) in place, on all cores; returns the (N,) mask of the files that could be read.
+def open_cache(
+    decode: Decode, paths: np.ndarray, shape: tuple[int, ...], folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of these files from a cache, which is made first where it is not there.
 
-    chunk_done(rows, good) is called with each slice that is finished, in order.
-    """
-    from tqdm.auto import tqdm
+    Its name is a hash of the format and of every path with its size and time of change, so a changed file is decoded
+    again. Where another process is making it, this one waits.
 
-    def load(i: int) -> bool:
-        image = one(paths[i])
-        if image is not None:
-            pixels[i] = image
-        return image is not None
-
-    chunk = max(1, -(-len(paths) // CHUNKS))
-    slices = [slice(a, min(a + chunk, len(paths))) for a in range(0, len(paths), chunk)]
-    good = np.zeros(len(paths), bool)
-    with (
-        ThreadPoolExecutor(1 if pixels.shape[1] <= TINY else os.cpu_count()) as pool,
-        tqdm(total=len(paths), desc="decode images", disable=None, leave=False) as bar,
-    ):
-        for rows, found in zip(
-            slices, pool.map(lambda s: [load(i) for i in range(s.start, s.stop)], slices), strict=True
-        ):
-            good[rows] = found
-            chunk_done(rows, good[rows])
-            bar.update(len(found))
-    return good
-
-
-def open_cache(one: Decode, paths: np.ndarray, shape: tuple[int, ...], folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images of these files as a memory-mapped array of this shape, and the mask of those that could be read.
-
-    Its name is a hash of every path, its size and time of change, and of the format: what has changed is decoded anew.
-    Where another process is making it, this one waits.
-
+    Args:
+        decode: reads one file.
+        paths: (N,) str.
+        shape: (N, H, W, C) of the result.
+        folder: of the cache.
+    Returns:
+        A memory-mapped array of this shape, and the (N,) mask of the images that could be read.
     Raises:
         UserError: the folder cannot be written, or its disk is too full.
     """
-    from filelock import FileLock
-
-    name = _name(paths, shape)
-    pixels, states = folder / f"{name}.npy", folder / f"{name}.states.npy"
+    name = hash_of(DECODER_VERSION, shape, *map(_version_of, paths))
+    pixels_file = folder / f"{name}.npy"
+    states_file = folder / f"{name}.states.npy"
+    size = f"{np.prod(shape, dtype=float) / 2**20:,.0f} MiB"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock"):
-            _make(one, paths, shape, (pixels, states))
+            if not (_is_readable(pixels_file) and _is_readable(states_file)):
+                log.info(f"images: {len(paths):,} will take {size} in {pixels_file}")
+                states_file.unlink(missing_ok=True)  # first, as it must not speak of pixels that are lost
+                reserve(pixels_file, shape)
+                reserve(states_file, shape[:1])
+            pixels = np.load(pixels_file, mmap_mode="r+")
+            states = np.load(states_file, mmap_mode="r+")
+            good = decode_all(decode, paths, pixels, states)
     except OSError as error:
         raise UserError(
-            f"data.cache: {folder} cannot take {_size(shape)} ({error.strerror}); choose another, or a "
-            "smaller data.size"
+            f"data.cache: {folder} cannot take {size} ({error.strerror}); choose another folder or a smaller data.size"
         ) from None
-    return np.load(pixels, mmap_mode="c"), np.load(states) == GOOD
+    log.info(f"images: {len(paths):,} from {pixels_file}")
+    return np.load(pixels_file, mmap_mode="c"), good
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{np.prod(shape, dtype=float) / 2**20:,.0f} MiB"
+def decode_all(decode: Decode, paths: np.ndarray, pixels: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Decode the files that are UNSEEN, on all cores.
+
+    Args:
+        decode: reads one file.
+        paths: (N,) str.
+        pixels: (N, H, W, C) uint8, filled in place.
+        states: (N,) uint8, UNSEEN, GOOD or BAD; set in place after the pixels are written, so that a process that is
+            killed leaves no false one.
+    Returns:
+        The (N,) mask of the files that could be read.
+    """
+    rows_left = np.flatnonzero(states == UNSEEN)
+    n_threads = os.cpu_count() if pixels.shape[1] >= MIN_SIDE_FOR_THREADS else 1
+    with ThreadPoolExecutor(n_threads) as threads:
+        decode_many = threads.map if n_threads > 1 else map
+        for start in trange(0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False):
+            rows = rows_left[start : start + IMAGES_PER_CHUNK]
+            new_states = np.full(len(rows), BAD, np.uint8)
+            for i, image in enumerate(decode_many(decode, paths[rows])):
+                if image is not None:
+                    pixels[rows[i]] = image
+                    new_states[i] = GOOD
+            if isinstance(pixels, np.memmap):
+                pixels.flush()
+            states[rows] = new_states
+    return states == GOOD
 
 
-def _name(paths: np.ndarray, shape: tuple[int, ...]) -> str:
-    digest = hashlib.sha256(repr((DECODER, shape)).encode())
-    for path in paths:
-        try:
-            about = os.stat(path)
-        except OSError:
-            about = None
-        digest.update(repr((str(path), about and (about.st_size, about.st_mtime_ns))).encode())
-    return digest.hexdigest()[:16]
-
-
-def _make(one: Decode, paths: np.ndarray, shape: tuple[int, ...], files: tuple[Path, Path]) -> None:
-    """Decode what the cache lacks. A row's state is written after its pixels, so that no kill makes a false one."""
-    if not (_is_array(files[0], shape) and _is_array(files[1], shape[:1])):
-        log.info(f"images: {len(paths):,} will take {_size(shape)} in {files[0]}")
-        files[1].unlink(missing_ok=True)  # what it says of pixels that are cut off is not true
-        reserve(files[0], shape)
-        reserve(files[1], shape[:1])
-    pixels, states = (np.lib.format.open_memmap(file, "r+") for file in files)
-    left = np.flatnonzero(states == UNSEEN)
-    if not len(left):
-        return log.info(f"images: {len(paths):,} from {files[0]}")
-    first = left[0]  # chunks are finished in order
-
-    def chunk_done(rows: slice, good: np.ndarray) -> None:
-        pixels.flush()
-        states[first:][rows] = np.where(good, GOOD, BAD)
-        states.flush()
-
-    decode_all(one, paths[first:], pixels[first:], chunk_done)
-
-
-def _is_array(file: Path, shape: tuple[int, ...]) -> bool:
-    """Whether it is whole: to write into a map of a file that was cut off fills it up with zeros."""
+def _version_of(path: str) -> tuple:
     try:
-        found = np.load(file, mmap_mode="r")
-        return found.shape == shape and found.dtype == np.uint8
+        facts = os.stat(path)
+    except OSError:
+        return (path,)
+    return path, facts.st_size, facts.st_mtime_ns
+
+
+def _is_readable(file: Path) -> bool:
+    """False where it is missing or cut off: a map for writing would fill it up with zeros."""
+    try:
+        np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
+    return True
 
 
 def reserve(file: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
-    """An array of zeros (N, …), its room on the disk taken: a full disk would kill whoever writes to a map."""
-    part = file.with_name(file.name + ".part")
-    try:
-        np.lib.format.open_memmap(part, "w+", dtype, shape).flush()
+    """Make an .npy file of zeros and take its room on the disk: a full disk would kill who writes to a map later."""
+    with whole(file) as part:
+        array = np.lib.format.open_memmap(part.name, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
-            with open(part, "r+b") as opened:
-                os.posix_fallocate(opened.fileno(), 0, part.stat().st_size)
-        os.replace(part, file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            os.posix_fallocate(part.fileno(), 0, array.offset + array.nbytes)
 
 
 def free_memory() -> int:
     """Bytes that may still be taken: what the system has left, at most what a container allows."""
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux
+        kibibytes = re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())[1]
+        free = int(kibibytes) * 1024
+    except OSError:  # not Linux
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    group = Path("/sys/fs/cgroup")
     try:
-        group = Path("/sys/fs/cgroup")
-        allowed = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # none, or "max"
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no group, or "max": no limit
         return free
-    return min(free, allowed)
+    return min(free, limit - used)

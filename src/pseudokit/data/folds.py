@@ -6,61 +6,92 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from .duplicates import chain, connected
 from .encoding import counts, strata
+
+
+def find_clusters(group: np.ndarray, links: np.ndarray) -> np.ndarray:
+    """Rows that must share a fold: they have the same group, or are linked as duplicates, transitively.
+
+    Args:
+        group: (N,) str, empty = none.
+        links: (2, M) pairs of rows; those with a row from N on do not count.
+    Returns:
+        (N,) int, the cluster of each row.
+    """
+    n = len(group)
+    rows = np.flatnonzero(group != "")
+    same_group = rows[link_equal(group[rows].astype(str))]
+    inside = links[:, (links < n).all(0)]
+    return connect(np.concatenate([same_group, inside], axis=1), n)
+
+
+def link_equal(keys: np.ndarray) -> np.ndarray:
+    """(2, N) links from the first row of each key to every row that has it."""
+    _, first_rows, key_numbers = np.unique(keys, return_index=True, return_inverse=True)
+    return np.stack([first_rows[key_numbers], np.arange(len(keys))])
+
+
+def connect(links: np.ndarray, n: int) -> np.ndarray:
+    """(n,) cluster of each row: what the links (2, M) connect, transitively. Numbered in the order of the rows."""
+    graph = coo_array((np.ones(links.shape[1], bool), tuple(links)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
 
 
 def make_folds(labels: np.ndarray, clusters: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Stratified folds of the rows that have a label; rows of a cluster share a fold.
 
-    labels: see encoding.py; clusters: (N,) int. Returns (N,) fold; rows without a label have the fold of the labeled
-    rows of their cluster, -1 where there is none.
+    Args:
+        labels: see encoding.py.
+        clusters: (N,) int from 0 on.
+        n_folds: how many.
+        seed: of the shuffle.
+    Returns:
+        (N,) int, the fold of each row. A row without a label has the fold of the labeled rows of its cluster, -1 where
+        there is none.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    labels = strata(labels)
-    folds = np.full(len(labels), -1)
+    classes = strata(labels)
+    n_clusters = clusters.max() + 1
+    # We shuffle here, as StratifiedGroupKFold's own shuffle makes unbalanced folds in scikit-learn 1.6.
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(np.flatnonzero(labels >= 0))
-    clusters = rng.permutation(clusters.max() + 1)[clusters]
-    shared = np.bincount(clusters[rows], minlength=clusters.max() + 1)[clusters[rows]] > 1
-    # Rows were shuffled above: StratifiedGroupKFold's own shuffle makes unbalanced folds in scikit-learn 1.6.
-    splitters = [(rows[~shared], StratifiedKFold(n_folds)), (rows[shared], StratifiedGroupKFold(n_folds))]
-    for part, splitter in splitters:
-        if len(np.unique(clusters[part])) < n_folds:  # a handful of clusters: deal them out
-            folds[part] = np.unique(clusters[part], return_inverse=True)[1] % n_folds
-            continue
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The least populated class")
-            for fold, (_, held_out) in enumerate(_split(splitter, part, labels, clusters)):
-                folds[part[held_out]] = fold
-    of_cluster = np.full(clusters.max() + 1, -1)
-    of_cluster[clusters[rows]] = folds[rows]
-    return of_cluster[clusters]
+    rows = rng.permutation(np.flatnonzero(classes >= 0))
+    clusters = rng.permutation(n_clusters)[clusters]
+    rows_in_cluster = np.bincount(clusters[rows], minlength=n_clusters)
+    is_alone = rows_in_cluster[clusters[rows]] == 1
+    fold_of_cluster = np.full(n_clusters, -1)
+    # Rows that are alone are most, and StratifiedKFold balances them exactly.
+    for part, splitter in (
+        (rows[is_alone], StratifiedKFold(n_folds)),
+        (rows[~is_alone], StratifiedGroupKFold(n_folds)),
+    ):
+        fold_of_cluster[clusters[part]] = _split(splitter, classes[part], clusters[part])
+    return fold_of_cluster[clusters]
 
 
-def _split(splitter, part, labels, clusters):
-    """Classes with fewer rows than folds share one stratum, so that scikit-learn can split them."""
-    strata = labels[part].copy()
-    strata[np.bincount(strata)[strata] < splitter.get_n_splits()] = labels.max() + 1
-    if np.bincount(strata).max() < splitter.get_n_splits():
-        strata[:] = 0
-    with_groups = {"groups": clusters[part]} if "Group" in type(splitter).__name__ else {}
-    return splitter.split(part, strata, **with_groups)
+def _split(splitter, classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(N,) folds by one of scikit-learn's splitters."""
+    n_folds = splitter.get_n_splits()
+    names, cluster_numbers = np.unique(clusters, return_inverse=True)
+    if len(names) < n_folds:
+        return cluster_numbers % n_folds
+    # scikit-learn asks for a class with as many rows as folds: the small classes are split as one class, or all are.
+    is_small = np.bincount(classes)[classes] < n_folds
+    classes = np.where(is_small, classes.max() + 1, classes)
+    if np.bincount(classes).max() < n_folds:
+        classes = np.zeros_like(classes)
+    folds = np.empty(len(classes), int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a small class, and of clusters that are not needed
+        for fold, (_, held_out) in enumerate(splitter.split(classes, classes, clusters)):
+            folds[held_out] = fold
+    return folds
 
 
 def fold_table(labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """(K rows, one column a fold): how many rows each class has in each fold. labels: see encoding.py; folds: (N,)."""
-    of_folds = {f"fold {f}": counts(labels[folds == f], len(classes)) for f in range(folds.max() + 1)}
-    return pd.DataFrame(of_folds, index=list(classes))
-
-
-def find_clusters(group: np.ndarray, links: np.ndarray) -> np.ndarray:
-    """(N,) cluster of each row: same group, or linked as duplicates (transitively).
-
-    group: (N,) str, empty = none; links: (2, M) pairs of rows, of which those between the first N count.
-    """
-    n = len(group)
-    inside = links[:, (links < n).all(0)]
-    return connected(np.concatenate([chain(group.astype(str), group != ""), inside], axis=1), n)
+    """How many rows each class has in each fold: (K rows, one column a fold). labels: see encoding.py; folds: (N,)."""
+    columns = {f"fold {fold}": counts(labels[folds == fold], len(classes)) for fold in range(folds.max() + 1)}
+    return pd.DataFrame(columns, index=list(classes))

@@ -1,15 +1,13 @@
-"""Image files → one uint8 array: in memory, or in a memory-mapped file where it does not fit."""
+"""Image files → one uint8 array: in memory, or in a memory-mapped file if it does not fit."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import io
 import os
 import warnings
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -19,172 +17,151 @@ from ..system.distributed import size
 from ..system.files import log
 from .cache import decode_all, free_memory, open_cache
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")  # MAX_PIXELS, of formats whose header is not read here
-MAX_PIXELS = 100_000_000  # of one image; more are refused by what its header says, before they take memory
-BRIGHTER = 3  # of 255: what counts as brighter in a difference hash
-LOOK_AT = 64  # images that decide the default size and number of channels
-HEADER = 1 << 18  # bytes in which a JPEG says its size, after what cameras write before
-FORMATS = ("JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # whose header is read
-PNG = b"\x89PNG\r\n\x1a\n"
-AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, None: cv2.IMREAD_ANYCOLOR}
-SMALLER = {
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
-"""Bits that are added to any of the flags above; in color as well, in spite of their names."""
-Image.MAX_IMAGE_PIXELS = None  # it opens headers alone; neither it nor its warnings have a say
-warnings.filterwarnings("ignore", module=r"PIL\.")
+MAX_IMAGE_PIXELS = 100_000_000
+"""Of one image: 300 MB as RGB. A larger one is refused by its header, before it takes memory."""
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS))  # OpenCV reads both when it is imported
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # our own messages also name the file and a remedy
+
+import cv2  # noqa: E402
+
 DEFAULT_CACHE = "data/cache"
 """Folder of decoded images that would take half of the free memory, where data.cache names none."""
+N_FORMAT_SAMPLES = 64
+"""Images that decide the default size and number of channels: spread over all, and read in a second."""
+MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE = 8, 128
+"""Pixels. A larger side, which most models can use, is for the user to choose: it costs time and memory."""
+MAX_LISTED_IMAGES = 10
+"""Unreadable images that one message names: enough to see a pattern."""
+HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8"
+REDUCTION_FLAGS = {
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+}
+"""By how much a JPEG is reduced. Of color images as well, in spite of the names."""
+Image.MAX_IMAGE_PIXELS = None  # Pillow reads headers only, so neither its limit nor its warnings matter
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(path: str, channels: int | None = None, side: int | None = None) -> np.ndarray | None:
-    """One file → (H, W) grey or (H, W, 3) RGB uint8; None where it cannot be read, or has more than MAX_PIXELS.
+def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Decode all images, resized to one size.
 
-    channels: 1, 3, or None for as stored. EXIF rotation is applied; alpha is dropped, 16 bits become 8.
-    side: a JPEG may come out smaller than it is, by the largest of 1/2, 1/4, 1/8 that leaves it this many pixels wide
-    and high: its decoder then skips most of the work.
+    They are kept in memory. They go to a file if `data.cache` names its folder, if several processes share them, or if
+    they would take more than half of the free memory.
+
+    Args:
+        paths: (N,) str.
+        data: its size, channels, cache and bad_images.
+    Returns:
+        (N, H, W, C) uint8, and the (N,) mask of the images that could be read.
+    Raises:
+        UserError: images are missing or unreadable and data.bad_images is `refuse`, or the file would not fit.
+    """
+    side, channels = _side_and_channels(paths, data)
+    shape = (len(paths), side, side, channels)
+
+    def decode_one(path: str) -> np.ndarray | None:
+        image = decode(path, channels, side)
+        return None if image is None else resize(image, side).reshape(shape[1:])
+
+    fits_in_memory = np.prod(shape, dtype=float) <= free_memory() / 2
+    if data.cache is None and size() == 1 and fits_in_memory:
+        pixels = np.zeros(shape, np.uint8)
+        good = decode_all(decode_one, paths, pixels, np.zeros(len(paths), np.uint8))
+    else:
+        pixels, good = open_cache(decode_one, paths, shape, Path(data.cache or DEFAULT_CACHE))
+    if not good.all():
+        _report_unreadable(paths[~good], data)
+    return pixels, good
+
+
+def decode(path: str, channels: int = 3, side: int | None = None) -> np.ndarray | None:
+    """Read one image file. EXIF rotation is applied, alpha is dropped, and 16 bits become 8.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+        side: pixels that are needed in width and height. The decoder may then reduce a JPEG to 1/2, 1/4 or 1/8, which
+            skips most of its work, but to no less than this.
+    Returns:
+        (H, W) grey or (H, W, 3) RGB uint8; None if it cannot be read or has more than MAX_IMAGE_PIXELS.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = Path(path).read_bytes()
     except OSError:
         return None
-    shape = _shape(data)
-    if (
-        not len(data)
-        or (data[:8].tobytes() == PNG and not _ends(data))
-        or (shape and not 0 < shape[0] * shape[1] <= MAX_PIXELS)
-    ):
+    width, height = read_size(data)
+    if width * height > MAX_IMAGE_PIXELS:
         return None
+    if data.startswith(PNG_SIGNATURE) and not _is_whole_png(data):
+        return None
+    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    if side and data.startswith(JPEG_SIGNATURE):
+        factor = next((n for n in REDUCTION_FLAGS if min(width, height) >= n * side), None)
+        flags |= REDUCTION_FLAGS.get(factor, 0)
     try:
-        return cv2.imdecode(data, AS[channels] | SMALLER[_reduction(data, shape, side)])
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
 
 
-def _ends(data: np.ndarray) -> bool:
-    """Whether the chunks of a PNG follow one another up to its end. Else libpng would say on the terminal that it is
-    cut off, and OpenCV take the memory that a chunk says it has, up to 4 GB, before it looks whether that is there."""
-    at, file = 8, memoryview(data)
-    while at + 12 <= len(file) and file[at : at + 8] != b"\0\0\0\0IEND":
-        at += 12 + int.from_bytes(file[at : at + 4])
-    return at + 12 <= len(file)
+def read_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels by the header of an image; 0 if it is of another format, or damaged."""
+    try:
+        return Image.open(io.BytesIO(data), formats=HEADER_FORMATS).size
+    except Exception:  # each format raises its own types
+        return 0, 0
 
 
-def _shape(data: np.ndarray) -> tuple[int, int] | None:
-    """Width and height that the header of an image says; None where none can be read, and the decoder is to say."""
-    if data[:8].tobytes() == PNG:
-        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    for part in (data[:HEADER], data):
-        try:
-            return Image.open(io.BytesIO(part), formats=FORMATS).size
-        except Exception:  # each format raises its own types
-            continue
-    return None
+def _is_whole_png(data: bytes) -> bool:
+    """Whether the chunks of a PNG follow one another up to its end.
 
-
-def _reduction(data: np.ndarray, shape: tuple[int, int] | None, side: int | None) -> int:
-    """1, 2, 4 or 8: how many times smaller a JPEG may be decoded."""
-    if side is None or shape is None or data[:2].tobytes() != b"\xff\xd8":
-        return 1
-    return max(times for times in (1, 2, 4, 8) if times == 1 or min(shape) >= times * side)
-
-
-def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) paths → (N, H, W, C) uint8 and the (N,) mask of those that could be read.
-
-    They are kept in memory; in a file where `data.cache` names its folder, where several processes share them, or where
-    they would take more than half of the memory that is left.
-
-    Raises:
-        UserError: images are missing or unreadable and data.bad_images is `refuse`, or the file would not fit.
+    If not, OpenCV would first take the memory that a damaged chunk claims to need, up to 4 GB.
     """
-    side, channels = _format(paths, data)
-    shape = (len(paths), side, side, channels)
-
-    def one(path: str) -> np.ndarray | None:
-        image = decode(path, channels, side)
-        return None if image is None else _resize(image, side).reshape(shape[1:])
-
-    if data.cache is None and size() == 1 and np.prod(shape, dtype=float) <= free_memory() / 2:
-        pixels = np.zeros(shape, np.uint8)
-        good = decode_all(one, paths, pixels)
-    else:
-        pixels, good = open_cache(one, paths, shape, Path(data.cache or DEFAULT_CACHE))
-    _report_bad(paths[~good], data)
-    return pixels, good
+    position = len(PNG_SIGNATURE)
+    while data[position : position + 8] != b"\0\0\0\0IEND" and position < len(data):
+        length = int.from_bytes(data[position : position + 4])
+        position += 12 + length  # the length, the name and the checksum take 4 bytes each
+    return position + 12 <= len(data)
 
 
-def _format(paths: np.ndarray, data: Data) -> tuple[int, int]:
-    """Side and channels: as configured, else those of the first readable images (at most 128 pixels)."""
+def _side_and_channels(paths: np.ndarray, data: Data) -> tuple[int, int]:
+    """As configured, else those of the first readable images."""
     if data.size and data.channels:
         return data.size, data.channels
-    seen = [image for path in paths[:: max(1, len(paths) // LOOK_AT)] if (image := decode(path)) is not None]
-    if not seen:
+    step = max(1, len(paths) // N_FORMAT_SAMPLES)
+    images = [image for path in paths[::step] if (image := decode(path)) is not None]
+    if not images:
         raise UserError(f"no image can be read, for example {paths[0]}; check data.image_dir and data.image_suffix")
-    side = int(np.median([max(image.shape[:2]) for image in seen]))
-    grey = all(image.ndim == 2 or (image[..., :1] == image).all() for image in seen)
-    return data.size or min(max(side, 8), 128), data.channels or (1 if grey else 3)
+    median_side = np.median([max(image.shape[:2]) for image in images])
+    default_side = int(np.clip(median_side, MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE))
+    is_grey = all((image == image[..., :1]).all() for image in images)
+    return data.size or default_side, data.channels or (1 if is_grey else 3)
 
 
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """To size × size. Squashed rather than cropped: nothing that carries the label is cut off."""
-    if image.shape[:2] == (size, size):
-        return image
-    shrink = image.shape[0] * image.shape[1] > size * size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+def resize(image: np.ndarray, side: int) -> np.ndarray:
+    """To (side, side). Squashed rather than cropped, so that nothing that carries the label is cut off."""
+    height, width = image.shape[:2]
+    shrinks = height * width > side * side
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _report_bad(bad: np.ndarray, data: Data) -> None:
-    if not len(bad):
-        return
-    reasons = [one_line(f"{path} ({_why(path)})") for path in bad[:10]]
-    listed = ", ".join(reasons) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
+def _report_unreadable(paths: np.ndarray, data: Data) -> None:
+    examples = [f"{path} ({_why_unreadable(path)})" for path in paths[:MAX_LISTED_IMAGES]]
+    message = one_line(f"{len(paths)} images cannot be read, such as {', '.join(examples)}")
     if data.bad_images == "refuse":
-        raise UserError(f"{len(bad)} of the images cannot be read: {listed}; mend them, or set data.bad_images=skip")
-    log.info(f"skipped {len(bad)} images that cannot be read: {listed}")
+        raise UserError(
+            f"{message}; replace them (of {MAX_IMAGE_PIXELS:,} pixels at most), or set data.bad_images=skip"
+        )
+    log.info(f"skipped: {message}")
 
 
-def _why(path: str) -> str:
-    if not os.path.exists(path):
-        twin = next(iter(sorted(glob.glob(glob.escape(path) + ".*"))), None)
-        return f"missing; set data.image_suffix={Path(twin).suffix}" if twin else "missing"
-    if os.path.isdir(path):
-        return "a folder"
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        return error.strerror
-    width, height = _shape(data) or (0, 0)
-    if width * height > MAX_PIXELS:
-        return f"{width:,}×{height:,} pixels, more than {MAX_PIXELS:,}"
-    return "not an image" if len(data) else "zero bytes"
-
-
-def pixel_hashes(pixels: np.ndarray) -> np.ndarray:
-    """(N, …) uint8 → (N,) uint64 hashes of the pixels: equal images have equal hashes."""
-    return np.frombuffer(b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels), "u8")
-
-
-def difference_hashes(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) uint8 → (len(rows),) uint64 perceptual hashes: is each cell of an 8×9 thumbnail brighter than the
-    one before? By more than BRIGHTER, so that the noise which compression leaves on plain ground turns no bit.
-
-    Source: N. Krawetz, "Kind of like that" (2013), dHash.
-    """
-    bits = np.empty((len(rows), 64), bool)
-    for i, row in enumerate(rows):
-        thumb = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
-        grey = thumb.mean(2) if thumb.ndim == 3 else thumb
-        bits[i] = (grey[:, 1:] > grey[:, :-1] + BRIGHTER).ravel()
-    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-
-
-def thumbnails(pixels: np.ndarray, rows: np.ndarray, side: int) -> np.ndarray:
-    """(N, H, W, C) uint8 → those rows at `side` × `side`, or as they are where that is smaller."""
-    if pixels.shape[1] <= side:
-        return pixels[rows]
-    return np.stack([_resize(pixels[row], side) for row in rows])
+def _why_unreadable(path: str) -> str:
+    if os.path.exists(path):
+        return "not an image, damaged, or too large"
+    similar = sorted(glob.glob(glob.escape(path) + ".*"))
+    if similar:
+        return f"missing; set data.image_suffix={Path(similar[0]).suffix}"
+    return "missing"

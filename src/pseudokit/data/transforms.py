@@ -1,6 +1,6 @@
-"""Augmentation: whole-batch affine for small images, albumentations pipelines for the rest.
+"""Augmentation: affine and elastic for whole batches of small images, albumentations pipelines for the rest.
 
-The only file that imports albumentations.
+The only file that imports albumentations. augmentations.yaml has the presets.
 """
 
 from __future__ import annotations
@@ -9,112 +9,96 @@ import math
 import os
 import warnings
 from collections.abc import Callable
+from inspect import isclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 
 from ..config.load import nearest
 from ..config.types import UserError
 from ..system.files import seed_of
 
-AFFINE_UP_TO = 64  # pixels; above this `auto` means `photo`
-SMALL = [{"Affine": {"rotate": [-10, 10], "translate_percent": [-0.08, 0.08], "scale": [0.9, 1.1], "p": 1.0}}]
-PHOTO = [
-    {"RandomResizedCrop": {"size": "size", "scale": [0.5, 1.0], "p": 1.0}},
-    {"HorizontalFlip": {"p": 0.5}},
-    {"ColorJitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}},
-]
-STRONG_PHOTO = [
-    {"RandomResizedCrop": {"size": "size", "scale": [0.3, 1.0], "p": 1.0}},
-    {"HorizontalFlip": {"p": 0.5}},
-    {"Affine": {"rotate": [-20, 20], "shear": [-10, 10], "p": 0.5}},
-    {"ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}},
-    {"GaussianBlur": {"p": 0.2}},
-    {
-        "CoarseDropout": {
-            "num_holes_range": [1, 2],
-            "hole_height_range": [0.1, 0.3],
-            "hole_width_range": [0.1, 0.3],
-            "p": 0.5,
-        }
-    },
-]
-GENTLE_PHOTO = [{"RandomResizedCrop": {"size": "size", "scale": [0.8, 1.0], "p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]
-WHOLE_BATCH: dict[str, dict[str, float]] = {
-    "gentle": {"degrees": 5, "shift": 0.04, "scale": 0.05, "shear": 0.05},
-    "affine": {},
-    "elastic": {"warp": 0.06},
-    "written": {"degrees": 15, "scale": 0.2, "shear": 0.3, "warp": 0.08, "stroke": 0.8},
-    "cutout": {"degrees": 20, "shift": 0.1, "scale": 0.15, "shear": 0.2, "cutout": 0.3},
-    "strong": {"degrees": 20, "shift": 0.1, "scale": 0.15, "shear": 0.2, "warp": 0.06},
-}
-"""Presets for small images: arguments of batch_affine."""
-ON_SMALL: dict[str, Any] = {"auto": "affine"}
-ON_PHOTOS: dict[str, Any] = {"auto": "photo", "gentle": GENTLE_PHOTO, "strong": STRONG_PHOTO}
-"""What the names that suit any size stand for."""
+MAX_SMALL_SIDE = 64
+"""Pixels. Larger images need crops and colors rather than small rotations."""
+PRESETS = yaml.safe_load(Path(__file__).with_name("augmentations.yaml").read_text(encoding="utf-8"))
+WARP_KNOTS = 5
+"""A side: the displacements of a digit's strokes differ, and stay smooth."""
 Spec = str | list[dict[str, Any]]
+"""Name of a preset, or an albumentations pipeline."""
 Augment = Callable[[torch.Tensor, int], torch.Tensor]
 """(B, H, W, C) uint8 and the number of the draw → (B, H, W, C) uint8 or float in 0…255."""
 
 
-def resolve(spec: Spec, size: int) -> Spec:
-    """`auto`, `gentle` and `strong` → what fits images of this size."""
-    if not isinstance(spec, str):
-        return spec
-    return (ON_SMALL if size <= AFFINE_UP_TO else ON_PHOTOS).get(spec, spec)
-
-
-def is_whole_batch(spec: Spec, size: int) -> bool:
-    """Whether it is computed for a batch at once, on any device; else image by image, on the CPU."""
-    spec = resolve(spec, size)
-    return isinstance(spec, str) and spec in WHOLE_BATCH
-
-
 def build(spec: Spec, size: int, seed: int) -> Augment | None:
-    """An augmentation that depends on its seed and the number of the draw alone; None for `none`.
+    """Make an augmentation that depends on its seed and the number of the draw only.
 
+    Args:
+        spec: see Spec.
+        size: side of the images in pixels.
+        seed: of all draws.
+    Returns:
+        The augmentation; None for `none`.
     Raises:
         UserError: a transform or one of its arguments is unknown.
     """
-    spec = resolve(spec, size)
-    if spec == "none":
+    preset = resolve(spec, size)
+    if preset is None:
         return None
-    if is_whole_batch(spec, size):
-        return lambda batch, number: batch_affine(
-            batch, torch.Generator().manual_seed(seed_of(seed, number)), **WHOLE_BATCH[spec]
-        )
-    pipeline = compose({"small": SMALL, "photo": PHOTO}.get(spec, spec) if isinstance(spec, str) else spec, size)
 
-    def augment(batch: torch.Tensor, number: int) -> torch.Tensor:
+    def augment_batch(batch: torch.Tensor, number: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed_of(seed, number))
+        return batch_affine(batch, generator, **preset)
+
+    def augment_images(batch: torch.Tensor, number: int) -> torch.Tensor:
         pipeline.set_random_seed(seed_of(seed, number))
-        return torch.from_numpy(np.stack([pipeline(image=image)["image"] for image in batch.numpy()]))
+        images = [pipeline(image=image)["image"] for image in batch.numpy()]
+        return torch.from_numpy(np.stack(images))
 
-    return augment
+    if isinstance(preset, dict):
+        return augment_batch
+    pipeline = compose(preset, size)
+    return augment_images
+
+
+def resolve(spec: Spec, size: int) -> dict[str, float] | list[dict[str, Any]] | None:
+    """Arguments of batch_affine, or an albumentations pipeline; None for `none`."""
+    if isinstance(spec, list):
+        return spec
+    return PRESETS["small" if size <= MAX_SMALL_SIDE else "large"][spec]
+
+
+def is_whole_batch(spec: Spec, size: int) -> bool:
+    """Whether it works on a batch at once, on any device (or does nothing); else image by image, on the CPU."""
+    return not isinstance(resolve(spec, size), list)
 
 
 def compose(spec: list[dict[str, Any]], size: int):
-    """[{Name: {arg: value}}, …] → albumentations.Compose. The value `size` stands for (size, size)."""
+    """[{Name: {argument: value}}, …] → albumentations.Compose. The value `size` stands for (size, size).
+
+    Raises:
+        UserError: see build.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 
+    known = {name: value for name, value in vars(A).items() if isclass(value) and issubclass(value, A.BasicTransform)}
     steps = []
-    known = [n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)]
     for entry in spec:
-        [(name, kwargs)] = entry.items() if len(entry) == 1 else [(str(entry), None)]
-        if not (isinstance(getattr(A, name, None), type) and issubclass(getattr(A, name), A.BasicTransform)):
-            raise UserError(f"train.augment: albumentations has no transform {name!r}{nearest(name, known)}")
-        if not isinstance(kwargs or {}, dict):
-            raise UserError(f"train.augment: {name}: give its arguments as {{argument: value}}, not {kwargs!r}")
-        kwargs = {
-            k: (size, size) if v == "size" else tuple(v) if isinstance(v, list) else v
-            for k, v in (kwargs or {}).items()
-        }
+        name = next(iter(entry), None)
+        arguments = entry.get(name) or {}
+        if len(entry) != 1 or not isinstance(arguments, dict):
+            raise UserError(f"train.augment: {entry} is not one transform {{Name: {{argument: value}}}}")
+        if name not in known:
+            raise UserError(f"train.augment: albumentations has no transform {name!r}{nearest(name, list(known))}")
+        arguments = {key: (size, size) if value == "size" else value for key, value in arguments.items()}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # that is how an unknown argument is reported
-                steps.append(getattr(A, name)(**kwargs))
+                warnings.simplefilter("error", UserWarning)  # how albumentations reports an unknown argument
+                steps.append(known[name](**arguments))
         except (TypeError, ValueError, UserWarning) as error:
             raise UserError(f"train.augment: {name}: {' '.join(str(error).split())}") from None
     return A.Compose(steps)
@@ -134,48 +118,48 @@ def batch_affine(
 ) -> torch.Tensor:
     """Rotate, shift, scale, shear and bend each image of a batch on its own, in one call.
 
-    batch: (B, H, W, C) uint8; degrees, shift (share of the side), scale (log) and shear bound uniform draws; warp: sd
-    of smooth displacements, in half sides (elastic distortion: Simard et al. 2003); stroke: bounds how far lines become
-    thicker or thinner, in pixels on either side; cutout: side of a square that is blanked, as a share of the image's
-    (DeVries & Taylor 2017). Returns (B, H, W, C) float in 0…255.
+    Args:
+        batch: (B, H, W, C) uint8.
+        generator: of all draws, on the CPU, so that every device draws the same.
+        degrees: bound of the rotation. Bounds are those of uniform draws.
+        shift: bound, as a share of the side.
+        scale: bound of the logarithm.
+        shear: bound.
+        warp: standard deviation of smooth displacements, in half sides (elastic distortion: Simard et al. 2003).
+        stroke: bound of how far lines become thicker or thinner, in pixels on either side.
+        cutout: side of a square that is blanked, as a share of the image's (DeVries & Taylor 2017).
+    Returns:
+        (B, H, W, C) float in 0…255.
     """
+    n, height, width, _ = batch.shape
 
-    def draw(bound: float) -> torch.Tensor:  # on the CPU, so that every device draws the same
-        return ((torch.rand(len(batch), generator=generator) * 2 - 1) * bound).to(batch.device)
+    def draw(bound: float) -> torch.Tensor:
+        uniform = torch.rand(n, generator=generator) * 2 - 1
+        return (uniform * bound).to(batch.device)
 
-    angle, zoom, slant = draw(math.radians(degrees)), torch.exp(draw(scale)), draw(shear)
-    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    angle = draw(math.radians(degrees))
+    zoom = torch.exp(draw(scale))
+    slant = draw(shear)
+    cos = torch.cos(angle) / zoom
+    sin = torch.sin(angle) / zoom
     theta = torch.stack([cos, slant * cos - sin, draw(2 * shift), sin, cos + slant * sin, draw(2 * shift)], 1)
     images = batch.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
     if warp:
-        grid += _bends(images, warp, generator)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
+        displacements = F.interpolate(knots.to(images), (height, width), mode="bicubic", align_corners=True)
+        grid += displacements.permute(0, 2, 3, 1)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if stroke:
-        moved = _thicker(moved, draw(stroke))
+        amount = draw(stroke).view(-1, 1, 1, 1)
+        thicker = F.max_pool2d(images, 3, 1, 1)
+        thinner = -F.max_pool2d(-images, 3, 1, 1)
+        images = images + amount.abs() * (torch.where(amount > 0, thicker, thinner) - images)
     if cutout:
-        moved.masked_fill_(_squares(moved, cutout, generator), 0)
-    return moved.permute(0, 2, 3, 1)
-
-
-def _thicker(images: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) images, each a blend with its dilation, or where amount (B,) is negative with its erosion."""
-    amount = amount.view(-1, 1, 1, 1)
-    wide, narrow = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
-    return images + amount.abs() * (torch.where(amount > 0, wide, narrow) - images)
-
-
-def _bends(images: torch.Tensor, sd: float, generator: torch.Generator, knots: int = 5) -> torch.Tensor:
-    """(B, H, W, 2) smooth displacements: normal draws at knots × knots points, and splines between them."""
-    coarse = (torch.randn(len(images), 2, knots, knots, generator=generator) * sd).to(images)
-    return F.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-
-
-def _squares(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """(B, 1, H, W) bool: one square an image (B, C, H, W), its center anywhere."""
-    n, _, height, width = images.shape
-    half = share * max(height, width) / 2
-    y, x = ((torch.rand(n, 1, 1, 1, generator=generator) * side).to(images.device) for side in (height, width))
-    rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
-    rows, columns = rows.view(1, 1, -1, 1), columns.view(1, 1, 1, -1)
-    return ((rows - y).abs() < half) & ((columns - x).abs() < half)
+        half = cutout * max(height, width) / 2
+        center_y = torch.rand(n, 1, 1, 1, generator=generator) * height
+        center_x = torch.rand(n, 1, 1, 1, generator=generator) * width
+        in_rows = (torch.arange(height).view(-1, 1) - center_y).abs() < half
+        in_columns = (torch.arange(width) - center_x).abs() < half
+        images.masked_fill_((in_rows & in_columns).to(batch.device), 0)
+    return images.permute(0, 2, 3, 1)

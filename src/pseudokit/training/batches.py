@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..config.keys import Train
-from ..data.transforms import Spec, build, is_whole_batch, resolve
+from ..data.transforms import Spec, build, is_whole_batch
 from .device import pick_device, pick_workers, to_device
 
 WEAK_AUGMENT = "gentle"
@@ -94,7 +94,7 @@ def _place(specs: tuple[Spec, ...], size: int, train: Train) -> tuple[torch.devi
     """Where views are made: on the network's device by this process; or, image by image, on the CPU by (0: this, else
     so many) others."""
     device = pick_device(train.device)
-    if all(resolve(spec, size) == "none" or is_whole_batch(spec, size) for spec in specs):
+    if all(is_whole_batch(spec, size) for spec in specs):
         return device, 0
     return torch.device("cpu"), pick_workers(train.num_workers, device)
 
