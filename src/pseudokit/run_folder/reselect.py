@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config.keys import Config
+from ..config.keys import Config, Pseudo
 from ..config.load import differences, load_config
 from ..config.types import UserError
 from ..data.csv_text import read_csv, unescape_formulas
@@ -20,20 +20,8 @@ from ..labels.pseudo_labels import lower_bound
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
 
-DECIDES = {"data.learn_from_test"} | {
-    f"pseudo.{key}"
-    for key in (
-        "relabel_precision",
-        "relabel_cutoff",
-        "uncertain_labels",
-        "cutoff",
-        "min_precision",
-        "top_fraction",
-        "distribution_alignment",
-        "targets",
-    )
-}
-"""Keys by which stored predictions are decided; every other one is of training or of the rounds."""
+TRAINS = ("rounds", "folds", "tta", "label_propagation", "leak_free_folds", "audit_size", "train_baseline")
+"""Keys of `pseudo` that stored predictions cannot be decided by: they are of training or of the rounds."""
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
@@ -72,7 +60,9 @@ def reselect(run: Path, overrides: list[str]) -> None:
 def _redecided(file: Path, overrides: list[str]) -> Config:
     """The config of a run with overrides that its stored predictions can be decided by."""
     config = load_config(file, overrides)
-    idle = [key for key in differences(load_config(file, []), config) if key.partition(":")[0] not in DECIDES]
+    decides = {f"pseudo.{key}" for key in Pseudo.model_fields if key not in TRAINS} | {"data.learn_from_test"}
+    changes = differences(load_config(file, []), config)
+    idle = [change for change in changes if change.partition(":")[0] not in decides]
     if idle:
         raise UserError(
             f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
