@@ -132,6 +132,11 @@ def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_
         assert len(rows_of) == (4 if number == 1 else 8)
         times = Counter(np.concatenate(rows_of).tolist())
         assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(dataset.given_labels))
+    folds = {}
+    for model, rows in teacher.judged:
+        if labeled := set(rows[dataset.given_labels[rows] >= 0]):
+            folds.setdefault(int(model.hash.split("fold_")[1]) % 4, []).append(labeled)
+    assert all(first == second for first, second in folds.values()), "the folds of given labels stay the same"
 
 
 def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, monkeypatch):
