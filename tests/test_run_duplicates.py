@@ -81,7 +81,7 @@ def test_one_line_of_the_log_tells_how_many_and_where(run):
     line = next(line for line in (run / "said.txt").read_text().splitlines() if line.startswith("duplicates: "))
     assert line.startswith("duplicates: 6 clusters, 12 rows, 1 conflicts, ")
     assert "1 clusters in train and test" in line
-    assert "2 pool rows get no pseudo-label" in line
+    assert "; 2 unlabeled images" in line
     assert line.endswith(f"see {run / 'duplicates.csv'}")
 
 

@@ -125,8 +125,8 @@ def _final_jobs(run: Run, prepared: PreparedData, result: SelfTrainingResult) ->
     steps = step_budget(len(rows), run.config.train)
     unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_POOL else ()
     jobs = [TrainJob("student", rows, result.targets[rows], unlabeled, steps)]
-    rounds_were_run = run.mode != "train" and (result.round or result.reason == "collapse")
-    if run.config.pseudo.train_baseline and rounds_were_run:
+    compares = run.config.pseudo.train_baseline and run.mode != "train"
+    if compares and (result.round or result.reason == "collapse"):
         given_labels = prepared.judged.given_labels
         rows = np.flatnonzero(has_label(given_labels))
         jobs.append(TrainJob("baseline", rows, given_labels[rows], steps=steps))

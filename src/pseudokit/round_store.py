@@ -45,14 +45,14 @@ class RoundStore:
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         if list(table.id) != list(dataset.id):
             raise UserError(f"{folder / 'decisions.csv'} has other samples than this run; {BACK}")
-        chains = None
-        if (folder / "chains.npy").exists():
-            chains = np.load(folder / "chains.npy", mmap_mode="r")
+        arrays = {}
+        for name in ("log_probs", "chains"):
+            file = folder / f"{name}.npy"
+            arrays[name] = np.load(file, mmap_mode="r") if file.exists() else None
         return OutOfFoldPredictions(
-            log_probs=np.load(folder / "log_probs.npy", mmap_mode="r"),
+            **arrays,
             judge=table.model.to_numpy(object),
-            chains=chains,
-            models=info.get("models", {}),
+            models=info["models"],
             calibration={"likeliest_rate": info.get("likeliest_rate")},
         )
 
@@ -94,11 +94,10 @@ def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredicti
     """What a round came to, in a few numbers; reads no truth."""
     given_labels = dataset.given_labels
     labeled = has_label(given_labels)
-    kinds, counts = np.unique(decisions.decision.astype(str), return_counts=True)
     hits = right(likeliest(predicted.log_probs[labeled]), given_labels[labeled])
     info = {
         "classes": list(dataset.classes),
-        "decisions": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
+        "decisions": pd.Series(decisions.decision).value_counts().sort_index().to_dict(),
         "coverage": None if labeled.all() else float((decisions.label[~labeled] >= 0).mean()),
         "oof_accuracy": float(hits.mean()),
         "models": predicted.models,

@@ -102,11 +102,6 @@ def lower_bound(hits: Array, n: Array) -> Array:
     return np.where(hits > 0, beta.ppf(ERROR, np.maximum(hits, 1), n - hits + 1), 0.0)
 
 
-def provable(n: int) -> float:
-    """The precision that n out-of-fold rows prove at most, with 95 % confidence: all of them right."""
-    return ERROR ** (1 / n)
-
-
 def class_shares(labels: Array, k: int) -> Array:
     """(K,) shares of the classes among labels (L,); equal where there is none."""
     counts = np.bincount(labels, minlength=k).astype(float)

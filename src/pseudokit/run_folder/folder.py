@@ -145,8 +145,8 @@ def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
 def find_config(name: Path) -> Path:
     """A file as it is; or by its name alone one of those that come with the kit, from anywhere: photos, photos.yaml."""
     of_the_kit = CONFIGS / name.with_suffix(".yaml").name
-    is_bare_name = name.parent == Path() and name.suffix in ("", ".yaml")
-    return of_the_kit if is_bare_name and not name.exists() and of_the_kit.exists() else name
+    is_bare_name = str(name) in (of_the_kit.name, of_the_kit.stem)
+    return of_the_kit if is_bare_name and of_the_kit.exists() and not name.exists() else name
 
 
 def run_path(config: Config) -> Path:

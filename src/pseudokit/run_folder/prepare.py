@@ -107,20 +107,20 @@ def _prepare(run: Run) -> PreparedData:
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
     """Raises UserError where a key cannot do in this mode, or with label sets, what it is for."""
-    power, leak_free = config.pseudo.label_propagation, config.pseudo.leak_free_folds
-    faults = {
-        f"pseudo.leak_free_folds=true needs --mode augment: in mode {mode} every fold's labels decide about those of "
-        "the others": leak_free and mode in REPAIRS,
-        "pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread": power
-        and mode in REPAIRS,
-        "pseudo.label_propagation is for one class an image, and data.multi_label=true": power
-        and config.data.multi_label,
-        "train.consistency_weight is for one class an image, and data.multi_label=true": config.data.multi_label
-        and config.train.consistency_weight,
-    }
-    for message, applies in faults.items():
-        if applies:
-            raise UserError(f"{message}; leave it out")
+    faults = []
+    if mode in REPAIRS and config.pseudo.leak_free_folds:
+        faults.append(
+            f"pseudo.leak_free_folds=true needs --mode augment: in mode {mode} every fold's labels decide about those "
+            "of the others"
+        )
+    if mode in REPAIRS and config.pseudo.label_propagation:
+        faults.append("pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread")
+    if config.data.multi_label and config.pseudo.label_propagation:
+        faults.append("pseudo.label_propagation is for one class an image, and data.multi_label=true")
+    if config.data.multi_label and config.train.consistency_weight:
+        faults.append("train.consistency_weight is for one class an image, and data.multi_label=true")
+    if faults:
+        raise UserError(f"{faults[0]}; leave it out")
 
 
 def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
@@ -155,9 +155,8 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
         _refuse_small_classes(given_labels, classes, config.pseudo.folds)
     metrics = known(classes, multi_label)
     if config.metric is not None and config.metric not in metrics:
-        some_classes = ", ".join(classes[:3])
         raise UserError(
-            f"metric={config.metric} does not fit these {len(classes)} classes ({some_classes}, …); "
+            f"metric={config.metric} does not fit these {len(classes)} classes ({classes[0]}, …); "
             f"choose one of {', '.join(metrics)}"
         )
     if mode not in USES_POOL:
@@ -165,12 +164,12 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
     unlabeled = dataset.split == "unlabeled"
     if not unlabeled.any():
         raise UserError(
-            "the pool is empty: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
+            "there are no unlabeled images: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
         )
     tested = unlabeled & np.isin(dataset.path, dataset.path[dataset.split == "test"])
     if tested.any() and config.data.learn_from_test == "never":
         raise UserError(
-            f"{tested.sum():,} of {unlabeled.sum():,} pool rows are rows of data.test, for example "
+            f"{tested.sum():,} of {unlabeled.sum():,} unlabeled images are rows of data.test, for example "
             f"{dataset.id[tested][0]!r}, which data.learn_from_test=never forbids; take them out of data.unlabeled"
         )
 
@@ -194,13 +193,9 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: np.ndarray) 
     create_model(config.model, classes, *pixels.shape[2:])
     if config.model_of("student") != config.model:
         create_model(config.model_of("student"), classes, *pixels.shape[2:], "student")
-    specs = {
-        "train.augment": config.train.augment,
-        "student.augment": config.student.augment,
-        "train.strong_augment": config.train.strong_augment,
-        "predict.augment": config.predict.augment,
-    }
-    for key, spec in specs.items():
+    for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):
+        section, _, name = key.partition(".")
+        spec = getattr(getattr(config, section), name)
         if spec is not None:
             _try_augmentation(key, spec, pixels[:2])
 
@@ -231,15 +226,17 @@ def _note_start(run: Run, judged: Dataset, pixels: np.ndarray, refused: np.ndarr
     Raises:
         UserError: the run began with another input.
     """
-    config = run.config
-    checkpoints = {config.model.checkpoint, config.model_of("student").checkpoint}
-    weights = [Path(file) for file in sorted(filter(None, checkpoints))]
-    samples = (judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused)
-    input_hash = hash_of(run.mode, changed_keys(Config(), config), *samples, pixels[: len(judged)], *weights)
-    device = pick_device(config.train.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
-    now = environment() | {"device": name, "threads": torch.get_num_threads(), "input_hash": input_hash}
-    file = run.path / "env.json"
+    config, file = run.config, run.path / "env.json"
+    keys = [run.mode, *changed_keys(Config(), config)]
+    checkpoints = {config.model.checkpoint, config.model_of("student").checkpoint} - {None}
+    weights = [Path(checkpoint) for checkpoint in sorted(checkpoints)]
+    samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
+    input_hash = hash_of(keys, *samples, pixels[: len(judged)], *weights)
+    device = pick_device(config.train.device).type
+    now = environment()
+    now["device"] = torch.cuda.get_device_name() if device == "cuda" else device
+    now["threads"] = torch.get_num_threads()
+    now["input_hash"] = input_hash
     if not trained(run.path):
         write_json(file, now)
         return input_hash
@@ -285,22 +282,20 @@ def _check_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
                 "(data.group_col) or are copies; add rows of other groups, merge the class or set another seed"
             )
         if number == 1:
-            smallest_first = table.loc[table.sum(axis=1).sort_values(kind="stable").index]
-            log.info(
-                f"rows a class in each fold, smallest first:\n{smallest_first.head(MAX_CLASSES_SHOWN).to_string()}"
-            )
+            n_rows = table.sum(axis=1).sort_values(kind="stable")
+            smallest = table.loc[n_rows.index[:MAX_CLASSES_SHOWN]]
+            log.info(f"rows a class in each fold, smallest first:\n{smallest.to_string()}")
 
 
 def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: np.ndarray) -> None:
     """Print how many samples and duplicates there are."""
-    splits = ", ".join(f"{n:,} {split}" for split, n in pd.Series(dataset.split).value_counts(sort=False).items())
-    several = ", any number of them an image" if dataset.given_labels.ndim == 2 else ""
-    log.info(f"samples: {splits}; {len(dataset.classes)} classes{several}")
-    duplicates = ", ".join(f"{n:,} {kind}" for kind, n in count_duplicates(copies).items())
-    log.info(
-        f"duplicates: {duplicates}; {(refused != '').sum():,} pool rows get no pseudo-label; "
-        f"see {run.path / 'duplicates.csv'}"
-    )
+    counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
+    splits = ", ".join(f"{n:,} {split}" for split, n in counts_by_split.items())
+    log.info(f"samples: {splits}; {len(dataset.classes)} classes")
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in count_duplicates(copies).items())
+    n_refused = (refused != "").sum()
+    file = run.path / "duplicates.csv"
+    log.info(f"duplicates: {kinds}; {n_refused:,} unlabeled images get no pseudo-label; see {file}")
 
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable
 
 import torch
 
@@ -34,20 +32,12 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def _make_repeatable() -> None:
-    """Have a GPU take the kernels that come to the same bytes every time, where there are such; see not_repeatable."""
+    """Have a GPU take the kernels that come to the same bytes every time, where there are such."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     warnings.filterwarnings("ignore", UNREPEATABLE)
-
-
-def not_repeatable(step: Callable[[], object]) -> list[str]:
-    """Names of the kernels which a step runs and of which torch has no form that repeats to the byte."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        step()
-    return sorted({found[1] for one in said if (found := re.match(UNREPEATABLE, str(one.message)))})
 
 
 SMALLEST_BF16 = 24
