@@ -164,7 +164,8 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
     unlabeled = dataset.split == "unlabeled"
     if not unlabeled.any():
         raise UserError(
-            "there are no unlabeled images: give data.unlabeled, leave labels in data.train empty, or set simulate.keep_labels"
+            "there are no unlabeled images: give data.unlabeled, leave labels in data.train empty, or set "
+            "simulate.keep_labels"
         )
     tested = unlabeled & np.isin(dataset.path, dataset.path[dataset.split == "test"])
     if tested.any() and config.data.learn_from_test == "never":
