@@ -68,12 +68,13 @@ def difference_hashes(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     Source: N. Krawetz, "Kind of like that" (2013), dHash.
     """
-    bits = np.empty((len(rows), 64), bool)
-    for i, row in enumerate(rows):
+    hashes = []
+    for row in rows:
         thumbnail = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
         grey = thumbnail.reshape(8, 9, -1).mean(2)
-        bits[i] = (grey[:, 1:] > grey[:, :-1] + MIN_BRIGHTNESS_STEP).ravel()
-    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+        is_brighter = grey[:, 1:] > grey[:, :-1] + MIN_BRIGHTNESS_STEP
+        hashes.append(np.packbits(is_brighter).tobytes())
+    return np.frombuffer(b"".join(hashes), np.uint64)
 
 
 def _close_pairs(hashes: np.ndarray) -> np.ndarray:
@@ -104,7 +105,11 @@ def _correlation(pixels: np.ndarray, pair: np.ndarray) -> float:
     return a @ b / norm if norm > 0 else 0.0
 
 
-def duplicates_table(dataset: Dataset, pixels: np.ndarray, links: np.ndarray) -> pd.DataFrame:
+def duplicates_table(
+    dataset: Dataset,
+    pixels: np.ndarray,
+    links: np.ndarray,
+) -> pd.DataFrame:
     """The clusters of two rows or more, as duplicates.csv holds them; first those whose given labels differ.
 
     Args:
@@ -122,19 +127,30 @@ def duplicates_table(dataset: Dataset, pixels: np.ndarray, links: np.ndarray) ->
     table["hash"] = pixel_hashes(pixels[table.index])
     table["label"] = table.given_label.replace("", None)
     by_cluster = table.groupby("cluster")
-    table["kind"] = np.where(by_cluster.hash.transform("nunique") == 1, "pixels", "near")
-    table["conflict"] = by_cluster.label.transform("nunique") > 1
-    table = table.sort_values(["conflict", "cluster"], ascending=[False, True], ignore_index=True)
+    n_images = by_cluster.hash.transform("nunique")
+    n_labels = by_cluster.label.transform("nunique")
+    table["kind"] = np.where(n_images == 1, "pixels", "near")
+    table["conflict"] = n_labels > 1
+    table = table.sort_values(
+        ["conflict", "cluster"],
+        ascending=[False, True],
+        ignore_index=True,
+    )
     table["cluster"] = pd.factorize(table.cluster)[0] + 1
     return table[["cluster", "id", "path", "split", "given_label", "kind", "conflict"]]
 
 
 def _is_unlabeled_too(table: pd.DataFrame) -> pd.Series:
     """Which rows of data.test are files of data.unlabeled, too: the user wants to learn from these."""
-    return (table.split == "test") & table.path.isin(table.path[table.split == "unlabeled"])
+    unlabeled_files = table.path[table.split == "unlabeled"]
+    return (table.split == "test") & table.path.isin(unlabeled_files)
 
 
-def refused_reasons(table: pd.DataFrame, ids: np.ndarray, data: Data) -> np.ndarray:
+def refused_reasons(
+    table: pd.DataFrame,
+    ids: np.ndarray,
+    data: Data,
+) -> np.ndarray:
     """Why unlabeled rows may receive no pseudo-label: they are copies of rows that are only scored.
 
     Args:
@@ -144,13 +160,16 @@ def refused_reasons(table: pd.DataFrame, ids: np.ndarray, data: Data) -> np.ndar
     Returns:
         (N,) str, empty where a row may receive one.
     """
-    reasons = {}
+    reasons = pd.Series("", index=ids)
+    if data.learn_from_test == "copies":
+        return reasons.to_numpy(object)
+    unlabeled = table[table.split == "unlabeled"]
     others = table[~_is_unlabeled_too(table)]
-    for split in SCORED_SPLITS if data.learn_from_test != "copies" else ():
+    for split in SCORED_SPLITS:
         clusters = others.cluster[others.split == split]
-        copies = table.id[(table.split == "unlabeled") & table.cluster.isin(clusters)]
-        reasons |= dict.fromkeys(copies, f"duplicate_of_{split}")
-    return np.array([reasons.get(name, "") for name in ids], object)
+        copies = unlabeled.id[unlabeled.cluster.isin(clusters)]
+        reasons[reasons.index.isin(copies)] = f"duplicate_of_{split}"
+    return reasons.to_numpy(object)
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:

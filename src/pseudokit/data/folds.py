@@ -36,11 +36,18 @@ def link_equal(keys: np.ndarray) -> np.ndarray:
 
 def connect(links: np.ndarray, n: int) -> np.ndarray:
     """(n,) cluster of each row: what the links (2, M) connect, transitively. Numbered in the order of the rows."""
-    graph = coo_array((np.ones(links.shape[1], bool), tuple(links)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
+    values = np.ones(links.shape[1], bool)
+    graph = coo_array((values, tuple(links)), shape=(n, n))
+    _, clusters = connected_components(graph, directed=False)
+    return clusters
 
 
-def make_folds(labels: np.ndarray, clusters: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+def make_folds(
+    labels: np.ndarray,
+    clusters: np.ndarray,
+    n_folds: int,
+    seed: int,
+) -> np.ndarray:
     """Stratified folds of the rows that have a label; rows of a cluster share a fold.
 
     Args:
@@ -93,5 +100,7 @@ def _split(splitter, classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 def fold_table(labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
     """How many rows each class has in each fold: (K rows, one column a fold). labels: see encoding.py; folds: (N,)."""
-    columns = {f"fold {fold}": counts(labels[folds == fold], len(classes)) for fold in range(folds.max() + 1)}
-    return pd.DataFrame(columns, index=list(classes))
+    table = pd.DataFrame(index=list(classes))
+    for fold in range(folds.max() + 1):
+        table[f"fold {fold}"] = counts(labels[folds == fold], len(classes))
+    return table

@@ -77,7 +77,11 @@ def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     return pixels, good
 
 
-def decode(path: str, channels: int = 3, side: int | None = None) -> np.ndarray | None:
+def decode(
+    path: str,
+    channels: int = 3,
+    side: int | None = None,
+) -> np.ndarray | None:
     """Read one image file. EXIF rotation is applied, alpha is dropped, and 16 bits become 8.
 
     Args:
@@ -144,8 +148,8 @@ def _side_and_channels(paths: np.ndarray, data: Data) -> tuple[int, int]:
 def resize(image: np.ndarray, side: int) -> np.ndarray:
     """To (side, side). Squashed rather than cropped, so that nothing that carries the label is cut off."""
     height, width = image.shape[:2]
-    shrinks = height * width > side * side
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if height * width > side * side else cv2.INTER_LINEAR
+    return cv2.resize(image, (side, side), interpolation=method)
 
 
 def _report_unreadable(paths: np.ndarray, data: Data) -> None:

@@ -68,7 +68,8 @@ def resolve(spec: Spec, size: int) -> dict[str, float] | list[dict[str, Any]] | 
     """Arguments of batch_affine, or an albumentations pipeline; None for `none`."""
     if isinstance(spec, list):
         return spec
-    return PRESETS["small" if size <= MAX_SMALL_SIDE else "large"][spec]
+    group = "small" if size <= MAX_SMALL_SIDE else "large"
+    return PRESETS[group][spec]
 
 
 def is_whole_batch(spec: Spec, size: int) -> bool:
@@ -142,24 +143,33 @@ def batch_affine(
     slant = draw(shear)
     cos = torch.cos(angle) / zoom
     sin = torch.sin(angle) / zoom
-    theta = torch.stack([cos, slant * cos - sin, draw(2 * shift), sin, cos + slant * sin, draw(2 * shift)], 1)
+    first_row = [cos, slant * cos - sin, draw(2 * shift)]
+    second_row = [sin, cos + slant * sin, draw(2 * shift)]
+    matrices = torch.stack([*first_row, *second_row], 1).view(-1, 2, 3)
     images = batch.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     if warp:
         knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
-        displacements = F.interpolate(knots.to(images), (height, width), mode="bicubic", align_corners=True)
+        displacements = F.interpolate(
+            knots.to(images),
+            (height, width),
+            mode="bicubic",
+            align_corners=True,
+        )
         grid += displacements.permute(0, 2, 3, 1)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if stroke:
         amount = draw(stroke).view(-1, 1, 1, 1)
         thicker = F.max_pool2d(images, 3, 1, 1)
         thinner = -F.max_pool2d(-images, 3, 1, 1)
-        images = images + amount.abs() * (torch.where(amount > 0, thicker, thinner) - images)
+        target = torch.where(amount > 0, thicker, thinner)
+        images = images + amount.abs() * (target - images)
     if cutout:
         half = cutout * max(height, width) / 2
         center_y = torch.rand(n, 1, 1, 1, generator=generator) * height
         center_x = torch.rand(n, 1, 1, 1, generator=generator) * width
-        in_rows = (torch.arange(height).view(-1, 1) - center_y).abs() < half
-        in_columns = (torch.arange(width) - center_x).abs() < half
-        images.masked_fill_((in_rows & in_columns).to(batch.device), 0)
+        rows = torch.arange(height).view(-1, 1)
+        columns = torch.arange(width)
+        is_in_square = ((rows - center_y).abs() < half) & ((columns - center_x).abs() < half)
+        images.masked_fill_(is_in_square.to(batch.device), 0)
     return images.permute(0, 2, 3, 1)
