@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.decide import CLASS_FLOOR, decide_labels, precision_cutoffs
+from pseudokit.labels.decide import CLASS_FLOOR, MIN_REPAIRED_SHARE, decide_labels, precision_cutoffs
 from pseudokit.labels.posterior import Posterior
 
 from .test_noise import MATRICES, K, N, logs_of, uniform, world
@@ -36,6 +36,17 @@ def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
     assert changed[2] < changed[1] < changed[0]
 
 
+def test_nothing_is_relabeled_where_hardly_any_wrong_label_could_be():
+    shares = []
+    for sharpness in (1, 1.5, 2, 2.5, 3, 4, 6):
+        q, _, given_labels = world(uniform(0.2), sharpness)
+        d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
+        shares.append((d.decision == "relabel").sum() / d.p_wrong.sum())
+    assert shares[0] == 0
+    assert shares[-1] > 0.2
+    assert all(share == 0 or share >= MIN_REPAIRED_SHARE for share in shares)
+
+
 def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
     q, given_labels = np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]), np.array([1, 1, 1, 1])
     believed = Posterior(np.log(q), given_labels).summary()
@@ -46,7 +57,7 @@ def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
 
 @pytest.mark.parametrize("action", ["keep", "drop", "review", "downweight", "soften"])
 def test_doubtful_labels_become_what_the_policy_says(action):
-    q, truth, given_labels = world(uniform(0.2), sharpness=2)
+    q, truth, given_labels = world(uniform(0.2), sharpness=5)
     d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels=action))
     assert set(d.decision) == {"keep", "relabel", action}
     rows, targets = d.decision == action, d.targets()

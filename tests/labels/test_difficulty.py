@@ -51,6 +51,17 @@ def test_noise_of_the_class_is_not_taken_for_noise_by_difficulty(name):
     assert judged(q @ MATRICES[name], given_labels)[1] is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_on_what_models_cannot_tell_apart_is_not_taken_for_noise_by_difficulty(seed):
+    """The least certain rows are given their second most likely class: no trace of the truth is left there."""
+    q, _, _ = world(uniform(0.0), 4.0, seed=seed)
+    first, second = np.argsort(-q, axis=1)[:, :2].T
+    hardest = np.argsort(q.max(1))[: len(q) // 5]
+    given_labels = first.copy()
+    given_labels[hardest] = second[hardest]
+    assert judged(q, given_labels)[1] is None
+
+
 def test_wrong_labels_of_people_are_found_better_than_by_disagreement_or_confidence():
     probs, truth, given_labels = people()
     log_probs, rate = judged(probs, given_labels)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from .arrays import MIN_PROBABILITY, Array, normalize_log
-from .difficulty import PREFERRED_Z, RATE_CORRECTION, compare
+from .difficulty import LOOK_ALIKE_LEAD, PREFERRED_Z, RATE_CORRECTION, compare
+from .difficulty import MAX_FIT_ROWS as MAX_COMPARED_ROWS
 from .multilabel import calibrate_each_class
 from .noise import OF_THE_CLASS, deconvolve, estimate_noise
 from .out_of_fold import FoldPredictions, average_models
@@ -73,7 +74,10 @@ def calibrate_models(
     likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, of_class)
     z, rate = compare(plain, given_labels, likelihood, parameters)
     compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
-    if z <= PREFERRED_Z:
+    least_z = PREFERRED_Z
+    if noise == "look-alike":
+        least_z -= LOOK_ALIKE_LEAD * np.sqrt(min(labeled.sum(), MAX_COMPARED_ROWS))
+    if z <= least_z:
         return calibrated, facts | compared
     # Both rates are too low; where noise follows the image closely, the likeliest one by far.
     return models, compared | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
