@@ -97,7 +97,7 @@ def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict
     student = step_budget(n_learned, config.train) * pace.student
     return {
         "teachers": teacher_steps * pace.teacher,
-        "judging": n_predicted * pace.image,
+        "predictions": n_predicted * pace.image,
         "student": student,
         "baseline": student if pseudo.train_baseline and mode != "train" else 0.0,
         CLOSING: CLOSING_SECONDS + n_scored * config.predict.tta * pace.image,
