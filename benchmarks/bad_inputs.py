@@ -10,6 +10,7 @@ or a wrong label is none. The cases are those of tests/wild.py, tests/fuzz.py an
 runs a part. Exit code 1 where a case is not right.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -123,7 +124,7 @@ def _verdict(row: dict) -> str:
 
 if __name__ == "__main__":
     parts = {"inputs": inputs, "fuzz": fuzz, "hostile": hostile}
-    asked = sys.argv[1:] or list(parts)
-    if not {*asked} <= {*parts}:
-        sys.exit(__doc__)
-    sys.exit(not all(row["right"] for name in asked for row in parts[name]()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], metavar="PART", help="default: all three")
+    chosen = parser.parse_args().parts or list(parts)
+    sys.exit(not all(row["right"] for name in chosen for row in parts[name]()))

@@ -158,7 +158,7 @@ def matrices(args) -> list[dict]:
     for labels in ("aggre", "worst"):
         files = [np.load(args.data / "human_noise" / f"{labels}_{network}.npz") for network in NETWORKS]
         judges = [file["log_probs"].astype(np.float32) for file in files]
-        given_labels, truth = files[0]["given_label"].astype(int), files[0]["true"].astype(int)
+        given_labels, truth = files[0]["given"].astype(int), files[0]["true"].astype(int)
         one_fold = np.zeros(len(given_labels), int)
         for i, network in enumerate(NETWORKS):
             pair = [judges[i], judges[(i + 1) % len(judges)]]
@@ -228,7 +228,7 @@ def drawn(args) -> list[dict]:
             made = np.load(stored)
             judges = [made[name].astype(np.float32) for name in ("lp1", "lp2")]
             folds = [made["fold1"], made["fold2"]]
-            rows.append(judge(f"{dataset}, {kind} {rate:.0%}", judges, folds, made["given_label"], made["true"]))
+            rows.append(judge(f"{dataset}, {kind} {rate:.0%}", judges, folds, made["given_labels"], made["true"]))
     return rows
 
 

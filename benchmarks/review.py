@@ -63,7 +63,7 @@ def write_run(run: Path, images, kind: str, n: int) -> None:
     predicted = rng.integers(0, 10, 2 * n)
     given_labels = (predicted + np.where(np.arange(2 * n) < n, rng.integers(1, 10, 2 * n), 0)) % 10
     table = table.assign(
-        given_labels=given_labels, predicted=predicted, confidence=0.9, p_wrong=0.9, rank=np.arange(1, 2 * n + 1)
+        given_label=given_labels, predicted=predicted, confidence=0.9, p_wrong=0.9, rank=np.arange(1, 2 * n + 1)
     )
     table["decision"] = np.where(given_labels == predicted, "keep", "relabel")
     table.to_csv(run / "samples.csv", index=False)

@@ -33,7 +33,7 @@ def images(data: Path, folder: str) -> pd.DataFrame:
 
 
 def build(data: Path, kind: str, draw: int, folder: Path) -> None:
-    """train.csv (ten labels a digit), pool.csv (no labels), test.csv."""
+    """train.csv (ten labels a digit), unlabeled.csv, test.csv."""
     rng = np.random.default_rng(draw)
     digits = images(data, "mnist_png/training").sample(frac=1, random_state=draw)
     train = digits.groupby("label").head(LABELS // 10)
@@ -48,7 +48,7 @@ def build(data: Path, kind: str, draw: int, folder: Path) -> None:
         pool = pd.concat([pool, clothes])
     folder.mkdir(parents=True, exist_ok=True)
     train.to_csv(folder / "train.csv", index=False)
-    pool[["id"]].to_csv(folder / "pool.csv", index=False)
+    pool[["id"]].to_csv(folder / "unlabeled.csv", index=False)
     images(data, "mnist_png/testing").to_csv(folder / "test.csv", index=False)
 
 

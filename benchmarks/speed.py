@@ -148,7 +148,8 @@ def frozen(data: Path, out: Path) -> list[dict]:
 
     A fifth of the rows is the test set.
     """
-    from photos import split, weights
+    from competition import split
+    from photos import weights
 
     photos, file = data / "trash_competition", out / "tf_efficientnet_lite0.safetensors"
     split(photos, 100, out / "frozen")
