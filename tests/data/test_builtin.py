@@ -42,7 +42,7 @@ def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(UserError, match=r"digits cannot be written \(No space left on device\).*data.cache="):
+    with pytest.raises(UserError, match=r"digits.*No space left on device.*data\.cache="):
         with_builtin(Data(cache=str(tmp_path)))
     assert not (tmp_path / "digits").exists()
 
@@ -70,6 +70,6 @@ def test_mnist_without_network_says_what_to_give_instead(tmp_path, monkeypatch):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno network")
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
-    with pytest.raises(UserError, match=r"cannot be downloaded .* give data.train"):
+    with pytest.raises(UserError, match=r"data\.train=mnist.*data\.test"):
         with_builtin(Data(cache=str(tmp_path), train="mnist"))
     assert not (tmp_path / "mnist").exists()

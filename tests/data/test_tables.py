@@ -113,7 +113,8 @@ def test_the_target_of_a_regression_is_refused_and_classes_that_are_numbers_are_
     n = 60
     ids = [str(i) for i in range(n)]
     message = refusal(competition(id=ids, label=[i / 7 for i in range(n)])[1])
-    assert "regression" in message
+    assert "train.csv" in message
+    assert "'label'" in message
     assert len(load_dataset(competition(id=ids, label=[i % 30 for i in range(n)])[1]).classes) == 30
     assert len(load_dataset(competition(id=ids, label=[(i % 3) / 2 for i in range(n)])[1]).classes) == 3
 
@@ -132,7 +133,7 @@ def test_a_file_without_suffix_that_the_id_names_beats_the_same_name_elsewhere(c
 @pytest.mark.parametrize("order", [["900", "000"], ["000", "900"]])
 def test_images_are_found_whichever_row_stands_first(competition, order):
     folder, data = competition("images/000.png", "images/sub/900.png", id=order, label=["x", "y"])
-    data = data.model_copy(update={"suffix": ".png"})
+    data = data.model_copy(update={"image_suffix": ".png"})
     assert sorted(below(data, folder)) == ["images/000.png", "images/sub/900.png"]
 
 
@@ -141,8 +142,8 @@ def test_rows_that_an_open_quote_takes_in_are_told(tmp_path, caplog):
     table = tmp_path / "train.csv"
     table.write_text('id,label,by\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n')
     assert list(read_split(Data(train=str(table)), "train").id) == ["000", "003"]
-    assert "1 cells of column 'by' hold line breaks" in caplog.text
-    assert "rows are lost" in caplog.text
+    assert caplog.text.count("train.csv") == 1
+    assert "'by'" in caplog.text
 
 
 def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_path, caplog):
@@ -152,7 +153,19 @@ def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_pa
         (tmp_path / name).touch()
     data = Data(train=str(tmp_path / "set"))
     assert set(read_split(data, "train").label) == {"cat", "dog"}
-    assert "2 files that are no images by their suffix are passed over (about.md, …)" in caplog.text
+    assert str(tmp_path / "set") in caplog.text
+    assert "about.md" in caplog.text
     (tmp_path / "set" / "owl").mkdir()
     (tmp_path / "set" / "owl" / "0.heic").touch()
-    assert "set/owl holds files and no image" in refusal(data)
+    assert str(tmp_path / "set" / "owl") in refusal(data)
+
+
+def test_a_parquet_file_has_no_columns_of_lists_or_bytes(tmp_path):
+    table = pd.DataFrame({"id": [1, 2], "label": ["x", "y"], "box": [[1], [2]], "raw": [b"a", b"b"]})
+    table.to_parquet(tmp_path / "train.parquet")
+    data = Data(train=str(tmp_path / "train.parquet"))
+    assert read_split(data, "train").id.tolist() == ["1", "2"]
+    for name in ("box", "raw"):
+        message = refusal(data.model_copy(update={"label_col": name}))
+        assert repr(name) in message
+        assert "data.label_col" in message
