@@ -78,7 +78,7 @@ def _flip(clean: np.ndarray, n_classes: int, simulate: Simulate, rng: np.random.
 
 
 def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """A random T[true, given] with a mean flip rate of `noise_rate`; the rates of classes differ by up to three times."""
+    """A random T[true, given] with a mean flip rate of `noise_rate`; classes differ in it by up to three times."""
     rates = rng.uniform(0.5, 1.5, n_classes)
     rates = np.minimum(noise_rate * rates / rates.mean(), 1)
     wrong = rng.dirichlet(np.full(n_classes - 1, 0.5), n_classes) * rates[:, None]

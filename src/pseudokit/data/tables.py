@@ -182,11 +182,15 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         if n_rows > MAX_PARQUET_ROWS:
             raise ValueError(f"it holds {n_rows:,} rows, more than {MAX_PARQUET_ROWS:,}")
         table = pd.read_parquet(file, dtype_backend="numpy_nullable")  # a gap does not turn whole numbers into floats
-        table = table.rename(columns=str).reset_index(drop=True)
+        return _as_text(table.rename(columns=str).reset_index(drop=True))
     except ImportError:
         raise UserError(f"{file}: parquet needs the package pyarrow: pip install pyarrow, or give a CSV") from None
     except Exception as error:  # pyarrow raises errors of its own
         raise UserError(f"{file} cannot be read as parquet: {' '.join(str(error).split())}") from None
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that hold single values, as text; columns of lists or bytes are left out."""
     texts = {}
     for name, column in table.items():
         if pd.api.types.infer_dtype(column) in ("bytes", "mixed"):  # mixed: lists
