@@ -186,7 +186,6 @@ def train_judges(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.n
     """Out-of-fold log-probabilities of two judges, by other folds, both of the recipe of noise.py."""
     from pseudokit.config.load import load_config
     from pseudokit.data.folds import make_folds
-    from pseudokit.training.models import TrainedModel
     from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
 
     trainer = Trainer(
@@ -198,8 +197,8 @@ def train_judges(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.n
         log_probs = np.empty((len(given_labels), 10), np.float32)
         for fold in range(2):
             learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            done = trainer.work(TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned]))
-            log_probs[judged] = trainer.answer(PredictJob(TrainedModel(done.network, done.format, ""), judged, 1))
+            done = trainer.train(TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned]))
+            log_probs[judged] = trainer.run_predict_job(PredictJob(done.model, judged, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
 

@@ -63,18 +63,13 @@ def keep_embeddings(file: Path) -> Callable[[], None]:
     known, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), jobs.embed
     before = len(known)
 
-    def looked_up(network, form, images, train, out=None, bar=None):
-        pixels, rows = images
+    def looked_up(network, form, pixels, rows, train):
         names = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
         new = np.array([i for i, name in enumerate(names) if name not in known], int)
         if len(new):
-            vectors = embed(network, form, (pixels, np.asarray(rows)[new]), train)
+            vectors = embed(network, form, pixels, np.asarray(rows)[new], train)
             known.update(zip([names[i] for i in new], vectors, strict=True))
-        found = np.stack([known[name] for name in names])
-        if out is None:
-            return found
-        out[:] = found
-        return out
+        return np.stack([known[name] for name in names])
 
     def save() -> None:
         if len(known) > before:

@@ -23,9 +23,9 @@ QUICK = ["train.epochs=1", "train.min_steps=80", "train.batch_size=64", "train.a
 
 
 SLOWEST = (
-    "test_processes.py",
+    "test_distributed.py",
     "test_scripts.py",
-    "test_fit.py",
+    "test_loop.py",
     "test_kill.py",
     "test_competition.py",
     "test_notebook.py",

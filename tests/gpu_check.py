@@ -8,10 +8,9 @@ from sklearn.datasets import load_digits
 from pseudokit.config.keys import Model, Train
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import pick_amp_dtype, to_device
-from pseudokit.training.linear_probe import embed
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
-from pseudokit.training.predict import log_probs
+from pseudokit.training.predict import embed, log_probs
 from tests.conftest import QUICK, run_script
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -31,7 +30,7 @@ def learned(precision: str, **options) -> TrainedModel:
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
     train = Train(device="cuda", amp_dtype=precision, **options)
-    training_set = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, pool=ROWS[1200:])
+    training_set = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, unlabeled=ROWS[1200:])
     network, history = train_model(network, form, training_set, train)
     assert history.loss.iloc[-1] < 0.5 * history.loss.iloc[0]
     return TrainedModel(network, form, "")
@@ -47,8 +46,9 @@ def test_what_is_learned_on_the_gpu_is_predicted_there_as_on_the_cpu(precision):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_part_of_the_step_runs_on_the_gpu(part):
-    learned("auto", **PARTS[part])
+def test_every_part_of_the_step_learns_on_the_gpu(part):
+    predicted = log_probs(learned("auto", **PARTS[part]), PIXELS, ROWS[1200:], device="cuda").argmax(1)
+    assert (predicted == LABELS[1200:]).mean() > 0.9
 
 
 def test_photos_augmented_by_workers_are_those_of_one_process():
@@ -66,7 +66,7 @@ def test_embeddings_are_those_of_the_cpu():
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
     on_gpu, on_cpu = (
-        embed(network, form, (PIXELS, ROWS[:64]), Train(device=device, amp_dtype="fp32")) for device in ("cuda", "cpu")
+        embed(network, form, PIXELS, ROWS[:64], Train(device=device, amp_dtype="fp32")) for device in ("cuda", "cpu")
     )
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
 

@@ -1,5 +1,5 @@
 """The scripts as a user runs them: a process each, on small real data; train.py and predict.py from the first import on
-(pseudo.py: test_processes.py)."""
+(pseudo.py: system/test_distributed.py)."""
 
 import json
 import os

@@ -44,7 +44,7 @@ def timm(folder: Path, name: str) -> list[float]:
     import timm
     from timm.data import ImageDataset, create_loader
 
-    from pseudokit.training.device import autocast, pick_amp_dtype
+    from pseudokit.training.device import pick_amp_dtype
 
     start, seconds = time.monotonic(), []
     data = ImageDataset(str(folder))
@@ -67,7 +67,7 @@ def timm(folder: Path, name: str) -> list[float]:
     for _ in range(EPOCHS):
         for images, labels in loader:
             images = images.to(memory_format=torch.channels_last)
-            with autocast(cpu, dtype):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 loss = torch.nn.functional.cross_entropy(network(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

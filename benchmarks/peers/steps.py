@@ -19,7 +19,7 @@ from ranking import most_mb
 from pseudokit.config.keys import Model
 from pseudokit.config.load import load_config
 from pseudokit.training.batches import TrainingSet
-from pseudokit.training.device import autocast, pick_amp_dtype
+from pseudokit.training.device import pick_amp_dtype
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
@@ -54,7 +54,7 @@ def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
         optimizer = torch.optim.AdamW(network.train().parameters(), fused=True)
         start = time.monotonic()
         for _ in range(steps):
-            with autocast(CPU, dtype):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 loss = torch.nn.functional.cross_entropy(network(images), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -81,7 +81,7 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
         start = time.monotonic()
         with torch.inference_mode():
             for _ in range(n // at_once):
-                with autocast(CPU, dtype):
+                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                     network(images)
         return time.monotonic() - start
 

@@ -289,7 +289,7 @@ def write_submission(run: Path, config: Config) -> None:
     targets, models = read_targets(config, None), finished_models(run, configured_arm(run, config))
     trainer, views = _stock(models, targets.path.to_numpy(object), config, None)
     rows, spec = np.arange(len(targets)), models[0].format
-    probs = np.mean([np.exp(trainer.answer(PredictJob(model, rows, views))) for model in models], axis=0)
+    probs = np.mean([np.exp(trainer.run_predict_job(PredictJob(model, rows, views))) for model in models], axis=0)
     answers = _answers(probs, spec.classes, config.metric, _out_of_fold([run], spec), np.ones(1))
     said = Prediction(probs, answers, spec.classes, len(models))
     write_predictions(run / "predictions.csv", targets, said, config.data.submission)

@@ -302,7 +302,7 @@ def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: np.ndar
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
     """What trains and predicts on this data."""
     judged, dataset = prepared.judged, prepared.dataset
-    trainer = Trainer(run.config, prepared.pixels, judged.given_labels, dataset.classes, dataset.id, run.path)
+    trainer = Trainer(run.config, prepared.pixels, judged.given_labels, dataset.classes, run.path)
     offer(trainer, dataset.path)
     frozen = LinearProbe(run.path, trainer, prepared.input_hash)
     similar_images = _label_propagation(run, prepared, frozen)

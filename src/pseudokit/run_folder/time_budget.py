@@ -57,9 +57,9 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
     rows = np.arange(min(len(prepared.pixels), PROBE_IMAGES))
     model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0), "")
     job = PredictJob(model, rows, 1)
-    trainer.answer(job)  # warms up
+    trainer.run_predict_job(job)  # warms up
     start = time.monotonic()
-    trainer.answer(job)
+    trainer.run_predict_job(job)
     return Pace(teacher, student, (time.monotonic() - start) / len(rows))
 
 
@@ -69,7 +69,7 @@ def _seconds_a_step(trainer: Trainer, where: str) -> float:
     rows = np.resize(labeled, train.batch_size)
     unlabeled = (rows, None) if where == "student" and train.consistency_weight else ()
     job = TrainJob(where, rows, trainer.given_labels[rows], unlabeled, PROBE_STEPS)
-    seconds = np.diff(trainer.work(job).history.seconds)
+    seconds = np.diff(trainer.train(job).history.seconds)
     return float(np.median(seconds[WARM_UP_STEPS - 1 :]))
 
 

@@ -1,6 +1,6 @@
-"""Several processes under torchrun: the first runs the script and writes, the others do what it hands out.
+"""Several processes under torchrun: the first runs the script and writes; the others do the jobs that it hands out.
 
-One process does as it would alone, so that decisions and files are the same however many there are.
+One process does what it would do alone, so decisions and files do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -17,59 +17,50 @@ from ..config.types import UserError
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Processes that train one network together, each on its part of every batch."""
+    """Processes that train one network together, each on its part of every batch; by default one process alone."""
 
     size: int = 1
     index: int = 0
     group: Any = None
 
     def part(self, batch):
-        """Every size-th row of a tensor."""
+        """This process's rows of a batch: every size-th one."""
         return batch[self.index :: self.size]
 
     def whole(self, part, n: int):
         """The tensor (n,) of which each process has its part."""
         if self.size == 1:
             return part
-        full = part.new_zeros(n)
-        full[self.index :: self.size] = part
-        _group().all_reduce(full, group=self.group)
-        return full
+        whole = part.new_zeros(n)
+        whole[self.index :: self.size] = part
+        _join().all_reduce(whole, group=self.group)
+        return whole
 
-    def all(self, value: Any) -> list:
-        """What each process says, in the order of the team."""
+    def gather(self, value: Any) -> list:
+        """The value of each process, in their order."""
         if self.size == 1:
             return [value]
-        said = [None] * self.size
-        _group().all_gather_object(said, value, group=self.group)
-        return said
-
-    def most(self, *numbers: int) -> list[int]:
-        """Of each number the largest that any of the team has."""
-        if self.size == 1:
-            return [*numbers]
-        import torch
-
-        device = "cuda" if _group().get_backend(self.group) == "nccl" else "cpu"
-        largest = torch.tensor(numbers, device=device)
-        _group().all_reduce(largest, _group().ReduceOp.MAX, group=self.group)
-        return largest.tolist()
+        values = [None] * self.size
+        _join().all_gather_object(values, value, group=self.group)
+        return values
 
     def average(self, tensors: list) -> None:
-        """Replace each tensor by its mean over the team; in place."""
+        """Replace each tensor by its mean over the processes, in place."""
         if self.size == 1 or not tensors:
             return
         import torch
 
-        flat = torch.cat([tensor.flatten().float() for tensor in tensors])
-        _group().all_reduce(flat, group=self.group)
-        for tensor, mean in zip(tensors, flat.div_(self.size).split([t.numel() for t in tensors]), strict=True):
+        flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message, not one a tensor
+        _join().all_reduce(flat, group=self.group)
+        flat /= self.size
+        means = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
 
 ALONE = ProcessGroup()
-PATIENCE = timedelta(days=30)
-"""How long a process waits for another; one that has died is noticed at once, by its closed connection."""
+MAX_WAIT = timedelta(days=30)
+"""How long a process waits for another. One that has died is noticed at once, by its closed connection."""
 
 
 def rank() -> int:
@@ -88,98 +79,105 @@ def cores() -> int:
 
 
 @cache
-def _group():
-    """torch.distributed, joined. Objects travel by gloo, whatever the networks are trained on."""
+def _join():
+    """torch.distributed, after this process has joined the others. Objects travel by gloo, also where GPUs train."""
     import torch
     import torch.distributed as dist
 
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
-    if here > 1:  # torchrun gives each one thread; alone on a machine a process has what it would have without
-        torch.set_num_threads(max(1, cores() // here))
-    if torch.cuda.is_available():  # a GPU for each, as far as there are
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
+    if processes_here > 1:  # torchrun gives each one thread; together they have as many as one alone would
+        torch.set_num_threads(max(1, cores() // processes_here))
+    if torch.cuda.is_available():
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    dist.init_process_group("gloo", timeout=MAX_WAIT)
     return dist
 
 
 def broadcast(message: Any) -> None:
-    """From the first process to the others."""
-    _group().broadcast_object_list([message], 0)
+    """Send a message from the first process to all others, which call `receive`."""
+    _join().broadcast_object_list([message], 0)
 
 
 def receive() -> Any:
-    """What the first process tells the others."""
+    """Wait for the next message of the first process."""
     message = [None]
-    _group().broadcast_object_list(message, 0)
+    _join().broadcast_object_list(message, 0)
     return message[0]
 
 
 def dismiss() -> None:
-    """The first process lets the others end, in good order; see leave."""
+    """Called by the first process: end the `worker_loop` of the others, and leave with them."""
     if size() > 1:
         broadcast(None)
         leave()
 
 
 def leave() -> None:
-    """Wait until all have heard that it is over: a connection that is closed too early is an error at its other end."""
-    _group().barrier()
-    _group().destroy_process_group()
+    """Wait for all processes, then leave: a connection that is closed too early is an error at its other end."""
+    _join().barrier()
+    _join().destroy_process_group()
 
 
-def map_jobs(work: Callable[[Any, ProcessGroup], Any], tasks: list) -> Iterator:
-    """work(task, team) of every task, in order, in waves of one a process; the others hear of the tasks, and know the
-    work. Where there are more processes than tasks, teams of them share one. None holds the place of a task that has
-    been done, so that who works with whom does not depend on it.
+def map_jobs(work: Callable[[Any, ProcessGroup], Any], jobs: list) -> Iterator:
+    """Hand out jobs to all processes, and yield work(job, process_group) of every job in order.
 
-    Raises what the work raises, wherever it does.
+    Each process takes one job at a time. If there are fewer jobs than processes, several processes share a job. None
+    stands for a job that is done already: it yields nothing, but keeps its place, so that a run that goes on shares the
+    other jobs as before.
+
+    Raises:
+        Exception: what the work raised, in whatever process.
     """
-    for start in range(0, len(tasks), size()):
-        wave = tasks[start : start + size()], len(tasks) < size()
-        if any(task is not None for task in wave[0]):
-            broadcast(wave)
-            yield from _gathered(work, *wave)
+    are_shared = len(jobs) < size()
+    for start in range(0, len(jobs), size()):
+        wave = jobs[start : start + size()]
+        if any(job is not None for job in wave):
+            broadcast((wave, are_shared))
+            yield from _run_wave(work, wave, are_shared)
 
 
 def worker_loop(work: Callable[[Any, ProcessGroup], Any]) -> None:
-    """Take part in every wave that is handed out, until this process is dismissed."""
-    while (wave := receive()) is not None:
-        _gathered(work, *wave)
+    """Take part in all that `map_jobs` of the first process hands out, until `dismiss`."""
+    while (message := receive()) is not None:
+        _run_wave(work, *message)
 
 
-def _gathered(work: Callable[[Any, ProcessGroup], Any], tasks: list, in_teams: bool) -> list:
-    """What this wave came to, in the first process; [] in the others."""
-    turn, process_group = _team(len(tasks)) if in_teams else (rank(), ALONE)
-    mine = [_tried(work, task, process_group) for task in tasks[turn : turn + 1] if task is not None]
-    found = [None] * size() if rank() == 0 else None
-    _group().gather_object(mine if process_group.index == 0 else [], found, 0)
-    done = [one for of_rank in found or [] for one in of_rank]
-    for _, error in done:
+def _run_wave(work: Callable[[Any, ProcessGroup], Any], jobs: list, are_shared: bool) -> list:
+    """Do one job of these. Returns the results of all of them in the first process, [] in the others."""
+    number, process_group = _share_of(len(jobs)) if are_shared else (rank(), ALONE)
+    outcome = None
+    if number < len(jobs) and jobs[number] is not None:
+        outcome = _try(work, jobs[number], process_group)
+    outcomes = [None] * size() if rank() == 0 else None
+    is_speaker = process_group.index == 0  # of those who share a job, the first sends the result
+    _join().gather_object(outcome if is_speaker else None, outcomes, 0)
+    results = []
+    for result, error in filter(None, outcomes or []):
         if error:
             raise error
-    return [result for result, _ in done]
+        results.append(result)
+    return results
 
 
 @cache
-def _team(tasks: int) -> tuple[int, ProcessGroup]:
-    """Which of fewer tasks than processes this one works on, and with whom."""
+def _share_of(jobs: int) -> tuple[int, ProcessGroup]:
+    """Which of fewer jobs than processes this process works on, and with whom."""
     import torch
 
-    backend, found = "nccl" if torch.cuda.is_available() else "gloo", None
-    for turn in range(tasks):
-        members = [one for one in range(size()) if one * tasks // size() == turn]
-        group = _group().new_group(members, backend=backend)  # every process takes part in making every group
-        if rank() in members:
-            found = turn, ProcessGroup(len(members), members.index(rank()), group)
-    return found
+    job_of_rank = [process * jobs // size() for process in range(size())]
+    members = [[process for process in range(size()) if job_of_rank[process] == job] for job in range(jobs)]
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    group, _ = _join().new_subgroups_by_enumeration(members, backend=backend)
+    mine = members[job_of_rank[rank()]]
+    return job_of_rank[rank()], ProcessGroup(len(mine), mine.index(rank()), group)
 
 
-def _tried(
-    work: Callable[[Any, ProcessGroup], Any], task: Any, process_group: ProcessGroup
-) -> tuple[Any, Exception | None]:
+def _try(work: Callable, job: Any, process_group: ProcessGroup) -> tuple[Any, Exception | None]:
+    """The result of a job, or the error that the first process will raise."""
     try:
-        return work(task, process_group), None
+        return work(job, process_group), None
     except Exception as error:
         if process_group.size > 1 and not isinstance(error, UserError):
-            raise  # the rest of the team waits for this process, and would wait for ever
-        return None, error  # told to the first process, which ends the run with it
+            raise  # the others of the group wait for this process: it has to die for them to notice
+        return None, error

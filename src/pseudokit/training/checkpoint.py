@@ -1,9 +1,8 @@
-"""A network in training on the disk, so that a process that is killed loses seconds of it, and no byte changes."""
+"""A network in training, on disk. A process that is killed loses seconds of it, and no byte of the result changes."""
 
 from __future__ import annotations
 
 import io
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -12,83 +11,85 @@ import torch
 
 from ..config.keys import Train
 from ..system.distributed import ALONE, ProcessGroup
-from ..system.files import atomic_write
+from ..system.files import atomic_write, log
 
-log = logging.getLogger("kit")
-SHARE = 50
-"""A checkpoint is written at most once in so many times of what the last one took: 2 % of the time of training."""
+MIN_SECONDS_PER_SECOND_OF_WRITING = 50
+"""Writing checkpoints takes at most 2 % of the time of training."""
 
 
 class Checkpoints:
-    """Those of one network, checkpoint_<steps>.pt in its folder; without a folder there are none.
+    """The checkpoint of one network: checkpoint_<steps>.pt in its folder. Without a folder there is none.
 
-    key: of all that the training depends on; a checkpoint of another key is none of ours. What is written are parts
-    with state_dict and load_state_dict (weights, optimizer, schedule, averages, loss curve) and the random numbers;
-    the order of the data follows from the seed and the step. Of several processes the first process reads and writes;
-    the others have the same state but for their random numbers, and take part in all of it but `due`.
+    It holds the parts of a training that have a state_dict (weights, optimizer, schedule, averages, loss curve), and
+    the state of the random numbers. The order of the data follows from the seed and the step. Of several processes the
+    first reads and writes. The others have the same state, but random numbers of their own.
+
+    key: hash of all that the training depends on. A checkpoint of another key is not used.
     """
 
     def __init__(self, folder: Path | None, key: str, train: Train, process_group: ProcessGroup = ALONE):
-        self._folder, self._key = folder if not process_group.index else None, key
-        self._every, self._team = train.checkpoint_every, process_group
-        self._next = time.monotonic() + self._every
-        self._found = process_group.all(next(filter(None, map(self._read, self._files()[::-1])), None))[0]
+        self._folder = folder if process_group.index == 0 else None
+        self._key = key
+        self._process_group = process_group
+        self._seconds = train.checkpoint_every
+        self._next_time = time.monotonic() + self._seconds
+        self._loaded = process_group.gather(self._read_newest())[0]
 
     @property
     def step(self) -> int:
         """How many steps are done."""
-        return self._found["step"] if self._found else 0
+        return self._loaded["step"] if self._loaded else 0
 
     def restore(self, parts: dict[str, Any]) -> int:
-        """Bring the parts, and the random numbers, where the checkpoint has them, if there is one; returns its step."""
-        if not self._found:
+        """Bring the parts and the random numbers to the state of the checkpoint, if there is one; returns its step."""
+        if not self._loaded:
             return 0
         for name, part in parts.items():
-            part.load_state_dict(self._found["parts"][name])
-        random, random_cuda = self._found["random"][self._team.index]
+            part.load_state_dict(self._loaded["parts"][name])
+        random, random_cuda = self._loaded["random"][self._process_group.index]
         torch.set_rng_state(random)
         if random_cuda is not None:
             torch.cuda.set_rng_state(random_cuda)
-        step, self._found = self.step, None  # its tensors are not needed any more
+        step = self.step
+        self._loaded = None  # frees its tensors
         return step
 
-    def due(self) -> bool:
-        return self._folder is not None and time.monotonic() >= self._next
+    def is_due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self._folder is not None and time.monotonic() >= self._next_time
 
     def save(self, step: int, parts: dict[str, Any]) -> None:
-        """Write the state after so many steps, whole or not at all; then older ones go."""
-        random = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        random = self._team.all(random)
+        """Write the state after so many steps, whole or not at all; older files go."""
+        random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        random = self._process_group.gather((torch.get_rng_state(), random_cuda))
         if self._folder is None:
             return
         start = time.monotonic()
-        state = {name: part.state_dict() for name, part in parts.items()}
-        new, whole = self._folder / f"checkpoint_{step:08d}.pt", io.BytesIO()  # into a full disk torch says nonsense
-        torch.save({"key": self._key, "step": step, "parts": state, "random": random}, whole)
-        atomic_write(new, whole.getbuffer())
-        files = self._files()
-        at = files.index(new) + 1  # what is later is of another key, or was not readable
-        for old in [*files[: at - 1], *files[at:]]:
-            old.unlink()
+        states = {name: part.state_dict() for name, part in parts.items()}
+        buffer = io.BytesIO()  # torch.save to a full disk fails without saying so
+        torch.save({"key": self._key, "step": step, "parts": states, "random": random}, buffer)
+        file = self._folder / f"checkpoint_{step:08d}.pt"
+        atomic_write(file, buffer.getbuffer())
+        forget(self._folder, but=file)
         end = time.monotonic()
-        self._next = end + max(self._every, SHARE * (end - start) if self._every else 0)
+        if self._seconds:
+            self._next_time = end + max(self._seconds, MIN_SECONDS_PER_SECOND_OF_WRITING * (end - start))
 
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("checkpoint_*.pt")) if self._folder else []
-
-    def _read(self, file: Path) -> dict[str, Any] | None:
-        try:
-            found = torch.load(file, weights_only=True, map_location="cpu")
-        except Exception as error:  # cut off or edited: torch raises many types
-            log.info(
-                f"{file} cannot be read ({type(error).__name__}); this network is trained from an earlier one, "
-                "or from its start"
-            )
-            return None
-        return found if found.get("key") == self._key else None
+    def _read_newest(self) -> dict[str, Any] | None:
+        files = sorted(self._folder.glob("checkpoint_*.pt"), reverse=True) if self._folder else []
+        for file in files:
+            try:
+                state = torch.load(file, weights_only=True, map_location="cpu")
+            except Exception as error:  # cut off or edited: torch raises many types
+                log.info(f"{file} cannot be read ({type(error).__name__}); its network is trained anew")
+                continue
+            if state.get("key") == self._key:
+                return state
+        return None
 
 
-def forget(folder: Path) -> None:
-    """Remove the checkpoints of a network that is finished."""
+def forget(folder: Path, but: Path | None = None) -> None:
+    """Remove the checkpoints in a folder, but one."""
     for file in folder.glob("checkpoint_*.pt"):
-        file.unlink()
+        if file != but:
+            file.unlink()

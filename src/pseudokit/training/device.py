@@ -1,109 +1,129 @@
-"""Where and how numbers are computed: device, precision, from uint8 to the network."""
+"""Where and how numbers are computed: device, number type, and the way from uint8 images to the network."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ..config.types import UserError
 from ..system.distributed import cores
 from .models import ModelSpec, has_batch_norm
 
-UNREPEATABLE = r"\s*(\S+) does not have a deterministic implementation"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MIN_BF16_PIXELS = 24
+"""Side of images below which convolutions see 1×1 maps: oneDNN's bf16 gradients of these are not finite on CPUs with
+AMX."""
+MAX_LOADER_PROCESSES = 8
+"""As many keep a GPU busy; more would compete for memory."""
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device that was asked for; auto = cuda, else mps, else cpu.
+    """The device of `train.device`; auto = cuda, else mps, else cpu.
 
     Raises:
         UserError: this machine does not have it.
     """
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = next(name for name, there in have.items() if there) if wanted == "auto" else wanted
-    if not have[name]:
-        raise UserError(f"train.device={name} is not available here; set train.device=auto")
-    if name == "cuda":
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name in available if available[name])
+    if not available[wanted]:
+        raise UserError(f"train.device={wanted} is not available here; set train.device=auto")
+    if wanted == "cuda":
         _make_repeatable()
-    return torch.device(name)
+    return torch.device(wanted)
 
 
 def _make_repeatable() -> None:
-    """Have a GPU take the kernels that come to the same bytes every time, where there are such."""
+    """Have a GPU use kernels that give the same bytes every time, where torch has them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
-    warnings.filterwarnings("ignore", UNREPEATABLE)
+    warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
 
 
-SMALLEST_BF16 = 24
-"""Below this side convolutions see 1×1 maps, of which oneDNN's bf16 gradients are not finite on CPUs with AMX."""
+def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: nn.Module) -> torch.dtype:
+    """The number type of `train.amp_dtype`; auto = the 16-bit type that the hardware computes natively, else fp32.
 
-
-def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: torch.nn.Module) -> torch.dtype:
-    """auto = the 16-bit type that the hardware computes natively, else fp32; on a CPU fp32 too for mobile networks.
-
-    size: side of the images in pixels. By rule and not by a stopwatch: the same seed makes the same bytes.
+    By rule and not by a stopwatch, so that the same seed gives the same bytes. size: side of the images in pixels.
     """
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.cpu.is_available():
-        native = torch.backends.mkldnn.is_available() and _cpu_has_bf16()
-        gains = size >= SMALLEST_BF16 and not _is_mobile(network)
-        return torch.bfloat16 if native and gains else torch.float32
+    if device.type == "cpu" and size >= MIN_BF16_PIXELS and cpu_has_bf16() and not _is_mobile(network):
+        return torch.bfloat16
     return torch.float32
 
 
-def _is_mobile(network: torch.nn.Module) -> bool:
-    """Of depthwise convolutions and batch norms, as MobileNet and EfficientNet are: these lose time by bf16 on a CPU,
-    where ConvNeXt, whose norms are others, gains (docs/log.md)."""
-    convolutions = (module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
-    return any(1 < one.groups == one.in_channels for one in convolutions) and has_batch_norm(network)
+def _is_mobile(network: nn.Module) -> bool:
+    """Whether it has depthwise convolutions and batch norms, as MobileNet and EfficientNet: bf16 slows these on a CPU.
+
+    ConvNeXt, which has other norms, gains (docs/log.md).
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return has_batch_norm(network) and any(conv.groups == conv.in_channels > 1 for conv in convolutions)
 
 
-def _cpu_has_bf16() -> bool:
-    """Emulated bf16 is slower than fp32, so only instructions count."""
-    import numpy as np
-
-    features = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
-    if "AVX512_SPR" in features:
-        return True
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as info:
-            return any(flag in info.read() for flag in ("avx512_bf16", "amx_bf16"))
-    except OSError:
-        return False
-
-
-def autocast(device: torch.device, dtype: torch.dtype):
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 (read on Linux only). Emulated bf16 is slower than fp32."""
+    file = Path("/proc/cpuinfo")
+    flags = file.read_text("ascii", "ignore") if file.exists() else ""
+    return torch.backends.mkldnn.is_available() and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def pick_workers(wanted: int | None, device: torch.device) -> int:
-    """Processes that augment images beside this one. Default: none where the CPU trains, which is busy enough; for a
-    GPU as many as there are cores left, at most 8."""
+    """Processes that augment images beside this one. Default: none on a CPU, which training keeps busy."""
     if sys.platform != "linux":  # elsewhere a process cannot share the images
         return 0
     if wanted is not None:
         return wanted
-    return 0 if device.type == "cpu" else min(8, cores() - 1)
+    return 0 if device.type == "cpu" else min(MAX_LOADER_PROCESSES, cores() - 1)
 
 
-def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To the device, from pinned memory where that lets the copy run beside the computation."""
+def to_device(batch: Tensor, device: torch.device) -> Tensor:
+    """To the device; to a GPU from pinned memory, so that the copy runs beside the computation."""
     if device.type == "cuda" and batch.device.type == "cpu" and not batch.is_pinned():
         batch = batch.pin_memory()
     return batch.to(device, non_blocking=True)
 
 
-def to_input(batch: torch.Tensor, spec: ModelSpec, device: torch.device) -> torch.Tensor:
+def to_input(batch: Tensor, spec: ModelSpec, device: torch.device) -> Tensor:
     """(B, H, W, C) in 0…255 → (B, C, H, W) normalized, on the device, in channels_last."""
     mean, std = (torch.tensor(x, device=device) * 255 for x in (spec.mean, spec.std))
     batch = to_device(batch, device).float()
     return batch.sub(mean).div_(std).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Computation:
+    """Where a network computes, in which number type, and how its images are normalized."""
+
+    device: torch.device
+    dtype: torch.dtype
+    spec: ModelSpec
+
+    def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return function(to_input(pixels, self.spec, self.device)).float()
+
+
+def pick_computation(network: nn.Module, spec: ModelSpec, device: str, amp_dtype: str) -> Computation:
+    """How `train.device` and `train.amp_dtype` have a network compute; the network is moved there.
+
+    Raises:
+        UserError: this machine does not have the device.
+    """
+    place = pick_device(device)
+    dtype = pick_amp_dtype(amp_dtype, place, spec.size, network)
+    network.to(place)
+    return Computation(place, dtype, spec)

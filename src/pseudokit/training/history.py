@@ -1,66 +1,88 @@
-"""The loss curve of a network in training: history.csv."""
+"""The loss curve of a network in training, history.csv, and progress bars."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-HISTORY_ROWS = 20  # about as many points as a loss curve needs
+from ..system.distributed import rank
+
+ROWS_PER_CURVE = 20
+"""About as many points as a loss curve needs."""
+COLUMNS = ["epoch", "loss", "lr", "seconds", "waited", "skipped"]
 
 
+@dataclass
 class TrainingHistory:
-    """Mean losses, without a wait for the device at every step, and how long the network waited for images.
+    """Mean losses (the device is waited for once a row, not at every step), and how long training waited for images.
 
-    lost: how many steps in a row, up to the last one, were left out.
+    steps: how many there will be. bar: a tqdm bar, moved by one a step. skipped: steps that were left out;
+    skipped_in_a_row: how many up to the last one.
     """
 
-    def __init__(self, steps: int, bar):
-        self._waited, self._skipped, self.lost = 0.0, 0, 0
-        self._every, self._steps, self._bar = max(1, steps // HISTORY_ROWS), steps, bar
-        self._step, self._losses, self._rows, self._start = 0, [], [], time.monotonic()
+    steps: int
+    bar: Any = None
+    step: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    rows: list[tuple] = field(default_factory=list)
+    waited: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    start: float = field(default_factory=time.monotonic)
 
-    def add(self, loss: torch.Tensor, lr: float, finite: bool) -> None:
-        self._step += 1
-        self._losses += [loss] if finite else []
-        self.lost = 0 if finite else self.lost + 1
-        self._skipped += not finite
-        if self._bar is not None:
-            self._bar.update(1)
-        if self._step % self._every == 0 or self._step == self._steps:
-            mean = torch.stack(self._losses).mean().item() if self._losses else math.nan
-            seconds = time.monotonic() - self._start
-            self._rows.append((self._step, mean, lr, round(seconds, 3), round(self._waited, 3), self._skipped))
-            self._losses = []
+    def add(self, loss: Tensor, lr: float, is_finite: bool) -> None:
+        """Note one step. is_finite: whether the weights moved by it."""
+        self.step += 1
+        if is_finite:
+            self.losses.append(loss)
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+        if self.bar is not None:
+            self.bar.update(1)
+        if self.step % max(1, self.steps // ROWS_PER_CURVE) == 0 or self.step == self.steps:
+            mean = torch.stack(self.losses).mean().item() if self.losses else math.nan
+            seconds = round(time.monotonic() - self.start, 3)
+            self.rows.append((self.step, mean, lr, seconds, round(self.waited, 3), self.skipped))
+            self.losses = []
 
-    def waited_for(self, batches: Iterator) -> Iterator:
+    def timed(self, batches: Iterator) -> Iterator:
+        """The same batches; the time that each takes to come is counted."""
         while True:
             start = time.monotonic()
             batch = next(batches)
-            self._waited += time.monotonic() - start
+            self.waited += time.monotonic() - start
             yield batch
 
-    def table(self, epochs_a_step: float) -> pd.DataFrame:
-        rows = pd.DataFrame(self._rows, columns=["epoch", "loss", "lr", "seconds", "waited", "skipped"])
-        return rows.assign(epoch=(rows.epoch * epochs_a_step).round(3))
+    def table(self, epochs_per_step: float) -> pd.DataFrame:
+        """history.csv: one row for about every twentieth of the steps."""
+        table = pd.DataFrame(self.rows, columns=COLUMNS)
+        table["epoch"] = (table.epoch * epochs_per_step).round(3)
+        return table
 
     def state_dict(self) -> dict:
-        return {
-            "step": self._step,
-            "losses": self._losses,
-            "rows": self._rows,
-            "waited": self._waited,
-            "skipped": self._skipped,
-            "lost": self.lost,
-            "seconds": time.monotonic() - self._start,
-        }
+        """What a checkpoint keeps; of the start, how long ago it was."""
+        seconds = time.monotonic() - self.start
+        return vars(self) | {"bar": None, "start": seconds}
 
     def load_state_dict(self, state: dict) -> None:
-        self._step, self._losses, self._rows, self._waited = (state[k] for k in ("step", "losses", "rows", "waited"))
-        self._skipped, self.lost = state["skipped"], state["lost"]
-        self._start = time.monotonic() - state["seconds"]
-        if self._bar is not None:
-            self._bar.update(self._step)
+        """Go on where a checkpoint ends."""
+        start = time.monotonic() - state["start"]
+        vars(self).update(state | {"bar": self.bar, "start": start})
+        if self.bar is not None:
+            self.bar.update(self.step)
+
+
+def progress_bar(total: int, title: str):
+    """A tqdm bar on a terminal or in a notebook; it shows nothing elsewhere, and in other processes of torchrun."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=title, disable=True if rank() else None, leave=False)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ..config.keys import STUDENTS
 from ..config.types import UserError
 from ..data.cache import reserve
 from ..data.transforms import is_whole_batch
@@ -21,85 +20,98 @@ from ..system.distributed import map_jobs, size
 from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of, write_csv
 from .checkpoint import forget
 from .device import pick_device
-from .linear_probe import embed, fit_head, head_log_probs, width, with_head
+from .history import progress_bar
+from .linear_probe import fit_head, head_log_probs, linear_classifier, with_head
 from .models import TrainedModel, load_model, save_model
-from .predict import batch_size
-from .trainer import Trainer, TrainJob, TrainResult, bar, title
+from .predict import batch_size, embed
+from .trainer import Trainer, TrainJob, TrainResult, title
 
-BATCHES = 16
-"""After how many of them embeddings are written down."""
-LONG = 0.1
-"""Share of the time that the network may wait for images before something is said."""
+BATCHES_PER_WRITE = 16
+"""After how many of them embeddings are written down: a run that is stopped loses seconds."""
+MAX_WAITING_SHARE = 0.1
+"""Share of the time that the network may wait for images before the log says what helps."""
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Heads on the embeddings of one frozen network, which is kept in the folder `body` of the run."""
+    """Heads on the embeddings of one frozen network, which is kept in the folder `backbone` of the run.
+
+    input_hash: as that of the JobRunner.
+    """
 
     path: Path
     trainer: Trainer
     input_hash: str
-    """As that of the JobRunner."""
 
     @cached_property
     def backbone(self) -> TrainedModel:
-        if (self.path / "backbone" / "model.json").exists():
-            return load_model(self.path / "backbone")
-        return save_model(
-            self.path / "backbone",
-            *self.trainer.fresh_network("backbone", seed_of(self.trainer.config.seed, "backbone")),
-        )
+        """The frozen network."""
+        folder = self.path / "backbone"
+        if (folder / "model.json").exists():
+            return load_model(folder)
+        seed = seed_of(self.trainer.config.seed, "backbone")
+        return save_model(folder, *self.trainer.fresh_network("backbone", seed))
 
     @cached_property
     def embeddings(self) -> np.ndarray:
-        """(N, D), in a file of the run that is named by hashes of what it was made from, and of itself; made once."""
-        n = len(self.trainer.given_labels)  # made_from has a hash of these already
-        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, self.trainer.pixels[n:])}"
+        """(N, D) of all images, in a file of the run. Its name has hashes of what it was made from, and of itself."""
+        scored_only = self.trainer.pixels[len(self.trainer.given_labels) :]  # input_hash has those of the others
+        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, scored_only)}"
         for file in self.path.glob(f"{name}_*.npy"):
             if file.stem == f"{name}_{hash_of(file)}":
                 return np.load(file, mmap_mode="r")
-            log.info(f"{file} is not as it was written; embedded anew")
+            log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
-        part = self._embed(self.path / name)
+        part = self._embed(name)
         return np.load(part.replace(self.path / f"{name}_{hash_of(part)}.npy"), mmap_mode="r")
 
-    def _embed(self, file: Path) -> Path:
-        """The file's suffix says how many of its rows are on the disk: a process that was stopped goes on."""
-        network, spec, train = self.backbone.network, self.backbone.format, self.trainer.config.train_of("backbone")
-        n, start, begun = len(self.trainer.pixels), time.monotonic(), next(self.path.glob(f"{file.name}.*.rows"), None)
-        part, done = begun or file.with_suffix(".0.rows"), int(begun.suffixes[0][1:]) if begun else 0
+    def _embed(self, name: str) -> Path:
+        """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
+        start = time.monotonic()
+        network, spec = self.backbone.network, self.backbone.format
+        train = self.trainer.config.train_of("backbone")
+        n = len(self.trainer.pixels)
+        part = next(self.path.glob(f"{name}.*.rows"), None)
+        if part is None:
+            part = self.path / f"{name}.0.rows"
+            reserve(part, (n, linear_classifier(network).in_features), np.float32)
+        done = int(part.name.split(".")[1])
         if done:
             log.info(f"embed: goes on after {done:,} of {n:,} images")
-        else:
-            reserve(part, (n, width(network)), np.float32)
-        out = np.lib.format.open_memmap(part, "r+")
-        at_once = BATCHES * batch_size(spec.size, pick_device(train.device))
-        with bar(n, "embed") as shown:
-            shown.update(done)
-            for first in range(done, n, at_once):
-                rows = np.arange(first, min(first + at_once, n))
-                embed(network, spec, (self.trainer.pixels, rows), train, out[rows[0] : rows[-1] + 1], shown)
-                out.flush()
-                part = part.replace(file.with_suffix(f".{rows[-1] + 1}.rows"))
+        embeddings = np.lib.format.open_memmap(part, "r+")
+        step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
+        with progress_bar(n, "embed") as bar:
+            bar.update(done)
+            for first in range(done, n, step):
+                last = min(first + step, n)
+                embeddings[first:last] = embed(network, spec, self.trainer.pixels, np.arange(first, last), train)
+                embeddings.flush()
+                part = part.replace(self.path / f"{name}.{last}.rows")
+                bar.update(last - first)
         log.info(f"embedded {n - done:,} images, {time.monotonic() - start:.1f} s")
         return part
 
-    def work(self, task: TrainJob) -> TrainResult:
-        rows, start = self.embeddings[task.rows], time.monotonic()
-        spec, given_labels = self.backbone.format, self.trainer.given_labels[task.rows]
-        head, history = fit_head(rows, task.labels, len(spec.classes), spec.multi_label, given_labels)
+    def train(self, job: TrainJob) -> TrainResult:
+        """Fit a head on the embeddings of a job's rows."""
+        start = time.monotonic()
+        embeddings = self.embeddings[job.rows]
+        spec, given_labels = self.backbone.format, self.trainer.given_labels[job.rows]
+        head, history = fit_head(embeddings, job.labels, len(spec.classes), spec.multi_label, given_labels)
         network = with_head(self.backbone.network, head)
-        return TrainResult(network, self.backbone.format, history, len(history), time.monotonic() - start, None)
+        return TrainResult(TrainedModel(network, spec, hash=""), history, time.monotonic() - start)
 
     def predict(self, model: TrainedModel, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), K) log-probabilities."""
         return head_log_probs(model, self.embeddings[rows])
 
 
-@dataclass(frozen=True)
+@dataclass
 class JobRunner:
-    """The arguments of the loop: fit and predict; second, see predict_out_of_fold, None where no look-alike is asked.
+    """Trains and predicts for the loop. A model that is in its folder already is read: so a stopped run goes on.
 
-    Models are kept in the folder path / where; one that is already there is read, which is how a stopped run goes on.
+    path: the run folder. second: see predict_out_of_fold; None = no second opinion. time_for: whether so many seconds
+    are left. input_hash: of the judged images, the classes and the files of weights: what is large is read once.
+    seconds_per_step: of the slowest network that this process has trained.
     """
 
     path: Path
@@ -108,102 +120,93 @@ class JobRunner:
     second: Second | None
     time_for: Callable[[float], bool]
     input_hash: str
-    """Hash of the judged images, the classes and the files of weights: what is large is read once."""
-    said: dict[str, np.ndarray] = field(default_factory=dict)
-    """By hash, what models said of the rows of their task."""
-    pace: dict[str, float] = field(default_factory=dict)
-    """Seconds a step of the networks that this process has trained: of `student` and `baseline`, of teachers ("")."""
+    seconds_per_step: float = 0.0
 
     def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> TrainedModel:
-        """pool: rows that the consistency term looks at, and what teachers said of them. steps: default by the number
-        of rows."""
-        task = self._named(TrainJob(where, rows, labels, pool, steps))
-        if self._has(where):
-            self._refuse_foreign(task)
+        """The model of a folder, trained or read; the arguments are those of TrainJob.
+
+        Raises:
+            UserError: it was trained from something else.
+            TimeBudgetExceeded: its training would not end in time.
+        """
+        job = self._with_hash(TrainJob(where, rows, labels, pool, steps))
+        if self._is_trained(job):
             return load_model(self.path / where)
-        if self._freezes(where):
-            return self._keep(task, self.frozen.work(task), self.frozen.backbone.hash)
-        self._refuse_late([task])
-        return self._keep(task, self.trainer.work(task))
+        if self._is_frozen(where):
+            return self._keep(job, self.frozen.train(job), self.frozen.backbone.hash)
+        self._refuse_late([job])
+        return self._keep(job, self.trainer.train(job))
 
     def predict(self, model: TrainedModel, rows: np.ndarray, views: int = 1) -> np.ndarray:
-        """Log-probabilities averaged over views of a sample: itself, and others drawn from predict.augment."""
-        if model.hash in self.said:
-            return self.said.pop(model.hash)
+        """(len(rows), K) log-probabilities; views: of each image: itself, and others drawn from predict.augment."""
         return self.frozen.predict(model, rows) if model.backbone else self.trainer.predict(model, rows, views)
 
-    def ahead(self, tasks: list[TrainJob]) -> None:
-        """Where there are several processes, have them work on these at once; fit and predict find the results."""
-        if size() > 1:
-            places = [
-                None if self._has(task.where) else self._named(task) for task in tasks if not self._freezes(task.where)
-            ]
-            self._refuse_late([task for task in places if task is not None])
-            for task, done in zip(filter(None, places), map_jobs(self.trainer.serve, places), strict=True):
-                self._keep(task, done)
+    def ahead(self, jobs: list[TrainJob]) -> None:
+        """Let several processes, if there are any, do these jobs at once; `fit` then finds the models."""
+        if size() == 1:
+            return
+        jobs = [self._with_hash(job) for job in jobs if not self._is_frozen(job.where)]
+        to_do = [None if self._is_trained(job) else job for job in jobs]
+        left = [job for job in to_do if job]
+        self._refuse_late(left)
+        for job, result in zip(left, map_jobs(self.trainer.run_job, to_do), strict=True):
+            self._keep(job, result)
 
     def run_fold_jobs_ahead(self, fold_jobs: list[FoldJob]) -> None:
         """The same for the fold jobs of a round."""
-        self.ahead(
-            [
-                TrainJob(fold_job.where, fold_job.learned, fold_job.targets, judged=fold_job.judged)
-                for fold_job in fold_jobs
-            ]
-        )
+        self.ahead([TrainJob(job.where, job.learned, job.targets) for job in fold_jobs])
 
-    def _named(self, task: TrainJob) -> TrainJob:
-        """The task with the hash of what it depends on; not its steps: those of a baseline follow the student's."""
-        config, free = self.trainer.config, {"num_workers", "checkpoint_every"}
-        model, train = config.model_of(task.where), config.train_of(task.where)
-        keys = [section.model_dump(exclude_defaults=True, exclude=free) for section in (model, train)]
-        made = hash_of(self.input_hash, *keys, config.seed, task.rows, task.labels, *task.pool)
-        return replace(task, input_hash=made)
+    def _with_hash(self, job: TrainJob) -> TrainJob:
+        """The job with the hash of what it depends on. Not of its steps: those of a baseline follow the student's."""
+        config = self.trainer.config
+        sections = []
+        for section in (config.model_of(job.where), config.train_of(job.where)):
+            sections.append(section.model_dump(exclude_defaults=True, exclude={"num_workers", "checkpoint_every"}))
+        input_hash = hash_of(self.input_hash, *sections, config.seed, job.rows, job.labels, *job.pool)
+        return replace(job, input_hash=input_hash)
 
-    def _refuse_foreign(self, task: TrainJob) -> None:
-        """Raises UserError where a finished model was made from something else; one of an earlier version may be."""
-        file = self.path / task.where / "model.json"
-        if read_json(file).get("input_hash", task.input_hash) != task.input_hash:
+    def _is_trained(self, job: TrainJob) -> bool:
+        """Whether its model is in its folder. Raises UserError if that was trained from something else."""
+        file = self.path / job.where / "model.json"
+        if not file.exists():
+            return False
+        if read_json(file, "input_hash")["input_hash"] != job.input_hash:
             raise UserError(f"{file} was made from other images, labels or keys than this run has now; {BACK}")
+        return True
 
-    def _refuse_late(self, tasks: list[TrainJob]) -> None:
-        """Raises TimeBudgetExceeded where these would not end in time. The first network of a process is always
-        trained, so that running again leads somewhere."""
-        slowest, config = max(self.pace.values(), default=0), self.trainer.config
-        seconds = [task.budget(config.train_of(task.where)) * self.pace.get(_arm(task), slowest) for task in tasks]
-        waves = -(-len(tasks) // size())
-        if self.pace and tasks and not self.time_for(waves * max(seconds)):
-            raise TimeBudgetExceeded
-
-    def _has(self, where: str) -> bool:
-        return (self.path / where / "model.json").exists()
-
-    def _freezes(self, where: str) -> bool:
+    def _is_frozen(self, where: str) -> bool:
         return self.trainer.config.model_of(where).freeze_backbone
 
-    def _keep(self, task: TrainJob, done: TrainResult, backbone: str | None = None) -> TrainedModel:
-        folder, last = self.path / task.where, done.history.iloc[-1]
-        write_csv(folder / "history.csv", done.history)
-        model = save_model(folder, done.network, done.format, backbone, task.input_hash)
+    def _refuse_late(self, jobs: list[TrainJob]) -> None:
+        """Raises TimeBudgetExceeded where jobs would not end in time.
+
+        The first network of a process is always trained, so that the same command makes progress every time.
+        """
+        steps = [job.budget(self.trainer.config.train_of(job.where)) for job in jobs]
+        at_once = math.ceil(len(jobs) / size())
+        if jobs and self.seconds_per_step and not self.time_for(at_once * max(steps) * self.seconds_per_step):
+            raise TimeBudgetExceeded
+
+    def _keep(self, job: TrainJob, result: TrainResult, backbone: str | None = None) -> TrainedModel:
+        """Write a network into its folder, and what it cost into the log."""
+        folder, history = self.path / job.where, result.history
+        write_csv(folder / "history.csv", history)
+        model = save_model(folder, result.model.network, result.model.format, backbone, job.input_hash)
         forget(folder)
-        what, counts = title(self.trainer.config, task.where), f"{len(task.rows):,} labels, {done.steps:,} steps"
-        lost = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
-        log.info(f"{what}: {counts}{lost}, loss {last.loss:.3f}, {done.seconds:.1f} s{self._wait(task, last)}")
-        if done.said is not None:
-            self.said[model.hash] = done.said
-        if not backbone:
-            self.pace[_arm(task)] = max(self.pace.get(_arm(task), 0), max(done.seconds, last.seconds) / done.steps)
+        last = history.iloc[-1]
+        steps = len(history) if backbone else job.budget(self.trainer.config.train_of(job.where))
+        if not backbone:  # the history counts the seconds before a stop, too
+            self.seconds_per_step = max(self.seconds_per_step, result.seconds / steps, last.seconds / steps)
+        skipped = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
+        log.info(
+            f"{title(self.trainer.config, job.where)}: {len(job.rows):,} labels, {steps:,} steps{skipped}, "
+            f"loss {last.loss:.3f}, {result.seconds:.1f} s{self._hint(job, last.waited / max(last.seconds, 1e-9))}"
+        )
         return model
 
-    def _wait(self, task: TrainJob, last: pd.Series) -> str:
-        """How long the network waited for images, where that is long, and what helps."""
-        share, size = last.waited / max(last.seconds, 1e-9), self.trainer.pixels.shape[1]
-        if share <= LONG:
+    def _hint(self, job: TrainJob, waiting_share: float) -> str:
+        """What helps where the network waited long for images that loader processes can augment."""
+        augment = self.trainer.config.train_of(job.where).augment
+        if waiting_share <= MAX_WAITING_SHARE or is_whole_batch(augment, self.trainer.pixels.shape[1]):
             return ""
-        at_once = is_whole_batch(self.trainer.config.train_of(task.where).augment, size)
-        return f"; {100 * share:.0f} % of it waiting for images" + (
-            "" if at_once else ": try train.num_workers=2 or more"
-        )
-
-
-def _arm(task: TrainJob) -> str:
-    return task.where if task.where in STUDENTS else ""
+        return f"; {100 * waiting_share:.0f} % of it waiting for images: try train.num_workers=2 or more"

@@ -1,22 +1,27 @@
-"""What the neighbors of an image say: labels spread over the graph of images that look alike."""
+"""Labels propagated over the graph of similar images."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from scipy import sparse
+from torch import Tensor, nn
 
-NEIGHBOURS = 10
-CELLS = 8
-DIRECTIONS = 6
-FEATURES = 100
-"""Principal components that are compared: a fifth of the time of all of them."""
+NEIGHBORS_PER_IMAGE = 10
+CELLS_PER_SIDE = 8
+"""Parts of an image, along each side, whose edges are summed up."""
+EDGE_DIRECTIONS = 6
+MAX_COMPONENTS = 100
+"""Principal components that are compared: a fifth of the time of all features."""
 RESTART = 0.01
-"""How much of its start a row keeps in every step: 1 - alpha in Zhou et al."""
+"""Share of its own label that a row keeps in every step: 1 - alpha in Zhou et al."""
 STEPS = 60
+"""Of the propagation; the labels hardly change after these."""
 FEW_LABELS_PER_CLASS = 8
-FLOOR = 1e-3
+MIN_SHARE = 1e-3
 """The least that neighbors give any class, so that they never have the last word."""
+IMAGES_PER_CHUNK = 1024
+"""So that the edge directions of all images are never in memory at once."""
 
 
 def graph_power(labels_per_class: float) -> float:
@@ -31,57 +36,74 @@ def graph_power(labels_per_class: float) -> float:
 
 
 def neighbor_graph(features: np.ndarray) -> sparse.csr_array:
-    """(N, N) affinities of images to their nearest neighbors by features (N, D), normalized by D^-1/2 W D^-1/2.
+    """The affinities of images to their nearest neighbors.
 
-    They are weighted by exp(-d² / (σ_i σ_j)), σ = the distance of the farthest one
-    that counts (self-tuning, Zelnik-Manor & Perona 2004). Time grows with N²: 60,000 images take half a minute.
-    N ≥ 2.
+    They are exp(-d² / (σ_i σ_j)), with the distance to the farthest neighbor as σ (self-tuning, Zelnik-Manor & Perona
+    2004). Time grows with N²: 60,000 images take half a minute.
+
+    Args:
+        features: (N, D), N ≥ 2.
+
+    Returns:
+        (N, N), normalized as D^-1/2 W D^-1/2.
     """
     from sklearn.decomposition import PCA
     from sklearn.neighbors import NearestNeighbors
 
-    with np.errstate(invalid="ignore"):  # images that are all alike have no variance to explain
-        features = PCA(min(FEATURES, *features.shape), random_state=0).fit_transform(features)
-    count = min(NEIGHBOURS, len(features) - 1)
-    distance, index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features).kneighbors()
-    reach = np.maximum(distance[:, -1], 1e-6)
-    weight = np.exp(-(distance**2) / (reach[:, None] * reach[index]))
-    starts = np.arange(0, index.size + 1, count)
-    graph = sparse.csr_array((weight.ravel(), index.ravel(), starts), (len(index), len(index)))
+    with np.errstate(invalid="ignore"):  # images that are all the same have no variance to explain
+        features = PCA(min(MAX_COMPONENTS, *features.shape), random_state=0).fit_transform(features)
+    n = len(features)
+    count = min(NEIGHBORS_PER_IMAGE, n - 1)
+    distance, neighbor = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features).kneighbors()
+    sigma = np.maximum(distance[:, -1], 1e-6)
+    affinity = np.exp(-(distance**2) / (sigma[:, None] * sigma[neighbor]))
+    row_starts = np.arange(0, neighbor.size + 1, count)
+    graph = sparse.csr_array((affinity.ravel(), neighbor.ravel(), row_starts), (n, n))
     graph = graph.maximum(graph.T)
     scale = 1 / np.sqrt(np.maximum(graph.sum(1), 1e-12))
     return (graph * scale[:, None] * scale[None, :]).tocsr().astype(np.float32)
 
 
 def gradient_features(pixels: np.ndarray) -> np.ndarray:
-    """(N, CELLS² · DIRECTIONS) float32 of unit length: how strong edges of each direction are in each part of an image.
+    """How strong edges of each direction are in each part of an image.
 
-    A histogram of oriented gradients (Dalal & Triggs 2005) with soft cells and bins. pixels: (N, H, W, C) uint8.
+    A histogram of oriented gradients (Dalal & Triggs 2005) with soft cells and bins.
+
+    Args:
+        pixels: (N, H, W, C) uint8.
+
+    Returns:
+        (N, CELLS_PER_SIDE² · EDGE_DIRECTIONS) float32 of unit length.
     """
-    return np.concatenate([_gradients(torch.from_numpy(pixels[i : i + 1024])) for i in range(0, len(pixels), 1024)])
+    starts = range(0, len(pixels), IMAGES_PER_CHUNK)
+    return np.concatenate([_gradients(torch.from_numpy(pixels[i : i + IMAGES_PER_CHUNK])) for i in starts])
 
 
-def _gradients(pixels: torch.Tensor) -> np.ndarray:
-    grey = torch.nn.functional.pad(pixels.float().mean(3), (1, 1, 1, 1))
-    down, right = torch.gradient(grey, dim=(1, 2))
-    angles = torch.arange(DIRECTIONS) * (2 * torch.pi / DIRECTIONS)
-    along = right[:, None] * angles.cos()[:, None, None] + down[:, None] * angles.sin()[:, None, None]
-    strength = torch.hypot(right, down)[:, None]
-    energy = along.clamp(min=0) ** 2 / (strength + 1e-3)
-    cells = torch.nn.functional.interpolate(energy, (CELLS, CELLS), mode="bilinear", antialias=True)
-    return torch.nn.functional.normalize(cells.flatten(1)).numpy()
+def _gradients(pixels: Tensor) -> np.ndarray:
+    gray = nn.functional.pad(pixels.float().mean(3), (1, 1, 1, 1))
+    down, right = (gradient[:, None] for gradient in torch.gradient(gray, dim=(1, 2)))
+    angles = torch.arange(EDGE_DIRECTIONS)[:, None, None] * (2 * torch.pi / EDGE_DIRECTIONS)
+    along = right * angles.cos() + down * angles.sin()
+    energy = along.clamp(min=0) ** 2 / (torch.hypot(right, down) + 1e-3)
+    cells = nn.functional.interpolate(energy, (CELLS_PER_SIDE, CELLS_PER_SIDE), mode="bilinear", antialias=True)
+    return nn.functional.normalize(cells.flatten(1)).numpy()
 
 
 def propagate_labels(graph: sparse.csr_array, learned: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
-    """(N, K) log-probabilities of every row, from the labels of the learned rows alone.
+    """The labels of every row, from those of the learned rows alone.
 
     Local and global consistency (Zhou et al. 2004): F ← (1 - r) S F + r Y, from F = Y.
-    learned: row numbers; targets: their labels (n,) or soft labels (n, K).
+
+    Args:
+        graph: (N, N), see neighbor_graph. learned: row numbers. targets: their labels (n,) or soft labels (n, K).
+
+    Returns:
+        (N, K) log-probabilities.
     """
     start = np.zeros((graph.shape[0], classes), np.float32)
     start[learned] = targets if targets.ndim == 2 else np.eye(classes, dtype=np.float32)[targets]
-    found = start
+    labels = start
     for _ in range(STEPS):
-        found = (1 - RESTART) * (graph @ found) + RESTART * start
-    shares = found / np.maximum(found.sum(1, keepdims=True), 1e-12) + FLOOR
+        labels = (1 - RESTART) * (graph @ labels) + RESTART * start
+    shares = labels / np.maximum(labels.sum(1, keepdims=True), 1e-12) + MIN_SHARE
     return np.log(shares / shares.sum(1, keepdims=True))

@@ -1,23 +1,30 @@
-"""The one inference loop."""
+"""Networks without training: log-probabilities and embeddings of images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from ..data.transforms import build
-from .device import autocast, pick_amp_dtype, pick_device, to_input
-from .losses import log_probs_of
-from .models import TrainedModel
+from ..config.keys import Train
+from ..data.transforms import Spec, build
+from .device import Computation, pick_computation
+from .history import progress_bar
+from .losses import loss_kind
+from .models import ModelSpec, TrainedModel
 
-PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
-"""Of all images of a batch: beyond, a CPU's caches overflow, and photos fill the memory."""
-MOST = 4096
+MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
+"""Of all images of a batch together. Beyond this, caches overflow on a CPU, and photos fill the memory."""
+MAX_BATCH_IMAGES = 4096
+"""More gain no speed."""
 
 
 def batch_size(size: int, device: torch.device) -> int:
-    """How many images of this side are predicted at once."""
-    return min(max(1, PIXELS[device.type] // size**2), MOST)
+    """How many images with this side in pixels are predicted at once."""
+    images = MAX_BATCH_PIXELS[device.type] // size**2
+    return min(max(images, 1), MAX_BATCH_IMAGES)
 
 
 @torch.inference_mode()
@@ -26,35 +33,62 @@ def log_probs(
     pixels: np.ndarray,
     rows: np.ndarray,
     *,
-    amp_dtype=None,
-    device="auto",
-    tta=1,
-    spec="auto",
-    first=0,
-    bar=None,
+    amp_dtype: str | None = None,
+    device: str = "auto",
+    tta: int = 1,
+    spec: Spec = "auto",
+    first: int = 0,
 ) -> np.ndarray:
-    """(len(rows), K) float32 log-probabilities of pixels[rows]; multi-label: (len(rows), C, 2), see data/encoding.py.
+    """Log-probabilities of images.
 
-    precision: default that of its training. tta: views a sample; the first is the image itself, the others are draws of
-    the augmentation `spec`. Their probabilities are averaged. first: which of all rows rows[0] is, a multiple of
-    batch_size, where several processes share them: what is drawn depends on it.
+    Args:
+        model: it predicts. pixels: (N, H, W, C) uint8. rows: the numbers of n of them.
+        amp_dtype: default: that of its training.
+        tta: views of an image whose probabilities are averaged: the image itself, and draws of the augmentation `spec`.
+        first: how many rows come before rows[0] where several processes share them, a multiple of batch_size: what is
+            drawn depends on it.
+
+    Returns:
+        (n, K) float32; several labels an image: (n, K, 2), see data/encoding.py.
     """
-    where = pick_device(device)
-    network = model.network.to(where).eval()
-    dtype = pick_amp_dtype(amp_dtype or model.format.amp_dtype, where, model.format.size, network)
-    images, at_once = torch.from_numpy(pixels), batch_size(model.format.size, where)
-    out = []
-    for view in range(tta):
-        augment = build(spec, model.format.size, seed=view) if view else None
-        out.append([])
-        for start in range(0, len(rows), at_once):
-            batch = images[torch.from_numpy(rows[start : start + at_once])]
-            batch = augment(batch, first + start) if augment else batch
-            with autocast(where, dtype):
-                logits = network(to_input(batch, model.format, where))
-            out[-1].append(log_probs_of(logits.float(), model.format.multi_label).cpu().numpy())
-            if bar is not None:
+    network = model.network.eval()
+    computation = pick_computation(network, model.format, device, amp_dtype or model.format.amp_dtype)
+    kind = loss_kind(model.format.multi_label)
+    no_rows = kind.log_probs(torch.zeros(0, len(model.format.classes))).numpy()
+    views = []
+    with progress_bar(len(rows) * tta, "predict") as bar:
+        for view in range(tta):
+            augment = build(spec, model.format.size, seed=view) if view else None
+            parts = [no_rows]
+            for start, batch in _batches(pixels, rows, computation):
+                if augment:
+                    batch = augment(batch, first + start)
+                logits = computation.run(network, batch)
+                parts.append(kind.log_probs(logits).cpu().numpy())
                 bar.update(len(batch))
-    nothing = log_probs_of(torch.zeros(0, len(model.format.classes)), model.format.multi_label).numpy()
-    views = np.stack([np.concatenate(view or [nothing]) for view in out])
-    return views[0] if tta == 1 else np.logaddexp.reduce(views, axis=0) - np.float32(np.log(tta))
+            views.append(np.concatenate(parts))
+    if tta == 1:
+        return views[0]
+    return np.logaddexp.reduce(views, axis=0) - np.float32(np.log(tta))
+
+
+@torch.inference_mode()
+def embed(network: nn.Module, spec: ModelSpec, pixels: np.ndarray, rows: np.ndarray, train: Train) -> np.ndarray:
+    """(len(rows), D) float32: what a timm network makes of each image before its classifier.
+
+    pixels: (N, H, W, C) uint8. rows: the numbers of those images that are embedded.
+    """
+
+    def features(images: Tensor) -> Tensor:
+        return network.forward_head(network.forward_features(images), pre_logits=True)
+
+    computation = pick_computation(network.eval(), spec, train.device, train.amp_dtype)
+    batches = _batches(pixels, rows, computation)
+    return np.concatenate([computation.run(features, batch).cpu().numpy() for _, batch in batches])
+
+
+def _batches(pixels: np.ndarray, rows: np.ndarray, computation: Computation) -> Iterator[tuple[int, Tensor]]:
+    """The images of these rows, in order, and how many came before."""
+    step = batch_size(computation.spec.size, computation.device)
+    for start in range(0, len(rows), step):
+        yield start, torch.from_numpy(pixels[rows[start : start + step]])

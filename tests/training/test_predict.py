@@ -134,4 +134,9 @@ def test_a_batch_holds_many_small_images_and_few_large_ones():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert predict.batch_size(4096, cpu) == 1
     assert predict.batch_size(28, cpu) > 4 * predict.batch_size(128, cpu) > 16
-    assert predict.batch_size(8, cuda) == predict.MOST >= predict.batch_size(28, cuda) > predict.batch_size(28, cpu)
+    assert (
+        predict.batch_size(8, cuda)
+        == predict.MAX_BATCH_IMAGES
+        >= predict.batch_size(28, cuda)
+        > predict.batch_size(28, cpu)
+    )

@@ -1,17 +1,25 @@
-"""Heads on a frozen network: the best one, equal to the whole network, saved alone."""
+"""Heads on a frozen network: the best one under a prior that follows the noise, saved alone."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 from pseudokit.config.keys import Config, Model, Train
 from pseudokit.config.types import UserError
-from pseudokit.training import linear_probe
+from pseudokit.training import predict
 from pseudokit.training.label_propagation import neighbor_graph, propagate_labels
-from pseudokit.training.linear_probe import alike_features, embed, fit_head, head_log_probs, width, with_head
+from pseudokit.training.linear_probe import (
+    MIN_PSEUDO_LABEL_PRIOR,
+    alike_features,
+    fit_head,
+    head_log_probs,
+    linear_classifier,
+    with_head,
+)
 from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
-from pseudokit.training.predict import log_probs
+from pseudokit.training.predict import embed, log_probs
 
 FP32 = {"amp_dtype": "fp32", "device": "cpu"}
 CLASSES = tuple("0123456789")
@@ -33,7 +41,7 @@ def digits():
 def embedded(backbone, pixels, rows=None) -> np.ndarray:
     network, spec = backbone
     rows = np.arange(len(pixels)) if rows is None else rows
-    return embed(network, spec, (pixels, rows), Train(**FP32))
+    return embed(network, spec, pixels, rows, Train(**FP32))
 
 
 def numbers(n=300, d=7, k=3, seed=0):
@@ -82,7 +90,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
 def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monkeypatch):
     pixels = digits[0]
     whole = embedded(backbone, pixels)
-    monkeypatch.setattr(linear_probe, "batch_size", lambda *_: 7)
+    monkeypatch.setattr(predict, "batch_size", lambda *_: 7)
     rows = np.array([5, 399, 0, 0, 17, 3, 2, 1, 300])
     np.testing.assert_allclose(embedded(backbone, pixels, rows), whole[rows], atol=1e-4)
 
@@ -102,21 +110,19 @@ def test_a_head_without_its_body_is_refused_by_name(tmp_path, backbone):
     saved = save_model(tmp_path / "backbone", *backbone)
     folder = tmp_path / "round_1" / "fold_0"
     save_model(folder, *backbone, "another")
-    with pytest.raises(UserError, match=rf"{folder}.*another backbone.*--fresh"):
+    with pytest.raises(UserError, match=rf"{folder}.*--fresh"):
         load_model(folder)
     save_model(folder, *backbone, saved.hash)
     (tmp_path / "backbone" / "model.json").unlink()
-    with pytest.raises(UserError, match=rf"{tmp_path / 'backbone'} holds no model"):
+    with pytest.raises(UserError, match=str(tmp_path / "backbone")):
         load_model(folder)
 
 
 def test_a_network_whose_last_layer_is_not_linear_is_refused():
     network = torch.nn.Module()
     network.get_classifier = lambda: torch.nn.Identity()
-    with pytest.raises(
-        UserError, match=r"model\.freeze_backbone=true needs a linear last layer.*Identity.*model\.name"
-    ):
-        width(network)
+    with pytest.raises(UserError, match=r"model\.freeze_backbone.*Identity.*model\.name"):
+        linear_classifier(network)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +156,84 @@ def test_embeddings_are_compared_whatever_their_scale():
         neighbor_graph(alike_features(x.astype(np.float32))), np.array([0, 40, 80]), np.array([0, 1, 2]), 3
     )
     assert (said.argmax(1) == group).mean() > 0.95
+
+
+K = 4
+
+
+def features(n=200, d=60, seed=0, distance=0.35):
+    """Gaussian classes in many units: (n, d) float32, (n,) labels."""
+    rng = np.random.default_rng([seed, n])
+    centers = np.random.default_rng(seed).normal(size=(K, d)) * distance
+    labels = np.arange(n) % K
+    return (centers[labels] + rng.normal(size=(n, d)) + 3).astype(np.float32), labels
+
+
+def flip(labels, rate, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(len(labels)) < rate, rng.integers(0, K, len(labels)), labels)
+
+
+def probs(head, x):
+    return head(torch.from_numpy(x)).softmax(1).detach().numpy()
+
+
+def prior_of(history):
+    return history.prior.iloc[0]
+
+
+def test_it_is_the_logistic_regression_of_embeddings_in_one_scale():
+    x, labels = features()
+    head, history = fit_head(x, labels, K)
+    scaled = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
+    expected = LogisticRegression(C=1 / prior_of(history), tol=1e-8, max_iter=1000).fit(scaled, labels)
+    np.testing.assert_allclose(probs(head, x), expected.predict_proba(scaled), atol=2e-3)
+    assert history.loss.iloc[-1] < history.loss.iloc[0] == pytest.approx(np.log(K), abs=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_the_unit_of_the_embeddings_is_of_no_account(factor):
+    x, labels = features()
+    shifted = (x * factor + 7 * factor).astype(np.float32)
+    np.testing.assert_allclose(
+        probs(fit_head(x, labels, K)[0], x), probs(fit_head(shifted, labels, K)[0], shifted), atol=5e-3
+    )
+
+
+def test_a_unit_that_hardly_varies_among_few_labels_does_not_decide_elsewhere():
+    """With a scale for each unit, what is nearly constant among the labels blows up on other rows."""
+    x, labels = features(5 * K, d=300)
+    others, truth = features(400, d=300)
+    x[:, :40] = 3 + (x[:, :40] - 3) * 0.01
+    accuracy = (probs(fit_head(x, labels, K)[0], others).argmax(1) == truth).mean()
+    alone = (probs(fit_head(x[:, 40:], labels, K)[0], others[:, 40:]).argmax(1) == truth).mean()
+    assert accuracy > alone - 0.03
+    assert accuracy > 0.5
+
+
+def test_noisy_labels_choose_a_stronger_prior():
+    x, labels = features(800, distance=0.8)
+    clean, noisy = (prior_of(fit_head(x, y, K)[1]) for y in (labels, flip(labels, 0.4)))
+    assert noisy > clean
+
+
+def test_pseudo_labels_neither_choose_the_prior_nor_weaken_it():
+    x, labels = features(400)
+    given_labels = np.where(np.arange(400) < 40, labels, -1)
+    own, _ = fit_head(x[:40], labels[:40], K)
+    _, history = fit_head(x, labels, K, given_labels=given_labels)
+    _, other = fit_head(x, np.where(given_labels < 0, (labels + 1) % K, labels), K, given_labels=given_labels)
+    assert prior_of(history) == prior_of(other) >= MIN_PSEUDO_LABEL_PRIOR
+    assert np.isfinite(probs(own, x)).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+def test_a_handful_of_labels_is_enough_to_fit_if_not_to_choose(n):
+    x, labels = features(n)
+    assert np.isfinite(probs(fit_head(x, labels, K)[0], x)).all()
+
+
+def test_the_same_rows_make_the_same_bytes():
+    x, labels = features(300)
+    first, second = (fit_head(x, flip(labels, 0.2), K)[0].weight for _ in range(2))
+    assert torch.equal(first, second)

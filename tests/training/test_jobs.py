@@ -1,0 +1,183 @@
+"""The networks of a run: trained once, read back, refused if made from something else; embeddings are made once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from pseudokit.config.keys import Config, Model
+from pseudokit.config.types import UserError
+from pseudokit.system.distributed import ALONE
+from pseudokit.system.files import TimeBudgetExceeded
+from pseudokit.training import jobs as jobs_module
+from pseudokit.training import predict
+from pseudokit.training import trainer as trainer_module
+from pseudokit.training.jobs import JobRunner, LinearProbe
+from pseudokit.training.models import TrainedModel, create_model
+from pseudokit.training.trainer import Trainer, TrainJob
+
+PIXELS = (load_digits().images[:120] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
+LABELS = load_digits().target[:120].astype(np.int64)
+CLASSES = tuple("0123456789")
+ROWS = np.arange(100)
+
+
+def job_runner(folder, input_hash="these images", time_for=lambda seconds: True, **options) -> JobRunner:
+    train = {"epochs": 0.1, "batch_size": 16, "amp_dtype": "fp32", "device": "cpu"} | options
+    trainer = Trainer(Config(train=train), PIXELS, LABELS, CLASSES)
+    return JobRunner(folder, trainer, LinearProbe(folder, trainer, input_hash), None, time_for, input_hash)
+
+
+def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
+    other = (LABELS[:100] + 1) % 10
+    first = job_runner(tmp_path).fit("round_1/fold_0", ROWS, LABELS[:100])
+    again = job_runner(tmp_path, num_workers=3, checkpoint_every=5).fit("round_1/fold_0", ROWS, LABELS[:100])
+    assert first.hash == again.hash
+    for runner, labels in [
+        (job_runner(tmp_path), other),
+        (job_runner(tmp_path, "others"), LABELS[:100]),
+        (job_runner(tmp_path, lr=1e-4), LABELS[:100]),
+    ]:
+        with pytest.raises(UserError, match=r"round_1/fold_0/model\.json"):
+            runner.fit("round_1/fold_0", ROWS, labels)
+
+
+def test_a_baseline_is_the_same_whatever_steps_its_student_takes(tmp_path):
+    """Corrections change the number of rows a little; the baseline is not trained again for that."""
+    first = job_runner(tmp_path).fit("baseline", ROWS, LABELS[:100], steps=3)
+    assert job_runner(tmp_path).fit("baseline", ROWS, LABELS[:100], steps=4).hash == first.hash
+
+
+def test_predictions_are_those_of_the_rows_that_are_asked_for(tmp_path):
+    """In their order, and the same every time."""
+    runner = job_runner(tmp_path)
+    model = runner.fit("round_1/fold_0", ROWS, LABELS[:100])
+    whole = runner.predict(model, np.arange(120))
+    np.testing.assert_allclose(runner.predict(model, np.array([119, 3, 3])), whole[[119, 3, 3]], atol=1e-5)
+    np.testing.assert_array_equal(runner.predict(model, np.arange(120)), whole)
+
+
+def test_the_first_network_is_trained_and_later_ones_only_if_they_end_in_time(tmp_path):
+    asked = []
+
+    def time_for(seconds: float) -> bool:
+        asked.append(seconds)
+        return False
+
+    runner = job_runner(tmp_path, time_for=time_for)
+    runner.fit("round_1/fold_0", ROWS, LABELS[:100], steps=2)
+    assert asked == []
+    with pytest.raises(TimeBudgetExceeded):
+        runner.fit("round_1/fold_1", ROWS, LABELS[:100], steps=200)
+    assert asked[0] > 0
+    assert not Path(tmp_path / "round_1" / "fold_1").exists()
+    runner.fit("round_1/fold_0", ROWS, LABELS[:100], steps=2)
+    assert len(asked) == 1, "what is finished is read"
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("views", [1, 3])
+def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, processes, views):
+    monkeypatch.setitem(predict.MAX_BATCH_PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
+    torch.manual_seed(0)
+    network, spec = create_model(Model(), ("a", "b", "c"), 16, 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
+    trainer = Trainer(Config(train={"device": "cpu"}), pixels, np.empty(0, np.int64), spec.classes)
+    rows, model = np.random.default_rng(1).permutation(60)[:43], TrainedModel(network, spec, "")
+    alone, handed_out = trainer.predict(model, rows, views), []
+
+    def map_jobs(work, jobs):
+        handed_out.extend(jobs)
+        return (work(job, ALONE) for job in jobs)
+
+    monkeypatch.setattr(trainer_module, "size", lambda: processes)
+    monkeypatch.setattr(trainer_module, "map_jobs", map_jobs)
+    np.testing.assert_array_equal(trainer.predict(model, rows, views), alone)
+    assert len(handed_out) == processes
+    assert all(job.first % 8 == 0 for job in handed_out)
+    assert trainer.predict(model, rows[:0], views).shape == (0, 3)
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch):
+    """embedded(pixels, cut=…): (embeddings, rows that were embedded now); cut: after so many rows it is cut off."""
+    monkeypatch.setitem(predict.MAX_BATCH_PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
+    monkeypatch.setattr(jobs_module, "BATCHES_PER_WRITE", 2)
+    real, rows_now = jobs_module.embed, []
+
+    def made(pixels, cut=None):
+        rows_now.clear()
+
+        def embed(network, spec, images, rows, train):
+            if len(rows_now) == cut:
+                raise KeyboardInterrupt
+            rows_now.extend(rows)
+            return real(network, spec, images, rows, train)
+
+        monkeypatch.setattr(jobs_module, "embed", embed)
+        config = Config(train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"})
+        monkeypatch.setattr(Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
+        trainer = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
+        torch.manual_seed(0)
+        return np.array(LinearProbe(tmp_path, trainer, "these").embeddings), [*rows_now]
+
+    return made
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
+
+
+def test_embeddings_that_are_cut_off_go_on_to_the_same_bytes(tmp_path, embedded, noise):
+    for cut in (0, 16, 32):
+        with pytest.raises(KeyboardInterrupt):
+            embedded(noise, cut)
+    resumed, rows = embedded(noise)
+    assert rows == [*range(48, 60)]
+    for file in tmp_path.glob("embeddings_*"):
+        file.unlink()
+    whole, rows = embedded(noise)
+    assert rows == [*range(60)]
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_a_damaged_file_of_embeddings_is_made_anew(tmp_path, embedded, noise):
+    whole, _ = embedded(noise)
+    (file,) = tmp_path.glob("embeddings_*")
+    data = file.read_bytes()
+    for damaged in (data[:-100], data[:-100] + bytes(100), b""):
+        file.write_bytes(damaged)
+        again, rows = embedded(noise)
+        assert rows == [*range(60)], "it is not trusted by its name"
+        np.testing.assert_array_equal(again, whole)
+        assert [*tmp_path.glob("embeddings_*")] == [file]
+
+
+def test_embeddings_of_an_image_that_was_edited_are_made_anew(embedded, noise):
+    before, _ = embedded(noise)
+    assert embedded(noise)[1] == [], "they are there"
+    noise[50] = 0
+    after, rows = embedded(noise)
+    assert rows == [*range(60)]
+    assert np.flatnonzero((before != after).any(1)).tolist() == [50]
+
+
+def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_them_apart():
+    """Student and baseline share weights, order and augmentation; a teacher and another seed do not."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 16, 16, 1), np.uint8), rng.integers(0, 2, 40)
+
+    def weights(where, labels=labels, seed=0):
+        config = Config(train={"device": "cpu", "batch_size": 16, "augment": "gentle"}, seed=seed)
+        trainer = Trainer(config, pixels, labels, ("a", "b"))
+        network = trainer.train(TrainJob(where, np.arange(40), labels, steps=3)).model.network
+        return torch.cat([value.flatten().float() for value in network.state_dict().values()])
+
+    student = weights("student")
+    assert torch.equal(student, weights("baseline"))
+    assert not torch.equal(student, weights("baseline", 1 - labels))
+    assert not torch.equal(student, weights("baseline", seed=1))
+    assert not torch.equal(student, weights("round_1/fold_0"))

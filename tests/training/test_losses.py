@@ -1,0 +1,106 @@
+"""Losses: known answers alone where an image may have several labels, and the consistency term."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pseudokit.system.distributed import ProcessGroup
+from pseudokit.training.linear_probe import fit_head
+from pseudokit.training.losses import BinaryCrossEntropy, Consistency, CrossEntropy, loss_of_part
+
+
+@pytest.fixture
+def answers():
+    return np.random.default_rng(0).integers(-1, 2, (50, 4))
+
+
+@pytest.fixture
+def logits():
+    return torch.from_numpy(np.random.default_rng(1).normal(size=(50, 4))).requires_grad_()
+
+
+def test_log_probabilities_are_of_no_and_yes_and_sum_to_one(logits):
+    said = BinaryCrossEntropy.log_probs(logits)
+    assert said.shape == (50, 4, 2)
+    assert torch.allclose(said.exp().sum(-1), torch.ones(50, 4, dtype=said.dtype))
+    assert torch.allclose(said[..., 1].exp(), logits.sigmoid())
+
+
+def test_an_unknown_answer_teaches_nothing_and_the_others_as_if_it_were_not_there(answers, logits):
+    loss = BinaryCrossEntropy()(logits, torch.from_numpy(BinaryCrossEntropy.targets(answers)))
+    loss.backward()
+    unknown = torch.from_numpy(answers < 0)
+    assert (logits.grad[unknown] == 0).all()
+    assert (logits.grad[~unknown] != 0).all()
+    known = torch.from_numpy(answers >= 0)
+    alone = F.binary_cross_entropy_with_logits(logits[known], torch.from_numpy(answers).double()[known])
+    assert loss.item() == pytest.approx(alone.item())
+    assert BinaryCrossEntropy().count(torch.from_numpy(BinaryCrossEntropy.targets(answers))) == (answers >= 0).sum()
+
+
+def test_a_batch_without_any_answer_is_no_fault(logits):
+    nothing = torch.from_numpy(BinaryCrossEntropy.targets(np.full((50, 4), -1)))
+    assert BinaryCrossEntropy()(logits, nothing).item() == 0
+
+
+def test_balanced_weights_make_yes_and_no_count_alike(answers):
+    weight, targets = (
+        BinaryCrossEntropy.class_weights(answers, 4),
+        torch.from_numpy(BinaryCrossEntropy.targets(answers)),
+    )
+    even = torch.zeros(50, 4, requires_grad=True)
+    BinaryCrossEntropy(weight)(even, targets).backward()
+    for c in range(4):
+        of_yes, of_no = (even.grad[torch.from_numpy(answers[:, c] == answer), c].sum() for answer in (1, 0))
+        assert of_yes.item() == pytest.approx(-of_no.item(), rel=1e-4)
+
+
+def test_a_head_answers_each_class_by_itself(answers):
+    rng = np.random.default_rng(2)
+    x = (np.maximum(answers, 0) + rng.normal(0, 0.1, answers.shape)).astype(np.float32)
+    head, _ = fit_head(x, answers, 4, multi_label=True)
+    said = (head(torch.from_numpy(x)) > 0).numpy()
+    assert (said == answers)[answers >= 0].all()
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, BinaryCrossEntropy])
+def test_parts_of_a_batch_average_to_the_loss_of_the_whole(kind, answers, logits):
+    """Also where the parts differ in size, in known answers and in the weights of their classes."""
+    labels = answers if kind is BinaryCrossEntropy else np.arange(50) % 4
+    targets = torch.from_numpy(kind.targets(labels))
+    criterion = kind(torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64), smoothing=0.1)
+    groups = [ProcessGroup(3, index) for index in range(3)]
+    parts = [loss_of_part(criterion, group.part(logits), targets, group) for group in groups]
+    assert sum(parts).item() / 3 == pytest.approx(criterion(logits, targets).item())
+
+
+@pytest.mark.parametrize(
+    ("teachers", "power", "label"),
+    [
+        ([0.0, 0.0], 1, 0),
+        ([0.5, 0.5], 1, 0),
+        ([0.2, 0.8], 1, 0),
+        ([0.05, 0.95], 1, 1),
+        ([0.9, 0.1], 1, 0),
+        ([0.05, 0.95], 0, 0),
+        ([0.05, 0.95], 0.5, 0),
+        ([0.001, 0.999], 0.5, 1),
+    ],
+)
+def test_a_student_overrules_unsure_teachers_but_not_sure_ones(teachers, power, label):
+    """The network says (0.88, 0.12) of every view: the strong view learns class 0 unless teachers are surer of 1."""
+    logits = torch.tensor([[2.0, 0.0]])
+    views, logs = torch.zeros(1, 1, 1, 1), torch.tensor([teachers]).clamp(min=1e-30).log()
+    loss = Consistency(iter([(views, views, logs)]), power)(lambda pixels: logits)
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))), rel=0.02)
+
+
+def test_sure_answers_weigh_one_and_unsure_ones_less():
+    term = Consistency(iter(()))
+    confidence = torch.tensor([0.98, 0.98, 0.98, 0.4])
+    for _ in range(400):
+        weights = term.weigh(confidence)
+    assert torch.allclose(weights[:3], torch.ones(3))
+    assert weights[3] < 0.2
+    assert torch.allclose(Consistency(iter(())).weigh(confidence), torch.ones(4)), "at first, nobody is sure: all count"
