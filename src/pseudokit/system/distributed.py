@@ -44,21 +44,24 @@ class ProcessGroup:
         _join().all_gather_object(values, value, group=self.group)
         return values
 
-    def average(self, tensors: list) -> None:
-        """Replace each tensor by its mean over the processes, in place."""
-        if self.size == 1 or not tensors:
+    def average_gradients(self, network) -> None:
+        """Replace the gradients of a network by their mean over the processes."""
+        if self.size == 1:
             return
         import torch
 
-        flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message, not one a tensor
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not one a tensor
         _join().all_reduce(flat, group=self.group)
         flat /= self.size
-        means = flat.split([tensor.numel() for tensor in tensors])
-        for tensor, mean in zip(tensors, means, strict=True):
-            tensor.copy_(mean.view_as(tensor))
+        means = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
 
 ALONE = ProcessGroup()
+Work = Callable[[Any, ProcessGroup], Any]
+"""work(job, the processes that share it) → its result."""
 MAX_WAIT = timedelta(days=30)
 """How long a process waits for another. One that has died is noticed at once, by its closed connection."""
 
@@ -75,7 +78,9 @@ def size() -> int:
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 @cache
@@ -119,7 +124,7 @@ def leave() -> None:
     _join().destroy_process_group()
 
 
-def map_jobs(work: Callable[[Any, ProcessGroup], Any], jobs: list) -> Iterator:
+def map_jobs(work: Work, jobs: list) -> Iterator:
     """Hand out jobs to all processes, and yield work(job, process_group) of every job in order.
 
     Each process takes one job at a time. If there are fewer jobs than processes, several processes share a job. None
@@ -137,15 +142,17 @@ def map_jobs(work: Callable[[Any, ProcessGroup], Any], jobs: list) -> Iterator:
             yield from _run_wave(work, wave, are_shared)
 
 
-def worker_loop(work: Callable[[Any, ProcessGroup], Any]) -> None:
+def worker_loop(work: Work) -> None:
     """Take part in all that `map_jobs` of the first process hands out, until `dismiss`."""
     while (message := receive()) is not None:
         _run_wave(work, *message)
 
 
-def _run_wave(work: Callable[[Any, ProcessGroup], Any], jobs: list, are_shared: bool) -> list:
+def _run_wave(work: Work, jobs: list, are_shared: bool) -> list:
     """Do one job of these. Returns the results of all of them in the first process, [] in the others."""
-    number, process_group = _share_of(len(jobs)) if are_shared else (rank(), ALONE)
+    number, process_group = rank(), ALONE
+    if are_shared:
+        number, process_group = _share_of(len(jobs))
     outcome = None
     if number < len(jobs) and jobs[number] is not None:
         outcome = _try(work, jobs[number], process_group)
@@ -165,15 +172,16 @@ def _share_of(jobs: int) -> tuple[int, ProcessGroup]:
     """Which of fewer jobs than processes this process works on, and with whom."""
     import torch
 
-    job_of_rank = [process * jobs // size() for process in range(size())]
-    members = [[process for process in range(size()) if job_of_rank[process] == job] for job in range(jobs)]
+    members = [[] for _ in range(jobs)]
+    for process in range(size()):
+        members[process * jobs // size()].append(process)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     group, _ = _join().new_subgroups_by_enumeration(members, backend=backend)
-    mine = members[job_of_rank[rank()]]
-    return job_of_rank[rank()], ProcessGroup(len(mine), mine.index(rank()), group)
+    job = rank() * jobs // size()
+    return job, ProcessGroup(len(members[job]), members[job].index(rank()), group)
 
 
-def _try(work: Callable, job: Any, process_group: ProcessGroup) -> tuple[Any, Exception | None]:
+def _try(work: Work, job: Any, process_group: ProcessGroup) -> tuple[Any, Exception | None]:
     """The result of a job, or the error that the first process will raise."""
     try:
         return work(job, process_group), None

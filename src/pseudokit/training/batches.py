@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config.keys import Train
-from ..data.transforms import Spec, build, is_whole_batch
+from ..data.transforms import Augment, build, is_whole_batch
 from .device import pick_device, pick_workers, to_device
 
 WEAK_AUGMENT = "gentle"
@@ -41,54 +41,75 @@ class TrainingSet:
     teacher_log_probs: np.ndarray | None = None
 
 
-def labeled_batches(training_set: TrainingSet, train: Train, size: int, start: int = 0) -> Iterator:
+def labeled_batches(
+    training_set: TrainingSet,
+    train: Train,
+    size: int,
+    start: int = 0,
+) -> Iterator:
     """Endless batches (pixels (B, H, W, C), labels (B,) or (B, K)) from number `start` on.
 
     They are drawn from shuffled passes, one after the other. A batch may run over the end of a pass, so that a set
     smaller than a batch still fills it.
     """
-    positions = _labeled_positions(training_set, train)
     views = _Views(
-        training_set.pixels, training_set.rows, training_set.labels, (train.augment,), size, training_set.seed
+        training_set.pixels,
+        training_set.rows,
+        training_set.labels,
+        [build(train.augment, size, training_set.seed)],
+        is_whole_batch(train.augment, size),
     )
-    return _load(views, islice(enumerate(positions), start, None), train)
+    positions = _labeled_positions(training_set, train)
+    return _load(views, positions, start, train)
 
 
-def unlabeled_batches(training_set: TrainingSet, train: Train, size: int, start: int = 0) -> Iterator:
+def unlabeled_batches(
+    training_set: TrainingSet,
+    train: Train,
+    size: int,
+    start: int = 0,
+) -> Iterator:
     """Endless batches (weak views, strong views, teacher_log_probs) of the unlabeled images, see Consistency."""
-    rows, seed = training_set.unlabeled, training_set.seed + 1
+    n = len(training_set.unlabeled)
+    seed = training_set.seed + 1  # another order than that of the labeled rows
     log_probs = training_set.teacher_log_probs
     if log_probs is None:
-        log_probs = np.zeros((len(rows), 1), np.float32)
-    positions = _shuffled(len(rows), round(train.unlabeled_ratio * train.batch_size), seed)
-    views = _Views(training_set.pixels, rows, log_probs, (WEAK_AUGMENT, train.strong_augment), size, seed)
-    return _load(views, islice(enumerate(positions), start, None), train)
+        log_probs = np.zeros((n, 1), np.float32)
+    weak = build(WEAK_AUGMENT, size, seed)
+    strong = build(train.strong_augment, size, seed + 1)
+    are_whole_batch = is_whole_batch(WEAK_AUGMENT, size) and is_whole_batch(train.strong_augment, size)
+    views = _Views(training_set.pixels, training_set.unlabeled, log_probs, [weak, strong], are_whole_batch)
+    images_per_batch = round(train.unlabeled_ratio * train.batch_size)
+    return _load(views, _shuffled(n, images_per_batch, seed), start, train)
 
 
+@dataclass
 class _Views:
     """A dataset of torch whose items are whole batches, by (number, positions): augmented images, and their targets.
 
-    There is one view of the images for each augmentation. What is drawn depends on the seed and on the number of the
+    There is one view of the images for each augmentation. What is drawn depends on its seed and on the number of the
     batch alone.
     """
 
-    def __init__(
-        self, pixels: np.ndarray, rows: np.ndarray, targets: np.ndarray, specs: tuple[Spec, ...], size: int, seed: int
-    ):
-        self.pixels, self.rows, self.targets = map(torch.from_numpy, (pixels, rows, targets))
-        self.augments = [build(spec, size, seed + i) for i, spec in enumerate(specs)]
-        self.are_whole_batch = all(is_whole_batch(spec, size) for spec in specs)
-        self.device = torch.device("cpu")
+    pixels: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+    augments: list[Augment | None]
+    are_whole_batch: bool
+    device: torch.device | None = None
 
-    def __getitem__(self, key: tuple[int, Tensor]) -> tuple[Tensor, ...]:
+    def __getitem__(self, key: tuple[int, Tensor]) -> list[Tensor]:
         number, positions = key
-        pixels = to_device(self.pixels[self.rows[positions]], self.device)
+        positions = positions.numpy()
+        pixels = torch.from_numpy(self.pixels[self.rows[positions]])
+        if self.device:
+            pixels = to_device(pixels, self.device)
         views = [augment(pixels, number) if augment else pixels for augment in self.augments]
-        return *views, self.targets[positions]
+        return [*views, torch.from_numpy(self.targets[positions])]
 
 
-def _load(views: _Views, keys: Iterator, train: Train) -> Iterator:
-    """The items of these keys, in order.
+def _load(views: _Views, positions: Iterator[Tensor], start: int, train: Train) -> Iterator:
+    """The batches at these positions, in order, from number `start` on.
 
     Augmentations of whole batches run on the network's device in this process; those of single images on the CPU, in
     other processes ahead of time (see pick_workers).
@@ -97,6 +118,7 @@ def _load(views: _Views, keys: Iterator, train: Train) -> Iterator:
     if views.are_whole_batch:
         views.device = device
     workers = 0 if views.are_whole_batch else pick_workers(train.num_workers, device)
+    keys = islice(enumerate(positions), start, None)
     if not workers:
         return (views[key] for key in keys)
     loader = DataLoader(
@@ -119,16 +141,17 @@ def _ignore_ctrl_c(worker: int) -> None:
 
 def _labeled_positions(training_set: TrainingSet, train: Train) -> Iterator[Tensor]:
     """Positions in training_set.rows of each batch: as they come, or with a fixed share of given labels."""
-    n, seed = len(training_set.rows), training_set.seed
-    pseudo = np.zeros(n, bool) if training_set.pseudo is None else training_set.pseudo
-    if pseudo.all() or not pseudo.any() or not train.min_labeled_fraction:
+    n, seed, pseudo = len(training_set.rows), training_set.seed, training_set.pseudo
+    if not train.min_labeled_fraction or pseudo is None or pseudo.all() or not pseudo.any():
         yield from _shuffled(n, train.batch_size, seed)
-    given_in_batch = math.ceil(max(train.min_labeled_fraction, 1 - pseudo.mean()) * train.batch_size)
-    given, others = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~pseudo, pseudo))
-    of_given = _shuffled(len(given), given_in_batch, seed)
-    of_others = _shuffled(len(others), train.batch_size - given_in_batch, seed + 1)
-    while True:
-        yield torch.cat([given[next(of_given)], others[next(of_others)]])
+    given_fraction = max(train.min_labeled_fraction, 1 - pseudo.mean())
+    n_given = math.ceil(given_fraction * train.batch_size)
+    given = torch.from_numpy(np.flatnonzero(~pseudo))
+    others = torch.from_numpy(np.flatnonzero(pseudo))
+    given_draws = _shuffled(len(given), n_given, seed)
+    other_draws = _shuffled(len(others), train.batch_size - n_given, seed + 1)
+    for given_draw, other_draw in zip(given_draws, other_draws, strict=True):
+        yield torch.cat([given[given_draw], others[other_draw]])
 
 
 def _shuffled(n: int, batch_size: int, seed: int) -> Iterator[Tensor]:
@@ -138,6 +161,7 @@ def _shuffled(n: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     left = torch.empty(0, dtype=torch.long)
     while True:
         while len(left) < batch_size:
-            left = torch.cat([left, torch.randperm(n, generator=generator)])
+            next_pass = torch.randperm(n, generator=generator)
+            left = torch.cat([left, next_pass])
         yield left[:batch_size]
         left = left[batch_size:]

@@ -27,7 +27,13 @@ class Checkpoints:
     key: hash of all that the training depends on. A checkpoint of another key is not used.
     """
 
-    def __init__(self, folder: Path | None, key: str, train: Train, process_group: ProcessGroup = ALONE):
+    def __init__(
+        self,
+        folder: Path | None,
+        key: str,
+        train: Train,
+        process_group: ProcessGroup = ALONE,
+    ):
         self._folder = folder if process_group.index == 0 else None
         self._key = key
         self._process_group = process_group
@@ -65,19 +71,26 @@ class Checkpoints:
         if self._folder is None:
             return
         start = time.monotonic()
-        states = {name: part.state_dict() for name, part in parts.items()}
+        state = {
+            "key": self._key,
+            "step": step,
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+            "random": random,
+        }
         buffer = io.BytesIO()  # torch.save to a full disk fails without saying so
-        torch.save({"key": self._key, "step": step, "parts": states, "random": random}, buffer)
+        torch.save(state, buffer)
         file = self._folder / f"checkpoint_{step:08d}.pt"
         atomic_write(file, buffer.getbuffer())
         forget(self._folder, but=file)
         end = time.monotonic()
         if self._seconds:
-            self._next_time = end + max(self._seconds, MIN_SECONDS_PER_SECOND_OF_WRITING * (end - start))
+            pause = MIN_SECONDS_PER_SECOND_OF_WRITING * (end - start)
+            self._next_time = end + max(self._seconds, pause)
 
     def _read_newest(self) -> dict[str, Any] | None:
-        files = sorted(self._folder.glob("checkpoint_*.pt"), reverse=True) if self._folder else []
-        for file in files:
+        if self._folder is None:
+            return None
+        for file in sorted(self._folder.glob("checkpoint_*.pt"), reverse=True):
             try:
                 state = torch.load(file, weights_only=True, map_location="cpu")
             except Exception as error:  # cut off or edited: torch raises many types

@@ -16,7 +16,11 @@ from ..config.types import UserError
 from ..system.distributed import cores
 from .models import ModelSpec, has_batch_norm
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 MIN_BF16_PIXELS = 24
 """Side of images below which convolutions see 1×1 maps: oneDNN's bf16 gradients of these are not finite on CPUs with
 AMX."""
@@ -30,7 +34,11 @@ def pick_device(wanted: str) -> torch.device:
     Raises:
         UserError: this machine does not have it.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if wanted == "auto":
         wanted = next(name for name in available if available[name])
     if not available[wanted]:
@@ -59,7 +67,8 @@ def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: nn.Mod
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and size >= MIN_BF16_PIXELS and cpu_has_bf16() and not _is_mobile(network):
+    gains = size >= MIN_BF16_PIXELS and not _is_mobile(network)
+    if device.type == "cpu" and gains and cpu_has_bf16():
         return torch.bfloat16
     return torch.float32
 
@@ -69,15 +78,18 @@ def _is_mobile(network: nn.Module) -> bool:
 
     ConvNeXt, which has other norms, gains (docs/log.md).
     """
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    return has_batch_norm(network) and any(conv.groups == conv.in_channels > 1 for conv in convolutions)
+    is_depthwise = [
+        module.groups == module.in_channels > 1 for module in network.modules() if isinstance(module, nn.Conv2d)
+    ]
+    return any(is_depthwise) and has_batch_norm(network)
 
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for bf16 (read on Linux only). Emulated bf16 is slower than fp32."""
     file = Path("/proc/cpuinfo")
     flags = file.read_text("ascii", "ignore") if file.exists() else ""
-    return torch.backends.mkldnn.is_available() and ("avx512_bf16" in flags or "amx_bf16" in flags)
+    has_instructions = "avx512_bf16" in flags or "amx_bf16" in flags
+    return has_instructions and torch.backends.mkldnn.is_available()
 
 
 def pick_workers(wanted: int | None, device: torch.device) -> int:
@@ -98,9 +110,11 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
 
 def to_input(batch: Tensor, spec: ModelSpec, device: torch.device) -> Tensor:
     """(B, H, W, C) in 0…255 → (B, C, H, W) normalized, on the device, in channels_last."""
-    mean, std = (torch.tensor(x, device=device) * 255 for x in (spec.mean, spec.std))
+    mean = torch.tensor(spec.mean, device=device) * 255
+    std = torch.tensor(spec.std, device=device) * 255
     batch = to_device(batch, device).float()
-    return batch.sub(mean).div_(std).permute(0, 3, 1, 2)
+    normalized = batch.sub(mean).div_(std)
+    return normalized.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -113,8 +127,10 @@ class Computation:
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return function(to_input(pixels, self.spec, self.device)).float()
+        images = to_input(pixels, self.spec, self.device)
+        is_16_bit = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
+            return function(images).float()
 
 
 def pick_computation(network: nn.Module, spec: ModelSpec, device: str, amp_dtype: str) -> Computation:

@@ -48,10 +48,12 @@ class TrainingHistory:
             self.skipped_in_a_row += 1
         if self.bar is not None:
             self.bar.update(1)
-        if self.step % max(1, self.steps // ROWS_PER_CURVE) == 0 or self.step == self.steps:
-            mean = torch.stack(self.losses).mean().item() if self.losses else math.nan
+        steps_per_row = max(1, self.steps // ROWS_PER_CURVE)
+        if self.step % steps_per_row == 0 or self.step == self.steps:
+            loss = torch.stack(self.losses).mean().item() if self.losses else math.nan
             seconds = round(time.monotonic() - self.start, 3)
-            self.rows.append((self.step, mean, lr, seconds, round(self.waited, 3), self.skipped))
+            waited = round(self.waited, 3)
+            self.rows.append((self.step, loss, lr, seconds, waited, self.skipped))
             self.losses = []
 
     def timed(self, batches: Iterator) -> Iterator:
@@ -85,4 +87,10 @@ def progress_bar(total: int, title: str):
     """A tqdm bar on a terminal or in a notebook; it shows nothing elsewhere, and in other processes of torchrun."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=title, disable=True if rank() else None, leave=False)
+    unless_terminal = None
+    return tqdm(
+        total=total,
+        desc=title,
+        disable=True if rank() else unless_terminal,
+        leave=False,
+    )

@@ -63,7 +63,8 @@ class LinearProbe:
             log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
         part = self._embed(name)
-        return np.load(part.replace(self.path / f"{name}_{hash_of(part)}.npy"), mmap_mode="r")
+        file = part.replace(self.path / f"{name}_{hash_of(part)}.npy")
+        return np.load(file, mmap_mode="r")
 
     def _embed(self, name: str) -> Path:
         """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
@@ -84,7 +85,8 @@ class LinearProbe:
             bar.update(done)
             for first in range(done, n, step):
                 last = min(first + step, n)
-                embeddings[first:last] = embed(network, spec, self.trainer.pixels, np.arange(first, last), train)
+                rows = np.arange(first, last)
+                embeddings[first:last] = embed(network, spec, self.trainer.pixels, rows, train)
                 embeddings.flush()
                 part = part.replace(self.path / f"{name}.{last}.rows")
                 bar.update(last - first)
@@ -94,11 +96,17 @@ class LinearProbe:
     def train(self, job: TrainJob) -> TrainResult:
         """Fit a head on the embeddings of a job's rows."""
         start = time.monotonic()
-        embeddings = self.embeddings[job.rows]
-        spec, given_labels = self.backbone.format, self.trainer.given_labels[job.rows]
-        head, history = fit_head(embeddings, job.labels, len(spec.classes), spec.multi_label, given_labels)
+        spec = self.backbone.format
+        head, history = fit_head(
+            self.embeddings[job.rows],
+            job.labels,
+            len(spec.classes),
+            spec.multi_label,
+            self.trainer.given_labels[job.rows],
+        )
         network = with_head(self.backbone.network, head)
-        return TrainResult(TrainedModel(network, spec, hash=""), history, time.monotonic() - start)
+        model = TrainedModel(network, spec, hash="")
+        return TrainResult(model, history, time.monotonic() - start)
 
     def predict(self, model: TrainedModel, rows: np.ndarray) -> np.ndarray:
         """(len(rows), K) log-probabilities."""
@@ -122,7 +130,14 @@ class JobRunner:
     input_hash: str
     seconds_per_step: float = 0.0
 
-    def fit(self, where: str, rows: np.ndarray, labels: np.ndarray, pool=(), steps: int | None = None) -> TrainedModel:
+    def fit(
+        self,
+        where: str,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        pool=(),
+        steps: int | None = None,
+    ) -> TrainedModel:
         """The model of a folder, trained or read; the arguments are those of TrainJob.
 
         Raises:
@@ -139,7 +154,9 @@ class JobRunner:
 
     def predict(self, model: TrainedModel, rows: np.ndarray, views: int = 1) -> np.ndarray:
         """(len(rows), K) log-probabilities; views: of each image: itself, and others drawn from predict.augment."""
-        return self.frozen.predict(model, rows) if model.backbone else self.trainer.predict(model, rows, views)
+        if model.backbone:
+            return self.frozen.predict(model, rows)
+        return self.trainer.predict(model, rows, views)
 
     def ahead(self, jobs: list[TrainJob]) -> None:
         """Let several processes, if there are any, do these jobs at once; `fit` then finds the models."""
@@ -159,10 +176,16 @@ class JobRunner:
     def _with_hash(self, job: TrainJob) -> TrainJob:
         """The job with the hash of what it depends on. Not of its steps: those of a baseline follow the student's."""
         config = self.trainer.config
-        sections = []
-        for section in (config.model_of(job.where), config.train_of(job.where)):
-            sections.append(section.model_dump(exclude_defaults=True, exclude={"num_workers", "checkpoint_every"}))
-        input_hash = hash_of(self.input_hash, *sections, config.seed, job.rows, job.labels, *job.pool)
+        no_effect = {"num_workers", "checkpoint_every"}
+        input_hash = hash_of(
+            self.input_hash,
+            config.model_of(job.where).model_dump(exclude_defaults=True),
+            config.train_of(job.where).model_dump(exclude_defaults=True, exclude=no_effect),
+            config.seed,
+            job.rows,
+            job.labels,
+            *job.pool,
+        )
         return replace(job, input_hash=input_hash)
 
     def _is_trained(self, job: TrainJob) -> bool:
@@ -182,24 +205,33 @@ class JobRunner:
 
         The first network of a process is always trained, so that the same command makes progress every time.
         """
-        steps = [job.budget(self.trainer.config.train_of(job.where)) for job in jobs]
-        at_once = math.ceil(len(jobs) / size())
-        if jobs and self.seconds_per_step and not self.time_for(at_once * max(steps) * self.seconds_per_step):
+        if not jobs or not self.seconds_per_step:
+            return
+        steps = max(job.budget(self.trainer.config.train_of(job.where)) for job in jobs)
+        waves = math.ceil(len(jobs) / size())
+        if not self.time_for(waves * steps * self.seconds_per_step):
             raise TimeBudgetExceeded
 
-    def _keep(self, job: TrainJob, result: TrainResult, backbone: str | None = None) -> TrainedModel:
+    def _keep(
+        self,
+        job: TrainJob,
+        result: TrainResult,
+        backbone: str | None = None,
+    ) -> TrainedModel:
         """Write a network into its folder, and what it cost into the log."""
-        folder, history = self.path / job.where, result.history
+        config, folder, history = self.trainer.config, self.path / job.where, result.history
         write_csv(folder / "history.csv", history)
         model = save_model(folder, result.model.network, result.model.format, backbone, job.input_hash)
         forget(folder)
         last = history.iloc[-1]
-        steps = len(history) if backbone else job.budget(self.trainer.config.train_of(job.where))
-        if not backbone:  # the history counts the seconds before a stop, too
-            self.seconds_per_step = max(self.seconds_per_step, result.seconds / steps, last.seconds / steps)
+        steps = len(history)
+        if not backbone:
+            steps = job.budget(config.train_of(job.where))
+            seconds = max(result.seconds, last.seconds)  # the second counts those before a stop, too
+            self.seconds_per_step = max(self.seconds_per_step, seconds / steps)
         skipped = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
         log.info(
-            f"{title(self.trainer.config, job.where)}: {len(job.rows):,} labels, {steps:,} steps{skipped}, "
+            f"{title(config, job.where)}: {len(job.rows):,} labels, {steps:,} steps{skipped}, "
             f"loss {last.loss:.3f}, {result.seconds:.1f} s{self._hint(job, last.waited / max(last.seconds, 1e-9))}"
         )
         return model
@@ -207,6 +239,7 @@ class JobRunner:
     def _hint(self, job: TrainJob, waiting_share: float) -> str:
         """What helps where the network waited long for images that loader processes can augment."""
         augment = self.trainer.config.train_of(job.where).augment
-        if waiting_share <= MAX_WAITING_SHARE or is_whole_batch(augment, self.trainer.pixels.shape[1]):
+        side = self.trainer.pixels.shape[1]
+        if waiting_share <= MAX_WAITING_SHARE or is_whole_batch(augment, side):
             return ""
         return f"; {100 * waiting_share:.0f} % of it waiting for images: try train.num_workers=2 or more"

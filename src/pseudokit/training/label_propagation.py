@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse
-from torch import Tensor, nn
 
 NEIGHBORS_PER_IMAGE = 10
 CELLS_PER_SIDE = 8
@@ -50,18 +50,24 @@ def neighbor_graph(features: np.ndarray) -> sparse.csr_array:
     from sklearn.decomposition import PCA
     from sklearn.neighbors import NearestNeighbors
 
-    with np.errstate(invalid="ignore"):  # images that are all the same have no variance to explain
-        features = PCA(min(MAX_COMPONENTS, *features.shape), random_state=0).fit_transform(features)
     n = len(features)
+    pca = PCA(min(MAX_COMPONENTS, *features.shape), random_state=0)
+    with np.errstate(invalid="ignore"):  # images that are all the same have no variance to explain
+        features = pca.fit_transform(features)
     count = min(NEIGHBORS_PER_IMAGE, n - 1)
-    distance, neighbor = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features).kneighbors()
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features)
+    distance, neighbor = search.kneighbors()
     sigma = np.maximum(distance[:, -1], 1e-6)
-    affinity = np.exp(-(distance**2) / (sigma[:, None] * sigma[neighbor]))
+    sigma_product = sigma[:, None] * sigma[neighbor]
+    affinity = np.exp(-(distance**2) / sigma_product)
     row_starts = np.arange(0, neighbor.size + 1, count)
-    graph = sparse.csr_array((affinity.ravel(), neighbor.ravel(), row_starts), (n, n))
+    entries = affinity.ravel(), neighbor.ravel(), row_starts
+    graph = sparse.csr_array(entries, (n, n))
     graph = graph.maximum(graph.T)
-    scale = 1 / np.sqrt(np.maximum(graph.sum(1), 1e-12))
-    return (graph * scale[:, None] * scale[None, :]).tocsr().astype(np.float32)
+    degree = np.maximum(graph.sum(1), 1e-12)
+    scale = 1 / np.sqrt(degree)
+    graph = graph * scale[:, None] * scale[None, :]
+    return graph.tocsr().astype(np.float32)
 
 
 def gradient_features(pixels: np.ndarray) -> np.ndarray:
@@ -75,21 +81,27 @@ def gradient_features(pixels: np.ndarray) -> np.ndarray:
     Returns:
         (N, CELLS_PER_SIDE² · EDGE_DIRECTIONS) float32 of unit length.
     """
-    starts = range(0, len(pixels), IMAGES_PER_CHUNK)
-    return np.concatenate([_gradients(torch.from_numpy(pixels[i : i + IMAGES_PER_CHUNK])) for i in starts])
+    angles = torch.arange(EDGE_DIRECTIONS) * (2 * torch.pi / EDGE_DIRECTIONS)
+    angles = angles[:, None, None]
+    chunks = []
+    for start in range(0, len(pixels), IMAGES_PER_CHUNK):
+        chunk = torch.from_numpy(pixels[start : start + IMAGES_PER_CHUNK])
+        gray = F.pad(chunk.float().mean(3), (1, 1, 1, 1))
+        down, right = torch.gradient(gray[:, None], dim=(2, 3))
+        strength = torch.hypot(right, down)
+        along = right * angles.cos() + down * angles.sin()
+        energy = along.clamp(min=0) ** 2 / (strength + 1e-3)
+        cells = F.interpolate(energy, (CELLS_PER_SIDE, CELLS_PER_SIDE), mode="bilinear", antialias=True)
+        chunks.append(F.normalize(cells.flatten(1)).numpy())
+    return np.concatenate(chunks)
 
 
-def _gradients(pixels: Tensor) -> np.ndarray:
-    gray = nn.functional.pad(pixels.float().mean(3), (1, 1, 1, 1))
-    down, right = (gradient[:, None] for gradient in torch.gradient(gray, dim=(1, 2)))
-    angles = torch.arange(EDGE_DIRECTIONS)[:, None, None] * (2 * torch.pi / EDGE_DIRECTIONS)
-    along = right * angles.cos() + down * angles.sin()
-    energy = along.clamp(min=0) ** 2 / (torch.hypot(right, down) + 1e-3)
-    cells = nn.functional.interpolate(energy, (CELLS_PER_SIDE, CELLS_PER_SIDE), mode="bilinear", antialias=True)
-    return nn.functional.normalize(cells.flatten(1)).numpy()
-
-
-def propagate_labels(graph: sparse.csr_array, learned: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+def propagate_labels(
+    graph: sparse.csr_array,
+    learned: np.ndarray,
+    targets: np.ndarray,
+    classes: int,
+) -> np.ndarray:
     """The labels of every row, from those of the learned rows alone.
 
     Local and global consistency (Zhou et al. 2004): F ← (1 - r) S F + r Y, from F = Y.
@@ -100,10 +112,13 @@ def propagate_labels(graph: sparse.csr_array, learned: np.ndarray, targets: np.n
     Returns:
         (N, K) log-probabilities.
     """
+    if targets.ndim == 1:
+        targets = np.eye(classes, dtype=np.float32)[targets]
     start = np.zeros((graph.shape[0], classes), np.float32)
-    start[learned] = targets if targets.ndim == 2 else np.eye(classes, dtype=np.float32)[targets]
+    start[learned] = targets
     labels = start
     for _ in range(STEPS):
         labels = (1 - RESTART) * (graph @ labels) + RESTART * start
-    shares = labels / np.maximum(labels.sum(1, keepdims=True), 1e-12) + MIN_SHARE
+    total = np.maximum(labels.sum(1, keepdims=True), 1e-12)
+    shares = labels / total + MIN_SHARE
     return np.log(shares / shares.sum(1, keepdims=True))

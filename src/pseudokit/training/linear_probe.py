@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .history import COLUMNS
 from .losses import loss_kind
 from .models import TrainedModel
 
@@ -50,7 +49,8 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
 def alike_features(embeddings: np.ndarray) -> np.ndarray:
     """(N, D) embeddings around their mean, of unit length: the features of neighbor_graph."""
     x = embeddings - embeddings.mean(0)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.maximum(length, 1e-6)
 
 
 @torch.no_grad()
@@ -68,8 +68,10 @@ def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
 def head_log_probs(model: TrainedModel, embeddings: np.ndarray) -> np.ndarray:
     """(n, D) embeddings → float32 log-probabilities, see predict.log_probs."""
     head = linear_classifier(model.network)
-    logits = head(torch.from_numpy(np.asarray(embeddings, np.float32)).to(head.weight))
-    return loss_kind(model.format.multi_label).log_probs(logits).cpu().numpy()
+    x = torch.from_numpy(np.asarray(embeddings, np.float32))  # in memory, where they are those of a file
+    logits = head(x.to(head.weight))
+    log_probs = loss_kind(model.format.multi_label).log_probs(logits)
+    return log_probs.cpu().numpy()
 
 
 def fit_head(
@@ -105,13 +107,23 @@ def fit_head(
     if (has_label(labels) & ~is_given).any():
         prior = max(prior, MIN_PSEUDO_LABEL_PRIOR)
     head = _zero_head(x.shape[1], k)
-    losses = _fit(head, x, torch.from_numpy(kind.targets(labels)), prior, kind)
+    targets = torch.from_numpy(kind.targets(labels))
+    losses = _fit(head, x, targets, prior, kind)
     with torch.no_grad():
         head.weight /= scale
         head.bias -= head.weight @ torch.from_numpy(mean)
-    history = pd.DataFrame({"epoch": np.arange(1, len(losses) + 1), "loss": losses})
-    seconds = round(time.monotonic() - start, 3)
-    return head, history.assign(lr=1.0, seconds=seconds, waited=0.0, skipped=0)[COLUMNS].assign(prior=prior)
+    history = pd.DataFrame(
+        {
+            "epoch": np.arange(1, len(losses) + 1),
+            "loss": losses,
+            "lr": 1.0,
+            "seconds": round(time.monotonic() - start, 3),
+            "waited": 0.0,
+            "skipped": 0,
+            "prior": prior,
+        }
+    )
+    return head, history
 
 
 def _zero_head(units: int, k: int) -> nn.Linear:
@@ -121,16 +133,27 @@ def _zero_head(units: int, k: int) -> nn.Linear:
     return head
 
 
-def _fit(head: nn.Linear, x: Tensor, targets: Tensor, prior: float, kind: type) -> list[float]:
+def _fit(
+    head: nn.Linear,
+    x: Tensor,
+    targets: Tensor,
+    prior: float,
+    kind: type,
+) -> list[float]:
     """Bring a head to the best one under a prior, from where it is. Returns the losses on the way."""
     criterion = kind()
     problems = kind.problems(head.out_features)  # each has the prior, and the loss is their mean
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=MAX_LBFGS_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        head.parameters(),
+        max_iter=MAX_LBFGS_STEPS,
+        line_search_fn="strong_wolfe",
+    )
     losses = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = problems * criterion(head(x), targets) + prior / (2 * len(x)) * head.weight.square().sum()
+        penalty = prior / (2 * len(x)) * head.weight.square().sum()
+        loss = problems * criterion(head(x), targets) + penalty
         loss.backward()
         losses.append(loss.item())
         return loss
@@ -145,7 +168,8 @@ def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, kind: type) -> fl
     No row takes part that the final head does not learn.
     """
     if len(x) > MAX_ROWS_FOR_PRIOR:
-        rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_ROWS_FOR_PRIOR])
+        shuffled = np.random.default_rng(0).permutation(len(x))
+        rows = np.sort(shuffled[:MAX_ROWS_FOR_PRIOR])
         x, given_labels = x[rows], given_labels[rows]
     splits = _splits(given_labels)
     heads = [_zero_head(x.shape[1], k) for _ in splits]
@@ -157,7 +181,8 @@ def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, kind: type) -> fl
         for head, (learned, held_out) in zip(heads, splits, strict=True):
             _fit(head, x[learned], targets[learned], prior, kind)
             with torch.no_grad():
-                loss += float(criterion(head(x[held_out]), targets[held_out])) * len(held_out)
+                mean = criterion(head(x[held_out]), targets[held_out])
+            loss += float(mean) * len(held_out)
         if loss >= best_loss:  # weaker ones are worse still
             break
         best_prior, best_loss = prior, loss
@@ -175,7 +200,8 @@ def _splits(given_labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     fold_of_row = make_folds(given_labels, np.arange(n), folds, seed=0)
     splits = []
     for fold in range(folds):
-        learned, held_out = np.flatnonzero(fold_of_row != fold), np.flatnonzero(fold_of_row == fold)
+        learned = np.flatnonzero(fold_of_row != fold)
+        held_out = np.flatnonzero(fold_of_row == fold)
         if given_labels.ndim == 1:
             held_out = held_out[np.isin(given_labels[held_out], given_labels[learned])]
         if len(held_out):

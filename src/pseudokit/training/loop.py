@@ -33,7 +33,8 @@ MAX_SKIPPED_STEPS = 20
 
 def step_budget(n: int, train: Train) -> int:
     """Steps for n rows: the epochs, but at least train.min_steps."""
-    return max(round(train.epochs * n / train.batch_size), train.min_steps, 1)
+    steps = round(train.epochs * n / train.batch_size)
+    return max(steps, train.min_steps, 1)
 
 
 def train_model(  # noqa: C901  one visible loop, on purpose
@@ -74,16 +75,24 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     network.train()
     if train.linear_probe_first:
         network = _with_best_head(network, spec, training_set, train)
-    training_set = replace(training_set, labels=loss_kind(spec.multi_label).targets(training_set.labels))
+    targets = loss_kind(spec.multi_label).targets(training_set.labels)
+    training_set = replace(training_set, labels=targets)
 
     history = TrainingHistory(training_set.steps, bar)
     batches = history.timed(labeled_batches(training_set, train, spec.size, saved.step))
     mix = make_mixup(train, len(spec.classes))
-    criterion = make_criterion(training_set.labels, len(spec.classes), spec.multi_label, train, device)
+    criterion = make_criterion(targets, spec, train).to(device)
     optimizer = make_optimizer(network, train)
     schedule = make_schedule(optimizer, train, training_set.steps)
-    scaler = torch.amp.GradScaler(device.type, enabled=computation.dtype == torch.float16)
-    state = {"network": network, "history": history, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    is_fp16 = computation.dtype == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=is_fp16)
+    state = {
+        "network": network,
+        "history": history,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "scaler": scaler,
+    }
     consistency = average = None
     if train.consistency_weight and training_set.unlabeled is not None and len(training_set.unlabeled):
         unlabeled = history.timed(unlabeled_batches(training_set, train, spec.size, saved.step))
@@ -107,7 +116,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
 
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            process_group.average([weight.grad for weight in network.parameters() if weight.grad is not None])
+            process_group.average_gradients(network)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
             is_finite = bool(norm.isfinite())
@@ -126,13 +135,15 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 saved.save(step + 1, state)
             if any(signals):
                 raise Interrupted(max(signals))
-    if not all(weight.isfinite().all() for weight in network.parameters()):
+    are_finite = [weight.isfinite().all() for weight in network.parameters()]
+    if not all(are_finite):
         raise _not_finite("no finite weights after the last step", train)
 
     network = average.module if average else network
     if not train.linear_probe_first:  # there the head is right under the statistics that the backbone came with
         estimate_statistics(network, computation, training_set, train.batch_size)
-    return network.eval(), history.table(train.batch_size / len(training_set.rows))
+    epochs_per_step = train.batch_size / len(training_set.rows)
+    return network.eval(), history.table(epochs_per_step)
 
 
 @torch.no_grad()
@@ -147,7 +158,8 @@ def estimate_statistics(
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     # Shuffled, or batches of a folder sorted by class would miss what classes differ by.
-    rows = np.random.default_rng(0).permutation(training_set.rows)[:MAX_STATISTICS_IMAGES]
+    rows = np.random.default_rng(0).permutation(training_set.rows)
+    rows = rows[:MAX_STATISTICS_IMAGES]
     if not norms or len(rows) < 2:
         return
     network.eval()  # without dropout
@@ -156,20 +168,33 @@ def estimate_statistics(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for start in range(0, max(len(rows) - batch_size, 0) + 1, batch_size):  # whole batches: equal weights
-        pixels = torch.from_numpy(training_set.pixels[rows[start : start + batch_size]])
+    last_start = max(len(rows) - batch_size, 0)
+    for start in range(0, last_start + 1, batch_size):  # whole batches: equal weights
+        batch = rows[start : start + batch_size]
+        pixels = torch.from_numpy(training_set.pixels[batch])
         computation.run(network, pixels)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def _with_best_head(network: nn.Module, spec: ModelSpec, training_set: TrainingSet, train: Train) -> nn.Module:
+def _with_best_head(
+    network: nn.Module,
+    spec: ModelSpec,
+    training_set: TrainingSet,
+    train: Train,
+) -> nn.Module:
     """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
     embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
     given_labels = loss_kind(spec.multi_label).hard_labels(training_set.labels).copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1
-    head, _ = fit_head(embeddings, training_set.labels, len(spec.classes), spec.multi_label, given_labels)
+    head, _ = fit_head(
+        embeddings,
+        training_set.labels,
+        len(spec.classes),
+        spec.multi_label,
+        given_labels,
+    )
     network = with_head(network, head).train()
     for module in network.modules():
         if getattr(module, "track_running_stats", False):

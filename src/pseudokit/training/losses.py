@@ -1,6 +1,6 @@
 """The losses, and what logits mean under them. Only this file knows how one label an image and several labels differ.
 
-A new loss is a class with the methods of `CrossEntropy`, and a line in `make_criterion`.
+A new loss is a subclass of `CrossEntropy`, and a line in `make_criterion`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from torch import Tensor, nn
 
 from ..config.keys import Train
 from ..system.distributed import ALONE, ProcessGroup
+from .models import ModelSpec
 
 
-class CrossEntropy:
+class CrossEntropy(nn.Module):
     """One label an image: softmax over K classes.
 
     weight: (K,) of each class, see class_weights. smoothing: share of the target that all classes have alike.
     """
 
     def __init__(self, weight: Tensor | None = None, smoothing: float = 0.0):
-        self.weight = weight
+        super().__init__()
+        self.register_buffer("weight", weight)
         self.smoothing = smoothing
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the rows. logits: (n, K); labels: (n,) classes, or (n, K) soft targets."""
         return F.cross_entropy(logits, labels, self.weight, label_smoothing=self.smoothing)
 
@@ -60,25 +62,29 @@ class CrossEntropy:
     def class_weights(labels: np.ndarray, k: int) -> Tensor:
         """(K,) weights inverse to the counts, with mean 1 over the rows; 0 for a class without rows."""
         counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
-        weights = counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))
-        return torch.from_numpy(np.where(counts > 0, weights, 0)).float()
+        n_classes = np.count_nonzero(counts)
+        weights = counts.sum() / (np.maximum(counts, 1) * n_classes)
+        weights = np.where(counts > 0, weights, 0)
+        return torch.from_numpy(weights).float()
 
 
-class BinaryCrossEntropy:
+class BinaryCrossEntropy(CrossEntropy):
     """Several labels an image: for each of K classes a sigmoid. Labels (n, K) are 1 = yes, 0 = no, -1 = unknown.
 
     In targets unknown is NaN, which stays NaN where images are mixed. Unknown answers have no part in the loss.
+    weight: (K,) of yes against no.
     """
 
-    def __init__(self, weight: Tensor | None = None, smoothing: float = 0.0):
-        self.weight = weight
-        self.smoothing = smoothing
-
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over the known answers. logits, targets: (n, K)."""
         is_known = ~targets.isnan()
         smooth = targets.nan_to_num() * (1 - self.smoothing) + self.smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=self.weight, reduction="none")
+        losses = F.binary_cross_entropy_with_logits(
+            logits,
+            smooth,
+            pos_weight=self.weight,
+            reduction="none",
+        )
         return (losses * is_known).sum() / self.count(targets)
 
     def count(self, targets: Tensor) -> Tensor:
@@ -88,7 +94,8 @@ class BinaryCrossEntropy:
     @staticmethod
     def log_probs(logits: Tensor) -> Tensor:
         """(n, K) logits → (n, K, 2) log-probabilities of no and yes."""
-        return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], -1)
+        no, yes = F.logsigmoid(-logits), F.logsigmoid(logits)
+        return torch.stack([no, yes], -1)
 
     @staticmethod
     def targets(labels: np.ndarray) -> np.ndarray:
@@ -110,24 +117,30 @@ class BinaryCrossEntropy:
         """(K,) weight of yes against no, so that both count alike. labels: unknown is negative or NaN."""
         yes = np.where(labels > 0, labels, 0).sum(0)
         known = (labels >= 0).sum(0)
-        return torch.from_numpy((known - yes) / np.maximum(yes, 1)).float()
+        weights = (known - yes) / np.maximum(yes, 1)
+        return torch.from_numpy(weights).float()
 
 
-def loss_kind(multi_label: bool) -> type[CrossEntropy] | type[BinaryCrossEntropy]:
+def loss_kind(multi_label: bool) -> type[CrossEntropy]:
     """The loss for one label an image, or for several."""
     return BinaryCrossEntropy if multi_label else CrossEntropy
 
 
-def make_criterion(labels: np.ndarray, k: int, multi_label: bool, train: Train, device: torch.device):
-    """The loss that a config asks for. labels: all that are learned, by which classes are weighted."""
-    kind = loss_kind(multi_label)
+def make_criterion(targets: np.ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
+    """The loss that a config asks for. targets: all that are learned, by which classes are weighted."""
+    kind = loss_kind(spec.multi_label)
     weight = None
     if train.class_weights == "balanced":
-        weight = kind.class_weights(labels, k).to(device)
+        weight = kind.class_weights(targets, len(spec.classes))
     return kind(weight, train.label_smoothing)
 
 
-def loss_of_part(criterion, logits: Tensor, labels: Tensor, process_group: ProcessGroup) -> Tensor:
+def loss_of_part(
+    criterion: CrossEntropy,
+    logits: Tensor,
+    labels: Tensor,
+    process_group: ProcessGroup,
+) -> Tensor:
     """The loss of this process's part of a batch, scaled so that the mean over processes is that of the batch.
 
     logits: (b, K) of the part. labels: of the whole batch, (B,) or (B, K).
@@ -157,7 +170,12 @@ class Consistency(nn.Module):
     those of the network (Hinton 2002).
     """
 
-    def __init__(self, batches: Iterator, teacher_weight: float = 0.0, process_group: ProcessGroup = ALONE):
+    def __init__(
+        self,
+        batches: Iterator,
+        teacher_weight: float = 0.0,
+        process_group: ProcessGroup = ALONE,
+    ):
         super().__init__()
         self.batches = batches
         self.teacher_weight = teacher_weight
@@ -174,14 +192,21 @@ class Consistency(nn.Module):
             log_probs = network(weak).log_softmax(1)
             log_probs += self.teacher_weight * teacher_log_probs.to(log_probs)
             confidence, labels = log_probs.softmax(1).max(1)
-            weights = self.process_group.part(self.weigh(self.process_group.whole(confidence, n)))
+            weights = self.weigh(self.process_group.whole(confidence, n))
+            weights = self.process_group.part(weights)
         losses = F.cross_entropy(network(strong), labels, reduction="none") * weights
-        return losses.mean() * (len(labels) * self.process_group.size / n)
+        share = len(labels) * self.process_group.size / n
+        return losses.mean() * share
 
     def weigh(self, confidence: Tensor) -> Tensor:
         """Confidences (B,) → weights (B,) in 0…1; moves the running mean and variance."""
-        for running, new in ((self.mean, confidence.mean()), (self.variance, confidence.var(correction=0))):
-            blend = MEAN_DECAY * running + (1 - MEAN_DECAY) * new
-            running.copy_(torch.where(new.isfinite(), blend, running))
-        sds_below = (self.mean - confidence).clamp(min=0) / (WIDTH_IN_SDS * self.variance.sqrt()).clamp(min=1e-6)
-        return torch.exp(-(sds_below**2) / 2)
+        self._blend(self.mean, confidence.mean())
+        self._blend(self.variance, confidence.var(correction=0))
+        width = WIDTH_IN_SDS * self.variance.sqrt()
+        widths_below = (self.mean - confidence).clamp(min=0) / width.clamp(min=1e-6)
+        return torch.exp(-(widths_below**2) / 2)
+
+    @staticmethod
+    def _blend(running: Tensor, new: Tensor) -> None:
+        blend = MEAN_DECAY * running + (1 - MEAN_DECAY) * new
+        running.copy_(torch.where(new.isfinite(), blend, running))

@@ -60,7 +60,11 @@ class TrainedModel:
 
 
 def create_model(
-    config: ModelConfig, classes: tuple[str, ...], size: int, channels: int, key: str = "model"
+    config: ModelConfig,
+    classes: tuple[str, ...],
+    size: int,
+    channels: int,
+    key: str = "model",
 ) -> tuple[nn.Module, ModelSpec]:
     """A fresh network in channels_last, and its spec. Pixels are normalized as timm says for this model.
 
@@ -90,12 +94,22 @@ def create_model(
             torch.set_rng_state(random_state)
             network = _load_checkpoint(config, kwargs, network)
     except Exception as error:  # every model and file format raises its own types
-        source = f"{key}.checkpoint={config.checkpoint}" if config.checkpoint else f"{key}.name, {key}.kwargs"
-        reason = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS] or type(error).__name__
+        source = f"{key}.name, {key}.kwargs"
+        if config.checkpoint:
+            source = f"{key}.checkpoint={config.checkpoint}"
+        text = " ".join(str(error).split())
+        reason = text[:MAX_ERROR_CHARACTERS] or type(error).__name__
         raise UserError(f"{source}: cannot make {config.name} for {channels}×{size}×{size} images: {reason}") from error
     pixels = resolve_model_data_config(network)
-    mean, std = (_per_channel(pixels[name], channels) for name in ("mean", "std"))
-    spec = ModelSpec(config.name, config.kwargs, list(classes), size, channels, mean, std)
+    spec = ModelSpec(
+        config.name,
+        config.kwargs,
+        list(classes),
+        size,
+        channels,
+        mean=_per_channel(pixels["mean"], channels),
+        std=_per_channel(pixels["std"], channels),
+    )
     return network.to(memory_format=torch.channels_last), spec
 
 
@@ -111,7 +125,8 @@ def refused_kwargs(kwargs: dict[str, Any]) -> list[str]:
 @torch.no_grad()
 def _check_forward(network: nn.Module, size: int, channels: int, k: int) -> None:
     """Fail now, rather than in the middle of a run, where the images are too small for the network."""
-    output = network.eval()(torch.zeros(2, channels, size, size))
+    images = torch.zeros(2, channels, size, size)
+    output = network.eval()(images)
     if getattr(output, "shape", None) != (2, k):
         raise ValueError(f"it does not make {k} numbers of an image")
 
@@ -125,7 +140,8 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
     import timm
 
     overlay = {"file": config.checkpoint} | kwargs.get("pretrained_cfg_overlay", {})
-    network = timm.create_model(config.name, pretrained=True, **kwargs | {"pretrained_cfg_overlay": overlay})
+    kwargs = kwargs | {"pretrained_cfg_overlay": overlay}
+    network = timm.create_model(config.name, pretrained=True, **kwargs)
     head = {id(parameter) for parameter in network.get_classifier().parameters()}
     for (name, loaded), drawn in zip(network.named_parameters(), fresh.parameters(), strict=True):
         if loaded.ndim > 1 and id(loaded) not in head and torch.equal(loaded, drawn):
@@ -138,7 +154,9 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
 
 def _per_channel(values: tuple[float, ...], channels: int) -> list[float]:
     """One number a channel, or one for all: gray images take the mean over the colors."""
-    return list(values) if len(values) in (1, channels) else [sum(values) / len(values)]
+    if len(values) in (1, channels):
+        return list(values)
+    return [sum(values) / len(values)]
 
 
 def has_batch_norm(network: nn.Module) -> bool:
@@ -147,7 +165,11 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 
 def save_model(
-    folder: Path, network: nn.Module, spec: ModelSpec, backbone: str | None = None, input_hash: str | None = None
+    folder: Path,
+    network: nn.Module,
+    spec: ModelSpec,
+    backbone: str | None = None,
+    input_hash: str | None = None,
 ) -> TrainedModel:
     """Write model.safetensors, then model.json with its hash. The second file is the sign that the model is whole.
 
@@ -192,9 +214,15 @@ def load_model(folder: Path) -> TrainedModel:
     spec = ModelSpec(**about)
     if not timm.is_model(spec.name) or refused_kwargs(spec.kwargs):  # a run folder may come from a stranger
         raise UserError(f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh")
-    network = timm.create_model(spec.name, num_classes=len(spec.classes), in_chans=spec.channels, **spec.kwargs)
+    network = timm.create_model(
+        spec.name,
+        num_classes=len(spec.classes),
+        in_chans=spec.channels,
+        **spec.kwargs,
+    )
     network.load_state_dict(tensors)
-    return TrainedModel(network.to(memory_format=torch.channels_last).eval(), spec, digest, backbone)
+    network = network.to(memory_format=torch.channels_last).eval()
+    return TrainedModel(network, spec, digest, backbone)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -86,7 +86,8 @@ def make_mixup(train: Train, k: int) -> Callable:
 
     def mix(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         targets = labels if labels.ndim == 2 else F.one_hot(labels, k)
-        images, targets = one_of_them(pixels.permute(0, 3, 1, 2).float(), targets.float())
+        images = pixels.permute(0, 3, 1, 2).float()
+        images, targets = one_of_them(images, targets.float())
         return images.permute(0, 2, 3, 1), targets
 
     return mix

@@ -15,7 +15,11 @@ from .history import progress_bar
 from .losses import loss_kind
 from .models import ModelSpec, TrainedModel
 
-MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 24, "mps": 1 << 22}
+MAX_BATCH_PIXELS = {
+    "cpu": 1 << 19,
+    "cuda": 1 << 24,
+    "mps": 1 << 22,
+}
 """Of all images of a batch together. Beyond this, caches overflow on a CPU, and photos fill the memory."""
 MAX_BATCH_IMAGES = 4096
 """More gain no speed."""
@@ -52,9 +56,11 @@ def log_probs(
         (n, K) float32; several labels an image: (n, K, 2), see data/encoding.py.
     """
     network = model.network.eval()
-    computation = pick_computation(network, model.format, device, amp_dtype or model.format.amp_dtype)
+    amp_dtype = amp_dtype or model.format.amp_dtype
+    computation = pick_computation(network, model.format, device, amp_dtype)
     kind = loss_kind(model.format.multi_label)
-    no_rows = kind.log_probs(torch.zeros(0, len(model.format.classes))).numpy()
+    no_logits = torch.zeros(0, len(model.format.classes))
+    no_rows = kind.log_probs(no_logits).numpy()
     views = []
     with progress_bar(len(rows) * tta, "predict") as bar:
         for view in range(tta):
@@ -69,11 +75,18 @@ def log_probs(
             views.append(np.concatenate(parts))
     if tta == 1:
         return views[0]
-    return np.logaddexp.reduce(views, axis=0) - np.float32(np.log(tta))
+    total = np.logaddexp.reduce(views, axis=0)
+    return total - np.float32(np.log(tta))
 
 
 @torch.inference_mode()
-def embed(network: nn.Module, spec: ModelSpec, pixels: np.ndarray, rows: np.ndarray, train: Train) -> np.ndarray:
+def embed(
+    network: nn.Module,
+    spec: ModelSpec,
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    train: Train,
+) -> np.ndarray:
     """(len(rows), D) float32: what a timm network makes of each image before its classifier.
 
     pixels: (N, H, W, C) uint8. rows: the numbers of those images that are embedded.
@@ -83,11 +96,18 @@ def embed(network: nn.Module, spec: ModelSpec, pixels: np.ndarray, rows: np.ndar
         return network.forward_head(network.forward_features(images), pre_logits=True)
 
     computation = pick_computation(network.eval(), spec, train.device, train.amp_dtype)
-    batches = _batches(pixels, rows, computation)
-    return np.concatenate([computation.run(features, batch).cpu().numpy() for _, batch in batches])
+    parts = []
+    for _, batch in _batches(pixels, rows, computation):
+        embeddings = computation.run(features, batch)
+        parts.append(embeddings.cpu().numpy())
+    return np.concatenate(parts)
 
 
-def _batches(pixels: np.ndarray, rows: np.ndarray, computation: Computation) -> Iterator[tuple[int, Tensor]]:
+def _batches(
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    computation: Computation,
+) -> Iterator[tuple[int, Tensor]]:
     """The images of these rows, in order, and how many came before."""
     step = batch_size(computation.spec.size, computation.device)
     for start in range(0, len(rows), step):

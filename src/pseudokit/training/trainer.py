@@ -85,7 +85,9 @@ class Trainer:
 
     def run_job(self, job: TrainJob | PredictJob, process_group: ProcessGroup) -> TrainResult | np.ndarray | None:
         """Do a job that the first process hands out. Nothing but checkpoints is written."""
-        return self.train(job, process_group) if isinstance(job, TrainJob) else self.run_predict_job(job)
+        if isinstance(job, TrainJob):
+            return self.train(job, process_group)
+        return self.run_predict_job(job)
 
     def train(self, job: TrainJob, process_group: ProcessGroup = ALONE) -> TrainResult | None:
         """Train the network of a job; None where the others of the group do better without this process.
@@ -100,7 +102,8 @@ class Trainer:
         start = time.monotonic()
         train = self.config.train_of(job.where)
         steps = job.budget(train)
-        seed = seed_of(self.config.seed, "student" if job.where in STUDENTS else job.where)
+        seed_name = "student" if job.where in STUDENTS else job.where
+        seed = seed_of(self.config.seed, seed_name)
         unlabeled, teacher_log_probs = job.pool or (None, None)
         training_set = TrainingSet(
             self.pixels,
@@ -125,19 +128,32 @@ class Trainer:
             network, history = train_model(
                 network, spec, training_set, train, bar, process_group=process_group, saved=saved
             )
-        return TrainResult(TrainedModel(network, spec, hash=""), history, time.monotonic() - start)
+        model = TrainedModel(network, spec, hash="")
+        return TrainResult(model, history, time.monotonic() - start)
 
-    def _checkpoints(self, job: TrainJob, steps: int, train: Train, process_group: ProcessGroup) -> Checkpoints:
+    def _checkpoints(
+        self,
+        job: TrainJob,
+        steps: int,
+        train: Train,
+        process_group: ProcessGroup,
+    ) -> Checkpoints:
+        folder = None
+        if job.input_hash and self.folder and self.folder.exists():  # another machine may not see the run folder
+            folder = self.folder / job.where
         key = hash_of(job.input_hash, steps, code_hash(), torch.__version__, process_group.size)
-        is_here = job.input_hash and self.folder and self.folder.exists()  # another machine may not see the run folder
-        return Checkpoints(self.folder / job.where if is_here else None, key, train, process_group)
+        return Checkpoints(folder, key, train, process_group)
 
     def predict(self, model: TrainedModel, rows: np.ndarray, tta: int) -> np.ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
-        batch = batch_size(model.format.size, pick_device(self.config.train.device))
-        share = batch * max(1, math.ceil(len(rows) / (batch * size())))
-        starts = range(0, max(len(rows), 1), share)
-        jobs = [PredictJob(model, rows[start : start + share], tta, start) for start in starts]
+        device = pick_device(self.config.train.device)
+        batch = batch_size(model.format.size, device)
+        batches_per_process = math.ceil(len(rows) / (batch * size()))
+        share = batch * max(1, batches_per_process)
+        jobs = []
+        for start in range(0, max(len(rows), 1), share):
+            job = PredictJob(model, rows[start : start + share], tta, start)
+            jobs.append(job)
         if len(jobs) == 1:
             return self.run_predict_job(jobs[0])
         return np.concatenate(list(map_jobs(self.run_job, jobs)))
@@ -159,8 +175,12 @@ class Trainer:
         torch.manual_seed(seed)
         _, side, _, channels = self.pixels.shape
         network, spec = create_model(self.config.model_of(where), self.classes, side, channels)
-        amp_dtype = self.config.train_of(where).amp_dtype
-        return network, replace(spec, amp_dtype=amp_dtype, multi_label=self.given_labels.ndim == 2)
+        spec = replace(
+            spec,
+            amp_dtype=self.config.train_of(where).amp_dtype,
+            multi_label=self.given_labels.ndim == 2,
+        )
+        return network, spec
 
 
 def offer(trainer: Trainer, paths: np.ndarray) -> None:
