@@ -163,7 +163,7 @@ def originals(args) -> None:
         for given_labels, seen in zip(label_issues.given_label, label_issues.predicted, strict=True)
     ]
     tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in label_issues.path]
-    figure = figures.grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
+    figure = figures.image_grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
     (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(figures.png(figure))
     noise = metrics(run)["noise"]
     rows = label_issues[["rank", "id", "given_label", "predicted", "p_wrong", "decision"]].to_dict("records")

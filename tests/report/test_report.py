@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.report import figures, load_run, sentences
+from pseudokit.report import load_run, sentences
 from pseudokit.report.report import write_report
 from pseudokit.report.review import write_review
 
@@ -166,14 +166,6 @@ def test_paired_interval_counts_only_rows_that_differ():
     assert sentences.paired(pd.concat(tables), "val", "baseline") is None
 
 
-def test_coverage_curve_takes_equal_confidences_together():
-    confidence, right = np.array([0.9, 1.0, 1.0, 0.5]), np.array([True, False, True, False])
-    level, coverage, accuracy = figures.coverage_curve(confidence, right)
-    assert level.tolist() == [1.0, 0.9, 0.5]
-    assert coverage.tolist() == [0.5, 0.75, 1.0]
-    assert accuracy.tolist() == pytest.approx([0.5, 2 / 3, 0.5])
-
-
 def test_wrong_shares_fall_to_what_is_left(denoise):
     shares = load_run.read_run(denoise)["wrong"]
     assert [s["round"] for s in shares] == [0, 1, 2]
@@ -188,18 +180,3 @@ def test_matplotlib_comes_only_when_drawing():
     heavy = "{'matplotlib', 'jinja2', 'cv2'} & set(sys.modules)"
     code = f"import sys, pseudokit.report.report, pseudokit.report.review; sys.exit(str({heavy}) if {heavy} else 0)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("classes", [1, 30, 60])
-def test_odd_data_can_be_drawn(classes):
-    names = [f"class {i:02d} of $\\frac{{$" for i in range(classes)]
-    table = pd.DataFrame({"given_label": names, "predicted": names, "confidence": 1.0, "decision": "keep"})
-    drawn = [
-        figures.confidence_histogram(table, (1.1, float("nan"))),
-        figures.confusion_matrix(table["given_label"], table["predicted"], names, ("title", "label", "predicted")),
-        figures.grid([None], ["汉字 |\n$x"], [True], "one image that cannot be read"),
-        figures.rounds({"flat": {1: 0.0, 2: 0.0}}),
-    ]
-    for figure in drawn:
-        image = cv2.imdecode(np.frombuffer(figures.png(figure), np.uint8), cv2.IMREAD_GRAYSCALE)
-        assert image.std() > 5

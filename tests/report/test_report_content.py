@@ -11,7 +11,7 @@ from pseudokit.config.keys import Pseudo
 from pseudokit.data.csv_text import read_csv
 from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.metrics import share_interval
-from pseudokit.report import change_tables, curves, gallery, load_run, sentences, summary
+from pseudokit.report import change_tables, load_run, summary
 from pseudokit.report.report import write_report
 
 from .fake_run import Tags, make_run
@@ -26,52 +26,6 @@ def table_of(page, title):
 
 def count(text):
     return int(text.replace(",", ""))
-
-
-def test_worst_and_best_images_are_the_right_rows(denoise):
-    rows = [r for r in read_csv(denoise / "scored.csv").to_dict("records") if r["arm"] == "student"]
-    rows.sort(key=lambda r: -float(r["confidence"]))
-    wrong = [r["id"] for r in rows if r["label"] != r["predicted"]]
-    right = [r for r in rows if r["label"] == r["predicted"]]
-    first = {r["label"]: r["id"] for r in reversed(right)}  # the surest of each class
-    second = {r["label"]: r["id"] for r in reversed(right) if r["id"] not in first.values()}
-    by_confidence = [r["id"] for r in right]
-    best = [sorted(ids.values(), key=by_confidence.index) for ids in (first, second)]
-    page = (denoise / "report.html").read_text()
-    section = page[page.index("<h2>Best and worst images") :]
-    shown = re.findall(r'<small title="(.*?)">', section[: section.index("<h2>Pictures")])
-    assert len(wrong) > gallery.SHOWN
-    assert shown == wrong[: gallery.SHOWN] + (best[0] + best[1])[: gallery.SHOWN]
-    assert section.count("not readable") == 0
-    assert section[: section.index("<h2>Pictures")].count('src="data:image/png') == 2 * gallery.SHOWN
-    assert f"{len(wrong)} of 200 are wrong (the student on test)" in Tags(page).text
-
-
-def test_without_scores_the_images_are_held_out_rows(denoise, tmp_path):
-    run = shutil.copytree(denoise, tmp_path / "run")
-    (run / "injected.csv").unlink()
-    metrics = load_run.read_dict(run / "metrics.json") | {"scores": {}}
-    data = load_run.read_run(run) | {"metrics": metrics, "scored": None}
-    rows = read_csv(run / "round_2" / "decisions.csv")
-    flipped = (
-        rows[rows.given_label != rows.predicted].assign(sure=lambda t: -t.confidence.astype(float)).sort_values("sure")
-    )
-    worst, best = gallery.gallery(data)
-    assert [row["id"] for row in worst["rows"]] == list(flipped.id[: gallery.SHOWN])
-    assert [(row["label"], row["predicted"]) for row in worst["rows"][:2]] == list(
-        zip(flipped.given_label[:2], flipped.predicted[:2], strict=True)
-    )
-    assert all(row["label"] == row["predicted"] for row in best["rows"])
-    assert "given labels, which may be wrong too" in worst["about"]
-    said = sentences.headline(data)
-    assert "not known" in said[0]
-    assert "agree with 90.00\xa0% of the 200 given labels" in said[1]
-
-
-def test_an_id_of_two_roles_has_the_image_of_its_own():
-    rows = pd.DataFrame({"id": ["a"], "split": ["test"], "label": ["x"], "predicted": ["x"], "confidence": [1.0]})
-    dataset = pd.DataFrame({"id": ["a", "a"], "split": ["unlabeled", "test"], "path": ["of the pool", "of the test"]})
-    assert gallery.with_paths(rows, dataset)[0]["path"] == "of the test"
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])
@@ -171,18 +125,9 @@ def test_rows_that_several_models_judged_are_of_no_fold(tmp_path):
     assert load_run.fold_scores(run, {3: {"x": {"fold": 4}, "y": {"fold": 5}}}) == {4: (1, 1.0), 5: (1, 0.0)}
 
 
-def test_every_curve_is_drawn_with_a_style_and_a_name_of_its_own(denoise):
+def test_a_loss_curve_names_the_fold_of_its_model(denoise):
     data = load_run.read_run(denoise)
     assert [table["fold"].iloc[0] for table in data["history"]["round 1"]] == [0, 1]
-    table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
-    tables = [table.assign(fold=i % 12) for i in range(24)]  # fold-safe rounds have two models a fold
-    scores = {fold: (50, 0.9) for fold in range(12)}
-    figure = curves.losses({"round 1": tables, "student": [table], "baseline": [table]}, {"round 1": scores})
-    first, last = figure.axes
-    styles = {(line.get_color(), line.get_linestyle()) for line in first.lines}
-    names = {line.get_label() for line in first.lines}
-    assert (len(styles), len(names), len(last.lines)) == (24, 24, 2)
-    assert {"fold 3: 90.0 % of 50", "fold 3, other half"} <= names
 
 
 def test_a_model_is_of_the_fold_that_its_hash_says(tmp_path, denoise):

@@ -222,28 +222,24 @@ def test_the_audit_is_blind_and_in_the_order_of_its_file(open_page, tmp_path):
     assert sorted(actions) == sorted(map(list, expected))
 
 
-def test_conflicting_duplicates_come_first_with_a_badge(open_page, tmp_path):
+def test_duplicates_that_disagree_have_a_badge(open_page, tmp_path):
     run = make_run(tmp_path / "run", "denoise")
-    table = read_csv(run / "samples.csv").iloc[[150, 151, 152, 30, 31]].assign(kind="exact", conflict="True")
-    table["cluster"], table["split"] = ["0", "0", "0", "1", "1"], ["train", "train", "test", "train", "train"]
-    table.loc[table["cluster"] == "1", "conflict"] = "False"
-    table[["cluster", "id", "path", "split", "given_label", "kind", "conflict"]].to_csv(
-        run / "duplicates.csv", index=False
-    )
-    dataset = embedded(write_review(run).read_text())["samples"]
-    assert [x["id"] for x in dataset[:2]] == list(table["id"][:2])
-    assert [bool(x["duplicates"]) for x in dataset] == [True, True] + [False] * 198
-    label_issues = read_csv(run / "label_issues.csv").set_index("id")
-    assert dataset[0]["predicted"] == label_issues.predicted[dataset[0]["id"]]
+    table = read_csv(run / "samples.csv").iloc[[150, 151]].assign(cluster="0", kind="exact", conflict="True")
+    table.to_csv(run / "duplicates.csv", index=False)
     page = open_page(write_review(run))
     assert page.inner_text(".badge") == "duplicates disagree"
-    given_labels = table["given_label"].tolist()
-    assert f"{given_labels[0]} (train) · {given_labels[1]} (train) · {given_labels[2]} (test)" in page.inner_text(
-        "#single"
-    )
-    (run / "label_issues.csv").unlink()
-    alone = embedded(write_review(run).read_text())["samples"]
-    assert [(x["id"], x["predicted"], x["confidence"]) for x in alone] == [(i, "", None) for i in table["id"][:2]]
+    first, second = table["given_label"]
+    assert f"{first} (train) · {second} (train)" in page.inner_text("#single")
+    page.select_option("#queue", label="duplicates disagree (2)")
+    assert count(page) == "0 of 2 reviewed"
+
+
+def test_choosing_begins_with_the_given_class_where_none_is_suggested(open_page, tmp_path):
+    run = make_run(tmp_path / "run", "denoise")
+    audit = write_audit(run, [105])
+    page = open_page(write_review(run))
+    page.select_option("#queue", label="audit (1)")
+    assert page.input_value("#class") == audit["given_label"].iloc[0]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,4 +1,4 @@
-"""Best and worst images: the surest right and the surest wrong predictions on rows that nothing had learned."""
+"""Best and worst images: the most confident right and wrong predictions on images that no model had learned."""
 
 from __future__ import annotations
 
@@ -8,58 +8,57 @@ import pandas as pd
 
 from .sentences import compared
 
-SHOWN = 12
-"""Images a group."""
+IMAGES_PER_GROUP = 12
+"""Two rows of a laptop's screen."""
 
 
-def gallery(data: dict[str, Any], n: int = SHOWN) -> list[dict[str, Any]]:
-    """Groups {"title", "about", "rows"} of at most n rows with id, path, label, predicted and confidence."""
-    rows, who = predictions(data)
-    if rows is None:
+def gallery(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Groups {"title", "about", "rows"}. A row has id, path, label, predicted and confidence."""
+    rows, source = predicted_rows(data)
+    if rows.empty:
         return []
-    hit = rows["label"] == rows["predicted"]
-    worst = {"title": "Worst: wrong, and most confident", "rows": surest_wrong(rows[~hit], n)}
-    worst["about"] = f"{(~hit).sum():,} of {len(rows):,} are wrong ({who})."
-    best = {"title": "Best: right, and most confident, of every class in turn", "rows": surest_right(rows[hit], n)}
-    best["about"] = f"{hit.sum():,} of {len(rows):,} are right."
-    found = [group | {"rows": with_paths(group["rows"], data["samples"])} for group in (worst, best)]
-    return [group for group in found if group["rows"]]
+    rows = rows.sort_values("confidence", ascending=False, kind="stable")
+    is_right = rows["label"] == rows["predicted"]
+    wrong = rows[~is_right]
+    right = rows[is_right]
+    # the most confident of each class, then the second of each, …
+    turn = right.groupby("label").cumcount().sort_values(kind="stable")
+    groups = [
+        {
+            "title": "Worst: wrong, and most confident",
+            "about": f"{len(wrong):,} of {len(rows):,} are wrong ({source}).",
+            "rows": _with_paths(wrong, data["samples"]),
+        },
+        {
+            "title": "Best: right, and most confident, of every class in turn",
+            "about": f"{len(right):,} of {len(rows):,} are right.",
+            "rows": _with_paths(right.loc[turn.index], data["samples"]),
+        },
+    ]
+    return [group for group in groups if group["rows"]]
 
 
-def predictions(data: dict[str, Any]) -> tuple[pd.DataFrame | None, str]:
-    """(id, role, label, predicted, confidence) of the scored rows that carry the headline, else of held-out ones.
+def predicted_rows(data: dict[str, Any]) -> tuple[pd.DataFrame, str]:
+    """Rows (id, split, label, predicted, confidence) that show what the run can do, and who predicted what.
 
-    Held-out rows are compared with the truth where it is known, else with the given label.
+    The scored rows that carry the headline, or else out-of-fold rows. These are compared with the truth where it
+    is known, else with the given label.
     """
     scored, decisions = data["scored"], data["decisions"]
     split, arm, _ = compared(data["metrics"].get("scores") or {})
     if scored is not None and arm:
-        own = (scored["arm"] == arm) & (scored["split"] == split) & (scored["label"] != "")
-        return scored[own], f"the {arm} on {split}"
+        is_shown = (scored["arm"] == arm) & (scored["split"] == split) & (scored["label"] != "")
+        return scored[is_shown], f"the {arm} on {split}"
     if decisions is None:
-        return None, ""
+        return pd.DataFrame(), ""
     rows = decisions[decisions["given_label"] != ""]
     rows = rows.assign(label=rows["truth"].fillna(rows["given_label"]))
-    against = "the truth, where it is known" if rows["truth"].notna().any() else "given labels, which may be wrong too"
-    return rows, f"held-out models against {against}"
+    labels = "the truth, where it is known" if rows["truth"].notna().any() else "given labels, which may be wrong too"
+    return rows, f"out-of-fold predictions against {labels}"
 
 
-def surest_wrong(rows: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n most confident rows; among equals the first."""
-    return rows.sort_values("confidence", ascending=False, kind="stable").head(n)
-
-
-def surest_right(rows: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The most confident row of each class, then the second of each, until there are n."""
-    falling = rows.sort_values("confidence", ascending=False, kind="stable")
-    turn = falling.groupby("label").cumcount()
-    return falling.loc[turn.sort_values(kind="stable").index].head(n)
-
-
-def with_paths(rows: pd.DataFrame, dataset: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Rows as dicts with the path of their image; an id may stand in several roles."""
-    keys = ["id", "split"]
-    named = None if dataset is None else dataset[dataset["id"].isin(rows["id"])].drop_duplicates(keys)
-    known = {} if named is None else named.set_index(keys)["path"].to_dict()
-    table = rows[[*keys, "label", "predicted", "confidence"]].to_dict("records")
-    return [row | {"path": known.get((row["id"], row["split"]), "")} for row in table]
+def _with_paths(rows: pd.DataFrame, samples: pd.DataFrame) -> list[dict[str, Any]]:
+    """The first rows as dicts, with the path of their image. An id may stand in several splits."""
+    rows = rows.head(IMAGES_PER_GROUP)[["id", "split", "label", "predicted", "confidence"]]
+    paths = samples[["id", "split", "path"]].drop_duplicates(["id", "split"])
+    return rows.merge(paths, how="left", on=["id", "split"]).to_dict("records")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import pandas as pd
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ..config.types import UserError
-from ..round_store import RoundStore
 from ..system.files import atomic_write, write_json
 from . import load_run
-from .review import to_review
+from .review_items import class_names, read_review_items
 
 ACTIONS = {"(drop)": "drop", "(ambiguous)": "ambiguous"}
 """Choices that are no class."""
@@ -27,43 +26,38 @@ def write_label_studio(run: Path, limit: int = 5000) -> None:
 
     A run that has nothing to review writes neither.
     """
-    metrics = load_run.read_dict(run / "metrics.json")
-    info = load_run.decisive_round(metrics, RoundStore(run).rounds() or metrics.get("rounds") or [])
-    rows = to_review(run, load_run.cutoffs(metrics, info)[1], limit)
-    if rows is None or not len(rows):
+    items, info = read_review_items(run, limit)
+    if items.empty:
         return
-    classes = load_run.label_names(info) or sorted({*rows["given_label"], *rows["predicted"]} - {""})
-    paths = load_run.read_table(run / "samples.csv", "path")["path"]
-    write_json(run / "label_studio.json", tasks(run.resolve().name, rows, document_root(paths)))
-    atomic_write(run / "label_studio.xml", interface(classes))
+    root = document_root(load_run.read_table(run / "samples.csv", "path")["path"])
+    tasks = [make_task(run.resolve().name, item, root) for item in items.to_dict("records")]
+    write_json(run / "label_studio.json", tasks)
+    atomic_write(run / "label_studio.xml", interface(class_names(items, info)))
 
 
 def document_root(paths: pd.Series) -> str:
     """The folder above the one that holds all images: Label Studio serves folders inside of its root only."""
-    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    return os.path.dirname(folder)
+    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
+    return os.path.dirname(os.path.commonpath(folders))
 
 
-def tasks(name: str, rows: pd.DataFrame, root: str) -> list[dict[str, Any]]:
-    """A task a row, with the image's address below `root` and the predicted class as prediction.
-
-    rows: id, path, given, predicted, confidence, …, as to_review gives them.
-    """
-    made = []
-    for row in rows.to_dict("records"):
-        content = load_run.read_bytes(row["path"])
-        given_labels = f"given {row['given_label']}, " if row["given_label"] else ""
-        data = {
-            "id": row["id"],
-            "given_label": row["given_label"],
-            "image": "/data/local-files/?d=" + quote(os.path.relpath(row["path"], root)),
-            "image_sha256": hashlib.sha256(content).hexdigest() if content else "",
-            "run": name,
-            "note": f"{row['id']}: {given_labels}predicted {row['predicted']} ({row['confidence']:.2f})",
-        }
-        prediction = {"model_version": name, "score": row["confidence"], "result": [choice(row["predicted"])]}
-        made.append({"data": data, "predictions": [prediction]})
-    return made
+def make_task(run: str, item: dict[str, Any], root: str) -> dict[str, Any]:
+    """A task for one row of the review, with the predicted class as prediction and the image's address below `root`."""
+    content = load_run.read_bytes(item["path"])
+    data = {
+        "id": item["id"],
+        "given_label": item["given_label"],
+        "image": "/data/local-files/?d=" + quote(os.path.relpath(item["path"], root)),
+        "image_sha256": hashlib.sha256(content).hexdigest() if content else "",
+        "run": run,
+        "note": f"{item['id']}: given {item['given_label'] or 'no label'}",
+    }
+    task = {"data": data}
+    if item["predicted"]:
+        data["note"] += f", predicted {item['predicted']} ({item['confidence']:.2f})"
+        result = [choice(item["predicted"])]
+        task["predictions"] = [{"model_version": run, "score": item["confidence"], "result": result}]
+    return task
 
 
 def choice(name: str) -> dict[str, Any]:
@@ -73,16 +67,66 @@ def choice(name: str) -> dict[str, Any]:
 
 def interface(classes: list[str]) -> str:
     """The labeling interface: the image, what is known of it, and the classes and actions to choose from."""
-    choices = [*classes, *_actions(classes)]
-    lines = ["<View>", '  <Image name="image" value="$image"/>', '  <Text name="note" value="$note"/>']
-    lines += ['  <Choices name="label" toName="image" choice="single" required="true">']
-    lines += [f"    <Choice value={quoteattr(name)}/>" for name in choices]
-    return "\n".join([*lines, "  </Choices>", "</View>"]) + "\n"
+    choices = [f"    <Choice value={quoteattr(name)}/>" for name in [*classes, *_actions(classes)]]
+    lines = [
+        "<View>",
+        '  <Image name="image" value="$image"/>',
+        '  <Text name="note" value="$note"/>',
+        '  <Choices name="label" toName="image" choice="single" required="true">',
+        *choices,
+        "  </Choices>",
+        "</View>",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _actions(classes: list[str]) -> dict[str, str]:
-    """ACTIONS, but for a choice that is a class of this run."""
+    """ACTIONS without a choice that is a class of this run."""
     return {name: action for name, action in ACTIONS.items() if name not in classes}
+
+
+class Mark(BaseModel):
+    """One mark of a person: here, what was chosen."""
+
+    from_name: str = ""
+    value: dict[str, Any] = {}
+
+
+class Annotation(BaseModel):
+    """All marks that a person made in one go."""
+
+    result: list[Mark]
+    was_canceled: bool = False
+    created_at: str | None = None
+    updated_at: str | None = None
+
+    def time(self) -> str:
+        """When it was last changed."""
+        return self.updated_at or self.created_at or ""
+
+    def choice(self) -> str:
+        """The choice; "" where nothing was chosen."""
+        names: list[str] = []
+        for mark in self.result:
+            if mark.from_name == "label":
+                names += mark.value.get("choices", [])
+        return "" if self.was_canceled else " and ".join(names)
+
+
+class TaskData(BaseModel):
+    """What a task of ours says of its image."""
+
+    id: str
+    given_label: str
+    image_sha256: str
+    run: str
+
+
+class AnnotatedTask(BaseModel):
+    """A task of Label Studio's JSON export."""
+
+    data: TaskData
+    annotations: list[Annotation]
 
 
 def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
@@ -94,32 +138,22 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
         UserError: the file is no such export.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also a wrong encoding
-        raise UserError(f"{file} cannot be read as JSON: {' '.join(str(error).split())}") from None
+        tasks = TypeAdapter(list[AnnotatedTask]).validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = " ".join(str(key) for key in first["loc"][1:])
+        place = f"task {first['loc'][0] + 1} {keys}: " if first["loc"] else ""
+        raise UserError(f"{file}: {place}{first['msg']}; export the project of Label Studio as JSON") from None
+    actions = _actions(classes)
     lines = {}
-    for number, task in enumerate(found if isinstance(found, list) else [found], start=1):
-        try:
-            lines[f"task {number}"] = _line(task, _actions(classes))
-        except (AttributeError, KeyError, TypeError) as error:
-            what = f"task {number} is not as Label Studio exports it ({type(error).__name__}: {error})"
-            raise UserError(f"{file}: {what}; export the project as JSON") from None
-    lines = {place: line for place, line in lines.items() if line}
+    for number, task in enumerate(tasks, start=1):
+        annotations = sorted(task.annotations, key=Annotation.time)
+        choices = [annotation.choice() for annotation in annotations if annotation.choice()]
+        if not choices:
+            continue
+        last = choices[-1]
+        action = actions.get(last, "keep" if last == task.data.given_label else "relabel")
+        label = "" if last in actions else last
+        lines[f"task {number}"] = task.data.model_dump() | {"action": action, "label": label}
     columns = ["id", "given_label", "action", "label", "image_sha256", "run"]
     return pd.DataFrame(list(lines.values()), index=list(lines), columns=columns)
-
-
-def _line(task: dict[str, Any], actions: dict[str, str]) -> dict[str, str] | None:
-    """What the last annotation of a task decides; None where it decides nothing."""
-    data = {key: str(task["data"][key]) for key in ("id", "given_label", "image_sha256", "run")}
-    made = [a for a in task["annotations"] if not a.get("was_canceled") and _choices(a)]
-    if not made:
-        return None
-    chosen = " and ".join(_choices(sorted(made, key=lambda a: a.get("updated_at") or a.get("created_at") or "")[-1]))
-    action = actions.get(chosen, "keep" if chosen == data["given_label"] else "relabel")
-    return data | {"action": action, "label": "" if chosen in actions else chosen}
-
-
-def _choices(annotation: dict[str, Any]) -> list[str]:
-    marks = [mark for mark in annotation["result"] if mark["from_name"] == "label"]
-    return [name for mark in marks for name in mark["value"]["choices"]]

@@ -9,8 +9,6 @@ from ..system.files import atomic_write
 from . import change_tables, gallery, load_run, round_tables, sentences, summary
 
 TEMPLATES = Path(__file__).with_name("templates")
-COLOURS = 128
-"""Of a drawing; a picture of photos keeps all of its own."""
 CURVES = ("losses", "rounds")
 """Pictures that stand in a section of their own."""
 
@@ -21,19 +19,17 @@ def write_report(run: Path) -> Path:
     Reads the run folder and the images it names, nothing else. A picture whose data the run does not have is
     left out, and its PNG of an earlier report is removed.
     """
-    from . import figures, image_grids
+    from .pictures import PICTURES, draw_pictures
 
     data = load_run.read_run(run)
-    shown = []
-    for name, caption, figure in image_grids.pictures(data):
-        photos = name in image_grids.PHOTOS
-        image = figures.png(figure, None if photos else COLOURS)
-        atomic_write(run / "plots" / f"{name}.png", image)
-        shown.append({"name": name, "caption": caption, "image": load_run.data_address(image), "photos": photos})
-    curves = [picture for name in CURVES for picture in shown if picture["name"] == name]
-    for name in set(image_grids.NAMES) - {picture["name"] for picture in shown}:
+    pictures = draw_pictures(data)
+    for name in PICTURES:
         (run / "plots" / f"{name}.png").unlink(missing_ok=True)
-    page, others = run / "report.html", [picture for picture in shown if picture not in curves]
+    for picture in pictures:
+        atomic_write(run / "plots" / f"{picture.name}.png", picture.png)
+    curves = [picture for picture in pictures if picture.name in CURVES]
+    others = [picture for picture in pictures if picture.name not in CURVES]
+    page = run / "report.html"
     atomic_write(page, render("report.html", page_words(run, data), curves=curves, pictures=others))
     return page
 

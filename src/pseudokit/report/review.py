@@ -1,9 +1,10 @@
-"""review.html: one file in which a person decides on label_issues by keyboard and exports corrections.csv."""
+"""review.html: one file in which a person decides on label issues by keyboard and exports corrections.csv."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,129 +12,92 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..round_store import RoundStore
-from ..system.files import atomic_write
+from ..system.files import atomic_write, hash_of
 from . import load_run
-from .examples import find_examples
+from .nearest_examples import nearest_examples
 from .report import render
+from .review_items import class_names, read_review_items
 
-FACTS = ["id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
+EXAMPLE_PIXELS = 96
+"""Longer side of an example, and the least of a sample: what the page shows in its grid."""
+MAX_SAMPLE_PIXELS = 256
+"""Longer side of a sample's image where there are few: a larger one shows no more on a laptop."""
 
 
 def write_review(run: Path, limit: int = 5000) -> Path | None:
-    """Write review.html with the `limit` samples to look at first; returns it, or None if the run has none.
+    """Write review.html with the `limit` samples to look at first, and those of audit.csv.
 
-    Reads label_issues.csv (without it, pseudo_labels.csv), duplicates.csv and audit.csv where present, metrics.json,
-    the decisive round and the images.
+    Returns:
+        The page, or None if there is nothing to review.
     """
-    metrics = load_run.read_dict(run / "metrics.json")
-    info = load_run.decisive_round(metrics, RoundStore(run).rounds() or metrics.get("rounds") or [])
-    rows = to_review(run, load_run.cutoffs(metrics, info)[1], limit)
+    items, info = read_review_items(run, limit)
     audit = load_run.read_table(run / "audit.csv", "id path given_label")
-    if rows is None and audit is None:
+    rows = items
+    if audit is not None:
+        # rows that are only audited come last: whoever draws an audit loses no decision
+        only_audited = audit[~audit["id"].isin(items["id"])].reindex(columns=items.columns)
+        only_audited[["predicted", "decision", "duplicates"]] = ""
+        rows = pd.concat([items, only_audited], ignore_index=True) if len(items) else only_audited
+    if rows.empty:
         return None
-    rows, queues = to_queues(rows, audit)
-    if not len(rows):
-        return None
-    content = page_content(run.resolve().name, rows, load_run.label_names(info)) | {"queues": queues}
-    paths, near = find_examples(run, info, rows)
-    content["examples"] = [found["image"] for found in read_images(paths, 96)]
-    for sample, pair in zip(content["samples"], near, strict=True):
-        sample["near"] = pair
-    words = {"name": content["run"], "key": content["key"]}
+    images = read_images(rows["path"], sample_pixels(len(rows)))
+    near, example_paths = nearest_examples(run, info, rows)
+    examples = read_images(example_paths.values(), EXAMPLE_PIXELS)
+    facts = rows.drop(columns="path")
+    samples = facts.astype(object).where(facts.notna(), None).to_dict("records")
+    for sample, image, pair in zip(samples, images, near, strict=True):
+        sample |= image | {"near": pair}
+    name = run.resolve().name
+    key = review_key(name, samples[: len(items)])
+    content = {
+        "run": name,
+        "key": key,
+        "classes": class_names(rows, info),
+        "samples": samples,
+        "queues": review_queues(items, rows, audit),
+        "examples": {row: example["image"] for row, example in zip(example_paths, examples, strict=True)},
+    }
     page = run / "review.html"
-    atomic_write(page, render("review.html", words, json=as_json(content)))
+    atomic_write(page, render("review.html", {"name": name, "key": key}, json=as_json(content)))
     return page
 
 
-def to_review(run: Path, cutoff: float, limit: int) -> pd.DataFrame | None:
-    """Rows (FACTS, duplicates) in the order to look at them; None where the run lists nothing.
-
-    First the labeled rows that have a duplicate with another label, then the label_issues that the run did not keep,
-    then the others, by rank; in a run without suspects, the pseudo-labels nearest to the cutoff.
-    """
-    rows, disagree = listed_rows(run, cutoff, limit), disagreeing_duplicates(run)
-    if disagree is None or not len(disagree):
-        return None if rows is None else rows.assign(duplicates="")[:limit]
-    known = pd.DataFrame(columns=FACTS) if rows is None else rows
-    disagree = disagree.merge(known[["id", *FACTS[3:]]], how="left", on="id")
-    disagree = disagree.fillna({"predicted": "", "decision": ""})
-    others = known[~known["id"].isin(disagree["id"])].assign(duplicates="")
-    return (pd.concat([disagree, others]) if len(others) else disagree)[:limit]
+def sample_pixels(n: int) -> int:
+    """Longer side of a sample's image: the fewer samples, the larger, so that the page stays below 30 MB."""
+    pixels = EXAMPLE_PIXELS * (5000 / n) ** 0.5
+    return int(np.clip(pixels, EXAMPLE_PIXELS, MAX_SAMPLE_PIXELS))
 
 
-def listed_rows(run: Path, cutoff: float, limit: int) -> pd.DataFrame | None:
-    """FACTS of all suspects, or else of the `limit` pseudo-labels nearest to the cutoff."""
-    label_issues = load_run.read_table(run / "label_issues.csv", " ".join(["rank", *FACTS]))
-    if label_issues is not None:
-        order = np.lexsort((label_issues["rank"].astype(int), label_issues["decision"] == "keep"))
-        return label_issues.iloc[order][FACTS]
-    pseudo_labels = load_run.read_table(run / "pseudo_labels.csv", "id path label confidence")
-    if pseudo_labels is None:
-        return None
-    rows = load_run.nearest_cutoff(pseudo_labels, cutoff, limit).rename(columns={"label": "predicted"})
-    return rows.assign(given_label="", p_wrong=float("nan"), decision="accept")[FACTS]
+def read_images(paths: Iterable[str], pixels: int) -> list[dict[str, str]]:
+    """For each path the thumbnail as a `data:` address and the hash of the file. Both are "" where it has gone."""
+
+    def read_image(path: str) -> dict[str, str]:
+        data = load_run.read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest() if data else ""
+        return {"image": load_run.thumbnail(data, pixels), "sha256": sha256}
+
+    with ThreadPoolExecutor() as threads:  # OpenCV releases the interpreter's lock
+        return list(threads.map(read_image, paths))
 
 
-def disagreeing_duplicates(run: Path) -> pd.DataFrame | None:
-    """id, path, given, duplicates (the labels in its cluster, as text) of the train rows whose duplicates disagree."""
-    table = load_run.read_table(run / "duplicates.csv", "cluster id path split given_label conflict")
-    if table is None:
-        return None
-    table = table[table["conflict"] == "True"]
-    labeled = table[table["given_label"] != ""]
-    words = (labeled["given_label"] + " (" + labeled["split"] + ")").groupby(labeled["cluster"]).agg(" · ".join)
-    rows = table[table["split"] == "train"].drop_duplicates("id")
-    return rows.assign(duplicates=rows["cluster"].map(words).fillna(""))[["id", "path", "given_label", "duplicates"]]
+def review_key(run: str, samples: list[dict[str, Any]]) -> str:
+    """Under which the browser remembers decisions: they are forgotten where what was decided on has changed."""
+    facts = [[sample[name] for name in ("id", "given_label", "predicted", "sha256")] for sample in samples]
+    return hash_of(run, facts)
 
 
-def to_queues(rows: pd.DataFrame | None, audit: pd.DataFrame | None) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """(rows, and behind them the audited rows that are not among them; queues {name, blind, places in rows})."""
-    rows = pd.DataFrame(columns=[*FACTS, "duplicates"]) if rows is None else rows.reset_index(drop=True)
-    disagrees = rows["duplicates"] != ""
-    kept = (rows["decision"] == "keep") & ~disagrees
-    chosen = {"to review": ~kept, "duplicates disagree": disagrees, "kept by the run": kept}
-    queues = [{"name": name, "blind": False, "places": np.flatnonzero(mask).tolist()} for name, mask in chosen.items()]
+def review_queues(items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Lists to go through: {"name", "blind": whether what the run thinks is hidden, "places" in rows}."""
+    in_conflict = items["duplicates"] != ""
+    is_kept = (items["decision"] == "keep") & ~in_conflict
+    masks = {"to review": ~is_kept, "duplicates disagree": in_conflict, "kept by the run": is_kept}
+    queues = []
+    for name, mask in masks.items():
+        queues.append({"name": name, "blind": False, "places": np.flatnonzero(mask).tolist()})
     if audit is not None:
-        new = audit[~audit["id"].isin(rows["id"])]
-        new = new.assign(predicted="", confidence=np.nan, p_wrong=np.nan, decision="", duplicates="")
-        rows = pd.concat([rows, new], ignore_index=True) if len(rows) else new.reset_index(drop=True)
-        places = pd.Index(rows["id"]).get_indexer(audit["id"]).tolist()
-        queues.append({"name": "audit", "blind": True, "places": places})
-    return rows, [queue for queue in queues if queue["places"]]
-
-
-def page_content(name: str, rows: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    """What the page's script reads: run, key (of the browser's memory), classes, samples with images.
-
-    The key does not depend on rows that are only audited: drawing an audit forgets no decision.
-    """
-    fields = [*(fact for fact in FACTS if fact != "path"), "duplicates"]
-    records = rows[fields].astype(object).where(rows[fields].notna(), None).to_dict("records")
-    images = read_images(rows["path"], side_of(len(rows)))
-    dataset = [record | image for record, image in zip(records, images, strict=True)]
-    named = [
-        [s["id"], s["given_label"], s["predicted"], s["sha256"]] for s in dataset if s["decision"] or s["duplicates"]
-    ]
-    key = hashlib.sha256(json.dumps([name, named]).encode()).hexdigest()[:16]
-    known = {s["given_label"] for s in dataset} | {s["predicted"] for s in dataset}
-    return {"run": name, "key": key, "classes": classes or sorted(known - {""}), "samples": dataset}
-
-
-def side_of(n: int) -> int:
-    """Pixels of a thumbnail's longer side: the fewer the images, the larger, so that the page stays below 30 MB."""
-    return int(np.clip((5000 / max(1, n)) ** 0.5 * 96, 96, 256))
-
-
-def read_images(paths: list[str] | pd.Series, side: int) -> list[dict[str, str]]:
-    """For each path the thumbnail as a `data:` address and the hash of the file; both empty where unreadable."""
-
-    def fields(path: str) -> dict[str, str]:
-        data = load_run.read_bytes(path) if path else b""
-        return {"image": load_run.thumbnail(data, side), "sha256": hashlib.sha256(data).hexdigest() if data else ""}
-
-    with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter's lock
-        return list(pool.map(fields, paths))
+        places = pd.Index(rows["id"]).get_indexer(audit["id"])
+        queues.append({"name": "audit", "blind": True, "places": places.tolist()})
+    return [queue for queue in queues if queue["places"]]
 
 
 def as_json(content: dict[str, Any]) -> str:

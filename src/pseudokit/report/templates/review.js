@@ -103,7 +103,7 @@ function paint() {
   disable("accept", !rows.some(suggests));
   disable("acceptAll", blind());
   disable("undo", !history.length);
-  find("class").value = suggests(samples[at]) ? samples[at].predicted : samples[at].given || classes[0];
+  find("class").value = suggests(samples[at]) ? samples[at].predicted : samples[at].given_label || classes[0];
 }
 
 function single(sample) {

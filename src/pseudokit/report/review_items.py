@@ -1,0 +1,72 @@
+"""The samples for a person to look at: one table, which review.html shows and Label Studio gets as tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..round_store import RoundStore
+from . import load_run
+
+COLUMNS = ["id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
+
+
+def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The samples in the order to look at them, and round.json of the decisive round.
+
+    First the training rows with a duplicate that has another label. Then the label issues: those that the run did
+    not keep, then the others, by rank. A run without label issues lists the pseudo-labels nearest to the cutoff.
+
+    Returns:
+        At most `limit` rows (COLUMNS, duplicates) and what the round says. `duplicates` names the labels of the
+        cluster, as text. Text is "" and numbers are NaN where the run does not say.
+    """
+    metrics = load_run.read_dict(run / "metrics.json")
+    rounds = RoundStore(run).rounds() or metrics.get("rounds") or []
+    info = load_run.decisive_round(metrics, rounds)
+    _, cutoff = load_run.cutoffs(metrics, info)
+    conflicts = _read_conflicts(run)
+    conflicts["conflict_rank"] = np.arange(len(conflicts))
+    issues = _read_issues(run, cutoff, limit)
+    issues["issue_rank"] = np.arange(len(issues))
+    items = conflicts.merge(issues, how="outer", on=["id", "path", "given_label"])
+    items = items.sort_values(["conflict_rank", "issue_rank"], ignore_index=True)[:limit]
+    items = items.fillna({"predicted": "", "decision": "", "duplicates": ""})
+    return items[[*COLUMNS, "duplicates"]], info
+
+
+def _read_conflicts(run: Path) -> pd.DataFrame:
+    """id, path, given_label, duplicates of the training rows whose duplicates have another label."""
+    table = load_run.read_table(run / "duplicates.csv", "cluster id path split given_label conflict")
+    if table is None:
+        return pd.DataFrame(columns=["id", "path", "given_label", "duplicates"], dtype=str)
+    table = table[table["conflict"] == "True"]
+    labeled = table[table["given_label"] != ""]
+    label_texts = labeled["given_label"] + " (" + labeled["split"] + ")"
+    cluster_texts = label_texts.groupby(labeled["cluster"]).agg(" · ".join)
+    rows = table[table["split"] == "train"].drop_duplicates("id")
+    rows = rows.assign(duplicates=rows["cluster"].map(cluster_texts))
+    return rows[["id", "path", "given_label", "duplicates"]]
+
+
+def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
+    """COLUMNS of all label issues, or else of the `limit` pseudo-labels nearest to the cutoff."""
+    issues = load_run.read_table(run / "label_issues.csv", " ".join(COLUMNS))
+    if issues is not None:
+        is_kept = issues["decision"] == "keep"
+        return pd.concat([issues[~is_kept], issues[is_kept]])
+    pseudo_labels = load_run.read_table(run / "pseudo_labels.csv", "id path label confidence")
+    if pseudo_labels is None:
+        return pd.DataFrame(columns=COLUMNS, dtype=str)
+    rows = load_run.nearest_cutoff(pseudo_labels, cutoff, limit)
+    rows = rows.rename(columns={"label": "predicted"})
+    return rows.assign(given_label="", p_wrong=np.nan, decision="accept")
+
+
+def class_names(items: pd.DataFrame, info: dict[str, Any]) -> list[str]:
+    """What a person can choose from: the classes of the round, or those that occur where it does not say."""
+    occurring = {*items["given_label"], *items["predicted"]} - {""}
+    return load_run.label_names(info) or sorted(occurring)

@@ -1,0 +1,55 @@
+"""Pictures can be drawn whatever the names and images are, and look the same each time."""
+
+import cv2
+import numpy as np
+import pytest
+
+from pseudokit.report import figures
+
+BAD_NAMES = ["汉字 |\n$x", "class $\\frac{$"]
+
+
+def pixels(png):
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def contains(image, color):
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return (image == rgb).all(axis=2).any()
+
+
+@pytest.mark.parametrize(
+    ("is_right", "blue", "vermilion"),
+    [([True, None], True, False), ([None, False], False, True), ([None, None], False, False)],
+)
+def test_the_frame_of_an_image_tells_whether_its_label_is_right(is_right, blue, vermilion):
+    gray = np.full((8, 12, 3), 128, np.uint8)
+    figure = figures.image_grid([gray, None], BAD_NAMES, is_right, "two images")
+    image = pixels(figures.png(figure))
+    assert (contains(image, figures.BLUE), contains(image, figures.VERMILION)) == (blue, vermilion)
+
+
+def test_a_grid_shows_every_image_and_hides_the_empty_places():
+    images = [np.full((8, 8, 3), value, np.uint8) for value in range(7)]
+    figure = figures.image_grid(images, list("abcdefg"), [None] * 7, "seven")
+    shown = [axis.images[0].get_array().flat[0] for axis in figure.axes if axis.axison]
+    assert shown == list(range(7))
+    assert len(figure.axes) == 10
+
+
+@pytest.mark.parametrize("k", [1, 20, 21, 41])
+def test_a_matrix_shows_numbers_and_names_while_they_fit(k):
+    figure, axes = figures.new_figure("matrix", 6.2)
+    numbers = np.arange(k * k).astype(str).reshape(k, k)
+    figures.draw_matrix(axes[0, 0], np.eye(k), numbers, [f"{i} {BAD_NAMES[1]}" for i in range(k)])
+    texts = [text.get_text() for text in axes[0, 0].texts]
+    assert texts == (list(numbers.flat) if k <= figures.MAX_NUMBERED_CLASSES else [])
+    assert len(axes[0, 0].get_yticklabels()) == (k if k <= figures.MAX_NAMED_CLASSES else 0)
+    image = pixels(figures.png(figure))
+    assert image.std() > 5
+    assert (pixels(figures.png(figure)) == image).all()
+
+
+def test_short_keeps_the_end_of_a_name():
+    assert figures.short("a\n b") == "a b"
+    assert figures.short("class of things 0017") == "class of …0017"

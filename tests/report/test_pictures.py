@@ -1,0 +1,114 @@
+"""Every picture shows what lies in the run folder."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from pseudokit.report import pictures
+from pseudokit.report.load_run import read_run
+from pseudokit.report.round_tables import write_metrics
+
+from .fake_run import make_run
+
+
+def points(line):
+    return line.get_xydata().round(6).tolist()
+
+
+def test_rows_of_equal_confidence_enter_the_coverage_curve_together(denoise):
+    rows = pd.DataFrame(
+        {
+            "given_label": "a",
+            "predicted": list("abab"),
+            "truth": np.nan,
+            "confidence": [0.9, 1.0, 1.0, 0.5],
+        }
+    )
+    _, figure = pictures.coverage(read_run(denoise) | {"decisions": rows, "cutoffs": (0.95, float("nan"))})
+    curve, dot = figure.axes[0].lines
+    assert points(curve) == [[0.5, 0.5], [0.75, 0.666667], [1.0, 0.5]]
+    assert points(dot) == [[0.5, 0.5]], "the dot marks what lies above the cutoff"
+
+
+def test_confidences_are_counted_by_what_became_of_them(augment):
+    data = read_run(augment)
+    _, figure = pictures.confidence(data)
+    names = {text.get_text() for text in figure.legends[0].texts}
+    accepted = len(data["pseudo_labels"])
+    assert names == {
+        "labeled, predicted = given (50)",
+        f"unlabeled, accepted ({accepted})",
+        f"unlabeled, not accepted ({150 - accepted})",
+        "cutoff 0.8",
+    }
+
+
+def test_the_confusion_matrix_counts_the_rows_of_the_headline(denoise):
+    data = read_run(denoise)
+    _, figure = pictures.confusion(data)
+    rows = data["scored"][data["scored"]["arm"] == "student"]
+    expected = pd.crosstab(rows["label"], rows["predicted"]).to_numpy()
+    counts = [int(text.get_text() or 0) for text in figure.axes[0].texts]
+    assert np.array_equal(np.reshape(counts, (10, 10)), expected)
+
+
+def test_reliability_compares_p_wrong_with_what_is_wrong(denoise):
+    data = read_run(denoise)
+    _, figure = pictures.reliability(data)
+    rows = data["decisions"]
+    is_wrong = rows["truth"] != rows["given_label"]
+    in_bin = rows["p_wrong"].between(0.5, 0.6, inclusive="right")
+    curve = next(points(line) for line in figure.axes[0].lines if line.get_label() == "p_wrong")
+    assert curve[1] == pytest.approx([rows["p_wrong"][in_bin].mean(), is_wrong[in_bin].mean()], abs=1e-6)
+
+
+def test_every_round_has_its_point(denoise):
+    data = read_run(denoise)
+    _, figure = pictures.rounds(data)
+    lines = {axis.get_title(): points(axis.lines[0]) for axis in figure.axes}
+    assert lines == {
+        "out-of-fold accuracy against given labels": [[1, 0.9], [2, 0.9]],
+        "labels changed since the round before": [[1, 0.1], [2, 0.05]],
+        "given labels still wrong": [[0, 0.1], [1, 0.0], [2, 0.0]],
+    }
+
+
+def test_every_loss_curve_has_a_look_of_its_own(denoise):
+    table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
+    tables = [table.assign(fold=i % 12) for i in range(24)]  # leak-free rounds have two models a fold
+    history = {"round 1": tables, "student": [table.assign(fold=-1)]}
+    # through draw_pictures, which sets the style
+    drawn = pictures.draw_pictures(read_run(denoise) | {"history": history})
+    assert "losses" in {picture.name for picture in drawn}
+    _, figure = pictures.styled(pictures.losses)({"history": history})
+    first, last = figure.axes
+    assert len({(line.get_color(), line.get_linestyle()) for line in first.lines}) == 24
+    assert {line.get_label() for line in first.lines} == {f"fold {fold}" for fold in range(12)}
+    assert len(last.lines) == 1
+
+
+def test_changed_labels_are_those_of_the_metrics_log(tmp_path):
+    run = make_run(tmp_path / "run", "augment")
+    first = run / "round_1" / "decisions.csv"
+    table = pd.read_csv(first, dtype=str, keep_default_na=False)
+    table.loc[(table["decision"] == "accept") & (table["label"] != "3"), "label"] = "3"
+    table.to_csv(first, index=False)
+    write_metrics(run)
+    data = read_run(run)
+    flipped = [line for line in data["facts"] if line.get("why") == "flipped"]
+    _, figure = pictures.changed_grid(data)
+    names = [axis.get_title() for axis in figure.axes if axis.axison]
+    assert names == [f"{line['label']} | {line['confidence']:.3f}" for line in flipped]
+    assert 10 < len(names) <= 25
+
+
+@pytest.mark.parametrize("n", [1, 30, 60])
+def test_odd_names_can_be_drawn(tmp_path, n):
+    names = [f"class {i:02d} of $\\frac{{$" for i in range(n)]
+    run = make_run(tmp_path / "run", "joint", names=names)
+    for file in (run / "images").iterdir():
+        file.unlink()
+    for picture in pictures.draw_pictures(read_run(run)):
+        image = cv2.imdecode(np.frombuffer(picture.png, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert image.std() > 5, picture.name
