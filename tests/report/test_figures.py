@@ -1,4 +1,4 @@
-"""Pictures can be drawn whatever the names and images are, and look the same each time."""
+"""Pictures can be drawn whatever the names and images are."""
 
 import cv2
 import numpy as np
@@ -45,9 +45,7 @@ def test_a_matrix_shows_numbers_and_names_while_they_fit(k):
     texts = [text.get_text() for text in axes[0, 0].texts]
     assert texts == (list(numbers.flat) if k <= figures.MAX_NUMBERED_CLASSES else [])
     assert len(axes[0, 0].get_yticklabels()) == (k if k <= figures.MAX_NAMED_CLASSES else 0)
-    image = pixels(figures.png(figure))
-    assert image.std() > 5
-    assert (pixels(figures.png(figure)) == image).all()
+    assert pixels(figures.png(figure)).std() > 5
 
 
 def test_short_keeps_the_end_of_a_name():

@@ -55,7 +55,7 @@ MAX_NUMBERED_CLASSES = 20
 
 @styled
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG. The same figure gives the same bytes."""
+    """The figure as a PNG. Nothing in it depends on the time or the version."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # a class name in a script that no font here has is drawn as boxes
@@ -121,6 +121,7 @@ def image_grid(images: list[np.ndarray | None], names: list[str], is_right: list
     return figure
 
 
+@styled
 def draw_matrix(axis, shares: np.ndarray, numbers: np.ndarray, classes: list[str]) -> None:
     """Heat map of row shares (K, K), with the texts of `numbers` (K, K) in its fields if they fit."""
     k = len(classes)
