@@ -64,6 +64,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+@styled
 def new_figure(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure 6 inches wide and `height` inches high with a title, and its (rows, columns) axes."""
     figure = Figure(figsize=(6, height), layout="constrained")
