@@ -88,7 +88,7 @@ def warm_up() -> None:
     """Import what every child needs; nothing is computed, so that no thread is lost in a fork."""
     import albumentations, matplotlib.pyplot, sklearn.decomposition, sklearn.isotonic, timm  # noqa: E401, F401, I001
 
-    import pseudokit.pipeline, pseudokit.report.report, pseudokit.report.review, pseudokit.report.round_tables  # noqa: E401, F401
+    import pseudokit.pipeline, pseudokit.report.report, pseudokit.report.review, pseudokit.report.metrics_log  # noqa: E401, F401
 
 
 class Renames:

@@ -62,7 +62,9 @@ def test_out_of_fold_rows_are_on_file_in_every_mode_and_say_what_to_expect(runs,
     said = read_json(runs[0] / "metrics.json")
     assert said["oof"]["accuracy"] == pytest.approx((oof.predicted == oof.label).mean())
     assert said["oof"]["interval"]["test_n"] == 100
-    assert "of the 100 test samples expect" in (runs[0] / "report.html").read_text()
+    interval = said["oof"]["interval"]
+    expected = f"{100 * interval['test_low']:.2f} to {100 * interval['test_high']:.2f}"
+    assert expected in (runs[0] / "report.html").read_text()
     assert {"log_loss", "macro_f1", "auc", "map", "top5"} <= set(said["oof"])
     recall = {name: of["recall"] for name, of in said["oof_classes"].items()}
     assert recall == pytest.approx((oof.predicted == oof.label).groupby(oof.label).mean().to_dict())

@@ -124,7 +124,8 @@ def test_wrong_answers_are_found_and_mended_class_by_class(denoised):
     label_issues = read_csv(denoised / "label_issues.csv")
     assert label_issues.id[:30].isin(flipped).mean() > 0.9
     page = (denoised / "report.html").read_text(encoding="utf-8")
-    assert "Noise by class" in page
+    assert "missing labels" in page
+    assert "extra labels" in page
 
 
 def test_a_person_corrects_a_label_set(denoised, squares):

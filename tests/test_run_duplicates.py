@@ -21,7 +21,7 @@ def table(path):
 def counted(page) -> dict[str, str]:
     """The table of counts in report.html."""
     part = page[page.index("<h2>Duplicates</h2>") :]
-    return dict(re.findall(r'<tr><td>(.*?)</td><td class="number">(.*?)</td></tr>', part[: part.index("</table>")]))
+    return dict(re.findall(r"<td>(.*?)</td>\s*<td>(.*?)</td>", part[: part.index("</table>")]))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({}))
     page = write_report(tmp_path).read_text()
     assert page.count("<figure>") == 20
-    assert page.count("not readable") == 20 * 6
+    assert page.count("not readable") == 20 * 2
     assert page.count("<br>&lt;b&gt;x<br>") == 20
     assert "<b>" not in page
     assert counted(page) == {"clusters": "30", "rows": "1,500", "conflicts": "30"}

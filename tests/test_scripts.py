@@ -243,7 +243,7 @@ def test_a_run_is_tracked_offline_with_the_lines_of_metrics_jsonl(runs):
     assert {key: jobs["teacher"]["history"][0][key] for key in lines[0]} == lines[0]
     accuracy = json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"]
     assert jobs["student"]["history"][0]["student/test/accuracy"] == accuracy
-    assert {line.get("why") for line in lines} >= {"borderline", "suspect"}
+    assert {line.get("why") for line in lines} >= {"borderline", "label_issue"}
 
 
 def test_the_resolved_config_can_be_fed_back(runs):

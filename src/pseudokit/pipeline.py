@@ -12,9 +12,9 @@ import pandas as pd
 from .data.dataset import USES_POOL
 from .data.encoding import has_label
 from .report.label_studio import write_label_studio
+from .report.metrics_log import write_metrics
 from .report.report import write_report
 from .report.review import write_review
-from .report.round_tables import write_metrics
 from .report.terminal import summary
 from .report.tracking import track
 from .round_store import RoundStore, model_files

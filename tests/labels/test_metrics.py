@@ -20,6 +20,7 @@ from pseudokit.labels.metrics import (
     paired_gain,
     ranks,
     score,
+    share_interval,
 )
 from pseudokit.run_folder.evaluate import difference
 
@@ -215,3 +216,24 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
     unlabeled = scored.assign(label="")
     assert difference(unlabeled) is None
     assert difference(scored.iloc[:0]) is None
+
+
+def test_a_paired_interval_counts_only_rows_that_differ():
+    right = {"student": ["a"] * 90 + ["b"] * 10, "baseline": ["a"] * 80 + ["b"] * 20}
+    tables = [
+        pd.DataFrame({"arm": arm, "split": "test", "id": range(100), "label": "a", "predicted": predicted})
+        for arm, predicted in right.items()
+    ]
+    gain = paired_arms(pd.concat(tables), ("test",), "baseline")
+    assert (gain["low"] + gain["high"]) / 2 == pytest.approx(0.1)
+    assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.96 * (0.1 * 0.9 / 100) ** 0.5)
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    assert tuple(share_interval(0.5, 100).values())[1:] == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert tuple(share_interval(0.9, 10).values())[1:] == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert tuple(share_interval(1.0, 20).values())[1:] == pytest.approx((0.8389, 1.0), abs=1e-4)
+    assert tuple(share_interval(0.0, 20).values())[1:] == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert share_interval(1.0, 50)["high"] == pytest.approx(1)
+    draws = [share_interval(hits / 100, 100) for hits in np.random.default_rng(0).binomial(100, 0.95, 4000)]
+    assert np.mean([draw["low"] <= 0.95 <= draw["high"] for draw in draws]) == pytest.approx(0.95, abs=0.03)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pseudokit.report.metrics_log import write_metrics
 from pseudokit.report.report import write_report
-from pseudokit.report.round_tables import write_metrics
 
 from .fake_run import make_run
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
+from pseudokit.labels.metrics import expected, paired_arms
 from pseudokit.report import load_run
 
 N = 200
@@ -27,9 +28,10 @@ def write_csv(file, /, **columns):
 
 
 def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
-    """A finished run over 200 real digits: 10 % of the given labels flipped (denoise), 150 in a pool, or plain (train).
+    """A finished run over 200 real digits.
 
-    Two folds: even rows and odd ones. Held-out predictions are the truth.
+    denoise: 10 % of the given labels are flipped; augment: 150 are unlabeled; train: neither.
+    Two folds: even rows and odd ones. Out-of-fold predictions are the truth.
     """
     digits = load_digits()
     (run / "images").mkdir(parents=True)
@@ -67,9 +69,9 @@ def write_round(run, number, mode, classes, t):
     confidence = np.linspace(0.5, 0.999, N)[::-1].round(6)
     certain = confidence >= 0.8
     if mode == "augment":
-        pool = t["split"] == "unlabeled"
-        decision = np.where(pool, np.where(certain, "accept", "leave"), "keep")
-        label = np.where(pool & ~certain, "", t["clean"])
+        unlabeled = t["split"] == "unlabeled"
+        decision = np.where(unlabeled, np.where(certain, "accept", "leave"), "keep")
+        label = np.where(unlabeled & ~certain, "", t["clean"])
     else:
         decision = np.where(t["clean"] == t["given_label"], "keep", np.where(certain, "relabel", "drop"))
         label = np.where(decision == "drop", "", t["clean"])
@@ -119,7 +121,7 @@ def write_round(run, number, mode, classes, t):
 
 
 def write_scored(run, t):
-    """scored.csv; returns the scores of metrics.json."""
+    """scored.csv; returns the scores of metrics.json and the difference."""
     tables, scores, rng = [], {}, np.random.default_rng(0)
     for arm, wrong in {"teacher": 25, "baseline": 30, "student": 20}.items():
         predicted = np.where(np.arange(N) < wrong, np.roll(t["clean"], 1), t["clean"])
@@ -127,8 +129,10 @@ def write_scored(run, t):
         scores[arm] = {"test": {"n": N, "accuracy": accuracy, "log_loss": 0.05, "macro_f1": 0.98}}
         columns = {"arm": arm, "split": "test", "id": t["tests"], "label": t["clean"], "predicted": predicted}
         tables.append(pd.DataFrame(columns).assign(confidence=0.5 + rng.permutation(N) / 400))
-    pd.concat(tables).to_csv(run / "scored.csv", index=False)
-    return scores
+    scored = pd.concat(tables)
+    scored.to_csv(run / "scored.csv", index=False)
+    gain = paired_arms(scored, ("test",), "baseline")
+    return scores, {"split": "test"} | {key: gain[key] for key in ("n", "gain", "low", "high")}
 
 
 def write_results(run, mode, infos, t):
@@ -136,23 +140,34 @@ def write_results(run, mode, infos, t):
     columns = "id given_label predicted confidence p_wrong decision label"
     last = load_run.read_table(run / f"round_{len(infos)}" / "decisions.csv", columns)
     last = last.assign(path=t["path"])
+    scores, difference = write_scored(run, t)
+    if mode == "train":
+        del scores["baseline"]
+    labeled = int((t["given_label"] != "").sum())
+    agreement = 0.9 if mode == "denoise" else 1.0
     metrics = {
         "mode": mode,
         "reason": "max_rounds",
-        "scores": write_scored(run, t),
+        "scores": scores,
+        "oof": {"n": labeled, "accuracy": agreement, "interval": expected(agreement, labeled, N)},
         "rounds": infos,
         "seconds": {"decode": 1, "fit": 9},
     }
+    if mode != "train":
+        metrics["difference"] = difference
     if mode == "augment":
         taken = last[last["decision"] == "accept"].assign(round=2)
         taken[["id", "path", "label", "confidence", "round"]].to_csv(run / "pseudo_labels.csv", index=False)
-        metrics["unlabeled"] = {"n": 150, "coverage": len(taken) / 150, "accuracy": 0.9876}
+        metrics["unlabeled"] = {"n": 150, "pseudo_labels": len(taken), "coverage": len(taken) / 150, "accuracy": 0.9876}
     elif mode == "denoise":
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
         columns = ["rank", "id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
         last[columns].to_csv(run / "label_issues.csv", index=False)
         metrics["noise"] = {
+            "n": N,
             "estimated_rate": 0.1012,
+            "estimated_rate_interval": [0.09, 0.12],
+            "type": "pair",
             "injected_rate": 0.1,
             "residual_rate": 0.0034,
             "average_precision": 0.9987,

@@ -17,7 +17,7 @@ import pytest
 from pseudokit.config.keys import Wandb
 from pseudokit.report import tracking
 from pseudokit.report.load_run import read_lines
-from pseudokit.report.round_tables import write_metrics
+from pseudokit.report.metrics_log import write_metrics
 from tests.conftest import ROOT
 
 from .fake_run import make_run
@@ -116,7 +116,7 @@ def _teacher_has_images(job, lines, run):
     assert table["columns"] == ["id", "why", "given_label", "predicted", "confidence", "label", "image"]
     rows = [line for line in lines if "image" in line]
     assert [row[:6] for row in table["data"]] == [list(row.values()) for row in rows]
-    assert {row["why"] for row in rows} >= {"borderline", "suspect"}
+    assert {row["why"] for row in rows} >= {"borderline", "label_issue"}
     assert 20 < len(rows) <= 64
     for row, (*_, image) in zip(rows, table["data"], strict=True):
         shown, original = job["artifacts"][image["path"]], run / "images" / f"{int(row['image'])}.png"
@@ -153,12 +153,12 @@ def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
 def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(tmp_path, heard, monkeypatch, caplog):
     run = finished(tmp_path, "denoise")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(tracking, "PATIENCE", 2.0)
+    monkeypatch.setattr(tracking, "TIMEOUT_SECONDS", 10.0)
     start = time.monotonic()
     with caplog.at_level(logging.INFO, "kit"):
         tracking.track(run, Wandb(mode="online"))
     assert time.monotonic() - start < 30
-    assert "warning: wandb.mode=online came to nothing" in caplog.text
+    assert "warning: wandb.mode=online" in caplog.text
     assert heard, "or the other tests could not tell that nobody was called"
 
 
@@ -182,7 +182,8 @@ def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_accou
         reader.join(10)
     os.close(ours)
     text = b"".join(said).decode()
-    assert "warning: wandb.mode=online came to nothing (UsageError: No API key configured" in text
+    assert "warning: wandb.mode=online" in text
+    assert "No API key configured" in text
     assert text.endswith("the run goes on\r\n")
     assert text.count("\n") == 2, text
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from .sentences import compared
+from .load_run import scored_model
 
 IMAGES_PER_GROUP = 12
 """Two rows of a laptop's screen."""
@@ -45,7 +45,7 @@ def predicted_rows(data: dict[str, Any]) -> tuple[pd.DataFrame, str]:
     is known, else with the given label.
     """
     scored, decisions = data["scored"], data["decisions"]
-    split, arm, _ = compared(data["metrics"].get("scores") or {})
+    split, arm = scored_model(data["metrics"].get("scores") or {})
     if scored is not None and arm:
         is_shown = (scored["arm"] == arm) & (scored["split"] == split) & (scored["label"] != "")
         return scored[is_shown], f"the {arm} on {split}"

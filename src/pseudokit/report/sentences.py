@@ -1,238 +1,182 @@
-"""What a run says in sentences. Pure: from what `read_run` returns to text."""
+"""What a run achieved, in a few sentences for the top of report.html and for the terminal. Reads metrics.json only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from ..labels.metrics import paired_arms, share_interval
 from ..labels.noise import OF_THE_CLASS
-from .summary import ARMS, SPLITS, between, duration, percent, show
+from .load_run import decisive_round, scored_model
+from .report_tables import DECISIONS, accuracy_interval, between, duration, percent
 
-WHAT = {"denoise": "Repairing labels", "augment": "Pseudo-labels", "joint": "Repair and pseudo-labels"}
+METHODS = {"denoise": "Repairing labels", "augment": "Pseudo-labels", "joint": "Repair and pseudo-labels"}
 REASONS = {
     "no_change": "hardly a label changed any more",
     "max_rounds": "all rounds were run",
     "no_gain": "a further round brought no gain",
-    "learned_nothing": "held-out predictions were no better than chance, so that no label was changed",
+    "learned_nothing": "the models are no better than chance, so no label was changed",
     "collapse": "the pseudo-labels fell on hardly any class",
     "time_budget": "the time budget was spent",
 }
-FATES = {
-    "relabel": "relabeled",
-    "soften": "softened",
-    "downweight": "down-weighted",
-    "drop": "dropped",
-    "review": "to review",
+NOISE_TYPES = {
+    "uniform": "The noise is uniform: all wrong classes are about equally frequent.",
+    "pair": "It is pair noise: most wrong labels of a class are one other class.",
+    "class-dependent": "How often a label is wrong depends on the class.",
+    "difficulty": "Harder images have more wrong labels, as usual where people label. This explains the given labels "
+    "better than noise that depends on the class alone.",
+    "look-alike": "The noise is on images that no model can tell apart, so nothing is relabeled. Decide by hand in "
+    "review.html, or set pseudo.uncertain_labels=review to keep these labels.",
 }
-NOISE = {
-    "uniform": "The noise looks uniform: all wrong classes about alike.",
-    "pair": "The noise looks like pair noise: most wrong labels of a class are one other class.",
-    "class-dependent": "The noise depends on the class.",
-    "difficulty": "The noise depends on the image: harder images have more wrong labels, as is usual of people. This "
-    "explains the given labels better than noise that depends on the class alone.",
-    "look-alike": "It lies on images that the models find hard, where statistics cannot tell a wrong label from a hard "
-    "image: such labels are softened, or weigh less. Look at the review page, or set "
-    "pseudo.uncertain_labels=review to keep them.",
-}
+DISPUTED = ("relabel", "soften", "downweight", "drop", "review")
+"""Decisions on given labels that are probably wrong."""
 
 
-def headline(data: dict[str, Any]) -> list[str]:
-    """What the run achieved, in a few sentences, the shortest answer first: did it help, labels, pool, audit."""
-    metrics, counts = data["metrics"], data["decisive"].get("decisions") or {}
-    scores, mode = metrics.get("scores") or {}, metrics.get("mode", "")
+def headline(metrics: dict[str, Any]) -> list[str]:
+    """The shortest answer first: did it help; then labels, pseudo-labels, out of fold, checks by hand."""
+    counts = decisive_round(metrics, metrics.get("rounds") or []).get("decisions") or {}
     sentences = [
-        *(score_sentences(scores, data["scored"], mode) or [unscored_sentence(mode)]),
-        "" if scores and mode != "train" else held_out_sentence(data),
-        expected_sentence(metrics.get("oof") or {}),
-        given_sentence(counts, metrics.get("noise") or {}),
-        pool_sentence(counts, metrics.get("unlabeled") or {}),
+        result_sentence(metrics),
+        noise_sentence(metrics.get("noise") or {}, counts),
+        pseudo_label_sentence(metrics.get("unlabeled") or {}),
+        out_of_fold_sentence(metrics.get("oof") or {}, metrics.get("mode") in ("train", "augment")),
         trusted_sentence(metrics.get("trusted") or {}),
         audit_sentence(metrics.get("audit") or {}),
+        human_sentence(metrics),
     ]
-    return [s for s in sentences if s] or ["This run has no scores yet."]
+    return [sentence for sentence in sentences if sentence]
 
 
-def score_sentences(scores: dict, scored: pd.DataFrame | None, mode: str) -> list[str]:
-    """Did it help: the student against the baseline (or the teacher) on the most trustworthy rows scored."""
-    split, arm, base = compared(scores)
-    if not arm:
-        return []
-    found, n = accuracies(scores, split), scores[arm][split].get("n")
-    said = f"The {arm} scores {percent(found[arm])} on {show('n', n)} {split} samples"
-    if not base:
-        _, low, high = share_interval(found[arm], n).values()
-        return [f"{said} (95 % interval {100 * low:.2f} to {percent(high)})."]
-    against = f"{100 * (found[arm] - found[base]):+.2f} points against the {base} ({percent(found[base])}"
-    gain = paired(scored, split, base)
-    if gain is None:
-        return [f"{said}, {against})."]
-    against += f"; 95 % interval {100 * gain['low']:+.2f} to {100 * gain['high']:+.2f})."
-    against += f" The student alone is right on {gain['won']:,} of them, the {base} alone on {gain['lost']:,}."
-    if mode not in WHAT:  # plain training promised nothing
-        return [f"{said}.", f"That is {against}"]
-    predicted = "helped" if gain["low"] > 0 else "hurt" if gain["high"] < 0 else "made no clear difference"
-    return [f"{WHAT[mode]} {predicted}.", f"{said}, {against}"]
+def result_sentence(metrics: dict[str, Any]) -> str:
+    """What the student gains on the baseline; without a baseline, its accuracy."""
+    scores = metrics.get("scores") or {}
+    mode = metrics.get("mode")
+    if difference := metrics.get("difference"):
+        text = f"student − baseline {points(difference, 'gain')} on {difference['n']:,} {difference['split']} images."
+        verdict = "made no clear difference"
+        if difference["low"] > 0:
+            verdict = "helped"
+        elif difference["high"] < 0:
+            verdict = "hurt"
+        return f"{METHODS[mode]} {verdict}: {text}" if mode in METHODS else text
+    split, model = scored_model(scores)
+    if not split:
+        return "No image was kept apart for scoring (data.test, data.val), so nothing shows whether the run helped."
+    values = scores[model][split]
+    text = f"The {model} is right on {percent(values['accuracy'])} of {values['n']:,} {split} images"
+    return f"{text} (95 % interval {accuracy_interval(values)})."
 
 
-def compared(scores: dict) -> tuple[str, str, str]:
-    """(role, arm, what the arm is compared with): the most trustworthy role that was scored; "" where there is none."""
-    split = next((split for split in SPLITS if accuracies(scores, split)), "")
-    arm = next(reversed(accuracies(scores, split)), "")
-    others = accuracies(scores, split) if arm == "student" else ()
-    return split, arm, next((name for name in ("baseline", "teacher") if name in others), "")
+def points(values: dict[str, float], key: str) -> str:
+    """`+0.85 points (95 % interval +0.51 to +1.19)`"""
+    value, low, high = 100 * values[key], 100 * values["low"], 100 * values["high"]
+    return f"{value:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
 
 
-def accuracies(scores: dict[str, dict], split: str) -> dict[str, float]:
-    """arm → accuracy on a role, for the arms that have one."""
-    values = {arm: scores.get(arm, {}).get(split, {}).get("accuracy") for arm in ARMS}
-    return {arm: value for arm, value in values.items() if value is not None}
+def noise_sentence(noise: dict[str, Any], counts: dict[str, int]) -> str:
+    """How many given labels are wrong, what kind of noise it is, what was done, and the truth where it is known."""
+    if not noise:
+        return ""
+    text = f"Of {noise['n']:,} given labels, {percent(noise['estimated_rate'])} are estimated to be wrong"
+    if interval := noise.get("estimated_rate_interval"):
+        text += f" (95 % interval {between(*interval)})"
+    disputed = [f"{counts[decision]:,} {DECISIONS[decision]}" for decision in DISPUTED if counts.get(decision)]
+    text += f": {', '.join(disputed) or 'none is changed'}."
+    if noise.get("type") in NOISE_TYPES:
+        text += f" {NOISE_TYPES[noise['type']]}"
+    if noise.get("type") in OF_THE_CLASS and noise.get("difficulty_z") is not None:
+        text += " This explains the given labels better than more wrong labels on hard images would."
+    if noise.get("injected_rate") is not None:
+        before, after = percent(noise["injected_rate"]), percent(noise["residual_rate"])
+        text += f" The truth is known: wrong labels went from {before} to {after}"
+        precision = noise["average_precision"]
+        text += "." if precision is None else f", found with an average precision of {precision:.4f}."
+    return text
 
 
-def paired(scored: pd.DataFrame | None, split: str, base: str) -> dict[str, float] | None:
-    """The student's gain over `base` on the rows that both judged, its 95 % interval (shares), rows won and lost."""
-    return None if scored is None else paired_arms(scored, (split,), base)
+def pseudo_label_sentence(unlabeled: dict[str, Any]) -> str:
+    """How many unlabeled images got a pseudo-label, and how many of these are right where the truth is known."""
+    if not unlabeled:
+        return ""
+    text = f"{unlabeled['pseudo_labels']:,} of {unlabeled['n']:,} unlabeled images"
+    text += f" ({percent(unlabeled['coverage'])}) got a pseudo-label"
+    right = unlabeled.get("accuracy")
+    return f"{text}." if right is None else f"{text}; {percent(right)} of these are right."
 
 
-def gauge(data: dict[str, Any]) -> dict[str, Any] | None:
-    """Where gain, interval and zero lie on a scale of 0 to 100 with zero in its middle; None without a comparison."""
-    split, _, base = compared(data["metrics"].get("scores") or {})
-    gain = paired(data["scored"], split, base) if base else None
-    most = 1.1 * max(abs(gain["low"]), abs(gain["high"])) if gain else 0
-    if not most:
-        return None
-    at = {key: round(50 + 50 * gain[key] / most, 1) for key in ("low", "gain", "high")}
-    return at | {"base": base, "width": round(at["high"] - at["low"], 1)}
+def out_of_fold_sentence(oof: dict[str, Any], trusts_labels: bool) -> str:
+    """What out-of-fold rows promise of the test set, and what tuned answers gain on them.
 
-
-def expected_sentence(oof: dict[str, Any]) -> str:
-    """What out-of-fold rows promise of the test set, and what tuned answers gain on them."""
-    about, tuned = oof.get("interval") or {}, oof.get("tuned")
+    trusts_labels: given labels are taken as right. If they may be wrong, agreement with them promises nothing.
+    """
     text = ""
-    if about.get("test_n"):
-        text = (
-            f"Out of fold {percent(oof['accuracy'])} are right; of the {about['test_n']:,} test samples expect "
-            f"{100 * about['test_low']:.2f} to {percent(about['test_high'])}."
-        )
-    if tuned:
+    if oof and trusts_labels:
+        interval = oof["interval"]
+        text = f"Out of fold, {percent(oof['accuracy'])} of {oof['n']:,} given labels are predicted right"
+        text += f" (95 % interval {between(interval['low'], interval['high'])})."
+        if interval.get("test_n"):
+            expected = between(interval["test_low"], interval["test_high"])
+            text += f" On the {interval['test_n']:,} test images, expect {expected}."
+    if tuned := oof.get("tuned"):
         text += f" Tuned answers: {tuned['before']:.4f} → {tuned['after']:.4f}, on rows that they were not tuned on."
     return text.strip()
 
 
-def unscored_sentence(mode: str) -> str:
-    """Said in place of the scores where a run that wants to help has none."""
-    if mode not in WHAT:
-        return ""
-    return "Whether it helped is not known: no row with a label was kept apart for scoring (data.test, data.val)."
-
-
-def difference_text(found: dict[str, Any]) -> str:
-    """`+0.85 points (95 % interval +0.51 to +1.19; test, n = 10,000)`: the student against the baseline."""
-    gain, low, high = (f"{100 * found[key]:+.2f}" for key in ("gain", "low", "high"))
-    within = "; within noise" if found["low"] <= 0 <= found["high"] else ""
-    return f"{gain} points (95 % interval {low} to {high}; {found['split']}, n = {found['n']:,}){within}"
-
-
-def held_out_sentence(data: dict[str, Any]) -> str:
-    """How far models that had not learned them agree with the given labels."""
-    share, decisions = data["decisive"].get("oof_accuracy"), data["decisions"]
-    n = 0 if decisions is None else int((decisions["given_label"] != "").sum())
-    if share is None or not n:
-        return ""
-    _, low, high = share_interval(share, n).values()
-    return (
-        f"Models that had not learned them agree with {percent(share)} of the {n:,} given labels "
-        f"(95 % interval {100 * low:.2f} to {percent(high)})."
-    )
-
-
-def given_sentence(counts: dict[str, int], noise: dict[str, Any]) -> str:
-    """How many given labels were found suspect, their fate, and what is left where the truth is known."""
-    fates = {word: n for name, word in FATES.items() if (n := counts.get(name, 0))}
-    label_issues = sum(fates.values())
-    if not label_issues and noise.get("estimated_rate") is None:
-        return ""
-    said = ", ".join(f"{n:,} {word}" for word, n in fates.items()) or "none"
-    total = label_issues + counts.get("keep", 0)
-    text = f"Of {total:,} given labels {label_issues:,} were found wrong or doubtful: {said}."
-    if noise.get("estimated_rate") is not None:
-        text += f" The estimated rate of wrong labels is {percent(noise['estimated_rate'])}"
-        low, high = noise.get("estimated_rate_interval") or (None, None)
-        text += "." if low is None else f" (95 % interval {100 * low:.2f} to {percent(high)})."
-        text += f" {NOISE[noise['type']]}" if noise.get("type") in NOISE else ""
-        if noise.get("type") in OF_THE_CLASS and noise.get("difficulty_z") is not None:
-            text += " That explains the given labels better than wrong labels on hard images would."
-    before, after = noise.get("injected_rate"), noise.get("residual_rate")
-    if before is not None and after is not None:
-        verb = "fell" if after < before else "went"
-        text += f" The truth is known: wrong labels {verb} from {percent(before)} to {percent(after)}"
-        ap = noise.get("average_precision")
-        text += "." if ap is None else f", found with an average precision of {ap:.4f}."
-    return text
-
-
-def pool_sentence(counts: dict[str, int], pool: dict[str, Any]) -> str:
-    """How much of the pool was labeled, and how well where the truth is known."""
-    accepted = counts.get("accept", 0)
-    n = accepted + counts.get("leave", 0) or pool.get("n", 0)
-    if not n:
-        return ""
-    right = "" if pool.get("accuracy") is None else f", {percent(pool['accuracy'])} of them right"
-    return f"{accepted:,} of {n:,} pool samples ({percent(accepted / n)}) received a pseudo-label{right}."
-
-
 def trusted_sentence(trusted: dict[str, Any]) -> str:
-    """Whether samples checked by hand confirm what the rounds did."""
+    """Whether images checked by hand confirm what the rounds did."""
     if not trusted:
         return ""
-    low, high = 100 * trusted["low"], 100 * trusted["high"]
-    before, after = percent(trusted["before"]), percent(trusted["after"])
-    text = f"On {trusted['n']:,} trusted samples the teachers went from {before} in the first round to {after} in the "
-    text += f"last (95 % interval {low:+.2f} to {high:+.2f} points)."
+    text = f"On {trusted['n']:,} trusted images, the teachers of the last round differ from those of the first by "
+    text += f"{points(trusted, 'gain')}."
     if trusted["warning"]:
-        text += (
-            " Warning: out-of-fold agreement with the given labels rose meanwhile, and the trusted samples do not "
-            "confirm it: the rounds agree with themselves."
-        )
+        text += " Warning: agreement with the given labels rose, and the trusted images do not confirm it."
     return text
 
 
 def audit_sentence(audit: dict[str, Any]) -> str:
-    """What the judged sample says of the given labels, the flags and the estimate, with 95 % intervals."""
+    """What the sample that a person reviewed says of the given labels, the flags and the estimate."""
     if not audit:
         return ""
     n, reviewed = audit["n"], audit["reviewed"]
     if not reviewed:
-        return f"Audit: {n:,} rows are drawn and none is judged yet; choose `audit` in review.html."
-    rate, flags, error = (audit[key] for key in ("noise_rate", "flag_precision", "estimate_error"))
+        return f"Audit: {n:,} rows are drawn and none is reviewed yet. Choose `audit` in review.html."
+    shares = {"noise_rate": "of the given labels are wrong", "flag_precision": "of the flagged labels are wrong"}
     parts = []
-    if rate:
-        parts += [f"{percent(rate['value'])} of the given labels are wrong ({between(rate)})"]
-    if flags:
-        parts += [f"{percent(flags['value'])} of the flags are right ({between(flags)})"]
-    if error:
-        span = f"{100 * error['low']:+.2f} to {100 * error['high']:+.2f}"
-        parts += [f"the estimated rate is off by {100 * error['value']:+.2f} points ({span})"]
-    part = "" if reviewed == n else "; a part of the sample tells this only if chance chose it"
-    return f"Audit, {reviewed:,} of {n:,} rows judged, 95 % intervals: {', '.join(parts) or 'too few yet'}{part}."
+    for key, text in shares.items():
+        if share := audit[key]:
+            parts.append(f"{percent(share['value'])} {text} ({between(share['low'], share['high'])})")
+    if error := audit["estimate_error"]:
+        parts.append(f"the estimated rate is off by {points(error, 'value')}")
+    text = f"Audit, {reviewed:,} of {n:,} rows reviewed, 95 % intervals: {', '.join(parts) or 'too few yet'}."
+    return text if reviewed == n else f"{text} A part of the sample counts only if it was picked at random."
 
 
-def facts(data: dict[str, Any]) -> str:
-    """The small line below the headline."""
-    metrics, rounds = data["metrics"], len(data["rounds"])
+def human_sentence(metrics: dict[str, Any]) -> str:
+    """How many decisions of a person were applied, and whether the rounds changed anything at all."""
+    text = ""
+    if metrics.get("round") == 0:
+        text = "The student learned the given labels: no round changed them. "
+    human = {action: n for action, n in (metrics.get("human") or {}).items() if action != "files"}
+    if human:
+        listed = ", ".join(f"{n:,} {action}" for action, n in human.items())
+        text += f"{sum(human.values()):,} decisions of a person were applied ({listed})."
+    return text.strip()
+
+
+def run_facts(metrics: dict[str, Any], status: dict[str, Any]) -> str:
+    """The small line below the headline: mode, rounds, why they ended, time."""
+    rounds = len(metrics.get("rounds") or [])
+    reason = metrics.get("reason") or status.get("reason") or ""
     seconds = metrics.get("seconds") or {}
-    reason = metrics.get("reason") or data["status"].get("reason") or ""
     parts = [f"mode {metrics['mode']}" if metrics.get("mode") else "", f"{rounds} round{'s' * (rounds != 1)}"]
-    if (metrics.get("mode"), reason) != ("train", "no_change"):  # it judges once, and never changes a label
-        parts += [f"ended with {reason}: {REASONS[reason]}" if reason in REASONS else reason]
-    parts += [duration(seconds.get("total", sum(seconds.values()))) if seconds else ""]
+    if reason and metrics.get("mode") != "train":
+        parts.append(f"ended with {reason}: {REASONS[reason]}" if reason in REASONS else reason)
+    if seconds:
+        parts.append(duration(seconds.get("total", sum(seconds.values()))))
     return " · ".join(part for part in parts if part)
 
 
 def warning(status: dict[str, Any]) -> str:
-    """Said on top of the page when the run did not come to its end."""
+    """Shown on top of the page when the run did not come to its end."""
     if status.get("state", "done") in ("done", "running"):  # running: the report is a stage of the run itself
         return ""
-    where = f"{status['state']} at {status.get('stage', 'an unknown stage')}"
-    return f"This run is not complete: {where}. {status.get('reason', '')}"
+    stage = status.get("stage", "an unknown stage")
+    return f"This run is not complete: {status['state']} at {stage}. {status.get('reason', '')}"

@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.labels.metrics import share_interval as spread
-from pseudokit.report.load_run import read_lines, read_run
-from pseudokit.report.report import page_words
-from pseudokit.report.round_tables import (
-    FEW_CLASSES,
-    all_facts,
-    class_facts,
-    score_facts,
-    tables,
-    worth_a_look,
+from pseudokit.report.load_run import read_lines
+from pseudokit.report.metrics_log import (
+    MAX_CLASSES,
+    MAX_IMAGES,
+    class_counts,
+    image_lines,
+    metric_lines,
+    score_lines,
     write_metrics,
 )
 from tests.test_laws import digits, train
@@ -29,16 +27,16 @@ MODES = ["train", "augment", "denoise", "joint"]
 
 
 @pytest.fixture(scope="module")
-def ledgers(tmp_path_factory):
-    """The ledger of three real rounds a mode, over real digits, a tenth of the given labels wrong."""
+def records(tmp_path_factory):
+    """Run folders with three real rounds of each mode, over real digits, a tenth of the given labels wrong."""
     dataset, x, _ = digits()
     given_labels = dataset.given_labels >= 0
-    found = {}
+    runs = {}
     for mode in MODES:
-        found[mode] = tmp_path_factory.mktemp(mode)
+        runs[mode] = tmp_path_factory.mktemp(mode)
         only = {"dataset": dataset.take(given_labels), "x": x[given_labels]} if mode == "train" else {}
-        train(found[mode], mode, **only)
-    return found
+        train(runs[mode], mode, **only)
+    return runs
 
 
 def by_hand(run, number):
@@ -47,9 +45,9 @@ def by_hand(run, number):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_labeled_rows_are_counted_right(ledgers, mode):
-    run = ledgers[mode]
-    facts = [line for line in all_facts(run) if "round" in line]
+def test_labeled_rows_are_counted_right(records, mode):
+    run = records[mode]
+    facts = [line for line in metric_lines(run) if "round" in line]
     assert [line["round"] for line in facts] == list(range(1, len(list(run.glob("round_*"))) + 1))
     for line in facts:
         rows, info = by_hand(run, line["round"])
@@ -60,8 +58,8 @@ def test_labeled_rows_are_counted_right(ledgers, mode):
         assert line["oof_accuracy"] == pytest.approx(info["oof_accuracy"])
         assert line["oof_accuracy_low"] < line["oof_accuracy"] < line["oof_accuracy_high"]
         folds = {}
-        for hit, _, judges in known:
-            folds.setdefault(info["models"][judges.split("+")[-1]]["fold"], []).append(hit)
+        for hit, _, models in known:
+            folds.setdefault(info["models"][models.split("+")[-1]]["fold"], []).append(hit)
         assert len(folds) == 3
         assert line["oof_accuracy_sd_over_folds"] == pytest.approx(stdev(map(mean, folds.values())))
         bins = {}
@@ -72,9 +70,9 @@ def test_labeled_rows_are_counted_right(ledgers, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(ledgers, mode):
-    for line in all_facts(ledgers[mode]):
-        rows, _ = by_hand(ledgers[mode], line["round"]) if "round" in line else ([], {})
+def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(records, mode):
+    for line in metric_lines(records[mode]):
+        rows, _ = by_hand(records[mode], line["round"]) if "round" in line else ([], {})
         kind = "accept" if mode in ("augment", "joint") else "relabel"
         gave = [float(r["confidence"]) for r in rows if r["decision"] == kind]
         if not gave:
@@ -86,16 +84,16 @@ def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(ledge
         assert line["cutoff_in_use"] == min(gave)
         assert line["oof_precision_n"] == len(above) > 20
         assert line["oof_precision"] == pytest.approx(mean(above))
-    assert ("oof_precision" in all_facts(ledgers[mode])[0]) == (mode != "train")
+    assert ("oof_precision" in metric_lines(records[mode])[0]) == (mode != "train")
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_classes_and_flips_are_counted_right(ledgers, mode):
+def test_classes_and_flips_are_counted_right(records, mode):
     before = None
-    for line in all_facts(ledgers[mode]):
+    for line in metric_lines(records[mode]):
         if "round" not in line:
             continue
-        rows, info = by_hand(ledgers[mode], line["round"])
+        rows, info = by_hand(records[mode], line["round"])
         labels = [r["label"] for r in rows]
         before = before or [r["given_label"] for r in rows]
         assert line["changed"] == sum(a != b for a, b in zip(labels, before, strict=True))
@@ -106,9 +104,9 @@ def test_classes_and_flips_are_counted_right(ledgers, mode):
             assert line[f"labels/{name}"] == sum(r["label"] == name for r in rows if r["given_label"])
         pseudo = Counter(r["label"] for r in rows if r["label"] and not r["given_label"])
         assert {k[14:]: n for k, n in line.items() if k.startswith("pseudo_labels/") and n} == pseudo
-        if pool := sum(not r["given_label"] for r in rows):
-            assert line["coverage"] == pytest.approx(pseudo.total() / pool)
-        assert ("coverage" in line) == (pool > 0) == any(key.startswith("pseudo_labels/") for key in line)
+        if unlabeled := sum(not r["given_label"] for r in rows):
+            assert line["coverage"] == pytest.approx(pseudo.total() / unlabeled)
+        assert ("coverage" in line) == (unlabeled > 0) == any(key.startswith("pseudo_labels/") for key in line)
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +115,13 @@ def fakes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_images_are_rows_of_the_last_round_and_none_is_shown_twice(ledgers, mode):
-    last = len(list(ledgers[mode].glob("round_*")))
-    now = {row["id"]: row for row in by_hand(ledgers[mode], last)[0]}
+def test_images_are_rows_of_the_last_round_and_none_is_shown_twice(records, mode):
+    last = len(list(records[mode].glob("round_*")))
+    now = {row["id"]: row for row in by_hand(records[mode], last)[0]}
     before = {
-        row["id"]: row["label" if last > 1 else "given_label"] for row in by_hand(ledgers[mode], max(last - 1, 1))[0]
+        row["id"]: row["label" if last > 1 else "given_label"] for row in by_hand(records[mode], max(last - 1, 1))[0]
     }
-    images = [line for line in all_facts(ledgers[mode]) if "image" in line]
+    images = [line for line in metric_lines(records[mode]) if "image" in line]
     assert len(images) == len({line["image"] for line in images}) <= 64
     for line in images:
         row = now[line["image"]]
@@ -134,30 +132,22 @@ def test_images_are_rows_of_the_last_round_and_none_is_shown_twice(ledgers, mode
         ]
         assert line["confidence"] == float(row["confidence"])
         assert line["why"] != "flipped" or row["label"] != before[row["id"]]
-        assert line["why"] != "suspect" or (row["given_label"] and float(row["p_wrong"]) > 0.5)
+        assert line["why"] != "label_issue" or (row["given_label"] and float(row["p_wrong"]) > 0.5)
     changed = {i for i, row in now.items() if row["label"] != before[i]}
     assert bool(changed) == any(line["image"] in changed for line in images)
     assert (mode == "train") == (not changed)
 
 
-def test_an_interval_of_a_share_holds_the_true_share():
-    sure = spread(0.9, 10)
-    assert (sure["low"], sure["high"]) == (pytest.approx(0.5958, abs=1e-4), pytest.approx(0.9821, abs=1e-4))
-    assert spread(1.0, 50)["high"] == pytest.approx(1)
-    assert spread(1.0, 50)["low"] < 0.95
-    sure = [spread(hits / 100, 100) for hits in np.random.default_rng(0).binomial(100, 0.95, 4000)]
-    assert np.mean([s["low"] <= 0.95 <= s["high"] for s in sure]) == pytest.approx(0.95, abs=0.03)
-
-
-def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_told():
-    k = 1000
-    assert k > FEW_CLASSES
-    given_labels = np.r_[np.arange(k), np.full(50, -1)]
-    label = np.r_[np.arange(k), np.full(20, 7), np.full(10, 999), np.full(20, -1)]
-    facts = class_facts(
-        pd.DataFrame({"given_label": given_labels, "label": label}), {"classes": [f"c{c}" for c in range(k)]}
+def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_counted():
+    names = [f"c{k}" for k in range(1000)]
+    assert len(names) > MAX_CLASSES
+    table = pd.DataFrame(
+        {
+            "given_label": [*names, *[""] * 50],
+            "label": [*names, *["c7"] * 20, *["c999"] * 10, *[""] * 20],
+        }
     )
-    assert facts == {
+    assert class_counts({"classes": names}, table) == {
         "prior/c7": 0.001,
         "prior/c999": 0.001,
         "labels/c7": 1,
@@ -167,23 +157,36 @@ def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_told():
     }
 
 
+def test_a_label_set_counts_for_each_of_its_classes():
+    table = pd.DataFrame({"given_label": ["cat dog", "cat", "", ""], "label": ["cat", "cat", "cat dog", ""]})
+    sets = ["cat", "cat dog", "dog"]
+    info = {"classes": ["cat", "dog"], "multi_label": True, "label_sets": sets}
+    assert class_counts(info, table) == {
+        "prior/cat": pytest.approx(2 / 3),
+        "prior/dog": pytest.approx(1 / 3),
+        "labels/cat": 2,
+        "labels/dog": 0,
+        "pseudo_labels/cat": 1,
+        "pseudo_labels/dog": 1,
+    }
+
+
 @pytest.mark.parametrize("names", [HOSTILE, ["NA", "nan", "007", "null", "a\u2028b", "x/y"]])
 def test_names_stay_what_they_are(tmp_path, names):
     run = make_run(tmp_path / "run", "augment", names=names, id_of="{:05d}".format)
     write_metrics(run)
     lines = read_lines(run / "metrics.jsonl")
-    assert lines == all_facts(run)
+    assert lines == metric_lines(run)
     for line in lines[:2]:
         assert {key[6:] for key in line if key.startswith("prior/")} == set(names)
     assert {line["predicted"] for line in lines if "image" in line} <= set(names)
     assert all(len(line["image"]) == 5 for line in lines if "image" in line)
-    assert {row[0] for row in tables(lines, 2)[1]["rows"]} == set(names)
 
 
 def test_final_scores_have_a_line_an_arm_and_all_their_numbers(fakes):
     metrics = json.loads((fakes["denoise"] / "metrics.json").read_text())
-    lines = {line["of"]: line for line in score_facts(metrics)}
-    assert list(lines) == ["teacher", "baseline", "student", "noise"]
+    lines = {line["of"]: line for line in score_lines(metrics)}
+    assert list(lines) == ["teacher", "baseline", "student", "oof", "noise", "difference"]
     for arm, splits in metrics["scores"].items():
         assert {f"test/{key}": value for key, value in splits["test"].items()}.items() <= lines[arm].items()
         assert lines[arm]["test/accuracy_low"] < lines[arm]["test/accuracy"] < lines[arm]["test/accuracy_high"]
@@ -192,43 +195,33 @@ def test_final_scores_have_a_line_an_arm_and_all_their_numbers(fakes):
 
 def test_images_are_of_three_kinds_in_turn_and_no_row_twice():
     n = 300
-    given_labels = np.where(np.arange(n) < 200, 0, -1)
+    is_labeled = np.arange(n) < 200
+    given_labels = np.where(is_labeled, "a", "")
     confidence = np.linspace(0.5, 1, n)
-    label = np.where(confidence > 0.9, 1, given_labels)
+    label = np.where(confidence > 0.9, "b", given_labels)
     table = pd.DataFrame(
         {
+            "id": np.arange(n),
             "given_label": given_labels,
-            "predicted": 1,
+            "predicted": "b",
             "label": label,
             "confidence": confidence,
-            "p_wrong": np.where(given_labels < 0, np.nan, confidence),
-            "decision": np.where(label == 1, "accept", "keep"),
+            "p_wrong": np.where(is_labeled, confidence, np.nan),
+            "decision": np.where(label == "b", "accept", "keep"),
         }
     )
-    before = pd.Series(np.where(np.arange(n) >= 290, 1, given_labels))
-    rows = worth_a_look(table, before, 30)
-    assert len(rows) == 30
-    assert rows.index.is_unique
-    kinds = {why: list(part.index) for why, part in rows.groupby("why")}
+    before = pd.Series(np.where(np.arange(n) >= 290, "b", given_labels))
+    lines = image_lines(table, before)
+    assert len(lines) == MAX_IMAGES
+    assert len({line["image"] for line in lines}) == MAX_IMAGES
+    kinds = {}
+    for line in lines:
+        kinds.setdefault(line["why"], []).append(line["image"])
     first = int(np.flatnonzero(confidence > 0.9)[0])
     assert sorted(kinds["borderline"][:3]) == [first - 1, first, first + 1]
     assert kinds["flipped"][:3] == [289, 288, 287]
-    assert kinds["suspect"][:3] == [199, 198, 197]
-    assert {len(found) for found in kinds.values()} == {10}
-    assert set(worth_a_look(table.iloc[:200], before[:200], 10)["why"]) == {"borderline", "suspect"}
-
-
-def test_the_report_shows_them(tmp_path):
-    run = make_run(tmp_path / "run", "augment")
-    first = run / "round_1" / "decisions.csv"
-    table = pd.read_csv(first, dtype=str, keep_default_na=False)
-    table.loc[(table["decision"] == "accept") & (table["label"] != "3"), "label"] = "3"
-    table.to_csv(first, index=False)
-    write_metrics(run)
-    data = read_run(run)
-    shown = {table["title"]: table["rows"] for table in page_words(run, data)["tables"]}
-    rounds, classes = shown["Held-out predictions"], shown["Classes of round 2"]
-    assert [row[0] for row in rounds] == ["1", "2"]
-    accepted = Counter(pd.read_csv(run / "pseudo_labels.csv", dtype=str)["label"])
-    assert {row[0]: int(row[-1]) for row in classes if row[-1] != "0"} == accepted
-    assert all(len(row) == len(table["header"]) for table in tables(data["facts"], 2) for row in table["rows"])
+    assert kinds["label_issue"][:3] == [199, 198, 197]
+    sizes = [len(rows) for rows in kinds.values()]
+    assert max(sizes) - min(sizes) <= 2
+    labeled = image_lines(table[is_labeled], before[is_labeled])
+    assert {line["why"] for line in labeled} == {"borderline", "label_issue"}

@@ -1,0 +1,220 @@
+"""The tables of a finished run. report.html, the terminal and Weights & Biases show the same ones.
+
+In a DataFrame, shares are numbers from 0 to 1. `as_text` writes them as people read them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from ..data.dataset import SCORED_SPLITS
+from ..labels.metrics import share_interval
+from .load_run import decisive_round
+
+MODELS = ("teacher", "baseline", "student")
+MAX_ROWS = 20
+"""Rows of a table of classes or of pairs of classes: more is no overview."""
+DECIMALS = ("log loss", "macro F1", "auc", "map", "kappa")
+"""Columns of fractions that are no shares in percent."""
+DECISIONS = {
+    "keep": "kept",
+    "relabel": "relabeled",
+    "soften": "softened",
+    "downweight": "down-weighted",
+    "drop": "dropped",
+    "review": "to review",
+    "accept": "pseudo-label",
+    "leave": "no label",
+}
+REASONS = {
+    "given_stands": "given labels are not changed in this mode",
+    "agrees": "nothing speaks against the given label",
+    "another_class_reaches_precision": "another class is certain enough (pseudo.relabel_precision)",
+    "another_class_above_cutoff": "the confidence in another class reaches pseudo.relabel_cutoff",
+    "wrong_but_no_replacement": "probably wrong, but no other class is certain enough",
+    "doubtful": "neither the given label nor another class is certain enough",
+    "above_cutoff": "the confidence reaches the cutoff",
+    "below_cutoff": "the confidence is below the cutoff",
+    "beyond_share": "not among the most confident of its class (pseudo.top_fraction)",
+    "class_floor": "its class would lose more than half of its labels",
+    "learned_nothing": "the models are no better than chance",
+    "duplicate_of_val": "a copy of an image in data.val, which is only scored (data.learn_from_test)",
+    "duplicate_of_trusted": "a copy of an image in data.trusted, which is only scored (data.learn_from_test)",
+    "duplicate_of_test": "a copy of an image in data.test, which is only scored (data.learn_from_test)",
+}
+ROUND_COLUMNS = {"round": "round"}
+ROUND_COLUMNS |= {f"decisions/{decision}": name for decision, name in DECISIONS.items()}
+ROUND_COLUMNS |= {
+    "changed": "changed",
+    "estimated_rate": "wrong labels",
+    "oof_accuracy": "out-of-fold agreement",
+    "interval": "95 % interval",
+    "seconds": "time",
+}
+NOTES = {
+    "Scores": "On images that no model learned. Teacher: the models of the last round together. Baseline: trained like "
+    "the student, on the given labels alone.",
+    "Rounds": "Out-of-fold agreement: how often models predict given labels that they did not learn. Where given "
+    "labels are wrong, a good model disagrees.",
+    "Decisions": "What became of each label in the round that the student learned. Right: the share of the labels "
+    "that are true, where this experiment changed or hid labels on purpose.",
+    "Classes": "First the classes whose share changed most. Recall and precision: out of fold, against given labels.",
+}
+"""Where a number alone would mislead."""
+
+
+def report_tables(metrics: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Title → table of what the run has. metrics: metrics.json; lines: metrics.jsonl."""
+    decisive = decisive_round(metrics, metrics.get("rounds") or [])
+    [line] = [line for line in lines if line.get("round") == decisive.get("round", "none")] or [{}]
+    tables = {
+        "Scores": scores_table(metrics.get("scores") or {}),
+        "Rounds": rounds_table([line for line in lines if "round" in line]),
+        "Classes": classes_table(line, metrics.get("oof_classes") or {}, decisive.get("noise_by_class") or {}),
+    }
+    return {title: table for title, table in tables.items() if len(table)}
+
+
+def scores_table(scores: dict[str, dict[str, dict]]) -> pd.DataFrame:
+    """One row for each split and model that was scored, the most trustworthy split first."""
+    rows = []
+    for split in reversed(SCORED_SPLITS):
+        for model in MODELS:
+            values = scores.get(model, {}).get(split)
+            if values:
+                row = {"split": split, "model": model, "n": values["n"], "accuracy": values["accuracy"]}
+                row["95 % interval"] = accuracy_interval(values)
+                rows.append(row | values)
+    table = pd.DataFrame(rows).rename(columns={"log_loss": "log loss", "macro_f1": "macro F1"})
+    return table.dropna(axis=1, how="all")
+
+
+def rounds_table(lines: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a round: how many of each decision, agreement with the given labels, time."""
+    table = pd.DataFrame(lines)
+    if table.empty:
+        return table
+    bounds = zip(table["oof_accuracy_low"], table["oof_accuracy_high"], strict=True)
+    table["interval"] = [between(low, high) for low, high in bounds]
+    table["seconds"] = table["seconds"].map(duration)
+    counts = [name for name in table if name.startswith("decisions/")]
+    table[counts] = table[counts].fillna(0).astype(int)
+    return table.reindex(columns=list(ROUND_COLUMNS)).dropna(axis=1, how="all").rename(columns=ROUND_COLUMNS)
+
+
+def classes_table(line: dict[str, Any], oof_classes: dict, noise_by_class: dict) -> pd.DataFrame:
+    """One row a class: its share of the given labels and of what the round gave, out-of-fold recall and precision.
+
+    At most MAX_ROWS, first those whose share changed most. Of label sets also which share of the labels is wrong.
+    """
+    counts: dict[str, dict] = {"prior": {}, "labels": {}, "pseudo_labels": {}}
+    for key, value in line.items():
+        part, _, name = key.partition("/")
+        if part in counts:
+            counts[part][name] = value
+    table = pd.DataFrame(counts)
+    if table.empty:
+        return table
+    received = table["pseudo_labels" if counts["pseudo_labels"] else "labels"]
+    share = received / max(received.sum(), 1)
+    order = (share - table.prior).abs().sort_values(ascending=False, kind="stable").index
+    scores = pd.DataFrame(oof_classes, index=["recall", "precision"], dtype=float).T
+    noise = pd.DataFrame(noise_by_class, index=["rate", "missing", "extra"]).T.astype(float)
+    table = table.assign(share=share).join([scores, noise]).loc[order[:MAX_ROWS]].dropna(axis=1, how="all")
+    names = {
+        "prior": "share of given labels",
+        "labels": "labels now",
+        "pseudo_labels": "pseudo-labels",
+        "share": f"share of {'pseudo-labels' if counts['pseudo_labels'] else 'labels now'}",
+        "rate": "wrong labels",
+        "missing": "missing labels",
+        "extra": "extra labels",
+    }
+    return table.rename(columns=names).rename_axis("class").reset_index()
+
+
+def decision_tables(decisions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """How many rows had each decision and reason, and from which class to which the relabeled ones went.
+
+    decisions: as `read_decisions` returns them.
+    """
+    why = decisions.reason.replace(REASONS)
+    reasons = decisions.assign(why=why, decision=decisions.decision.replace(DECISIONS))
+    relabeled = decisions[decisions.decision == "relabel"]
+    pairs = relabeled.assign(relabeled=relabeled.given_label + " → " + relabeled.label)
+    tables = {
+        "Decisions": count_rows(reasons, ["decision", "why"]),
+        "Relabeled": count_rows(pairs, ["relabeled"]).head(MAX_ROWS),
+    }
+    return {title: table for title, table in tables.items() if len(table)}
+
+
+def count_rows(decisions: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The columns, `rows` that have these values, most first, and `right`: the share of their labels that is true."""
+    is_known = (decisions.label != "") & decisions.truth.notna()
+    is_right = (decisions.label == decisions.truth).astype(float).where(is_known)
+    groups = decisions.assign(right=is_right).groupby(columns, as_index=False)
+    table = groups.agg(rows=("label", "size"), right=("right", "mean"))
+    return table.sort_values("rows", ascending=False, kind="stable").dropna(axis=1, how="all")
+
+
+def time_table(seconds: dict[str, float]) -> pd.DataFrame:
+    """What each stage of the run took."""
+    stages = pd.Series(seconds, dtype=float).drop("total", errors="ignore")
+    table = pd.DataFrame({"share": stages / stages.sum(), "time": stages.map(duration)})
+    return table.rename_axis("stage").reset_index()
+
+
+# ---- numbers as people read them
+
+
+def as_html(table: pd.DataFrame) -> str:
+    """A table for the page; everything is escaped. The class `text-2` says that two columns of text come first."""
+    is_number = [is_numeric_dtype(dtype) for dtype in table.dtypes]
+    with pd.option_context("display.max_colwidth", None):  # pandas would cut long names
+        return as_text(table).to_html(index=False, border=0, classes=f"text-{is_number.index(True)}")
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with every cell as text."""
+    columns = {name: [cell_text(name, value) for value in column] for name, column in table.items()}
+    return pd.DataFrame(columns)
+
+
+def cell_text(column: str, value: Any) -> str:
+    """A share in percent, a count with its commas, – for nothing."""
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if column in DECIMALS else percent(value)
+
+
+def percent(share: float) -> str:
+    """`97.60 %`, in one line."""
+    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
+
+
+def between(low: float, high: float) -> str:
+    """`95.20 to 97.60 %`: an interval of a share."""
+    return f"{100 * low:.2f} to {percent(high)}"
+
+
+def accuracy_interval(scores: dict[str, float]) -> str:
+    """The 95 % interval of the accuracy of n rows."""
+    interval = share_interval(scores["accuracy"], scores["n"])
+    return between(interval["low"], interval["high"])
+
+
+def duration(seconds: float) -> str:
+    """`52.3 s`, `8.9 min` or `2.1 h`, in one line."""
+    if seconds < 120:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f}\N{NO-BREAK SPACE}min"
+    return f"{seconds / 3600:,.1f}\N{NO-BREAK SPACE}h"

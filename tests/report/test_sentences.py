@@ -1,0 +1,105 @@
+"""The sentences at the top of the report hold the numbers of the run, and a verdict that the interval allows."""
+
+import json
+
+import pytest
+
+from pseudokit.labels.noise import DIFFICULTY, OF_THE_CLASS
+from pseudokit.report.sentences import NOISE_TYPES, audit_sentence, headline, run_facts, trusted_sentence, warning
+
+from .fake_run import make_run
+
+
+def sentences_of(run):
+    return [text.replace("\xa0", " ") for text in headline(json.loads((run / "metrics.json").read_text()))]
+
+
+def test_denoise_tells_the_gain_first_then_the_noise(denoise):
+    first, noise, *others = sentences_of(denoise)
+    scores = json.loads((denoise / "metrics.json").read_text())["scores"]
+    gain = 100 * (scores["student"]["test"]["accuracy"] - scores["baseline"]["test"]["accuracy"])
+    assert f"student − baseline {gain:+.2f} points" in first
+    assert "200 test images" in first
+    for number in ("10.12 %", "9.00 to 12.00 %", "8 relabeled", "12 dropped", "10.00 %", "0.34 %", "0.9987"):
+        assert number in noise
+    assert NOISE_TYPES["pair"] in noise
+    assert others == []
+
+
+def test_augment_tells_the_gain_the_pseudo_labels_and_what_to_expect(augment):
+    first, pseudo_labels, out_of_fold = sentences_of(augment)
+    metrics = json.loads((augment / "metrics.json").read_text())
+    n = metrics["unlabeled"]["pseudo_labels"]
+    assert "student − baseline" in first
+    for number in (f"{n} of 150", f"{100 * n / 150:.2f} %", "98.76 %"):
+        assert number in pseudo_labels
+    for number in ("100.00 % of 50", "200 test"):
+        assert number in out_of_fold
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.001, 0.02, "helped"), (-0.01, 0.01, "no clear difference"), (-0.02, -0.001, "hurt")]
+)
+def test_the_verdict_follows_the_interval(low, high, verdict):
+    difference = {"split": "test", "n": 1234, "gain": (low + high) / 2, "low": low, "high": high}
+    [text] = headline({"mode": "augment", "difference": difference})
+    assert verdict in text
+    assert f"{100 * low:+.2f} to {100 * high:+.2f}" in text
+    assert "1,234" in text
+
+
+def test_without_a_baseline_the_accuracy_stands_with_its_interval(tmp_path):
+    [text, _] = sentences_of(make_run(tmp_path / "run", "train"))
+    assert "student" in text
+    assert "90.00 % of 200 test images" in text
+    [text] = headline({"mode": "train", "scores": {"student": {"val": {"n": 9, "accuracy": 0.5}}}})
+    assert "22.65 to 77.35" in text
+
+
+def test_what_is_not_scored_is_said_to_be_unknown():
+    [text] = headline({})
+    assert "data.test" in text
+
+
+def test_every_kind_of_noise_has_words():
+    assert {*OF_THE_CLASS, DIFFICULTY, "look-alike"} == set(NOISE_TYPES)
+
+
+def test_human_decisions_and_rounds_that_changed_nothing_are_told():
+    text = headline({"round": 0, "human": {"files": 2, "keep": 3, "relabel": 9}})[-1]
+    assert "given labels" in text
+    assert "12 decisions" in text
+    assert "3 keep, 9 relabel" in text
+
+
+def test_an_audit_tells_its_shares_with_intervals_or_asks_for_reviews():
+    share = {"value": 0.1, "low": 0.05, "high": 0.2}
+    audit = {"n": 100, "reviewed": 100, "noise_rate": share, "flag_precision": None, "estimate_error": share}
+    text = audit_sentence(audit).replace("\xa0", " ")
+    assert "10.00 % of the given labels are wrong (5.00 to 20.00 %)" in text
+    assert "+10.00 points" in text
+    assert "random" not in text
+    assert "random" in audit_sentence(audit | {"reviewed": 99})
+    assert "review.html" in audit_sentence(audit | {"reviewed": 0})
+
+
+def test_trusted_images_warn_where_they_do_not_confirm_the_rounds():
+    trusted = {"n": 50, "gain": -0.02, "low": -0.06, "high": 0.02, "warning": True}
+    assert "-2.00 points" in trusted_sentence(trusted)
+    assert "Warning" in trusted_sentence(trusted)
+    assert "Warning" not in trusted_sentence(trusted | {"warning": False})
+
+
+def test_the_line_below_names_mode_rounds_reason_and_time(denoise):
+    facts = run_facts(json.loads((denoise / "metrics.json").read_text()), {}).split(" · ")
+    assert facts[:2] == ["mode denoise", "2 rounds"]
+    assert "max_rounds" in facts[2]
+    assert facts[3] == "10.0\xa0s"
+
+
+def test_only_a_run_that_did_not_end_has_a_warning():
+    text = warning({"state": "failed", "stage": "round_1", "reason": "disk full"})
+    assert "failed" in text
+    assert "round_1" in text
+    assert "disk full" in text
+    assert warning({}) == warning({"state": "done"}) == warning({"state": "running"}) == ""
