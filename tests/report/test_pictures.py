@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from pseudokit.report.round_tables import write_metrics
+from pseudokit.report.metrics_log import write_metrics
 
 from pseudokit.report import pictures
 from pseudokit.report.load_run import read_run
