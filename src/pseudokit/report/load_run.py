@@ -37,10 +37,14 @@ def read_dict(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+def read_text(path: Path) -> str:
+    """A text file, or "" where there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """A file of one JSON object a line, or [] where there is none."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.split("\n") if line]
+    return [json.loads(line) for line in read_text(path).split("\n") if line]
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -49,10 +53,9 @@ def read_run(run: Path) -> dict[str, Any]:
     rounds = RoundStore(run).rounds() or metrics.get("rounds") or []
     decisive = decisive_round(metrics, rounds)
     truth = read_truth(run)
-    config = run / "config.yaml"
     return {
         "name": run.resolve().name,
-        "config": config.read_text(encoding="utf-8") if config.exists() else "",
+        "config": read_text(run / "config.yaml"),
         "env": read_dict(run / "env.json"),
         "status": read_dict(run / "status.json"),
         "metrics": metrics | {"rounds": rounds},
@@ -72,8 +75,10 @@ def read_run(run: Path) -> dict[str, Any]:
 
 def decisive_round(metrics: dict, rounds: list[dict]) -> dict[str, Any]:
     """The round whose labels the student learned: the one metrics.json names, else the last; {} if none."""
-    last = rounds[-1] if rounds else {}
-    return next((info for info in rounds if info["round"] == metrics.get("round")), last)
+    for info in rounds:
+        if info["round"] == metrics.get("round"):
+            return info
+    return rounds[-1] if rounds else {}
 
 
 def label_names(info: dict[str, Any]) -> list[str]:
@@ -114,7 +119,10 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     """The decisions of one round with a `truth` column (missing where nobody knows)."""
     columns = "id split given_label predicted confidence self_confidence p_wrong decision label reason"
     table = read_table(folder / "decisions.csv", columns)
-    return None if table is None else table.assign(truth=table.id.map(truth)).dropna(subset="confidence")
+    if table is None:
+        return None
+    table["truth"] = table.id.map(truth)
+    return table.dropna(subset="confidence")
 
 
 def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict[str, float]]:
@@ -130,11 +138,13 @@ def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict[s
         is_wrong = injected.clean != injected.given_label
         shares.append({"round": 0, "train": float(is_wrong.mean())})
     for info in rounds:
-        table = read_table(run / f"round_{info['round']}" / "decisions.csv", "id split decision label")
+        folder = run / f"round_{info['round']}"
+        table = read_table(folder / "decisions.csv", "id split decision label")
         true_label = table.id.map(truth)
         is_wrong = (table.label != true_label) & (table.decision != "drop")
         is_counted = true_label.notna() & (table.decision != "leave")
-        shares.append({"round": info["round"]} | is_wrong[is_counted].groupby(table.split).mean().to_dict())
+        of_splits = is_wrong[is_counted].groupby(table.split).mean()
+        shares.append({"round": info["round"], **of_splits})
     return shares
 
 
@@ -146,15 +156,16 @@ def read_history(run: Path, rounds: list[dict]) -> dict[str, list[pd.DataFrame]]
     fold_of = {key: about["fold"] for info in rounds for key, about in info["models"].items()}
     folders = []
     for info in rounds:
-        of_round = (run / f"round_{info['round']}").glob("fold_*")
+        of_round = run.glob(f"round_{info['round']}/fold_*")
         folders += sorted(of_round, key=lambda folder: int(folder.name[5:]))
     history: dict[str, list[pd.DataFrame]] = {}
     for folder in [*folders, run / "baseline", run / "student"]:
         curve = read_table(folder / "history.csv", "epoch loss")
         if curve is not None and len(curve):
-            name = folder.name if folder.parent == run else folder.parent.name.replace("_", " ")
             model_hash = read_dict(folder / "model.json").get("hash")
-            history.setdefault(name, []).append(curve.assign(fold=fold_of.get(model_hash, -1)))
+            curve["fold"] = fold_of.get(model_hash, -1)
+            name = folder.name if folder.parent == run else folder.parent.name.replace("_", " ")
+            history.setdefault(name, []).append(curve)
     return history
 
 
@@ -163,8 +174,10 @@ def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
 
     Among equal confidences (many are 1) the least self-confident comes first.
     """
-    rows = decisions[(decisions.given_label != "") & (decisions.predicted != decisions.given_label)]
-    return rows.sort_values(["confidence", "self_confidence"], ascending=[False, True], kind="stable").head(n)
+    is_labeled = decisions.given_label != ""
+    rows = decisions[is_labeled & (decisions.predicted != decisions.given_label)]
+    rows = rows.sort_values(["confidence", "self_confidence"], ascending=[False, True], kind="stable")
+    return rows.head(n)
 
 
 def nearest_cutoff(pseudo_labels: pd.DataFrame, cutoff: float, n: int = 25) -> pd.DataFrame:

@@ -61,15 +61,16 @@ def round_line(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     oof_accuracy: how far out-of-fold predictions agree with the given labels, with interval and spread over folds.
     oof_precision: the same of the oof_precision_n labeled rows at or above cutoff_in_use.
     """
-    models = info.get("models") or {}
     line = {key: value for key, value in info.items() if is_number(value)}
-    line |= {f"decisions/{decision}": n for decision, n in info["decisions"].items()}
-    labeled = table[(table.given_label != "") & table.confidence.notna()]
+    for decision, n in info["decisions"].items():
+        line[f"decisions/{decision}"] = n
+    labeled = table[table.given_label != ""].dropna(subset="confidence")
     hits = labeled.predicted == labeled.given_label
-    accuracy = float(hits.mean())
-    line |= {"oof_accuracy": accuracy} | accuracy_interval("oof_accuracy", accuracy, len(hits))
+    line["oof_accuracy"] = float(hits.mean())
+    line |= accuracy_interval("oof_accuracy", line["oof_accuracy"], len(hits))
+    fold_of = {key: about["fold"] for key, about in info["models"].items()}
     last_model = labeled.model.str.rpartition("+")[2]
-    of_folds = hits.groupby(last_model.map({key: about["fold"] for key, about in models.items()})).mean()
+    of_folds = hits.groupby(last_model.map(fold_of)).mean()
     if len(of_folds) > 1:
         line["oof_accuracy_sd_over_folds"] = float(of_folds.std())
     bins = reliability(labeled.confidence.to_numpy(), hits.to_numpy())
@@ -77,7 +78,8 @@ def round_line(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     cutoff = cutoff_in_use(table)
     if cutoff is not None:
         above = hits[labeled.confidence >= cutoff]
-        line |= {"cutoff_in_use": cutoff, "oof_precision_n": len(above)}
+        line["cutoff_in_use"] = cutoff
+        line["oof_precision_n"] = len(above)
         if len(above):
             line["oof_precision"] = float(above.mean())
     return line | class_counts(info, table)
