@@ -38,7 +38,13 @@ def test_augment_tells_the_gain_the_pseudo_labels_and_what_to_expect(augment):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.001, 0.02, "helped"), (-0.01, 0.01, "no clear difference"), (-0.02, -0.001, "hurt")]
+    ("low", "high", "verdict"),
+    [
+        (0.001, 0.02, "helped"),
+        (-0.001, 0.02, "no clear difference"),
+        (-0.02, 0.001, "no clear difference"),
+        (-0.02, -0.001, "hurt"),
+    ],
 )
 def test_the_verdict_follows_the_interval(low, high, verdict):
     difference = {"split": "test", "n": 1234, "gain": (low + high) / 2, "low": low, "high": high}
