@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from pseudokit.report.metrics_log import write_metrics
 
 from pseudokit.report import pictures
 from pseudokit.report.load_run import read_run
+from pseudokit.report.metrics_log import write_metrics
 
 from .fake_run import make_run
 

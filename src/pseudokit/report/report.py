@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from ..data.duplicates import count_duplicates
 from ..system.files import atomic_write
 from . import gallery, load_run, report_tables, sentences
 
@@ -76,6 +75,8 @@ def page_content(run: Path, data: dict[str, Any]) -> dict[str, Any]:
 
 def page_tables(data: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Title → table, in the order of the page. data: from `read_run`."""
+    from ..data.duplicates import count_duplicates  # brings OpenCV
+
     tables = report_tables.report_tables(data["metrics"], data["facts"])
     if data["decisions"] is not None and data["metrics"].get("mode") != "train":
         tables |= report_tables.decision_tables(data["decisions"])
