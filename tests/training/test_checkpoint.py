@@ -90,7 +90,7 @@ def test_a_checkpoint_that_cannot_be_read_means_a_new_start(tmp_path):
     assert [file.name[-5:-3] for file in tmp_path.iterdir()] == ["09"], "what is not readable goes"
 
 
-def test_a_checkpoint_of_other_labels_or_keys_is_none_of_ours(tmp_path):
+def test_a_checkpoint_of_other_labels_or_keys_is_not_used(tmp_path):
     with pytest.raises(Cut):
         learn(tmp_path, {}, Bar(8), key="another")
     with pytest.raises(Cut):

@@ -1,4 +1,4 @@
-"""What look-alikes say: the graph of neighbors, and labels spread over it."""
+"""The graph of similar images, and labels propagated over it."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ def neighbor_graph(pixels):
     return label_propagation.neighbor_graph(gradient_features(pixels))
 
 
-def test_a_label_a_class_spreads_to_most_of_its_look_alikes():
+def test_a_label_a_class_spreads_to_most_similar_images():
     pixels, classes = digits()
     first = np.array([np.flatnonzero(classes == k)[0] for k in range(10)])
     said = propagate_labels(neighbor_graph(pixels), first, classes[first], 10)

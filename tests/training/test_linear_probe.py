@@ -51,24 +51,24 @@ def numbers(n=300, d=7, k=3, seed=0):
     return (rng.normal(labels[:, None] * rng.normal(size=d), 1.5, (n, d)) + 5).astype(np.float32), labels
 
 
-def said_by(head, x) -> np.ndarray:
+def probs_of(head, x) -> np.ndarray:
     return head(torch.from_numpy(x)).softmax(1).detach().numpy()
 
 
 def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing():
     x, labels = numbers()
-    hard, soft = (said_by(fit_head(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels]))
+    hard, soft = (probs_of(fit_head(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels]))
     np.testing.assert_allclose(hard, soft, atol=1e-3)
     weightless = np.eye(3, dtype=np.float32)[labels]
     weightless[::2] = 0
-    assert np.abs(said_by(fit_head(x, weightless, 3)[0], x) - hard).max() > 0.01
+    assert np.abs(probs_of(fit_head(x, weightless, 3)[0], x) - hard).max() > 0.01
 
 
 def test_a_class_without_rows_and_a_unit_that_never_changes_do_no_harm():
     x, labels = numbers()
     x[:, 3] = 2
     head, _ = fit_head(x, labels, 5)
-    probs = said_by(head, x)
+    probs = probs_of(head, x)
     assert np.isfinite(probs).all()
     assert probs[:, 3:].max() < 0.05
 
@@ -84,7 +84,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
     assert (whole.argmax(1) == labels).mean() > 0.8, "a random network, but 400 of 400 were learned"
     assert torch.equal(backbone[0].get_classifier().weight, untouched)
     first = next(iter(network.parameters()))
-    assert first.data_ptr() == next(iter(backbone[0].parameters())).data_ptr(), "the body is not copied"
+    assert first.data_ptr() == next(iter(backbone[0].parameters())).data_ptr(), "the backbone is not copied"
 
 
 def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monkeypatch):
@@ -95,7 +95,7 @@ def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monke
     np.testing.assert_allclose(embedded(backbone, pixels, rows), whole[rows], atol=1e-4)
 
 
-def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, backbone, digits):
+def test_a_head_is_saved_alone_and_read_back_with_its_backbone(tmp_path, backbone, digits):
     saved = save_model(tmp_path / "backbone", *backbone)
     network = with_head(backbone[0], fit_head(embedded(backbone, digits[0]), digits[1], 10)[0])
     model = save_model(tmp_path / "round_1" / "fold_0", network, backbone[1], saved.hash)
@@ -106,7 +106,7 @@ def test_a_head_is_saved_alone_and_read_back_with_its_body(tmp_path, backbone, d
     np.testing.assert_array_equal(*(log_probs(m, digits[0], rows, **FP32) for m in (model, back)))
 
 
-def test_a_head_without_its_body_is_refused_by_name(tmp_path, backbone):
+def test_a_head_without_its_backbone_is_refused_by_name(tmp_path, backbone):
     saved = save_model(tmp_path / "backbone", *backbone)
     folder = tmp_path / "round_1" / "fold_0"
     save_model(folder, *backbone, "another")

@@ -166,8 +166,8 @@ def test_a_set_smaller_than_a_batch_is_learned(digits, n):
     assert (probs(model, digits, LEARN[:n]).argmax(1) == digits[1][:n]).all()
 
 
-def test_only_the_rows_of_the_lesson_are_learned(digits):
-    """The labels of a lesson belong to its rows, wherever these stand among the images."""
+def test_only_the_rows_of_the_training_set_are_learned(digits):
+    """The labels of a training set belong to its rows, wherever these stand among the images."""
     rows = np.random.default_rng(0).permutation(LEARN)
     assert accuracy(trained(digits, rows=rows)[0], digits) > 0.9
 
@@ -191,7 +191,7 @@ def test_averaged_weights_are_others_than_the_last_ones_and_as_good(plain, digit
 
 
 @pytest.mark.parametrize("linear_probe_first", [True, False])
-def test_head_first_begins_with_the_best_head_of_a_body_that_is_trained(plain, digits, linear_probe_first):
+def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(plain, digits, linear_probe_first):
     pixels, target = digits
     network = copy.deepcopy(plain[0].network)
     network.fc.reset_parameters()
@@ -378,7 +378,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     assert found[1.0] > found[0.0] + 0.05
 
 
-def test_consistency_never_sees_a_label_of_the_pool(digits):
+def test_consistency_never_sees_a_label_of_unlabeled_images(digits):
     """The labels of other rows, whatever they are, leave the result as it is."""
     pixels, target = digits
     states = []
