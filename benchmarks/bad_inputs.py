@@ -1,4 +1,4 @@
-"""What the kit makes of wild and hostile input: by name with the line it prints, at random, and what is let in.
+"""Unusual, random and hostile input: what the kit prints, and whether anything harmful gets in.
 
     python -m benchmarks.bad_inputs                 all three tables, results/bad_inputs.md and the like (5 minutes)
     python -m benchmarks.bad_inputs inputs          images, tables and configs by name
@@ -22,20 +22,20 @@ os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import keep
+from common import save_results
 
 from tests import fuzz as random_cases
 from tests import hostile as hostile_cases
 from tests import wild
 
 FUZZED = {"image": 8_000, "table": 6_000, "config": 7_000}
-LINE = 160
-"""Letters of a line that the table shows."""
+MAX_CELL_CHARACTERS = 160
+"""Of a line in the table: enough to see what is wrong."""
 
 
 @contextmanager
 def quiet():
-    """Without what libpng and libjpeg say of each file on the terminal."""
+    """Without the messages of libpng and libjpeg on the terminal."""
     sys.stderr.flush()
     old, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
@@ -66,7 +66,7 @@ def inputs() -> list[dict]:
         "| kind | input | what is printed | verdict |",
         "|---|---|---|---|",
     ]
-    keep("bad_inputs", rows, [*head, *table])
+    save_results("bad_inputs", rows, [*head, *table])
     return rows
 
 
@@ -87,7 +87,7 @@ def fuzz() -> list[dict]:
         "| kind | cases | faults | CPU s |",
         "|---|---|---|---|",
     ]
-    keep("bad_inputs_fuzz", rows, [*head, *table, *(fault for row in rows for fault in row["faults"])])
+    save_results("bad_inputs_fuzz", rows, [*head, *table, *(fault for row in rows for fault in row["faults"])])
     return rows
 
 
@@ -108,13 +108,17 @@ def hostile() -> list[dict]:
         "| input | what is let in | verdict |",
         "|---|---|---|",
     ]
-    keep("bad_inputs_hostile", rows, [*head, *table])
+    save_results("bad_inputs_hostile", rows, [*head, *table])
     return rows
 
 
 def _cell(text: str) -> str:
     """Text as it may stand in a cell of Markdown."""
-    text = text if len(text) <= LINE else f"{text[: LINE // 2]} … {text[-LINE // 2 :]}"
+    text = (
+        text
+        if len(text) <= MAX_CELL_CHARACTERS
+        else f"{text[: MAX_CELL_CHARACTERS // 2]} … {text[-MAX_CELL_CHARACTERS // 2 :]}"
+    )
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -45,14 +45,14 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {threads} thread(s), no GPU; {versions}"
 
 
-def spread(values: list[float], digits: int = 4, scale: float = 1) -> str:
+def mean_and_sd(values: list[float], digits: int = 4, scale: float = 1) -> str:
     """mean ± sd (n), with the sample standard deviation."""
     values = np.array(values) * scale
     sd = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{sd} (n = {len(values)})"
 
 
-def keep(name: str, rows: list[dict], lines: list[str]) -> None:
+def save_results(name: str, rows: list[dict], lines: list[str]) -> None:
     """Write results/NAME.json (every single figure) and results/NAME.md (the table), and print the table.
 
     A row that has its own `machine` is of that one, the others of this.
@@ -65,16 +65,16 @@ def keep(name: str, rows: list[dict], lines: list[str]) -> None:
     print(text)
 
 
-def kept(name: str) -> list[dict]:
+def load_results(name: str) -> list[dict]:
     """The rows of results/NAME.json, none where there is no such file."""
     file = RESULTS / f"{name}.json"
     return json.loads(file.read_text())["rows"] if file.exists() else []
 
 
-def merged(name: str, rows: list[dict], *keys: str) -> list[dict]:
+def merge_results(name: str, rows: list[dict], *keys: str) -> list[dict]:
     """Rows of this folder of runs, and those in results/NAME.json that it lacks: what takes days is run in parts."""
     mine = [row | {"machine": machine()} for row in rows]
-    return list({tuple(row[key] for key in keys): row for row in [*kept(name), *mine]}.values())
+    return list({tuple(row[key] for key in keys): row for row in [*load_results(name), *mine]}.values())
 
 
 def grid_arguments(doc: str, *, out: str = "noise", seeds: int = 3, sets: tuple[str, ...] = ()):

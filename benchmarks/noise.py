@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import grid_arguments, keep, kit, metrics, spread
+from common import grid_arguments, kit, mean_and_sd, metrics, save_results
 from sklearn.metrics import average_precision_score, f1_score
 
 DATASETS = ("mnist", "fashion_mnist")
@@ -49,9 +49,9 @@ def flipped(clean: np.ndarray, kind: str, rate: float, rng: np.random.Generator,
     noisy = clean.copy()
     if kind == "look-alike":
         others = probs.copy()
-        own = others[np.arange(n), clean]
+        p_clean = others[np.arange(n), clean]
         others[np.arange(n), clean] = -1
-        rows = np.argsort(own - others.max(1), kind="stable")[: round(rate * n)]
+        rows = np.argsort(p_clean - others.max(1), kind="stable")[: round(rate * n)]
         noisy[rows] = others[rows].argmax(1)
     elif kind == "matrix":
         share = rng.uniform(0.5, 1.5, k)
@@ -103,11 +103,11 @@ def run_kit(args, dataset: str, setting: tuple[str, float], seed: int) -> None:
         "--mode", "denoise", *common, f"data.train={file}", f"data.image_dir={root}", f"name={name}", out=args.out
     )
     result, truth = args.out / f"{name}.json", args.out / f"{name}.truth.csv"
-    found = json.loads(result.read_text()) if result.exists() else judge(run, truth)
-    if "raw" not in found:
+    results = json.loads(result.read_text()) if result.exists() else score_run(run, truth)
+    if "raw" not in results:
         flips = pd.read_csv(truth, dtype={"id": str}).set_index("id")
-        found["raw"] = peers(run / "round_1", flips, (flips.clean != flips.label).to_numpy(), raw=True)
-    result.write_text(json.dumps(found, indent=1))
+        results["raw"] = peers(run / "round_1", flips, (flips.clean != flips.label).to_numpy(), raw=True)
+    result.write_text(json.dumps(results, indent=1))
     print(result.read_text())
 
 
@@ -122,7 +122,7 @@ def run_clean(args, dataset: str, seed: int) -> None:
     kit("--mode", "denoise", *RECIPE, *data, "pseudo.rounds=0", out=args.out)
 
 
-def judge(run: Path, truth: Path) -> dict:
+def score_run(run: Path, truth: Path) -> dict:
     """Every figure of one run."""
     truth = pd.read_csv(truth, dtype={"id": str}).set_index("id")
     read = {"dtype": {"id": str}, "keep_default_na": False}
@@ -154,9 +154,9 @@ def judge(run: Path, truth: Path) -> dict:
     }
 
 
-def first_judges(run: Path) -> tuple[pd.DataFrame, pd.Series]:
-    """Of the first round's models: what they say of the rows they did not learn, before the kit calibrates it (n, K);
-    and p_wrong as today's kit makes it of that. Both by id."""
+def predict_first_round(run: Path) -> tuple[pd.DataFrame, pd.Series]:
+    """What the first round's models predict for the rows they did not learn: (n, K) probabilities before calibration,
+    and p_wrong as today's kit derives it from them. Both by id."""
     from pseudokit.config.keys import Pseudo
     from pseudokit.config.load import load_config
     from pseudokit.data.images import load_images
@@ -190,7 +190,7 @@ def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = Fals
     from cleanlab.rank import get_label_quality_scores
 
     if raw:
-        probs, p_wrong = (table.loc[truth.index].to_numpy() for table in first_judges(folder.parent))
+        probs, p_wrong = (table.loc[truth.index].to_numpy() for table in predict_first_round(folder.parent))
     else:
         table = pd.read_csv(folder / "decisions.csv", dtype={"id": str}, usecols=["id", "p_wrong"])
         order = pd.Index(table.id).get_indexer(truth.index)
@@ -217,8 +217,8 @@ def table(args) -> None:
     rows = []
     for dataset in DATASETS:
         for kind, rate in SETTINGS:
-            found = [args.out / f"{dataset}-{kind}-{round(100 * rate)}-{seed}.json" for seed in args.seeds]
-            runs = [json.loads(file.read_text()) for file in found if file.exists()]
+            results = [args.out / f"{dataset}-{kind}-{round(100 * rate)}-{seed}.json" for seed in args.seeds]
+            runs = [json.loads(file.read_text()) for file in results if file.exists()]
             cleans = [
                 metrics(args.out / f"{dataset}-clean-{s}")
                 for s in args.seeds
@@ -226,10 +226,10 @@ def table(args) -> None:
             ]
             clean = [m["scores"]["student"]["test"]["accuracy"] for m in cleans]
             rows += [{"dataset": dataset, "noise": f"{kind} {rate:.0%}", "clean": clean, "runs": runs}] if runs else []
-    keep("noise", rows, [*_finding(rows), "", *_repair(rows)])
+    save_results("noise", rows, [*_ranking_table(rows), "", *_repair_table(rows)])
 
 
-def _finding(rows: list[dict]) -> list[str]:
+def _ranking_table(rows: list[dict]) -> list[str]:
     lines = [
         "Average precision of the ranking and F1 of the flags (p_wrong > 0.5): kit / the best of "
         f"{len(SCORES)} cleanlab scores and of {len(FILTERS)} cleanlab filters, on the same probabilities: "
@@ -262,7 +262,7 @@ def _ahead(rows: list[dict], key: str) -> str:
     return f"{key.upper()}, round 1: the kit leads in {ahead}; worst difference {min(gaps):+.4f}"
 
 
-def _repair(rows: list[dict]) -> list[str]:
+def _repair_table(rows: list[dict]) -> list[str]:
     lines = [
         "Repair: wrong labels left, in % of all; plain rules on round 1's probabilities; test accuracy in %.",
         "Turned wrong: another class in labels.csv, if only as the likeliest of a soft label.",
@@ -274,7 +274,7 @@ def _repair(rows: list[dict]) -> list[str]:
     ]
 
     def share(values) -> str:
-        return spread(list(values), 2, 100).split(" (")[0]
+        return mean_and_sd(list(values), 2, 100).split(" (")[0]
 
     for row in rows:
         runs = row["runs"]

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, kept, machine, metrics, spread
+from common import ROOT, load_results, machine, mean_and_sd, metrics, save_results
 
 SETS = ("flowers", "trash")
 LABELS_PER_CLASS = (5, 10, 25)
@@ -49,31 +49,31 @@ def weights(file: Path) -> Path:
     theirs = torch.load(next(package.rglob("*.pth")), weights_only=True)
     ours = timm.create_model("tf_efficientnet_lite0").state_dict()
     pairs = list(zip(ours.items(), theirs.values(), strict=True))
-    assert all(own.shape == other.shape for (_, own), other in pairs)
+    assert all(tensor.shape == other.shape for (_, tensor), other in pairs)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: other.contiguous() for (name, _), other in pairs}, file)
     return file
 
 
 def keep_embeddings(file: Path) -> Callable[[], None]:
-    """Have the kit look embeddings up in this file, by the pixels of an image; returns what adds those that it made."""
+    """Have the kit look embeddings up in this file, by an image's pixels; returns a function that adds new ones."""
     from pseudokit.training import jobs
 
     stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
-    known, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), jobs.embed
-    before = len(known)
+    stored_vectors, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), jobs.embed
+    before = len(stored_vectors)
 
     def looked_up(network, form, pixels, rows, train):
         names = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
-        new = np.array([i for i, name in enumerate(names) if name not in known], int)
+        new = np.array([i for i, name in enumerate(names) if name not in stored_vectors], int)
         if len(new):
             vectors = embed(network, form, pixels, np.asarray(rows)[new], train)
-            known.update(zip([names[i] for i in new], vectors, strict=True))
-        return np.stack([known[name] for name in names])
+            stored_vectors.update(zip([names[i] for i in new], vectors, strict=True))
+        return np.stack([stored_vectors[name] for name in names])
 
     def save() -> None:
-        if len(known) > before:
-            np.savez(file, names=np.array(list(known)), vectors=np.stack(list(known.values())))
+        if len(stored_vectors) > before:
+            np.savez(file, names=np.array(list(stored_vectors)), vectors=np.stack(list(stored_vectors.values())))
 
     jobs.embed = looked_up
     return save
@@ -119,7 +119,7 @@ def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *key
 
 
 def features(run: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    """Embeddings of a run (N, D), and id, role, label (true where the script hid it) of each."""
+    """Embeddings of a run (N, D), and id, split, label (true where the script hid it) of each."""
     dataset = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
     if (run / "hidden.csv").exists():
         clean = pd.read_csv(run / "hidden.csv", dtype=str).set_index("id").clean
@@ -135,15 +135,17 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     hide = [f"simulate.keep_labels={labels * classes}", f"seed={draw}"]
     run = run_kit("augment", f"{name}-{labels}-{draw}", paths, out, *hide)
     arms = metrics(run)["scores"]
-    found = {"labels alone": arms["baseline"]["test"], "student": arms["student"]["test"]}
+    results = {"labels alone": arms["baseline"]["test"], "student": arms["student"]["test"]}
     x, dataset = features(run)
     split, y = dataset.split.to_numpy(), np.unique(dataset.given_label, return_inverse=True)[1]
     row = {"set": name, "labels": labels, "draw": draw, "n": int((split == "test").sum())}
-    row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in found.items()}
+    row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in results.items()}
     return row | peers(x, y, split == "train", split == "unlabeled", split == "test")
 
 
-def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, test: np.ndarray) -> dict[str, dict]:
+def peers(
+    x: np.ndarray, y: np.ndarray, labeled: np.ndarray, unlabeled: np.ndarray, test: np.ndarray
+) -> dict[str, dict]:
     """Accuracy and log loss of each simple method. x: (N, D) embeddings; y: (N,); the others: (N,) masks."""
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.metrics import log_loss
@@ -154,8 +156,8 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     from pseudokit.training.label_propagation import propagate_labels as propagate
     from pseudokit.training.linear_probe import alike_features
 
-    z, given_labels, k = normalize(x), np.where(labeled, y, -1)[labeled | pool], y.max() + 1
-    both, folds = z[labeled | pool], int(min(5, np.bincount(y[labeled]).min()))
+    z, given_labels, k = normalize(x), np.where(labeled, y, -1)[labeled | unlabeled], y.max() + 1
+    both, folds = z[labeled | unlabeled], int(min(5, np.bincount(y[labeled]).min()))
     scores = {}
 
     def put(method: str, probs: np.ndarray) -> None:
@@ -170,7 +172,7 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
         put(f"regression, C by {'accuracy' if scoring == 'accuracy' else 'log loss'}", cv.predict_proba(z[test]))
     regression = LogisticRegression(C=cv.C_[0], max_iter=2000)
     put(SIMPLE[0], SelfTrainingClassifier(regression, threshold=0.9).fit(both, given_labels).predict_proba(z[test]))
-    put(SIMPLE[1], curriculum(regression, z[labeled], y[labeled], z[pool]).predict_proba(z[test]))
+    put(SIMPLE[1], curriculum(regression, z[labeled], y[labeled], z[unlabeled]).predict_proba(z[test]))
     put(
         SIMPLE[2],
         LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9).fit(both, given_labels).predict_proba(z[test]),
@@ -181,17 +183,17 @@ def peers(x: np.ndarray, y: np.ndarray, labeled: np.ndarray, pool: np.ndarray, t
     return scores
 
 
-def curriculum(model, x: np.ndarray, y: np.ndarray, pool: np.ndarray, rounds: int = 5, share: float = 0.8):
-    """Self-training that takes the surest of every predicted class, a larger share in every round."""
+def curriculum(model, x: np.ndarray, y: np.ndarray, unlabeled: np.ndarray, rounds: int = 5, share: float = 0.8):
+    """Self-training that takes the most confident rows of every predicted class, a larger share in every round."""
     model.fit(x, y)
     for number in range(1, rounds + 1):
-        probs = model.predict_proba(pool)
-        best, taken = probs.argmax(1), np.zeros(len(pool), bool)
+        probs = model.predict_proba(unlabeled)
+        best, taken = probs.argmax(1), np.zeros(len(unlabeled), bool)
         for k in np.unique(best):
             rows = np.flatnonzero(best == k)
             most = int(np.ceil(share * number / rounds * len(rows)))
             taken[rows[np.argsort(-probs[rows, k], kind="stable")[:most]]] = True
-        model.fit(np.concatenate([x, pool[taken]]), np.concatenate([y, model.classes_[best[taken]]]))
+        model.fit(np.concatenate([x, unlabeled[taken]]), np.concatenate([y, model.classes_[best[taken]]]))
     return model
 
 
@@ -210,7 +212,7 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
         "pseudo.top_fraction=null",
     ]
     run = run_kit("denoise", f"{name}-noise-{draw}", tables(name, data, out), out, *keys)
-    found, x_samples = metrics(run), features(run)
+    results, x_samples = metrics(run), features(run)
     decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, keep_default_na=False)
     clean = pd.read_csv(run / "injected.csv", dtype=str).set_index("id").clean
     classes = sorted(set(decided.given_label))
@@ -230,19 +232,19 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     near = NearestNeighbors(n_neighbors=20).fit(x).kneighbors(return_distance=False)
     vote = average_precision_score(wrong, 1 - (given_labels[near] == given_labels[:, None]).mean(1))
-    arms = found["scores"]
+    arms = results["scores"]
     return {
         "set": name,
         "draw": draw,
         "n": len(wrong),
-        "average_precision": found["noise"]["average_precision"],
+        "average_precision": results["noise"]["average_precision"],
         "first_round": average_precision_score(wrong, decided.p_wrong.astype(float)),
         "cleanlab": cleanlab,
         "neighbors": vote,
-        "rate": found["noise"]["estimated_rate"],
+        "rate": results["noise"]["estimated_rate"],
         "student": arms["student"]["test"]["accuracy"],
         "labels as given": arms["baseline"]["test"]["accuracy"],
-        "residual_rate": found["noise"]["residual_rate"],
+        "residual_rate": results["noise"]["residual_rate"],
     }
 
 
@@ -258,11 +260,11 @@ def table_few(rows: list[dict]) -> list[str]:
     groups = [(name, labels) for name in SETS for labels in LABELS_PER_CLASS]
     for key, digits, scale in (("accuracy", 1, 100), ("log_loss", 2, 1)):
         for name, labels in groups:
-            own = [row for row in rows if (row["set"], row["labels"]) == (name, labels)]
-            if own:
-                cells = [spread([row[m][key] for row in own], digits, scale).split(" (")[0] for m in methods]
+            group = [row for row in rows if (row["set"], row["labels"]) == (name, labels)]
+            if group:
+                cells = [mean_and_sd([row[m][key] for row in group], digits, scale).split(" (")[0] for m in methods]
                 what = "" if key == "accuracy" else ", log loss"
-                lines.append(f"| {name}, {labels}{what} | {len(own)} | {' | '.join(cells)} |")
+                lines.append(f"| {name}, {labels}{what} | {len(group)} | {' | '.join(cells)} |")
         means = [f"{scale * np.mean([row[m][key] for row in rows]):.{digits}f}" for m in methods]
         lines.append(f"| mean{'' if key == 'accuracy' else ', log loss'} | {len(rows)} | {' | '.join(means)} |")
     lines += [
@@ -277,10 +279,10 @@ def table_few(rows: list[dict]) -> list[str]:
             if base != arm and not (base == "student" and arm == "labels alone"):
                 cells = []
                 for labels in (*LABELS_PER_CLASS, None):
-                    own = [row for row in rows if labels in (row["labels"], None)]
-                    gains = [row[arm]["accuracy"] - row[base]["accuracy"] for row in own]
+                    group = [row for row in rows if labels in (row["labels"], None)]
+                    gains = [row[arm]["accuracy"] - row[base]["accuracy"] for row in group]
                     won = sum(gain > 0 for gain in gains)
-                    cells.append(f"{spread(gains, 1, 100).split(' (')[0]}, {won} of {len(gains)}")
+                    cells.append(f"{mean_and_sd(gains, 1, 100).split(' (')[0]}, {won} of {len(gains)}")
                 lines.append(f"| {arm} − {base} | {' | '.join(cells)} |")
     return lines
 
@@ -295,8 +297,8 @@ def table_noise(rows: list[dict]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in SETS:
-        own = [row for row in rows if row["set"] == name]
-        if own:
+        group = [row for row in rows if row["set"] == name]
+        if group:
             columns = {
                 "average_precision": (3, 1),
                 "first_round": (3, 1),
@@ -307,10 +309,12 @@ def table_noise(rows: list[dict]) -> list[str]:
                 "student": (1, 100),
                 "labels as given": (1, 100),
             }
-            values = {key: [max(r[key].values()) if key == "cleanlab" else r[key] for r in own] for key in columns}
-            cells = [spread(values[key], *form).split(" (")[0] for key, form in columns.items()]
-            gains = [r["student"] - r["labels as given"] for r in own]
-            lines.append(f"| {name} | {len(own)} | {' | '.join(cells)} | {spread(gains, 1, 100).split(' (')[0]} |")
+            values = {key: [max(r[key].values()) if key == "cleanlab" else r[key] for r in group] for key in columns}
+            cells = [mean_and_sd(values[key], *form).split(" (")[0] for key, form in columns.items()]
+            gains = [r["student"] - r["labels as given"] for r in group]
+            lines.append(
+                f"| {name} | {len(group)} | {' | '.join(cells)} | {mean_and_sd(gains, 1, 100).split(' (')[0]} |"
+            )
     return lines
 
 
@@ -338,8 +342,8 @@ def main() -> None:
             file.write_text(json.dumps(one | {"machine": machine()}))
             save_embeddings()
     files = sorted(args.out.glob(f"{name}-*.json"))
-    rows = [json.loads(file.read_text()) for file in files] or kept(name)
-    keep(name, rows, (table_few if args.what == "few" else table_noise)(rows))
+    rows = [json.loads(file.read_text()) for file in files] or load_results(name)
+    save_results(name, rows, (table_few if args.what == "few" else table_noise)(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast does review.html open and scroll with 5,000 suspects?
+"""How fast does review.html open and scroll with 5,000 label issues?
 
     python benchmarks/review.py [--n 5000] [--repeats 5]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from common import keep, spread
+from common import mean_and_sd, save_results
 from sklearn.datasets import load_digits, load_sample_images
 
 from pseudokit.report.review import write_review
@@ -52,7 +52,7 @@ def photo_images(n: int):
 
 
 def write_run(run: Path, images, kind: str, n: int) -> None:
-    """A run folder as far as the page reads it: n label_issues and as many rows that agree."""
+    """A run folder as far as the page reads it: n label issues and as many rows that agree."""
     rng, folder = np.random.default_rng(0), run / "images"
     (run / "round_1").mkdir(parents=True)
     folder.mkdir()
@@ -94,7 +94,7 @@ def measure(browser, page_file: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=5000, help="suspects in the page")
+    parser.add_argument("--n", type=int, default=5000, help="label issues in the page")
     parser.add_argument("--repeats", type=int, default=5, help="openings of each page")
     args = parser.parse_args()
     rows = []
@@ -108,12 +108,12 @@ def main() -> None:
             facts["megabytes"] = round(page.stat().st_size / 1e6, 1)
             rows += [facts | measure(browser, page) for _ in range(args.repeats)]
         version = browser.version
-    keep("review", rows, table(rows, version))
+    save_results("review", rows, table(rows, version))
 
 
 def table(rows: list[dict], version: str) -> list[str]:
     lines = [
-        f"review.html with {rows[0]['n']:,} label_issues and the examples they are compared with, headless Chromium "
+        f"review.html with {rows[0]['n']:,} label issues and the examples they are compared with, headless Chromium "
         f"{version}, 1200 × 800; the machine was shared with other work",
         "",
         "| thumbnails | file, MB | written in, s | open, ms | scrolling, ms a frame: median | 95 % | longest | cards |",
@@ -122,7 +122,7 @@ def table(rows: list[dict], version: str) -> list[str]:
     for name in dict.fromkeys(row["thumbnails"] for row in rows):
         some = [row for row in rows if row["thumbnails"] == name]
         keys = ["open_ms", "frame_median_ms", "frame_p95_ms", "frame_longest_ms"]
-        cells = [spread([row[key] for row in some], 0 if key == "open_ms" else 1) for key in keys]
+        cells = [mean_and_sd([row[key] for row in some], 0 if key == "open_ms" else 1) for key in keys]
         first = some[0]
         lines.append(f"| {name} | {first['megabytes']} | {first['write_s']} | {' | '.join(cells)} | {first['cards']} |")
     return lines

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, merged, metrics, spread
+from common import ROOT, mean_and_sd, merge_results, metrics, save_results
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
@@ -33,13 +33,13 @@ RULES = ("first", "new")
 KEYS = ["--config", "configs/mnist.yaml", "train.epochs=3", "train.min_steps=0", "pseudo.tta=1", "pseudo.rounds=3"]
 
 
-def chances(unsure: np.ndarray, rate: float) -> np.ndarray:
+def chances(p_other: np.ndarray, rate: float) -> np.ndarray:
     """(N,) chances of a flip, in proportion to 1 - P[true], at most 1, with the mean `rate`."""
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.minimum(middle * unsure, 0.95).mean() < rate else (low, middle)
-    return np.minimum(high * unsure, 0.95)
+        low, high = (middle, high) if np.minimum(middle * p_other, 0.95).mean() < rate else (low, middle)
+    return np.minimum(high * p_other, 0.95)
 
 
 def noisy_table(mnist: Path, noise: str, rate: float, seed: int) -> pd.DataFrame:
@@ -53,11 +53,11 @@ def noisy_table(mnist: Path, noise: str, rate: float, seed: int) -> pd.DataFrame
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # three passes are not meant to converge
         probs = cross_val_predict(weak, pixels, true, cv=5, method="predict_proba")
-    rows, unsure = np.arange(N), 1 - probs[np.arange(N), true]
-    flipped = rng.random(N) < chances(unsure, rate)
+    rows, p_other = np.arange(N), 1 - probs[np.arange(N), true]
+    flipped = rng.random(N) < chances(p_other, rate)
     probs[rows, true] = 0
     if noise == "hardest":
-        flipped, probs = np.isin(rows, np.argsort(-unsure)[: round(rate * N)]), np.eye(10)[probs.argmax(1)]
+        flipped, probs = np.isin(rows, np.argsort(-p_other)[: round(rate * N)]), np.eye(10)[probs.argmax(1)]
     cumulated = (probs / probs.sum(1, keepdims=True)).cumsum(1)
     other = np.minimum((rng.random((N, 1)) > cumulated).sum(1), 9)
     label = np.where(flipped & (other != true), other, true)
@@ -77,27 +77,27 @@ def train(args, noise: str, rate: float, seed: int) -> None:
     subprocess.run([sys.executable, "pseudo.py", "--mode", "denoise", *KEYS, *data, *named], cwd=args.code, check=True)
 
 
-def judge(args, rule: str, noise: str, rate: float, seed: int) -> dict | None:
+def score_run(args, rule: str, noise: str, rate: float, seed: int) -> dict | None:
     """AP of the label_issues after every round, the round that the run reports, accuracy of its arms on the test
     images."""
     folder = args.out / f"{rule}_{noise}_{rate:g}_{seed}"
     if not (folder / "metrics.json").exists():
         return None
     table = pd.read_csv(args.out / f"{noise}_{rate:g}_{seed}.csv").set_index("id")
-    wrong, found = table.clean != table.label, []
+    wrong, precisions = table.clean != table.label, []
     for number in range(1, 1 + len(list(folder.glob("round_*/decisions.csv")))):
         decided = pd.read_csv(folder / f"round_{number}" / "decisions.csv", usecols=["id", "p_wrong"])
-        found.append(float(average_precision_score(wrong[decided.id].to_numpy(), decided.p_wrong)))
-    said, status = metrics(folder), json.loads((folder / "status.json").read_text())
-    scores = {arm: said["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
+        precisions.append(float(average_precision_score(wrong[decided.id].to_numpy(), decided.p_wrong)))
+    results, status = metrics(folder), json.loads((folder / "status.json").read_text())
+    scores = {arm: results["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
     return {
         "rule": rule,
         "noise": noise,
         "rate": rate,
         "seed": seed,
         "wrong": float(wrong.mean()),
-        "ap": found,
-        "reported": said["round"],
+        "ap": precisions,
+        "reported": results["round"],
         "reason": status["reason"],
     } | scores
 
@@ -106,7 +106,7 @@ def table(rows: list[dict]) -> list[str]:
     lines = [
         f"{N:,} MNIST digits, noise by a weak model's confusions per image, 2 folds, at most 3 rounds of 3 "
         "epochs, 1 view; 10,000 test images.",
-        "Rules: `first` is commit 992e90e, which drops doubtful labels and judges rounds by the given labels; "
+        "Rules: `first` is commit 992e90e, which drops uncertain labels and scores rounds by the given labels; "
         "`new` is this checkout.",
         "",
         "| noise | wrong labels | rule | seed | AP of rounds | reported | why | student % | baseline % |",
@@ -123,13 +123,15 @@ def table(rows: list[dict]) -> list[str]:
         "| noise | rate | student of the new rule − of the other, points | AP reported, new − other |",
         "|---|---|---|---|",
     ]
-    found = {(r["rule"], r["noise"], r["rate"], r["seed"]): r for r in rows}
+    by_key = {(r["rule"], r["noise"], r["rate"], r["seed"]): r for r in rows}
     for noise, rate, other in [(n, r, o) for n in NOISE for r in RATES for o in RULES[:-1]]:
-        pairs = [(r, found.get((other, *key[1:]))) for key, r in found.items() if key[:3] == ("new", noise, rate)]
+        pairs = [(r, by_key.get((other, *key[1:]))) for key, r in by_key.items() if key[:3] == ("new", noise, rate)]
         pairs = [(new, old) for new, old in pairs if old]
         if pairs:
-            points = spread([new["student"] - old["student"] for new, old in pairs], 2, 100)
-            gains = spread([new["ap"][new["reported"] - 1] - old["ap"][old["reported"] - 1] for new, old in pairs], 4)
+            points = mean_and_sd([new["student"] - old["student"] for new, old in pairs], 2, 100)
+            gains = mean_and_sd(
+                [new["ap"][new["reported"] - 1] - old["ap"][old["reported"] - 1] for new, old in pairs], 4
+            )
             lines.append(f"| {noise} | {rate:g} | {other}: {points} | {gains} |")
     return lines
 
@@ -139,7 +141,7 @@ if __name__ == "__main__":
     parser.add_argument("--mnist", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/rounds"))
     parser.add_argument("--code", type=Path, default=ROOT, help="the checkout whose rule is run")
-    parser.add_argument("--rule", default="new", choices=RULES, help="what it is called in the table")
+    parser.add_argument("--rule", default="new", choices=RULES, help="its name in the table")
     parser.add_argument("--noise", nargs="+", default=NOISE, choices=NOISE)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -149,9 +151,9 @@ if __name__ == "__main__":
         setattr(arguments, name, getattr(arguments, name).resolve())
     jobs = [(noise, rate, seed) for seed in arguments.seeds for noise in arguments.noise for rate in arguments.rates]
     if arguments.table:
-        rows = [row for rule in RULES for job in jobs if (row := judge(arguments, rule, *job))]
-        rows = merged("rounds", rows, "rule", "noise", "rate", "seed")
-        keep("rounds", rows, table(rows))
+        rows = [row for rule in RULES for job in jobs if (row := score_run(arguments, rule, *job))]
+        rows = merge_results("rounds", rows, "rule", "noise", "rate", "seed")
+        save_results("rounds", rows, table(rows))
     else:
         for job in jobs:
             train(arguments, *job)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, keep, kept, machine, metrics, spread
+from common import ROOT, load_results, machine, mean_and_sd, metrics, save_results
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("article", "training", "loading", "predicting", "frozen", "ranking", "rows", "ranks", "start-up")
@@ -45,11 +45,11 @@ def python(*arguments, ends: int = 0, **environment: str) -> tuple[float, float,
     """
     command = list(map(str, [sys.executable, HERE / "peers" / "measured.py", sys.executable, *arguments]))
     here = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
-    *said, last = subprocess.run(command, cwd=ROOT, env=here, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    told = json.loads(last)
-    if told["status"] != ends:
-        raise RuntimeError(f"{' '.join(command[2:])}: exit status {told['status']}")
-    return told["seconds"], told["mb"], said[-1] if said else ""
+    *printed, last = subprocess.run(command, cwd=ROOT, env=here, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    measured = json.loads(last)
+    if measured["status"] != ends:
+        raise RuntimeError(f"{' '.join(command[2:])}: exit status {measured['status']}")
+    return measured["seconds"], measured["mb"], printed[-1] if printed else ""
 
 
 def row(measure: str, kit: float, peer: float, **more) -> dict:
@@ -95,15 +95,17 @@ def article(data: Path, out: Path) -> list[dict]:
         "resnet18": ["model.name=resnet18", "train.epochs=3", "train.lr=3e-3", "student.name=test_resnet"],
         "default": ["train.epochs=2", "train.min_steps=0"],
     }
-    found = []
+    results = []
     for name, options in jobs.items():
         seconds, mb, _ = python(*job, f"name={name}", *options)
         mine = precision(pd.read_csv(out / name / "label_issues.csv", dtype=str).id)
         more = {"mb": mb, "peer_mb": peer_mb, "quality": mine, "peer_quality": theirs}
         ranked = round(seconds - metrics(out / name)["seconds"]["student"], 3)
-        found.append(row(f"article's job, {name} model, against fastai's resnet18; s", ranked, peer, **more))
-    found.append(row("article's job, default model and a student, against fastai's resnet18; s", seconds, peer, **more))
-    return found
+        results.append(row(f"article's job, {name} model, against fastai's resnet18; s", ranked, peer, **more))
+    results.append(
+        row("article's job, default model and a student, against fastai's resnet18; s", seconds, peer, **more)
+    )
+    return results
 
 
 def peer_script(*arguments, **environment: str) -> dict:
@@ -113,12 +115,12 @@ def peer_script(*arguments, **environment: str) -> dict:
 
 def training(data: Path, out: Path, what: str = "training") -> list[dict]:
     """Milliseconds a batch, images from memory and augmented; the bare step on tensors."""
-    found = []
+    results = []
     for name, size, config in STEPS:
-        told = peer_script("steps.py", what, name, size, config)
+        measured = peer_script("steps.py", what, name, size, config)
         title = f"{what}, {name} at {size} px, against the bare step; ms a batch"
-        found += [row(title, *block, mb=told["mb"]) for block in told["blocks"]]
-    return found
+        results += [row(title, *block, mb=measured["mb"]) for block in measured["blocks"]]
+    return results
 
 
 def predicting(data: Path, out: Path) -> list[dict]:
@@ -133,14 +135,14 @@ def loading(data: Path, out: Path) -> list[dict]:
         (folder / label).mkdir(parents=True, exist_ok=True)
         link = folder / label / f"{photo}.jpg"
         link.exists() or link.symlink_to(photos / "images" / link.name)
-    found = []
+    results = []
     for name in ("tf_efficientnet_lite0", "resnet18"):
         mine, theirs = (peer_script("loading.py", who, folder, name) for who in ("kit", "timm"))
         for what, at in (("first epoch", 0), ("three epochs", -1)):
             title = f"{what} of 2,021 JPEG files, {name} at 128 px, against timm's loader; s"
             seconds = mine["seconds"][at], theirs["seconds"][at]
-            found.append(row(title, *seconds, mb=mine["mb"], peer_mb=theirs["mb"]))
-    return found
+            results.append(row(title, *seconds, mb=mine["mb"], peer_mb=theirs["mb"]))
+    return results
 
 
 def frozen(data: Path, out: Path) -> list[dict]:
@@ -170,15 +172,15 @@ def frozen(data: Path, out: Path) -> list[dict]:
         "pseudo.train_baseline=false",
         f"model.checkpoint={file if file.exists() else weights(file)}",
     ]
-    told = {}
+    measured = {}
     for name, options in {
         "heads": ["model.freeze_backbone=true", "pseudo.rounds=3"],
         "whole": ["pseudo.rounds=1"],
     }.items():
         _, mb, _ = python(*job, f"name={name}", *options)
-        found = metrics(out / name)
-        told[name] = found["seconds"]["rounds"], mb, found["scores"]["student"]["test"]["accuracy"]
-    (mine, mb, right), (theirs, peer_mb, peer_right) = told.values()
+        results = metrics(out / name)
+        measured[name] = results["seconds"]["rounds"], mb, results["scores"]["student"]["test"]["accuracy"]
+    (mine, mb, right), (theirs, peer_mb, peer_right) = measured.values()
     return [
         row(
             "five folds, three rounds of 1,617 photos, frozen, against training it all; s",
@@ -194,15 +196,15 @@ def frozen(data: Path, out: Path) -> list[dict]:
 
 def ranking(data: Path, out: Path) -> list[dict]:
     """Labels ranked and decided from stored probabilities; cleanlab on the same ones, whole and in its batches."""
-    found = []
+    results = []
     for n, k in ((10_000_000, 10), (1_000_000, 1_000)):
         file = out / f"logits_{n}_{k}.npy"
         if not file.exists():
             python(HERE / "peers" / "ranking.py", "make", file, n, k)
-        told = {who: peer_script("ranking.py", who, file) for who in ("kit", "cleanlab", "cleanlab-batched")}
+        measured = {who: peer_script("ranking.py", who, file) for who in ("kit", "cleanlab", "cleanlab-batched")}
         for peer in ("cleanlab", "cleanlab-batched"):
-            mine, theirs = told["kit"], told[peer]
-            found.append(
+            mine, theirs = measured["kit"], measured[peer]
+            results.append(
                 row(
                     f"ranking {n:,} × {k:,}, against {peer}",
                     mine["seconds"],
@@ -216,13 +218,13 @@ def ranking(data: Path, out: Path) -> list[dict]:
             )
         for made in out.glob(f"{file.stem}*"):
             made.unlink()
-    return found
+    return results
 
 
 def rows(data: Path, out: Path) -> list[dict]:
     """Microseconds a row to load, fold, decide and write, without images: a million against ten thousand."""
-    told = {n: peer_script("rows.py", n, out) for n in (10_000, 1_000_000)}
-    small, large = told.values()
+    measured = {n: peer_script("rows.py", n, out) for n in (10_000, 1_000_000)}
+    small, large = measured.values()
     return [
         row(
             "a row of a million, against one of ten thousand; µs",
@@ -239,7 +241,7 @@ def ranks(data: Path, out: Path) -> list[dict]:
 
     Cores share memory, caches and clock: what two processes that know nothing of each other gain is the most.
     """
-    bare = [np.mean([block[1] for block in told["blocks"]]) for told in side_by_side(1) + side_by_side(2)]
+    bare = [np.mean([block[1] for block in measured["blocks"]]) for measured in side_by_side(1) + side_by_side(2)]
     files = [f"data.train={data / 'mnist_png' / 'training'}", f"data.cache={out / 'cache'}", f"out={out}"]
     job = ["pseudo.py", "--mode", "denoise", "--config", "configs/mnist.yaml", "--fresh", *files, "pseudo.rounds=2"]
     python(*job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0")  # the cache of both
@@ -257,8 +259,8 @@ def ranks(data: Path, out: Path) -> list[dict]:
 
 def side_by_side(n: int) -> list[dict]:
     """What the training of the smallest network takes in n processes of one thread at once."""
-    with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(lambda _: peer_script("steps.py", "training", *STEPS[0], **ONE_THREAD), range(n)))
+    with ThreadPoolExecutor(n) as threads:
+        return list(threads.map(lambda _: peer_script("steps.py", "training", *STEPS[0], **ONE_THREAD), range(n)))
 
 
 def start_up(data: Path, out: Path) -> list[dict]:
@@ -268,35 +270,35 @@ def start_up(data: Path, out: Path) -> list[dict]:
         "pseudo.py --help, against what timm's train.py imports; s": ("--help", 0),
         "an error in the config, against the same; s": ("train.ls=1", 2),
     }
-    found = []
+    results = []
     for _ in range(5):
         peer, peer_mb, _ = python("-c", f"{timm}, timm.utils")
-        for what, (said, ends) in jobs.items():
-            seconds, mb, _ = python("pseudo.py", said, ends=ends)
-            found.append(row(what, seconds, peer, mb=mb, peer_mb=peer_mb))
-    return found
+        for what, (argument, ends) in jobs.items():
+            seconds, mb, _ = python("pseudo.py", argument, ends=ends)
+            results.append(row(what, seconds, peer, mb=mb, peer_mb=peer_mb))
+    return results
 
 
-def together(found: list[dict], more: bool) -> list[dict]:
+def together(results: list[dict], more: bool) -> list[dict]:
     """The rows of results/speed.json with those of a measure: in place of those of the same name, or beside them."""
-    old = [r for r in kept("speed") if more or r["measure"] not in {new["measure"] for new in found}]
-    return old + [{**r, "machine": machine()} for r in found]
+    old = [r for r in load_results("speed") if more or r["measure"] not in {new["measure"] for new in results}]
+    return old + [{**r, "machine": machine()} for r in results]
 
 
-def table(found: list[dict]) -> None:
+def table(results: list[dict]) -> None:
     lines = [
         "The kit against its peers, in turn on one machine; ratio = how many times as fast the kit is",
         "",
         "| measure | kit | peer | ratio | kit MB | peer MB | quality, kit / peer |",
         "|---|---|---|---|---|---|---|",
     ]
-    for measure, runs in pd.DataFrame(found).groupby("measure", sort=False):
+    for measure, runs in pd.DataFrame(results).groupby("measure", sort=False):
         mean = runs.mean(numeric_only=True)
         memory = [f"{mean[mb]:.0f}" if mean.notna().get(mb) else "–" for mb in ("mb", "peer_mb")]
         quality = f"{mean.quality:.5f} / {mean.peer_quality:.5f}" if mean.notna().get("quality") else "–"
-        cells = [measure, f"{mean.kit:.3g}", f"{mean.peer:.3g}", spread(runs.ratio, 2), *memory, quality]
+        cells = [measure, f"{mean.kit:.3g}", f"{mean.peer:.3g}", mean_and_sd(runs.ratio, 2), *memory, quality]
         lines.append(f"| {' | '.join(cells)} |")
-    keep("speed", found, lines)
+    save_results("speed", results, lines)
 
 
 def main() -> None:

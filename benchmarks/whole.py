@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import pandas as pd
-from common import ROOT, grid_arguments, keep, kit, metrics, spread
-from noise import judge, noisy_csv
+from common import ROOT, grid_arguments, kit, mean_and_sd, metrics, save_results
+from noise import noisy_csv, score_run
 from sklearn.metrics import average_precision_score
 
 ROUNDS = {("uniform", 0.1): 4, ("uniform", 0.2): 2, ("pair", 0.4): 2}
@@ -23,7 +23,7 @@ MNIST_ERRORS = {"4/59915": "7", "5/43454": "3", "3/7080": "5", "6/36446": "0", "
 
 
 def run(args, setting: tuple[str, float], seed: int) -> None:
-    """The recipe of configs/mnist.yaml with smaller batches; then what is left if doubtful rows are dropped."""
+    """The recipe of configs/mnist.yaml with smaller batches; then what is left if uncertain rows are dropped."""
     file, name = noisy_csv(args, "mnist", setting, seed)
     root, result = args.data / "mnist_png", args.out / f"whole-{name}.json"
     data = [f"data.train={file}", f"data.image_dir={root}", f"data.test={root / 'testing'}", f"seed={seed}"]
@@ -37,9 +37,9 @@ def run(args, setting: tuple[str, float], seed: int) -> None:
     clean = pd.read_csv(truth, dtype=str).set_index("id").clean
     strict = pd.read_csv(folder / "selected.csv", dtype=str, keep_default_na=False).set_index("id")
     gone = strict.decision == "drop"
-    found = judge(folder, truth) | {"seconds": seconds, "rounds": len(metrics(folder)["rounds"])}
-    found |= {"strict": float((~gone & (strict.label != clean[strict.index])).mean()), "gone": float(gone.mean())}
-    result.write_text(json.dumps(found, indent=1))
+    figures = score_run(folder, truth) | {"seconds": seconds, "rounds": len(metrics(folder)["rounds"])}
+    figures |= {"strict": float((~gone & (strict.label != clean[strict.index])).mean()), "gone": float(gone.mean())}
+    result.write_text(json.dumps(figures, indent=1))
 
 
 def mended_precision(args, name: str) -> float:
@@ -72,7 +72,9 @@ def table(args) -> None:
         }
         for title, (key, digits, scale) in figures.items():
             each = ", ".join(f"{scale * r[key]:.{digits}f}" for r in runs)
-            lines.append(f"| {kind} {rate:.0%} | {title} | {spread([r[key] for r in runs], digits, scale)} | {each} |")
+            lines.append(
+                f"| {kind} {rate:.0%} | {title} | {mean_and_sd([r[key] for r in runs], digits, scale)} | {each} |"
+            )
     head = [
         "60,000 MNIST training images, the whole pipeline: 2 folds, 6 epochs in batches of 128, 4 views;",
         "the last weights of the student on the 10,000 test images; one thread a run, two runs at a time",
@@ -80,7 +82,7 @@ def table(args) -> None:
         "| noise | figure | mean ± sd | each seed |",
         "|---|---|---|---|",
     ]
-    keep("noise_whole", rows, [*head, *lines])
+    save_results("noise_whole", rows, [*head, *lines])
 
 
 if __name__ == "__main__":

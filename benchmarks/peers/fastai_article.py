@@ -1,4 +1,4 @@
-"""The job of the article with fastai: two folds of resnet18 on noisy MNIST, every label judged by the other fold.
+"""The job of the article with fastai: two folds of resnet18 on noisy MNIST; the other fold's model scores a label.
 
     python benchmarks/peers/fastai_article.py TABLE.csv IMAGE_FOLDER OUT.csv EPOCHS BATCH
 
@@ -28,7 +28,7 @@ from sklearn.model_selection import StratifiedKFold
 def main(table: str, folder: str, out: str, epochs: str, batch: str) -> None:
     rows = pd.read_csv(table, dtype=str)
     rows["file"] = [str(Path(folder) / name) for name in rows.id]
-    said = torch.zeros(len(rows))
+    scores = torch.zeros(len(rows))
     for _, held_out in StratifiedKFold(n_splits=2, shuffle=True, random_state=1).split(rows.file, rows.label):
         block = DataBlock(
             blocks=(ImageBlock(cls=PILImageBW), CategoryBlock),
@@ -41,8 +41,8 @@ def main(table: str, folder: str, out: str, epochs: str, batch: str) -> None:
         with job_runner.no_bar(), job_runner.no_logging():
             job_runner.fit_one_cycle(int(epochs))
             probs, labels = job_runner.get_preds(ds_idx=1)
-        said[held_out] = probs[torch.arange(len(labels)), labels]
-    rows.assign(self_confidence=said.numpy())[["id", "self_confidence"]].to_csv(out, index=False)
+        scores[held_out] = probs[torch.arange(len(labels)), labels]
+    rows.assign(self_confidence=scores.numpy())[["id", "self_confidence"]].to_csv(out, index=False)
 
 
 if __name__ == "__main__":

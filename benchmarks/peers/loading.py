@@ -79,5 +79,5 @@ def timm(folder: Path, name: str) -> list[float]:
 if __name__ == "__main__":
     peak = Peak()
     peak.start()
-    told = {"kit": kit, "timm": timm}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
-    print(json.dumps({"seconds": told, "mb": round(peak.mb)}))
+    seconds = {"kit": kit, "timm": timm}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
+    print(json.dumps({"seconds": seconds, "mb": round(peak.mb)}))

@@ -53,7 +53,7 @@ def main(n: int, folder: Path) -> None:
     decisions = timed("decide", lambda: decide_labels(logs, dataset.given_labels, "denoise", Config().pseudo))
 
     def write() -> None:
-        predicted = OutOfFoldPredictions(logs, np.repeat(np.array(["judge"], object), n))
+        predicted = OutOfFoldPredictions(logs, np.repeat(np.array(["model"], object), n))
         write_csv(folder / "samples.csv", dataset.table())
         RoundStore(folder).record(1, dataset, predicted, decisions)
         write_csv(folder / "label_issues.csv", label_issues_table(decisions, dataset))
