@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from .training_keys import Pseudo, Train
 from .types import Augmentation, Count, Name, Names, Seconds, Section, Share
@@ -129,7 +129,7 @@ class Config(Section):
     """Name of the run folder. Default: name of the config file and mode."""
     out: str = "runs"
     """Folder of the run folders."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NonNegativeInt = 0
     """Seeds folds, weights, augmentation, data order, and what `simulate` hides or flips."""
     time_budget: Annotated[Seconds, Field(gt=0)] | None = None
     """Time that the run may take, for example 8.5h. After a short probe, epochs, rounds and folds are planned to fit.

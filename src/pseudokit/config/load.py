@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,20 +40,26 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            self._refuse("aliases are not read; write the value out", self.peek_event().start_mark)
         self.depth += 1
-        wrong = "aliases are not read; write the value out" if self.check_event(yaml.AliasEvent) else ""
-        if wrong := wrong or ("nested too deeply" if self.depth > MAX_DEPTH else ""):
-            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=self.peek_event().start_mark)
+        if self.depth > MAX_DEPTH:
+            self._refuse("nested too deeply", self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len({*keys}) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
+        keys = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in keys:
+                self._refuse(f"key {name!r} stands twice", node.start_mark)
+            keys.add(name)
         return super().construct_mapping(node, deep)
+
+    def _refuse(self, problem: str, mark: yaml.Mark) -> None:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 _Loader.add_implicit_resolver(INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
@@ -97,13 +104,19 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
         UserError: the file is missing or no YAML mapping, or any key or value is wrong (all of them are named).
     """
     tree = _read_yaml(Path(path))
-    faults = [fault for text in overrides if (fault := _apply_override(tree, text))]
+    faults = []
+    for text in overrides:
+        if re.match("[^=]+=", text):
+            _apply_override(tree, text)
+        else:
+            faults.append(f"{text!r} is not key=value, for example train.lr=1e-3")
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        wrong = error.errors()
-        faults += [_describe(e) for e in wrong[:MAX_FAULTS]]
-        faults += [f"and {len(wrong) - MAX_FAULTS} more"] if len(wrong) > MAX_FAULTS else []
+        errors = error.errors()
+        faults += [_describe(one) for one in errors[:MAX_FAULTS]]
+        if len(errors) > MAX_FAULTS:
+            faults.append(f"and {len(errors) - MAX_FAULTS} more")
     if faults:
         raise UserError(f"{path}: " + "; ".join(faults))
     return config
@@ -116,32 +129,29 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         if len(text) > MAX_CHARACTERS:
             raise UserError(f"config {path} is larger than {MAX_CHARACTERS:,} characters; give one of configs/*.yaml")
         tree = _load(text)
-        tree = {} if tree is None else tree
     except FileNotFoundError:
         raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if tree is None:  # an empty file
+        return {}
     if not isinstance(tree, dict):
         raise UserError(f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}")
     return tree
 
 
-def _apply_override(tree: dict[str, Any], text: str) -> str | None:
-    """Write one `a.b=value` into the tree; returns a fault, or None."""
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        return f"{text!r} is not key=value, for example train.lr=1e-3"
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        if not isinstance(child, dict):
-            tree[parent] = child = {}
-        tree = child
+def _apply_override(tree: dict[str, Any], text: str) -> None:
+    """Write one `a.b=value` into the tree."""
+    key, _, value = text.partition("=")
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(tree.get(section), dict):
+            tree[section] = {}
+        tree = tree[section]
     try:
-        tree[leaf] = value or None if is_text(key, value) else _load(value)
+        tree[name] = value or None if is_text(key, value) else _load(value)
     except yaml.YAMLError:
-        tree[leaf] = value
-    return None
+        tree[name] = value
 
 
 def _describe(error: Any) -> str:
@@ -170,11 +180,14 @@ def shorten(text: str) -> str:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean x?` for the known word that is nearest, by whole name or by last part."""
-    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-    leaf = word.rsplit(".", 1)[-1]
-    close = [by_leaf[leaf]] if leaf in by_leaf else difflib.get_close_matches(word, known, 1, 0.6)
-    close = close or [by_leaf[k] for k in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.6)]
+    """`; did you mean x?` for the known name that is nearest, by the whole name or by its last part."""
+    names_by_last_part = {name.rpartition(".")[2]: name for name in known}
+    last_part = word.rpartition(".")[2]
+    close = []
+    if last_part not in names_by_last_part:
+        close = difflib.get_close_matches(word, known, 1)
+    for part in difflib.get_close_matches(last_part, names_by_last_part, 1):
+        close.append(names_by_last_part[part])
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -185,13 +198,9 @@ def dump_config(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> list[str]:
     """`a.b: old → new` for every key that differs."""
-
-    def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in tree.items():
-            nested = isinstance(value, dict) and key != "kwargs"
-            out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-        return out
-
-    a, b = flat(old.model_dump()), flat(new.model_dump())
-    return [f"{key}: {a[key]!r} → {b[key]!r}" for key in a if a[key] != b[key]]
+    lines = []
+    for name in dotted_names():
+        before, after = attrgetter(name)(old), attrgetter(name)(new)
+        if before != after:
+            lines.append(f"{name}: {before!r} → {after!r}")
+    return lines

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from .keys import Config
-from .types import Section
+from .load import dotted_names
 
 HEAD = """# Every key
 
@@ -24,17 +24,20 @@ contains a word.
 """
 TABLE = "| key | type | default | meaning |\n|---|---|---|---|\n"
 KINDS = {"string": "text", "boolean": "true or false", "object": "mapping"}
-WIDTH_OF_TEXT = 100
-"""Characters of a line that `--keys` prints: fits an ordinary terminal."""
+MAX_LINE_CHARACTERS = 100
+"""Of a line that `--keys` prints: fits an ordinary terminal."""
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def reference() -> str:
-    """The whole page; no line of it depends on anything but the config classes."""
+    """The page docs/config.md; it depends on nothing but the config classes."""
     parts = [HEAD]
     for section, rows in groupby(key_rows(), lambda row: row[0].rpartition(".")[0]):
-        lines = [_table_line(*row) for row in rows]
-        parts += [f"## {section or 'At the top'}\n", TABLE + "".join(lines)]
+        lines = [f"## {section or 'At the top'}\n\n", TABLE]
+        for key, *cells in rows:
+            escaped = [cell.replace("|", "\\|") for cell in (f"`{key}`", *cells)]
+            lines.append(f"| {' | '.join(escaped)} |\n")
+        parts.append("".join(lines))
     return "\n".join(parts)
 
 
@@ -43,31 +46,22 @@ def find_keys(word: str) -> str:
     blocks = []
     for key, value_type, default, meaning in key_rows():
         if word.lower() in f"{key} {meaning}".lower():
-            head = f"{key}: {value_type} (default {default})"
-            text = textwrap.fill(meaning, WIDTH_OF_TEXT, initial_indent="    ", subsequent_indent="    ")
-            blocks.append(f"{head}\n{text}\n".replace("`", ""))
+            text = textwrap.fill(meaning, MAX_LINE_CHARACTERS, initial_indent="    ", subsequent_indent="    ")
+            block = f"{key}: {value_type} (default {default})\n{text}\n"
+            blocks.append(block.replace("`", ""))
     return "\n".join(blocks) or f"no key contains {word!r}; docs/config.md lists all of them\n"
 
 
 def key_rows() -> Iterator[tuple[str, str, str, str]]:
     """Every key with its type, default and meaning as text; those at the top first."""
     schema, config = Config.model_json_schema(), Config()
-    sections = {name: value for name, value in config if isinstance(value, Section)}
-    top = {name: value for name, value in config if name not in sections}
-    yield from _rows("", top, schema["properties"])
-    for name, section in sections.items():
-        yield from _rows(f"{name}.", dict(section), schema["$defs"][type(section).__name__]["properties"])
-
-
-def _rows(prefix: str, defaults: dict[str, Any], schemas: dict[str, dict]) -> Iterator[tuple[str, str, str, str]]:
-    for key, default in defaults.items():
-        meaning = " ".join(schemas[key].get("description", "").split())
-        yield prefix + key, kind(schemas[key]), shown(default), meaning
-
-
-def _table_line(key: str, value_type: str, default: str, meaning: str) -> str:
-    cells = [cell.replace("|", "\\|") for cell in (f"`{key}`", value_type, default, meaning)]
-    return "| " + " | ".join(cells) + " |\n"
+    for name in sorted(dotted_names(), key=lambda name: "." in name):
+        section, _, key = name.rpartition(".")
+        owner = getattr(config, section) if section else config
+        fields = schema["$defs"][type(owner).__name__] if section else schema
+        field = fields["properties"][key]
+        meaning = " ".join(field.get("description", "").split())
+        yield name, kind(field), shown(getattr(owner, key)), meaning
 
 
 def kind(schema: dict) -> str:

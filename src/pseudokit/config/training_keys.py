@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from .types import Augmentation, Count, Seconds, Section, Share
 
 
 class Train(Section):
-    epochs: Annotated[float, Field(gt=0)] = 6
+    epochs: PositiveFloat = 6
     """Passes over the rows that are learned."""
-    min_steps: Annotated[int, Field(ge=0)] = 0
+    min_steps: NonNegativeInt = 0
     """Least number of steps. A handful of labels needs hundreds of steps, however few rows there are."""
     batch_size: Count = 128
-    lr: Annotated[float, Field(gt=0)] = 6e-3
+    lr: PositiveFloat = 6e-3
     """Peak learning rate."""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
     """How the learning rate moves after it has risen during a quarter of the steps: falls to zero (onecycle, cosine),
     or stays."""
     optimizer: str = "adamw"
     """Any timm optimizer."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of a layer relative to the layer above it. Below 1 the lower layers of a pretrained model change
     less."""
@@ -32,7 +32,7 @@ class Train(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then kept. 0 = keep the last weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    clip_grad: PositiveFloat | None = None
     """Largest gradient norm. Empty = no limit."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced = loss weights inverse to the class counts, for rare classes."""
@@ -41,21 +41,21 @@ class Train(Section):
     = the strongest, also with thicker and thinner strokes, for a handful of drawn or written images. By albumentations:
     small, photo, and gentle or strong above 64 px. auto = affine up to 64 px, photo above. Or a list such as [{Affine:
     {rotate: [-10, 10], p: 1.0}}]."""
-    mixup: Annotated[float, Field(ge=0)] = 0.0
+    mixup: NonNegativeFloat = 0.0
     """Alpha of mixup: each image is mixed with another of its batch, and so are their labels. With `cutmix`, each batch
     draws one of the two."""
-    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: NonNegativeFloat = 0.0
     """Alpha of cutmix: a patch of each image comes from another one, which adds its share to the label."""
     min_labeled_fraction: Share = 0.0
     """Least share of given labels in every batch; the rest are pseudo-labels. Use it where a few given labels would
     drown among many pseudo-labels. 0 = as they come."""
-    consistency_weight: Annotated[float, Field(ge=0)] = 0.0
+    consistency_weight: NonNegativeFloat = 0.0
     """Weight of the consistency term (FixMatch): the student learns to answer the same for a weak and a strong view of
     unlabeled images without a pseudo-label. 0 = off. It needs small batches and many steps."""
     consistency_teacher_weight: Share = 0.0
     """How much the teachers share in that answer: 0 = not, 1 = as much as the student. It helps with good teachers
     (thousands of labels, or `pseudo.label_propagation`). Others pass on their mistakes."""
-    unlabeled_ratio: Annotated[float, Field(gt=0)] = 4.0
+    unlabeled_ratio: PositiveFloat = 4.0
     """Unlabeled images a step for that term, as a multiple of `batch_size`."""
     strong_augment: Augmentation = "strong"
     """The view of that term that learns the answer. The answer comes from the `gentle` view."""
@@ -63,7 +63,7 @@ class Train(Section):
     """Number type of the computation. auto = bf16 where the hardware has it, fp16 on older GPUs, otherwise fp32. On a
     CPU also fp32 for MobileNet, EfficientNet and the like, which bf16 slows down."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    num_workers: Annotated[int, Field(ge=0)] | None = None
+    num_workers: NonNegativeInt | None = None
     """Processes that augment photos ahead of time. The images do not depend on their number. Default: 0 on a CPU; for a
     GPU one less than the cores, at most 8. Small images are augmented as whole batches on the device."""
     checkpoint_every: Annotated[Seconds, Field(ge=0)] = 5
@@ -72,7 +72,7 @@ class Train(Section):
 
 
 class Pseudo(Section):
-    rounds: Annotated[int, Field(ge=0)] = 2
+    rounds: NonNegativeInt = 2
     """Rounds of: train teachers, decide, take the new labels. 0 = plain supervised training."""
     folds: Annotated[int, Field(ge=2)] = 2
     """Teachers a round. Each predicts the fold whose labels it did not learn. Use 5 with fewer than a few hundred
@@ -87,10 +87,10 @@ class Pseudo(Section):
     it, and list it for you; drop = do not learn it. Default: soften. downweight if the wrong labels lie on images that
     models cannot tell apart (`noise_type` in round.json) and the models are not certain. drop in joint mode. review if
     there is hardly any noise, or with `relabel_cutoff`."""
-    relabel_cutoff: Annotated[float, Field(ge=0)] | None = None
+    relabel_cutoff: NonNegativeFloat | None = None
     """Change a given label by the plain confidence of the models, from this value on, as in the article. It replaces
     the noise model and `relabel_precision`. Above 1 no label changes."""
-    cutoff: Annotated[float, Field(ge=0)] | None = None
+    cutoff: NonNegativeFloat | None = None
     """An unlabeled image gets a pseudo-label from this confidence on. Above 1 none does. Default: 0.95. With
     `min_precision` it is the lowest cutoff that may be chosen."""
     min_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -103,7 +103,7 @@ class Pseudo(Section):
     top_fraction_start: Share = 0.0
     """Least share in any round. Raise it where the first teachers are good already: small steps then teach only what is
     easy."""
-    label_propagation: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    label_propagation: NonNegativeFloat | Literal["auto"] = 0.0
     """How much labels propagated over a graph of similar images count, as a power: 0 = not, 2 = twice as much as the
     teacher. For a handful of labels and small images, or with `model.freeze_backbone` (mode augment). auto = what was
     best for frozen photos: 4 below 8 labels a class, 2 below 16, otherwise 0."""
@@ -117,7 +117,7 @@ class Pseudo(Section):
     """Keep out-of-fold scores honest over several rounds: the models of fold k learn pseudo-labels only from teachers
     that never saw the labels of fold k (mode augment). Costs about half as much again from the second round on.
     Default: on with `min_precision`, which chooses by these scores."""
-    audit_size: Annotated[int, Field(ge=0)] = 0
+    audit_size: NonNegativeInt = 0
     """Draw this many labeled rows for a person to judge, in the queue `audit` of review.html (denoise, joint). Once
     judged, they tell the noise rate and the precision of the flags with intervals. 0 = none."""
     train_baseline: bool = True

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-LONGEST = 4000
-"""Characters of a message; of a longer one the middle is left out, as the remedy stands at its end."""
+MAX_MESSAGE_CHARACTERS = 4000
+"""The middle of a longer message is left out: it begins with the place and ends with the remedy."""
 UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that end a line, steer a terminal or turn its text around, and halves of characters."""
 NO_TEXT = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -23,20 +23,21 @@ class UserError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Text with names from the data in it, as it may stand on a terminal."""
-    text = UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    """Text that holds names from the data, made safe for a terminal."""
+    text = UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
+    half = MAX_MESSAGE_CHARACTERS // 2
+    return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
 
-def _seconds(value: Any) -> Any:
+def _to_seconds(value: Any) -> Any:
     """`8.5h`, `30m`, `90s` or a number of seconds → seconds."""
     match = re.fullmatch(r"\s*([\d.]+)\s*([hms]?)\s*", str(value))
-    if value is None or not match:
+    if not match:
         return value
-    return float(match[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[match[2]]
+    return float(match[1]) * {"h": 3600, "m": 60}.get(match[2], 1)
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(json_schema_extra={"format": "duration"})]
+Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(json_schema_extra={"format": "duration"})]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]

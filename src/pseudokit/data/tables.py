@@ -265,7 +265,7 @@ def _read_one_hot(table: pd.DataFrame, data: Data, file: Path) -> np.ndarray:
     if has_several.any():
         raise UserError(
             f"{file} line {_line(has_several)}: several of the columns {listed} are 1; mend the row, or set "
-            "data.multi_label=true if images have several labels"
+            "data.multi_label=true where images have several labels"
         )
     return names(np.where(answers.any(1), answers.argmax(1), -1), columns)
 

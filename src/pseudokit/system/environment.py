@@ -20,20 +20,21 @@ PACKAGES = ("torch", "timm", "albumentations", "numpy", "scikit-learn", "pandas"
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and the state of the code: what a repeat needs to know. No environment variables."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
     return {
         "version": VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": versions,
+        "packages": {name: _version(name) for name in PACKAGES},
         "code": code_hash(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def code_hash() -> str:

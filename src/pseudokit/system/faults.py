@@ -16,12 +16,15 @@ from pathlib import Path
 
 from ..config.types import UserError
 
-TWICE = 0.25
-"""Seconds in which a second signal is the same one: `timeout` and torchrun send each of theirs twice."""
-ORPHANS = 15.0
-"""Seconds that the data workers of a process that died may still hold its lock; they look for it every five."""
+SAME_SIGNAL_SECONDS = 0.25
+"""A second signal within this time is the first one again: `timeout` and torchrun send each of theirs twice."""
+LOCK_WAIT_SECONDS = 15.0
+"""The data workers of a process that died hold its lock until they notice; they look every five seconds."""
 BROKEN_PIPE = (ConnectionError, EOFError)
-"""What is raised where the other end is a data worker that has died."""
+"""Raised when the other end of a pipe is a data worker that has died."""
+
+
+# ---- signals
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,85 +36,101 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class OnSignal:
-    """The handler of SIGINT and SIGTERM: the first ends the process in good order, a second one at once."""
+    """The handler of SIGINT and SIGTERM. The first signal ends the process in good order, a second one at once."""
 
-    busy: bool = False
-    asked: int = 0
-    since: float = 0.0
+    is_busy: bool = False
+    number: int = 0
+    received_at: float = 0.0
 
     def __call__(self, number: int, frame) -> None:
-        if self.asked:
-            if time.monotonic() - self.since > TWICE:
+        if self.number:
+            if time.monotonic() - self.received_at > SAME_SIGNAL_SECONDS:
                 os._exit(128 + number)
             return
-        self.asked, self.since = number, time.monotonic()
-        if not self.busy:
+        self.number = number
+        self.received_at = time.monotonic()
+        if not self.is_busy:
             raise Interrupted(number)
 
 
 def handle_signals() -> None:
+    """From here on SIGINT and SIGTERM end the process in good order."""
     handler = OnSignal()
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as of a job in the background
+        if signal.getsignal(number) != signal.SIG_IGN:  # a job in the background ignores them
             signal.signal(number, handler)
 
 
 @contextmanager
 def finishing() -> Iterator[Callable[[], int]]:
-    """Within, a first signal cuts nothing in two: asked() tells its number, 0 without one.
+    """A block that the first signal does not interrupt.
+
+    Yields:
+        A function that returns the number of the signal that was received, 0 if there was none.
 
     Raises:
-        Interrupted: at the end of the block, where nobody has asked since.
+        Interrupted: at the end of the block, if a signal was received.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    if not isinstance(handler, OnSignal):  # a notebook, a test: theirs stay
+    if not isinstance(handler, OnSignal):  # a notebook or a test has handlers of its own
         yield lambda: 0
         return
-    handler.busy = True
+    handler.is_busy = True
     try:
-        yield lambda: handler.asked
+        yield lambda: handler.number
     except (RuntimeError, *BROKEN_PIPE):
-        if hasattr(signal, "SIGCHLD"):  # torch tells of a dead data worker again and again
+        if hasattr(signal, "SIGCHLD"):  # torch reports a dead data worker again and again
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if not handler.asked:  # else it was the same signal that ended it
+        if not handler.number:  # otherwise the same signal ended the worker
             raise
     finally:
-        handler.busy = False
-    if handler.asked:
-        raise Interrupted(handler.asked)
+        handler.is_busy = False
+    if handler.number:
+        raise Interrupted(handler.number)
 
 
-GOES_ON = "what is finished is kept, and the same command goes on from here"
+# ---- faults of the machine
+
+HOW_TO_GO_ON = "what is finished is kept, and the same command goes on from here"
 REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EROFS: "make it writable",
     errno.ENOENT: "bring it back",
 }
-MEMORY = "the memory is full; end what else uses it, or take a smaller train.batch_size or data.size"
-OF_TORCH = {
-    "out of memory": MEMORY,
-    "allocate memory": MEMORY,
-    "DataLoader worker": "a process that augments images died, often for want of memory or of /dev/shm; "
-    "train.num_workers=0 does without, to the same bytes",
-    "Connection closed": "another process of torchrun died",
-    "Connection reset": "another process of torchrun died",
+MEMORY_FULL = "the memory is full; end what else uses it, or take a smaller train.batch_size or data.size"
+WORKER_DIED = (
+    "a process that augments images died, often for want of memory or of /dev/shm; "
+    "train.num_workers=0 does without, to the same bytes"
+)
+PEER_DIED = "another process of torchrun died"
+TORCH_ERRORS = {
+    "out of memory": MEMORY_FULL,
+    "allocate memory": MEMORY_FULL,
+    "DataLoader worker": WORKER_DIED,
+    "Connection closed": PEER_DIED,
+    "Connection reset": PEER_DIED,
 }
-"""What torch says in its errors, and what that means."""
+"""Words in a RuntimeError of torch, and what they mean."""
 
 
 def fault(error: BaseException) -> str | None:
-    """What the machine refused, in one line with its remedy; None where the error is another."""
-    if isinstance(error, UserError):
-        return None
-    if isinstance(error, OSError) and not isinstance(error, BROKEN_PIPE):
-        what = f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}"
-        remedy = REMEDIES.get(error.errno)
-        return "; ".join(filter(None, [what, remedy, GOES_ON]))
-    said = {MemoryError: "out of memory", RuntimeError: str(error)} | dict.fromkeys(BROKEN_PIPE, "DataLoader worker")
-    said = next((text for kind, text in said.items() if isinstance(error, kind)), "")
-    meaning = next((meaning for sign, meaning in OF_TORCH.items() if sign in said), None)
-    return meaning and f"{meaning}; {GOES_ON}"
+    """What the machine refused, in one line with its remedy; None for any other error."""
+    if isinstance(error, BROKEN_PIPE):
+        reasons = [WORKER_DIED]
+    elif isinstance(error, OSError):
+        file = error.filename2 or error.filename or "a file"
+        reasons = [f"{file}: {error.strerror or error}", *filter(None, [REMEDIES.get(error.errno)])]
+    elif isinstance(error, MemoryError):
+        reasons = [MEMORY_FULL]
+    elif isinstance(error, RuntimeError):
+        reasons = [meaning for words, meaning in TORCH_ERRORS.items() if words in str(error)][:1]
+    else:
+        reasons = []
+    return "; ".join([*reasons, HOW_TO_GO_ON]) if reasons else None
+
+
+# ---- one process a run folder
 
 
 @contextmanager
@@ -123,18 +142,20 @@ def held(path: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock, holder = FileLock(path / ".lock"), path / ".holder"
+    lock, holder_file = FileLock(path / ".lock"), path / ".holder"
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            lock.acquire(timeout=0 if _lives(_read(holder)) else ORPHANS)
+            lock.acquire(timeout=0 if _may_live(_read_holder(holder_file)) else LOCK_WAIT_SECONDS)
         part = path / ".holder.part"
         part.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv}))
-        os.replace(part, holder)
+        part.replace(holder_file)
     except Timeout:
+        holder = _read_holder(holder_file)
+        who = f" ({holder['pid']} on {holder['host']}: {' '.join(holder['command'])})" if holder else ""
         raise UserError(
-            f"run folder {path} is in use by another process{_who(_read(holder))}; wait for it or choose another name="
+            f"run folder {path} is in use by another process{who}; wait for it or choose another name="
         ) from None
     except OSError as error:
         lock.release()
@@ -143,29 +164,22 @@ def held(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            holder.unlink()
+            holder_file.unlink()
         lock.release()
 
 
-def _read(holder: Path) -> dict:
-    try:
-        return json.loads(holder.read_text())
-    except (OSError, ValueError):
-        return {}
+def _read_holder(file: Path) -> dict:
+    with suppress(OSError, ValueError):
+        return json.loads(file.read_text())
+    return {}
 
 
-def _who(about: dict) -> str:
-    return f" ({about['pid']} on {about['host']}: {' '.join(about['command'])})" if about else ""
-
-
-def _lives(about: dict) -> bool:
-    """Whether that process may still be there: of another machine nobody knows."""
-    if not about or about["host"] != platform.node() or os.name == "nt":  # where os.kill(…, 0) is no question
+def _may_live(holder: dict) -> bool:
+    """Whether the process that wrote the file may still run; on another machine, and on Windows, it always may."""
+    if not holder or holder["host"] != platform.node() or os.name == "nt":
         return True
     try:
-        os.kill(about["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
+        os.kill(holder["pid"], 0)  # sends nothing
+    except OSError as error:
+        return error.errno != errno.ESRCH  # no such process
     return True

@@ -51,15 +51,18 @@ def atomic_write(path: Path, data: bytes | memoryview | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all."""
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table with six digits a number, whole or not at all."""
     with whole(path) as file:
         table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array of numbers, whole or not at all."""
     import numpy as np
 
     with whole(path) as file:
@@ -67,11 +70,15 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Raises UserError where a file is not what this kit writes: a dict, with these keys at least."""
+    """A mapping that this kit has written.
+
+    Raises:
+        UserError: the file is no JSON, or lacks one of the keys.
+    """
     with suppress(ValueError, RecursionError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.keys() >= {*keys}:
-            return found
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.keys() >= {*keys}:
+            return content
     raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh")
 
 
@@ -82,7 +89,7 @@ def seed_of(*parts: Any) -> int:
 
 
 def hash_of(*parts: Any) -> str:
-    """Of the contents of files (paths), of arrays, and of whatever else is told apart by its repr."""
+    """A hash of the contents of files (paths) and arrays, and of the repr of any other part."""
     import numpy as np
 
     digest = hashlib.sha256()
@@ -94,21 +101,23 @@ def hash_of(*parts: Any) -> str:
             digest.update(repr((part.dtype.str, part.shape)).encode())
             digest.update(np.ascontiguousarray(part).data)
         else:
-            digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
+            content = part.tolist() if isinstance(part, np.ndarray) else part
+            digest.update(repr(content).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
 
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
+    """Write the log to this file too, with the traceback of an error that is a fault of ours."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.handleError = lambda record: None  # a full disk is told by what matters more than a line of the log
+    handler.handleError = lambda record: None  # a full disk shows where more than a line of the log is lost
     log.addHandler(handler)
     try:
         yield
     except Exception as error:
-        if not isinstance(error, UserError | TimeBudgetExceeded):  # the terminal may have seen one line alone
+        if not isinstance(error, UserError | TimeBudgetExceeded):  # the terminal shows one line at most
             handler.emit(logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info()))
         raise
     finally:

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -56,7 +55,8 @@ def signalled(number: int, busy: bool = True, polite: bool = True, times: int = 
 def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(number, code, busy):
     ended, said = signalled(number, busy)
     assert ended == code
-    assert said == f"stopped ({number.name}); the same command goes on from here\n"
+    assert said.count("\n") == 1
+    assert number.name in said
 
 
 def test_a_second_signal_ends_it_at_once():
@@ -65,22 +65,20 @@ def test_a_second_signal_ends_it_at_once():
 
 
 FAULTS = {
-    "disk": (OSError(errno.ENOSPC, "No space left on device", "runs/x/oof.csv"), "runs/x/oof.csv: No space.*make room"),
-    "read-only": (OSError(errno.EROFS, "Read-only file system", "runs/x/a"), "runs/x/a: Read-only.*make it writable"),
-    "vanished": (
-        FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy"),
-        "a.npy: No such.*bring it back",
-    ),
-    "memory": (MemoryError(), "the memory is full"),
-    "torch": (RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory: you tried"), "the memory is full"),
-    "gpu": (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the memory is full.*batch_size"),
-    "gloo": (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1"), "another process"),
+    "disk": (OSError(errno.ENOSPC, "No space left on device", "runs/x/oof.csv"), "runs/x/oof.csv"),
+    "read-only": (OSError(errno.EROFS, "Read-only file system", "runs/x/a"), "runs/x/a"),
+    "vanished": (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy"), "a.npy"),
+    "memory": (MemoryError(), "memory"),
+    "torch": (RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory: you tried"), "train.batch_size"),
+    "gpu": (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "train.batch_size"),
+    "gloo": (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1"), "torchrun"),
+    "worker": (EOFError(), "train.num_workers=0"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_the_machine_refuses_is_one_line_and_code_1(name, capsys, tmp_path):
-    error, words = FAULTS[name]
+    error, named = FAULTS[name]
 
     def broken():
         with Run(tmp_path, "joint", None).stage("rounds"):
@@ -91,8 +89,7 @@ def test_what_the_machine_refuses_is_one_line_and_code_1(name, capsys, tmp_path)
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.endswith("goes on from here\n")
-    assert re.search(words, said)
+    assert named in said
     assert read_json(tmp_path / "status.json")["reason"] == said.removeprefix("error: ").strip()
 
 
@@ -119,8 +116,8 @@ main(lambda: learn(Path(sys.argv[1]), {"augment": "small", "num_workers": 1}, Mu
 def test_a_data_worker_that_dies_is_named_and_the_training_goes_on_from_its_checkpoint(tmp_path):
     done = run_script("-c", MURDER, tmp_path)
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("error: a process that augments images died")
-    assert "train.num_workers=0 does without" in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "train.num_workers=0" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.glob("checkpoint_*.pt"))
     alone = {"augment": "small", "num_workers": 0}
@@ -143,4 +140,4 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_stop(tmp_path, capsys):
 def test_the_log_keeps_the_traceback_of_which_the_terminal_shows_one_line(tmp_path):
     with pytest.raises(MemoryError), logged(tmp_path / "log.txt"):
         raise MemoryError
-    assert "test_guard.py" in (tmp_path / "log.txt").read_text()
+    assert "test_faults.py" in (tmp_path / "log.txt").read_text()
