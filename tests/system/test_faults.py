@@ -16,7 +16,7 @@ from pseudokit.run_folder.folder import Run
 from pseudokit.system.faults import fault
 from pseudokit.system.files import log, logged, read_json
 from tests.conftest import ROOT, run_script
-from tests.learn.test_checkpoint import learn
+from tests.training.test_checkpoint import learn
 
 WAIT = """
 import time
@@ -103,7 +103,7 @@ MURDER = """
 import multiprocessing, os, sys
 from pathlib import Path
 from pseudokit.cli import main
-from tests.learn.test_checkpoint import Bar, learn
+from tests.training.test_checkpoint import Bar, learn
 class Murder(Bar):
     def update(self, steps):
         self.at -= steps
