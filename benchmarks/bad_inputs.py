@@ -54,7 +54,7 @@ def inputs() -> list[dict]:
     for case in wild.cases():
         with tempfile.TemporaryDirectory() as folder, quiet():
             try:
-                line, right = wild.judge(case, Path(folder))
+                line, right = wild.check_case(case, Path(folder))
             except (Exception, wild.Hangs) as error:
                 line, right = f"{type(error).__name__}: {error}", False
         rows.append({"kind": case.kind, "name": case.name, "line": line, "right": right})

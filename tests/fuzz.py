@@ -1,6 +1,6 @@
 """Random images, tables and configs from a seed: each is read right, or refused in one line.
 
-A case returns what is wrong with what the kit made of it, or nothing. An error that is no UserError is raised.
+A case returns what is wrong, as text, or nothing. An error that is no UserError is raised.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class Tables:
         header, *rows = [
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sep) if any(cell.strip() for cell in row)
         ]
-        found = [dict(zip(header, row + [""] * len(header), strict=False)) for row in rows]
-        return {row["id"]: row["label"] for row in found}
+        records = [dict(zip(header, row + [""] * len(header), strict=False)) for row in rows]
+        return {row["id"]: row["label"] for row in records}
 
 
 class Configs:
@@ -232,8 +232,8 @@ KINDS = {"image": Images, "table": Tables, "config": Configs}
 
 
 def faults(kind: str, folder: Path, n: int, seed: int = 0) -> list[str]:
-    """What is wrong with n cases of a kind. Each has a seed of its own, by which it can be made again."""
-    case, found = KINDS[kind](folder), []
+    """What is wrong with n cases of a kind. Case i has the seed (seed, i), so that it can be made again."""
+    case, all_faults = KINDS[kind](folder), []
     for i in range(n):
         try:
             with wild.limited(20):
@@ -243,5 +243,5 @@ def faults(kind: str, folder: Path, n: int, seed: int = 0) -> list[str]:
                 fault = fault or (f"it takes {grown:.1f} GB" if grown > 1 else "")
         except (Exception, wild.Hangs) as error:
             fault = f"{type(error).__name__}: {error}"
-        found += [f"{kind} {i}: {fault}"] if fault else []
-    return found
+        all_faults += [f"{kind} {i}: {fault}"] if fault else []
+    return all_faults

@@ -85,8 +85,8 @@ def by_id(name: str, **data) -> Callable[[Path], str]:
     def case(folder: Path) -> str:
         secret(folder)
         write_csv(folder / "t.csv", pd.DataFrame({"id": [name.format(folder)], "label": ["a"]}))
-        asked = Data(train=str(folder / "t.csv"), image_dir=str(folder / "images"), **data)
-        return refused(lambda: read_split(asked, "train"), "data.allow_outside_files=true")
+        config = Data(train=str(folder / "t.csv"), image_dir=str(folder / "images"), **data)
+        return refused(lambda: read_split(config, "train"), "data.allow_outside_files=true")
 
     return case
 
@@ -99,8 +99,8 @@ def by_link(link: str, target: str, source: str = "images") -> Callable[[Path], 
         (folder / "images" / link).symlink_to(folder / target)
         write_csv(folder / "t.csv", pd.DataFrame({"id": [source], "label": ["a"]}))
         train = folder / (source if source == "images" else "t.csv")
-        asked = Data(train=str(train), image_dir=str(folder / "images"))
-        return refused(lambda: read_split(asked, "train"), "data.allow_outside_files=true")
+        data = Data(train=str(train), image_dir=str(folder / "images"))
+        return refused(lambda: read_split(data, "train"), "data.allow_outside_files=true")
 
     return case
 
@@ -121,8 +121,8 @@ def pipe(folder: Path) -> str:
 def device(folder: Path) -> str:
     secret(folder)
     (folder / "images" / "a" / "z.png").symlink_to("/dev/zero")
-    asked = Data(train=str(folder / "images"), allow_outside_files=True)
-    return refused(lambda: read_split(asked, "train"), "is a pipe, a device")
+    data = Data(train=str(folder / "images"), allow_outside_files=True)
+    return refused(lambda: read_split(data, "train"), "is a pipe, a device")
 
 
 def allowed_by_name(folder: Path) -> str:
@@ -162,10 +162,10 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
             np.savez(path, a=np.array([payload], object))
         else:
             path.write_bytes(pickle.dumps(payload, protocol=2))
-        said = refused(
+        message = refused(
             lambda: create_model(Model(name=model, checkpoint=str(path)), ("a", "b"), 32, 3), "model.checkpoint"
         )
-        return "its code ran" if (folder / "it_ran").exists() else said
+        return "its code ran" if (folder / "it_ran").exists() else message
 
     return case
 
@@ -189,14 +189,14 @@ def model_of_a_stranger(**changed) -> Callable[[Path], str]:
 
 def yaml_that_runs(folder: Path) -> str:
     (folder / "c.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{folder}/it_ran']\n")
-    said = refused(lambda: load_config(folder / "c.yaml", []), "cannot be read as YAML")
+    message = refused(lambda: load_config(folder / "c.yaml", []), "cannot be read as YAML")
     typed = refused(
         lambda: load_config(
             ROOT / "configs" / "default.yaml", [f"model.kwargs=!!python/object/apply:os.mkdir ['{folder}/it_ran']"]
         ),
         "model.kwargs",
     )
-    return "its code ran" if (folder / "it_ran").exists() else said or typed
+    return "its code ran" if (folder / "it_ran").exists() else message or typed
 
 
 # ---- names that are markup, formulas or orders to a terminal

@@ -16,7 +16,7 @@ IN_BROWSER = [name for name in hostile.cases() if name.endswith("in a browser")]
 
 @pytest.mark.parametrize("case", NAMED, ids=lambda case: f"{case.kind}: {case.name}"[:60])
 def test_wild_input_is_read_right_or_refused_in_one_line(case, tmp_path):
-    line, right = wild.judge(case, tmp_path)
+    line, right = wild.check_case(case, tmp_path)
     assert right, line
 
 
@@ -33,10 +33,10 @@ def test_nothing_is_let_in(name, tmp_path):
 def test_the_judge_of_wild_input_sees_what_is_wrong(tmp_path):
     """A case that hangs, one that is refused with other words, and one that is read as something else."""
     plain = wild.read_table(wild.PLAIN)
-    assert wild.judge(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == ("handled", True)
-    assert wild.judge(wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path) == ("handled", False)
-    line, right = wild.judge(wild.Case("table", "x", wild.read_table(""), wild.Refused("other words")), tmp_path)
+    assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == ("handled", True)
+    assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path) == ("handled", False)
+    line, right = wild.check_case(wild.Case("table", "x", wild.read_table(""), wild.Refused("other words")), tmp_path)
     assert "cannot be read as CSV" in line
     assert not right
     with pytest.raises(wild.Hangs):
-        wild.judge(wild.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1)
+        wild.check_case(wild.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1)

@@ -1,4 +1,4 @@
-"""Wild input by name: images, tables and configs as strangers send them, and what the kit must make of each.
+"""Unusual images, tables and configs by name, as strangers send them, and how the kit must read or refuse each.
 
 Shared by test_wild.py and benchmarks/bad_inputs.py. A case is read as a run reads it, up to the first training step.
 """
@@ -35,16 +35,16 @@ from pseudokit.data.images import load_images
 from pseudokit.run_folder.folder import Run
 from pseudokit.run_folder.prepare import prepare
 
-SECONDS = 60
-"""After which a case hangs."""
+MAX_SECONDS = 60
+"""Of one case: reading takes less than a second, so a case that takes longer hangs."""
 
 
 class Refused(str):
-    """A part of the line with which a case must be refused."""
+    """A part of the error message with which a case must be refused."""
 
 
 class Case(NamedTuple):
-    """read(folder) returns what came of it, to be compared with `wanted`; slow: not for every test run."""
+    """read(folder) returns the result, to be compared with `wanted`. slow: not for every test run."""
 
     kind: str
     name: str
@@ -73,8 +73,8 @@ def limited(seconds: int):
         signal.signal(signal.SIGALRM, old)
 
 
-def judge(case: Case, folder: Path, seconds: int = SECONDS) -> tuple[str, bool]:
-    """(the line that it prints or `handled`, whether that is right); any other error is raised."""
+def check_case(case: Case, folder: Path, seconds: int = MAX_SECONDS) -> tuple[str, bool]:
+    """Returns the line that the case prints (or `handled`) and whether that is right. Other errors are raised."""
     try:
         with limited(seconds):
             got = case.read(folder)
@@ -196,10 +196,10 @@ def images() -> list[Case]:
         "WebP": saved("WEBP", lossless=True),
         "PPM": saved("PPM"),
     }
-    found = {f"{kind} under another suffix": (data, "rgbw") for kind, data in good.items()}
-    found |= {f"{kind} cut in half": (cut(data, 0.5), bad) for kind, data in good.items()}
-    found |= {f"{kind} without its last byte": (data[:-1], bad) for kind, data in good.items()}
-    found |= {
+    inputs = {f"{kind} under another suffix": (data, "rgbw") for kind, data in good.items()}
+    inputs |= {f"{kind} cut in half": (cut(data, 0.5), bad) for kind, data in good.items()}
+    inputs |= {f"{kind} without its last byte": (data[:-1], bad) for kind, data in good.items()}
+    inputs |= {
         "zero bytes": (b"", bad),
         "missing": (lambda file: None, bad),
         "a folder named like an image": (os.mkdir, bad),
@@ -245,7 +245,7 @@ def images() -> list[Case]:
         "a chunk of 4 GB in a PNG": (good["PNG"][:33] + b"\xff" + good["PNG"][34:], bad),
         "rows too few for the header": (png(900, 900, zeros(99)), bad),
     }
-    cases = [Case("image", name, read_image(data), wanted) for name, (data, wanted) in found.items()]
+    cases = [Case("image", name, read_image(data), wanted) for name, (data, wanted) in inputs.items()]
     bomb = Case(
         "image",
         "bomb: 20,000×20,000 black pixels in 390 KB",
@@ -356,7 +356,7 @@ def tables() -> list[Case]:
     semicolons, group = PLAIN.replace(",", ";"), "id,label,g\n"
     odd_id = LABELS | {'a"b\nc': "cat"}
     frame, rows = pd.DataFrame({"id": [*LABELS], "label": [*LABELS.values()]}), PLAIN.partition("\n")[2]
-    found = {
+    inputs = {
         "UTF-8 with a mark": ("\ufeff" + PLAIN, LABELS),
         "UTF-16": (PLAIN.encode("utf-16"), LABELS),
         "UTF-16 with tabs": (PLAIN.replace(",", "\t").encode("utf-16"), LABELS),
@@ -409,7 +409,7 @@ def tables() -> list[Case]:
         "an id twice": (PLAIN + "000,dog\n", Refused("stands 2 times")),
         "a label of 200,000 letters": (PLAIN + "004," + "x" * 200_000 + "\n", LABELS | {"004": "x" * 200_000}),
     }
-    cases = [Case("table", name, read_table(data), wanted) for name, (data, wanted) in found.items()]
+    cases = [Case("table", name, read_table(data), wanted) for name, (data, wanted) in inputs.items()]
     unpacked = {f"no archive, named {ending}": ending for ending in ("gz", "zip", "xz", "bz2")}
     cases += [
         Case("table", name, read_table("x", f"t.csv.{ending}"), Refused("cannot be read as CSV"))
@@ -523,7 +523,7 @@ def configs() -> list[Case]:
         f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     nested = "model:\n  kwargs:\n" + "".join(f"    {line}\n" for line in bomb.splitlines())
-    found = {
+    inputs = {
         "aliases that grow": (nested, (), "", Refused("aliases are not read")),
         "an alias to itself": ("model: &a {kwargs: *a}", (), "", Refused("aliases are not read")),
         "tabs": ("data:\n\ttrain: x\n", (), "", Refused("line 2")),
@@ -575,7 +575,7 @@ def configs() -> list[Case]:
     }
     return [
         Case("config", name, read_config(text, *typed, keys=keys), wanted)
-        for name, (text, typed, keys, wanted) in found.items()
+        for name, (text, typed, keys, wanted) in inputs.items()
     ]
 
 
