@@ -172,7 +172,7 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
 
 def fetching(name: str) -> Callable[[Path], str]:
     config = Model(kwargs={name: "x"})
-    return lambda folder: refused(lambda: create_model(config, ("a", "b"), 32, 3), "give model.checkpoint=FILE")
+    return lambda folder: refused(lambda: create_model(config, ("a", "b"), 32, 3), f"model.kwargs: {name}")
 
 
 def model_of_a_stranger(**changed) -> Callable[[Path], str]:
