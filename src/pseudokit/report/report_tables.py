@@ -55,8 +55,8 @@ ROUND_COLUMNS |= {
     "seconds": "time",
 }
 NOTES = {
-    "Scores": "On images that no model learned. Teacher: the models of the last round together. Baseline: trained like "
-    "the student, on the given labels alone.",
+    "Scores": "On images that no model learned. Teacher: the models of the first round together. Baseline: trained "
+    "like the student, on the given labels alone.",
     "Rounds": "Out-of-fold agreement: how often models predict given labels that they did not learn. Where given "
     "labels are wrong, a good model disagrees.",
     "Decisions": "What became of each label in the round that the student learned. Right: the share of the labels "
