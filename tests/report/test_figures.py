@@ -39,12 +39,12 @@ def test_a_grid_shows_every_image_and_hides_the_empty_places():
 
 @pytest.mark.parametrize("k", [1, 20, 21, 41])
 def test_a_matrix_shows_numbers_and_names_while_they_fit(k):
-    figure, axes = figures.new_figure("matrix", 6.2)
+    figure, [axis] = figures.new_figure("matrix", 6.2)
     numbers = np.arange(k * k).astype(str).reshape(k, k)
-    figures.draw_matrix(axes[0, 0], np.eye(k), numbers, [f"{i} {BAD_NAMES[1]}" for i in range(k)])
-    texts = [text.get_text() for text in axes[0, 0].texts]
+    figures.draw_matrix(axis, np.eye(k), numbers, [f"{i} {BAD_NAMES[1]}" for i in range(k)])
+    texts = [text.get_text() for text in axis.texts]
     assert texts == (list(numbers.flat) if k <= figures.MAX_NUMBERED_CLASSES else [])
-    assert len(axes[0, 0].get_yticklabels()) == (k if k <= figures.MAX_NAMED_CLASSES else 0)
+    assert len(axis.get_yticklabels()) == (k if k <= figures.MAX_NAMED_CLASSES else 0)
     assert pixels(figures.png(figure)).std() > 5
 
 

@@ -118,11 +118,11 @@ def test_annotations_come_back_as_the_lines_of_a_corrections_file(items, data):
     assert list(lines.itertuples(name=None)) == expected
 
 
-def test_an_export_without_dates_or_with_empty_ones_can_be_read(tmp_path, items):
+def test_an_export_without_dates_and_with_other_marks_can_be_read(tmp_path, items):
     _, rows = items
     tasks = [ls.make_task("run", row, "/") for row in rows[:2].to_dict("records")]
     tasks[0]["annotations"] = [{"result": [ls.choice("NA")]}]
-    tasks[1]["annotations"] = [{"result": [ls.choice("NA"), {"type": "relation"}], "updated_at": None}]
+    tasks[1]["annotations"] = [{"result": [ls.choice("NA"), {"type": "relation"}]}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     assert list(ls.read_annotations(tmp_path / "export.json", HOSTILE)["label"]) == ["NA", "NA"]
 

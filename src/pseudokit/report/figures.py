@@ -21,7 +21,6 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
-INK = "#222222"
 COLORS = [BLUE, VERMILION, "#009E73", "#E69F00", "#CC79A7", "#56B4E9"]
 STYLE = {
     "font.size": 11,
@@ -32,7 +31,6 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#767676",
-    "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     # 24 lines that can be told apart: all colors, then all again with dashes
@@ -65,13 +63,13 @@ def png(figure: Figure) -> bytes:
 
 
 @styled
-def new_figure(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """A figure 6 inches wide and `height` inches high with a title, and its (rows, columns) axes."""
+def new_figure(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list]:
+    """A figure 6 inches wide and `height` inches high with a title, and its axes, row by row."""
     figure = Figure(figsize=(6, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     figure.suptitle(textwrap.fill(title, 60), x=0.02, ha="left")
     axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, axes
+    return figure, list(axes.flat)
 
 
 def short(text: object, length: int = 14) -> str:
@@ -108,13 +106,17 @@ def image_grid(images: list[np.ndarray | None], names: list[str], is_right: list
     lines = max([name.count("\n") + 1 for name in names], default=1)
     height = 0.4 + rows * (1.2 + 0.2 * lines)
     figure, axes = new_figure(title, height, rows, GRID_COLUMNS)
-    for axis in axes.flat[len(images) :]:
+    for axis in axes[len(images) :]:
         axis.set_axis_off()
-    for axis, image, name, right in zip(axes.flat, images, names, is_right, strict=False):
+    for axis, image, name, right in zip(axes, images, names, is_right, strict=False):
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         axis.set_title(name, loc="center", size=10, pad=3)
-        axis.spines[:].set(visible=right is not None, linewidth=2.5, color=BLUE if right else VERMILION)
+        axis.spines[:].set(
+            visible=right is not None,
+            linewidth=2.5,
+            color=BLUE if right else VERMILION,
+        )
         if image is None:
             axis.text(0.5, 0.5, "not readable", ha="center", va="center", size=8)
         else:
@@ -140,9 +142,8 @@ def draw_matrix(axis, shares: np.ndarray, numbers: np.ndarray, classes: list[str
         text_kw={"size": min(11, 130 / k)},
     )
     axis.spines[:].set_visible(False)
-    axis.tick_params(length=0)
     if k > MAX_NAMED_CLASSES:
         axis.set(xticks=[], yticks=[])
     if display.text_ is not None:
         for text, number, share in zip(display.text_.flat, numbers.flat, shares.flat, strict=True):
-            text.set(text=number, color="white" if share > 0.2 else INK)
+            text.set(text=number, color="white" if share > 0.2 else "black")

@@ -97,12 +97,7 @@ class Annotation(BaseModel):
 
     result: list[Mark]
     was_canceled: bool = False
-    created_at: str | None = None
-    updated_at: str | None = None
-
-    def time(self) -> str:
-        """When it was last changed."""
-        return self.updated_at or self.created_at or ""
+    updated_at: str = ""
 
     def choice(self) -> str:
         """The choice; "" where nothing was chosen."""
@@ -147,7 +142,7 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
     actions = _actions(classes)
     lines = {}
     for number, task in enumerate(tasks, start=1):
-        annotations = sorted(task.annotations, key=Annotation.time)
+        annotations = sorted(task.annotations, key=lambda annotation: annotation.updated_at)
         choices = [annotation.choice() for annotation in annotations if annotation.choice()]
         if not choices:
             continue

@@ -29,34 +29,45 @@ def nearest_examples(run: Path, info: dict[str, Any], items: pd.DataFrame) -> tu
             Both are empty for an item that the round did not judge, and where the round's files are gone.
         paths: row in decisions.csv → its image.
     """
-    near: list = [[[], []] for _ in range(len(items))]
+    near: list = [[[], []] for _ in items.index]
     folder = run / f"round_{info.get('round')}"
     if not (folder / "log_probs.npy").exists():
         return near, {}
-    decisions = load_run.read_table(folder / "decisions.csv", "id given_label predicted confidence decision")
+    columns = "id given_label predicted confidence decision"
+    decisions = load_run.read_table(folder / "decisions.csv", columns)
+    samples = load_run.read_table(run / "samples.csv", "id path")
+    path_of_id = samples.drop_duplicates("id").set_index("id")["path"]
     log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
     candidates = find_candidates(decisions)
-    rows = pd.Index(decisions["id"]).get_indexer(items["id"])  # -1: not judged
+    item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])  # -1: not judged
+    paths = {}
     for side, column in enumerate(("given_label", "predicted")):
         for name, group in candidates.items():
             features = log_probs[group]
-            for i in np.flatnonzero((items[column] == name) & (rows >= 0)):
-                distance = np.linalg.norm(features - log_probs[rows[i]], axis=1)
+            is_asked = (items[column] == name) & (item_rows >= 0)
+            for i in np.flatnonzero(is_asked):
+                own_row = item_rows[i]
+                distance = np.linalg.norm(features - log_probs[own_row], axis=1)
                 order = group[distance.argsort(kind="stable")]
-                near[i][side] = order[order != rows[i]][:EXAMPLES_PER_CLASS].tolist()
-    shown = sorted({row for pair in near for side in pair for row in side})
-    samples = load_run.read_table(run / "samples.csv", "id path").drop_duplicates("id").set_index("id")
-    return near, {row: samples["path"][decisions["id"][row]] for row in shown}
+                others = order[order != own_row]
+                nearest = others[:EXAMPLES_PER_CLASS].tolist()
+                near[i][side] = nearest
+                for row in nearest:
+                    paths[row] = path_of_id[decisions["id"][row]]
+    return near, paths
 
 
 def find_candidates(decisions: pd.DataFrame) -> dict[str, np.ndarray]:
     """class → rows that agree with their given label, evenly spread from the least to the most confident."""
-    is_agreed = (decisions["decision"] == "keep") & (decisions["predicted"] == decisions["given_label"])
-    by_class = decisions[is_agreed].sort_values("confidence", kind="stable").groupby("given_label")
-    limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // max(1, by_class.ngroups))
+    agrees = decisions["predicted"] == decisions["given_label"]
+    is_kept = decisions["decision"] == "keep"
+    agreed = decisions[agrees & is_kept].sort_values("confidence", kind="stable")
+    n_classes = max(1, agreed["given_label"].nunique())
+    limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // n_classes)
     candidates = {}
-    for name, group in by_class:
-        places = np.linspace(0, len(group) - 1, min(limit, len(group)))
-        candidates[name] = group.index.to_numpy()[places.round().astype(int)]
+    for name, group in agreed.groupby("given_label"):
+        n = min(limit, len(group))
+        places = np.linspace(0, len(group) - 1, n).round().astype(int)
+        candidates[name] = group.index.to_numpy()[places]
     return candidates

@@ -17,7 +17,17 @@ from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import confusion_matrix
 
 from . import load_run
-from .figures import COLORS, INK, count_axis, draw_matrix, image_grid, new_figure, percent_axis, png, short, styled
+from .figures import (
+    COLORS,
+    count_axis,
+    draw_matrix,
+    image_grid,
+    new_figure,
+    percent_axis,
+    png,
+    short,
+    styled,
+)
 from .gallery import predicted_rows
 
 RunData = dict[str, Any]
@@ -74,7 +84,7 @@ def disagreements_grid(data: RunData) -> CaptionedFigure:
 
 def cutoff_grid(data: RunData) -> CaptionedFigure:
     """The 25 pseudo-labels nearest to the cutoff."""
-    if data["pseudo_labels"] is None:
+    if data["pseudo_labels"] is None or data["decisions"] is None:
         return None
     rows = load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1])
     return _grid_of_rows(
@@ -110,14 +120,16 @@ def _grid_of_rows(
     if ids.empty:
         return None
     paths = data["samples"].drop_duplicates("id").set_index("id")["path"]
-    images = [load_run.decode_image(load_run.read_bytes(paths[name]), IMAGE_PIXELS) for name in ids]
-    truth = pd.Series(dtype=str) if data["decisions"] is None else data["decisions"].set_index("id")["truth"]
+    images = []
+    for name in ids:
+        content = load_run.read_bytes(paths[name])
+        images.append(load_run.decode_image(content, IMAGE_PIXELS))
+    truth = data["decisions"].set_index("id")["truth"]
     is_right = []
     for true_label, label in zip(truth.reindex(ids), labels, strict=True):
         unknown = pd.isna(true_label) or label == ""
         is_right.append(None if unknown else true_label == label)
-    if any(right is not None for right in is_right):
-        caption += " The truth is known: right labels have a blue frame, wrong ones an orange-red one."
+    caption += " Where the truth is known, right labels have a blue frame and wrong ones an orange-red one."
     return caption, image_grid(images, names, is_right, title)
 
 
@@ -144,9 +156,10 @@ def confusion(data: RunData) -> CaptionedFigure:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     numbers = np.where(counts > 0, counts.astype(str), "")
     wrong = (rows["label"] != rows["predicted"]).sum()
-    figure, axes = new_figure(f"Confusion matrix ({wrong:,} of {len(rows):,} differ)", 6.2)
-    draw_matrix(axes[0, 0], shares, numbers, classes)
-    axes[0, 0].set(xlabel="predicted", ylabel="label")
+    title = f"Confusion matrix ({wrong:,} of {len(rows):,} differ)"
+    figure, [axis] = new_figure(title, 6.2)
+    draw_matrix(axis, shares, numbers, classes)
+    axis.set(xlabel="predicted", ylabel="label")
     return f"Each row is a label, each column a prediction: {source}.", figure
 
 
@@ -163,8 +176,7 @@ def confidence(data: RunData) -> CaptionedFigure:
         "unlabeled, not accepted",
     )
     edges = np.linspace(min(0.95, rows["confidence"].min()), 1, 51)
-    figure, axes = new_figure("Confidence of the out-of-fold predictions", 4.4)
-    axis = axes[0, 0]
+    figure, [axis] = new_figure("Confidence of the out-of-fold predictions", 4.4)
     for kind, values in rows["confidence"].groupby(kinds):
         axis.hist(
             values,
@@ -175,7 +187,7 @@ def confidence(data: RunData) -> CaptionedFigure:
         )
     for cutoff in set(data["cutoffs"]):
         if cutoff <= 1:
-            axis.axvline(cutoff, color=INK, linestyle="--", label=f"cutoff {cutoff:.4g}")
+            axis.axvline(cutoff, color="black", linestyle="--", label=f"cutoff {cutoff:.4g}")
     axis.set(xlabel="confidence", ylabel="images")
     count_axis(axis)
     figure.legend(loc="outside lower left", ncols=2)
@@ -189,17 +201,15 @@ def coverage(data: RunData) -> CaptionedFigure:
         return None
     is_labeled = rows["given_label"] != ""
     is_known = rows["truth"].notna()
-    is_changed = is_known & is_labeled & (rows["truth"] != rows["given_label"])
     cutoff, unlabeled_cutoff = data["cutoffs"]
     curves = [
-        ("labeled, against given labels", rows[is_labeled], "given_label", cutoff),
-        ("unlabeled, against the truth", rows[~is_labeled & is_known], "truth", unlabeled_cutoff),
+        ("labeled, against given labels", is_labeled, "given_label", cutoff),
+        ("labeled, against the truth", is_labeled & is_known, "truth", cutoff),
+        ("unlabeled, against the truth", ~is_labeled & is_known, "truth", unlabeled_cutoff),
     ]
-    if is_changed.any():
-        curves.append(("labeled, against the truth", rows[is_labeled & is_known], "truth", cutoff))
-    figure, axes = new_figure("Coverage against accuracy: what a lower cutoff would cost", 4.8)
-    axis = axes[0, 0]
-    for color, (name, part, column, cutoff) in zip(COLORS, curves, strict=False):
+    figure, [axis] = new_figure("Coverage against accuracy: what a lower cutoff would cost", 4.8)
+    for color, (name, is_shown, column, cutoff) in zip(COLORS, curves, strict=False):
+        part = rows[is_shown]
         if part.empty:
             continue
         # rows of equal confidence enter together: no cutoff could tell them apart
@@ -208,11 +218,17 @@ def coverage(data: RunData) -> CaptionedFigure:
         totals = levels.sort_index(ascending=False).cumsum()
         share = totals["size"] / len(part)
         accuracy = totals["sum"] / totals["size"]
-        axis.plot(share, accuracy, color=color, linewidth=2, label=f"{name} (n = {len(part):,})")
+        label = f"{name} (n = {len(part):,})"
+        axis.plot(share, accuracy, "-", color=color, linewidth=2, label=label)
         above = totals.index >= cutoff
         if above.any():
-            axis.plot(share[above].iloc[-1], accuracy[above].iloc[-1], "o", color=color, label=f"cutoff {cutoff:.4g}")
-    axis.set(xlabel="coverage: share of the rows, most confident first", ylabel="accuracy of those rows")
+            x = share[above].iloc[-1]
+            y = accuracy[above].iloc[-1]
+            axis.plot(x, y, "o", color=color, label=f"cutoff {cutoff:.4g}")
+    axis.set(
+        xlabel="coverage: share of the rows, most confident first",
+        ylabel="accuracy of those rows",
+    )
     percent_axis(axis.xaxis)
     percent_axis(axis.yaxis)
     figure.legend(loc="outside lower left")
@@ -228,12 +244,19 @@ def reliability(data: RunData) -> CaptionedFigure:
     is_wrong = rows["truth"] != rows["given_label"]
     if not is_wrong.any():
         return None
-    figure, axes = new_figure("Reliability: are labels wrong as often as p_wrong says?", 5.6, 2)
-    CalibrationDisplay.from_predictions(is_wrong, rows["p_wrong"], n_bins=10, ax=axes[0, 0], name="p_wrong")
-    axes[0, 0].set(xlabel="", ylabel="share that is wrong")
-    axes[1, 0].hist(rows["p_wrong"], bins=10, range=(0, 1))
-    count_axis(axes[1, 0])
-    axes[1, 0].set(xlabel="p_wrong", ylabel="labels")
+    title = "Reliability: are labels wrong as often as p_wrong says?"
+    figure, [upper, lower] = new_figure(title, 5.6, 2)
+    CalibrationDisplay.from_predictions(
+        is_wrong,
+        rows["p_wrong"],
+        n_bins=10,
+        ax=upper,
+        name="p_wrong",
+    )
+    upper.set(xlabel="", ylabel="share that is wrong")
+    lower.hist(rows["p_wrong"], bins=10, range=(0, 1))
+    lower.set(xlabel="p_wrong", ylabel="labels")
+    count_axis(lower)
     return "How many of the labels with a probability p_wrong are wrong, and how many such labels there are.", figure
 
 
@@ -245,11 +268,12 @@ def noise_matrix(data: RunData) -> CaptionedFigure:
         return None
     shares = np.array(matrix, float)
     numbers = np.char.mod("%.3g", 100 * shares.round(3))
-    noise_type = data["decisive"].get("noise_type")
-    suffix = f" ({noise_type})" if noise_type else ""
-    figure, axes = new_figure(f"Noise matrix: which label each true class was given{suffix}", 6.2)
-    draw_matrix(axes[0, 0], shares, numbers, classes)
-    axes[0, 0].set(xlabel="given label (numbers: % of the row)", ylabel="true label (estimated)")
+    figure, [axis] = new_figure("Noise matrix: which label each true class was given", 6.2)
+    draw_matrix(axis, shares, numbers, classes)
+    axis.set(
+        xlabel="given label (numbers: % of the row)",
+        ylabel="true label (estimated)",
+    )
     return "How often an image of the true class (row) was given each label (column), as estimated.", figure
 
 
@@ -273,16 +297,24 @@ def rounds(data: RunData) -> CaptionedFigure:
     series = {name: values for name, values in series.items() if values.any()}
     if not series:
         return None
-    figure, axes = new_figure("Round by round", 0.9 + 1.6 * len(series), len(series))
-    for axis, (name, values) in zip(axes.flat, series.items(), strict=True):
+    height = 0.9 + 1.6 * len(series)
+    figure, axes = new_figure("Round by round", height, len(series))
+    for axis, (name, values) in zip(axes, series.items(), strict=True):
         axis.plot(values.index, values, "o-", linewidth=2)
         for number, share in values.items():
-            axis.annotate(f"{share:.2%}", (number, share), (0, 8), textcoords="offset points", ha="center", size=10)
+            axis.annotate(
+                f"{share:.2%}",
+                (number, share),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                size=10,
+            )
         axis.set(title=name, xlim=(-0.3, infos.index[-1] + 0.3))
         axis.margins(y=0.45)
         percent_axis(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[-1, 0].set_xlabel("round")
+    axes[-1].set_xlabel("round")
     return "What every round of teachers and decisions achieved. Round 0 is what was given.", figure
 
 
@@ -292,7 +324,7 @@ def losses(data: RunData) -> CaptionedFigure:
     if not history:
         return None
     figure, axes = new_figure("Training loss", 0.7 + 2.2 * len(history), len(history))
-    for axis, (name, tables) in zip(axes.flat, history.items(), strict=True):
+    for axis, (name, tables) in zip(axes, history.items(), strict=True):
         for table in tables:
             # with leak-free folds, two models leave out the same fold
             fold = table["fold"].iloc[0]
@@ -300,7 +332,7 @@ def losses(data: RunData) -> CaptionedFigure:
         if name.startswith("round"):
             axis.legend(ncols=math.ceil(len(tables) / 6), fontsize=9)
         axis.set(title=name, ylabel="loss")
-    axes[-1, 0].set_xlabel("epoch")
+    axes[-1].set_xlabel("epoch")
     return "Training loss of every model: those of each round, then baseline and student.", figure
 
 

@@ -35,16 +35,20 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
     rows = items
     if audit is not None:
         # rows that are only audited come last: whoever draws an audit loses no decision
-        only_audited = audit[~audit["id"].isin(items["id"])].reindex(columns=items.columns)
+        is_listed = audit["id"].isin(items["id"])
+        only_audited = audit[~is_listed].reindex(columns=items.columns)
         only_audited[["predicted", "decision", "duplicates"]] = ""
         rows = pd.concat([items, only_audited], ignore_index=True) if len(items) else only_audited
     if rows.empty:
         return None
     images = read_images(rows["path"], sample_pixels(len(rows)))
     near, example_paths = nearest_examples(run, info, rows)
-    examples = read_images(example_paths.values(), EXAMPLE_PIXELS)
-    facts = rows.drop(columns="path")
-    samples = facts.astype(object).where(facts.notna(), None).to_dict("records")
+    examples = {}
+    for row, example in zip(example_paths, read_images(example_paths.values(), EXAMPLE_PIXELS), strict=True):
+        examples[row] = example["image"]
+    facts = rows.drop(columns="path").astype(object)
+    facts = facts.where(facts.notna(), None)  # JSON has no NaN
+    samples = facts.to_dict("records")
     for sample, image, pair in zip(samples, images, near, strict=True):
         sample |= image | {"near": pair}
     name = run.resolve().name
@@ -55,10 +59,11 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
         "classes": class_names(rows, info),
         "samples": samples,
         "queues": review_queues(items, rows, audit),
-        "examples": {row: example["image"] for row, example in zip(example_paths, examples, strict=True)},
+        "examples": examples,
     }
     page = run / "review.html"
-    atomic_write(page, render("review.html", {"name": name, "key": key}, json=as_json(content)))
+    words = {"name": name, "key": key}
+    atomic_write(page, render("review.html", words, json=as_json(content)))
     return page
 
 
@@ -73,8 +78,10 @@ def read_images(paths: Iterable[str], pixels: int) -> list[dict[str, str]]:
 
     def read_image(path: str) -> dict[str, str]:
         data = load_run.read_bytes(path)
-        sha256 = hashlib.sha256(data).hexdigest() if data else ""
-        return {"image": load_run.thumbnail(data, pixels), "sha256": sha256}
+        return {
+            "image": load_run.thumbnail(data, pixels),
+            "sha256": hashlib.sha256(data).hexdigest() if data else "",
+        }
 
     with ThreadPoolExecutor() as threads:  # OpenCV releases the interpreter's lock
         return list(threads.map(read_image, paths))
@@ -82,8 +89,8 @@ def read_images(paths: Iterable[str], pixels: int) -> list[dict[str, str]]:
 
 def review_key(run: str, samples: list[dict[str, Any]]) -> str:
     """Under which the browser remembers decisions: they are forgotten where what was decided on has changed."""
-    facts = [[sample[name] for name in ("id", "given_label", "predicted", "sha256")] for sample in samples]
-    return hash_of(run, facts)
+    facts = pd.DataFrame(samples, columns=["id", "given_label", "predicted", "sha256"])
+    return hash_of(run, facts.to_dict("records"))
 
 
 def review_queues(items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -93,7 +100,8 @@ def review_queues(items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame |
     masks = {"to review": ~is_kept, "duplicates disagree": in_conflict, "kept by the run": is_kept}
     queues = []
     for name, mask in masks.items():
-        queues.append({"name": name, "blind": False, "places": np.flatnonzero(mask).tolist()})
+        places = np.flatnonzero(mask)
+        queues.append({"name": name, "blind": False, "places": places.tolist()})
     if audit is not None:
         places = pd.Index(rows["id"]).get_indexer(audit["id"])
         queues.append({"name": "audit", "blind": True, "places": places.tolist()})
@@ -102,5 +110,10 @@ def review_queues(items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame |
 
 def as_json(content: dict[str, Any]) -> str:
     """JSON that may stand inside a <script>: no character in it can end the element or begin another."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        content,
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+    )
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

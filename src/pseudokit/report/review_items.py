@@ -11,7 +11,15 @@ import pandas as pd
 from ..round_store import RoundStore
 from . import load_run
 
-COLUMNS = ["id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
+COLUMNS = [
+    "id",
+    "path",
+    "given_label",
+    "predicted",
+    "confidence",
+    "p_wrong",
+    "decision",
+]
 
 
 def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -33,23 +41,25 @@ def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, An
     issues = _read_issues(run, cutoff, limit)
     issues["issue_rank"] = np.arange(len(issues))
     items = conflicts.merge(issues, how="outer", on=["id", "path", "given_label"])
-    items = items.sort_values(["conflict_rank", "issue_rank"], ignore_index=True)[:limit]
+    items = items.sort_values(["conflict_rank", "issue_rank"], ignore_index=True)
+    items = items[:limit]
     items = items.fillna({"predicted": "", "decision": "", "duplicates": ""})
     return items[[*COLUMNS, "duplicates"]], info
 
 
 def _read_conflicts(run: Path) -> pd.DataFrame:
     """id, path, given_label, duplicates of the training rows whose duplicates have another label."""
+    columns = ["id", "path", "given_label", "duplicates"]
     table = load_run.read_table(run / "duplicates.csv", "cluster id path split given_label conflict")
     if table is None:
-        return pd.DataFrame(columns=["id", "path", "given_label", "duplicates"], dtype=str)
+        return pd.DataFrame(columns=columns, dtype=str)
     table = table[table["conflict"] == "True"]
     labeled = table[table["given_label"] != ""]
     label_texts = labeled["given_label"] + " (" + labeled["split"] + ")"
     cluster_texts = label_texts.groupby(labeled["cluster"]).agg(" · ".join)
     rows = table[table["split"] == "train"].drop_duplicates("id")
     rows = rows.assign(duplicates=rows["cluster"].map(cluster_texts))
-    return rows[["id", "path", "given_label", "duplicates"]]
+    return rows[columns]
 
 
 def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
