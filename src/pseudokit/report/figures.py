@@ -111,7 +111,7 @@ def image_grid(images: list[np.ndarray | None], names: list[str], is_right: list
     for axis, image, name, right in zip(axes, images, names, is_right, strict=False):
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
-        axis.set_title(name, loc="center", size=10, pad=3)
+        axis.set_title(name, loc="center", size=9, pad=3)
         axis.spines[:].set(
             visible=right is not None,
             linewidth=2.5,
@@ -129,7 +129,7 @@ def draw_matrix(axis, shares: np.ndarray, numbers: np.ndarray, classes: list[str
     """Heat map of row shares (K, K), with the texts of `numbers` (K, K) in its fields if they fit."""
     k = len(classes)
     names = [short(name) for name in classes]
-    are_long = k > 5 and max(map(len, names)) > 2
+    are_long = k * max(map(len, names)) > 40  # letters that fit side by side
     axis.grid(False)
     display = ConfusionMatrixDisplay(shares, display_labels=names)
     display.plot(
