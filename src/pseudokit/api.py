@@ -48,14 +48,16 @@ def apply(path: Path, corrections: Path | None) -> None:
     with reopen_run(path) as run:
         from .run_folder.corrections import new_decisions, revert
 
+        decisions = None
         if corrections is None:
             revert(run)
-            return
-        decisions = new_decisions(run, corrections)
-        if decisions is not None or not run.finished():
-            from .pipeline import run_pipeline
+        else:
+            decisions = new_decisions(run, corrections)
+            if decisions is None and run.finished():
+                return
+        from .pipeline import run_pipeline
 
-            run_pipeline(run, decisions)
+        run_pipeline(run, decisions)
 
 
 def predict(
@@ -87,11 +89,11 @@ def predict(
     from .run_folder.predict_runs import open_finished, predict_runs, read_targets, write_predictions
 
     show_log()
-    runs = [Path(run) for run in runs]
-    targets = read_targets(open_finished(runs[0]), data)
-    predictions = predict_runs(runs, targets.path.to_numpy(object), tta, weights, arm)
-    out = Path(out or runs[0] / "predictions.csv")
+    finished = [open_finished(Path(run), arm) for run in runs]
+    table = predict_runs(finished, read_targets(finished[0].config, data), tta, weights)
+    out = Path(out or finished[0].path / "predictions.csv")
     try:
-        return write_predictions(out, targets, predictions, submission)
+        write_predictions(out, table, submission)
+        return table
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None

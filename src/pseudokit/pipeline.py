@@ -21,7 +21,7 @@ from .round_store import RoundStore, model_files
 from .run_folder.corrections import applied, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_results
 from .run_folder.folder import Run, write_status
-from .run_folder.predict_runs import finished_models, write_submission
+from .run_folder.predict_runs import open_finished, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
 from .self_training import SelfTrainingResult, self_train
@@ -54,7 +54,7 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
         models = train_final_models(run, prepared, result, job_runner)
     except TimeBudgetExceeded:
         result = replace(result, reason="time_budget")
-        models = {"teacher": finished_models(run.path)}
+        models = {"teacher": open_finished(run.path).models}
     evaluate(run, prepared, result, models, job_runner)
     write_pages(run)
     finish(run, result, models)

@@ -1,74 +1,89 @@
-"""A stratified sample of the labeled set for a person to judge, and what it says about a run. Arrays only."""
+"""A stratified sample of the labeled rows for a person to judge, and what it says about a run. Arrays only."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from .arrays import Array, most_confident
+
 STRATA = ("flagged", "doubtful", "other")
-SHARES = np.array([0.5, 0.2, 0.3])
+SAMPLE_FRACTIONS = np.array([0.5, 0.2, 0.3])
 """Of the sample: half for the precision of the flags; the few rows that flags most likely missed count double."""
-DOUBTFUL = 0.1
-"""Share of the rows without a flag that is called doubtful: those with the highest p_wrong."""
-FEWEST = 2
-DRAWS = 10_000
+DOUBTFUL_FRACTION = 0.1
+"""Of the rows without a flag: those with the highest p_wrong are called doubtful."""
+MIN_ROWS_PER_STRATUM = 2
+POSTERIOR_DRAWS = 10_000
+"""Leaves an interval uncertain by about a hundredth of its width."""
 
 
-def strata(p_wrong: np.ndarray, flagged: np.ndarray) -> np.ndarray:
-    """(N,) index into STRATA, of labeled rows with p_wrong (N,) and a flag (N,) or none."""
-    stratum = np.where(flagged, 0, 2)
-    rows = np.flatnonzero(~flagged)
-    doubtful = rows[np.argsort(-p_wrong[rows], kind="stable")][: int(np.ceil(DOUBTFUL * len(rows)))]
-    stratum[doubtful] = 1
+def stratify(p_wrong: Array) -> Array:
+    """(N,) index into STRATA. A row is flagged where its label is more likely wrong than right."""
+    stratum = np.where(p_wrong > 0.5, 0, 2)
+    rows = np.flatnonzero(stratum == 2)
+    n_doubtful = int(np.ceil(DOUBTFUL_FRACTION * len(rows)))
+    stratum[rows[most_confident(p_wrong[rows], n_doubtful)]] = 1
     return stratum
 
 
-def allocate(sizes: np.ndarray, n: int) -> np.ndarray:
+def allocate(sizes: Array, n: int) -> Array:
     """How many rows of each stratum make a sample of n: one by one to the one furthest below its share."""
-    take = np.zeros(len(sizes), int)
-    wanted = np.maximum(SHARES * n, FEWEST)
+    taken = np.zeros(len(sizes), int)
+    wanted = np.maximum(SAMPLE_FRACTIONS * n, MIN_ROWS_PER_STRATUM)
     for _ in range(min(n, sizes.sum())):
-        take[np.where(take < sizes, wanted - take, -np.inf).argmax()] += 1
-    return take
+        shortage = np.where(taken < sizes, wanted - taken, -np.inf)
+        taken[shortage.argmax()] += 1
+    return taken
 
 
-def draw(stratum: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Rows of a sample of n, each stratum sampled without replacement, in an order that says nothing about it."""
-    rng = np.random.default_rng(seed)
-    take = allocate(np.bincount(stratum, minlength=len(STRATA)), n)
-    rows = [rng.choice(np.flatnonzero(stratum == k), m, replace=False) for k, m in enumerate(take)]
-    return rng.permutation(np.concatenate(rows))
+def draw_sample(stratum: Array, n: int, seed: int) -> tuple[Array, Array]:
+    """Rows of a sample of n, each stratum sampled without replacement, in an order that says nothing about it.
 
-
-def weights(stratum: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(len(rows),) how many rows of its stratum each sampled row stands for."""
-    sizes, taken = (np.bincount(s, minlength=len(STRATA)) for s in (stratum, stratum[rows]))
-    return sizes[stratum[rows]] / taken[stratum[rows]]
-
-
-def estimate(stratum: np.ndarray, rows: np.ndarray, wrong: np.ndarray, estimated_rate: float) -> dict:
-    """Noise rate, precision of the flags, and the error of estimated_rate: {"value", "low", "high"}, or None.
-
-    stratum: (N,); rows: (M,) those a person judged; wrong: (M,) bool. None where a stratum has no judged row.
-    The intervals are 95 %: in each stratum the rows that were not judged are drawn from the posterior of its rate under
-    the prior of Jeffreys; where no judged row is wrong, none is at the lower bound, and where all are, all are at the
-    upper one (Brown, Cai and DasGupta 2001, Interval estimation for a binomial proportion, Statistical Science 16). A
-    stratum that was judged whole adds nothing to them.
+    Returns:
+        (M,) rows; (M,) how many rows of its stratum each of them stands for.
     """
-    sizes, seen, bad = (np.bincount(s, minlength=len(STRATA)) for s in (stratum, stratum[rows], stratum[rows][wrong]))
-    rng, shape = np.random.default_rng(0), (DRAWS, len(STRATA))
-    unseen = rng.binomial(sizes - seen, rng.beta(bad + 0.5, seen - bad + 0.5, shape))
-    low = np.where(bad == 0, 0, bad + unseen)
-    high = np.where(bad == seen, sizes, bad + unseen)
-    found: dict = {"noise_rate": None, "flag_precision": None, "estimate_error": None}
-    if seen[0]:
-        found["flag_precision"] = _interval(bad[0] / seen[0], low[:, 0] / sizes[0], high[:, 0] / sizes[0])
-    if (seen[sizes > 0] > 0).all():
-        n, value = len(stratum), (bad * sizes / np.maximum(seen, 1)).sum() / len(stratum)
-        found["noise_rate"] = rate = _interval(value, low.sum(1) / n, high.sum(1) / n)
-        error = {"value": "value", "low": "high", "high": "low"}
-        found["estimate_error"] = {key: estimated_rate - rate[other] for key, other in error.items()}
-    return found
+    rng = np.random.default_rng(seed)
+    sizes = np.bincount(stratum, minlength=len(STRATA))
+    taken = allocate(sizes, n)
+    drawn = [rng.choice(np.flatnonzero(stratum == k), taken[k], replace=False) for k in range(len(STRATA))]
+    rows = rng.permutation(np.concatenate(drawn))
+    return rows, (sizes / np.maximum(taken, 1))[stratum[rows]]
 
 
-def _interval(value: float, low: np.ndarray, high: np.ndarray) -> dict[str, float]:
-    return {"value": float(value), "low": float(np.quantile(low, 0.025)), "high": float(np.quantile(high, 0.975))}
+def estimate(stratum: Array, rows: Array, wrong: Array, estimated_rate: float) -> dict[str, dict | None]:
+    """Noise rate, precision of the flags, and the error of estimated_rate, each with a 95 % interval.
+
+    In each stratum the rows that were not judged are drawn from the posterior of its rate under the prior of Jeffreys;
+    where no judged row is wrong, none is at the lower bound, and where all are, all are at the upper one (Brown, Cai
+    and DasGupta 2001, Interval estimation for a binomial proportion, Statistical Science 16). A stratum that was
+    judged whole adds nothing to the interval.
+
+    Args:
+        stratum: (N,). rows: (M,) those a person judged. wrong: (M,) bool.
+
+    Returns:
+        {"value", "low", "high"} of each; None where a stratum has no judged row.
+    """
+    from scipy.stats import betabinom
+
+    sizes, n_judged, n_wrong = (
+        np.bincount(strata, minlength=len(STRATA)) for strata in (stratum, stratum[rows], stratum[rows][wrong])
+    )
+    posterior = (n_wrong + 0.5, n_judged - n_wrong + 0.5)
+    rng = np.random.default_rng(0)
+    unseen = betabinom.rvs(sizes - n_judged, *posterior, size=(POSTERIOR_DRAWS, len(STRATA)), random_state=rng)
+    value = n_wrong * sizes / np.maximum(n_judged, 1)
+    low = np.where(n_wrong == 0, 0, n_wrong + unseen)
+    high = np.where(n_wrong == n_judged, sizes, n_wrong + unseen)
+    figures: dict[str, dict | None] = {"noise_rate": None, "flag_precision": None, "estimate_error": None}
+    for name, strata in (("noise_rate", np.flatnonzero(sizes)), ("flag_precision", [0])):
+        if n_judged[strata].all():
+            n = sizes[strata].sum()
+            figures[name] = {
+                "value": float(value[strata].sum() / n),
+                "low": float(np.quantile(low[:, strata].sum(axis=1), 0.025) / n),
+                "high": float(np.quantile(high[:, strata].sum(axis=1), 0.975) / n),
+            }
+    if rate := figures["noise_rate"]:
+        opposite = {"value": "value", "low": "high", "high": "low"}
+        figures["estimate_error"] = {key: estimated_rate - rate[other] for key, other in opposite.items()}
+    return figures

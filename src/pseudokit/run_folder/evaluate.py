@@ -1,4 +1,4 @@
-"""What a run came to: scores of its arms, the tables that people open, metrics.json."""
+"""What a run came to: scores of its models, the tables that people open, metrics.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from ..data.csv_text import escape_formulas
 from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset
 from ..data.encoding import confidence, has_label, likeliest, names, parse, right
+from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
 from ..labels.decisions import Decisions
 from ..labels.metrics import confirmed, expected, noise_scores, of_classes, paired_arms, pool_scores, score
@@ -18,140 +19,171 @@ from ..labels.thresholds import tuned
 from ..report.tables import label_issues_table, labels_table, oof_table, pseudo_labels_table
 from ..round_store import RoundStore, model_files
 from ..self_training import SelfTrainingResult
-from ..system.files import log, write_csv, write_json, write_npy
+from ..system.files import log, seed_of, write_csv, write_json, write_npy
 from ..training.models import TrainedModel, load_model
-from .audit import audit
 from .corrections import applied, decided
 from .folder import Run
+from .predict_runs import Predict, mean_probs
 
 if TYPE_CHECKING:
     from .prepare import PreparedData
 
-MANY = 100
-"""Classes of which no list of scores is written."""
+SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
+MAX_LISTED_CLASSES = 100
+"""With more, metrics.json has no list of scores by class: nobody reads it."""
 
 
-def score_arms(prepared: PreparedData, arms: dict[str, list[TrainedModel]], predict) -> tuple[dict, pd.DataFrame]:
-    """{arm: {role: scores}} on valid, trusted and test, and the single predictions (as scored.csv holds them)."""
+def score_arms(
+    prepared: PreparedData, arms: dict[str, list[TrainedModel]], predict: Predict
+) -> tuple[dict, pd.DataFrame]:
+    """{arm: {split: scores}} on val, trusted and test, and the single predictions (as scored.csv holds them)."""
     scores: dict[str, dict] = {}
-    tables = []
+    tables = [pd.DataFrame(columns=SCORED_COLUMNS)]
     for arm, models in arms.items():
         for split in SCORED_SPLITS:
             rows = np.flatnonzero(prepared.dataset.split == split)
-            if len(rows):
-                logs = np.log(np.mean([np.exp(predict(model, rows)) for model in models], axis=0) + 1e-30)
-                scores.setdefault(arm, {})[split] = score(
-                    logs, prepared.dataset.given_labels[rows], prepared.dataset.classes
-                )
-                tables.append(_scored(arm, split, prepared.dataset.take(rows), logs))
-    columns = ["arm", "split", "id", "label", "predicted", "confidence"]
-    return scores, pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-
-
-def _scored(arm: str, split: str, dataset: Dataset, logs: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "arm": arm,
-            "split": split,
-            "id": dataset.id,
-            "label": names(dataset.given_labels, dataset.classes),
-            "predicted": names(likeliest(logs), dataset.classes),
-            "confidence": confidence(logs),
-        }
-    )
+            if not len(rows):
+                continue
+            samples = prepared.dataset.take(rows)
+            log_probs = np.log(mean_probs(models, rows, predict) + 1e-30)
+            scores.setdefault(arm, {})[split] = score(log_probs, samples.given_labels, samples.classes)
+            table = samples.table().rename(columns={"given_label": "label"})
+            table["arm"] = arm
+            table["predicted"] = names(likeliest(log_probs), samples.classes)
+            table["confidence"] = confidence(log_probs)
+            tables.append(table[SCORED_COLUMNS])
+    return scores, pd.concat(tables[1:] or tables)  # an empty table would turn numbers into objects
 
 
 def difference(scored: pd.DataFrame) -> dict | None:
-    """What the student gains on the baseline (in accuracy, with its paired 95 % interval) in the most trustworthy
-    role that is scored; None without a baseline, or where nothing is scored."""
+    """What the student gains on the baseline, with its paired 95 % interval, on the most trustworthy split.
+
+    None without a baseline, or where nothing is scored.
+    """
     for split in reversed(SCORED_SPLITS):
         if gain := paired_arms(scored, (split,), "baseline"):
             return {"split": split} | {key: gain[key] for key in ("n", "gain", "low", "high")}
     return None
 
 
-def score_trusted(run: Run, prepared: PreparedData, predict) -> dict | None:
+def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | None:
     """Whether the rounds helped where labels were checked by hand: the last round's teachers against the first's.
 
     The recipe is the same, only the labels that they learned differ. None without trusted samples or a second round.
     Warns when the held-out predictions agree more with the given labels than in the first round, and the trusted
     samples do not confirm it: then the rounds agree with themselves.
     """
-    rows, rounds = np.flatnonzero(prepared.dataset.split == "trusted"), len(RoundStore(run.path).rounds())
-    if not len(rows) or rounds < 2:
+    dataset, judged = prepared.dataset, prepared.judged
+    rows = np.flatnonzero(dataset.split == "trusted")
+    n_rounds = len(RoundStore(run.path).rounds())
+    if not len(rows) or n_rounds < 2:
         return None
-    truth, labeled = prepared.dataset.given_labels[rows], has_label(prepared.judged.given_labels)
-    ends = [run.path / f"round_{number}" for number in (1, rounds)]
-    teachers = [[load_model(file.parent) for file in model_files(run.path, number)] for number in (1, rounds)]
-    hits = [
-        right(likeliest(np.mean([np.exp(predict(model, rows)) for model in end], axis=0)), truth) for end in teachers
-    ]
-    given_labels = prepared.judged.given_labels[labeled]
-    agree = [right(likeliest(np.load(end / "log_probs.npy")[labeled]), given_labels) for end in ends]
-    found = {"n": len(rows)} | confirmed(hits, agree)
-    if found["warning"]:
+    labeled = has_label(judged.given_labels)
+    trusted_hits, out_of_fold_hits = [], []
+    for number in (1, n_rounds):
+        teachers = [load_model(file.parent) for file in model_files(run.path, number)]
+        probs = mean_probs(teachers, rows, predict)
+        trusted_hits.append(right(likeliest(probs), dataset.given_labels[rows]))
+        log_probs = np.load(run.path / f"round_{number}" / "log_probs.npy")[labeled]
+        out_of_fold_hits.append(right(likeliest(log_probs), judged.given_labels[labeled]))
+    comparison = {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
+    if comparison["warning"]:
         log.info(
             "warning: out-of-fold agreement rises from round to round, trusted samples do not confirm it: "
             "the rounds agree with themselves; look at review.html, or use fewer rounds"
         )
-    return found
+    return comparison
 
 
-def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, found: dict) -> None:
-    """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at."""
-    judged, decisions, store = prepared.judged, result.decisions, RoundStore(run.path)
+def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, scores: dict) -> None:
+    """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at.
+
+    Args:
+        scores: what metrics.json is to hold besides, see above.
+    """
+    judged, decisions = prepared.judged, result.decisions
+    rounds = RoundStore(run.path).rounds()
     write_csv(run.path / "labels.csv", labels_table(result, judged))
-    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round} | found
-    metrics["rounds"] = store.rounds()
-    labeled, pool, clean = judged.given_labels >= 0, ~has_label(judged.given_labels), _clean(prepared)
-    if run.mode in REPAIRS and decisions:
+    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round} | scores | {"rounds": rounds}
+    if decisions and run.mode in REPAIRS:
         write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(decisions, judged)))
-        known = clean[labeled] if "injected.csv" in prepared.truths else None
-        given_labels, label = judged.given_labels[labeled], result.label[labeled]
-        soft = decisions.each("soft")[labeled]
-        metrics["noise"] = noise_scores(decisions.each("p_wrong")[labeled], given_labels, label, known, soft)
-        info = store.rounds()[result.round - 1]
-        found = {key: info[key] for key in ("estimated_rate", "estimated_rate_interval") if info[key] is not None}
-        z = store.rounds()[0].get("difficulty_z")  # the first round has chosen
-        metrics["noise"] |= found | {"type": info["noise_type"], "difficulty_z": z}
+        metrics["noise"] = _score_noise(prepared, result, rounds)
         if run.config.pseudo.audit_size:
-            metrics["audit"] = audit(run, judged, decisions)
-    if run.mode in USES_POOL and decisions:
+            metrics["audit"] = _audit(run, judged, decisions)
+    if decisions and run.mode in USES_POOL:
         write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, result.round))
-        known = clean[pool] if "hidden.csv" in prepared.truths else None
+        unlabeled = ~has_label(judged.given_labels)
+        clean = _clean_labels(prepared)[unlabeled] if "hidden.csv" in prepared.truths else None
         cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
-        metrics["unlabeled"] = pool_scores(result.label[pool], known) | {"cutoff": cutoff}
+        metrics["unlabeled"] = pool_scores(result.label[unlabeled], clean) | {"cutoff": cutoff}
     if decisions:
-        metrics |= _out_of_fold(run, prepared, decisions)
+        metrics |= _score_out_of_fold(run, prepared, decisions)
     if steps := applied(run.path):
         metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
     write_json(run.path / "metrics.json", metrics)
 
 
-def _out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:
-    """Write oof.csv, oof_log_probs.npy (its log-probabilities, row by row) and, where answers are tuned,
-    thresholds.json."""
+def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: list[dict]) -> dict:
+    """How well wrong labels were found, and what the round that decided says of the noise."""
+    given_labels, decisions = prepared.judged.given_labels, result.decisions
+    answered = given_labels >= 0
+    clean = _clean_labels(prepared)[answered] if "injected.csv" in prepared.truths else None
+    p_wrong, soft = decisions.each("p_wrong")[answered], decisions.each("soft")[answered]
+    scores = noise_scores(p_wrong, given_labels[answered], result.label[answered], clean, soft)
+    decisive = rounds[result.round - 1]
+    for key in ("estimated_rate", "estimated_rate_interval"):
+        if decisive[key] is not None:
+            scores[key] = decisive[key]
+    # the first round chooses the kind of noise
+    return scores | {"type": decisive["noise_type"], "difficulty_z": rounds[0].get("difficulty_z")}
+
+
+def _audit(run: Run, judged: Dataset, decisions: Decisions) -> dict:
+    """Write audit.csv, a sample for a person to judge, and return what the rows judged so far say.
+
+    What is measured are the automatic decisions; human ones only say what is true. Sampled rows that a person
+    relabeled or dropped were wrong; ambiguous ones are counted, but not as wrong.
+    """
+    labeled = np.flatnonzero(has_label(judged.given_labels))
+    p_wrong = decisions.p_wrong[labeled]
+    stratum = stratify(p_wrong)
+    rows, weights = draw_sample(stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit"))
+    sample = judged.take(labeled[rows])
+    table = sample.table()[["id", "path", "given_label"]]
+    table = table.assign(stratum=np.array(STRATA)[stratum[rows]], weight=weights)
+    write_csv(run.path / "audit.csv", escape_formulas(table))
+    actions = table.id.map(decided(run.path).set_index("id").action).dropna()
+    wrong = actions.isin(["relabel", "drop"]).to_numpy()
+    counts = {"n": len(rows), "reviewed": len(actions), "ambiguous": int((actions == "ambiguous").sum())}
+    return counts | estimate(stratum, rows[actions.index], wrong, float(p_wrong.mean()))
+
+
+def _score_out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:
+    """Write oof.csv, its log-probabilities, and, where answers are tuned, thresholds.json; return the scores."""
     judged, metric = prepared.judged, run.config.metric
-    rows, classes = np.flatnonzero(has_label(judged.given_labels)), judged.classes
-    logs, labels = np.asarray(decisions.posterior.log_probs[rows], np.float32), judged.given_labels[rows]
+    classes = judged.classes
+    rows = np.flatnonzero(has_label(judged.given_labels))
+    log_probs = np.asarray(decisions.posterior.log_probs[rows], np.float32)
+    labels = judged.given_labels[rows]
     write_csv(run.path / "oof.csv", oof_table(decisions, judged))
-    write_npy(run.path / "oof_log_probs.npy", logs)
-    found = score(logs, labels, classes)
-    tested = 0 if run.mode in REPAIRS else prepared.tested  # labels that may be wrong promise nothing of a test set
-    found |= {"interval": expected(found["accuracy"], len(rows), tested)}
-    rule = tuned(metric, logs, labels, classes) if metric else None
-    if rule:
+    write_npy(run.path / "oof_log_probs.npy", log_probs)
+    scores = score(log_probs, labels, classes)
+    # labels that may be wrong promise nothing of a test set
+    n_test = 0 if run.mode in REPAIRS else prepared.tested
+    scores["interval"] = expected(scores["accuracy"], len(rows), n_test)
+    if metric and (rule := tuned(metric, log_probs, labels, classes)):
         write_json(run.path / "thresholds.json", rule)
-        found["tuned"] = {"before": rule["before"], "after": rule["after"]}
-    return {"oof": found} | ({"oof_classes": of_classes(logs, labels, classes)} if len(classes) <= MANY else {})
+        scores["tuned"] = {"before": rule["before"], "after": rule["after"]}
+    metrics = {"oof": scores}
+    if len(classes) <= MAX_LISTED_CLASSES:
+        metrics["oof_classes"] = of_classes(log_probs, labels, classes)
+    return metrics
 
 
-def _clean(prepared: PreparedData) -> np.ndarray:
+def _clean_labels(prepared: PreparedData) -> np.ndarray:
     """True labels of the judged samples where an experiment knows them, else the given ones."""
-    dataset = prepared.judged
-    truth = {i: clean for table in prepared.truths.values() for i, clean in zip(table.id, table.clean, strict=True)}
-    texts = [
-        truth.get(i, given_labels)
-        for i, given_labels in zip(dataset.id, names(dataset.given_labels, dataset.classes), strict=True)
-    ]
-    return parse(texts, dataset.classes, dataset.given_labels.ndim == 2)
+    judged = prepared.judged
+    texts = judged.table().set_index("id").given_label
+    for truth in prepared.truths.values():
+        texts.update(truth.set_index("id").clean)
+    return parse(texts, judged.classes, multi_label=judged.given_labels.ndim == 2)

@@ -1,7 +1,9 @@
-"""What predict.py is made of: the models of one or several runs, the rows to predict, their average, the answers."""
+"""predict.py: the models of one or several runs, the images to predict, the average, the answers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,105 +21,93 @@ from ..data.tables import read_split
 from ..labels.ensemble import best_weights, mixture
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
+from ..round_store import RoundStore, model_files
 from ..system.distributed import size
 from ..system.files import log, read_json, write_csv
 from ..training.models import ModelSpec, TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
-from .submission import predictions_table, submission
+from .submission import fill_submission, predictions_table
 
+Predict = Callable[[TrainedModel, np.ndarray], np.ndarray]
+"""(model, rows) → log-probabilities of the rows."""
 ARMS = ("student", "baseline")
 """The arms, and the folders that they lie in."""
 CHOOSING_SPLITS = ("val", "trusted")
-"""Scored roles whose rows choose an arm; those of the test set only tell how good the choice was."""
+"""Splits whose rows choose an arm; the test set only tells how good the choice was."""
+
+
+class FinishedRun(NamedTuple):
+    """A run, and those of its models that predict."""
+
+    path: Path
+    config: Config
+    models: list[TrainedModel]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the first model; all of them have the same classes and size."""
+        return self.models[0].format
 
 
 class OutOfFold(NamedTuple):
-    """Rows that several runs judged out of fold. logs: (M, …) log-probabilities, a run each; labels: see
-    encoding.py."""
+    """Rows that M runs predicted out of fold under the same label. log_probs: (M, …), see data/encoding.py."""
 
-    logs: np.ndarray
+    log_probs: np.ndarray
     labels: np.ndarray
 
 
-class Prediction(NamedTuple):
-    """probs and answers: see data/encoding.py; models: how many were averaged."""
+def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
+    """A run with those of its models that predict.
 
-    probs: np.ndarray
-    answers: np.ndarray
-    classes: list[str]
-    models: int
-
-
-def open_finished(run: Path) -> Config:
-    """The config of a run that has a model.
+    Args:
+        arm: student, baseline or both; default: predict.arm of the run, else what its held-out rows favor.
 
     Raises:
-        UserError: it is no run folder, or its run has not come that far.
+        UserError: it is no run folder, has no model yet, or has no such arm.
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
-    if not _finished(run):
-        raise UserError(f"--run {run} has no student yet, nor another model; run its command again to go on")
-    return load_config(run / "config.yaml", [])
-
-
-def _finished(run: Path) -> list[Path]:
-    """Folders of the models that predict where no arm is chosen: the student, after train.py the fold models as well;
-    where the run was cut off before, the models of the round with the most of them, of several the last."""
-    folders = sorted(run.glob("round_*"), key=lambda folder: int(folder.name[6:]), reverse=True)
-    rounds = [sorted(file.parent for file in folder.glob("fold_*/model.json")) for folder in folders]
-    most = max(rounds, key=len, default=[])
-    if not (run / "student" / "model.json").is_file():
-        return most
-    return [run / "student"] + (most if read_json(run / "status.json", "mode")["mode"] == "train" else [])
-
-
-def finished_models(run: Path, arm: str | None = None) -> list[TrainedModel]:
-    """The models of a run that predict. arm: see predict.arm; None = by the evidence of the run.
-
-    Raises:
-        UserError: the run has no such arm.
-    """
-    folders = _finished(run)
-    if folders == [run / "student"]:
-        folders, why = _arm_folders(run, arm)
-        log.info(f"{run} predicts with the {' and the '.join(folder.name for folder in folders)}: {why}")
-    elif arm not in (None, "student"):
-        raise UserError(f"--arm {arm}: {run} has no student beside a baseline to choose from; leave --arm out")
-    return [load_model(folder) for folder in folders]
-
-
-def configured_arm(run: Path, config: Config) -> str | None:
-    """predict.arm; None where the run has no baseline, as after train.py or where its time was spent."""
-    return config.predict.arm if (run / "baseline" / "model.json").is_file() else None
-
-
-def _arm_folders(run: Path, arm: str | None) -> tuple[list[Path], str]:
-    """Folders of the arms that predict, and why."""
-    compared = (run / "baseline" / "model.json").is_file()
-    if arm not in (None, "student") and not compared:
-        raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
-    if arm:
-        why = f"arm={arm}, as asked for"
-    elif not compared:
-        arm, why = "student", "the run has no baseline"
+    config = load_config(run / "config.yaml", [])
+    if (run / "baseline" / "model.json").is_file():
+        arm, reason = _choose_arm(run, arm or config.predict.arm)
+        folders = [run / name for name in ARMS if arm in (name, "both")]
     else:
-        arm, why = _favored(run)
-    return [run / name for name in ARMS if arm in (name, "both")], why
+        if arm in ("baseline", "both"):
+            raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
+        reason = "the run has no baseline"
+        folders = _folders_without_baseline(run)
+    if not folders:
+        raise UserError(f"--run {run} has no student yet; run its command again to go on")
+    log.info(f"{run} predicts with {' and '.join(str(folder.relative_to(run)) for folder in folders)}: {reason}")
+    return FinishedRun(run, config, [load_model(folder) for folder in folders])
 
 
-def _favored(run: Path) -> tuple[str, str]:
-    """The arm that the evidence of the run favors, see predict.arm, and the evidence."""
-    file = run / "scored.csv"
-    gain = paired_arms(read_csv(file), CHOOSING_SPLITS, "baseline") if file.is_file() else None
+def _choose_arm(run: Path, arm: str | None) -> tuple[str, str]:
+    """The arm that predicts, and why. arm: what the user asks for."""
+    if arm:
+        return arm, f"arm={arm}, as asked for"
+    gain = paired_arms(read_csv(run / "scored.csv"), CHOOSING_SPLITS, "baseline")
     if gain is None:
         return "student", "no row of data.val or data.trusted compares it with the baseline"
-    points = [f"{100 * gain[key]:+.2f}" for key in ("gain", "low", "high")]
-    why = (
-        f"student − baseline {points[0]} points, 95 % interval {points[1]} to {points[2]}, on {gain['n']:,} rows "
-        "of data.val and data.trusted"
-    )
-    return ("student" if gain["low"] > 0 else "baseline" if gain["high"] < 0 else "both"), why
+    points, low, high = (100 * gain[key] for key in ("gain", "low", "high"))
+    if low > 0:
+        arm = "student"
+    elif high < 0:
+        arm = "baseline"
+    else:
+        arm = "both"
+    interval = f"{points:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    return arm, f"student − baseline {interval}, on {gain['n']:,} rows of data.val and data.trusted"
+
+
+def _folders_without_baseline(run: Path) -> list[Path]:
+    """The student, after train.py with the fold models; without a student the models of the last finished round."""
+    number = len(RoundStore(run).rounds()) or 1  # of the first round also if it is not finished
+    fold_models = [file.parent for file in model_files(run, number)]
+    if not (run / "student" / "model.json").is_file():
+        return fold_models
+    mode = read_json(run / "status.json", "mode")["mode"]
+    return [run / "student", *fold_models] if mode == "train" else [run / "student"]
 
 
 def read_targets(config: Config, source: str | None) -> pd.DataFrame:
@@ -130,166 +120,122 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
     if source is None and data.test is None:
         raise UserError("nothing to predict: give --data CSV_OR_FOLDER (the run has no data.test)")
     table = read_split(data, "test", source)
-    doubled = table.id[table.id.duplicated()]
-    if len(doubled):
-        raise UserError(f"{source or data.test}: id {doubled.iloc[0]!r} stands twice; keep one row per id")
+    repeated = table.id[table.id.duplicated()]
+    if len(repeated):
+        raise UserError(f"{source or data.test}: id {repeated.iloc[0]!r} stands twice; keep one row per id")
     return table[["id", "path"]]
 
 
-def predict_files(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> np.ndarray:
-    """Probabilities, averaged over models and views; tta: number of views, default predict.tta.
-
-    Raises:
-        UserError: an image cannot be read (every row needs a prediction, so none is skipped), or tta is below 1.
-    """
-    trainer, views = _stock(models, paths, config, tta)
-    offer(trainer, paths)
-    return np.mean([np.exp(trainer.predict(model, np.arange(len(paths)), views)) for model in models], axis=0)
-
-
-def _stock(models: list[TrainedModel], paths: np.ndarray, config: Config, tta: int | None) -> tuple[Trainer, int]:
-    """The images in the size that the models take, and the number of views."""
-    tta = config.predict.tta if tta is None else tta
-    if tta < 1:
-        raise UserError(f"--tta {tta} must be at least 1")
-    spec = models[0].format
-    as_trained = {"size": spec.size, "channels": spec.channels, "bad_images": "refuse"}
-    config = config.model_copy(update={"data": config.data.model_copy(update=as_trained)})
-    pixels, _ = load_images(paths, config.data)
-    return Trainer(config, pixels, np.empty(0, np.int64), spec.classes), tta
-
-
 def predict_runs(
-    runs: list[Path], paths: np.ndarray, tta: int | None, weights: str | None, arm: str | None = None
-) -> Prediction:
-    """The probabilities of each run, weighted, and what is answered.
+    runs: list[FinishedRun],
+    targets: pd.DataFrame,
+    tta: int | None = None,
+    weights: str | None = None,
+    alone: bool = False,
+) -> pd.DataFrame:
+    """The weighted mean of the probabilities of each run, and what is answered: the table of predictions.csv.
 
-    arm: default predict.arm of each run, see finished_models.
-    weights: `oof`, by which out-of-fold rows are most likely; a number a run, as 1,2; None = all alike.
+    Args:
+        targets: see read_targets.
+        tta: views of each image; default: predict.tta of each run.
+        weights: `oof`, by which out-of-fold rows are most likely; a number a run, as `1,2`; None = all alike.
+        alone: this process predicts by itself, as the others of torchrun wait for something else.
 
     Raises:
-        UserError: the runs do not fit together, or weights do not fit them.
+        UserError: the runs do not fit together, weights do not fit them, or an image cannot be read.
     """
     if len(runs) > 1 and size() > 1:
         raise UserError("torchrun predicts one run at a time; give one --run, or leave torchrun out")
-    configs = [open_finished(run) for run in runs]
-    arms = [arm or configured_arm(run, config) for run, config in zip(runs, configs, strict=True)]
-    models = [finished_models(run, arm) for run, arm in zip(runs, arms, strict=True)]
-    classes = models[0][0].format.classes
-    for run, own in zip(runs, models, strict=True):
-        if set(own[0].format.classes) != set(classes) or own[0].format.multi_label != models[0][0].format.multi_label:
-            raise UserError(f"--run {run} knows other classes than --run {runs[0]}; predict with runs of the same ones")
-    judged = _out_of_fold(runs, models[0][0].format)
-    share = _weights(runs, weights, judged)
-    if len(runs) > 1:
-        _announce(runs, share, judged, classes, configs[0].metric)
-    probs = [
-        predict_files(own, paths, config, tta)[:, _order(own[0].format.classes, classes)]
-        for own, config in zip(models, configs, strict=True)
-    ]
-    mixed = mixture(np.stack(probs), share)
-    answers = _answers(mixed, classes, configs[0].metric, judged, share)
-    return Prediction(mixed, answers, classes, sum(map(len, models)))
+    spec, metric = runs[0].spec, runs[0].config.metric
+    for run in runs:
+        if (run.spec.classes, run.spec.multi_label) != (spec.classes, spec.multi_label):
+            raise UserError(
+                f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
+            )
+    out_of_fold = _shared_out_of_fold(runs)
+    shares = _parse_weights(weights, len(runs), out_of_fold)
+    probs = mixture(np.stack([_predict_run(run, targets.path, tta, alone) for run in runs]), shares)
+    answers = likeliest(probs)
+    if out_of_fold:
+        log_probs, labels = np.log(mixture(np.exp(out_of_fold.log_probs), shares) + 1e-30), out_of_fold.labels
+        if len(runs) > 1:
+            score = measure(metric or "accuracy", log_probs, labels, spec.classes)
+            log.info(f"weights {shares.round(3).tolist()}: {metric or 'accuracy'} out of fold {score:.4f}")
+        rule = tuned(metric, log_probs, labels, spec.classes) if metric else None
+        if rule and rule["numbers"] is not None:
+            log.info(f"answers tuned out of fold for {metric}: {rule['before']:.4f} → {rule['after']:.4f}")
+            answers = answer(metric, rule["numbers"], np.log(probs + 1e-30), spec.classes)
+    return predictions_table(targets, probs, answers, spec.classes)
 
 
-def _order(own: list[str], classes: list[str]) -> list[int]:
-    """Where each of the classes stands in a run's own list: matched by name."""
-    return [own.index(name) for name in classes]
+def _predict_run(run: FinishedRun, paths: pd.Series, tta: int | None, alone: bool) -> np.ndarray:
+    """Probabilities, averaged over the models of a run and over views."""
+    tta = run.config.predict.tta if tta is None else tta
+    if tta < 1:
+        raise UserError(f"--tta {tta} must be at least 1")
+    paths = paths.to_numpy(object)
+    rows = np.arange(len(paths))
+    # every row needs a prediction, so no image is skipped
+    as_trained = {"size": run.spec.size, "channels": run.spec.channels, "bad_images": "refuse"}
+    config = run.config.model_copy(update={"data": run.config.data.model_copy(update=as_trained)})
+    pixels, _ = load_images(paths, config.data)
+    trainer = Trainer(config, pixels, np.empty(0, np.int64), run.spec.classes)
+    if alone:
+        return mean_probs(run.models, rows, lambda model, rows: trainer.run_predict_job(PredictJob(model, rows, tta)))
+    offer(trainer, paths)
+    return mean_probs(run.models, rows, partial(trainer.predict, tta=tta))
 
 
-def _out_of_fold(runs: list[Path], spec: ModelSpec) -> OutOfFold | None:
-    """The rows that all runs judged out of fold under the same label; None where there is none."""
-    tables = [
-        read_csv(run / "oof.csv", usecols=["id", "label"]) for run in runs if (run / "oof_log_probs.npy").exists()
-    ]
-    if len(tables) < len(runs):
+def mean_probs(models: list[TrainedModel], rows: np.ndarray, predict: Predict) -> np.ndarray:
+    """The mean of the probabilities of several models."""
+    return np.mean([np.exp(predict(model, rows)) for model in models], axis=0)
+
+
+def _shared_out_of_fold(runs: list[FinishedRun]) -> OutOfFold | None:
+    """The rows that all runs predicted out of fold under the same label; None where there is none."""
+    if not all((run.path / "oof_log_probs.npy").exists() for run in runs):
         return None
-    both = tables[0].assign(row_0=tables[0].index)
-    for i, table in enumerate(tables[1:], 1):
-        both = both.merge(table.assign(**{f"row_{i}": table.index}), on=["id", "label"], validate="one_to_one")
-    if both.empty:
+    tables = [read_csv(run.path / "oof.csv", usecols=["id", "label"]) for run in runs]
+    places = [pd.Series(table.index, pd.MultiIndex.from_frame(table)) for table in tables]
+    shared = pd.concat(places, axis=1, join="inner")
+    if shared.empty:
         return None
-    classes = spec.classes
-    logs = [
-        np.load(run / "oof_log_probs.npy", mmap_mode="r")[both[f"row_{i}"].to_numpy()][
-            :, _order(_classes(run), classes)
-        ]
-        for i, run in enumerate(runs)
-    ]
-    return OutOfFold(np.stack(logs), parse(both.label, classes, spec.multi_label))
+    files = [np.load(run.path / "oof_log_probs.npy", mmap_mode="r") for run in runs]
+    log_probs = np.stack([file[shared[i].to_numpy()] for i, file in enumerate(files)])
+    spec = runs[0].spec
+    return OutOfFold(log_probs, parse(shared.index.get_level_values("label"), spec.classes, spec.multi_label))
 
 
-def _classes(run: Path) -> list[str]:
-    return read_json(_finished(run)[0] / "model.json")["classes"]
-
-
-def _weights(runs: list[Path], wanted: str | None, judged: OutOfFold | None) -> np.ndarray:
-    """(M,) that sum to 1."""
-    if wanted is None:
-        return np.full(len(runs), 1 / len(runs))
-    if wanted == "oof":
-        if judged is None:
+def _parse_weights(weights: str | None, n: int, out_of_fold: OutOfFold | None) -> np.ndarray:
+    """(n,) that sum to 1."""
+    if weights is None:
+        return np.full(n, 1 / n)
+    if weights == "oof":
+        if out_of_fold is None:
             raise UserError("--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers")
-        return best_weights(np.exp(judged.logs), judged.labels)
-    try:
-        given_labels = np.array([float(part) for part in wanted.split(",")])
-    except ValueError:
-        given_labels = np.empty(0)
-    if len(given_labels) != len(runs) or not (given_labels >= 0).all() or not 0 < given_labels.sum() < np.inf:
-        raise UserError(
-            f"--weights {wanted} must be oof, or a number for each of the {len(runs)} --run, as "
-            f"{','.join(['1'] * len(runs))}"
-        )
-    return given_labels / given_labels.sum()
+        return best_weights(np.exp(out_of_fold.log_probs), out_of_fold.labels)
+    numbers = pd.to_numeric(pd.Series(weights.split(",")), errors="coerce").to_numpy(float)
+    if len(numbers) != n or not ((numbers > 0) & (numbers < np.inf)).all():
+        example = ",".join(["1"] * n)
+        raise UserError(f"--weights {weights} must be oof, or a number for each of the {n} --run, as {example}")
+    return numbers / numbers.sum()
 
 
-def _announce(runs: list[Path], share: np.ndarray, judged: OutOfFold | None, classes, metric: str | None) -> None:
-    """The weight of each run, and what it and all together score out of fold."""
-    metric = metric or "accuracy"
-
-    def score(logs: np.ndarray) -> str:
-        return f", {metric} out of fold {measure(metric, logs, judged.labels, classes):.4f}"
-
-    for i, run in enumerate(runs):
-        log.info(f"{run}: weight {share[i]:.3f}{score(judged.logs[i]) if judged else ''}")
-    if judged:
-        mixed = np.log(mixture(np.exp(judged.logs), share) + 1e-30)
-        log.info(f"together{score(mixed)} (on the {len(judged.labels):,} rows that all of them judged)")
-
-
-def _answers(probs: np.ndarray, classes, metric: str | None, judged: OutOfFold | None, share: np.ndarray) -> np.ndarray:
-    """The likeliest class; where the metric is one that answers are tuned for, see thresholds.py, the tuned one."""
-    rule = None
-    if metric and judged:
-        rule = tuned(metric, np.log(mixture(np.exp(judged.logs), share) + 1e-30), judged.labels, classes)
-    if not rule or rule["numbers"] is None:
-        return likeliest(probs)
-    log.info(f"answers tuned out of fold for {metric}: {rule['before']:.4f} → {rule['after']:.4f}")
-    return answer(metric, rule["numbers"], np.log(probs + 1e-30), classes)
-
-
-def write_predictions(out: Path, targets: pd.DataFrame, said: Prediction, sample: str | Path | None) -> pd.DataFrame:
-    """Write and return the table of predictions; with a sample_submission.csv, also submission.csv beside it.
+def write_predictions(out: Path, table: pd.DataFrame, sample: str | Path | None) -> None:
+    """Write the table of predictions; with a sample_submission.csv, also submission.csv beside it.
 
     Raises:
         UserError: the sample does not fit; then nothing is written.
     """
-    table = predictions_table(targets, said.probs, said.answers, said.classes)
-    filled = submission(Path(sample), table, said.classes) if sample else None
+    filled = fill_submission(Path(sample), table) if sample else None
     write_csv(out, table)
-    log.info(f"{len(table):,} predictions, average of {said.models} model(s): {out}")
+    log.info(f"{len(table):,} predictions: {out}")
     if filled is not None:
         write_csv(out.with_name("submission.csv"), filled)
         log.info(f"submission: {out.with_name('submission.csv')}")
-    return table
 
 
 def write_submission(run: Path, config: Config) -> None:
-    """predictions.csv and submission.csv of a run that is being finished, for its data.test, by this process alone."""
-    targets, models = read_targets(config, None), finished_models(run, configured_arm(run, config))
-    trainer, views = _stock(models, targets.path.to_numpy(object), config, None)
-    rows, spec = np.arange(len(targets)), models[0].format
-    probs = np.mean([np.exp(trainer.run_predict_job(PredictJob(model, rows, views))) for model in models], axis=0)
-    answers = _answers(probs, spec.classes, config.metric, _out_of_fold([run], spec), np.ones(1))
-    said = Prediction(probs, answers, spec.classes, len(models))
-    write_predictions(run / "predictions.csv", targets, said, config.data.submission)
+    """predictions.csv and submission.csv of a run that is being finished, for its data.test."""
+    table = predict_runs([open_finished(run)], read_targets(config, None), alone=True)
+    write_predictions(run / "predictions.csv", table, config.data.submission)

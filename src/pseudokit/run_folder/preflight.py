@@ -10,7 +10,7 @@ from ..system.files import log, show_log
 from .folder import Run, must_be_writable, named_config, run_path, write_status
 from .predict_runs import read_targets
 from .prepare import PreparedData, prepare
-from .submission import submission
+from .submission import fill_submission
 from .time_budget import PROBE_IMAGES, PROBE_STEPS, costs, probe
 
 
@@ -49,7 +49,7 @@ def _check_submission(config: Config, classes: tuple[str, ...]) -> None:
     """
     targets = read_targets(config, None)
     blank = targets.assign(label=classes[0], **{f"p_{name}": 0.5 for name in classes})
-    filled = submission(Path(config.data.submission), blank, list(classes))
+    filled = fill_submission(Path(config.data.submission), blank)
     log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +14,34 @@ from ..data.encoding import names, own, yes
 
 
 def predictions_table(
-    targets: pd.DataFrame, probs: np.ndarray, answers: np.ndarray, classes: list[str]
+    targets: pd.DataFrame, probs: np.ndarray, answers: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """id, path (those of targets), label, confidence and one column `p_<class>` a class, from probabilities and the
-    labels that are answered, see data/encoding.py.
+    """The table of predictions.csv: id, path, label, confidence and one column `p_<class>` a class.
+
+    Args:
+        targets: columns id and path. probs: probabilities. answers: the labels to give, see data/encoding.py.
 
     Raises:
         UserError: a probability is not a number.
     """
-    bad = ~np.isfinite(probs).reshape(len(probs), -1).all(1)
-    if bad.any():
-        row = bad.argmax()
-        raise UserError(f"the prediction of {targets.id.iloc[row]} is no number; train again with a lower train.lr")
-    sure = own(probs, answers).reshape(len(probs), -1).min(1)
-    head = {"id": targets.id, "path": targets.path, "label": names(answers, classes), "confidence": sure}
-    return pd.DataFrame(head | {f"p_{name}": yes(probs)[:, k] for k, name in enumerate(classes)})
+    is_number = np.isfinite(probs).reshape(len(probs), -1).all(axis=1)
+    if not is_number.all():
+        first_id = targets.id[~is_number].iloc[0]
+        raise UserError(f"the prediction of {first_id} is no number; train again with a lower train.lr")
+    confidence = own(probs, answers).reshape(len(probs), -1).min(axis=1)  # of label sets, of the least certain answer
+    table = targets.assign(label=names(answers, classes), confidence=confidence)
+    return table.assign(**{f"p_{name}": column for name, column in zip(classes, yes(probs).T, strict=True)})
 
 
-def submission(sample: Path, predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Fill sample_submission.csv, in its row order: a label column; one probability column a class; or, of two
-    classes, one column with the probability of the second, where the sample has numbers there that are no class.
+def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Fill sample_submission.csv, in its row order.
 
-    Its first column holds ids: those of the predictions, or the same file names without folder or suffix.
+    It asks for a label column; or for one probability column a class; or, of two classes, for one column with the
+    probability of the second, where the sample has numbers there that are no class. Its first column holds ids: those
+    of the predictions, or the same file names without folder or suffix.
+
+    Args:
+        predictions: see predictions_table.
 
     Raises:
         UserError: the file is missing, an id has no prediction or several, or its columns fit none of these forms.
@@ -44,36 +51,39 @@ def submission(sample: Path, predictions: pd.DataFrame, classes: list[str]) -> p
     table = read_csv(sample)
     if len(table.columns) < 2 or table.empty:
         raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
-    id_col, *columns = table.columns
-    if table[id_col].duplicated().any():
-        raise UserError(
-            f"{sample}: id {table[id_col][table[id_col].duplicated()].iloc[0]!r} stands twice; keep one row"
-        )
-    rows = predictions.set_index(_matching_keys(predictions.id, table[id_col])).reindex(table[id_col])
-    missing = table[id_col][rows.label.isna().to_numpy()]
+    ids = table.iloc[:, 0]
+    columns = table.columns[1:]
+    if ids.duplicated().any():
+        raise UserError(f"{sample}: id {ids[ids.duplicated()].iloc[0]!r} stands twice; keep one row")
+    rows = predictions.set_index(_matching_ids(predictions.id, ids)).reindex(ids)
+    missing = ids[rows.label.isna().to_numpy()]
     if len(missing):
         raise UserError(
             f"{sample}: {len(missing)} of its ids have no prediction, for example {missing.iloc[0]!r}; "
             "give --data with all of its images"
         )
+    probs = rows.filter(regex="^p_").rename(columns=lambda name: name[2:])
+    classes = list(probs)
     if len(columns) == 1:
-        wanted = f"p_{classes[1]}" if len(classes) == 2 and _are_probabilities(table[columns[0]], classes) else "label"
-        return table.assign(**{columns[0]: rows[wanted].to_numpy()})
-    if set(columns) != set(classes):
+        is_probability = len(classes) == 2 and _are_probabilities(table[columns[0]], classes)
+        values = probs[classes[1]] if is_probability else rows.label
+        return table.assign(**{columns[0]: values.to_numpy()})
+    if {*columns} != {*classes}:
         raise UserError(
             f"{sample}: its columns {', '.join(columns)} are neither one label nor the classes "
             f"{', '.join(classes)}; rename them"
         )
-    return table.assign(**{name: rows[f"p_{name}"].to_numpy() for name in columns})
+    return pd.concat([ids, probs[columns].reset_index(drop=True)], axis=1)
 
 
 def _are_probabilities(column: pd.Series, classes: list[str]) -> bool:
-    values = pd.to_numeric(column, errors="coerce")
-    return bool(values.between(0, 1).all() and not column.isin(classes).all())
+    numbers = pd.to_numeric(column, errors="coerce")
+    return bool(numbers.between(0, 1).all() and not column.isin(classes).all())
 
 
-def _matching_keys(ids: pd.Series, wanted: pd.Series) -> pd.Series:
+def _matching_ids(ids: pd.Series, wanted: pd.Series) -> pd.Series:
     """The form of the ids (as they are, file name, file name without suffix) that names most of the wanted ones."""
-    names = ids.str.rsplit("/", n=1).str[-1]
-    forms = [form for form in (ids, names, names.str.replace(r"\.\w+$", "", regex=True)) if form.is_unique]
+    file_names = ids.str.rsplit("/", n=1).str[-1]
+    stems = file_names.str.replace(r"\.\w+$", "", regex=True)
+    forms = [form for form in (ids, file_names, stems) if form.is_unique]
     return max(forms, key=lambda form: wanted.isin(form).sum())

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pseudokit.config.keys import Config, Model
+from pseudokit.config.load import dump_config
 from pseudokit.config.types import UserError
 from pseudokit.run_folder.folder import write_status
-from pseudokit.run_folder.predict_runs import configured_arm, finished_models
+from pseudokit.run_folder.predict_runs import open_finished
 from pseudokit.system.files import write_csv
 from pseudokit.training.models import create_model, load_model, save_model
 
@@ -19,7 +20,7 @@ from pseudokit.training.models import create_model, load_model, save_model
 def finished(tmp_path_factory):
     """finished(baseline=…, mode=…, **wins): a run folder. wins: role → (rows won by the student alone, lost, n)."""
 
-    def made(baseline=True, mode="denoise", **wins):
+    def made(baseline=True, mode="denoise", config=None, **wins):
         run = tmp_path_factory.mktemp("run")
         for seed, arm in enumerate(("student", "baseline", "round_1/fold_0")[: 2 if mode == "denoise" else 3]):
             torch.manual_seed(seed)
@@ -27,6 +28,7 @@ def finished(tmp_path_factory):
                 save_model(run / arm, *create_model(Model(), ("a", "b"), 16, 1))
         write_status(run, "done", "done", "max_rounds", mode)
         write_csv(run / "scored.csv", scored(wins))
+        (run / "config.yaml").write_text(dump_config(config or Config()))
         return run
 
     return made
@@ -48,7 +50,7 @@ def folders(run, arm=None):
     by_hash = {}
     for file in run.rglob("model.json"):
         by_hash[load_model(file.parent).hash] = file.parent.relative_to(run).as_posix()
-    return {by_hash[model.hash] for model in finished_models(run, arm)}
+    return {by_hash[model.hash] for model in open_finished(run, arm).models}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_the_arm_that_held_out_rows_favor_predicts_and_the_test_set_never_choose
 
 
 def test_what_is_asked_for_outranks_the_evidence_and_one_line_says_which_it_is(finished, caplog):
-    run = finished(valid=(30, 5, 400))
+    run = finished(val=(30, 5, 400))
     asked = {"student": {"student"}, "baseline": {"baseline"}, "both": {"student", "baseline"}}
     for arm, expected in asked.items():
         caplog.clear()
@@ -77,23 +79,24 @@ def test_what_is_asked_for_outranks_the_evidence_and_one_line_says_which_it_is(f
             assert folders(run, arm) == expected
         (line,) = caplog.messages
         assert arm in line
-        assert configured_arm(run, Config(predict={"arm": arm})) == arm
+    configured = finished(config=Config(predict={"arm": "baseline"}), val=(30, 5, 400))
+    assert folders(configured) == {"baseline"}
+    assert folders(configured, "student") == {"student"}
 
 
 def test_without_a_baseline_the_student_predicts_and_nobody_can_ask_for_another(finished):
-    run = finished(baseline=False, valid=(5, 30, 400))
+    run = finished(baseline=False, config=Config(predict={"arm": "both"}), val=(5, 30, 400))
     assert folders(run) == {"student"}
-    assert folders(run, configured_arm(run, Config(predict={"arm": "both"}))) == {"student"}
     for arm in ("baseline", "both"):
         with pytest.raises(UserError, match="--arm"):
-            finished_models(run, arm)
+            open_finished(run, arm)
 
 
 def test_after_plain_training_all_models_predict(finished):
     run = finished(baseline=False, mode="train")
     assert folders(run) == {"student", "round_1/fold_0"}
     with pytest.raises(UserError, match="--arm"):
-        finished_models(run, "baseline")
+        open_finished(run, "baseline")
 
 
 def test_a_baseline_that_is_left_out_cannot_be_asked_for_in_a_config():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pseudokit.config.types import UserError
-from pseudokit.run_folder.submission import predictions_table, submission
+from pseudokit.run_folder.submission import fill_submission, predictions_table
 
 CLASSES = ["1", "2", "NA"]
 PROBS = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
@@ -29,7 +29,7 @@ def sample(tmp_path):
 
 def refusal(file, table) -> str:
     with pytest.raises(UserError) as caught:
-        submission(file, table, CLASSES)
+        fill_submission(file, table)
     message = str(caught.value)
     assert "\n" not in message
     assert file.name in message
@@ -45,12 +45,12 @@ def test_predictions_have_label_confidence_and_a_column_for_each_class():
 
 
 def test_a_label_column_is_filled_in_the_order_of_the_sample(sample):
-    filled = submission(sample("image,target\nc,0\na,0\nb,0\n"), predictions("a", "b", "c"), CLASSES)
+    filled = fill_submission(sample("image,target\nc,0\na,0\nb,0\n"), predictions("a", "b", "c"))
     assert filled.to_dict("list") == {"image": ["c", "a", "b"], "target": ["NA", "1", "2"]}
 
 
 def test_class_columns_are_filled_in_any_order_of_rows_and_columns(sample):
-    filled = submission(sample("id,NA,1,2\nb,0,0,0\nc,0,0,0\na,0,0,0\n"), predictions("a", "b", "c"), CLASSES)
+    filled = fill_submission(sample("id,NA,1,2\nb,0,0,0\nc,0,0,0\na,0,0,0\n"), predictions("a", "b", "c"))
     assert list(filled) == ["id", "NA", "1", "2"]
     assert filled.id.tolist() == ["b", "c", "a"]
     np.testing.assert_array_equal(filled[["1", "2", "NA"]].to_numpy(float), PROBS[[1, 2, 0]])
@@ -67,12 +67,12 @@ def test_class_columns_are_filled_in_any_order_of_rows_and_columns(sample):
     ],
 )
 def test_ids_are_matched_with_or_without_folder_and_suffix(sample, predicted, wanted, labels):
-    filled = submission(sample("id,label\n" + "".join(f"{i},x\n" for i in wanted)), predictions(*predicted), CLASSES)
+    filled = fill_submission(sample("id,label\n" + "".join(f"{i},x\n" for i in wanted)), predictions(*predicted))
     assert filled.to_dict("list") == {"id": wanted, "label": labels}
 
 
 def test_predictions_that_the_sample_does_not_want_are_left_out(sample):
-    assert submission(sample("id,label\nb,x\n"), predictions("a", "b", "c"), CLASSES).label.tolist() == ["2"]
+    assert fill_submission(sample("id,label\nb,x\n"), predictions("a", "b", "c")).label.tolist() == ["2"]
 
 
 def test_an_id_without_a_prediction_is_refused_by_name(sample):
@@ -113,7 +113,7 @@ def test_a_missing_sample_is_refused(tmp_path):
 def test_a_prediction_that_is_no_number_is_refused_with_its_id(bad):
     targets, probs = pd.DataFrame({"id": ["a", "b"], "path": ["", ""]}), PROBS[:2].copy()
     probs[1, 2] = bad
-    with pytest.raises(UserError, match="prediction of b is no number"):
+    with pytest.raises(UserError, match=r"\bb\b"):
         predictions_table(targets, probs, np.zeros(2, int), CLASSES)
 
 
@@ -121,9 +121,9 @@ def test_of_two_classes_a_column_of_numbers_asks_for_the_probability_of_the_seco
     targets, probs = pd.DataFrame({"id": ["a", "b"], "path": ["", ""]}), np.array([[0.9, 0.1], [0.3, 0.7]])
     table = predictions_table(targets, probs, probs.argmax(1), ["no", "yes"])
     asked = sample("id,target\nb,0.5\na,0.5\n")
-    assert submission(asked, table, ["no", "yes"]).target.tolist() == [0.7, 0.1]
+    assert fill_submission(asked, table).target.tolist() == [0.7, 0.1]
     named = sample("id,target\nb,no\na,no\n")
-    assert submission(named, table, ["no", "yes"]).target.tolist() == ["yes", "no"]
+    assert fill_submission(named, table).target.tolist() == ["yes", "no"]
     numbered = predictions_table(targets, probs, probs.argmax(1), ["0", "1"])
-    assert submission(sample("id,target\nb,0\na,0\n"), numbered, ["0", "1"]).target.tolist() == ["1", "0"]
-    assert submission(sample("id,target\nb,0.5\na,0.5\n"), numbered, ["0", "1"]).target.tolist() == [0.7, 0.1]
+    assert fill_submission(sample("id,target\nb,0\na,0\n"), numbered).target.tolist() == ["1", "0"]
+    assert fill_submission(sample("id,target\nb,0.5\na,0.5\n"), numbered).target.tolist() == [0.7, 0.1]

@@ -23,4 +23,4 @@ def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     coverage = cutoff_table(dataset, decisions).set_index("cutoff").coverage
     accepted = (decisions.decision == "accept").sum() / 600
     assert 0.05 < accepted < 0.95
-    assert coverage[0.8] == f"{accepted:.3f}"
+    assert coverage[0.8] == pytest.approx(accepted)
