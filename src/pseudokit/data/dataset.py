@@ -21,6 +21,7 @@ USES_POOL = ("augment", "joint")
 SPLITS = ("train", "unlabeled", "val", "trusted", "test")
 LEARNED_SPLITS = ("train", "unlabeled")
 SCORED_SPLITS = ("val", "trusted", "test")
+TEXT_COLUMNS = ("id", "path", "split", "group")
 INVISIBLE = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
 """Characters that show nothing although Unicode counts them among the letters and marks."""
 MAX_DECIMAL_CLASSES = 20
@@ -47,20 +48,14 @@ class Dataset:
 
     def take(self, rows: np.ndarray) -> Dataset:
         """The rows at these positions (a mask or indices)."""
-        columns = ("id", "path", "split", "given_labels", "group")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        columns = {name: getattr(self, name)[rows] for name in (*TEXT_COLUMNS, "given_labels")}
+        return replace(self, **columns)
 
     def table(self) -> pd.DataFrame:
         """The table samples.csv: class names, empty where there is no label."""
-        return pd.DataFrame(
-            {
-                "id": self.id,
-                "path": self.path,
-                "split": self.split,
-                "given_label": names(self.given_labels, self.classes),
-                "group": self.group,
-            }
-        )
+        table = pd.DataFrame({name: getattr(self, name) for name in TEXT_COLUMNS})
+        table.insert(3, "given_label", names(self.given_labels, self.classes))
+        return table
 
 
 def load_dataset(data: Data) -> Dataset:
@@ -83,7 +78,7 @@ def load_dataset(data: Data) -> Dataset:
     _check_labels(table, classes, data)
     table["order"] = table.split.map(SPLITS.index)
     table = table.sort_values(["order", "id"], kind="stable")
-    columns = {name: table[name].to_numpy(object) for name in ("id", "path", "split", "group")}
+    columns = {name: table[name].to_numpy(object) for name in TEXT_COLUMNS}
     given_labels = parse(table.label, classes, data.multi_label)
     return Dataset(given_labels=given_labels, classes=classes, **columns)
 

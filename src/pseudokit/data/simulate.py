@@ -21,9 +21,11 @@ def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datase
     """
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(dataset.split == "train"))
     labels = strata(dataset.given_labels[rows])
-    turn = pd.Series(labels).groupby(labels).cumcount()  # first all rows drawn first of their class, then the second
-    hidden = np.sort(rows[turn.argsort(kind="stable")[simulate.keep_labels :]])
-    truth = pd.DataFrame({"id": dataset.id[hidden], "clean": names(dataset.given_labels[hidden], dataset.classes)})
+    turn = pd.Series(labels).groupby(labels).cumcount()  # 0 = the row is drawn first of its class
+    order = turn.argsort(kind="stable")
+    hidden = np.sort(rows[order[simulate.keep_labels :]])
+    clean = names(dataset.given_labels[hidden], dataset.classes)
+    truth = pd.DataFrame({"id": dataset.id[hidden], "clean": clean})
     given_labels = dataset.given_labels.copy()
     given_labels[hidden] = -1
     split = dataset.split.copy()
@@ -64,8 +66,10 @@ def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datas
 def _flip(clean: np.ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator) -> np.ndarray:
     """(N,) class indices → (N,) noisy ones."""
     if simulate.noise not in ("symmetric", "pairflip"):
-        is_random = simulate.noise == "matrix"
-        matrix = _draw_matrix(simulate.noise_rate, n_classes, rng) if is_random else _check_matrix(simulate, n_classes)
+        if simulate.noise == "matrix":
+            matrix = _draw_matrix(simulate.noise_rate, n_classes, rng)
+        else:
+            matrix = _check_matrix(simulate.noise, n_classes)
         edges = matrix.cumsum(1)[clean]
         edges[:, -1] = 1.0  # a sum may fall short of it by rounding
         return (rng.random((len(clean), 1)) >= edges).sum(1)
@@ -85,12 +89,12 @@ def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) ->
     return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(wrong)])
 
 
-def _check_matrix(simulate: Simulate, n_classes: int) -> np.ndarray:
+def _check_matrix(noise: list[list[float]], n_classes: int) -> np.ndarray:
     """T[true, given] that the config gives."""
-    has_size = {len(row) for row in [simulate.noise, *simulate.noise]} == {n_classes}
-    if not has_size or not np.allclose(np.sum(simulate.noise, axis=1), 1, atol=1e-6):
+    is_square = len(noise) == n_classes and all(len(row) == n_classes for row in noise)
+    if not is_square or not np.allclose(np.sum(noise, axis=1), 1, atol=1e-6):
         raise UserError(
             f"simulate.noise must be {n_classes} rows of {n_classes} shares that sum to 1, in the order of the sorted "
             "classes"
         )
-    return np.array(simulate.noise, float)
+    return np.array(noise, float)
