@@ -253,7 +253,7 @@ def _stop_reason(
     if facts.get("drift", 0) > MAX_DRIFT:
         log.info(
             f"warning: {100 * facts['drift']:.0f} % of the pseudo-labels would have to change class to have the "
-            "class shares of the given labels; where the pool should, try pseudo.distribution_alignment=true"
+            "class shares of the given labels; if the unlabeled images should, try pseudo.distribution_alignment=true"
         )
     if change is not None:
         difference, error = change
