@@ -62,7 +62,7 @@ def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
     assert (selected.label == selected.given_label).all()
 
 
-@pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.tta=4", "data.size=16"])
+@pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.tta=4", "data.learn_from_test=never"])
 def test_select_refuses_what_changes_no_stored_prediction(denoised, idle):
     before = files_of(denoised)
     done = run_script("pseudo.py", "--mode", "select", "--run", denoised, idle, "pseudo.relabel_cutoff=1.5")
