@@ -120,7 +120,7 @@ def train_final_models(run: Run, prepared: PreparedData, result: SelfTrainingRes
 
 
 def _final_jobs(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> list[TrainJob]:
-    """The student and, where rounds were run, the baseline: as many steps, and one seed, see Trainer.work."""
+    """The student and, where rounds were run, the baseline: as many steps, and one seed, see Trainer.train."""
     rows = np.flatnonzero(has_label(result.label))
     steps = step_budget(len(rows), run.config.train)
     unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_POOL else ()

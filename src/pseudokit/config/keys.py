@@ -13,7 +13,7 @@ from .types import Augmentation, Count, Name, Names, Seconds, Section, Share
 VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
 STUDENTS = ("student", "baseline")
-"""The arms that are trained at the end, by one recipe."""
+"""The models that are trained at the end by one recipe, and their folders."""
 
 
 class Data(Section):

@@ -50,7 +50,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def read_run(run: Path) -> dict[str, Any]:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
     metrics = read_dict(run / "metrics.json")
-    rounds = RoundStore(run).rounds() or metrics.get("rounds") or []
+    rounds = read_rounds(run, metrics)
     decisive = decisive_round(metrics, rounds)
     truth = read_truth(run)
     return {
@@ -71,6 +71,16 @@ def read_run(run: Path) -> dict[str, Any]:
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
         "history": read_history(run, rounds),
     }
+
+
+def read_rounds(run: Path, metrics: dict) -> list[dict]:
+    """round.json of every round; from metrics.json where the folders of the rounds are gone."""
+    return RoundStore(run).rounds() or metrics.get("rounds") or []
+
+
+def image_paths(samples: pd.DataFrame) -> pd.Series:
+    """id → image file. samples: of samples.csv; of an id that stands in several splits the first."""
+    return samples.drop_duplicates("id").set_index("id")["path"]
 
 
 def decisive_round(metrics: dict, rounds: list[dict]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def round_line(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     labeled = table[table.given_label != ""].dropna(subset="confidence")
     hits = labeled.predicted == labeled.given_label
     line["oof_accuracy"] = float(hits.mean())
-    line |= accuracy_interval("oof_accuracy", line["oof_accuracy"], len(hits))
+    line |= interval_facts("oof_accuracy", line["oof_accuracy"], len(hits))
     fold_of = {key: about["fold"] for key, about in info["models"].items()}
     last_model = labeled.model.str.rpartition("+")[2]
     of_folds = hits.groupby(last_model.map(fold_of)).mean()
@@ -122,7 +122,7 @@ def score_lines(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     for model, splits in (metrics.get("scores") or {}).items():
         line = {"of": model} | flat(splits)
         for split, scores in splits.items():
-            line |= accuracy_interval(f"{split}/accuracy", scores["accuracy"], scores["n"])
+            line |= interval_facts(f"{split}/accuracy", scores["accuracy"], scores["n"])
         lines.append(line)
     for part in PARTS:
         if metrics.get(part):
@@ -130,7 +130,7 @@ def score_lines(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def accuracy_interval(name: str, accuracy: float, n: int) -> dict[str, float]:
+def interval_facts(name: str, accuracy: float, n: int) -> dict[str, float]:
     """Standard error and 95 % interval of an accuracy of n rows, as `name_se`, `name_low` and `name_high`."""
     return {f"{name}_{key}": value for key, value in share_interval(accuracy, n).items()}
 

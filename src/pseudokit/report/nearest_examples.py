@@ -36,7 +36,7 @@ def nearest_examples(run: Path, info: dict[str, Any], items: pd.DataFrame) -> tu
     columns = "id given_label predicted confidence decision"
     decisions = load_run.read_table(folder / "decisions.csv", columns)
     samples = load_run.read_table(run / "samples.csv", "id path")
-    path_of_id = samples.drop_duplicates("id").set_index("id")["path"]
+    path_of_id = load_run.image_paths(samples)
     log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
     candidates = find_candidates(decisions)

@@ -119,7 +119,7 @@ def _grid_of_rows(
     """The images of these ids. A frame tells whether a label is right, where the truth is known."""
     if ids.empty:
         return None
-    paths = data["samples"].drop_duplicates("id").set_index("id")["path"]
+    paths = load_run.image_paths(data["samples"])
     images = []
     for name in ids:
         content = load_run.read_bytes(paths[name])

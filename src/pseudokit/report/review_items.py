@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..round_store import RoundStore
 from . import load_run
 
 COLUMNS = [
@@ -33,8 +32,7 @@ def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, An
         cluster, as text. Text is "" and numbers are NaN where the run does not say.
     """
     metrics = load_run.read_dict(run / "metrics.json")
-    rounds = RoundStore(run).rounds() or metrics.get("rounds") or []
-    info = load_run.decisive_round(metrics, rounds)
+    info = load_run.decisive_round(metrics, load_run.read_rounds(run, metrics))
     _, cutoff = load_run.cutoffs(metrics, info)
     conflicts = _read_conflicts(run)
     conflicts["conflict_rank"] = np.arange(len(conflicts))

@@ -13,18 +13,16 @@ from typing import Any
 
 import yaml
 
-from ..config.keys import Wandb
+from ..config.keys import STUDENTS, Wandb
 from ..system.environment import PACKAGE
 from ..system.files import hash_of, log
-from .load_run import decode_image, read_bytes, read_dict, read_lines, read_table
+from .load_run import decode_image, image_paths, read_bytes, read_dict, read_lines, read_table
 from .report_tables import report_tables
 
 TIMEOUT_SECONDS = 360.0
 """For all of it: two jobs with some megabytes of images. wandb itself waits 90 s for a server that is silent."""
 IMAGE_PIXELS = 128
 """Longest side of an image in the table."""
-STUDENT_LINES = ("student", "baseline")
-"""What only the student's job tells; the teacher's job tells all else."""
 
 
 def track(run: Path, config: Wandb) -> None:
@@ -96,12 +94,12 @@ def _log_teacher(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
     for line in lines:
         if "round" in line:
             job.log(line, step=line["round"])
-    _log_scores(job, [line for line in lines if line.get("of") not in (None, *STUDENT_LINES)])
+    _log_scores(job, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
     for title, table in report_tables(read_dict(run / "metrics.json"), lines).items():
         job.log({f"tables/{title}": wandb.Table(dataframe=table)})
     rows = [line for line in lines if "image" in line]
     if rows:
-        paths = read_table(run / "samples.csv", "id path").drop_duplicates("id").set_index("id")["path"]
+        paths = image_paths(read_table(run / "samples.csv", "id path"))
         table = wandb.Table(columns=["id", *list(rows[0])[1:], "image"])
         for row in rows:
             pixels = decode_image(read_bytes(paths[row["image"]]), IMAGE_PIXELS)
@@ -112,7 +110,7 @@ def _log_teacher(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
 def _log_student(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
     import wandb
 
-    _log_scores(job, [line for line in lines if line.get("of") in STUDENT_LINES])
+    _log_scores(job, [line for line in lines if line.get("of") in STUDENTS])
     job.log({f"plots/{file.stem}": wandb.Image(str(file)) for file in sorted((run / "plots").glob("*.png"))})
 
 

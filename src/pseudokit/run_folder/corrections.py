@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
-from ..data.dataset import Dataset
+from ..data.dataset import LEARNED_SPLITS, Dataset
 from ..data.encoding import classes_of, labels_among, parse
 from ..report.label_studio import read_annotations
 from ..self_training import SelfTrainingResult
@@ -63,7 +63,7 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     classes = _classes(run.path)
     table = _read_lines(run.path, file, classes)
     samples = read_csv(run.path / "samples.csv")
-    samples = samples[samples.split.isin(["train", "unlabeled"])].set_index("id")
+    samples = samples[samples.split.isin(LEARNED_SPLITS)].set_index("id")
     sample = samples.reindex(table.id, fill_value="").set_index(table.index)
     is_learned = table.action.isin(["keep", "relabel"])
     keeps_given = (table.action == "keep") & (table.label == "")

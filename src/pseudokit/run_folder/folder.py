@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +140,18 @@ def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
     if idle and any(override.partition("=")[0] == idle for override in overrides):
         raise UserError(f"{idle} decides nothing in --mode {mode}; use {meant}, or leave it out")
     return config.model_copy(update={"name": config.name or f"{config_file.stem}-{mode}"})
+
+
+def run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run folder, with overrides.
+
+    Raises:
+        UserError: it is no run folder, or an override is wrong.
+    """
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"--run {path} is no run folder; train.py and pseudo.py make one under runs/")
+    return load_config(file, list(overrides))
 
 
 def find_config(name: Path) -> Path:

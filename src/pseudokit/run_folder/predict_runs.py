@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..config.keys import Config
-from ..config.load import load_config
+from ..config.keys import STUDENTS, Config
 from ..config.types import UserError
 from ..data.builtin import with_builtin
 from ..data.csv_text import read_csv
@@ -26,12 +25,11 @@ from ..system.distributed import size
 from ..system.files import log, read_json, write_csv
 from ..training.models import ModelSpec, TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
+from .folder import run_config
 from .submission import fill_submission, predictions_table
 
 Predict = Callable[[TrainedModel, np.ndarray], np.ndarray]
 """(model, rows) → log-probabilities of the rows."""
-ARMS = ("student", "baseline")
-"""The arms, and the folders that they lie in."""
 CHOOSING_SPLITS = ("val", "trusted")
 """Splits whose rows choose an arm; the test set only tells how good the choice was."""
 
@@ -65,12 +63,10 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
     Raises:
         UserError: it is no run folder, has no model yet, or has no such arm.
     """
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
-    config = load_config(run / "config.yaml", [])
+    config = run_config(run)
     if (run / "baseline" / "model.json").is_file():
         arm, reason = _choose_arm(run, arm or config.predict.arm)
-        folders = [run / name for name in ARMS if arm in (name, "both")]
+        folders = [run / name for name in STUDENTS if arm in (name, "both")]
     else:
         if arm in ("baseline", "both"):
             raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")

@@ -13,7 +13,7 @@ import torch
 from ..config.keys import Config
 from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv
-from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset, load_dataset
+from ..data.dataset import LEARNED_SPLITS, SCORED_SPLITS, USES_POOL, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
@@ -66,7 +66,7 @@ def prepare(run: Run) -> PreparedData:
     """Read, decode and check everything, so that wrong input ends the run before any training.
 
     Raises:
-        UserError: see prepare_dataset, load_images, create_model, note_start.
+        UserError: see prepare_dataset, load_images, create_model, _note_start.
     """
     if run.mode == "train":  # one round gives the out-of-fold scores, and changes no label
         pseudo = run.config.pseudo.model_copy(update={"rounds": 1})
@@ -80,7 +80,7 @@ def _prepare(run: Run) -> PreparedData:
     _refuse_idle_keys(config, mode)
     dataset, truths = prepare_dataset(config, mode)
     tested = int((dataset.split == "test").sum())
-    judged_splits = ["train", "unlabeled"] if mode in USES_POOL else ["train"]
+    judged_splits = LEARNED_SPLITS if mode in USES_POOL else ["train"]
     is_judged = np.isin(dataset.split, judged_splits)
     is_scored = np.isin(dataset.split, SCORED_SPLITS) & has_label(dataset.given_labels)
     dataset = dataset.take(is_judged | is_scored)
@@ -260,7 +260,7 @@ def _note_start(run: Run, judged: Dataset, pixels: np.ndarray, refused: np.ndarr
 def _changed_rows(file: Path, judged: Dataset) -> str:
     """Which rows of samples.csv have another id, split or label now; "" where none has."""
     before = read_csv(file)
-    before = before[before.split.isin(["train", "unlabeled"])]
+    before = before[before.split.isin(LEARNED_SPLITS)]
     both = pd.concat([before, judged.table()])
     ids = both.drop_duplicates(["id", "split", "given_label"], keep=False).id.unique()
     return f"{len(ids):,} rows of the data ({ids[0]!r}, …)" if len(ids) else ""

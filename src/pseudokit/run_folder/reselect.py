@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.keys import Pseudo
-from ..config.load import differences, load_config
+from ..config.load import differences
 from ..config.types import UserError
 from ..data.csv_text import read_csv, unescape_formulas
 from ..data.dataset import Dataset
@@ -19,6 +19,7 @@ from ..labels.decisions import Decisions
 from ..labels.pseudo_labels import lower_bound
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
+from .folder import run_config
 
 TRAINS = ("rounds", "folds", "tta", "label_propagation", "leak_free_folds", "audit_size", "train_baseline")
 """Keys of `pseudo` that stored predictions cannot be decided by: they are of training or of the rounds."""
@@ -31,12 +32,9 @@ def reselect(run: Path, overrides: list[str]) -> None:
     Raises:
         UserError: there is no finished round, or an override is wrong or decides nothing here.
     """
-    file = run / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"--run {run} is no run folder; train.py and pseudo.py make one under runs/")
-    config = load_config(file, overrides)
+    config = run_config(run, overrides)
     decides = {f"pseudo.{key}" for key in Pseudo.model_fields if key not in TRAINS} | {"data.learn_from_test"}
-    changes = differences(load_config(file, []), config)
+    changes = differences(run_config(run), config)
     # learn_from_test=never refuses files that data.test has too, and stored predictions do not tell which these are
     idle = [change for change in changes if change.partition(":")[0] not in decides or change.endswith("'never'")]
     if idle:
