@@ -24,6 +24,8 @@ THUMBNAIL_SIDE = 32
 """Pixels at which images are correlated: texture that compression or resizing takes away does not count."""
 PHOTO_SIDE = 64
 """Pixels. Smaller images hold less, so that different things of one shape correlate more."""
+PAIRS_PER_CHUNK = 1024
+"""Pairs that are correlated at once: 25 MB of color thumbnails."""
 MIN_PHOTO_CORRELATION = 0.99
 MIN_SMALL_CORRELATION = 0.995
 """Lower ones would link different digits; higher ones would miss copies that were compressed again."""
@@ -51,9 +53,9 @@ def find_links(pixels: np.ndarray, n_first: int) -> np.ndarray:
     close_among_all = rows[_close_pairs(hashes)]  # of the first rows, these are no other pairs, but may be fewer
     pairs = np.unique(np.concatenate([close_among_first, close_among_all], axis=1), axis=1)
     min_correlation = MIN_PHOTO_CORRELATION if pixels.shape[1] >= PHOTO_SIDE else MIN_SMALL_CORRELATION
-    correlations = np.array([_correlation(pixels, pair) for pair in pairs.T])
-    near = pairs[:, correlations >= min_correlation]
-    return np.concatenate([link_equal(keys), near], axis=1)
+    chunks = np.split(pairs, range(PAIRS_PER_CHUNK, pairs.shape[1], PAIRS_PER_CHUNK), axis=1)
+    near = [chunk[:, _correlations(pixels, chunk) >= min_correlation] for chunk in chunks]
+    return np.concatenate([link_equal(keys), *near], axis=1)
 
 
 def pixel_hashes(pixels: np.ndarray) -> np.ndarray:
@@ -95,14 +97,21 @@ def _close_pairs(hashes: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(close_pairs, axis=1), axis=0)
 
 
-def _correlation(pixels: np.ndarray, pair: np.ndarray) -> float:
-    """Pearson correlation of the thumbnails of two rows; 0 if one of them is flat."""
+def _correlations(pixels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """(M,) Pearson correlation of the thumbnails of each of (2, M) pairs; 0 if one of them is flat."""
+    rows, places = np.unique(pairs, return_inverse=True)
+    a, b = _centered_thumbnails(pixels, rows)[places.reshape(pairs.shape)]
+    norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return (a * b).sum(1) / np.where(norm > 0, norm, 1)
+
+
+def _centered_thumbnails(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(len(rows), D) float32 with a mean of 0."""
     side = min(pixels.shape[1], THUMBNAIL_SIDE)
-    a, b = (resize(pixels[row], side).ravel().astype(np.float32) for row in pair)
-    a -= a.mean()
-    b -= b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return a @ b / norm if norm > 0 else 0.0
+    thumbnails = np.zeros((len(rows), side * side * pixels.shape[3]), np.float32)
+    for thumbnail, row in zip(thumbnails, rows, strict=True):
+        thumbnail[:] = resize(pixels[row], side).ravel()
+    return thumbnails - thumbnails.mean(1, keepdims=True)
 
 
 def duplicates_table(
