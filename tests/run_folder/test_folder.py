@@ -12,7 +12,7 @@ import pytest
 
 from pseudokit.config.keys import VERSION, Config
 from pseudokit.config.types import UserError
-from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run, open_run, read_status, write_status
+from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run, open_run, read_status, reopen_run, write_status
 from pseudokit.system.files import read_json, write_json
 from tests.conftest import ROOT, run_script
 
@@ -252,3 +252,25 @@ def test_a_status_that_was_edited_is_named(tmp_path, text):
     (tmp_path / "status.json").write_text(text)
     with pytest.raises(UserError, match=r"status\.json"):
         read_status(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "left", [[], ["corrections"], ["corrections/0001/corrections.csv", "round_1/fold_0/model.json"]]
+)
+def test_a_folder_without_any_student_is_no_finished_run_and_is_refused_by_name(tmp_path, left):
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).mkdir() if name == "corrections" else (tmp_path / name).write_text("")
+    with pytest.raises(UserError) as error, reopen_run(tmp_path):
+        pass
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["student", "corrections/0001/student"])
+def test_a_run_is_reopened_also_while_its_student_is_put_aside(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "model.json").write_text("{}")
+    write_status(tmp_path, "done", "done", mode="denoise")
+    (tmp_path / "config.yaml").write_text("")
+    with reopen_run(tmp_path) as run:
+        assert (run.path, run.mode) == (tmp_path, "denoise")

@@ -118,7 +118,8 @@ def reopen_run(path: Path) -> Iterator[Run]:
     Raises:
         UserError: it is no run folder, has no student yet, or is held by another process.
     """
-    if not (path / "student" / "model.json").is_file() and not (path / "corrections").is_dir():
+    students = ["student/model.json", "corrections/*/student/model.json"]  # the second while it is put aside
+    if not any(next(path.glob(place), None) for place in students):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), logged(path / "log.txt"):
         log.info(f"run folder {path}{mend_after_kill(path)}")
