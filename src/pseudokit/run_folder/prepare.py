@@ -129,8 +129,10 @@ def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.Da
 
     data, simulate = config.data, config.simulate
     uses_pool = mode in USES_POOL
-    if builtin_name(data) and uses_pool and simulate.keep_labels is None:
-        simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
+    if name := builtin_name(data):
+        log.info(f"data.train: the built-in {name}, not a file or folder of yours")
+        if uses_pool and simulate.keep_labels is None:
+            simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
     dataset, truths = load_dataset(with_builtin(data)), {}
     if simulate.keep_labels and uses_pool:
         dataset, truths["hidden.csv"] = hide_labels(dataset, simulate, config.seed)
