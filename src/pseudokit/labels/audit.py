@@ -65,12 +65,17 @@ def estimate(stratum: Array, rows: Array, wrong: Array, estimated_rate: float) -
     """
     from scipy.stats import betabinom
 
-    sizes, n_judged, n_wrong = (
-        np.bincount(strata, minlength=len(STRATA)) for strata in (stratum, stratum[rows], stratum[rows][wrong])
+    judged = stratum[rows]
+    sizes = np.bincount(stratum, minlength=len(STRATA))
+    n_judged = np.bincount(judged, minlength=len(STRATA))
+    n_wrong = np.bincount(judged[wrong], minlength=len(STRATA))
+    unseen = betabinom.rvs(
+        sizes - n_judged,
+        n_wrong + 0.5,
+        n_judged - n_wrong + 0.5,
+        size=(POSTERIOR_DRAWS, len(STRATA)),
+        random_state=np.random.default_rng(0),
     )
-    posterior = (n_wrong + 0.5, n_judged - n_wrong + 0.5)
-    rng = np.random.default_rng(0)
-    unseen = betabinom.rvs(sizes - n_judged, *posterior, size=(POSTERIOR_DRAWS, len(STRATA)), random_state=rng)
     value = n_wrong * sizes / np.maximum(n_judged, 1)
     low = np.where(n_wrong == 0, 0, n_wrong + unseen)
     high = np.where(n_wrong == n_judged, sizes, n_wrong + unseen)
@@ -84,6 +89,9 @@ def estimate(stratum: Array, rows: Array, wrong: Array, estimated_rate: float) -
                 "high": float(np.quantile(high[:, strata].sum(axis=1), 0.975) / n),
             }
     if rate := figures["noise_rate"]:
-        opposite = {"value": "value", "low": "high", "high": "low"}
-        figures["estimate_error"] = {key: estimated_rate - rate[other] for key, other in opposite.items()}
+        figures["estimate_error"] = {
+            "value": estimated_rate - rate["value"],
+            "low": estimated_rate - rate["high"],
+            "high": estimated_rate - rate["low"],
+        }
     return figures
