@@ -7,7 +7,7 @@ import pytest
 
 from pseudokit.config.keys import Config
 from pseudokit.data.dataset import Dataset
-from pseudokit.pipeline import train_final_models
+from pseudokit.pipeline import run_rounds, train_final_models
 from pseudokit.run_folder.folder import Run
 from pseudokit.run_folder.prepare import PreparedData
 from pseudokit.self_training import SelfTrainingResult
@@ -70,3 +70,50 @@ def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
         Run(folder, mode, Config()), prepared, result, SimpleNamespace(fit=fit, ahead=lambda tasks: None)
     )
     return calls
+
+
+@pytest.mark.parametrize("stands_on_rounds", ["corrections", "student", ""])
+def test_human_decisions_and_a_student_add_no_rounds_to_a_run_that_a_time_budget_ended(tmp_path, stands_on_rounds):
+    """Round 1 is done when the budget ends. Without one, rounds are added only if nothing stands on the first."""
+    spent = rounds_trained(tmp_path, time_budget=1e-9)
+    assert spent == {"round_1"}
+    if stands_on_rounds == "corrections":
+        step = tmp_path / "corrections" / "0001"
+        (step / "student").mkdir(parents=True)
+        (step / "corrections.csv").write_text("id,given_label,action,label\nr000,x,drop,\n")
+    elif stands_on_rounds == "student":
+        (tmp_path / "student").mkdir()
+        (tmp_path / "student" / "model.json").write_text("{}")
+    more = rounds_trained(tmp_path, time_budget=None)
+    assert ("round_2" in more) == (not stands_on_rounds)
+    assert (tmp_path / "round_2" / "round.json").exists() == (not stands_on_rounds)
+    assert "round_1" not in more
+
+
+def rounds_trained(folder, time_budget: float | None) -> set[str]:
+    """Run rounds of denoise on 60 rows, a fifth of them labeled wrong; returns those that a model was trained in."""
+    n = 60
+    truth = np.arange(n) % 2
+    given_labels = np.where(np.arange(n) % 5 == 0, 1 - truth, truth)
+    ids, empty = np.array([f"r{i:03d}" for i in range(n)], object), np.full(n, "", object)
+    split = np.full(n, "train", object)
+    dataset = Dataset(ids, empty, split, given_labels, empty, ("x", "y"))
+    refused = np.full(n, "", object)
+    prepared = PreparedData(dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
+    trained = set()
+
+    def fit(where, rows, labels):
+        trained.add(where.partition("/")[0])
+        return SimpleNamespace(hash=where.replace("/", "_"))
+
+    def predict(model, rows, views):
+        """The truth, with a higher confidence in every round."""
+        p_right = 0.6 + 0.1 * int(model.hash.split("_")[1])
+        return np.log(np.where(truth[rows, None] == np.arange(2), p_right, 1 - p_right))
+
+    # only round 2 reaches the cutoff, so that round 1 is not the last one for want of a change
+    pseudo = {"rounds": 3, "folds": 2, "relabel_cutoff": 0.72}
+    config = Config(pseudo=pseudo, time_budget=time_budget)
+    runner = SimpleNamespace(fit=fit, predict=predict, second=None, run_fold_jobs_ahead=None)
+    run_rounds(Run(folder, "denoise", config), prepared, runner)
+    return trained
