@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # runs from a plain copy, without installation
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent / "src")
+)  # runs from a plain copy, without installation
 
 from pseudokit.cli import pseudo_main
 

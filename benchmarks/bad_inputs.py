@@ -58,7 +58,10 @@ def inputs() -> list[dict]:
             except (Exception, wild.Hangs) as error:
                 line, right = f"{type(error).__name__}: {error}", False
         rows.append({"kind": case.kind, "name": case.name, "line": line, "right": right})
-    table = [f"| {row['kind']} | {row['name']} | {_cell(row['line'])} | {_verdict(row)} |" for row in rows]
+    table = [
+        f"| {row['kind']} | {row['name']} | {_cell(row['line'])} | {_verdict(row)} |"
+        for row in rows
+    ]
     right = sum(row["right"] for row in rows)
     head = [
         f"{right} of {len(rows)} named inputs are read right, or refused in one line.",
@@ -78,8 +81,13 @@ def fuzz() -> list[dict]:
         with tempfile.TemporaryDirectory() as folder, quiet():
             faults = random_cases.faults(kind, Path(folder), n)
         seconds = round(time.process_time() - start, 1)
-        rows.append({"kind": kind, "n": n, "faults": faults, "seconds": seconds, "right": not faults})
-    table = [f"| {row['kind']} | {row['n']:,} | {len(row['faults'])} | {row['seconds']} |" for row in rows]
+        rows.append(
+            {"kind": kind, "n": n, "faults": faults, "seconds": seconds, "right": not faults}
+        )
+    table = [
+        f"| {row['kind']} | {row['n']:,} | {len(row['faults'])} | {row['seconds']} |"
+        for row in rows
+    ]
     head = [
         f"{sum(row['n'] for row in rows):,} random inputs; a fault is a traceback, a hang, more than a line, or a "
         "wrong label.",
@@ -87,7 +95,11 @@ def fuzz() -> list[dict]:
         "| kind | cases | faults | CPU s |",
         "|---|---|---|---|",
     ]
-    save_results("bad_inputs_fuzz", rows, [*head, *table, *(fault for row in rows for fault in row["faults"])])
+    save_results(
+        "bad_inputs_fuzz",
+        rows,
+        [*head, *table, *(fault for row in rows for fault in row["faults"])],
+    )
     return rows
 
 
@@ -101,7 +113,9 @@ def hostile() -> list[dict]:
             except Exception as error:
                 let_in = f"{type(error).__name__}: {error}"
         rows.append({"name": name, "let_in": let_in, "right": not let_in})
-    table = [f"| {row['name']} | {_cell(row['let_in']) or 'nothing'} | {_verdict(row)} |" for row in rows]
+    table = [
+        f"| {row['name']} | {_cell(row['let_in']) or 'nothing'} | {_verdict(row)} |" for row in rows
+    ]
     head = [
         f"{sum(not row['right'] for row in rows)} of {len(rows)} hostile inputs are let in.",
         "",
@@ -128,7 +142,11 @@ def _verdict(row: dict) -> str:
 
 if __name__ == "__main__":
     parts = {"inputs": inputs, "fuzz": fuzz, "hostile": hostile}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], metavar="PART", help="default: all three")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", choices=[*parts, []], metavar="PART", help="default: all three"
+    )
     chosen = parser.parse_args().parts or list(parts)
     sys.exit(not all(row["right"] for name in chosen for row in parts[name]()))

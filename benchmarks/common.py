@@ -39,7 +39,11 @@ def machine() -> str:
 
     model, threads = platform.processor(), torch.get_num_threads()
     if Path("/proc/cpuinfo").exists():
-        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        lines = [
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = lines[0].split(":")[1].strip() if lines else model
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{model}, {os.cpu_count()} cores, {threads} thread(s), no GPU; {versions}"
@@ -58,7 +62,9 @@ def save_results(name: str, rows: list[dict], lines: list[str]) -> None:
     A row that has its own `machine` is of that one, the others of this.
     """
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
+    )
     machines = dict.fromkeys(row.get("machine") or machine() for row in rows)
     text = "\n".join([*lines, "", *(machines or [machine()]), ""])
     (RESULTS / f"{name}.md").write_text(text)
@@ -74,7 +80,9 @@ def load_results(name: str) -> list[dict]:
 def merge_results(name: str, rows: list[dict], *keys: str) -> list[dict]:
     """Rows of this folder of runs, and those in results/NAME.json that it lacks: what takes days is run in parts."""
     mine = [row | {"machine": machine()} for row in rows]
-    return list({tuple(row[key] for key in keys): row for row in [*load_results(name), *mine]}.values())
+    return list(
+        {tuple(row[key] for key in keys): row for row in [*load_results(name), *mine]}.values()
+    )
 
 
 def grid_arguments(doc: str, *, out: str = "noise", seeds: int = 3, sets: tuple[str, ...] = ()):
@@ -82,13 +90,19 @@ def grid_arguments(doc: str, *, out: str = "noise", seeds: int = 3, sets: tuple[
 
     out: folder of the runs, below runs/; seeds: how many by default; sets: what --sets may name, all by default.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs") / out)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds)))
     if sets:
         parser.add_argument("--sets", nargs="+", choices=sets, default=list(sets))
-    parser.add_argument("--part", default="0/1", help="i/n: only every n-th run, to share the work between processes")
+    parser.add_argument(
+        "--part",
+        default="0/1",
+        help="i/n: only every n-th run, to share the work between processes",
+    )
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     arguments.data, arguments.out = arguments.data.resolve(), arguments.out.resolve()

@@ -22,7 +22,9 @@ import pandas as pd
 from common import ROOT, load_results, machine, metrics, save_results
 from photos import weights
 
-os.environ.pop("OMP_NUM_THREADS")  # photos.py wants one thread; here a process has the machine to itself
+os.environ.pop(
+    "OMP_NUM_THREADS"
+)  # photos.py wants one thread; here a process has the machine to itself
 DRAWS = 5
 
 
@@ -104,7 +106,9 @@ def interval(data: Path, out: Path, file: Path) -> list[dict]:
         )
         command("predict.py", "--run", out / f"draw-{draw}")
         predictions = pd.read_csv(out / f"draw-{draw}" / "predictions.csv", dtype=str)
-        right = (predictions.label.to_numpy() == pd.read_csv(tables / "test.csv").label.to_numpy()).mean()
+        right = (
+            predictions.label.to_numpy() == pd.read_csv(tables / "test.csv").label.to_numpy()
+        ).mean()
         oof = metrics(out / f"draw-{draw}")["oof"]
         results.append({"what": "interval", "draw": draw, "test": float(right), "oof": oof})
     return results
@@ -141,8 +145,13 @@ def table(results: list[dict]) -> None:
         for row in rows:
             of = row["oof"]["interval"]
             span = f"{of['test_low']:.4f} to {of['test_high']:.4f}"
-            lines.append(f"| {row['draw']} | {row['oof']['accuracy']:.4f} | {span} | {row['test']:.4f} |")
-        inside = sum(r["oof"]["interval"]["test_low"] <= r["test"] <= r["oof"]["interval"]["test_high"] for r in rows)
+            lines.append(
+                f"| {row['draw']} | {row['oof']['accuracy']:.4f} | {span} | {row['test']:.4f} |"
+            )
+        inside = sum(
+            r["oof"]["interval"]["test_low"] <= r["test"] <= r["oof"]["interval"]["test_high"]
+            for r in rows
+        )
         higher = sum(r["test"] - r["oof"]["accuracy"] for r in rows) / len(rows)
         lines += [
             "",
@@ -153,7 +162,9 @@ def table(results: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("measures", nargs="+", choices=("whole", "interval"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/competition"))

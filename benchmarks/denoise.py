@@ -24,7 +24,10 @@ MNIST = ["--config", "configs/mnist.yaml"]
 def noisy_table(files: list[Path], root: Path, seed: int) -> pd.DataFrame:
     """id (path below root), clean and label columns; the article's noise on `label`."""
     table = pd.DataFrame(
-        {"id": [f.relative_to(root).as_posix() for f in files], "clean": [f.parent.name for f in files]}
+        {
+            "id": [f.relative_to(root).as_posix() for f in files],
+            "clean": [f.parent.name for f in files],
+        }
     )
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(table), round(0.1 * len(table)), replace=False)
@@ -43,12 +46,20 @@ def prepare(args, name: str, seed: int, *parts: str) -> tuple[pd.DataFrame, list
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"{name}.csv"
     table[["id", "label"]].to_csv(file, index=False)
-    return table, [f"data.train={file}", f"data.image_dir={args.mnist}", f"seed={seed}", f"name={name}"]
+    return table, [
+        f"data.train={file}",
+        f"data.image_dir={args.mnist}",
+        f"seed={seed}",
+        f"name={name}",
+    ]
 
 
 def score_run(table: pd.DataFrame, run: Path) -> dict:
     """Score label_issues.csv and labels.csv against the truth."""
-    read_options = {"dtype": {"id": str, "label": str, "given_label": str}, "keep_default_na": False}
+    read_options = {
+        "dtype": {"id": str, "label": str, "given_label": str},
+        "keep_default_na": False,
+    }
     label_issues = pd.read_csv(run / "label_issues.csv", **read_options)
     labels = pd.read_csv(run / "labels.csv", **read_options).set_index("id").loc[table.id]
     flipped = (table.clean != table.label).set_axis(table.id)
@@ -70,7 +81,9 @@ def quality(args) -> None:
     rows = []
     for seed in SEEDS:
         table, data = prepare(args, f"quality{seed}", seed, "training", "testing")
-        run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.train_baseline=false", out=args.out)
+        run, _ = kit(
+            "--mode", "denoise", *MNIST, *data, "pseudo.train_baseline=false", out=args.out
+        )
         rows.append({"seed": seed} | score_run(table, run))
     names = {
         "average_precision": (5, 1),
@@ -90,7 +103,9 @@ def quality(args) -> None:
     for name, (digits, scale) in names.items():
         values = [row[name] for row in rows]
         each = ", ".join(f"{v * scale:.{digits}f}" for v in values)
-        lines.append(f"| {name.replace('_', ' ')} | {mean_and_sd(values, digits, scale)} | {each} |")
+        lines.append(
+            f"| {name.replace('_', ' ')} | {mean_and_sd(values, digits, scale)} | {each} |"
+        )
     save_results("denoise_quality", rows, lines)
 
 
@@ -106,9 +121,18 @@ def speed(args) -> None:
     for seed in SEEDS:
         table, data = prepare(args, f"speed{seed}", seed, "training", "testing")
         run, seconds = kit("--mode", "denoise", "--fresh", *MNIST, *data, *options, out=args.out)
-        rows.append({"seed": seed, "seconds": seconds, "stages": metrics(run)["seconds"]} | score_run(table, run))
-    lines = ["70,000 MNIST images from PNG files to report, one round of 2 folds and the student, 1.75 epochs each", ""]
-    lines += ["| seed | seconds | average precision | precision at 5,000 | wrong after, % |", "|---|---|---|---|---|"]
+        rows.append(
+            {"seed": seed, "seconds": seconds, "stages": metrics(run)["seconds"]}
+            | score_run(table, run)
+        )
+    lines = [
+        "70,000 MNIST images from PNG files to report, one round of 2 folds and the student, 1.75 epochs each",
+        "",
+    ]
+    lines += [
+        "| seed | seconds | average precision | precision at 5,000 | wrong after, % |",
+        "|---|---|---|---|---|",
+    ]
     lines += [
         f"| {r['seed']} | {r['seconds']:.0f} | {r['average_precision']:.5f} | {r['precision_at_5000']:.4f} "
         f"| {100 * r['wrong_after']:.2f} |"
@@ -124,9 +148,17 @@ def students(args) -> None:
     for seed in SEEDS:
         table, data = prepare(args, f"student{seed}", seed, "training")
         run, _ = kit("--mode", "denoise", *MNIST, *data, test, out=args.out)
-        clean = [f"data.train={args.mnist / 'training'}", test, f"seed={seed}", f"name=clean{seed}", "pseudo.rounds=0"]
+        clean = [
+            f"data.train={args.mnist / 'training'}",
+            test,
+            f"seed={seed}",
+            f"name=clean{seed}",
+            "pseudo.rounds=0",
+        ]
         on_clean, _ = kit("--mode", "denoise", *MNIST, *clean, out=args.out)
-        scores = {arm: metrics(run)["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
+        scores = {
+            arm: metrics(run)["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")
+        }
         scores["clean"] = metrics(on_clean)["scores"]["student"]["test"]["accuracy"]
         rows.append({"seed": seed} | scores | score_run(table, run))
     lines = [
@@ -135,9 +167,15 @@ def students(args) -> None:
         "| labels learned | mean ± sd | each seed |",
         "|---|---|---|",
     ]
-    for name, arm in (("repaired (student)", "student"), ("noisy (baseline)", "baseline"), ("clean", "clean")):
+    for name, arm in (
+        ("repaired (student)", "student"),
+        ("noisy (baseline)", "baseline"),
+        ("clean", "clean"),
+    ):
         values = [row[arm] for row in rows]
-        lines.append(f"| {name} | {mean_and_sd(values, 3, 100)} | {', '.join(f'{100 * v:.2f}' for v in values)} |")
+        lines.append(
+            f"| {name} | {mean_and_sd(values, 3, 100)} | {', '.join(f'{100 * v:.2f}' for v in values)} |"
+        )
     gaps = [row["student"] - row["clean"] for row in rows]
     lines.append(
         f"| repaired − clean, points | {mean_and_sd(gaps, 3, 100)} | {', '.join(f'{100 * v:+.2f}' for v in gaps)} |"
@@ -152,21 +190,40 @@ def originals(args) -> None:
     files = images(args.mnist, "training", "testing")
     args.out.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(
-        {"id": [f.relative_to(args.mnist).as_posix() for f in files], "label": [f.parent.name for f in files]}
+        {
+            "id": [f.relative_to(args.mnist).as_posix() for f in files],
+            "label": [f.parent.name for f in files],
+        }
     )
     table.to_csv(args.out / "originals.csv", index=False)
-    data = [f"data.train={args.out / 'originals.csv'}", f"data.image_dir={args.mnist}", "name=originals"]
-    run, _ = kit("--mode", "denoise", *MNIST, *data, "pseudo.rounds=2", "pseudo.train_baseline=false", out=args.out)
+    data = [
+        f"data.train={args.out / 'originals.csv'}",
+        f"data.image_dir={args.mnist}",
+        "name=originals",
+    ]
+    run, _ = kit(
+        "--mode",
+        "denoise",
+        *MNIST,
+        *data,
+        "pseudo.rounds=2",
+        "pseudo.train_baseline=false",
+        out=args.out,
+    )
     label_issues = pd.read_csv(run / "label_issues.csv", dtype=str, keep_default_na=False).head(50)
     titles = [
         f"{given} | {predicted}"
         for given, predicted in zip(label_issues.given_label, label_issues.predicted, strict=True)
     ]
     tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in label_issues.path]
-    figure = figures.image_grid(tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted")
+    figure = figures.image_grid(
+        tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted"
+    )
     (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(figures.png(figure))
     noise = metrics(run)["noise"]
-    rows = label_issues[["rank", "id", "given_label", "predicted", "p_wrong", "decision"]].to_dict("records")
+    rows = label_issues[["rank", "id", "given_label", "predicted", "p_wrong", "decision"]].to_dict(
+        "records"
+    )
     lines = [
         f"70,000 MNIST images as labeled: estimated rate of wrong labels {noise['estimated_rate']:.2%}, "
         f"noise type {noise['type']}, {noise['relabeled']} relabeled, {noise['dropped']} dropped",
@@ -175,16 +232,21 @@ def originals(args) -> None:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['rank']} | {r['id']} | {r['given_label']} | {r['predicted']} | {float(r['p_wrong']):.4f} |" for r in rows
+        f"| {r['rank']} | {r['id']} | {r['given_label']} | {r['predicted']} | {float(r['p_wrong']):.4f} |"
+        for r in rows
     ]
     save_results("denoise_originals", rows, lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["quality", "speed", "students", "originals"])
     parser.add_argument("--mnist", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     arguments.mnist, arguments.out = arguments.mnist.resolve(), arguments.out.resolve()
-    {"quality": quality, "speed": speed, "students": students, "originals": originals}[arguments.what](arguments)
+    {"quality": quality, "speed": speed, "students": students, "originals": originals}[
+        arguments.what
+    ](arguments)

@@ -42,7 +42,10 @@ def make_data(folder: Path) -> list[str]:
     for split, rows in tables.items():
         lines = ["id" if split == "unlabeled" else "id,label"]
         for i in rows:
-            cv2.imwrite(str(folder / f"{i:04d}.png"), cv2.resize((digits.images[i] * 15.9).astype("uint8"), (16, 16)))
+            cv2.imwrite(
+                str(folder / f"{i:04d}.png"),
+                cv2.resize((digits.images[i] * 15.9).astype("uint8"), (16, 16)),
+            )
             lines.append(f"{i:04d}" if split == "unlabeled" else f"{i:04d},d{digits.target[i]}")
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return [f"data.{split}={folder / split}.csv" for split in tables] + [
@@ -177,10 +180,15 @@ class Bench:
         whole = self.reference(mode)["contents"]
         code = ended(child("pseudo", self.command(mode), self.output))
         now = contents(self.run) if code == 0 else {}
-        other = sorted(file for file in whole.keys() | now.keys() if whole.get(file) != now.get(file))
+        other = sorted(
+            file for file in whole.keys() | now.keys() if whole.get(file) != now.get(file)
+        )
         left = [str(file) for file in leftovers(self.folder)]
         if code or other or left:
-            print(f"FAILED {mode}: {other[:5]} {left[:5]}\n{self.output.read_text()[-2000:]}", flush=True)
+            print(
+                f"FAILED {mode}: {other[:5]} {left[:5]}\n{self.output.read_text()[-2000:]}",
+                flush=True,
+            )
         shutil.rmtree(self.run)
         return {"resumed": code == 0, "identical": code == 0 and not other, "left": len(left)}
 

@@ -70,7 +70,10 @@ def kills(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         for _ in range(1 if quick else tries):
             rows.append({"mode": mode, "how": "random"} | killed_at_random(bench, mode, chance))
         print(f"{mode}: {len(rows)} kills so far, {sum(map(good, rows))} good", flush=True)
-    lines = ["| mode | killed | kills | resumed | identical | temporary files left |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| mode | killed | kills | resumed | identical | temporary files left |",
+        "|---|---|---|---|---|---|",
+    ]
     for mode, how in itertools.product(MODES, ("rename", "random")):
         group = [row for row in rows if (row["mode"], row["how"]) == (mode, how)]
         what = {"rename": "at every rename of a file", "random": "at a random moment"}[how]
@@ -91,15 +94,26 @@ def counted(rows: list[dict], *more: str) -> str:
 def disk(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     chance, rows = random.Random(seed), []
     for mode in ["joint"] if quick else MODES:
-        for n in sorted(chance.sample(range(1, bench.reference(mode)["writes"]), 2 if quick else tries)):
+        for n in sorted(
+            chance.sample(range(1, bench.reference(mode)["writes"]), 2 if quick else tries)
+        ):
             code = ended(child("pseudo", bench.command(mode), bench.output, Full(n)))
             output = bench.output.read_text()
             errors = [line for line in output.splitlines() if line.startswith("error: ")]
             one_line = (
-                code in (1, 2) and len(errors) == 1 and "No space left" in errors[0] and "Traceback" not in output
+                code in (1, 2)
+                and len(errors) == 1
+                and "No space left" in errors[0]
+                and "Traceback" not in output
             )
             corrupt = [str(file) for file in bench.run.rglob("*.json") if not is_json(file)]
-            row = {"mode": mode, "write": n, "one_line": one_line, "says": errors[-1:], "corrupt": len(corrupt)}
+            row = {
+                "mode": mode,
+                "write": n,
+                "one_line": one_line,
+                "says": errors[-1:],
+                "corrupt": len(corrupt),
+            }
             if not one_line:
                 print(f"FAILED {mode}, write {n}: exit code {code}\n{output[-2000:]}")
             rows.append(row | bench.goes_on(mode))
@@ -154,10 +168,18 @@ def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     for i in range(2 if quick else tries):
         code, seconds = killed_rank(bench, command, i % 2, chance.uniform(0, took / 3))
         text = bench.output.read_text()
-        row = {"killed": i % 2, "seconds": round(seconds, 1), "cause": code != 0 and "SIGKILL" in text}
+        row = {
+            "killed": i % 2,
+            "seconds": round(seconds, 1),
+            "cause": code != 0 and "SIGKILL" in text,
+        }
         again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         now = contents(bench.run)
-        row |= {"resumed": again.returncode == 0, "identical": now == whole, "left": len(leftovers(bench.folder))}
+        row |= {
+            "resumed": again.returncode == 0,
+            "identical": now == whole,
+            "left": len(leftovers(bench.folder)),
+        }
         row["one_line"] = row["cause"] and seconds <= MAX_SECONDS_TO_END
         if not good(row):
             print(f"FAILED {row}\n{text[-3000:]}\n{again.stderr[-2000:]}", flush=True)
@@ -168,7 +190,9 @@ def ranks(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     ]
     for rank in (0, 1):
         group = [row for row in rows if row["killed"] == rank]
-        lines.append(f"| {rank} | {counted(group, 'cause')} | {max(row['seconds'] for row in group):.1f} s |")
+        lines.append(
+            f"| {rank} | {counted(group, 'cause')} | {max(row['seconds'] for row in group):.1f} s |"
+        )
     return finish("faults_ranks", rows, lines, quick)
 
 
@@ -195,17 +219,29 @@ def of_rank(rank: int, parent: int) -> int:
     """The process of this rank below torchrun."""
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            about, environment = (Path(f"/proc/{entry}/{name}").read_text() for name in ("stat", "environ"))
+            about, environment = (
+                Path(f"/proc/{entry}/{name}").read_text() for name in ("stat", "environ")
+            )
         except OSError:
             continue
-        if int(about.rsplit(")", 1)[1].split()[1]) == parent and f"\0RANK={rank}\0" in f"\0{environment}":
+        if (
+            int(about.rsplit(")", 1)[1].split()[1]) == parent
+            and f"\0RANK={rank}\0" in f"\0{environment}"
+        ):
             return int(entry)
     raise AssertionError(f"there is no process of rank {rank}")
 
 
 COMMIT_BEFORE = "f3ba135"
 """The last commit without any of this: no checkpoints, no hashes of what was made from what, no steps left out."""
-HEALTHY = ["pseudo.py", "--mode", "joint", "simulate.noise_rate=0.1", "train.min_steps=150", "--fresh"]
+HEALTHY = [
+    "pseudo.py",
+    "--mode",
+    "joint",
+    "simulate.noise_rate=0.1",
+    "train.min_steps=150",
+    "--fresh",
+]
 
 
 def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
@@ -216,13 +252,19 @@ def overhead(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     """
     before, rows = bench.folder / "before", []
     subprocess.run(
-        ["git", "worktree", "add", "--detach", before, COMMIT_BEFORE], cwd=ROOT, check=True, capture_output=True
+        ["git", "worktree", "add", "--detach", before, COMMIT_BEFORE],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     try:
         healthy_run(bench, ROOT, 0)()  # writes the built-in digits, and compiles both
         healthy_run(bench, before, 1)()
         for i in range(1 if quick else tries):
-            ends = {"now": healthy_run(bench, ROOT, i % 2), "before": healthy_run(bench, before, 1 - i % 2)}
+            ends = {
+                "now": healthy_run(bench, ROOT, i % 2),
+                "before": healthy_run(bench, before, 1 - i % 2),
+            }
             seconds = {side: end() for side, end in ends.items()}
             rows.append(seconds | {"ratio": seconds["now"] / seconds["before"]})
             print(rows[-1], flush=True)
@@ -251,7 +293,9 @@ def healthy_run(bench: Bench, where: Path, core: int) -> Callable[[], float]:
     with open(output, "w") as out:
         process = subprocess.Popen(command, cwd=where, stdout=out, stderr=out)
     ended = []
-    watch = threading.Thread(target=lambda: ended.append((process.wait(), time.monotonic() - start)))
+    watch = threading.Thread(
+        target=lambda: ended.append((process.wait(), time.monotonic() - start))
+    )
     watch.start()
 
     def end() -> float:
@@ -263,14 +307,23 @@ def healthy_run(bench: Bench, where: Path, core: int) -> Callable[[], float]:
     return end
 
 
-DONE_HERE = {"kills": (kills, 20), "disk": (disk, 8), "ranks": (ranks, 6), "overhead": (overhead, 10)}
+DONE_HERE = {
+    "kills": (kills, 20),
+    "disk": (disk, 8),
+    "ranks": (ranks, 6),
+    "overhead": (overhead, 10),
+}
 """What, and how many tries by default (of kills and disk: a mode)."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="+", choices=[*DONE_HERE, "inputs", "fuzz", "hostile"])
-    parser.add_argument("--tries", type=int, help="default: 20 random kills, 8 writes a mode; 6 ranks, 10 pairs")
+    parser.add_argument(
+        "--tries", type=int, help="default: 20 random kills, 8 writes a mode; 6 ranks, 10 pairs"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few tries; no results are written")
     arguments, outcomes = parser.parse_args(), []
@@ -280,7 +333,9 @@ def main() -> None:
         for what in arguments.what:
             if what in DONE_HERE:
                 tries, usual = DONE_HERE[what]
-                outcomes.append(tries(bench, arguments.quick, arguments.tries or usual, arguments.seed))
+                outcomes.append(
+                    tries(bench, arguments.quick, arguments.tries or usual, arguments.seed)
+                )
             else:
                 import bad_inputs
 

@@ -43,7 +43,15 @@ from pseudokit.training.models import TrainedModel, create_model, load_model
 from pseudokit.training.predict import log_probs
 
 FOLDERS = {"mnist": "mnist_png", "fashion": "fashion_mnist_png"}
-SETS = ("mnist:50", "mnist:100", "mnist:600", "mnist:1000", "mnist:3000", "fashion:100", "fashion:1000")
+SETS = (
+    "mnist:50",
+    "mnist:100",
+    "mnist:600",
+    "mnist:1000",
+    "mnist:3000",
+    "fashion:100",
+    "fashion:1000",
+)
 DRAWS = range(10)
 ARMS = {
     "supervised": "labels alone",
@@ -90,29 +98,46 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
         start = time.monotonic()
         predicted = predict(config, baseline, pixels, rows, given_labels)
         seconds = round(first + time.monotonic() - start, 1)
-        results[name] = {"error": float((predicted != given_labels[rows["test"]]).mean()), "seconds": seconds}
+        results[name] = {
+            "error": float((predicted != given_labels[rows["test"]]).mean()),
+            "seconds": seconds,
+        }
     return results
 
 
 def one_shot(
-    config, baseline: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given_labels: np.ndarray
+    config,
+    baseline: TrainedModel,
+    pixels: np.ndarray,
+    rows: dict[str, np.ndarray],
+    given_labels: np.ndarray,
 ) -> np.ndarray:
     """Classes of the test rows by a model of the labels and of the baseline's confident predictions."""
     unlabeled_log_probs = log_probs(baseline, pixels, rows["unlabeled"])
     is_confident = np.exp(unlabeled_log_probs.max(1)) >= 0.95
     learned = np.concatenate([rows["train"], rows["unlabeled"][is_confident]])
-    labels = np.concatenate([given_labels[rows["train"]], unlabeled_log_probs.argmax(1)[is_confident]])
+    labels = np.concatenate(
+        [given_labels[rows["train"]], unlabeled_log_probs.argmax(1)[is_confident]]
+    )
     train = config.train_of("student")
     torch.manual_seed(config.seed)
-    network, form = create_model(config.model_of("student"), tuple(baseline.format.classes), *pixels.shape[2:])
-    training_set = TrainingSet(pixels, learned, labels, step_budget(len(learned), train), config.seed)
+    network, form = create_model(
+        config.model_of("student"), tuple(baseline.format.classes), *pixels.shape[2:]
+    )
+    training_set = TrainingSet(
+        pixels, learned, labels, step_budget(len(learned), train), config.seed
+    )
     network, _ = train_model(network, form, training_set, train)
     views = {"tta": config.predict.tta, "spec": config.view}
     return log_probs(TrainedModel(network, form, ""), pixels, rows["test"], **views).argmax(1)
 
 
 def frozen(
-    config, baseline: TrainedModel, pixels: np.ndarray, rows: dict[str, np.ndarray], given_labels: np.ndarray
+    config,
+    baseline: TrainedModel,
+    pixels: np.ndarray,
+    rows: dict[str, np.ndarray],
+    given_labels: np.ndarray,
 ) -> np.ndarray:
     """Classes of the test rows by scikit-learn's self-training over the baseline's features."""
     from sklearn.linear_model import LogisticRegression
@@ -126,13 +151,17 @@ def frozen(
         features = [baseline.network(batch) for batch in _inputs(baseline, pixels)]
     features = torch.cat(features).numpy()
     labels = np.where(np.arange(len(learned)) < len(rows["train"]), given_labels[learned], -1)
-    model = SelfTrainingClassifier(make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)))
+    model = SelfTrainingClassifier(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+    )
     return model.fit(features[learned], labels).predict(features[rows["test"]])
 
 
 def _inputs(model: TrainedModel, pixels: np.ndarray):
     for start in range(0, len(pixels), 1024):
-        yield to_input(torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu"))
+        yield to_input(
+            torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu")
+        )
 
 
 def _fit_seconds(model: Path) -> float:
@@ -165,7 +194,12 @@ def row(which: str, draw: int, where: Path) -> dict:
 
 def table(out: Path, draws: list[int]) -> None:
     runs = [(which, draw, folder(which, draw, out)) for which in SETS for draw in DRAWS]
-    rows = merge_results("few_labels", [row(*job) for job in runs if (job[2] / "metrics.json").exists()], "set", "draw")
+    rows = merge_results(
+        "few_labels",
+        [row(*job) for job in runs if (job[2] / "metrics.json").exists()],
+        "set",
+        "draw",
+    )
     lines = [
         "Few labels + the other training images, unlabeled; 10,000 test images, error in %, mean ± sd",
         "",
@@ -174,15 +208,24 @@ def table(out: Path, draws: list[int]) -> None:
         "|---|" + "---|" * (len(ARMS) + 4),
     ]
     chosen = [r for r in rows if r["draw"] in draws]
-    sets = {which: mine for which in SETS if len(mine := [r for r in chosen if r["set"] == which]) == len(draws)}
+    sets = {
+        which: mine
+        for which in SETS
+        if len(mine := [r for r in chosen if r["set"] == which]) == len(draws)
+    }
     for which, mine in sets.items():
         cells = [_cell([r[arm] for r in mine if arm in r]) for arm in ARMS]
         worst = 100 * max(r["student"]["error"] for r in mine)
-        paired = mean_and_sd([r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100)
-        unlabeled = " / ".join(
-            f"{100 * np.mean([r['unlabeled'][key] for r in mine]):.1f}" for key in ("coverage", "accuracy")
+        paired = mean_and_sd(
+            [r["student"]["error"] - r["supervised"]["error"] for r in mine], 2, 100
         )
-        best = sum(r["student"]["error"] == min(r[arm]["error"] for arm in ARMS if arm in r) for r in mine)
+        unlabeled = " / ".join(
+            f"{100 * np.mean([r['unlabeled'][key] for r in mine]):.1f}"
+            for key in ("coverage", "accuracy")
+        )
+        best = sum(
+            r["student"]["error"] == min(r[arm]["error"] for arm in ARMS if arm in r) for r in mine
+        )
         lines.append(
             f"| {which} | {' | '.join(cells)} | {worst:.2f} | {best} of {len(mine)} | {paired} | {unlabeled} |"
         )
@@ -208,21 +251,38 @@ def picture(sets: dict[str, list[dict]]) -> None:
 
     columns = min(len(sets), 4)
     size = (columns, math.ceil(len(sets) / columns))
-    figure, axes = plt.subplots(*size[::-1], figsize=np.multiply(size, 3.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        *size[::-1], figsize=np.multiply(size, 3.2), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat[len(sets) :]:
         axis.remove()
     for axis, (which, mine) in zip(axes.flat, sets.items(), strict=False):
         for arm, title in ARMS.items():
             results = [r[arm] for r in mine if arm in r]
-            axis.scatter([f["seconds"] for f in results], [100 * f["error"] for f in results], s=14, label=title)
-        axis.set(title=which.replace(":", ", ") + " labels", xlabel="seconds, one core", xscale="log", yscale="log")
+            axis.scatter(
+                [f["seconds"] for f in results],
+                [100 * f["error"] for f in results],
+                s=14,
+                label=title,
+            )
+        axis.set(
+            title=which.replace(":", ", ") + " labels",
+            xlabel="seconds, one core",
+            xscale="log",
+            yscale="log",
+        )
         for side, ticks in ((axis.xaxis, (1, 2, 3, 5)), (axis.yaxis, (1, 1.5, 2, 3, 5, 7))):
             side.set_major_locator(LogLocator(subs=ticks))
             side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
     for axis in axes[:, 0]:
         axis.set_ylabel("test error, %")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", fontsize="x-small", ncols=2)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="outside lower center",
+        fontsize="x-small",
+        ncols=2,
+    )
     figure.savefig(ROOT / "docs/img/few_labels.png", dpi=110)
 
 

@@ -24,7 +24,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import ROOT, kit, load_results, machine, mean_and_sd, merge_results, metrics, save_results
+from common import (
+    ROOT,
+    kit,
+    load_results,
+    machine,
+    mean_and_sd,
+    merge_results,
+    metrics,
+    save_results,
+)
 from noise import FILTERS, SCORES, flipped, small_model
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -32,7 +41,12 @@ from pseudokit.config.keys import Pseudo
 from pseudokit.labels.calibration import calibrate_models
 from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.decisions import Decisions
-from pseudokit.labels.out_of_fold import FoldPredictions, OutOfFoldPredictions, average_models, average_rounds
+from pseudokit.labels.out_of_fold import (
+    FoldPredictions,
+    OutOfFoldPredictions,
+    average_models,
+    average_rounds,
+)
 from pseudokit.round_store import Dataset, summary
 
 NETWORKS = ("resnet18", "resnet50d", "efficientnet_b1")
@@ -73,12 +87,18 @@ ARMS = {
 
 
 def calibrate(
-    log_probs: np.ndarray, folds: np.ndarray, given_labels: np.ndarray, first: OutOfFoldPredictions | None = None
+    log_probs: np.ndarray,
+    folds: np.ndarray,
+    given_labels: np.ndarray,
+    first: OutOfFoldPredictions | None = None,
 ) -> OutOfFoldPredictions:
     """Calibrate predictions as a run does. folds: (N,) which model predicted a row; first: those of the first round."""
     numbers = np.unique(folds)
     rows = [np.flatnonzero(folds == number) for number in numbers]
-    parts = [FoldPredictions(part, log_probs[part], str(n), int(n)) for n, part in zip(numbers, rows, strict=True)]
+    parts = [
+        FoldPredictions(part, log_probs[part], str(n), int(n))
+        for n, part in zip(numbers, rows, strict=True)
+    ]
     options = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
     parts, about = calibrate_models(parts, given_labels, given_labels, **options)
     return replace(average_models(parts, len(given_labels)), calibration=about)
@@ -86,7 +106,11 @@ def calibrate(
 
 def decided(predicted: OutOfFoldPredictions, given_labels: np.ndarray) -> Decisions:
     return decide_labels(
-        predicted.log_probs, given_labels, "denoise", Pseudo(), likeliest_rate=predicted.likeliest_rate
+        predicted.log_probs,
+        given_labels,
+        "denoise",
+        Pseudo(),
+        likeliest_rate=predicted.likeliest_rate,
     )
 
 
@@ -103,18 +127,28 @@ def scores_of(d: Decisions, truth: np.ndarray, given_labels: np.ndarray) -> dict
 
 
 def score_setting(
-    name: str, teachers: list[np.ndarray], folds: list[np.ndarray], given_labels: np.ndarray, truth: np.ndarray
+    name: str,
+    teachers: list[np.ndarray],
+    folds: list[np.ndarray],
+    given_labels: np.ndarray,
+    truth: np.ndarray,
 ) -> dict:
     """Every figure of one setting. teachers: log-probabilities (N, K) of two; folds: see calibrate."""
     first = calibrate(teachers[0], folds[0], given_labels)
     second = average_rounds(calibrate(teachers[1], folds[1], given_labels, first), first, 2)
     d, empty = decided(first, given_labels), np.full(len(given_labels), "", object)
-    samples = Dataset(empty, empty, empty, given_labels, empty, tuple(map(str, range(teachers[0].shape[1]))))
+    samples = Dataset(
+        empty, empty, empty, given_labels, empty, tuple(map(str, range(teachers[0].shape[1])))
+    )
     about = summary(d, samples, first)
-    by_class = OutOfFoldPredictions(first.log_probs, empty)  # noise of the class alone, as the kit had it before
+    by_class = OutOfFoldPredictions(
+        first.log_probs, empty
+    )  # noise of the class alone, as the kit had it before
     if first.likeliest_rate is not None:
         parts = [
-            FoldPredictions(np.flatnonzero(folds[0] == f), teachers[0][folds[0] == f], str(f), int(f))
+            FoldPredictions(
+                np.flatnonzero(folds[0] == f), teachers[0][folds[0] == f], str(f), int(f)
+            )
             for f in set(folds[0])
         ]
         by_class = average_models(
@@ -146,9 +180,15 @@ def peers(log_probs: np.ndarray, given_labels: np.ndarray, truth: np.ndarray) ->
     default = find_label_issues(given_labels, probs, n_jobs=1)
     return {
         "ap": {
-            s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s)) for s in SCORES
+            s: average_precision_score(
+                wrong, -get_label_quality_scores(given_labels, probs, method=s)
+            )
+            for s in SCORES
         },
-        "f1": {f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1)) for f in FILTERS},
+        "f1": {
+            f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1))
+            for f in FILTERS
+        },
         "plain": f1_score(wrong, best != given_labels),
         "replace_all": float((best != truth).mean()),
         "cleanlab_replaced": float((np.where(default, best, given_labels) != truth).mean()),
@@ -158,17 +198,23 @@ def peers(log_probs: np.ndarray, given_labels: np.ndarray, truth: np.ndarray) ->
 def matrices(args) -> list[dict]:
     rows = []
     for labels in ("aggre", "worst"):
-        files = [np.load(args.data / "human_noise" / f"{labels}_{network}.npz") for network in NETWORKS]
+        files = [
+            np.load(args.data / "human_noise" / f"{labels}_{network}.npz") for network in NETWORKS
+        ]
         teachers = [file["log_probs"].astype(np.float32) for file in files]
         given_labels, truth = files[0]["given"].astype(int), files[0]["true"].astype(int)
         one_fold = np.zeros(len(given_labels), int)
         for i, network in enumerate(NETWORKS):
             pair = [teachers[i], teachers[(i + 1) % len(teachers)]]
-            rows.append(score_setting(f"{labels}, {network}", pair, [one_fold] * 2, given_labels, truth))
+            rows.append(
+                score_setting(f"{labels}, {network}", pair, [one_fold] * 2, given_labels, truth)
+            )
     return rows
 
 
-def by_instance(clean: np.ndarray, rate: float, rng: np.random.Generator, probs: np.ndarray) -> np.ndarray:
+def by_instance(
+    clean: np.ndarray, rate: float, rng: np.random.Generator, probs: np.ndarray
+) -> np.ndarray:
     """(N,) labels flipped by what a weak model takes each image for; probs: (N, K) of it."""
     rows = np.arange(len(clean))
     others = np.maximum(probs**0.3, 1e-6)
@@ -176,7 +222,11 @@ def by_instance(clean: np.ndarray, rate: float, rng: np.random.Generator, probs:
     odds, low, high = others.sum(1), 0.0, 1e6
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.minimum(1 - np.exp(-middle * odds), 0.95).mean() < rate else (low, middle)
+        low, high = (
+            (middle, high)
+            if np.minimum(1 - np.exp(-middle * odds), 0.95).mean() < rate
+            else (low, middle)
+        )
     flip = rng.random(len(clean)) < np.minimum(1 - np.exp(-low * odds), 0.95)
     noisy = clean.copy()
     for row in np.flatnonzero(flip):
@@ -191,7 +241,10 @@ def train_teachers(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np
     from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
 
     trainer = Trainer(
-        load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]), pixels, given_labels, tuple("0123456789")
+        load_config(ROOT / "configs" / "mnist.yaml", ["train.epochs=3"]),
+        pixels,
+        given_labels,
+        tuple("0123456789"),
     )
     made = {}
     for number in (1, 2):
@@ -199,7 +252,9 @@ def train_teachers(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np
         log_probs = np.empty((len(given_labels), 10), np.float32)
         for fold in range(2):
             learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            done = trainer.train(TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned]))
+            done = trainer.train(
+                TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned])
+            )
             log_probs[held_out] = trainer.run_predict_job(PredictJob(done.model, held_out, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
@@ -212,7 +267,9 @@ def drawn(args) -> list[dict]:
     for dataset in ("mnist", "fashion_mnist"):
         root = args.data / f"{dataset}_png" / "training"
         files = sorted(root.rglob("*.png"))
-        files = [files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:IMAGES])]
+        files = [
+            files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:IMAGES])
+        ]
         clean, pixels, weak = np.array([int(file.parent.name) for file in files]), None, None
         for kind, rate in DRAWN:
             stored = args.out / f"{dataset}-{kind}-{round(100 * rate)}.npz"
@@ -223,14 +280,27 @@ def drawn(args) -> list[dict]:
                 rng = np.random.default_rng([0, len(kind), round(100 * rate)])
                 instance = kind == "instance"
                 given_labels = (
-                    by_instance(clean, rate, rng, weak) if instance else flipped(clean, kind, rate, rng, weak)
+                    by_instance(clean, rate, rng, weak)
+                    if instance
+                    else flipped(clean, kind, rate, rng, weak)
                 )
-                np.savez(stored, given_labels=given_labels, true=clean, **train_teachers(pixels, given_labels))
+                np.savez(
+                    stored,
+                    given_labels=given_labels,
+                    true=clean,
+                    **train_teachers(pixels, given_labels),
+                )
             made = np.load(stored)
             teachers = [made[name].astype(np.float32) for name in ("lp1", "lp2")]
             folds = [made["fold1"], made["fold2"]]
             rows.append(
-                score_setting(f"{dataset}, {kind} {rate:.0%}", teachers, folds, made["given_labels"], made["true"])
+                score_setting(
+                    f"{dataset}, {kind} {rate:.0%}",
+                    teachers,
+                    folds,
+                    made["given_labels"],
+                    made["true"],
+                )
             )
     return rows
 
@@ -246,7 +316,12 @@ def people(args) -> list[dict]:
     file = file if file.exists() else weights(file)
     save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     table, rows = pd.read_csv(root / "train.csv", dtype=str), []
-    truth = pd.read_csv(root / "truth_train.csv", dtype=str).set_index("id").clean_label[table.id].to_numpy()
+    truth = (
+        pd.read_csv(root / "truth_train.csv", dtype=str)
+        .set_index("id")
+        .clean_label[table.id]
+        .to_numpy()
+    )
     for column in LABELS:
         noisy = args.out / f"{column}.csv"
         table[["id", column]].rename(columns={column: "label"}).to_csv(noisy, index=False)
@@ -278,9 +353,16 @@ def score_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
     table = pd.read_csv(folder / "decisions.csv", dtype=str, keep_default_na=False)
     classes = sorted(set(truth))
     clean = pd.Series(truth, ids)[table.id].map(classes.index).to_numpy()
-    given_labels, p_wrong = table.given_label.map(classes.index).to_numpy(), table.p_wrong.to_numpy(float)
+    given_labels, p_wrong = (
+        table.given_label.map(classes.index).to_numpy(),
+        table.p_wrong.to_numpy(float),
+    )
     wrong, changed = clean != given_labels, (table.decision == "relabel").to_numpy()
-    labels = pd.read_csv(run / "labels.csv", dtype=str, keep_default_na=False).set_index("id").label[table.id]
+    labels = (
+        pd.read_csv(run / "labels.csv", dtype=str, keep_default_na=False)
+        .set_index("id")
+        .label[table.id]
+    )
     label = labels.map(lambda name: classes.index(name) if name else -1).to_numpy()
     arms, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
     row = {
@@ -306,8 +388,14 @@ def score_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
         samples = pd.read_csv(run / "samples.csv", dtype=str)
         x = np.load(stored[0])[pd.Index(samples.id).get_indexer(table.id)]
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
-        near = NearestNeighbors(n_neighbors=20, algorithm="brute").fit(x).kneighbors(return_distance=False)
-        row["neighbors"] = average_precision_score(wrong, 1 - (given_labels[near] == given_labels[:, None]).mean(1))
+        near = (
+            NearestNeighbors(n_neighbors=20, algorithm="brute")
+            .fit(x)
+            .kneighbors(return_distance=False)
+        )
+        row["neighbors"] = average_precision_score(
+            wrong, 1 - (given_labels[near] == given_labels[:, None]).mean(1)
+        )
     return row
 
 
@@ -324,7 +412,9 @@ def table_settings(rows: list[dict]) -> list[str]:
     ]
     for row in rows:
         kit_is, peer, two, before = (row[key] for key in ("kit", "peers", "two judges", "before"))
-        filters = {name: value for name, value in peer["f1"].items() if name != "predicted_neq_given"}
+        filters = {
+            name: value for name, value in peer["f1"].items() if name != "predicted_neq_given"
+        }
         ends = row["interval"]
         interval = f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else " (none)"
         precision = "–" if kit_is["precision"] is None else f"{100 * kit_is['precision']:.1f}"
@@ -379,26 +469,36 @@ def table_people(rows: list[dict]) -> list[str]:
                 mean([r["labels as given"] for r in group], 2),
                 mean(gains, 2),
             ]
-            lines.append(f"| {LABELS[column]} | {arm} | {len(group)} | {names} | {' | '.join(cells)} |")
+            lines.append(
+                f"| {LABELS[column]} | {arm} | {len(group)} | {names} | {' | '.join(cells)} |"
+            )
     return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["matrices", "drawn", "people"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/human_noise"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="of people")
+    parser.add_argument(
+        "--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="of people"
+    )
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     args.data, args.out = args.data.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"human_noise_{args.what}"
     rows = (
-        load_results(name) if args.table else {"matrices": matrices, "drawn": drawn, "people": people}[args.what](args)
+        load_results(name)
+        if args.table
+        else {"matrices": matrices, "drawn": drawn, "people": people}[args.what](args)
     )
-    rows = [row | {"machine": row.get("machine") or machine()} for row in json.loads(json.dumps(rows))]
+    rows = [
+        row | {"machine": row.get("machine") or machine()} for row in json.loads(json.dumps(rows))
+    ]
     save_results(name, rows, (table_people if args.what == "people" else table_settings)(rows))
 
 

@@ -65,19 +65,28 @@ def features() -> tuple[np.ndarray, np.ndarray]:
     return PCA(50, random_state=0).fit_transform(x / 255).astype(np.float32), y
 
 
-def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int) -> tuple[float, float]:
+def optimism(
+    x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int
+) -> tuple[float, float]:
     """Out-of-fold accuracy of the last round minus that of its models on other rows, and the latter. One draw."""
     rng = np.random.default_rng(draw)
-    order = np.concatenate([rng.permutation(np.flatnonzero(y == k))[: labels // 10] for k in range(10)])
+    order = np.concatenate(
+        [rng.permutation(np.flatnonzero(y == k))[: labels // 10] for k in range(10)]
+    )
     rest = rng.permutation(np.setdiff1d(np.arange(len(y)), order))
     rows = np.concatenate([order, rest[:N_UNLABELED]])
     given_labels = np.where(np.arange(len(rows)) < labels, y[rows], -1)
-    ids, empty = np.array([f"{i:05d}" for i in range(len(rows))], object), np.full(len(rows), "", object)
+    ids, empty = (
+        np.array([f"{i:05d}" for i in range(len(rows))], object),
+        np.full(len(rows), "", object),
+    )
     split = np.where(given_labels >= 0, "train", "unlabeled").astype(object)
     dataset = Dataset(ids, empty, split, given_labels, empty, tuple("0123456789"))
     job_runner = JobRunner(np.concatenate([x[rows], x[rest[N_UNLABELED:]]]))
     self_training.MIN_CHANGED_FRACTION = 0
-    self_training.NOISE_OF_GAIN = -np.inf if policy.leak_free_folds else np.inf  # no round ends the rounds
+    self_training.NOISE_OF_GAIN = (
+        -np.inf if policy.leak_free_folds else np.inf
+    )  # no round ends the rounds
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
         store = RoundStore(Path(folder))
         self_training.self_train(
@@ -95,7 +104,10 @@ def optimism(x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: in
     seen = (predicted.log_probs.argmax(1) == given_labels)[:labels].mean()
     others = np.arange(len(rows), len(job_runner.x))
     log_probs = [
-        sum(job_runner.predict(job_runner.models[f"round_{r}/fold_{fold}"], others) for r in range(1, last + 1))
+        sum(
+            job_runner.predict(job_runner.models[f"round_{r}/fold_{fold}"], others)
+            for r in range(1, last + 1)
+        )
         for fold in range(FOLDS)
     ]
     truth = np.mean([(fold.argmax(1) == y[rest[N_UNLABELED:]]).mean() for fold in log_probs])
@@ -109,7 +121,9 @@ def _mean(values: np.ndarray) -> str:
 def main() -> None:
     import logging
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.parse_args()
     logging.disable(logging.INFO)
     x, y = features()
@@ -125,10 +139,16 @@ def main() -> None:
         first = None
         for name, options in {"one round": {"rounds": 1}, **POLICIES}.items():
             policy = Pseudo(**{"rounds": ROUNDS, "folds": FOLDS, "cutoff": 0.8} | options)
-            above, truth = np.array([optimism(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
+            above, truth = (
+                np.array([optimism(x, y, labels, policy, draw) for draw in range(DRAWS)]).T * 100
+            )
             first = above if first is None else first
-            rows.append({"labels": labels, "policy": name, "above": above.tolist(), "truth": truth.tolist()})
-            lines.append(f"| {labels} | {name} | {_mean(above)} | {_mean(above - first)} | {truth.mean():.2f} % |")
+            rows.append(
+                {"labels": labels, "policy": name, "above": above.tolist(), "truth": truth.tolist()}
+            )
+            lines.append(
+                f"| {labels} | {name} | {_mean(above)} | {_mean(above - first)} | {truth.mean():.2f} % |"
+            )
     save_results("leak", rows, lines)
 
 

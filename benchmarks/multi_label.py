@@ -29,7 +29,14 @@ OPTIONS = {
         "simulate.noise=symmetric",
         "simulate.noise_rate=0.1",
     ],
-    "augment": ["--mode", "augment", "pseudo.rounds=1", "pseudo.folds=4", "train.min_steps=1000", "train.epochs=30"],
+    "augment": [
+        "--mode",
+        "augment",
+        "pseudo.rounds=1",
+        "pseudo.folds=4",
+        "train.min_steps=1000",
+        "train.epochs=30",
+    ],
 }
 STEPS = ["train.batch_size=64", "train.augment=affine", "train.lr=4e-3"]
 
@@ -45,7 +52,9 @@ def digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def draw(folder: Path, name: str, n: int, source: tuple[np.ndarray, np.ndarray], seed: int) -> pd.DataFrame:
+def draw(
+    folder: Path, name: str, n: int, source: tuple[np.ndarray, np.ndarray], seed: int
+) -> pd.DataFrame:
     """Write n pictures; id and one column a digit."""
     import cv2
 
@@ -75,7 +84,9 @@ def make(data: Path, out: Path, what: str, seed: int) -> list[str]:
         labeled.to_csv(folder / "train.csv", index=False)
         unlabeled[["id"]].to_csv(folder / "unlabeled.csv", index=False)
         unlabeled.to_csv(folder / "truth.csv", index=False)
-        draw(folder / "images", "test", TEST, test, seed + 2000).to_csv(folder / "test.csv", index=False)
+        draw(folder / "images", "test", TEST, test, seed + 2000).to_csv(
+            folder / "test.csv", index=False
+        )
     keys = {"train": "train.csv", "test": "test.csv", "image_dir": "images"}
     keys |= {} if what == "denoise" else {"unlabeled": "unlabeled.csv"}
     columns = ",".join(f"d{k}" for k in range(10))
@@ -92,8 +103,18 @@ def row(run: Path, folder: Path, what: str, seed: int) -> dict:
     results = metrics(run)
     scores = {arm: results["scores"][arm]["test"] for arm in ("teacher", "baseline", "student")}
     if what == "denoise":
-        return {"what": what, "seed": seed, "scores": scores, "noise": results["noise"] | alone(run)}
-    return {"what": what, "seed": seed, "scores": scores, "unlabeled": results["unlabeled"] | answered(run, folder)}
+        return {
+            "what": what,
+            "seed": seed,
+            "scores": scores,
+            "noise": results["noise"] | alone(run),
+        }
+    return {
+        "what": what,
+        "seed": seed,
+        "scores": scores,
+        "unlabeled": results["unlabeled"] | answered(run, folder),
+    }
 
 
 def alone(run: Path) -> dict:
@@ -105,9 +126,15 @@ def alone(run: Path) -> dict:
     table = pd.read_csv(run / "injected.csv", keep_default_na=False).set_index("id")
     ids = pd.read_csv(run / "round_1" / "ids.csv").id
     classes = sorted(f"d{k}" for k in range(10))
-    given_labels, clean = (parse(table[name].loc[ids], classes, True) for name in ("given_label", "clean"))
+    given_labels, clean = (
+        parse(table[name].loc[ids], classes, True) for name in ("given_label", "clean")
+    )
     confidences = np.exp(own(np.load(run / "round_1" / "log_probs.npy"), given_labels))
-    return {"by_self_confidence": float(average_precision_score((given_labels != clean).ravel(), -confidences.ravel()))}
+    return {
+        "by_self_confidence": float(
+            average_precision_score((given_labels != clean).ravel(), -confidences.ravel())
+        )
+    }
 
 
 def answered(run: Path, folder: Path) -> dict:
@@ -118,7 +145,10 @@ def answered(run: Path, folder: Path) -> dict:
     truth = pd.read_csv(folder / "truth.csv").set_index("id").loc[table.index]
     classes = sorted(truth.columns)
     label, clean = parse(table, classes, True), truth[classes].to_numpy()
-    right = {word: float((clean[label == answer] == answer).mean()) for word, answer in (("yes", 1), ("no", 0))}
+    right = {
+        word: float((clean[label == answer] == answer).mean())
+        for word, answer in (("yes", 1), ("no", 0))
+    }
     n = {word: int((label == answer).sum()) for word, answer in (("yes", 1), ("no", 0))}
     return {"right": right, "answers": n}
 
@@ -184,7 +214,14 @@ def main() -> None:
                 out=arguments.out,
             )
         if (arguments.out / name / "metrics.json").exists():
-            rows.append(row(arguments.out / name, arguments.out / f"pictures_{seed}_{LABELS[what]}", what, seed))
+            rows.append(
+                row(
+                    arguments.out / name,
+                    arguments.out / f"pictures_{seed}_{LABELS[what]}",
+                    what,
+                    seed,
+                )
+            )
     if arguments.part == "0/1":
         save_results("multi_label", rows, lines(rows))
 

@@ -43,7 +43,9 @@ FILTERS = (
 )
 
 
-def flipped(clean: np.ndarray, kind: str, rate: float, rng: np.random.Generator, probs=None) -> np.ndarray:
+def flipped(
+    clean: np.ndarray, kind: str, rate: float, rng: np.random.Generator, probs=None
+) -> np.ndarray:
     """(N,) noisy labels. probs: (N, K) of an independent model, for look-alike noise."""
     n, k = len(clean), int(clean.max()) + 1
     noisy = clean.copy()
@@ -57,7 +59,9 @@ def flipped(clean: np.ndarray, kind: str, rate: float, rng: np.random.Generator,
         share = rng.uniform(0.5, 1.5, k)
         for c, wrong in enumerate(rng.dirichlet(np.full(k - 1, 0.5), k)):
             rows = np.flatnonzero(clean == c)
-            rows = rng.choice(rows, round(rate * share[c] / share.mean() * len(rows)), replace=False)
+            rows = rng.choice(
+                rows, round(rate * share[c] / share.mean() * len(rows)), replace=False
+            )
             noisy[rows] = np.delete(np.arange(k), c)[rng.choice(k - 1, len(rows), p=wrong)]
     else:
         rows = rng.choice(n, round(rate * n), replace=False)
@@ -71,7 +75,12 @@ def small_model(files: list[Path], clean: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.neural_network import MLPClassifier
 
-    pixels = np.stack([cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).ravel() for file in files]).astype(np.float32) / 255
+    pixels = (
+        np.stack([cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).ravel() for file in files]).astype(
+            np.float32
+        )
+        / 255
+    )
     model = MLPClassifier((32,), max_iter=3, batch_size=256, random_state=seed)
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
     return cross_val_predict(model, pixels, clean, cv=folds, method="predict_proba")
@@ -86,10 +95,14 @@ def noisy_csv(args, dataset: str, setting: tuple[str, float], seed: int) -> tupl
         files = sorted((root / "training").rglob("*.png"))
         clean = np.array([int(f.parent.name) for f in files])
         probs = small_model(files, clean, seed) if kind == "look-alike" else None
-        noisy = flipped(clean, kind, rate, np.random.default_rng([seed, len(kind), round(100 * rate)]), probs)
+        noisy = flipped(
+            clean, kind, rate, np.random.default_rng([seed, len(kind), round(100 * rate)]), probs
+        )
         ids = [f.relative_to(root).as_posix() for f in files]
         args.out.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame({"id": ids, "clean": clean, "label": noisy}).to_csv(args.out / f"{name}.truth.csv", index=False)
+        pd.DataFrame({"id": ids, "clean": clean, "label": noisy}).to_csv(
+            args.out / f"{name}.truth.csv", index=False
+        )
         pd.DataFrame({"id": ids, "label": noisy}).to_csv(file, index=False)
     return file, name
 
@@ -100,13 +113,21 @@ def run_kit(args, dataset: str, setting: tuple[str, float], seed: int) -> None:
     root = args.data / f"{dataset}_png"
     common = [*RECIPE, f"data.test={root / 'testing'}", f"seed={seed}"]
     run, _ = kit(
-        "--mode", "denoise", *common, f"data.train={file}", f"data.image_dir={root}", f"name={name}", out=args.out
+        "--mode",
+        "denoise",
+        *common,
+        f"data.train={file}",
+        f"data.image_dir={root}",
+        f"name={name}",
+        out=args.out,
     )
     result, truth = args.out / f"{name}.json", args.out / f"{name}.truth.csv"
     results = json.loads(result.read_text()) if result.exists() else score_run(run, truth)
     if "raw" not in results:
         flips = pd.read_csv(truth, dtype={"id": str}).set_index("id")
-        results["raw"] = peers(run / "round_1", flips, (flips.clean != flips.label).to_numpy(), raw=True)
+        results["raw"] = peers(
+            run / "round_1", flips, (flips.clean != flips.label).to_numpy(), raw=True
+        )
     result.write_text(json.dumps(results, indent=1))
     print(result.read_text())
 
@@ -132,7 +153,10 @@ def score_run(run: Path, truth: Path) -> dict:
     label_issues = pd.read_csv(run / "label_issues.csv", **read)
     wrong, clean = (truth.clean != truth.label).to_numpy(), truth.clean.astype(str).to_numpy()
     left = (labels.label.astype(str).to_numpy() != clean) & (labels.source != "dropped").to_numpy()
-    flagged, changed = decided.p_wrong.to_numpy(float) > 0.5, (decided.decision == "relabel").to_numpy()
+    flagged, changed = (
+        decided.p_wrong.to_numpy(float) > 0.5,
+        (decided.decision == "relabel").to_numpy(),
+    )
     ranked = wrong[truth.index.get_indexer(label_issues.id)]
     scores, info = metrics(run)["scores"], metrics(run)["rounds"][-1]
     return {
@@ -166,17 +190,29 @@ def predict_first_round(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     from pseudokit.training.models import load_model
     from pseudokit.training.predict import log_probs
 
-    decided = pd.read_csv(run / "round_1" / "decisions.csv", dtype=str, usecols=["id", "given_label", "model"])
-    paths = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False).set_index("id").path[decided.id]
+    decided = pd.read_csv(
+        run / "round_1" / "decisions.csv", dtype=str, usecols=["id", "given_label", "model"]
+    )
+    paths = (
+        pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
+        .set_index("id")
+        .path[decided.id]
+    )
     pixels, _ = load_images(paths.to_numpy(object), load_config(run / "config.yaml", []).data)
     models = [load_model(file.parent) for file in sorted(run.glob("round_1/fold_*/model.json"))]
     given_labels, parts = decided.given_label.map(models[0].format.classes.index).to_numpy(), []
     raw = np.empty((len(decided), len(models[0].format.classes)))
     for model in models:
         rows = np.flatnonzero(decided.model == model.hash)
-        parts.append(FoldPredictions(rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)))
+        parts.append(
+            FoldPredictions(
+                rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)
+            )
+        )
         raw[rows] = np.exp(parts[-1].log_probs)
-    predicted = average_models(calibrate_models(parts, given_labels, given_labels)[0], len(given_labels))
+    predicted = average_models(
+        calibrate_models(parts, given_labels, given_labels)[0], len(given_labels)
+    )
     p_wrong = decide_labels(predicted.log_probs, given_labels, "denoise", Pseudo()).p_wrong
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
@@ -190,7 +226,9 @@ def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = Fals
     from cleanlab.rank import get_label_quality_scores
 
     if raw:
-        probs, p_wrong = (table.loc[truth.index].to_numpy() for table in predict_first_round(folder.parent))
+        probs, p_wrong = (
+            table.loc[truth.index].to_numpy() for table in predict_first_round(folder.parent)
+        )
     else:
         table = pd.read_csv(folder / "decisions.csv", dtype={"id": str}, usecols=["id", "p_wrong"])
         order = pd.Index(table.id).get_indexer(truth.index)
@@ -200,15 +238,23 @@ def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = Fals
         )
     probs = probs / probs.sum(1, keepdims=True)
     given_labels, clean, best = truth.label.to_numpy(), truth.clean.to_numpy(), probs.argmax(1)
-    ap = {s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s)) for s in SCORES}
-    f1 = {f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1)) for f in FILTERS}
+    ap = {
+        s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s))
+        for s in SCORES
+    }
+    f1 = {
+        f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1))
+        for f in FILTERS
+    }
     return {
         "kit_ap": average_precision_score(wrong, p_wrong),
         "kit_f1": f1_score(wrong, p_wrong > 0.5),
         "cleanlab_ap": ap,
         "cleanlab_f1": f1,
         "replace_all": float((best != clean).mean()),
-        "replace_above_0.9": float((np.where(probs.max(1) >= 0.9, best, given_labels) != clean).mean()),
+        "replace_above_0.9": float(
+            (np.where(probs.max(1) >= 0.9, best, given_labels) != clean).mean()
+        ),
     }
 
 
@@ -217,7 +263,10 @@ def table(args) -> None:
     rows = []
     for dataset in DATASETS:
         for kind, rate in SETTINGS:
-            results = [args.out / f"{dataset}-{kind}-{round(100 * rate)}-{seed}.json" for seed in args.seeds]
+            results = [
+                args.out / f"{dataset}-{kind}-{round(100 * rate)}-{seed}.json"
+                for seed in args.seeds
+            ]
             runs = [json.loads(file.read_text()) for file in results if file.exists()]
             cleans = [
                 metrics(args.out / f"{dataset}-clean-{s}")
@@ -225,7 +274,11 @@ def table(args) -> None:
                 if (args.out / f"{dataset}-clean-{s}").exists()
             ]
             clean = [m["scores"]["student"]["test"]["accuracy"] for m in cleans]
-            rows += [{"dataset": dataset, "noise": f"{kind} {rate:.0%}", "clean": clean, "runs": runs}] if runs else []
+            rows += (
+                [{"dataset": dataset, "noise": f"{kind} {rate:.0%}", "clean": clean, "runs": runs}]
+                if runs
+                else []
+            )
     save_results("noise", rows, [*_ranking_table(rows), "", *_repair_table(rows)])
 
 
@@ -248,14 +301,21 @@ def _ranking_table(rows: list[dict]) -> list[str]:
                 cells.append(f"{kit_is:.4f} / {best:.4f}")
         rate = f"{100 * np.mean([r['estimated'] for r in runs]):.2f} / {100 * np.mean([r['wrong'] for r in runs]):.2f}"
         names = ", ".join(sorted({r["type"] for r in runs}))
-        lines.append(f"| {row['dataset']}, {row['noise']} | {len(runs)} | {' | '.join(cells)} | {rate} | {names} |")
+        lines.append(
+            f"| {row['dataset']}, {row['noise']} | {len(runs)} | {' | '.join(cells)} | {rate} | {names} |"
+        )
     return [*lines, "", *(_ahead(rows, key) for key in ("ap", "f1"))]
 
 
 def _ahead(rows: list[dict], key: str) -> str:
     """In how many settings the kit leads on the raw probabilities of round 1."""
     gaps = [
-        np.mean([r["raw"][f"kit_{key}"] - max(r["raw"][f"cleanlab_{key}"].values()) for r in row["runs"]])
+        np.mean(
+            [
+                r["raw"][f"kit_{key}"] - max(r["raw"][f"cleanlab_{key}"].values())
+                for r in row["runs"]
+            ]
+        )
         for row in rows
     ]
     ahead = f"{sum(gap > 0 for gap in gaps)} of {len(gaps)}"
@@ -278,7 +338,9 @@ def _repair_table(rows: list[dict]) -> list[str]:
 
     for row in rows:
         runs = row["runs"]
-        precisions = [r["relabeled_precision"] for r in runs if r["relabeled_precision"] is not None]
+        precisions = [
+            r["relabeled_precision"] for r in runs if r["relabeled_precision"] is not None
+        ]
         cells = [
             f"{share(r['residual'] for r in runs)} ({share(r['dropped'] for r in runs)})",
             share(r["raw"]["replace_all"] for r in runs),
@@ -303,4 +365,6 @@ if __name__ == "__main__":
         for dataset, setting, seed in mine(
             (d, s, n) for n in arguments.seeds for d in DATASETS for s in [*SETTINGS, None]
         ):
-            run_kit(arguments, dataset, setting, seed) if setting else run_clean(arguments, dataset, seed)
+            run_kit(arguments, dataset, setting, seed) if setting else run_clean(
+                arguments, dataset, seed
+            )

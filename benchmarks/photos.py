@@ -60,7 +60,10 @@ def keep_embeddings(file: Path) -> Callable[[], None]:
     from pseudokit.training import jobs
 
     stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
-    stored_vectors, embed = dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), jobs.embed
+    stored_vectors, embed = (
+        dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)),
+        jobs.embed,
+    )
     before = len(stored_vectors)
 
     def looked_up(network, form, pixels, rows, train):
@@ -73,7 +76,11 @@ def keep_embeddings(file: Path) -> Callable[[], None]:
 
     def save() -> None:
         if len(stored_vectors) > before:
-            np.savez(file, names=np.array(list(stored_vectors)), vectors=np.stack(list(stored_vectors.values())))
+            np.savez(
+                file,
+                names=np.array(list(stored_vectors)),
+                vectors=np.stack(list(stored_vectors.values())),
+            )
 
     jobs.embed = looked_up
     return save
@@ -90,7 +97,9 @@ def tables(name: str, data: Path, out: Path) -> tuple[Path, Path, Path]:
             parts[part] = pd.DataFrame(rows, columns=["id", "label"])
     else:
         images = data / "trash_competition" / "images"
-        table = pd.read_csv(data / "trash_competition" / "train.csv").rename(columns={"image_id": "id"})
+        table = pd.read_csv(data / "trash_competition" / "train.csv").rename(
+            columns={"image_id": "id"}
+        )
         table["id"] += ".jpg"
         test = table.groupby("label").sample(frac=TEST_SHARE, random_state=0)
         parts = {"train": table.drop(test.index), "test": test}
@@ -139,7 +148,10 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
     x, dataset = features(run)
     split, y = dataset.split.to_numpy(), np.unique(dataset.given_label, return_inverse=True)[1]
     row = {"set": name, "labels": labels, "draw": draw, "n": int((split == "test").sum())}
-    row |= {arm: {key: scores[key] for key in ("accuracy", "log_loss")} for arm, scores in results.items()}
+    row |= {
+        arm: {key: scores[key] for key in ("accuracy", "log_loss")}
+        for arm, scores in results.items()
+    }
     return row | peers(x, y, split == "train", split == "unlabeled", split == "test")
 
 
@@ -164,18 +176,36 @@ def peers(
         probs = np.maximum(probs, 1e-15)
         probs = probs / probs.sum(1, keepdims=True)
         right = float((probs.argmax(1) == y[test]).mean())
-        scores[method] = {"accuracy": right, "log_loss": float(log_loss(y[test], probs, labels=range(k)))}
+        scores[method] = {
+            "accuracy": right,
+            "log_loss": float(log_loss(y[test], probs, labels=range(k))),
+        }
 
     for scoring in ("accuracy", "neg_log_loss"):
-        cv = LogisticRegressionCV(Cs=np.logspace(-2, 4, 13), cv=folds, scoring=scoring, max_iter=2000)
+        cv = LogisticRegressionCV(
+            Cs=np.logspace(-2, 4, 13), cv=folds, scoring=scoring, max_iter=2000
+        )
         cv.fit(z[labeled], y[labeled])
-        put(f"regression, C by {'accuracy' if scoring == 'accuracy' else 'log loss'}", cv.predict_proba(z[test]))
+        put(
+            f"regression, C by {'accuracy' if scoring == 'accuracy' else 'log loss'}",
+            cv.predict_proba(z[test]),
+        )
     regression = LogisticRegression(C=cv.C_[0], max_iter=2000)
-    put(SIMPLE[0], SelfTrainingClassifier(regression, threshold=0.9).fit(both, given_labels).predict_proba(z[test]))
-    put(SIMPLE[1], curriculum(regression, z[labeled], y[labeled], z[unlabeled]).predict_proba(z[test]))
+    put(
+        SIMPLE[0],
+        SelfTrainingClassifier(regression, threshold=0.9)
+        .fit(both, given_labels)
+        .predict_proba(z[test]),
+    )
+    put(
+        SIMPLE[1],
+        curriculum(regression, z[labeled], y[labeled], z[unlabeled]).predict_proba(z[test]),
+    )
     put(
         SIMPLE[2],
-        LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9).fit(both, given_labels).predict_proba(z[test]),
+        LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9)
+        .fit(both, given_labels)
+        .predict_proba(z[test]),
     )
     graph = neighbor_graph(alike_features(x))
     alike = np.exp(propagate(graph, np.flatnonzero(labeled), y[labeled], k))[test]
@@ -183,7 +213,9 @@ def peers(
     return scores
 
 
-def curriculum(model, x: np.ndarray, y: np.ndarray, unlabeled: np.ndarray, rounds: int = 5, share: float = 0.8):
+def curriculum(
+    model, x: np.ndarray, y: np.ndarray, unlabeled: np.ndarray, rounds: int = 5, share: float = 0.8
+):
     """Self-training that takes the most confident rows of every predicted class, a larger share in every round."""
     model.fit(x, y)
     for number in range(1, rounds + 1):
@@ -193,7 +225,9 @@ def curriculum(model, x: np.ndarray, y: np.ndarray, unlabeled: np.ndarray, round
             rows = np.flatnonzero(best == k)
             most = int(np.ceil(share * number / rounds * len(rows)))
             taken[rows[np.argsort(-probs[rows, k], kind="stable")[:most]]] = True
-        model.fit(np.concatenate([x, unlabeled[taken]]), np.concatenate([y, model.classes_[best[taken]]]))
+        model.fit(
+            np.concatenate([x, unlabeled[taken]]), np.concatenate([y, model.classes_[best[taken]]])
+        )
     return model
 
 
@@ -225,7 +259,8 @@ def noise(name: str, draw: int, data: Path, out: Path) -> dict:
     probs /= probs.sum(1, keepdims=True)
     scores = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
     cleanlab = {
-        s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s)) for s in scores
+        s: average_precision_score(wrong, -get_label_quality_scores(given_labels, probs, method=s))
+        for s in scores
     }
     x, dataset = x_samples
     x = x[pd.Index(dataset.id).get_indexer(decided.id)]
@@ -262,11 +297,16 @@ def table_few(rows: list[dict]) -> list[str]:
         for name, labels in groups:
             group = [row for row in rows if (row["set"], row["labels"]) == (name, labels)]
             if group:
-                cells = [mean_and_sd([row[m][key] for row in group], digits, scale).split(" (")[0] for m in methods]
+                cells = [
+                    mean_and_sd([row[m][key] for row in group], digits, scale).split(" (")[0]
+                    for m in methods
+                ]
                 what = "" if key == "accuracy" else ", log loss"
                 lines.append(f"| {name}, {labels}{what} | {len(group)} | {' | '.join(cells)} |")
         means = [f"{scale * np.mean([row[m][key] for row in rows]):.{digits}f}" for m in methods]
-        lines.append(f"| mean{'' if key == 'accuracy' else ', log loss'} | {len(rows)} | {' | '.join(means)} |")
+        lines.append(
+            f"| mean{'' if key == 'accuracy' else ', log loss'} | {len(rows)} | {' | '.join(means)} |"
+        )
     lines += [
         "",
         "Paired differences in points of accuracy: mean ± sd, and in how many draws it is above zero",
@@ -282,7 +322,9 @@ def table_few(rows: list[dict]) -> list[str]:
                     group = [row for row in rows if labels in (row["labels"], None)]
                     gains = [row[arm]["accuracy"] - row[base]["accuracy"] for row in group]
                     won = sum(gain > 0 for gain in gains)
-                    cells.append(f"{mean_and_sd(gains, 1, 100).split(' (')[0]}, {won} of {len(gains)}")
+                    cells.append(
+                        f"{mean_and_sd(gains, 1, 100).split(' (')[0]}, {won} of {len(gains)}"
+                    )
                 lines.append(f"| {arm} − {base} | {' | '.join(cells)} |")
     return lines
 
@@ -309,8 +351,13 @@ def table_noise(rows: list[dict]) -> list[str]:
                 "student": (1, 100),
                 "labels as given": (1, 100),
             }
-            values = {key: [max(r[key].values()) if key == "cleanlab" else r[key] for r in group] for key in columns}
-            cells = [mean_and_sd(values[key], *form).split(" (")[0] for key, form in columns.items()]
+            values = {
+                key: [max(r[key].values()) if key == "cleanlab" else r[key] for r in group]
+                for key in columns
+            }
+            cells = [
+                mean_and_sd(values[key], *form).split(" (")[0] for key, form in columns.items()
+            ]
             gains = [r["student"] - r["labels as given"] for r in group]
             lines.append(
                 f"| {name} | {len(group)} | {' | '.join(cells)} | {mean_and_sd(gains, 1, 100).split(' (')[0]} |"
@@ -319,7 +366,9 @@ def table_noise(rows: list[dict]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["few", "noise"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
@@ -330,7 +379,12 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="sklearn")
     save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     name = "photos" if args.what == "few" else "photos_noise"
-    jobs = [(s, m, d) for s in SETS for m in (LABELS_PER_CLASS if args.what == "few" else (None,)) for d in args.seeds]
+    jobs = [
+        (s, m, d)
+        for s in SETS
+        for m in (LABELS_PER_CLASS if args.what == "few" else (None,))
+        for d in args.seeds
+    ]
     for set_name, labels, draw in [] if args.table else jobs:
         file = args.out / f"{name}-{set_name}-{labels}-{draw}.json"
         if not file.exists():

@@ -48,7 +48,9 @@ def photo_images(n: int):
     for i in range(n):
         photo = photos[i % 2]
         y, x = (rng.integers(0, side - 192) for side in photo.shape[:2])
-        yield cv2.resize(photo[y : y + 192, x : x + 192, ::-1], (96, 96), interpolation=cv2.INTER_AREA)
+        yield cv2.resize(
+            photo[y : y + 192, x : x + 192, ::-1], (96, 96), interpolation=cv2.INTER_AREA
+        )
 
 
 def write_run(run: Path, images, kind: str, n: int) -> None:
@@ -63,7 +65,11 @@ def write_run(run: Path, images, kind: str, n: int) -> None:
     predicted = rng.integers(0, 10, 2 * n)
     given_labels = (predicted + np.where(np.arange(2 * n) < n, rng.integers(1, 10, 2 * n), 0)) % 10
     table = table.assign(
-        given_label=given_labels, predicted=predicted, confidence=0.9, p_wrong=0.9, rank=np.arange(1, 2 * n + 1)
+        given_label=given_labels,
+        predicted=predicted,
+        confidence=0.9,
+        p_wrong=0.9,
+        rank=np.arange(1, 2 * n + 1),
     )
     table["decision"] = np.where(given_labels == predicted, "keep", "relabel")
     table.to_csv(run / "samples.csv", index=False)
@@ -71,7 +77,9 @@ def write_run(run: Path, images, kind: str, n: int) -> None:
     table.to_csv(run / "round_1" / "decisions.csv", index=False)
     np.save(run / "round_1" / "log_probs.npy", rng.normal(0, 1, (2 * n, 10)).astype(np.float32))
     classes = "[" + ",".join(f'"{k}"' for k in range(10)) + "]"
-    (run / "round_1" / "round.json").write_text(f'{{"round": 1, "cutoff": 0.8, "classes": {classes}}}')
+    (run / "round_1" / "round.json").write_text(
+        f'{{"round": 1, "cutoff": 0.8, "classes": {classes}}}'
+    )
 
 
 def measure(browser, page_file: Path) -> dict:
@@ -82,29 +90,42 @@ def measure(browser, page_file: Path) -> dict:
     page.goto(page_file.as_uri())
     page.keyboard.press("v")
     page.wait_for_selector(".card")
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
     opened = 1000 * (time.perf_counter() - start)
     scrolled = page.evaluate(SCROLL, FRAMES)
     context.close()
     gaps = np.array(scrolled["gaps"])
     figures = {"median": np.median(gaps), "p95": np.percentile(gaps, 95), "longest": gaps.max()}
     row = {"open_ms": opened} | {f"frame_{key}_ms": value for key, value in figures.items()}
-    return {key: round(float(value), 1) for key, value in row.items()} | {"cards": scrolled["cards"]}
+    return {key: round(float(value), 1) for key, value in row.items()} | {
+        "cards": scrolled["cards"]
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=5000, help="label issues in the page")
     parser.add_argument("--repeats", type=int, default=5, help="openings of each page")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
-        for name, images, kind in (("28 px PNG", digit_images, "png"), ("96 px JPEG", photo_images, "jpg")):
+        for name, images, kind in (
+            ("28 px PNG", digit_images, "png"),
+            ("96 px JPEG", photo_images, "jpg"),
+        ):
             run = Path(folder) / kind
             write_run(run, images, kind, args.n)
             start = time.perf_counter()
             page = write_review(run, args.n)
-            facts = {"thumbnails": name, "n": args.n, "write_s": round(time.perf_counter() - start, 1)}
+            facts = {
+                "thumbnails": name,
+                "n": args.n,
+                "write_s": round(time.perf_counter() - start, 1),
+            }
             facts["megabytes"] = round(page.stat().st_size / 1e6, 1)
             rows += [facts | measure(browser, page) for _ in range(args.repeats)]
         version = browser.version
@@ -122,9 +143,13 @@ def table(rows: list[dict], version: str) -> list[str]:
     for name in dict.fromkeys(row["thumbnails"] for row in rows):
         some = [row for row in rows if row["thumbnails"] == name]
         keys = ["open_ms", "frame_median_ms", "frame_p95_ms", "frame_longest_ms"]
-        cells = [mean_and_sd([row[key] for row in some], 0 if key == "open_ms" else 1) for key in keys]
+        cells = [
+            mean_and_sd([row[key] for row in some], 0 if key == "open_ms" else 1) for key in keys
+        ]
         first = some[0]
-        lines.append(f"| {name} | {first['megabytes']} | {first['write_s']} | {' | '.join(cells)} | {first['cards']} |")
+        lines.append(
+            f"| {name} | {first['megabytes']} | {first['write_s']} | {' | '.join(cells)} | {first['cards']} |"
+        )
     return lines
 
 

@@ -28,7 +28,10 @@ def images(data: Path, folder: str) -> pd.DataFrame:
     """id (path below data) and label of every image of a folder `<class>/<file>`."""
     files = sorted((data / folder).rglob("*.png"))
     return pd.DataFrame(
-        {"id": [str(file.relative_to(data)) for file in files], "label": [f.parent.name for f in files]}
+        {
+            "id": [str(file.relative_to(data)) for file in files],
+            "label": [f.parent.name for f in files],
+        }
     )
 
 
@@ -39,13 +42,21 @@ def build(data: Path, kind: str, draw: int, folder: Path) -> None:
     train = digits.groupby("label").head(LABELS // 10)
     unlabeled = digits.drop(train.index)
     if kind == "imbalanced":
-        shares = dict(zip(rng.permutation(sorted(unlabeled.label.unique())), np.geomspace(1, 0.1, 10), strict=True))
+        shares = dict(
+            zip(
+                rng.permutation(sorted(unlabeled.label.unique())),
+                np.geomspace(1, 0.1, 10),
+                strict=True,
+            )
+        )
         unlabeled = unlabeled[
             unlabeled.groupby("label").cumcount()
             < unlabeled.groupby("label").id.transform("size") * unlabeled.label.map(shares)
         ]
     else:
-        clothes = images(data, "fashion_mnist_png/training").sample(len(unlabeled) // 4, random_state=draw)
+        clothes = images(data, "fashion_mnist_png/training").sample(
+            len(unlabeled) // 4, random_state=draw
+        )
         unlabeled = pd.concat([unlabeled, clothes])
     folder.mkdir(parents=True, exist_ok=True)
     train.to_csv(folder / "train.csv", index=False)
@@ -80,14 +91,18 @@ def clothes_taken(run: Path) -> float:
 
 def row(kind: str, draw: int, run: Path) -> dict:
     results = metrics(run)
-    errors = {arm: 1 - results["scores"][arm]["test"]["accuracy"] for arm in ("baseline", "student")}
+    errors = {
+        arm: 1 - results["scores"][arm]["test"]["accuracy"] for arm in ("baseline", "student")
+    }
     taken = {"clothes": clothes_taken(run)} if kind == "foreign" else {}
     return {"kind": kind, "draw": draw, "reason": results["reason"]} | errors | taken
 
 
 def table(out: Path) -> None:
     runs = [(kind, draw, out / f"{kind}-{draw}") for kind in KINDS for draw in range(10)]
-    rows = merge_results("robust", [row(*one) for one in runs if (one[2] / "metrics.json").exists()], "kind", "draw")
+    rows = merge_results(
+        "robust", [row(*one) for one in runs if (one[2] / "metrics.json").exists()], "kind", "draw"
+    )
     lines = [
         f"{LABELS} labels, MNIST; error on the 10,000 test images in %, mean ± sd",
         "",
@@ -99,8 +114,12 @@ def table(out: Path) -> None:
         if not mine:
             continue
         gains = [r["student"] - r["baseline"] for r in mine]
-        arms = " | ".join(mean_and_sd([r[arm] for r in mine], 2, 100) for arm in ("baseline", "student"))
-        clothes = mean_and_sd([r["clothes"] for r in mine], 1, 100) + " %" if kind == "foreign" else "–"
+        arms = " | ".join(
+            mean_and_sd([r[arm] for r in mine], 2, 100) for arm in ("baseline", "student")
+        )
+        clothes = (
+            mean_and_sd([r["clothes"] for r in mine], 1, 100) + " %" if kind == "foreign" else "–"
+        )
         better = f"{sum(gain < 0 for gain in gains)} of {len(mine)}"
         lines.append(f"| {kind} | {arms} | {mean_and_sd(gains, 2, 100)} | {better} | {clothes} |")
     save_results("robust", rows, lines)

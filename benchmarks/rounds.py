@@ -30,7 +30,14 @@ N = 14_000
 RATES = (0.2, 0.4)
 NOISE = ("hardest", "drawn")
 RULES = ("first", "new")
-KEYS = ["--config", "configs/mnist.yaml", "train.epochs=3", "train.min_steps=0", "pseudo.tta=1", "pseudo.rounds=3"]
+KEYS = [
+    "--config",
+    "configs/mnist.yaml",
+    "train.epochs=3",
+    "train.min_steps=0",
+    "pseudo.tta=1",
+    "pseudo.rounds=3",
+]
 
 
 def chances(p_other: np.ndarray, rate: float) -> np.ndarray:
@@ -38,7 +45,9 @@ def chances(p_other: np.ndarray, rate: float) -> np.ndarray:
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.minimum(middle * p_other, 0.95).mean() < rate else (low, middle)
+        low, high = (
+            (middle, high) if np.minimum(middle * p_other, 0.95).mean() < rate else (low, middle)
+        )
     return np.minimum(high * p_other, 0.95)
 
 
@@ -57,7 +66,10 @@ def noisy_table(mnist: Path, noise: str, rate: float, seed: int) -> pd.DataFrame
     flipped = rng.random(N) < chances(p_other, rate)
     probs[rows, true] = 0
     if noise == "hardest":
-        flipped, probs = np.isin(rows, np.argsort(-p_other)[: round(rate * N)]), np.eye(10)[probs.argmax(1)]
+        flipped, probs = (
+            np.isin(rows, np.argsort(-p_other)[: round(rate * N)]),
+            np.eye(10)[probs.argmax(1)],
+        )
     cumulated = (probs / probs.sum(1, keepdims=True)).cumsum(1)
     other = np.minimum((rng.random((N, 1)) > cumulated).sum(1), 9)
     label = np.where(flipped & (other != true), other, true)
@@ -72,9 +84,17 @@ def train(args, noise: str, rate: float, seed: int) -> None:
     file = args.out / f"{noise}_{rate:g}_{seed}.csv"
     if not file.exists():
         noisy_table(args.mnist, noise, rate, seed).to_csv(file, index=False)
-    data = [f"data.train={file}", f"data.image_dir={args.mnist}", f"data.test={args.mnist / 'testing'}"]
+    data = [
+        f"data.train={file}",
+        f"data.image_dir={args.mnist}",
+        f"data.test={args.mnist / 'testing'}",
+    ]
     named = [f"seed={seed}", f"name={folder.name}", f"out={args.out}", "data.label_col=label"]
-    subprocess.run([sys.executable, "pseudo.py", "--mode", "denoise", *KEYS, *data, *named], cwd=args.code, check=True)
+    subprocess.run(
+        [sys.executable, "pseudo.py", "--mode", "denoise", *KEYS, *data, *named],
+        cwd=args.code,
+        check=True,
+    )
 
 
 def score_run(args, rule: str, noise: str, rate: float, seed: int) -> dict | None:
@@ -86,8 +106,12 @@ def score_run(args, rule: str, noise: str, rate: float, seed: int) -> dict | Non
     table = pd.read_csv(args.out / f"{noise}_{rate:g}_{seed}.csv").set_index("id")
     wrong, precisions = table.clean != table.label, []
     for number in range(1, 1 + len(list(folder.glob("round_*/decisions.csv")))):
-        decided = pd.read_csv(folder / f"round_{number}" / "decisions.csv", usecols=["id", "p_wrong"])
-        precisions.append(float(average_precision_score(wrong[decided.id].to_numpy(), decided.p_wrong)))
+        decided = pd.read_csv(
+            folder / f"round_{number}" / "decisions.csv", usecols=["id", "p_wrong"]
+        )
+        precisions.append(
+            float(average_precision_score(wrong[decided.id].to_numpy(), decided.p_wrong))
+        )
     results, status = metrics(folder), json.loads((folder / "status.json").read_text())
     scores = {arm: results["scores"][arm]["test"]["accuracy"] for arm in ("student", "baseline")}
     return {
@@ -125,19 +149,29 @@ def table(rows: list[dict]) -> list[str]:
     ]
     by_key = {(r["rule"], r["noise"], r["rate"], r["seed"]): r for r in rows}
     for noise, rate, other in [(n, r, o) for n in NOISE for r in RATES for o in RULES[:-1]]:
-        pairs = [(r, by_key.get((other, *key[1:]))) for key, r in by_key.items() if key[:3] == ("new", noise, rate)]
+        pairs = [
+            (r, by_key.get((other, *key[1:])))
+            for key, r in by_key.items()
+            if key[:3] == ("new", noise, rate)
+        ]
         pairs = [(new, old) for new, old in pairs if old]
         if pairs:
             points = mean_and_sd([new["student"] - old["student"] for new, old in pairs], 2, 100)
             gains = mean_and_sd(
-                [new["ap"][new["reported"] - 1] - old["ap"][old["reported"] - 1] for new, old in pairs], 4
+                [
+                    new["ap"][new["reported"] - 1] - old["ap"][old["reported"] - 1]
+                    for new, old in pairs
+                ],
+                4,
             )
             lines.append(f"| {noise} | {rate:g} | {other}: {points} | {gains} |")
     return lines
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mnist", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/rounds"))
     parser.add_argument("--code", type=Path, default=ROOT, help="the checkout whose rule is run")
@@ -149,7 +183,12 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     for name in ("mnist", "out", "code"):
         setattr(arguments, name, getattr(arguments, name).resolve())
-    jobs = [(noise, rate, seed) for seed in arguments.seeds for noise in arguments.noise for rate in arguments.rates]
+    jobs = [
+        (noise, rate, seed)
+        for seed in arguments.seeds
+        for noise in arguments.noise
+        for rate in arguments.rates
+    ]
     if arguments.table:
         rows = [row for rule in RULES for job in jobs if (row := score_run(arguments, rule, *job))]
         rows = merge_results("rounds", rows, "rule", "noise", "rate", "seed")

@@ -25,7 +25,17 @@ import pandas as pd
 from common import ROOT, load_results, machine, mean_and_sd, metrics, save_results
 
 HERE = Path(__file__).resolve().parent
-MEASURES = ("article", "training", "loading", "predicting", "frozen", "ranking", "rows", "ranks", "start-up")
+MEASURES = (
+    "article",
+    "training",
+    "loading",
+    "predicting",
+    "frozen",
+    "ranking",
+    "rows",
+    "ranks",
+    "start-up",
+)
 STEPS = (
     ("test_resnet", 28, "mnist.yaml"),
     ("tf_efficientnet_lite0", 128, "photos.yaml"),
@@ -43,9 +53,13 @@ def python(*arguments, ends: int = 0, **environment: str) -> tuple[float, float,
     Raises:
         RuntimeError: it has another one.
     """
-    command = list(map(str, [sys.executable, HERE / "peers" / "measured.py", sys.executable, *arguments]))
+    command = list(
+        map(str, [sys.executable, HERE / "peers" / "measured.py", sys.executable, *arguments])
+    )
     here = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
-    *printed, last = subprocess.run(command, cwd=ROOT, env=here, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    *printed, last = subprocess.run(
+        command, cwd=ROOT, env=here, stdout=subprocess.PIPE, text=True
+    ).stdout.splitlines()
     measured = json.loads(last)
     if measured["status"] != ends:
         raise RuntimeError(f"{' '.join(command[2:])}: exit status {measured['status']}")
@@ -74,8 +88,12 @@ def article(data: Path, out: Path) -> list[dict]:
     def precision(ranked: pd.Series) -> float:
         return float(average_precision_score(wrong[ranked], -np.arange(len(ranked))))
 
-    peer, peer_mb, _ = python(HERE / "peers" / "fastai_article.py", file, mnist, out / "fastai.csv", 3, 64)
-    theirs = precision(pd.read_csv(out / "fastai.csv", dtype={"id": str}).sort_values("self_confidence").id)
+    peer, peer_mb, _ = python(
+        HERE / "peers" / "fastai_article.py", file, mnist, out / "fastai.csv", 3, 64
+    )
+    theirs = precision(
+        pd.read_csv(out / "fastai.csv", dtype={"id": str}).sort_values("self_confidence").id
+    )
     job = [
         "pseudo.py",
         "--mode",
@@ -92,7 +110,12 @@ def article(data: Path, out: Path) -> list[dict]:
         "train.augment=gentle",
     ]
     jobs = {
-        "resnet18": ["model.name=resnet18", "train.epochs=3", "train.lr=3e-3", "student.name=test_resnet"],
+        "resnet18": [
+            "model.name=resnet18",
+            "train.epochs=3",
+            "train.lr=3e-3",
+            "student.name=test_resnet",
+        ],
         "default": ["train.epochs=2", "train.min_steps=0"],
     }
     results = []
@@ -101,9 +124,16 @@ def article(data: Path, out: Path) -> list[dict]:
         mine = precision(pd.read_csv(out / name / "label_issues.csv", dtype=str).id)
         more = {"mb": mb, "peer_mb": peer_mb, "quality": mine, "peer_quality": theirs}
         ranked = round(seconds - metrics(out / name)["seconds"]["student"], 3)
-        results.append(row(f"article's job, {name} model, against fastai's resnet18; s", ranked, peer, **more))
+        results.append(
+            row(f"article's job, {name} model, against fastai's resnet18; s", ranked, peer, **more)
+        )
     results.append(
-        row("article's job, default model and a student, against fastai's resnet18; s", seconds, peer, **more)
+        row(
+            "article's job, default model and a student, against fastai's resnet18; s",
+            seconds,
+            peer,
+            **more,
+        )
     )
     return results
 
@@ -155,7 +185,10 @@ def frozen(data: Path, out: Path) -> list[dict]:
 
     photos, file = data / "trash_competition", out / "tf_efficientnet_lite0.safetensors"
     split(photos, 100, out / "frozen")
-    tables = [f"data.train={out / 'frozen' / 'rest.csv'}", f"data.test={out / 'frozen' / 'test.csv'}"]
+    tables = [
+        f"data.train={out / 'frozen' / 'rest.csv'}",
+        f"data.test={out / 'frozen' / 'test.csv'}",
+    ]
     job = [
         "pseudo.py",
         "--mode",
@@ -179,7 +212,11 @@ def frozen(data: Path, out: Path) -> list[dict]:
     }.items():
         _, mb, _ = python(*job, f"name={name}", *options)
         results = metrics(out / name)
-        measured[name] = results["seconds"]["rounds"], mb, results["scores"]["student"]["test"]["accuracy"]
+        measured[name] = (
+            results["seconds"]["rounds"],
+            mb,
+            results["scores"]["student"]["test"]["accuracy"],
+        )
     (mine, mb, right), (theirs, peer_mb, peer_right) = measured.values()
     return [
         row(
@@ -201,7 +238,10 @@ def ranking(data: Path, out: Path) -> list[dict]:
         file = out / f"logits_{n}_{k}.npy"
         if not file.exists():
             python(HERE / "peers" / "ranking.py", "make", file, n, k)
-        measured = {who: peer_script("ranking.py", who, file) for who in ("kit", "cleanlab", "cleanlab-batched")}
+        measured = {
+            who: peer_script("ranking.py", who, file)
+            for who in ("kit", "cleanlab", "cleanlab-batched")
+        }
         for peer in ("cleanlab", "cleanlab-batched"):
             mine, theirs = measured["kit"], measured[peer]
             results.append(
@@ -241,26 +281,59 @@ def ranks(data: Path, out: Path) -> list[dict]:
 
     Cores share memory, caches and clock: what two processes that know nothing of each other gain is the most.
     """
-    bare = [np.mean([block[1] for block in measured["blocks"]]) for measured in side_by_side(1) + side_by_side(2)]
-    files = [f"data.train={data / 'mnist_png' / 'training'}", f"data.cache={out / 'cache'}", f"out={out}"]
-    job = ["pseudo.py", "--mode", "denoise", "--config", "configs/mnist.yaml", "--fresh", *files, "pseudo.rounds=2"]
-    python(*job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0")  # the cache of both
+    bare = [
+        np.mean([block[1] for block in measured["blocks"]])
+        for measured in side_by_side(1) + side_by_side(2)
+    ]
+    files = [
+        f"data.train={data / 'mnist_png' / 'training'}",
+        f"data.cache={out / 'cache'}",
+        f"out={out}",
+    ]
+    job = [
+        "pseudo.py",
+        "--mode",
+        "denoise",
+        "--config",
+        "configs/mnist.yaml",
+        "--fresh",
+        *files,
+        "pseudo.rounds=2",
+    ]
+    python(
+        *job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0"
+    )  # the cache of both
     one, mb, _ = python(*job, "name=one", **ONE_THREAD)
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--"]
     two, two_mb, _ = python(*launch, *job, "name=two", **ONE_THREAD)
     same = (out / "one" / "labels.csv").read_bytes() == (out / "two" / "labels.csv").read_bytes()
     inner = [metrics(out / name)["seconds"]["rounds"] for name in ("one", "two")]
     return [
-        row("two processes of one thread, against one; whole run", two, one, mb=two_mb, peer_mb=mb, same=same),
+        row(
+            "two processes of one thread, against one; whole run",
+            two,
+            one,
+            mb=two_mb,
+            peer_mb=mb,
+            same=same,
+        ),
         row("… its rounds alone", inner[1], inner[0], mb=two_mb, peer_mb=mb, same=same),
-        row("the bare step in two processes, against one; ms a batch", np.mean(bare[1:]) / 2, bare[0]),
+        row(
+            "the bare step in two processes, against one; ms a batch",
+            np.mean(bare[1:]) / 2,
+            bare[0],
+        ),
     ]
 
 
 def side_by_side(n: int) -> list[dict]:
     """What the training of the smallest network takes in n processes of one thread at once."""
     with ThreadPoolExecutor(n) as threads:
-        return list(threads.map(lambda _: peer_script("steps.py", "training", *STEPS[0], **ONE_THREAD), range(n)))
+        return list(
+            threads.map(
+                lambda _: peer_script("steps.py", "training", *STEPS[0], **ONE_THREAD), range(n)
+            )
+        )
 
 
 def start_up(data: Path, out: Path) -> list[dict]:
@@ -281,7 +354,11 @@ def start_up(data: Path, out: Path) -> list[dict]:
 
 def together(results: list[dict], more: bool) -> list[dict]:
     """The rows of results/speed.json with those of a measure: in place of those of the same name, or beside them."""
-    old = [r for r in load_results("speed") if more or r["measure"] not in {new["measure"] for new in results}]
+    old = [
+        r
+        for r in load_results("speed")
+        if more or r["measure"] not in {new["measure"] for new in results}
+    ]
     return old + [{**r, "machine": machine()} for r in results]
 
 
@@ -295,14 +372,25 @@ def table(results: list[dict]) -> None:
     for measure, runs in pd.DataFrame(results).groupby("measure", sort=False):
         mean = runs.mean(numeric_only=True)
         memory = [f"{mean[mb]:.0f}" if mean.notna().get(mb) else "–" for mb in ("mb", "peer_mb")]
-        quality = f"{mean.quality:.5f} / {mean.peer_quality:.5f}" if mean.notna().get("quality") else "–"
-        cells = [measure, f"{mean.kit:.3g}", f"{mean.peer:.3g}", mean_and_sd(runs.ratio, 2), *memory, quality]
+        quality = (
+            f"{mean.quality:.5f} / {mean.peer_quality:.5f}" if mean.notna().get("quality") else "–"
+        )
+        cells = [
+            measure,
+            f"{mean.kit:.3g}",
+            f"{mean.peer:.3g}",
+            mean_and_sd(runs.ratio, 2),
+            *memory,
+            quality,
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     save_results("speed", results, lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("measures", nargs="+", choices=(*MEASURES, "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))

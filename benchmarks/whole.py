@@ -26,7 +26,12 @@ def run(args, setting: tuple[str, float], seed: int) -> None:
     """The recipe of configs/mnist.yaml with smaller batches; then what is left if uncertain rows are dropped."""
     file, name = noisy_csv(args, "mnist", setting, seed)
     root, result = args.data / "mnist_png", args.out / f"whole-{name}.json"
-    data = [f"data.train={file}", f"data.image_dir={root}", f"data.test={root / 'testing'}", f"seed={seed}"]
+    data = [
+        f"data.train={file}",
+        f"data.image_dir={root}",
+        f"data.test={root / 'testing'}",
+        f"seed={seed}",
+    ]
     recipe = [*RECIPE, f"pseudo.rounds={ROUNDS[setting]}"]
     folder, seconds = kit("--mode", "denoise", *recipe, *data, f"name=whole-{name}", out=args.out)
     if result.exists():
@@ -37,17 +42,29 @@ def run(args, setting: tuple[str, float], seed: int) -> None:
     clean = pd.read_csv(truth, dtype=str).set_index("id").clean
     strict = pd.read_csv(folder / "selected.csv", dtype=str, keep_default_na=False).set_index("id")
     gone = strict.decision == "drop"
-    figures = score_run(folder, truth) | {"seconds": seconds, "rounds": len(metrics(folder)["rounds"])}
-    figures |= {"strict": float((~gone & (strict.label != clean[strict.index])).mean()), "gone": float(gone.mean())}
+    figures = score_run(folder, truth) | {
+        "seconds": seconds,
+        "rounds": len(metrics(folder)["rounds"]),
+    }
+    figures |= {
+        "strict": float((~gone & (strict.label != clean[strict.index])).mean()),
+        "gone": float(gone.mean()),
+    }
     result.write_text(json.dumps(figures, indent=1))
 
 
 def mended_precision(args, name: str) -> float:
     """Average precision where MNIST_ERRORS count as the wrong labels that they are."""
-    label_issues = pd.read_csv(args.out / f"whole-{name}" / "label_issues.csv", dtype={"id": str, "given_label": str})
+    label_issues = pd.read_csv(
+        args.out / f"whole-{name}" / "label_issues.csv", dtype={"id": str, "given_label": str}
+    )
     clean = pd.read_csv(args.out / f"{name}.truth.csv", dtype=str).set_index("id").clean
-    clean.update(pd.Series({f"training/{image}.png": digit for image, digit in MNIST_ERRORS.items()}))
-    return average_precision_score(label_issues.given_label != clean[label_issues.id].to_numpy(), label_issues.p_wrong)
+    clean.update(
+        pd.Series({f"training/{image}.png": digit for image, digit in MNIST_ERRORS.items()})
+    )
+    return average_precision_score(
+        label_issues.given_label != clean[label_issues.id].to_numpy(), label_issues.p_wrong
+    )
 
 
 def table(args) -> None:
@@ -55,7 +72,10 @@ def table(args) -> None:
     for kind, rate in ROUNDS:
         names = [f"mnist-{kind}-{round(100 * rate)}-{seed}" for seed in args.seeds]
         done = {name: file for name in names if (file := args.out / f"whole-{name}.json").exists()}
-        runs = [json.loads(file.read_text()) | {"mended": mended_precision(args, name)} for name, file in done.items()]
+        runs = [
+            json.loads(file.read_text()) | {"mended": mended_precision(args, name)}
+            for name, file in done.items()
+        ]
         rows.append({"noise": f"{kind} {rate:.0%}", "runs": runs})
         figures = {
             "average precision": ("ap", 5, 1),

@@ -4,7 +4,9 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(os.path.dirname(__file__)), "src")  # of every child
+os.environ["PYTHONPATH"] = os.path.join(
+    os.path.dirname(os.path.dirname(__file__)), "src"
+)  # of every child
 
 import subprocess
 import sys
@@ -47,7 +49,9 @@ def run_script(*args, **kwargs) -> subprocess.CompletedProcess:
 def run_cold(*args, **kwargs) -> subprocess.CompletedProcess:
     """The same from the first import on."""
     command = [sys.executable, *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **kwargs)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **kwargs
+    )
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +62,9 @@ def digits(tmp_path_factory) -> pd.DataFrame:
     rows = []
     for i in range(600):
         name = f"{i:04d}"
-        image = cv2.resize((data.images[i] * 15.9).astype("uint8"), (16, 16), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(
+            (data.images[i] * 15.9).astype("uint8"), (16, 16), interpolation=cv2.INTER_CUBIC
+        )
         cv2.imwrite(str(folder / f"{name}.png"), image)
         rows.append((name, f"d{data.target[i]}", str(folder / f"{name}.png")))
     return pd.DataFrame(rows, columns=["id", "label", "path"])
@@ -68,7 +74,11 @@ def digits(tmp_path_factory) -> pd.DataFrame:
 def csv_data(digits, tmp_path):
     """train.csv (300 rows), unlabeled.csv (200, no label) and test.csv (100) with their data.* arguments."""
     parts = {"train": digits[:300], "unlabeled": digits[300:500], "test": digits[500:]}
-    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.image_suffix=.png", f"out={tmp_path / 'runs'}"]
+    args = [
+        f"data.image_dir={Path(digits.path[0]).parent}",
+        "data.image_suffix=.png",
+        f"out={tmp_path / 'runs'}",
+    ]
     for split, part in parts.items():
         columns = ["id"] if split == "unlabeled" else ["id", "label"]
         part[columns].to_csv(tmp_path / f"{split}.csv", index=False)

@@ -108,22 +108,31 @@ def damaged(rng: np.random.Generator, data: bytes) -> tuple[bytes, str]:
     elif kind == "insert":
         bytes_[at:at] = rng.bytes(int(rng.integers(1, 40)))
     else:  # a length, a size or an offset of four bytes
-        bytes_[at : at + 4] = int(rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 20_000, 65_535])).to_bytes(4, "big")
+        bytes_[at : at + 4] = int(
+            rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 20_000, 65_535])
+        ).to_bytes(4, "big")
     return bytes(bytes_), kind
 
 
 def kinds_of_images() -> list[bytes]:
     cases = [
-        case for case in wild.images() if isinstance(case.wanted, str) and not isinstance(case.wanted, wild.Refused)
+        case
+        for case in wild.images()
+        if isinstance(case.wanted, str) and not isinstance(case.wanted, wild.Refused)
     ]
-    return [data for case in cases if isinstance(data := case.read.__closure__[0].cell_contents, bytes)]
+    return [
+        data for case in cases if isinstance(data := case.read.__closure__[0].cell_contents, bytes)
+    ]
 
 
 class Images:
     """Files in a folder, each a good image that was damaged."""
 
     def __init__(self, folder: Path):
-        self.file, self.good = str(folder / "x"), [data for data in kinds_of_images() if len(data) < 20_000]
+        self.file, self.good = (
+            str(folder / "x"),
+            [data for data in kinds_of_images() if len(data) < 20_000],
+        )
 
     def __call__(self, rng: np.random.Generator) -> str:
         whole = self.good[rng.integers(len(self.good))]
@@ -154,7 +163,10 @@ class Tables:
         encoding = str(rng.choice(["utf-8", "utf-8-sig", "utf-16"]))
         text, quoted = io.StringIO(), rng.random() < 0.5 or any("\r" in name for name, _ in rows)
         csv.writer(
-            text, delimiter=sep, lineterminator=end, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+            text,
+            delimiter=sep,
+            lineterminator=end,
+            quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL,
         ).writerows([["id", "label"], *rows])
         data = text.getvalue().encode(encoding)
         harm = rng.random() < 0.5
@@ -174,7 +186,11 @@ class Tables:
         def word():
             return "".join(rng.choice(list(ALPHABET), rng.integers(1, 6)))
 
-        ids = list(dict.fromkeys(f"{i:03d}" if rng.random() < 0.7 else word() for i in range(rng.integers(1, 9))))
+        ids = list(
+            dict.fromkeys(
+                f"{i:03d}" if rng.random() < 0.7 else word() for i in range(rng.integers(1, 9))
+            )
+        )
         ids = [name for name in ids if name.strip()] or ["000"]
         classes = [str(one) for one in rng.choice(WORDS, 3, replace=False)]
         classes = [one for one in classes if one != "1.0"] + ["cat"]
@@ -185,9 +201,13 @@ class Tables:
     def _plain(data: bytes, encoding: str, sep: str) -> dict[str, str] | None:
         """The table by the standard library."""
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")  # what holds one in quotes is refused
+        text = (
+            data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        )  # what holds one in quotes is refused
         header, *rows = [
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sep) if any(cell.strip() for cell in row)
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=sep)
+            if any(cell.strip() for cell in row)
         ]
         records = [dict(zip(header, row + [""] * len(header), strict=False)) for row in rows]
         return {row["id"]: row["label"] for row in records}
@@ -211,7 +231,8 @@ class Configs:
         data = damaged(rng, data)[0] if rng.random() < 0.5 else data
         self.file.write_bytes(data)
         typed = [
-            (str(rng.choice(self.keys)), str(VALUES[rng.integers(len(VALUES))])) for _ in range(rng.integers(0, 2))
+            (str(rng.choice(self.keys)), str(VALUES[rng.integers(len(VALUES))]))
+            for _ in range(rng.integers(0, 2))
         ]
         try:
             config = load_config(self.file, [f"{key}={value}" for key, value in typed])

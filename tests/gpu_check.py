@@ -13,7 +13,9 @@ from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import embed, log_probs
 from tests.conftest import QUICK, run_script
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device on this machine"
+)
 
 PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(4, 1).repeat(4, 2)[..., None]
 LABELS = load_digits().target
@@ -47,13 +49,18 @@ def test_what_is_learned_on_the_gpu_is_predicted_there_as_on_the_cpu(precision):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_of_the_step_learns_on_the_gpu(part):
-    predicted = log_probs(learned("auto", **PARTS[part]), PIXELS, ROWS[1200:], device="cuda").argmax(1)
+    predicted = log_probs(
+        learned("auto", **PARTS[part]), PIXELS, ROWS[1200:], device="cuda"
+    ).argmax(1)
     assert (predicted == LABELS[1200:]).mean() > 0.9
 
 
 def test_photos_augmented_by_workers_are_those_of_one_process():
     alone, helped = (learned("fp32", augment="photo", num_workers=n) for n in (0, 2))
-    on_cpu = [log_probs(model, PIXELS, ROWS[1200:], device="cpu", amp_dtype="fp32") for model in (alone, helped)]
+    on_cpu = [
+        log_probs(model, PIXELS, ROWS[1200:], device="cpu", amp_dtype="fp32")
+        for model in (alone, helped)
+    ]
     np.testing.assert_allclose(*on_cpu, atol=0.05)
 
 
@@ -66,14 +73,18 @@ def test_embeddings_are_those_of_the_cpu():
     torch.manual_seed(0)
     network, form = create_model(Model(), tuple("0123456789"), 32, 1)
     on_gpu, on_cpu = (
-        embed(network, form, PIXELS, ROWS[:64], Train(device=device, amp_dtype="fp32")) for device in ("cuda", "cpu")
+        embed(network, form, PIXELS, ROWS[:64], Train(device=device, amp_dtype="fp32"))
+        for device in ("cuda", "cpu")
     )
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
 
 
 def test_auto_takes_a_16_bit_type():
     network, _ = create_model(Model(), tuple("0123456789"), 32, 1)
-    assert pick_amp_dtype("auto", torch.device("cuda"), 32, network) in (torch.bfloat16, torch.float16)
+    assert pick_amp_dtype("auto", torch.device("cuda"), 32, network) in (
+        torch.bfloat16,
+        torch.float16,
+    )
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment"])

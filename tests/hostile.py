@@ -132,7 +132,11 @@ def allowed_by_name(folder: Path) -> str:
     (folder / "images" / "a" / "l.png").symlink_to(hidden)
     (folder / "linked").symlink_to(folder / "images")
     table = read_split(Data(train=str(folder / "linked"), allow_outside_files=True), "train")
-    return "" if load_images(table.path.to_numpy(object), Data(size=8, channels=1))[1].all() else "not read"
+    return (
+        ""
+        if load_images(table.path.to_numpy(object), Data(size=8, channels=1))[1].all()
+        else "not read"
+    )
 
 
 def name_of_run(folder: Path) -> str:
@@ -163,7 +167,8 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
         else:
             path.write_bytes(pickle.dumps(payload, protocol=2))
         message = refused(
-            lambda: create_model(Model(name=model, checkpoint=str(path)), ("a", "b"), 32, 3), "model.checkpoint"
+            lambda: create_model(Model(name=model, checkpoint=str(path)), ("a", "b"), 32, 3),
+            "model.checkpoint",
         )
         return "its code ran" if (folder / "it_ran").exists() else message
 
@@ -172,7 +177,9 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
 
 def fetching(name: str) -> Callable[[Path], str]:
     config = Model(kwargs={name: "x"})
-    return lambda folder: refused(lambda: create_model(config, ("a", "b"), 32, 3), f"model.kwargs: {name}")
+    return lambda folder: refused(
+        lambda: create_model(config, ("a", "b"), 32, 3), f"model.kwargs: {name}"
+    )
 
 
 def model_of_a_stranger(**changed) -> Callable[[Path], str]:
@@ -192,7 +199,8 @@ def yaml_that_runs(folder: Path) -> str:
     message = refused(lambda: load_config(folder / "c.yaml", []), "cannot be read as YAML")
     typed = refused(
         lambda: load_config(
-            ROOT / "configs" / "default.yaml", [f"model.kwargs=!!python/object/apply:os.mkdir ['{folder}/it_ran']"]
+            ROOT / "configs" / "default.yaml",
+            [f"model.kwargs=!!python/object/apply:os.mkdir ['{folder}/it_ran']"],
         ),
         "model.kwargs",
     )
@@ -206,19 +214,33 @@ def page(name: str) -> Callable[[Path], str]:
     """The page of a run whose ids, classes and name are markup, in a browser."""
 
     def case(folder: Path) -> str:
-        run = make_run(folder / "x", "denoise", names=NAMES, id_of=(f"<svg onload={PWN}>" + "{}\"'`${{1}}").format)
+        run = make_run(
+            folder / "x",
+            "denoise",
+            names=NAMES,
+            id_of=(f"<svg onload={PWN}>" + "{}\"'`${{1}}").format,
+        )
         file = {"report.html": write_report, "review.html": write_review}[name](run)
         wanted = []
         with open_browser() as browser:
             shown = browser.new_page()
             shown.on("dialog", lambda dialog: wanted.append(dialog.message))
-            shown.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or wanted.append(r.url))
+            shown.on(
+                "request",
+                lambda r: r.url.startswith(("file:", "data:", "blob:")) or wanted.append(r.url),
+            )
             shown.goto(file.as_uri())
-            shown.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
+            shown.evaluate(
+                "document.querySelectorAll('details').forEach((node) => { node.open = true; })"
+            )
             shown.wait_for_timeout(300)
             ran = shown.evaluate("window.__pwned")
-            strange = shown.locator("svg, img:not([src^='data:image/']), [onerror], [onload]").count()
-        return "" if not ran and not strange and not wanted else f"{ran}, {strange} elements, {wanted}"
+            strange = shown.locator(
+                "svg, img:not([src^='data:image/']), [onerror], [onload]"
+            ).count()
+        return (
+            "" if not ran and not strange and not wanted else f"{ran}, {strange} elements, {wanted}"
+        )
 
     return case
 
@@ -229,7 +251,9 @@ def formulas(folder: Path) -> str:
     write_csv(folder / "label_issues.csv", escape_formulas(table))
     written = read_csv(folder / "label_issues.csv").id
     runs = [cell for cell in written[: len(FORMULAS)] if not cell.startswith("'")]
-    changed = [cell for cell, plain in zip(written[len(FORMULAS) :], PLAIN, strict=True) if cell != plain]
+    changed = [
+        cell for cell, plain in zip(written[len(FORMULAS) :], PLAIN, strict=True) if cell != plain
+    ]
     return (
         ""
         if not runs
@@ -270,8 +294,12 @@ def whole_run(folder: Path) -> str:
         rows.append((f"{i}", ("dark", "light")[i % 2] if i < 40 else ""))
     write_csv(folder / "t.csv", pd.DataFrame(rows, columns=["id", "label"]))
     secret_word = "hunter2-is-my-token"
-    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(folder / "site"), environment["PYTHONPATH"]])}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"
+    }
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(folder / "site"), environment["PYTHONPATH"]])
+    }
     environment |= {"SEEN": str(folder / "seen"), "WANDB_API_KEY": secret_word}
     environment |= {"KAGGLE_KEY": secret_word, "HF_TOKEN": secret_word}
     args = [
@@ -287,7 +315,9 @@ def whole_run(folder: Path) -> str:
         "pseudo.train_baseline=false",
     ]
     both = f"import socket; from pseudokit.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
-    done = subprocess.run([sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         return done.stderr[-300:]
     seen = (folder / "seen").read_text().splitlines()
@@ -322,8 +352,12 @@ def cases() -> dict[str, Callable[[Path], str]]:
         "code in weights: an array of objects": weights("w.npz", "array", "test_vit"),
         "weights fetched by model.kwargs": fetching("pretrained"),
         "weights loaded by model.kwargs": fetching("checkpoint_path"),
-        "a run folder whose model would be fetched": model_of_a_stranger(name="hf-hub:stranger/model"),
-        "a run folder whose weights would be fetched": model_of_a_stranger(kwargs={"pretrained": True}),
+        "a run folder whose model would be fetched": model_of_a_stranger(
+            name="hf-hub:stranger/model"
+        ),
+        "a run folder whose weights would be fetched": model_of_a_stranger(
+            kwargs={"pretrained": True}
+        ),
         "code in YAML": yaml_that_runs,
         "markup in report.html, in a browser": page("report.html"),
         "markup in review.html, in a browser": page("review.html"),

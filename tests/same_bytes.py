@@ -19,7 +19,9 @@ def contents(run: Path) -> dict:
         if file.suffix == ".json":
             found[name] = _without_times(json.loads(file.read_text()))
         elif file.suffix == ".jsonl":
-            found[name] = [_without_times(json.loads(line)) for line in file.read_text().splitlines()]
+            found[name] = [
+                _without_times(json.loads(line)) for line in file.read_text().splitlines()
+            ]
         elif file.name == "history.csv":
             table = pd.read_csv(file, dtype=str, keep_default_na=False)
             found[name] = table.drop(columns=["seconds", "waited"]).to_csv()

@@ -21,7 +21,12 @@ from pseudokit.training.models import create_model, save_model
 from tests.conftest import QUICK, run_script
 from tests.wild import limited
 
-SCRIPTS = {"train": train_command, "augment": pseudo_command, "denoise": pseudo_command, "joint": pseudo_command}
+SCRIPTS = {
+    "train": train_command,
+    "augment": pseudo_command,
+    "denoise": pseudo_command,
+    "joint": pseudo_command,
+}
 QUICK = [*QUICK, "pseudo.rounds=1", "pseudo.train_baseline=false"]
 
 
@@ -45,7 +50,9 @@ def own_images(csv, digits, tmp_path):
     """The folder of this test's own copy of the images, so that some can be spoiled."""
     images = tmp_path / "images"
     shutil.copytree(Path(digits.path[0]).parent, images)
-    csv.args[:] = [arg for arg in csv.args if not arg.startswith("data.image_dir")] + [f"data.image_dir={images}"]
+    csv.args[:] = [arg for arg in csv.args if not arg.startswith("data.image_dir")] + [
+        f"data.image_dir={images}"
+    ]
     return images
 
 
@@ -79,7 +86,9 @@ def test_a_missing_file(csv, split):
 
 def test_a_folder_without_images(csv):
     (csv.folder / "empty").mkdir()
-    assert f"data.train={csv.folder / 'empty'}" in refusal(csv, "train", f"data.train={csv.folder / 'empty'}")
+    assert f"data.train={csv.folder / 'empty'}" in refusal(
+        csv, "train", f"data.train={csv.folder / 'empty'}"
+    )
 
 
 def test_a_label_column_that_is_not_there(csv):
@@ -309,7 +318,9 @@ def test_a_missing_config(csv):
     assert "--config" in message
 
 
-@pytest.mark.parametrize("argv", [[], ["--mode", "denois"], ["--mode", "joint", "--fres"], ["--mode"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["--mode", "denois"], ["--mode", "joint", "--fres"], ["--mode"]]
+)
 def test_wrong_options(argv):
     with pytest.raises(UserError, match="--help") as caught:
         pseudo_command([*argv, "name=x", "--frobnicate"])
@@ -370,7 +381,9 @@ def test_views_that_cannot_be(run, tta):
 
 def test_nothing_to_predict(run):
     text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text("\n".join(line for line in text.splitlines() if "  test: " not in line))
+    (run / "config.yaml").write_text(
+        "\n".join(line for line in text.splitlines() if "  test: " not in line)
+    )
     assert "--data" in predict_refusal(run)
 
 
@@ -475,7 +488,9 @@ def test_truncated_images_end_the_process_with_code_2_and_one_line(csv, own_imag
     """The decoder has an opinion of its own on each of them, which belongs nowhere on the terminal."""
     files = [own_images / f"{name}.png" for name in csv("train").id[:4]]
     photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    for file, ending, cut in zip(files, (".png", ".png", ".jpg", ".tiff"), (0.5, 0.99, 0.5, 0.5), strict=True):
+    for file, ending, cut in zip(
+        files, (".png", ".png", ".jpg", ".tiff"), (0.5, 0.99, 0.5, 0.5), strict=True
+    ):
         data = cv2.imencode(ending, photo)[1].tobytes()
         file.write_bytes(data[: int(cut * len(data))])
     error = error_of(run_script("pseudo.py", "--mode", "denoise", *csv.args, "name=x"))

@@ -64,7 +64,9 @@ def imported_names() -> list[tuple[str, str, str]]:
 
 def test_every_benchmark_imports_and_says_how_it_is_used():
     """All in one fresh process, so that torch is imported only once."""
-    commands = [str(file) for file in FILES if file.parent == FOLDER and file.name not in NOT_COMMANDS]
+    commands = [
+        str(file) for file in FILES if file.parent == FOLDER and file.name not in NOT_COMMANDS
+    ]
     values = {
         "FOLDERS": [str(FOLDER), str(FOLDER / "peers"), str(ROOT / "src"), str(ROOT)],
         "FILES": [str(file) for file in FILES],
@@ -75,6 +77,8 @@ def test_every_benchmark_imports_and_says_how_it_is_used():
     program = "\n".join(f"{name} = {value!r}" for name, value in values.items()) + PROGRAM
     environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -23,7 +23,9 @@ def files(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("competition")
     digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
     digits[500:][["id"]].to_csv(folder / "test.csv", index=False)
-    digits[500:][["id"]].sample(frac=1, random_state=1).assign(label="d0").to_csv(folder / "sample.csv", index=False)
+    digits[500:][["id"]].sample(frac=1, random_state=1).assign(label="d0").to_csv(
+        folder / "sample.csv", index=False
+    )
     return folder
 
 
@@ -117,7 +119,15 @@ def test_weights_that_do_not_fit_the_runs_are_refused(runs, weights):
 
 def test_runs_of_other_classes_are_refused(runs, args, files, digits):
     digits[:100][["id"]].assign(label=["x", "y"] * 50).to_csv(files / "other.csv", index=False)
-    other = train([*args, f"data.train={files}/other.csv", "name=other", "pseudo.rounds=0", "data.submission="])
+    other = train(
+        [
+            *args,
+            f"data.train={files}/other.csv",
+            "name=other",
+            "pseudo.rounds=0",
+            "data.submission=",
+        ]
+    )
     with pytest.raises(UserError, match="other classes"):
         predict([runs[0], other])
 
@@ -125,7 +135,9 @@ def test_runs_of_other_classes_are_refused(runs, args, files, digits):
 # ---- the time budget
 
 
-def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_would_have_been(args, files):
+def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_would_have_been(
+    args, files
+):
     """A second is too short for anything: each call trains the one network that it always may."""
     cut = [*args, "name=cut", "time_budget=1s"]
     for models in (1, 2):
@@ -164,7 +176,11 @@ def test_a_budget_that_is_large_enough_changes_nothing(args, runs):
 def test_a_run_that_other_code_holds_in_this_process_is_let_go(args, runs):
     """A notebook runs cell after cell in one process."""
     assert train([*args, "name=a"]) == runs[0]
-    noise = pseudo("denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.train_baseline=false"])
+    noise = pseudo(
+        "denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.train_baseline=false"]
+    )
     promised = read_json(noise / "metrics.json")["oof"]["interval"]
-    assert set(promised) == {"low", "high"}, "labels that may be wrong promise nothing of a test set"
+    assert set(promised) == {"low", "high"}, (
+        "labels that may be wrong promise nothing of a test set"
+    )
     assert len(logging.getLogger("kit").handlers) == 0

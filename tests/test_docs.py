@@ -18,19 +18,29 @@ def messages() -> list[re.Pattern]:
     found = set()
     for file in [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]:
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-        inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        inner = {
+            id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values
+        }
         for node in nodes:
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
             own = "".join(text for text in texts if isinstance(text, str))
-            if id(node) not in inner and own.count(" ") > 1 and len(re.findall(r"\w", own)) >= LEAST:
+            if (
+                id(node) not in inner
+                and own.count(" ") > 1
+                and len(re.findall(r"\w", own)) >= LEAST
+            ):
                 found.add("".join(".*" if text is None else re.escape(text) for text in texts))
     return [re.compile(pattern) for pattern in found]
 
 
 def quoted_lines() -> list[str]:
     page = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
-    return [line for block in re.findall(r"^```\n(.*?)^```", page, re.S | re.M) for line in block.splitlines()]
+    return [
+        line
+        for block in re.findall(r"^```\n(.*?)^```", page, re.S | re.M)
+        for line in block.splitlines()
+    ]
 
 
 def test_every_line_that_the_faq_quotes_is_one_that_the_code_prints():
@@ -44,7 +54,10 @@ def test_every_test_that_the_comparison_names_exists():
     notes = re.findall(r"^\[\^\w+\]: (\[tests/.*?)(?=^\[|^$)", page, re.S | re.M)
     assert len(notes) > 15
     for note in notes:
-        files = [(ROOT / file).read_text(encoding="utf-8") for file in re.findall(r"\[(tests/[\w/]+\.py)\]", note)]
+        files = [
+            (ROOT / file).read_text(encoding="utf-8")
+            for file in re.findall(r"\[(tests/[\w/]+\.py)\]", note)
+        ]
         for name in re.findall(r"`(test_\w+)`", note):
             assert any(f"def {name}(" in text for text in files), name
 
@@ -54,7 +67,10 @@ def test_what_a_page_links_to_is_there(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
         assert (page.parent / target).exists(), target
-    notes = set(re.findall(r"\[(\^[\w-]+)\](?!:)", text)), set(re.findall(r"^\[(\^[\w-]+)\]:", text, re.M))
+    notes = (
+        set(re.findall(r"\[(\^[\w-]+)\](?!:)", text)),
+        set(re.findall(r"^\[(\^[\w-]+)\]:", text, re.M)),
+    )
     assert notes[0] == notes[1]
 
 

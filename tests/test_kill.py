@@ -43,7 +43,11 @@ EVERY_OPTION = [
         ),
         (
             ["augment", *EVERY_OPTION],
-            ["round_1/fold_1/checkpoint_*", "round_2/fold_3/history.csv", "student/checkpoint_*.pt"],
+            [
+                "round_1/fold_1/checkpoint_*",
+                "round_2/fold_3/history.csv",
+                "student/checkpoint_*.pt",
+            ],
         ),
     ],
 )

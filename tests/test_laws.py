@@ -60,7 +60,9 @@ def digits(n=600, labeled=400, flipped=0.1, seed=0):
     return Dataset(ids, empty, split, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
 
 
-def train(tmp_path, mode="denoise", dataset=None, x=None, policy=None, seed=0, clusters=None, **kwargs):
+def train(
+    tmp_path, mode="denoise", dataset=None, x=None, policy=None, seed=0, clusters=None, **kwargs
+):
     if dataset is None:
         dataset, x, _ = digits()
     if mode == "denoise":  # rows without a label are not judged in this mode
@@ -102,11 +104,16 @@ def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says
     told, _, _ = train(tmp_path / "told", "augment", second=knows, **options)
     pool = dataset.given_labels < 0
     np.testing.assert_array_equal(told.label[pool], clean[pool])
-    np.testing.assert_allclose(told.decisions.posterior(np.arange(len(dataset))).sum(1), 1, rtol=1e-4)
+    np.testing.assert_allclose(
+        told.decisions.posterior(np.arange(len(dataset))).sum(1), 1, rtol=1e-4
+    )
     alone, _, _ = train(tmp_path / "alone", "augment", **options)
     assert (alone.label[pool] != clean[pool]).any(), "judges alone do not know it all"
     even, _, _ = train(
-        tmp_path / "even", "augment", second=lambda fold_job: np.zeros((len(fold_job.judged), 10)), **options
+        tmp_path / "even",
+        "augment",
+        second=lambda fold_job: np.zeros((len(fold_job.judged), 10)),
+        **options,
     )
     np.testing.assert_array_equal(even.label, alone.label)
 
@@ -116,10 +123,18 @@ def test_each_labeled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_
     policy = Pseudo(rounds=2, folds=4, relabel_cutoff=0.6, cutoff=0.6)
     _, teacher, dataset = train(tmp_path, mode, policy=policy)
     for number in (1, 2):
-        rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
+        rows_of = [
+            rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")
+        ]
         times = Counter(np.concatenate(rows_of).tolist())
         learned = set(
-            np.concatenate([rows for where, (rows, _) in teacher.fits.items() if where.startswith(f"round_{number}/")])
+            np.concatenate(
+                [
+                    rows
+                    for where, (rows, _) in teacher.fits.items()
+                    if where.startswith(f"round_{number}/")
+                ]
+            )
         )
         assert all(times[i] == (1 if i in learned else 4) for i in range(len(dataset)))
 
@@ -128,21 +143,31 @@ def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_
     policy = Pseudo(rounds=2, folds=4, cutoff=0.3, leak_free_folds=True)
     _, teacher, dataset = train(tmp_path, "augment", policy=policy)
     for number in (1, 2):
-        rows_of = [rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")]
+        rows_of = [
+            rows for model, rows in teacher.judged if model.hash.startswith(f"round_{number}/")
+        ]
         assert len(rows_of) == (4 if number == 1 else 8)
         times = Counter(np.concatenate(rows_of).tolist())
-        assert all(times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(dataset.given_labels))
+        assert all(
+            times[i] == (1 if given_ >= 0 else 4) for i, given_ in enumerate(dataset.given_labels)
+        )
     folds = {}
     for model, rows in teacher.judged:
         if labeled := set(rows[dataset.given_labels[rows] >= 0]):
             folds.setdefault(int(model.hash.split("fold_")[1]) % 4, []).append(labeled)
-    assert all(first == second for first, second in folds.values()), "the folds of given labels stay the same"
+    assert all(first == second for first, second in folds.values()), (
+        "the folds of given labels stay the same"
+    )
 
 
-def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(tmp_path, monkeypatch):
+def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(
+    tmp_path, monkeypatch
+):
     """Other labels in fold 0 change no model of fold 0, in any round."""
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf)  # all rounds are run
-    dealt = np.where(np.arange(600) < 200, np.arange(600) % 4, -1)  # folds are stratified by labels otherwise
+    dealt = np.where(
+        np.arange(600) < 200, np.arange(600) % 4, -1
+    )  # folds are stratified by labels otherwise
     monkeypatch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
     found = []
     for name, shift in (("a", 0), ("b", 1)):
@@ -151,7 +176,9 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
         teacher = Teacher(x, 10)
         if shift:
             changed = dataset.given_labels.copy()
-            changed[0:200:4] = np.roll(changed[0:200:4], 1)  # as many of each class: the prior stays
+            changed[0:200:4] = np.roll(
+                changed[0:200:4], 1
+            )  # as many of each class: the prior stays
             dataset = replace(dataset, given_labels=changed)
         self_train(
             dataset,
@@ -181,8 +208,12 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
         ("augment", {"min_precision": 0.5, "leak_free_folds": False}, False),
     ],
 )
-def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(tmp_path, mode, chosen, safe, monkeypatch):
-    monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf)  # all rounds are run
+def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(
+    tmp_path, mode, chosen, safe, monkeypatch
+):
+    monkeypatch.setattr(
+        "pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf
+    )  # all rounds are run
     _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, **chosen))
     assert ("round_2/fold_3" in teacher.fits) == safe, "two models a fold"
 
@@ -198,7 +229,13 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
         return logs
 
     result = self_train(
-        dataset, teacher.fit, one_class, Pseudo(rounds=3), RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
+        dataset,
+        teacher.fit,
+        one_class,
+        Pseudo(rounds=3),
+        RoundStore(tmp_path),
+        mode="augment",
+        clusters=np.arange(600),
     )
     assert (result.reason, result.round) == ("collapse", 0)
     assert (result.label == dataset.given_labels).all()
@@ -207,9 +244,16 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
 
 @pytest.mark.parametrize(
     ("safe", "shift", "expected"),
-    [(True, 1, ("no_gain", 1)), (True, 0, ("no_gain", 1)), (False, 1, ("no_gain", 1)), (False, 0, ("no_change", 2))],
+    [
+        (True, 1, ("no_gain", 1)),
+        (True, 0, ("no_gain", 1)),
+        (False, 1, ("no_gain", 1)),
+        (False, 0, ("no_change", 2)),
+    ],
 )
-def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise_too(tmp_path, safe, shift, expected):
+def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise_too(
+    tmp_path, safe, shift, expected
+):
     """From the second round on teachers say what those of the first said, or the next class."""
     dataset, x, _ = digits(labeled=200, flipped=0)
     teacher = Teacher(x, 10)
@@ -218,14 +262,22 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
     def the_same(where, rows, labels):
         model = teacher.fit(where, rows, labels)
         means = first.setdefault(int(where.split("fold_")[1]) % 3, model.means)
-        return replace(model, means=means if where.startswith("round_1") else np.roll(means, shift, axis=0))
+        return replace(
+            model, means=means if where.startswith("round_1") else np.roll(means, shift, axis=0)
+        )
 
     policy = Pseudo(rounds=3, folds=3, cutoff=0.2, leak_free_folds=safe)
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
         result = self_train(
-            dataset, the_same, teacher.predict, policy, RoundStore(tmp_path), mode="augment", clusters=np.arange(600)
+            dataset,
+            the_same,
+            teacher.predict,
+            policy,
+            RoundStore(tmp_path),
+            mode="augment",
+            clusters=np.arange(600),
         )
     assert (result.reason, result.round) == expected
 
@@ -239,10 +291,16 @@ def test_no_row_is_judged_by_a_model_that_learned_a_copy_of_it(tmp_path, mode):
     clusters[460:520] //= 3
     clusters = clusters[: 400 if mode == "denoise" else 600]
     _, teacher, _ = train(tmp_path, mode, clusters=clusters)
-    assert "round_2/fold_0" in teacher.fits, "by then pseudo-labels and dropped labels have copies too"
+    assert "round_2/fold_0" in teacher.fits, (
+        "by then pseudo-labels and dropped labels have copies too"
+    )
     for model, rows in teacher.judged:
         assert not set(clusters[model.learned]) & set(clusters[rows])
-    times = Counter(np.concatenate([rows for m, rows in teacher.judged if m.hash.startswith("round_1/")]).tolist())
+    times = Counter(
+        np.concatenate(
+            [rows for m, rows in teacher.judged if m.hash.startswith("round_1/")]
+        ).tolist()
+    )
     expected = [3 if i >= 460 else 1 for i in range(len(clusters))]
     assert [times[i] for i in range(len(clusters))] == expected
 
@@ -291,7 +349,10 @@ def test_the_order_of_the_input_rows_changes_no_decision(tmp_path, mode, csv_dat
             table = pd.read_csv(folder / f"{split}.csv", dtype=str)
             table = table if seed is None else table.sample(frac=1, random_state=seed)
             table.to_csv(folder / f"{split}_shuffled.csv", index=False)
-        data = Data(train=str(folder / "train_shuffled.csv"), unlabeled=str(folder / "unlabeled_shuffled.csv"))
+        data = Data(
+            train=str(folder / "train_shuffled.csv"),
+            unlabeled=str(folder / "unlabeled_shuffled.csv"),
+        )
         dataset = load_dataset(data)
         x = load_digits().data[[int(i) for i in dataset.id]] / 4
         result, _, judged = train(tmp_path / str(seed), mode, dataset, x)
@@ -330,7 +391,9 @@ def _learned(folder, number, dataset):
 
     if number == 1:
         return dataset.given_labels
-    table = pd.read_csv(folder / f"round_{number - 1}" / "decisions.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(
+        folder / f"round_{number - 1}" / "decisions.csv", dtype=str, keep_default_na=False
+    )
     return table.label.map({str(k): k for k in range(10)} | {"": -1}).to_numpy()
 
 
@@ -375,11 +438,21 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 
     def spoiled(where, rows, labels):
         model = teacher.fit(where, rows, labels)
-        return replace(model, means=np.roll(model.means, 1, axis=0)) if where.startswith("round_2") else model
+        return (
+            replace(model, means=np.roll(model.means, 1, axis=0))
+            if where.startswith("round_2")
+            else model
+        )
 
     policy = Pseudo(rounds=3, folds=3)
     result = self_train(
-        dataset, spoiled, teacher.predict, policy, RoundStore(tmp_path), mode="denoise", clusters=np.arange(600)
+        dataset,
+        spoiled,
+        teacher.predict,
+        policy,
+        RoundStore(tmp_path),
+        mode="denoise",
+        clusters=np.arange(600),
     )
     assert (result.reason, result.round) == ("no_gain", 1)
     assert (result.label == _learned(tmp_path, 2, dataset)).all()
@@ -387,7 +460,9 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])
 @pytest.mark.parametrize("metric", [None, "log_loss", "macro_f1"])
-def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(tmp_path, mode, metric):
+def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(
+    tmp_path, mode, metric
+):
     """The first judges lean towards most wrong labels, and away from some right ones; the later ones know the truth.
     So they agree with fewer labels."""
     dataset, x, clean = digits(labeled=600, flipped=0.2)
@@ -403,7 +478,14 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
 
     policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.9)
     result = self_train(
-        dataset, teacher.fit, knows, policy, RoundStore(tmp_path), mode=mode, clusters=np.arange(600), metric=metric
+        dataset,
+        teacher.fit,
+        knows,
+        policy,
+        RoundStore(tmp_path),
+        mode=mode,
+        clusters=np.arange(600),
+        metric=metric,
     )
     agreement = [facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds()]
     assert agreement[1] < agreement[0] - 0.02
@@ -411,7 +493,9 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
     assert result.reason != "no_gain"
 
 
-def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_good_within_noise(tmp_path):
+def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_good_within_noise(
+    tmp_path,
+):
     """The second judges are wrong about two rows more than the first."""
     dataset, x, clean = digits(labeled=600, flipped=0.1)
     teacher, times = Teacher(x, 10), iter([True, False])
@@ -460,18 +544,29 @@ def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
 @pytest.mark.parametrize("policy", [{"leak_free_folds": True}, {"top_fraction": 0.9}])
 def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, policy, monkeypatch):
     """One run of three rounds, and one that stopped after two."""
-    always = -np.inf if "leak_free_folds" in policy else np.inf  # a gain, no loss: all rounds are run
+    always = (
+        -np.inf if "leak_free_folds" in policy else np.inf
+    )  # a gain, no loss: all rounds are run
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", always)
     dataset, x, _ = digits(labeled=200, flipped=0)
     policy = {"folds": 3, "rounds": 3, "cutoff": 0.3} | policy
     train(tmp_path / "whole", "augment", dataset, x, Pseudo(**policy))
     stopped = iter([True, False])  # asked before the second and the third
-    train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy), time_for=lambda _: next(stopped))
+    train(
+        tmp_path / "stopped",
+        "augment",
+        dataset,
+        x,
+        Pseudo(**policy),
+        time_for=lambda _: next(stopped),
+    )
     assert not (tmp_path / "stopped" / "round_3").exists()
     _, teacher, _ = train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy))
     assert {where.split("/")[0] for where in teacher.fits} == {"round_3"}
     for file in ("log_probs.npy", "decisions.csv"):
-        whole, went_on = ((tmp_path / name / "round_3" / file).read_bytes() for name in ("whole", "stopped"))
+        whole, went_on = (
+            (tmp_path / name / "round_3" / file).read_bytes() for name in ("whole", "stopped")
+        )
         assert whole == went_on
 
 
@@ -510,10 +605,19 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     logs, labels = case
     d = decide_labels(logs, labels, mode, policy)
     pool = labels < 0
-    allowed = {"keep"} if mode == "augment" else {"keep", "relabel", "drop", "review", "downweight", "soften"}
+    allowed = (
+        {"keep"}
+        if mode == "augment"
+        else {"keep", "relabel", "drop", "review", "downweight", "soften"}
+    )
     assert set(d.decision[~pool]) <= allowed
     assert set(d.decision[pool]) <= ({"leave"} if mode == "denoise" else {"accept", "leave"})
-    for decision, label in {"keep": labels, "review": labels, "downweight": labels, "accept": d.predicted}.items():
+    for decision, label in {
+        "keep": labels,
+        "review": labels,
+        "downweight": labels,
+        "accept": d.predicted,
+    }.items():
         rows = d.decision == decision
         assert (d.label[rows] == label[rows]).all()
     assert (d.predicted[~pool] == logs.argmax(1)[~pool]).all()
@@ -529,7 +633,9 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     at_label = as_targets[np.arange(len(labels)), d.label]
     assert (at_label >= as_targets.max(1) - 1e-6)[hard | (d.decision == "soften")].all()
     assert np.allclose(as_targets[learned & (d.decision != "downweight")].sum(1), 1)
-    assert np.allclose(as_targets[d.decision == "downweight"].sum(1), 1 - d.p_wrong[d.decision == "downweight"])
+    assert np.allclose(
+        as_targets[d.decision == "downweight"].sum(1), 1 - d.p_wrong[d.decision == "downweight"]
+    )
     assert np.isfinite(d.p_wrong[~pool]).all()
     assert ((d.p_wrong[~pool] >= 0) & (d.p_wrong[~pool] <= 1 + 1e-9)).all()
 

@@ -37,19 +37,28 @@ def squares(tmp_path_factory):
     (folder / "images").mkdir()
     rows = []
     for i in range(450):
-        image, shown = rng.integers(0, 60, (32, 32, 3)).astype(np.uint8), rng.random(3) < (0.3, 0.4, 0.5)
+        image, shown = (
+            rng.integers(0, 60, (32, 32, 3)).astype(np.uint8),
+            rng.random(3) < (0.3, 0.4, 0.5),
+        )
         for channel in np.flatnonzero(shown):
             y, x = rng.integers(0, 20, 2)
             image[y : y + 12, x : x + 12, channel] = rng.integers(150, 256)
         cv2.imwrite(str(folder / "images" / f"s{i:03d}.png"), image)
         rows.append([f"s{i:03d}", *shown.astype(int)])
     table = pd.DataFrame(rows, columns=["id", *CLASSES])
-    for name, part in {"train": table[:200], "unlabeled": table[200:350][["id"]], "test": table[350:]}.items():
+    for name, part in {
+        "train": table[:200],
+        "unlabeled": table[200:350][["id"]],
+        "test": table[350:],
+    }.items():
         part.to_csv(folder / f"{name}.csv", index=False)
-    table[350:][["id"]].assign(red=0.5, blue=0.5, green=0.5).to_csv(folder / "sample_submission.csv", index=False)
-    table[:200].assign(label=[names_of(row) for _, row in table[:200].iterrows()])[["id", "label"]].to_csv(
-        folder / "text.csv", index=False
+    table[350:][["id"]].assign(red=0.5, blue=0.5, green=0.5).to_csv(
+        folder / "sample_submission.csv", index=False
     )
+    table[:200].assign(label=[names_of(row) for _, row in table[:200].iterrows()])[
+        ["id", "label"]
+    ].to_csv(folder / "text.csv", index=False)
     return folder
 
 
@@ -77,7 +86,14 @@ def denoised(squares, options):
 
 
 def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, options):
-    run = api.train([*options, "name=plain", f"data.submission={squares / 'sample_submission.csv'}", "metric=macro_f1"])
+    run = api.train(
+        [
+            *options,
+            "name=plain",
+            f"data.submission={squares / 'sample_submission.csv'}",
+            "metric=macro_f1",
+        ]
+    )
     table, filled = read_csv(run / "predictions.csv"), pd.read_csv(run / "submission.csv")
     probs = table[[f"p_{name}" for name in CLASSES]].astype(float).to_numpy()
     truth = pd.read_csv(squares / "test.csv")
@@ -93,7 +109,9 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
     assert scores["oof"]["accuracy"] == pytest.approx(hits)
     assert np.load(run / "oof_log_probs.npy").shape == (200, 3, 2)
     assert set(table.label) >= {NONE, "blue", "green red"}
-    both = api.predict([run, run], str(squares / "unlabeled.csv"), run / "unlabeled.csv", weights="oof")
+    both = api.predict(
+        [run, run], str(squares / "unlabeled.csv"), run / "unlabeled.csv", weights="oof"
+    )
     assert len(both) == 150
 
 
@@ -107,14 +125,22 @@ def test_a_pool_is_answered_yes_and_no_and_repeats_from_text_labels_byte_for_byt
     pool = read_json(run / "metrics.json")["unlabeled"]
     assert pool["n"] == 450
     assert 150 < pool["pseudo_labels"] < 450
-    words = [f"data.train={squares / 'text.csv'}", "data.label_col=label", "data.test=null", "name=text"]
+    words = [
+        f"data.train={squares / 'text.csv'}",
+        "data.label_col=label",
+        "data.test=null",
+        "name=text",
+    ]
     again = api.pseudo("augment", [*options, *more, *words])
     assert (again / "pseudo_labels.csv").read_bytes() == (run / "pseudo_labels.csv").read_bytes()
     assert (again / "labels.csv").read_bytes() == (run / "labels.csv").read_bytes()
 
 
 def test_wrong_answers_are_found_and_mended_class_by_class(denoised):
-    noise, info = read_json(denoised / "metrics.json")["noise"], read_json(denoised / "round_1" / "round.json")
+    noise, info = (
+        read_json(denoised / "metrics.json")["noise"],
+        read_json(denoised / "round_1" / "round.json"),
+    )
     assert noise["n"] == 600
     assert noise["injected_rate"] == pytest.approx(0.1)
     assert noise["residual_rate"] < 0.05
@@ -131,7 +157,9 @@ def test_wrong_answers_are_found_and_mended_class_by_class(denoised):
 def test_a_person_corrects_a_label_set(denoised, squares):
     rows = read_csv(denoised / "label_issues.csv")[["id", "given_label"]][:3]
     file = squares / "corrections.csv"
-    rows.assign(action=["relabel", "relabel", "drop"], label=["blue ?red", NONE, ""]).to_csv(file, index=False)
+    rows.assign(action=["relabel", "relabel", "drop"], label=["blue ?red", NONE, ""]).to_csv(
+        file, index=False
+    )
     api.apply(denoised, file)
     learned = read_csv(denoised / "labels.csv").set_index("id").loc[rows.id]
     assert list(learned.label) == ["blue ?red", NONE, ""]
@@ -146,5 +174,7 @@ def test_what_is_for_one_class_an_image_is_refused(squares, options):
     for key in ("pseudo.label_propagation=2", "train.consistency_weight=1"):
         with pytest.raises(UserError, match="is for one class an image"):
             api.pseudo("augment", [*options, *more, key])
-    with pytest.raises(UserError, match=r"several of the columns blue, green, red are 1.*data.multi_label=true"):
+    with pytest.raises(
+        UserError, match=r"several of the columns blue, green, red are 1.*data.multi_label=true"
+    ):
         api.train([*options, "data.multi_label=false", "name=no"])

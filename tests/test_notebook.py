@@ -12,22 +12,41 @@ NOTEBOOK = ROOT / "notebooks" / "competition.ipynb"
 
 
 def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
-    quick = [*QUICK, "train.min_steps=60", "train.epochs=0.1", "pseudo.rounds=1", "pseudo.train_baseline=false"]
-    settings = {"KIT": str(ROOT), "OUT": str(tmp_path), "OVERRIDES": " ".join(quick), "INPUT_FOLDER": "nowhere"}
+    quick = [
+        *QUICK,
+        "train.min_steps=60",
+        "train.epochs=0.1",
+        "pseudo.rounds=1",
+        "pseudo.train_baseline=false",
+    ]
+    settings = {
+        "KIT": str(ROOT),
+        "OUT": str(tmp_path),
+        "OVERRIDES": " ".join(quick),
+        "INPUT_FOLDER": "nowhere",
+    }
     for name, value in settings.items():
         monkeypatch.setitem(os.environ, name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in shown if output.output_type == "error"]
-    said = "".join(output.text for output in shown if output.output_type == "stream" and output.name == "stdout")
+    said = "".join(
+        output.text
+        for output in shown
+        if output.output_type == "stream" and output.name == "stdout"
+    )
     assert "check: nothing stands in the way" in said
     assert "out-of-fold accuracy" in said
-    assert sum("image/png" in output.get("data", {}) for output in shown) >= 4, "plots are shown inline"
+    assert sum("image/png" in output.get("data", {}) for output in shown) >= 4, (
+        "plots are shown inline"
+    )
     submitted, sample = (
         pd.read_csv(file, dtype=str)
         for file in (tmp_path / "submission.csv", tmp_path / "digits" / "sample_submission.csv")
     )
     assert list(submitted.id) == list(sample.id)
-    truth = {file.stem: file.parent.name for file in (tmp_path / "digits").glob("digits/testing/*/*.png")}
+    truth = {
+        file.stem: file.parent.name for file in (tmp_path / "digits").glob("digits/testing/*/*.png")
+    }
     assert (submitted.label == submitted.id.map(truth)).mean() > 0.5

@@ -15,7 +15,12 @@ def test_labels_of_random_images_stay_as_they_are(tmp_path):
     for name, _ in rows:
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (16, 16), np.uint8))
     pd.DataFrame(rows, columns=["id", "label"]).to_csv(tmp_path / "train.csv", index=False)
-    keys = [f"data.train={tmp_path / 'train.csv'}", f"out={tmp_path}", "name=run", "train.min_steps=20"]
+    keys = [
+        f"data.train={tmp_path / 'train.csv'}",
+        f"out={tmp_path}",
+        "name=run",
+        "train.min_steps=20",
+    ]
     run = pseudo("denoise", keys)
     labels = pd.read_csv(run / "labels.csv", dtype=str)
     assert len(labels) == 200

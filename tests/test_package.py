@@ -18,7 +18,9 @@ OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONP
 
 def run(*command: str | Path, cwd: Path) -> str:
     """What a command printed; it must succeed without the repository on its path."""
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=OUTSIDE, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=OUTSIDE, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -27,7 +29,9 @@ def run(*command: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory) -> Path:
     folder, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("copy")
     for name in ("src", "configs"):  # a build leaves files where it builds
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         shutil.copy(ROOT / name, copy)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder]
@@ -41,7 +45,9 @@ def test_the_wheel_holds_one_package_with_its_configs_templates_and_presets(whee
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"pseudokit"}
     configs = {Path(name).name for name in names if name.startswith("pseudokit/configs/")}
     assert configs == {file.name for file in (ROOT / "configs").glob("*.yaml")}
-    templates = {Path(name).name for name in names if name.startswith("pseudokit/report/templates/")}
+    templates = {
+        Path(name).name for name in names if name.startswith("pseudokit/report/templates/")
+    }
     assert templates == {file.name for file in (ROOT / "src/pseudokit/report/templates").iterdir()}
     assert "pseudokit/data/augmentations.yaml" in names
     modules = {Path(name).relative_to("pseudokit") for name in names if name.endswith(".py")}
@@ -54,13 +60,25 @@ def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path)
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # torch and the others, not installed again
+    site = Path(
+        run(
+            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path
+        ).strip()
+    )
+    (site / "dependencies.pth").write_text(
+        sysconfig.get_path("purelib")
+    )  # torch and the others, not installed again
     project = tmp_path / "project"
     (project / "src").mkdir(parents=True)
     (project / "src" / "__init__.py").write_text("raise ImportError('the own package of a user')")
     command = [python.with_name("pseudokit-pseudo"), "--mode", "augment", "--config", "default"]
-    options = [*QUICK, "pseudo.rounds=1", "train.min_steps=2", "pseudo.train_baseline=false", "name=x"]
+    options = [
+        *QUICK,
+        "pseudo.rounds=1",
+        "train.min_steps=2",
+        "pseudo.train_baseline=false",
+        "name=x",
+    ]
     said = run(*command, *data, *options, cwd=project)
     assert (folder / "runs" / "x" / "report.html").exists(), said
     place = run(python, "-c", "import pseudokit; print(pseudokit.__file__)", cwd=project)

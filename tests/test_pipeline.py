@@ -39,7 +39,9 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
 
 
 @pytest.mark.parametrize(("reason", "compared"), [("collapse", True), ("time_budget", False)])
-def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(tmp_path, reason, compared):
+def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(
+    tmp_path, reason, compared
+):
     result = SelfTrainingResult(GIVEN, None, 0, reason)
     assert ("baseline" in arms(tmp_path, "augment", result)) == compared
 
@@ -58,22 +60,34 @@ def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
     split = np.where(GIVEN >= 0, "train", "unlabeled").astype(object)
     dataset = Dataset(np.array(list("abcdefgh"), object), empty, split, GIVEN, empty, ("x", "y"))
     refused = np.where(np.arange(n) == 6, "copy_of_test", "").astype(object)
-    prepared = PreparedData(dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
+    prepared = PreparedData(
+        dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0
+    )
     calls = {}
 
     def fit(where, rows, labels, pool=(), steps=None):
         if where == late:
             raise TimeBudgetExceeded
-        calls[where] = {"rows": rows.tolist(), "labels": labels.tolist(), "steps": steps, "unlabeled": pool}
+        calls[where] = {
+            "rows": rows.tolist(),
+            "labels": labels.tolist(),
+            "steps": steps,
+            "unlabeled": pool,
+        }
 
     train_final_models(
-        Run(folder, mode, Config()), prepared, result, SimpleNamespace(fit=fit, ahead=lambda tasks: None)
+        Run(folder, mode, Config()),
+        prepared,
+        result,
+        SimpleNamespace(fit=fit, ahead=lambda tasks: None),
     )
     return calls
 
 
 @pytest.mark.parametrize("stands_on_rounds", ["corrections", "student", ""])
-def test_human_decisions_and_a_student_add_no_rounds_to_a_run_that_a_time_budget_ended(tmp_path, stands_on_rounds):
+def test_human_decisions_and_a_student_add_no_rounds_to_a_run_that_a_time_budget_ended(
+    tmp_path, stands_on_rounds
+):
     """Round 1 is done when the budget ends. Without one, rounds are added only if nothing stands on the first."""
     spent = rounds_trained(tmp_path, time_budget=1e-9)
     assert spent == {"round_1"}
@@ -99,7 +113,9 @@ def rounds_trained(folder, time_budget: float | None) -> set[str]:
     split = np.full(n, "train", object)
     dataset = Dataset(ids, empty, split, given_labels, empty, ("x", "y"))
     refused = np.full(n, "", object)
-    prepared = PreparedData(dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0)
+    prepared = PreparedData(
+        dataset, dataset, np.zeros((n, 8, 8, 1), np.uint8), np.arange(n), refused, {}, 0
+    )
     trained = set()
 
     def fit(where, rows, labels):

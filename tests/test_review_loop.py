@@ -65,7 +65,9 @@ def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
 @pytest.mark.parametrize("idle", ["train.lr=1e-4", "pseudo.tta=4", "data.learn_from_test=never"])
 def test_select_refuses_what_changes_no_stored_prediction(denoised, idle):
     before = files_of(denoised)
-    done = run_script("pseudo.py", "--mode", "select", "--run", denoised, idle, "pseudo.relabel_cutoff=1.5")
+    done = run_script(
+        "pseudo.py", "--mode", "select", "--run", denoised, idle, "pseudo.relabel_cutoff=1.5"
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert idle.partition("=")[0] in done.stderr
     assert "pseudo.relabel_cutoff" not in done.stderr
@@ -156,7 +158,9 @@ def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
     done = apply(denoised, "--corrections", write_lines(tmp_path / "other.csv", other))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert all(f"line {number}: " in done.stderr for number in range(2, 11))
-    named = pd.DataFrame([(dataset.id[0], dataset.given_label[0], "keep", "", "", run) for run in "xy"])
+    named = pd.DataFrame(
+        [(dataset.id[0], dataset.given_label[0], "keep", "", "", run) for run in "xy"]
+    )
     named.set_axis([*COLUMNS, "run"], axis=1)[1:].to_csv(tmp_path / "y.csv", index=False)
     refused = apply(denoised, "--corrections", tmp_path / "y.csv").stderr
     assert "line 2: " in refused
@@ -166,7 +170,11 @@ def test_corrections_of_another_run_are_called_so(denoised, tmp_path):
 
 def test_decisions_that_would_leave_a_class_without_a_row_are_refused(denoised, tmp_path):
     before, labels = files_of(denoised), table(denoised / "labels.csv")
-    gone = [(row.id, row.given_label, "drop", "", "") for row in labels.itertuples() if row.label == "d3"]
+    gone = [
+        (row.id, row.given_label, "drop", "", "")
+        for row in labels.itertuples()
+        if row.label == "d3"
+    ]
     done = apply(denoised, "--corrections", write_lines(tmp_path / "gone.csv", gone))
     assert done.returncode == 2
     assert "'d3'" in done.stderr
@@ -189,8 +197,13 @@ def decisions_on(run):
     made = {keep: ("keep", ""), relabel: ("relabel", "d7"), drop: ("drop", "")}
     for name in table(run / "audit.csv").id:
         right = truth.clean[name]
-        made.setdefault(name, ("keep", right) if right == dataset.given_label[name] else ("relabel", right))
-    return [(name, dataset.given_label[name], *what, sha(dataset.path[name])) for name, what in made.items()]
+        made.setdefault(
+            name, ("keep", right) if right == dataset.given_label[name] else ("relabel", right)
+        )
+    return [
+        (name, dataset.given_label[name], *what, sha(dataset.path[name]))
+        for name, what in made.items()
+    ]
 
 
 def copy_of(run, name):
@@ -219,10 +232,14 @@ def test_human_decisions_outrank_automatic_ones_and_the_student_learns_them(appl
     assert list(labels.label[decisions.id]) == list(learned)
     assert before["student/model.safetensors"] != after["student/model.safetensors"]
     same = [
-        name for name in before if name.startswith("round_") or name in ("label_issues.csv", "audit.csv", "samples.csv")
+        name
+        for name in before
+        if name.startswith("round_") or name in ("label_issues.csv", "audit.csv", "samples.csv")
     ]
     assert len(same) > 10
-    assert all(before[name] == after[name] for name in same), "what the models decided is not what a person decides"
+    assert all(before[name] == after[name] for name in same), (
+        "what the models decided is not what a person decides"
+    )
     assert json.loads(after["metrics.json"])["human"]["files"] == 1
 
 
@@ -273,7 +290,9 @@ def test_the_review_page_has_the_sample_of_the_audit_as_a_blind_queue(denoised):
     assert [content["samples"][place]["id"] for place in queue["places"]] == list(drawn.id)
 
 
-def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byte(applied, denoised):
+def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byte(
+    applied, denoised
+):
     run, file, before, after = applied
     copy = copy_of(denoised, "killed")
     command = ["pseudo.py", "--mode", "apply", "--run", str(copy), "--corrections", str(file)]
@@ -289,7 +308,9 @@ def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byt
         ok(apply(folder, "--revert"))
         reverted = files_of(folder)
         assert without_seconds(reverted) == without_seconds(before)
-        assert reverted["student/history.csv"] == before["student/history.csv"], "the student was trained again"
+        assert reverted["student/history.csv"] == before["student/history.csv"], (
+            "the student was trained again"
+        )
 
 
 def _kill_when(sign, command, gone):

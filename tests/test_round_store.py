@@ -46,7 +46,9 @@ def rounds(folder, ids=IDS):
         return log_probs[rows]
 
     store = RoundStore(folder)
-    result = self_train(dataset, fit, predict, Pseudo(rounds=2), store, mode="denoise", clusters=np.arange(120))
+    result = self_train(
+        dataset, fit, predict, Pseudo(rounds=2), store, mode="denoise", clusters=np.arange(120)
+    )
     return result.label, trained
 
 

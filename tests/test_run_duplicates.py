@@ -35,7 +35,12 @@ def run(digits, tmp_path_factory):
     images.mkdir()
     for row in digits[:400].itertuples():
         shutil.copy(row.path, images)
-    parts = {"train": digits[:200], "unlabeled": digits[200:300], "test": digits[300:350], "val": digits[350:400]}
+    parts = {
+        "train": digits[:200],
+        "unlabeled": digits[200:300],
+        "test": digits[300:350],
+        "val": digits[350:400],
+    }
     parts = {split: part[["id", "label"]] for split, part in parts.items()}
     copies = {
         "a_of_test": ("unlabeled", 300),
@@ -46,7 +51,11 @@ def run(digits, tmp_path_factory):
         "x1": ("train", 7),
     }
     for name, (split, of) in copies.items():
-        cv2.imwrite(str(images / f"{name}.png"), cv2.imread(digits.path[of], 0), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        cv2.imwrite(
+            str(images / f"{name}.png"),
+            cv2.imread(digits.path[of], 0),
+            [cv2.IMWRITE_PNG_COMPRESSION, 9],
+        )
         label = digits.label[of] if name != "x1" else "d9" if digits.label[of] != "d9" else "d8"
         parts[split] = pd.concat([parts[split], pd.DataFrame({"id": [name], "label": [label]})])
     args = [
@@ -58,7 +67,9 @@ def run(digits, tmp_path_factory):
         "train.min_steps=20",
     ]
     for split, part in parts.items():
-        (part if split != "unlabeled" else part[["id"]]).to_csv(folder / f"{split}.csv", index=False)
+        (part if split != "unlabeled" else part[["id"]]).to_csv(
+            folder / f"{split}.csv", index=False
+        )
         args.append(f"data.{split}={folder / split}.csv")
     done = run_script(
         "pseudo.py",
@@ -78,7 +89,11 @@ def run(digits, tmp_path_factory):
 
 
 def test_one_line_of_the_log_tells_how_many_and_where(run):
-    line = next(line for line in (run / "said.txt").read_text().splitlines() if line.startswith("duplicates: "))
+    line = next(
+        line
+        for line in (run / "said.txt").read_text().splitlines()
+        if line.startswith("duplicates: ")
+    )
     assert line.startswith("duplicates: 6 clusters, 12 rows, 1 conflicts, ")
     assert "1 clusters in train and test" in line
     assert "; 2 unlabeled images" in line
@@ -108,9 +123,14 @@ def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
 def test_copies_of_scored_rows_receive_no_pseudo_label(run):
     decided = table(run / "round_1" / "decisions.csv").set_index("id")
     assert list(decided.loc[["a_of_test", "a_of_val"], "decision"]) == ["leave"] * 2
-    assert list(decided.loc[["a_of_test", "a_of_val"], "reason"]) == ["duplicate_of_test", "duplicate_of_val"]
+    assert list(decided.loc[["a_of_test", "a_of_val"], "reason"]) == [
+        "duplicate_of_test",
+        "duplicate_of_val",
+    ]
     assert list(decided.loc[["a_of_test", "a_of_val"], "label"]) == ["", ""]
-    others = decided[(decided.split == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_val"])]
+    others = decided[
+        (decided.split == "unlabeled") & ~decided.index.isin(["a_of_test", "a_of_val"])
+    ]
     assert set(others.decision) == {"accept"}
     assert decided.loc["b_of_test", "decision"] == "keep"
     assert not {"a_of_test", "a_of_val"} & set(table(run / "labels.csv").id)
@@ -125,12 +145,16 @@ def test_a_copy_of_a_labeled_row_is_judged_by_the_model_that_judges_that_row(run
 
 @pytest.mark.parametrize(("overlap", "accepted"), [("same_file", False), ("copies", True)])
 def test_deciding_again_heeds_data_overlap(run, overlap, accepted):
-    done = run_script("pseudo.py", "--mode", "select", "--run", run, f"data.learn_from_test={overlap}")
+    done = run_script(
+        "pseudo.py", "--mode", "select", "--run", run, f"data.learn_from_test={overlap}"
+    )
     assert done.returncode == 0, done.stderr
     decided = table(run / "selected.csv").set_index("id")
     assert (decided.decision[["a_of_test", "a_of_val"]] == "accept").all() == accepted
     if not accepted:
-        assert (run / "selected.csv").read_bytes() == (run / "round_1" / "decisions.csv").read_bytes()
+        assert (run / "selected.csv").read_bytes() == (
+            run / "round_1" / "decisions.csv"
+        ).read_bytes()
 
 
 def test_the_report_shows_what_disagrees_before_anything_else(run):

@@ -53,9 +53,17 @@ def runs(digits, tmp_path_factory):
     digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
     digits[300:500][["id"]].to_csv(folder / "unlabeled.csv", index=False)
     digits[500:][["id", "label"]].to_csv(folder / "test.csv", index=False)
-    args = [f"data.image_dir={Path(digits.path[0]).parent}", "data.image_suffix=.png", f"out={folder}", "pseudo.tta=2"]
+    args = [
+        f"data.image_dir={Path(digits.path[0]).parent}",
+        "data.image_suffix=.png",
+        f"out={folder}",
+        "pseudo.tta=2",
+    ]
     args += ["predict.tta=3", "predict.augment=gentle"]
-    args += [*QUICK, *(f"data.{split}={folder / split}.csv" for split in ("train", "unlabeled", "test"))]
+    args += [
+        *QUICK,
+        *(f"data.{split}={folder / split}.csv" for split in ("train", "unlabeled", "test")),
+    ]
     for mode in ("augment", "denoise", "joint"):
         noise = [] if mode == "augment" else ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *noise))
@@ -151,7 +159,9 @@ def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_
     pixels, _ = load_images(files.to_numpy(object), load_config(run / "config.yaml", []).data)
     model, rows = load_model(run / "student"), np.arange(len(files))
     for views in (1, 3):
-        said = np.exp(log_probs(model, pixels, rows, tta=views, spec="gentle", amp_dtype="fp32")).max(1)
+        said = np.exp(
+            log_probs(model, pixels, rows, tta=views, spec="gentle", amp_dtype="fp32")
+        ).max(1)
         assert np.allclose(said, scored.confidence.astype(float), atol=1e-4) == (views == 3)
     confidence = {}
     for name, tta in {"default": (), "one": ("--tta", 1)}.items():
@@ -169,7 +179,9 @@ def test_denoise_finds_and_repairs_most_flips(runs):
     flipped = truth.clean != truth.given_label
     assert flipped.sum() == 30
     assert (truth.given_label == labels.given_label.reindex(truth.index)).all()
-    right_after = (labels.label.reindex(truth.index) == truth.clean) | (labels.source.reindex(truth.index) == "dropped")
+    right_after = (labels.label.reindex(truth.index) == truth.clean) | (
+        labels.source.reindex(truth.index) == "dropped"
+    )
     assert right_after.mean() > 0.95 > 1 - flipped.mean() - 0.05
     assert flipped[label_issues.index[:30]].mean() > 0.8
     assert list(label_issues["rank"].astype(int)) == list(range(1, 301))
@@ -241,7 +253,9 @@ def test_a_run_is_tracked_offline_with_the_lines_of_metrics_jsonl(runs):
     jobs = {job["run"].job_type: job for job in map(read_job, run.glob("wandb/offline-run-*"))}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {key: jobs["teacher"]["history"][0][key] for key in lines[0]} == lines[0]
-    accuracy = json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"]
+    accuracy = json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"][
+        "accuracy"
+    ]
     assert jobs["student"]["history"][0]["student/test/accuracy"] == accuracy
     assert {line.get("why") for line in lines} >= {"borderline", "label_issue"}
 
@@ -257,7 +271,9 @@ def test_the_resolved_config_can_be_fed_back(runs):
 def test_another_config_under_the_same_name_is_refused_and_fresh_starts_over(runs):
     folder, args = runs
     before = (folder / "augment" / "labels.csv").read_bytes()
-    done = run_script("pseudo.py", "--mode", "augment", "name=augment", *args, "train.lr=0.001", "seed=3")
+    done = run_script(
+        "pseudo.py", "--mode", "augment", "name=augment", *args, "train.lr=0.001", "seed=3"
+    )
     assert done.returncode == 2
     assert "train.lr: 0.006 → 0.001" in done.stderr
     assert "seed: 0 → 3" in done.stderr
@@ -270,10 +286,18 @@ def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
     base = [*args, *QUICK, "pseudo.rounds=1", "pseudo.train_baseline=false"]
     ok(
         run_script(
-            "pseudo.py", "--mode", "joint", "name=a", *base, "simulate.noise=symmetric", "simulate.noise_rate=0.2"
+            "pseudo.py",
+            "--mode",
+            "joint",
+            "name=a",
+            *base,
+            "simulate.noise=symmetric",
+            "simulate.noise_rate=0.2",
         )
     )
-    noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given_label": "label"})[["id", "label"]]
+    noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given_label": "label"})[
+        ["id", "label"]
+    ]
     noisy.to_csv(folder / "noisy.csv", index=False)
     turned = digits[500:].assign(label=np.roll(digits.label[500:], 1))[["id", "label"]]
     turned.to_csv(folder / "turned.csv", index=False)
@@ -297,18 +321,36 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
     rng = np.random.default_rng(0)
     for i, row in digits[:60].iterrows():
         grey = cv2.imread(row.path, 0)
-        image = cv2.resize(np.stack([grey, grey // 2, 255 - grey], 2), (int(rng.integers(20, 90)), 48))
+        image = cv2.resize(
+            np.stack([grey, grey // 2, 255 - grey], 2), (int(rng.integers(20, 90)), 48)
+        )
         split, label = ("train", row.label) if i < 50 else ("unlabeled", "any/where")
         path = tmp_path / split / label / f"{row.id}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
-    options = ["data.size=32", "train.augment=photo", "train.min_steps=60", "train.epochs=0.1", "pseudo.cutoff=0.1"]
-    folders = [f"data.train={tmp_path}/train", f"data.unlabeled={tmp_path}/unlabeled", f"out={tmp_path}/runs"]
-    ok(run_script("pseudo.py", "--mode", "augment", "name=rgb", "pseudo.rounds=1", *folders, *options))
+    options = [
+        "data.size=32",
+        "train.augment=photo",
+        "train.min_steps=60",
+        "train.epochs=0.1",
+        "pseudo.cutoff=0.1",
+    ]
+    folders = [
+        f"data.train={tmp_path}/train",
+        f"data.unlabeled={tmp_path}/unlabeled",
+        f"out={tmp_path}/runs",
+    ]
+    ok(
+        run_script(
+            "pseudo.py", "--mode", "augment", "name=rgb", "pseudo.rounds=1", *folders, *options
+        )
+    )
     model = json.loads((tmp_path / "runs/rgb/student/model.json").read_text())
     assert (model["channels"], model["size"]) == (3, 32)
     labels = table(tmp_path / "runs/rgb/labels.csv")
-    assert set(labels.id[labels.source == "pseudo"]) == {f"unlabeled/any/where/{i}.jpg" for i in digits.id[50:60]}
+    assert set(labels.id[labels.source == "pseudo"]) == {
+        f"unlabeled/any/where/{i}.jpg" for i in digits.id[50:60]
+    }
 
 
 def test_help_and_config_errors_do_not_import_torch():
@@ -326,7 +368,10 @@ def frozen(runs):
     """Wrong labels sought with heads on the frozen network of the run `train`; the student one of them, or whole."""
     folder, args = runs
     args = [arg for arg in args if ".tta" not in arg]
-    keys = ["model.freeze_backbone=true", f"model.checkpoint={folder / 'train' / 'student' / 'model.safetensors'}"]
+    keys = [
+        "model.freeze_backbone=true",
+        f"model.checkpoint={folder / 'train' / 'student' / 'model.safetensors'}",
+    ]
     keys += ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
     command = ["pseudo.py", "--mode", "joint", *args, *keys]
     ok(run_script(*command, "name=frozen"))
@@ -351,7 +396,10 @@ def test_a_student_of_another_name_is_trained_as_a_whole(frozen):
     assert (run / "student" / "model.safetensors").stat().st_size > 1_000_000
     assert (run / "baseline" / "model.safetensors").stat().st_size > 1_000_000
     assert (run / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
-    assert json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"] > 0.8
+    assert (
+        json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"]
+        > 0.8
+    )
 
 
 @pytest.mark.parametrize("name", ["frozen", "whole"])
@@ -360,16 +408,27 @@ def test_a_frozen_run_predicts_what_it_scored(frozen, name):
     ok(run_script("predict.py", "--run", run))
     found, scored = table(run / "predictions.csv"), table(run / "scored.csv")
     student = scored[scored.arm == "student"]
-    assert (found.set_index("id").label.reindex(student.id).to_numpy() == student.predicted.to_numpy()).mean() > 0.98
+    assert (
+        found.set_index("id").label.reindex(student.id).to_numpy() == student.predicted.to_numpy()
+    ).mean() > 0.98
 
 
 def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(frozen):
     folder, command = frozen
     run = folder / "frozen"
-    kept = {file: (run / file).read_bytes() for file in ("labels.csv", "label_issues.csv", "student/model.safetensors")}
-    for file in ("student/model.json", "round_2/fold_1/model.json", *(f.name for f in run.glob("embeddings_*"))):
+    kept = {
+        file: (run / file).read_bytes()
+        for file in ("labels.csv", "label_issues.csv", "student/model.safetensors")
+    }
+    for file in (
+        "student/model.json",
+        "round_2/fold_1/model.json",
+        *(f.name for f in run.glob("embeddings_*")),
+    ):
         (run / file).unlink(missing_ok=True)
-    (run / "status.json").write_text((run / "status.json").read_text().replace('"done"', '"stopped"'))
+    (run / "status.json").write_text(
+        (run / "status.json").read_text().replace('"done"', '"stopped"')
+    )
     ok(run_script(*command, "name=frozen"))
     for file, data in kept.items():
         assert (run / file).read_bytes() == data, file

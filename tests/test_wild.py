@@ -33,10 +33,19 @@ def test_nothing_is_let_in(name, tmp_path):
 def test_the_judge_of_wild_input_sees_what_is_wrong(tmp_path):
     """A case that hangs, one that is refused with other words, and one that is read as something else."""
     plain = wild.read_table(wild.PLAIN)
-    assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == ("handled", True)
-    assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path) == ("handled", False)
-    line, right = wild.check_case(wild.Case("table", "x", wild.read_table(""), wild.Refused("other words")), tmp_path)
+    assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == (
+        "handled",
+        True,
+    )
+    assert wild.check_case(
+        wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path
+    ) == ("handled", False)
+    line, right = wild.check_case(
+        wild.Case("table", "x", wild.read_table(""), wild.Refused("other words")), tmp_path
+    )
     assert "cannot be read as CSV" in line
     assert not right
     with pytest.raises(wild.Hangs):
-        wild.check_case(wild.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1)
+        wild.check_case(
+            wild.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1
+        )

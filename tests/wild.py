@@ -80,14 +80,26 @@ def check_case(case: Case, folder: Path, seconds: int = MAX_SECONDS) -> tuple[st
             got = case.read(folder)
     except UserError as error:
         line = str(error)
-        right = isinstance(case.wanted, Refused) and case.wanted in line and "\n" not in line and len(line) < 4500
+        right = (
+            isinstance(case.wanted, Refused)
+            and case.wanted in line
+            and "\n" not in line
+            and len(line) < 4500
+        )
         return line.replace(f"{folder}/", ""), right
     return "handled", got == case.wanted
 
 
 # ---- images: red, green / blue, white in the four corners, so that a turned or torn one is seen
 
-CORNERS = {"r": (255, 0, 0), "g": (0, 255, 0), "b": (0, 0, 255), "w": (255, 255, 255), "k": (0, 0, 0), "y": (128,) * 3}
+CORNERS = {
+    "r": (255, 0, 0),
+    "g": (0, 255, 0),
+    "b": (0, 0, 255),
+    "w": (255, 255, 255),
+    "k": (0, 0, 0),
+    "y": (128,) * 3,
+}
 
 
 def picture(side: int = 32) -> np.ndarray:
@@ -109,10 +121,14 @@ def corners(image: np.ndarray) -> str:
     """The nearest named color a quarter from each corner, in reading order."""
     a, b = image.shape[0] // 4, 3 * image.shape[0] // 4
     seen = [image[i, j].astype(int) for i in (a, b) for j in (a, b)]
-    return "".join(min(CORNERS, key=lambda name: np.abs(np.array(CORNERS[name]) - one).sum()) for one in seen)
+    return "".join(
+        min(CORNERS, key=lambda name: np.abs(np.array(CORNERS[name]) - one).sum()) for one in seen
+    )
 
 
-def read_image(content: bytes | Callable[[Path], Any], name: str = "x.png") -> Callable[[Path], str]:
+def read_image(
+    content: bytes | Callable[[Path], Any], name: str = "x.png"
+) -> Callable[[Path], str]:
     def read(folder: Path) -> str:
         good = folder / "good.png"
         good.write_bytes(saved("PNG"))
@@ -173,14 +189,20 @@ def with_alpha() -> Image.Image:
 
 
 def images() -> list[Case]:
-    bad, pil, more = Refused("x.png ("), Image.fromarray(picture()), Image.fromarray(picture()[::-1])
+    bad, pil, more = (
+        Refused("x.png ("),
+        Image.fromarray(picture()),
+        Image.fromarray(picture()[::-1]),
+    )
     deep = picture().astype(np.uint16)[:, :, ::-1] * 257
     tiff = (
         struct.pack("<2sHIH", b"II", 42, 8, 2)
         + b"".join(struct.pack("<HHII", tag, 4, 1, 20_000) for tag in (256, 257))
         + bytes(4)
     )
-    bmp = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 20_000, 20_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    bmp = b"BM" + struct.pack(
+        "<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 20_000, 20_000, 1, 24, 0, 0, 0, 0, 0, 0
+    )
     webp = (
         b"RIFF"
         + struct.pack("<I4s4sI", 22, b"WEBP", b"VP8L", 10)
@@ -217,9 +239,15 @@ def images() -> list[Case]:
         "alpha": (saved("PNG", with_alpha()), "rgbw"),
         "grey with alpha": (saved("PNG", Image.new("LA", (9, 9), (128, 3))), "yyyy"),
         "16 bit": (cv2.imencode(".png", deep)[1].tobytes(), "rgbw"),
-        "16 bit grey": (cv2.imencode(".png", np.full((9, 9), 32_900, np.uint16))[1].tobytes(), "yyyy"),
+        "16 bit grey": (
+            cv2.imencode(".png", np.full((9, 9), 32_900, np.uint16))[1].tobytes(),
+            "yyyy",
+        ),
         "animated PNG": (saved("PNG", save_all=True, append_images=[more]), "rgbw"),
-        "animated WebP": (saved("WEBP", lossless=True, save_all=True, append_images=[more]), "rgbw"),
+        "animated WebP": (
+            saved("WEBP", lossless=True, save_all=True, append_images=[more]),
+            "rgbw",
+        ),
         "TIFF of two pages": (saved("TIFF", save_all=True, append_images=[more]), "rgbw"),
         "progressive JPEG": (saved("JPEG", progressive=True, quality=95), "rgbw"),
         "EXIF: upside down": (turned(3, Image.Transpose.ROTATE_180), "rgbw"),
@@ -245,7 +273,9 @@ def images() -> list[Case]:
         "a chunk of 4 GB in a PNG": (good["PNG"][:33] + b"\xff" + good["PNG"][34:], bad),
         "rows too few for the header": (png(900, 900, zeros(99)), bad),
     }
-    cases = [Case("image", name, read_image(data), wanted) for name, (data, wanted) in inputs.items()]
+    cases = [
+        Case("image", name, read_image(data), wanted) for name, (data, wanted) in inputs.items()
+    ]
     bomb = Case(
         "image",
         "bomb: 20,000×20,000 black pixels in 390 KB",
@@ -253,8 +283,15 @@ def images() -> list[Case]:
         bad,
         slow=True,
     )
-    names = {"with a line break": "a\nb.png", "with a pattern": "[a]*?.png", "with an emoji": "🐈.png"}
-    cases += [Case("image", f"a name {what}", read_image(saved("PNG"), name), "rgbw") for what, name in names.items()]
+    names = {
+        "with a line break": "a\nb.png",
+        "with a pattern": "[a]*?.png",
+        "with an emoji": "🐈.png",
+    }
+    cases += [
+        Case("image", f"a name {what}", read_image(saved("PNG"), name), "rgbw")
+        for what, name in names.items()
+    ]
     return [*cases, bomb]
 
 
@@ -269,7 +306,9 @@ def make_images(folder: Path, n: int = 24) -> Path:
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(exist_ok=True)
     for i in range(n):
-        cv2.imwrite(str(folder / "images" / f"{i:03d}.png"), rng.integers(0, 255, (16, 16), np.uint8))
+        cv2.imwrite(
+            str(folder / "images" / f"{i:03d}.png"), rng.integers(0, 255, (16, 16), np.uint8)
+        )
     return folder / "images"
 
 
@@ -279,14 +318,19 @@ def labels_of(**data) -> dict[str, str]:
     return dict(zip(dataset.id, names(dataset.given_labels, dataset.classes), strict=True))
 
 
-def read_table(content: bytes | str | pd.DataFrame, name: str = "t.csv", **data) -> Callable[[Path], dict]:
+def read_table(
+    content: bytes | str | pd.DataFrame, name: str = "t.csv", **data
+) -> Callable[[Path], dict]:
     def read(folder: Path) -> dict[str, str]:
         file = folder / name
         if isinstance(content, pd.DataFrame):
             content.to_parquet(file)
         else:
             file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return labels_of(**{"train": str(file), "image_dir": str(make_images(folder)), "image_suffix": ".png"} | data)
+        return labels_of(
+            **{"train": str(file), "image_dir": str(make_images(folder)), "image_suffix": ".png"}
+            | data
+        )
 
     return read
 
@@ -296,7 +340,12 @@ def prepared(table: str, **options) -> Callable[[Path], str]:
 
     def read(folder: Path) -> str:
         (folder / "t.csv").write_text(table)
-        data = Data(train=str(folder / "t.csv"), image_dir=str(make_images(folder)), image_suffix=".png", **options)
+        data = Data(
+            train=str(folder / "t.csv"),
+            image_dir=str(make_images(folder)),
+            image_suffix=".png",
+            **options,
+        )
         prepare(Run(folder, "denoise", Config(name="x", data=data)))
         return "prepared"
 
@@ -308,7 +357,9 @@ def a_million(folder: Path) -> int:
     lines = [f"{i:07d},{'cat' if i % 3 else '01'}\n" for i in range(n)]
     (folder / "t.csv").write_text("id,label\n" + "".join(lines))
     (images / "0000000.png").write_bytes((images / "000.png").read_bytes())
-    dataset = load_dataset(Data(train=str(folder / "t.csv"), image_dir=str(images), image_suffix=".png"))
+    dataset = load_dataset(
+        Data(train=str(folder / "t.csv"), image_dir=str(images), image_suffix=".png")
+    )
     return [(dataset.given_labels == k).sum() for k in range(2)] == [(n + 2) // 3, n - (n + 2) // 3]
 
 
@@ -355,14 +406,19 @@ def bomb(folder: Path) -> Any:
 def tables() -> list[Case]:
     semicolons, group = PLAIN.replace(",", ";"), "id,label,g\n"
     odd_id = LABELS | {'a"b\nc': "cat"}
-    frame, rows = pd.DataFrame({"id": [*LABELS], "label": [*LABELS.values()]}), PLAIN.partition("\n")[2]
+    frame, rows = (
+        pd.DataFrame({"id": [*LABELS], "label": [*LABELS.values()]}),
+        PLAIN.partition("\n")[2],
+    )
     inputs = {
         "UTF-8 with a mark": ("\ufeff" + PLAIN, LABELS),
         "UTF-16": (PLAIN.encode("utf-16"), LABELS),
         "UTF-16 with tabs": (PLAIN.replace(",", "\t").encode("utf-16"), LABELS),
         "semicolons": (semicolons, LABELS),
         "semicolons and decimal commas": (
-            semicolons.replace("label", "label;x").replace("cat", "cat;0,5").replace("dog", "dog;1,5"),
+            semicolons.replace("label", "label;x")
+            .replace("cat", "cat;0,5")
+            .replace("dog", "dog;1,5"),
             LABELS,
         ),
         "tabs": (PLAIN.replace(",", "\t"), LABELS),
@@ -372,9 +428,15 @@ def tables() -> list[Case]:
         "Latin-1": ((PLAIN + "004,café\n").encode("latin-1"), Refused("save it as CSV in UTF-8")),
         "quotes and line breaks in ids": (PLAIN + '"a""b\nc",cat\n', odd_id),
         "a quote left open": (PLAIN + '004,"cat\n', Refused("cannot be read as CSV")),
-        "a quote left open and closed rows later": (PLAIN + '004,"cat\n005,dog\n006,cat"\n', Refused("is not closed?")),
+        "a quote left open and closed rows later": (
+            PLAIN + '004,"cat\n005,dog\n006,cat"\n',
+            Refused("is not closed?"),
+        ),
         "NUL in an id": (PLAIN + "0\x0004,cat\n", Refused("control character")),
-        "leading zeros in labels": ("id,label\n000,01\n001,1\n002,01\n", {"000": "01", "001": "1", "002": "01"}),
+        "leading zeros in labels": (
+            "id,label\n000,01\n001,1\n002,01\n",
+            {"000": "01", "001": "1", "002": "01"},
+        ),
         "NA, nan, None and null as classes": (
             "id,label\n000,NA\n001,nan\n002,None\n003,null\n004,\n",
             {"000": "NA", "001": "nan", "002": "None", "003": "null", "004": ""},
@@ -382,14 +444,32 @@ def tables() -> list[Case]:
         "TRUE and yes as classes": ("id,label\n000,TRUE\n001,yes\n", {"000": "TRUE", "001": "yes"}),
         "a class in emoji": (PLAIN + "004,🐈\n", LABELS | {"004": "🐈"}),
         "cat and cat with a blank": (PLAIN + "004,cat \n", Refused("'cat' and 'cat '")),
-        "an accent coded in two ways": (PLAIN + "004,caf\u00e9\n005,cafe\u0301\n", Refused("how an accent is coded")),
+        "an accent coded in two ways": (
+            PLAIN + "004,caf\u00e9\n005,cafe\u0301\n",
+            Refused("how an accent is coded"),
+        ),
         "1 and 1.0": ("id,label\n000,1\n001,1.0\n002,2\n", Refused("'1' and '1.0'")),
-        "cat and cat with a letter that cannot be seen": (PLAIN + "004,cat\u200b\n", Refused("cannot be seen")),
-        "a label of a letter that cannot be seen": (PLAIN + "004,\u3164\n", Refused("nothing that can be seen")),
+        "cat and cat with a letter that cannot be seen": (
+            PLAIN + "004,cat\u200b\n",
+            Refused("cannot be seen"),
+        ),
+        "a label of a letter that cannot be seen": (
+            PLAIN + "004,\u3164\n",
+            Refused("nothing that can be seen"),
+        ),
         "a label of one blank": (PLAIN + "004, \n", Refused("nothing that can be seen")),
-        "a label that turns text around": (PLAIN + "004,\u202ecat\n", Refused("nothing that can be seen")),
-        "a label with a color of the terminal": (PLAIN + "004,\x1b[31mcat\n", Refused("'\\x1b[31mcat'")),
-        "a label column twice": ("id,label,label\n000,cat,dog\n001,dog,cat\n", Refused("two columns 'label'")),
+        "a label that turns text around": (
+            PLAIN + "004,\u202ecat\n",
+            Refused("nothing that can be seen"),
+        ),
+        "a label with a color of the terminal": (
+            PLAIN + "004,\x1b[31mcat\n",
+            Refused("'\\x1b[31mcat'"),
+        ),
+        "a label column twice": (
+            "id,label,label\n000,cat,dog\n001,dog,cat\n",
+            Refused("two columns 'label'"),
+        ),
         "an id column twice": ("id,id,label\n000,001,cat\n", Refused("two columns 'id'")),
         "a short row": (PLAIN + "004\n", LABELS | {"004": ""}),
         "a long row": (PLAIN + "004,cat,x\n", Refused("cannot be read as CSV")),
@@ -398,7 +478,10 @@ def tables() -> list[Case]:
             Refused("remove the comma"),
         ),
         "no header": (PLAIN.partition("\n")[2], Refused("has no column")),
-        "a header with blanks": (PLAIN.replace("id,label", "id, label"), Refused("set data.label_col=")),
+        "a header with blanks": (
+            PLAIN.replace("id,label", "id, label"),
+            Refused("set data.label_col="),
+        ),
         "5,000 columns and no label": (
             "id," + ",".join(f"c{i}" for i in range(5000)) + "\n000" + "," * 5000 + "\n",
             Refused("set data.label_col="),
@@ -407,9 +490,14 @@ def tables() -> list[Case]:
         "an empty file": ("", Refused("cannot be read as CSV")),
         "an image": (saved("PNG"), Refused("cannot be read as CSV")),
         "an id twice": (PLAIN + "000,dog\n", Refused("stands 2 times")),
-        "a label of 200,000 letters": (PLAIN + "004," + "x" * 200_000 + "\n", LABELS | {"004": "x" * 200_000}),
+        "a label of 200,000 letters": (
+            PLAIN + "004," + "x" * 200_000 + "\n",
+            LABELS | {"004": "x" * 200_000},
+        ),
     }
-    cases = [Case("table", name, read_table(data), wanted) for name, (data, wanted) in inputs.items()]
+    cases = [
+        Case("table", name, read_table(data), wanted) for name, (data, wanted) in inputs.items()
+    ]
     unpacked = {f"no archive, named {ending}": ending for ending in ("gz", "zip", "xz", "bz2")}
     cases += [
         Case("table", name, read_table("x", f"t.csv.{ending}"), Refused("cannot be read as CSV"))
@@ -433,16 +521,30 @@ def tables() -> list[Case]:
     gaps = gzip.compress(PLAIN.encode()) + gzip.compress(b"\0\0,cat\n")
     refused = {
         "two files in a zip": (several.getvalue(), "zip", "it packs 2 files, not one"),
-        "packed as zst": (b"\x28\xb5\x2f\xfd" + bytes(range(128, 256)), "zst", "cannot be read as CSV"),
-        "packed as tar": (b"t.csv".ljust(512, b"\0") + PLAIN.encode(), "tar", "cannot be read as CSV"),
+        "packed as zst": (
+            b"\x28\xb5\x2f\xfd" + bytes(range(128, 256)),
+            "zst",
+            "cannot be read as CSV",
+        ),
+        "packed as tar": (
+            b"t.csv".ljust(512, b"\0") + PLAIN.encode(),
+            "tar",
+            "cannot be read as CSV",
+        ),
         "NUL in a packed table": (gaps, "gz", "control character"),
-        "a packed table that is cut": (gzip.compress(PLAIN.encode())[:-6], "gz", "cannot be read as CSV"),
+        "a packed table that is cut": (
+            gzip.compress(PLAIN.encode())[:-6],
+            "gz",
+            "cannot be read as CSV",
+        ),
     }
     cases += [
         Case("table", name, read_table(data, f"t.csv.{ending}"), Refused(line))
         for name, (data, ending, line) in refused.items()
     ]
-    cases += [Case("table", "a packed table of 300 MB", bomb, Refused("unpacks to more than"), slow=True)]
+    cases += [
+        Case("table", "a packed table of 300 MB", bomb, Refused("unpacks to more than"), slow=True)
+    ]
     of_kinds = {
         "parquet: numbers with a gap": (
             frame.assign(label=[1, 0, None, 1]),
@@ -456,33 +558,63 @@ def tables() -> list[Case]:
             frame.assign(label=pd.array([2**53, 2**53 + 1, None, 2**53], "Int64")),
             {"000": str(2**53), "001": str(2**53 + 1), "002": "", "003": str(2**53)},
         ),
-        "parquet: labels in bytes": (frame.assign(label=[b"a", b"b", b"a", b"b"]), Refused("no column 'label'")),
-        "parquet: labels in lists": (frame.assign(label=[[1], [2], [1], [2]]), Refused("no column 'label'")),
+        "parquet: labels in bytes": (
+            frame.assign(label=[b"a", b"b", b"a", b"b"]),
+            Refused("no column 'label'"),
+        ),
+        "parquet: labels in lists": (
+            frame.assign(label=[[1], [2], [1], [2]]),
+            Refused("no column 'label'"),
+        ),
         "parquet: ids that are numbers": (
             frame.assign(id=[0, 1, 2, 3]),
             dict(zip("0123", LABELS.values(), strict=True)),
         ),
         "parquet: cut": (b"PAR1 cut", Refused("cannot be read as parquet")),
     }
-    cases += [Case("table", name, read_table(data, "t.parquet"), wanted) for name, (data, wanted) in of_kinds.items()]
+    cases += [
+        Case("table", name, read_table(data, "t.parquet"), wanted)
+        for name, (data, wanted) in of_kinds.items()
+    ]
     one_hot = "id,cat,dog\n000,1,0\n001,0,1\n002,,\n"
     with_keys = {
-        "one-hot": (read_table(one_hot, label_col=["cat", "dog"]), {"000": "cat", "001": "dog", "002": ""}),
-        "one-hot: nan": (read_table(one_hot + "003,nan,1\n", label_col=["cat", "dog"]), Refused("line 5")),
-        "one-hot: one column twice": (read_table(one_hot, label_col=["cat", "cat"]), Refused("several of the columns")),
+        "one-hot": (
+            read_table(one_hot, label_col=["cat", "dog"]),
+            {"000": "cat", "001": "dog", "002": ""},
+        ),
+        "one-hot: nan": (
+            read_table(one_hot + "003,nan,1\n", label_col=["cat", "dog"]),
+            Refused("line 5"),
+        ),
+        "one-hot: one column twice": (
+            read_table(one_hot, label_col=["cat", "cat"]),
+            Refused("several of the columns"),
+        ),
         "a quote left open in a group": (
-            read_table('id,label,g\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n', group_col="g"),
+            read_table(
+                'id,label,g\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n', group_col="g"
+            ),
             Refused("(a quote that is not closed?)"),
         ),
-        "parquet: 11,000,000 rows in a few kilobytes": (many_rows, Refused("11,000,000 rows, more than")),
+        "parquet: 11,000,000 rows in a few kilobytes": (
+            many_rows,
+            Refused("11,000,000 rows, more than"),
+        ),
         "parquet: text that is not UTF-8": (no_utf8, Refused("cannot be read as parquet")),
         "PARQUET in capitals": (read_table(frame, "t.PARQUET"), LABELS),
         "no image_dir": (read_table(PLAIN, image_dir="gone"), LABELS),
-        "one class": (prepared("id,label\n" + rows.replace("dog", "cat")), Refused("one class only")),
+        "one class": (
+            prepared("id,label\n" + rows.replace("dog", "cat")),
+            Refused("one class only"),
+        ),
         "a class with one row": (prepared(PLAIN + "004,owl\n"), Refused("'owl' has 1 rows")),
         "a class missing from a fold": (
             prepared(
-                group + "".join(f"{i:03d},{'cat' if i % 2 else 'owl'},{'z' if not i % 2 else i}\n" for i in range(24)),
+                group
+                + "".join(
+                    f"{i:03d},{'cat' if i % 2 else 'owl'},{'z' if not i % 2 else i}\n"
+                    for i in range(24)
+                ),
                 group_col="g",
             ),
             Refused("'owl' lies wholly in one fold"),
@@ -520,14 +652,20 @@ def read_config(text: str | bytes, *overrides: str, keys: str = "") -> Callable[
 
 def configs() -> list[Case]:
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"
+        for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     nested = "model:\n  kwargs:\n" + "".join(f"    {line}\n" for line in bomb.splitlines())
     inputs = {
         "aliases that grow": (nested, (), "", Refused("aliases are not read")),
         "an alias to itself": ("model: &a {kwargs: *a}", (), "", Refused("aliases are not read")),
         "tabs": ("data:\n\ttrain: x\n", (), "", Refused("line 2")),
-        "leading zeros in classes": ("data: {label_col: [01, 10, 08]}\n", (), "data.label_col", [["01", "10", "08"]]),
+        "leading zeros in classes": (
+            "data: {label_col: [01, 10, 08]}\n",
+            (),
+            "data.label_col",
+            [["01", "10", "08"]],
+        ),
         "a leading zero in a number": ("seed: 017\n", (), "seed", [17]),
         "a name that is a date": ("name: 2024-01-02\n", (), "name", ["2024-01-02"]),
         "hours and minutes": ("time_budget: 1:30\n", (), "", Refused("time_budget")),
@@ -542,10 +680,25 @@ def configs() -> list[Case]:
         "NaN": ("train: {lr: .nan}", (), "", Refused("train.lr")),
         "infinity": ("train: {epochs: .inf}", (), "", Refused("train.epochs")),
         "unknown keys": ("trian: {lr: 1}\nfolds: 3", (), "", Refused("did you mean pseudo.folds?")),
-        "3,000 unknown keys": ("\n".join(f"k{i}: 1" for i in range(3000)), (), "", Refused("and 2990 more")),
-        "a key of 100,000 letters": ("x" * 100_000 + ": 1", (), "", Refused("cannot be read as YAML")),
+        "3,000 unknown keys": (
+            "\n".join(f"k{i}: 1" for i in range(3000)),
+            (),
+            "",
+            Refused("and 2990 more"),
+        ),
+        "a key of 100,000 letters": (
+            "x" * 100_000 + ": 1",
+            (),
+            "",
+            Refused("cannot be read as YAML"),
+        ),
         "a value of 100,000 letters": (f"seed: {'x' * 100_000}", (), "", Refused("seed")),
-        "a number of 5,000 digits": (f"seed: {'9' * 5000}", (), "", Refused("cannot be read as YAML")),
+        "a number of 5,000 digits": (
+            f"seed: {'9' * 5000}",
+            (),
+            "",
+            Refused("cannot be read as YAML"),
+        ),
         "a key twice": ("seed: 1\nseed: 2\n", (), "", Refused("key 'seed' stands twice")),
         "a section without content": ("data:", (), "", Refused("data")),
         "a section that is text": ("data: x", (), "", Refused("data")),
@@ -559,11 +712,21 @@ def configs() -> list[Case]:
         "a list in place of a number": ("seed: [1]", (), "", Refused("seed")),
         "a key that is no text": ("1: 2", (), "", Refused("Keys should be strings")),
         "a key that is a list": ("? [a, b]\n: 2", (), "", Refused("cannot be read as YAML")),
-        "a day that is none": ("seed: 2020-99-99", (), "", Refused("seed: Input should be a valid integer")),
+        "a day that is none": (
+            "seed: 2020-99-99",
+            (),
+            "",
+            Refused("seed: Input should be a valid integer"),
+        ),
         "!!int x": ("seed: !!int x", (), "", Refused("cannot be read as YAML")),
         "!!timestamp x": ("seed: !!timestamp x", (), "", Refused("cannot be read as YAML")),
         "5,000 brackets": ("a: " + "[" * 5000 + "]" * 5000, (), "", Refused("nested too deeply")),
-        "5,000 brackets typed": ("", ("train.augment=" + "[" * 5000,), "", Refused("train.augment")),
+        "5,000 brackets typed": (
+            "",
+            ("train.augment=" + "[" * 5000,),
+            "",
+            Refused("train.augment"),
+        ),
         "2 MB": ("#" * 2_000_000, (), "", Refused("is larger than")),
         "image_dir=[]": ("", ("data.image_dir=[]",), "", Refused("data.image_dir")),
         "label_col=[]": ("", ("data.label_col=[]",), "", Refused("data.label_col")),

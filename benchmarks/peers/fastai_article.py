@@ -29,7 +29,9 @@ def main(table: str, folder: str, out: str, epochs: str, batch: str) -> None:
     rows = pd.read_csv(table, dtype=str)
     rows["file"] = [str(Path(folder) / name) for name in rows.id]
     scores = torch.zeros(len(rows))
-    for _, held_out in StratifiedKFold(n_splits=2, shuffle=True, random_state=1).split(rows.file, rows.label):
+    for _, held_out in StratifiedKFold(n_splits=2, shuffle=True, random_state=1).split(
+        rows.file, rows.label
+    ):
         block = DataBlock(
             blocks=(ImageBlock(cls=PILImageBW), CategoryBlock),
             get_x=ColReader("file"),

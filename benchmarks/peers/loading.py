@@ -31,13 +31,20 @@ def kit(folder: Path, name: str) -> list[float]:
     paths = sorted(folder.glob("*/*.jpg"))
     classes = sorted({path.parent.name for path in paths})
     labels = np.array([classes.index(path.parent.name) for path in paths])
-    pixels, _ = load_images(np.array([str(path) for path in paths], object), Data(size=SIZE, channels=3))
+    pixels, _ = load_images(
+        np.array([str(path) for path in paths], object), Data(size=SIZE, channels=3)
+    )
     decoded, each = time.monotonic() - start, len(paths) // BATCH
     network, form = create_model(Model(name=name), tuple(classes), SIZE, 3)
     train = Train(batch_size=BATCH, augment="photo", lr=1e-3)
-    history = train_model(network, form, TrainingSet(pixels, np.arange(len(paths)), labels, EPOCHS * each, 0), train)[1]
+    history = train_model(
+        network, form, TrainingSet(pixels, np.arange(len(paths)), labels, EPOCHS * each, 0), train
+    )[1]
     steps = (history.epoch * len(paths) / BATCH).round()
-    return [round(decoded + float(np.interp(e * each, steps, history.seconds)), 1) for e in range(1, EPOCHS + 1)]
+    return [
+        round(decoded + float(np.interp(e * each, steps, history.seconds)), 1)
+        for e in range(1, EPOCHS + 1)
+    ]
 
 
 def timm(folder: Path, name: str) -> list[float]:
@@ -60,7 +67,9 @@ def timm(folder: Path, name: str) -> list[float]:
         re_prob=0,
         device=torch.device("cpu"),
     )
-    network = timm.create_model(name, num_classes=len(data.reader.class_to_idx)).to(memory_format=torch.channels_last)
+    network = timm.create_model(name, num_classes=len(data.reader.class_to_idx)).to(
+        memory_format=torch.channels_last
+    )
     cpu = torch.device("cpu")
     dtype = pick_amp_dtype("auto", cpu, SIZE, network)
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=1e-3, fused=True)

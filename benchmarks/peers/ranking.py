@@ -22,7 +22,9 @@ BLOCK = 2**22
 def make(file: Path, n: int, k: int) -> None:
     """FILE.npy: log-probabilities (n, k) of models that are right in most cases; .probs.npy; .given.npy, .wrong.npy."""
     rng = np.random.default_rng(0)
-    logs, probs = (np.lib.format.open_memmap(f, "w+", np.float32, (n, k)) for f in (file, _of(file, "probs")))
+    logs, probs = (
+        np.lib.format.open_memmap(f, "w+", np.float32, (n, k)) for f in (file, _of(file, "probs"))
+    )
     truth = rng.integers(0, k, n)
     for start in range(0, n, BLOCK // k):
         part = slice(start, min(start + BLOCK // k, n))
@@ -53,7 +55,9 @@ def cleanlab(file: Path, given_labels: np.ndarray) -> np.ndarray:
 def cleanlab_batched(file: Path, given_labels: np.ndarray) -> np.ndarray:
     from cleanlab.experimental.label_issues_batched import find_label_issues_batched
 
-    return find_label_issues_batched(given_labels, np.load(_of(file, "probs"), mmap_mode="r"), verbose=False)
+    return find_label_issues_batched(
+        given_labels, np.load(_of(file, "probs"), mmap_mode="r"), verbose=False
+    )
 
 
 def _of(file: Path, what: str) -> Path:
@@ -87,7 +91,9 @@ def _group(pid: str) -> str:
 
 def _anonymous(pid: str) -> float:
     try:
-        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        lines = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
     except OSError:
         return 0.0
     return int(lines.get("RssAnon", "0 kB").split()[0]) / 1024
@@ -108,13 +114,26 @@ def main(who: str, file: str, *size: str) -> None:
     peak = Peak()
     peak.start()
     start = time.monotonic()
-    ranked = {"kit": kit, "cleanlab": cleanlab, "cleanlab-batched": cleanlab_batched}[who](Path(file), given_labels)
+    ranked = {"kit": kit, "cleanlab": cleanlab, "cleanlab-batched": cleanlab_batched}[who](
+        Path(file), given_labels
+    )
     seconds = time.monotonic() - start
     mb, score = peak.mb, np.zeros(len(given_labels))
     score[ranked] = -np.arange(len(ranked))
-    score[np.setdiff1d(np.arange(len(given_labels)), ranked)] = -len(given_labels)  # cleanlab ranks its issues alone
+    score[np.setdiff1d(np.arange(len(given_labels)), ranked)] = -len(
+        given_labels
+    )  # cleanlab ranks its issues alone
     quality = float(average_precision_score(wrong, score))
-    print(json.dumps({"seconds": round(seconds, 2), "mb": round(mb), "quality": quality, "listed": len(ranked)}))
+    print(
+        json.dumps(
+            {
+                "seconds": round(seconds, 2),
+                "mb": round(mb),
+                "quality": quality,
+                "listed": len(ranked),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -43,14 +43,18 @@ def main(n: int, folder: Path) -> None:
         seconds[stage] = seconds.get(stage, 0) + time.monotonic() - start
         return done
 
-    make_folds(np.arange(100) % K, np.arange(100), 5, 0)  # scikit-learn is imported once, whatever the rows
+    make_folds(
+        np.arange(100) % K, np.arange(100), 5, 0
+    )  # scikit-learn is imported once, whatever the rows
     dataset = timed("load", lambda: load_dataset(Data(train=str(folder / "train.csv"))))
     clusters = timed("fold", lambda: find_clusters(dataset.group, np.empty((2, 0), int)))
     timed("fold", lambda: make_folds(dataset.given_labels, clusters, 5, 0))
     logs = rng.standard_normal((n, K), np.float32)
     logs[np.arange(n), dataset.given_labels] += 5
     logs -= np.log(np.exp(logs).sum(1, keepdims=True))
-    decisions = timed("decide", lambda: decide_labels(logs, dataset.given_labels, "denoise", Config().pseudo))
+    decisions = timed(
+        "decide", lambda: decide_labels(logs, dataset.given_labels, "denoise", Config().pseudo)
+    )
 
     def write() -> None:
         predicted = OutOfFoldPredictions(logs, np.repeat(np.array(["model"], object), n))

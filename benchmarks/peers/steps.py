@@ -31,7 +31,9 @@ CPU = torch.device("cpu")
 
 def setting(name: str, size: int, config: str):
     """The network, its format, the section `train` of the config, images and labels."""
-    train = load_config(ROOT / "configs" / config, []).train.model_copy(update={"linear_probe_first": False})
+    train = load_config(ROOT / "configs" / config, []).train.model_copy(
+        update={"linear_probe_first": False}
+    )
     channels = 1 if size == 28 else 3
     network, form = create_model(Model(name=name), tuple(map(str, range(K))), size, channels)
     rng = np.random.default_rng(0)
@@ -43,7 +45,9 @@ def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
     network, form, train, pixels, labels = setting(name, size, config)
     steps = 20 if size > 64 else 60
     dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
-    images = torch.randn(train.batch_size, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
+    images = torch.randn(train.batch_size, pixels.shape[3], size, size).to(
+        memory_format=torch.channels_last
+    )
     targets = torch.randint(K, (train.batch_size,))
 
     def ours() -> float:
@@ -89,7 +93,9 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
 
 
 def main(what: str, name: str, size: str, config: str) -> None:
-    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[1:]  # the first warms up
+    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[
+        1:
+    ]  # the first warms up
     print(json.dumps({"blocks": np.round(blocks, 2).tolist(), "mb": most_mb()}))
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def train(overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
+def train(
+    overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False
+) -> Path:
     """Plain supervised training, as train.py. The same call again goes on where a run stopped.
 
     Args:
@@ -31,7 +33,12 @@ def train(overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fr
     return pseudo("train", overrides, config, fresh)
 
 
-def pseudo(mode: str, overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False) -> Path:
+def pseudo(
+    mode: str,
+    overrides: Sequence[str] = (),
+    config: str | Path = DEFAULT_CONFIG,
+    fresh: bool = False,
+) -> Path:
     """Self-training in mode augment, denoise or joint, as pseudo.py; returns the run folder. See train."""
     show_log()
     with open_run(Path(config), list(overrides), mode, fresh) as run:
@@ -86,7 +93,12 @@ def predict(
     Raises:
         UserError: the input is wrong, or a file cannot be written.
     """
-    from .run_folder.predict_runs import open_finished, predict_runs, read_targets, write_predictions
+    from .run_folder.predict_runs import (
+        open_finished,
+        predict_runs,
+        read_targets,
+        write_predictions,
+    )
 
     show_log()
     finished = [open_finished(Path(run), arm) for run in runs]
@@ -96,4 +108,6 @@ def predict(
         write_predictions(out, table, submission)
         return table
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another file") from None
+        raise UserError(
+            f"--out {out} cannot be written ({error.strerror}); choose another file"
+        ) from None

@@ -92,16 +92,40 @@ def pseudo_command(argv: list[str] | None = None) -> None:
 def predict_command(argv: list[str] | None = None) -> None:
     """What `python predict.py` does."""
     args = _predict_arguments(argv)
-    predict(args.run, args.data, args.out, args.submission, tta=args.tta, weights=args.weights, arm=args.arm)
+    predict(
+        args.run,
+        args.data,
+        args.out,
+        args.submission,
+        tta=args.tta,
+        weights=args.weights,
+        arm=args.arm,
+    )
 
 
 def _training_parser(text: str) -> Parser:
     parser = Parser(text)
     add = parser.add_argument
-    add("--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/default.yaml)")
+    add(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        help="YAML file (default: configs/default.yaml)",
+    )
     add("--fresh", action="store_true", help="start over: empty the run folder first")
-    add("--check", action="store_true", help="check data, weights and disk, time a few steps, keep no model")
-    add("--keys", action=ShowKeys, nargs="?", const="", metavar="WORD", help="show the config keys about a word")
+    add(
+        "--check",
+        action="store_true",
+        help="check data, weights and disk, time a few steps, keep no model",
+    )
+    add(
+        "--keys",
+        action=ShowKeys,
+        nargs="?",
+        const="",
+        metavar="WORD",
+        help="show the config keys about a word",
+    )
     add("overrides", nargs="*", metavar="key=value", help="for example train.lr=1e-3 name=exp7")
     return parser
 
@@ -110,7 +134,12 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Raises UserError where arguments contradict each other."""
     parser = _training_parser(PSEUDO)
     add = parser.add_argument
-    add("--mode", required=True, choices=MODES, help="which labels may change, or what to do with a run")
+    add(
+        "--mode",
+        required=True,
+        choices=MODES,
+        help="which labels may change, or what to do with a run",
+    )
     add("--run", type=Path, help="run folder (select, apply)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
@@ -120,14 +149,18 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
         if not args.run:
             parser.error(f"--mode {mode} needs --run runs/NAME")
         if args.check or args.fresh:
-            parser.error(f"--check and --fresh belong to the modes that train, not to --mode {mode}")
+            parser.error(
+                f"--check and --fresh belong to the modes that train, not to --mode {mode}"
+            )
     elif args.run:
         parser.error("--run belongs to --mode select and apply; the folder of a new run is name=")
     if mode == "apply":
         if bool(args.corrections) == args.revert:
             parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
         if args.overrides:
-            parser.error(f"--mode apply takes no keys, as the run has its own; leave {args.overrides[0]} out")
+            parser.error(
+                f"--mode apply takes no keys, as the run has its own; leave {args.overrides[0]} out"
+            )
     elif args.corrections or args.revert:
         parser.error("--corrections and --revert belong to --mode apply")
     return args
@@ -136,13 +169,23 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
 def _predict_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(PREDICT)
     add = parser.add_argument
-    add("--run", type=Path, required=True, action="append", help="run folder; again for an ensemble")
+    add(
+        "--run", type=Path, required=True, action="append", help="run folder; again for an ensemble"
+    )
     add("--weights", help="of several runs: oof, or a number a run as 2,1 (default: all alike)")
     add("--data", help="CSV or folder of images (default: data.test of the first run)")
     add("--out", type=Path, help="default: predictions.csv in the first run's folder")
-    add("--submission", type=Path, help="sample_submission.csv: also write submission.csv beside --out")
+    add(
+        "--submission",
+        type=Path,
+        help="sample_submission.csv: also write submission.csv beside --out",
+    )
     add("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
-    add("--arm", choices=["student", "baseline", "both"], help="default: predict.arm, by the evidence")
+    add(
+        "--arm",
+        choices=["student", "baseline", "both"],
+        help="default: predict.arm, by the evidence",
+    )
     return parser.parse_args(argv)
 
 

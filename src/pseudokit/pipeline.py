@@ -97,7 +97,9 @@ def _time_for_a_round(run: Run) -> Callable[[float], bool]:
     return lambda seconds: next(finished, None) is not None
 
 
-def train_final_models(run: Run, prepared: PreparedData, result: SelfTrainingResult, job_runner: JobRunner) -> Models:
+def train_final_models(
+    run: Run, prepared: PreparedData, result: SelfTrainingResult, job_runner: JobRunner
+) -> Models:
     """The student (every row with a label), the baseline (given labels only, as many steps), the first teachers.
 
     Raises:
@@ -109,7 +111,9 @@ def train_final_models(run: Run, prepared: PreparedData, result: SelfTrainingRes
         try:
             with run.stage(job.where):
                 job_runner.ahead(jobs)
-                models[job.where] = [job_runner.fit(job.where, job.rows, job.labels, job.pool, job.steps)]
+                models[job.where] = [
+                    job_runner.fit(job.where, job.rows, job.labels, job.pool, job.steps)
+                ]
         except TimeBudgetExceeded:
             if job.where == "student":
                 raise
@@ -133,7 +137,9 @@ def _final_jobs(run: Run, prepared: PreparedData, result: SelfTrainingResult) ->
     return jobs
 
 
-def _unlabeled_images(prepared: PreparedData, result: SelfTrainingResult) -> tuple[np.ndarray, np.ndarray | None]:
+def _unlabeled_images(
+    prepared: PreparedData, result: SelfTrainingResult
+) -> tuple[np.ndarray, np.ndarray | None]:
     """What the student sees without a label: rows (M,), and the log-probabilities (M, K) that decided about them."""
     rows = np.flatnonzero(~has_label(result.label) & (prepared.refused == ""))
     if result.decisions is None or result.label.ndim == 2:
@@ -143,7 +149,11 @@ def _unlabeled_images(prepared: PreparedData, result: SelfTrainingResult) -> tup
 
 
 def evaluate(
-    run: Run, prepared: PreparedData, result: SelfTrainingResult, models: Models, job_runner: JobRunner
+    run: Run,
+    prepared: PreparedData,
+    result: SelfTrainingResult,
+    models: Models,
+    job_runner: JobRunner,
 ) -> None:
     """Score the models and write the tables that people open, metrics.json, and the submission."""
     predict = partial(job_runner.predict, views=run.config.predict.tta)

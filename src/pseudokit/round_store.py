@@ -57,7 +57,12 @@ class RoundStore:
         )
 
     def record(
-        self, number: int, dataset: Dataset, predicted: OutOfFoldPredictions, decisions: Decisions, **facts
+        self,
+        number: int,
+        dataset: Dataset,
+        predicted: OutOfFoldPredictions,
+        decisions: Decisions,
+        **facts,
     ) -> None:
         """Write predictions, decisions and the summary of one round; a recalled round keeps its files.
 
@@ -136,7 +141,9 @@ def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
     return dict.fromkeys(NOISE_KEYS) | {"estimated_rate": rate, "noise_by_class": by_class}
 
 
-def _noise_summary(decisions: Decisions, given_labels: np.ndarray, likeliest_rate: float | None = None) -> dict:
+def _noise_summary(
+    decisions: Decisions, given_labels: np.ndarray, likeliest_rate: float | None = None
+) -> dict:
     """The noise matrix with its type and 95 % intervals; None for each where given labels are not judged for noise."""
     info = dict.fromkeys(NOISE_KEYS)
     if decisions.matrix is None:

@@ -60,7 +60,11 @@ class SelfTrainingResult:
         if targets.ndim == 1:
             return self.label
         human = np.broadcast_to(self.human, len(targets))[:, None]
-        hard = self.label if self.label.ndim == 2 else np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
+        hard = (
+            self.label
+            if self.label.ndim == 2
+            else np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
+        )
         return np.where(human, hard, targets).astype(np.float32)
 
 
@@ -87,7 +91,9 @@ class SelfTrainingContext:
             return self.policy.leak_free_folds
         return self.mode == "augment" and self.policy.min_precision is not None
 
-    def decide(self, log_probs: Array, number: int, likeliest_rate: float | None = None) -> Decisions:
+    def decide(
+        self, log_probs: Array, number: int, likeliest_rate: float | None = None
+    ) -> Decisions:
         """The decisions of one round, always from the given labels."""
         return decide_labels(
             log_probs,
@@ -140,7 +146,9 @@ def self_train(
     Raises:
         TimeBudgetExceeded: not even the first round fits into the time budget.
     """
-    context = SelfTrainingContext(dataset, policy, mode, clusters, refused, seed, metric, fit, predict, second, ahead)
+    context = SelfTrainingContext(
+        dataset, policy, mode, clusters, refused, seed, metric, fit, predict, second, ahead
+    )
     result = best = SelfTrainingResult(dataset.given_labels, None, 0, "max_rounds")
     earlier: list[OutOfFoldPredictions] = []
     seconds = 0.0
@@ -170,7 +178,9 @@ def self_train(
         result = SelfTrainingResult(decisions.label, decisions, number, reason or "max_rounds")
         if reason:
             return result
-        if change is None or change[0] >= 0 or mode in REPAIRS:  # within noise: more teachers, cleaner labels
+        if (
+            change is None or change[0] >= 0 or mode in REPAIRS
+        ):  # within noise: more teachers, cleaner labels
             best = result
     return result
 
@@ -194,10 +204,13 @@ def _predict_round(
             models,
             given_labels,
             result.label,
-            choose=number == 1 and context.policy.relabel_cutoff is None,  # a plain cutoff needs no noise model
+            choose=number == 1
+            and context.policy.relabel_cutoff is None,  # a plain cutoff needs no noise model
             likeliest_rate=earlier[0].likeliest_rate if earlier else None,
         )
-    predicted = replace(average_models(models, len(given_labels), context.leak_free), calibration=calibration)
+    predicted = replace(
+        average_models(models, len(given_labels), context.leak_free), calibration=calibration
+    )
     return average_rounds(predicted, earlier[-1], number) if earlier else predicted
 
 
@@ -222,11 +235,16 @@ def _fold_jobs(
 
 def _facts(context: SelfTrainingContext, decisions: Decisions, labels: Array) -> dict:
     """What round.json says of a round: how many labels it changed, and how far the pseudo-labels drifted."""
-    facts = {"changed": int(differ(decisions.label, labels).sum()), "cutoff": context.policy.relabel_cutoff}
+    facts = {
+        "changed": int(differ(decisions.label, labels).sum()),
+        "cutoff": context.policy.relabel_cutoff,
+    }
     if context.mode in USES_POOL:
         given_labels = context.dataset.given_labels
         pseudo_labels = np.where(given_labels < 0, decisions.label, -1)
-        facts |= drift(classes_of(pseudo_labels), classes_of(given_labels), len(context.dataset.classes))
+        facts |= drift(
+            classes_of(pseudo_labels), classes_of(given_labels), len(context.dataset.classes)
+        )
     return facts
 
 
@@ -238,7 +256,9 @@ def _stop_reason(
     number: int,
 ) -> str:
     """Why the rounds end with this one; "" where they go on. change: against the best round before, see _gain."""
-    if decisions.problem and context.mode != "train":  # plain training decides nothing, and its scores tell
+    if (
+        decisions.problem and context.mode != "train"
+    ):  # plain training decides nothing, and its scores tell
         log.info(
             f"warning: {decisions.problem}: no label is changed or given. Check that ids and labels belong together, "
             "train longer (train.epochs, train.min_steps), at a lower train.lr, or begin with model.checkpoint"
@@ -287,4 +307,6 @@ def _gain(
     if context.mode in REPAIRS:
         metric = "accuracy" if metric == "log_loss" else metric
         labels = decisions_before.believed_labels(decisions_after)
-    return gain(metric, before.log_probs[rows], after.log_probs[rows], labels[rows], context.dataset.classes)
+    return gain(
+        metric, before.log_probs[rows], after.log_probs[rows], labels[rows], context.dataset.classes
+    )

@@ -37,7 +37,12 @@ def refusal(read, text: str, *overrides: str) -> str:
 
 def test_an_override_beats_the_file_and_the_file_beats_the_default(read):
     config = read("train: {epochs: 9, batch_size: 32}\nseed: 4", "train.epochs=2", "pseudo.folds=5")
-    assert (config.train.epochs, config.train.batch_size, config.seed, config.pseudo.folds) == (2, 32, 4, 5)
+    assert (config.train.epochs, config.train.batch_size, config.seed, config.pseudo.folds) == (
+        2,
+        32,
+        4,
+        5,
+    )
     assert config.train.lr == Config().train.lr
 
 
@@ -52,7 +57,12 @@ def test_a_number_in_any_notation_is_a_number(read, text):
 
 
 def test_lists_mappings_and_nothing_can_be_given_on_the_command_line(read):
-    config = read("", "train.augment=[{HorizontalFlip: {p: 0.5}}]", "model.kwargs={drop_rate: 0.2}", "data.size=")
+    config = read(
+        "",
+        "train.augment=[{HorizontalFlip: {p: 0.5}}]",
+        "model.kwargs={drop_rate: 0.2}",
+        "data.size=",
+    )
     assert config.train.augment == [{"HorizontalFlip": {"p": 0.5}}]
     assert config.model.kwargs == {"drop_rate": 0.2}
     assert config.data.size is None
@@ -60,7 +70,12 @@ def test_lists_mappings_and_nothing_can_be_given_on_the_command_line(read):
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [("name", "007"), ("name", "1.10"), ("data.label_col", "yes"), ("data.group_col", "2024-01-01")],
+    [
+        ("name", "007"),
+        ("name", "1.10"),
+        ("data.label_col", "yes"),
+        ("data.group_col", "2024-01-01"),
+    ],
 )
 def test_the_value_of_a_text_key_is_taken_as_it_is_typed(read, key, text):
     """YAML reads these as 7, 1.1, true and a date; a run folder or a column is called what the user typed."""
@@ -97,7 +112,14 @@ def test_an_unknown_key_like_no_other_is_named_without_a_guess(read):
 
 
 def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
-    wrong = ["train.lr=-1", "pseudo.folds=1", "data.channels=2", "time_budget=soon", "model.nmae=x", "nonsense"]
+    wrong = [
+        "train.lr=-1",
+        "pseudo.folds=1",
+        "data.channels=2",
+        "time_budget=soon",
+        "model.nmae=x",
+        "nonsense",
+    ]
     message = refusal(read, "train: {ema_decay: 1.5}\nsimulate: {keep_labels: 0}", *wrong)
     for name in (
         "train.lr: ",
@@ -128,7 +150,15 @@ def test_a_key_below_a_value_is_refused_by_the_name_of_the_value(read):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("8.5h", 30600), ("30m", 1800), ("90", 90), ("90s", 90), ("'90'", 90), ("1.5", 1.5), (" 2 h", 7200)],
+    [
+        ("8.5h", 30600),
+        ("30m", 1800),
+        ("90", 90),
+        ("90s", 90),
+        ("'90'", 90),
+        ("1.5", 1.5),
+        (" 2 h", 7200),
+    ],
 )
 def test_a_time_budget_is_read_in_its_unit(read, text, seconds):
     assert read(f"time_budget: {text}").time_budget == seconds
@@ -173,21 +203,34 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
 
 
 # Control characters and Unicode line ends are left out: PyYAML itself does not bring them back.
-texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\n\t"), max_size=12)
+texts = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\n\t"),
+    max_size=12,
+)
 positive = st.floats(1e-12, 1e12)
-augments = st.lists(st.dictionaries(texts, st.dictionaries(texts, st.none() | st.integers() | texts), max_size=1))
+augments = st.lists(
+    st.dictionaries(texts, st.dictionaries(texts, st.none() | st.integers() | texts), max_size=1)
+)
 trees = st.fixed_dictionaries(
     {
         "name": st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,8}", fullmatch=True),
         "seed": st.integers(0, 2**40),
         "time_budget": st.none() | positive,
-        "data": st.fixed_dictionaries({"train": st.none() | texts, "label_col": texts, "image_suffix": texts}),
+        "data": st.fixed_dictionaries(
+            {"train": st.none() | texts, "label_col": texts, "image_suffix": texts}
+        ),
         "simulate": st.fixed_dictionaries(
             {"noise_rate": st.floats(0, 1), "noise": st.none() | st.just([[0.5, 0.5], [0, 1]])}
         ),
-        "model": st.fixed_dictionaries({"kwargs": st.dictionaries(texts, st.booleans() | st.floats(0, 1) | texts)}),
-        "train": st.fixed_dictionaries({"lr": positive, "epochs": positive, "augment": st.just("auto") | augments}),
-        "pseudo": st.fixed_dictionaries({"cutoff": st.none() | st.floats(0, 1e6), "train_baseline": st.booleans()}),
+        "model": st.fixed_dictionaries(
+            {"kwargs": st.dictionaries(texts, st.booleans() | st.floats(0, 1) | texts)}
+        ),
+        "train": st.fixed_dictionaries(
+            {"lr": positive, "epochs": positive, "augment": st.just("auto") | augments}
+        ),
+        "pseudo": st.fixed_dictionaries(
+            {"cutoff": st.none() | st.floats(0, 1e6), "train_baseline": st.booleans()}
+        ),
     }
 )
 
@@ -222,7 +265,9 @@ def test_differences_name_the_keys_that_differ_and_no_other(read):
     assert differences(old, old) == []
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name
+)
 def test_every_config_that_we_ship_is_right(file):
     assert isinstance(load_config(file, ["model.checkpoint=a.safetensors"]), Config)
 
@@ -237,9 +282,16 @@ def test_the_student_has_the_teachers_model_or_its_own():
     larger = Config(model=model, student={"name": "resnet50"})
     assert larger.model_of("round_1/fold_0") == larger.model
     expected = {"name": "resnet50", "checkpoint": None, "kwargs": {}, "freeze_backbone": False}
-    assert larger.model_of("student").model_dump() == larger.model_of("baseline").model_dump() == expected
+    assert (
+        larger.model_of("student").model_dump()
+        == larger.model_of("baseline").model_dump()
+        == expected
+    )
     assert Config(model=model).model_of("student") == Config(model=model).model
-    assert Config(model=model, student={"checkpoint": "b.pth"}).model_of("student").checkpoint == "b.pth"
+    assert (
+        Config(model=model, student={"checkpoint": "b.pth"}).model_of("student").checkpoint
+        == "b.pth"
+    )
 
 
 def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():
@@ -250,7 +302,9 @@ def test_the_student_is_trained_as_the_teachers_but_for_its_augmentation():
     assert Config().train_of("student") == Config().train
 
 
-OLD_KEYS = yaml.safe_load((ROOT / "src" / "pseudokit" / "config" / "old_keys.yaml").read_text(encoding="utf-8"))
+OLD_KEYS = yaml.safe_load(
+    (ROOT / "src" / "pseudokit" / "config" / "old_keys.yaml").read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize("old", OLD_KEYS)
@@ -260,7 +314,9 @@ def test_a_key_of_an_earlier_version_says_what_to_write_in_its_place(read, old):
         read("", f"{old}=1")
     assert old in str(error.value)
     assert instead in str(error.value)
-    named = re.findall(r"\b(?:data|model|predict|pseudo|simulate|student|train|wandb)\.\w+", instead)
+    named = re.findall(
+        r"\b(?:data|model|predict|pseudo|simulate|student|train|wandb)\.\w+", instead
+    )
     assert {*named} <= {*dotted_names()}
     assert old not in dotted_names()
 

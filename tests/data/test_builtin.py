@@ -52,14 +52,23 @@ def test_mnist_is_read_by_torchvision_where_its_files_lie(tmp_path):
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, n in (("train", 30), ("t10k", 10)):
-        images, labels = rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n, dtype=np.uint8) % 10
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, n, 28, 28) + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
+        images, labels = (
+            rng.integers(0, 256, (n, 28, 28), np.uint8),
+            np.arange(n, dtype=np.uint8) % 10,
+        )
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(
+            struct.pack(">4i", 2051, n, 28, 28) + images.tobytes()
+        )
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">2i", 2049, n) + labels.tobytes()
+        )
     data = Data(cache=str(tmp_path), train="mnist")
     dataset = load_dataset(with_builtin(data))
     assert (dataset.split == "train").sum() == 30
     pixels, _ = load_images(dataset.path[dataset.split == "test"], data)
-    order = np.array([int(path.rsplit("/", 1)[1][:-4]) - 30 for path in dataset.path[dataset.split == "test"]])
+    order = np.array(
+        [int(path.rsplit("/", 1)[1][:-4]) - 30 for path in dataset.path[dataset.split == "test"]]
+    )
     assert (pixels[..., 0] == images[order]).all()
 
 

@@ -22,9 +22,15 @@ def files(tmp_path):
         found = {}
         for split, content in splits.items():
             found[split] = content
-            if split in ("train", "unlabeled", "val", "trusted", "test") and not isinstance(content, Path):
+            if split in ("train", "unlabeled", "val", "trusted", "test") and not isinstance(
+                content, Path
+            ):
                 found[split] = tmp_path / f"{split}.csv"
-                text = content if isinstance(content, str) else pd.DataFrame(content).to_csv(index=False)
+                text = (
+                    content
+                    if isinstance(content, str)
+                    else pd.DataFrame(content).to_csv(index=False)
+                )
                 found[split].write_text(text, encoding="utf-8")
         return Data(**{key: str(value) for key, value in found.items()})
 
@@ -83,7 +89,9 @@ def test_every_role_is_read_and_put_in_order_of_role_and_id(files):
 def test_the_image_lies_beside_the_csv_or_in_image_dir(files, tmp_path):
     beside = load_dataset(files(train=PETS, image_suffix=".png"))
     assert beside.path.tolist() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    elsewhere = load_dataset(files(train={"id": ["x/1.jpg", "x/2.jpg"], "label": ["p", "q"]}, image_dir="some/images"))
+    elsewhere = load_dataset(
+        files(train={"id": ["x/1.jpg", "x/2.jpg"], "label": ["p", "q"]}, image_dir="some/images")
+    )
     assert elsewhere.path.tolist() == ["some/images/x/1.jpg", "some/images/x/2.jpg"]
 
 
@@ -114,7 +122,9 @@ def test_a_table_without_an_id_column_is_refused(files):
 def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
     ids, labels = ["007", "7", "1e3", "NA", "0.10"], ["NA", "nan", "null", "None", "01"]
     dataset = load_dataset(files(train={"id": ids, "label": labels}))
-    assert dict(zip(dataset.id, dataset.table().given_label, strict=True)) == dict(zip(ids, labels, strict=True))
+    assert dict(zip(dataset.id, dataset.table().given_label, strict=True)) == dict(
+        zip(ids, labels, strict=True)
+    )
     assert dataset.classes == tuple(sorted(labels))
 
 
@@ -130,7 +140,9 @@ def test_a_train_row_without_a_label_belongs_to_the_pool(files):
 
 
 def test_labels_of_the_pool_are_not_read(files):
-    dataset = load_dataset(files(train=PETS, unlabeled={"id": ["p", "q"], "label": ["cat", "whale"]}))
+    dataset = load_dataset(
+        files(train=PETS, unlabeled={"id": ["p", "q"], "label": ["cat", "whale"]})
+    )
     assert dataset.classes == ("cat", "dog")
     assert rows(dataset)[2:] == [("unlabeled", "p", ""), ("unlabeled", "q", "")]
 
@@ -168,7 +180,9 @@ def test_an_id_in_train_and_pool_is_refused_by_its_name(files):
 
 def test_test_rows_may_have_no_labels_all_labels_or_some(files):
     assert (load_dataset(files(train=PETS, test={"id": ["x", "y"]})).given_labels[2:] == -1).all()
-    assert load_dataset(files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})).given_labels[2:].tolist() == [
+    assert load_dataset(
+        files(train=PETS, test={"id": ["x", "y"], "label": ["dog", ""]})
+    ).given_labels[2:].tolist() == [
         1,
         -1,
     ]
@@ -193,7 +207,13 @@ def test_a_train_file_without_any_label_is_refused(files):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"id,label\n", b"id,label\n1,cat\n2,dog,x,y\n", b"id,label\n1,caf\xe9\n", b"\x89PNG\r\n\x1a\n\x00\x00"],
+    [
+        b"",
+        b"id,label\n",
+        b"id,label\n1,cat\n2,dog,x,y\n",
+        b"id,label\n1,caf\xe9\n",
+        b"\x89PNG\r\n\x1a\n\x00\x00",
+    ],
     ids=["empty", "header", "ragged", "latin-1", "an image"],
 )
 def test_a_file_that_is_no_table_is_refused_by_name(tmp_path, content):
@@ -224,7 +244,11 @@ def test_the_order_of_the_rows_in_a_file_changes_nothing(tmp_path_factory, seed,
     for shuffled in (table, table.sample(frac=1, random_state=seed)):
         shuffled.to_csv(folder / "train.csv", index=False)
         shuffled.assign(id="x" + shuffled.id).to_csv(folder / "test.csv", index=False)
-        seen.append(load_dataset(Data(train=str(folder / "train.csv"), test=str(folder / "test.csv"), group_col="g")))
+        seen.append(
+            load_dataset(
+                Data(train=str(folder / "train.csv"), test=str(folder / "test.csv"), group_col="g")
+            )
+        )
     pd.testing.assert_frame_equal(seen[0].table(), seen[1].table())
 
 
@@ -232,14 +256,23 @@ def test_the_order_of_the_rows_in_a_file_changes_nothing(tmp_path_factory, seed,
 
 
 def test_a_labeled_folder_has_a_folder_for_each_class(tmp_path):
-    folder = tree(tmp_path / "train", "cat/1.png", "dog/1.png", "cat/deeper/2.JPG", "dog/notes.txt", "dog/.hidden.png")
+    folder = tree(
+        tmp_path / "train",
+        "cat/1.png",
+        "dog/1.png",
+        "cat/deeper/2.JPG",
+        "dog/notes.txt",
+        "dog/.hidden.png",
+    )
     dataset = load_dataset(Data(train=str(folder)))
     assert rows(dataset) == [
         ("train", "train/cat/1.png", "cat"),
         ("train", "train/cat/deeper/2.JPG", "cat"),
         ("train", "train/dog/1.png", "dog"),
     ]
-    assert dataset.path.tolist() == [str(folder / name) for name in ("cat/1.png", "cat/deeper/2.JPG", "dog/1.png")]
+    assert dataset.path.tolist() == [
+        str(folder / name) for name in ("cat/1.png", "cat/deeper/2.JPG", "dog/1.png")
+    ]
 
 
 def test_an_image_outside_the_class_folders_is_refused_by_name(tmp_path):
@@ -249,7 +282,9 @@ def test_an_image_outside_the_class_folders_is_refused_by_name(tmp_path):
 
 
 def test_a_folder_without_images_is_refused_by_name(tmp_path):
-    assert str(tmp_path / "train") in refusal(Data(train=str(tree(tmp_path / "train", "cat/1.txt"))))
+    assert str(tmp_path / "train") in refusal(
+        Data(train=str(tree(tmp_path / "train", "cat/1.txt")))
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,16 +298,23 @@ def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
 
 
 def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
-    train, pool = tree(tmp_path / "train", "a/1.png", "b/1.png"), tree(tmp_path / "unlabeled", "a/1.png")
+    train, pool = (
+        tree(tmp_path / "train", "a/1.png", "b/1.png"),
+        tree(tmp_path / "unlabeled", "a/1.png"),
+    )
     assert len(load_dataset(Data(train=str(train), unlabeled=str(pool)))) == 3
 
 
 def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
-    dataset = load_dataset(files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png")))
+    dataset = load_dataset(
+        files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png"))
+    )
     assert [row[2] for row in rows(dataset)[2:]] == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("names", [("1.png", "2.png"), ("images/1.png", "images/2.png"), ("a/b/1.png", "a/2.png")])
+@pytest.mark.parametrize(
+    "names", [("1.png", "2.png"), ("images/1.png", "images/2.png"), ("a/b/1.png", "a/2.png")]
+)
 def test_a_test_folder_of_any_other_nesting_carries_none(files, tmp_path, names):
     dataset = load_dataset(files(train=PETS, test=tree(tmp_path / "test", *names)))
     assert (dataset.given_labels[2:] == -1).all()

@@ -25,7 +25,9 @@ from pseudokit.data.folds import connect
 def digits64() -> np.ndarray:
     """300 real digits as (300, 64, 64, 1) uint8."""
     images = (load_digits().images[:300] * 15.9).astype(np.uint8)
-    return np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_CUBIC) for image in images])[..., None]
+    return np.stack(
+        [cv2.resize(image, (64, 64), interpolation=cv2.INTER_CUBIC) for image in images]
+    )[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def photos() -> np.ndarray:
     """40 color images with a fine grain, (40, 96, 96, 3) uint8."""
     rng = np.random.default_rng(0)
     coarse = [
-        cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(
+            rng.integers(0, 255, (8, 8, 3), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC
+        )
         for _ in range(40)
     ]
     return np.clip(np.stack(coarse) + rng.normal(0, 20, (40, 96, 96, 1)), 0, 255).astype(np.uint8)
@@ -49,7 +53,9 @@ def same_hash() -> np.ndarray:
 
 def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
     rng = np.random.default_rng(0)
-    image = cv2.resize(rng.integers(0, 255, (9, 8, 1), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)[..., None]
+    image = cv2.resize(
+        rng.integers(0, 255, (9, 8, 1), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC
+    )[..., None]
     twin = image.copy()
     twin[0, 0] ^= 1
     exact = pixel_hashes(np.stack([image, image, twin]))
@@ -112,7 +118,9 @@ def test_a_copy_is_found(request, name, kind):
 def test_recompressed_copies_of_small_digits_are_found():
     """On a black ground the noise of compression must not turn bits of the hash."""
     images = (load_digits().images[:300] * 15.9).astype(np.uint8)
-    images = np.stack([cv2.resize(image, (28, 28), interpolation=cv2.INTER_LINEAR) for image in images])[..., None]
+    images = np.stack(
+        [cv2.resize(image, (28, 28), interpolation=cv2.INTER_LINEAR) for image in images]
+    )[..., None]
     found = clusters_of(np.concatenate([images, np.stack([jpeg(90)(image) for image in images])]))
     assert (found[300:] == found[:300]).mean() > 0.95
 
@@ -133,7 +141,9 @@ def test_thin_strokes_that_look_alike_are_no_duplicates():
 
 
 def test_flat_images_of_different_brightness_are_no_duplicates():
-    flat = np.arange(0, 250, 10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 1), np.uint8)
+    flat = np.arange(0, 250, 10, dtype=np.uint8)[:, None, None, None] * np.ones(
+        (1, 32, 32, 1), np.uint8
+    )
     assert len(np.unique(clusters_of(flat))) == 25
 
 
@@ -256,7 +266,10 @@ def test_no_duplicates_give_an_empty_table(table_of):
 def test_unlabeled_rows_that_are_copies_of_scored_rows_are_refused(table_of):
     rows = []
     for number, split in enumerate(["val", "trusted", "test", "train"]):
-        rows += [(split, f"{split}_0", number, "x", "same"), ("unlabeled", f"of_{split}", number, "", "jpeg 90")]
+        rows += [
+            (split, f"{split}_0", number, "x", "same"),
+            ("unlabeled", f"of_{split}", number, "", "jpeg 90"),
+        ]
     table = table_of(*rows)
     ids = np.array(["of_val", "of_trusted", "of_test", "of_train", "train_0", "test_0"], object)
     reasons = ["duplicate_of_val", "duplicate_of_trusted", "duplicate_of_test", "", "", ""]
@@ -265,8 +278,14 @@ def test_unlabeled_rows_that_are_copies_of_scored_rows_are_refused(table_of):
 
 
 def test_a_file_that_is_unlabeled_and_test_may_be_learned(table_of):
-    unlabeled = [("unlabeled", name, photo, "", "same") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
-    test = [("test", name, photo, "x", "same") for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))]
+    unlabeled = [
+        ("unlabeled", name, photo, "", "same")
+        for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))
+    ]
+    test = [
+        ("test", name, photo, "x", "same")
+        for name, photo in (("a", 0), ("b", 1), ("c", 1), ("d", 2))
+    ]
     table = table_of(*unlabeled, *test, ("train", "e", 2, "y", "same"))
     assert set(table.id) == {"b", "c", "d", "e"}, "a alone is one file, named twice"
     assert not refused_reasons(table, np.array(["a", "b", "c", "d"], object), Data()).any()
@@ -276,7 +295,10 @@ def test_a_file_that_is_unlabeled_and_test_may_be_learned(table_of):
 
 def test_a_file_that_is_in_train_and_test_is_listed(table_of):
     table = table_of(("train", "a", 0, "x", "same"), ("test", "a", 0, "x", "same"))
-    assert list(zip(table.split, table.kind, strict=True)) == [("train", "pixels"), ("test", "pixels")]
+    assert list(zip(table.split, table.kind, strict=True)) == [
+        ("train", "pixels"),
+        ("test", "pixels"),
+    ]
     assert count_duplicates(table)["clusters in train and test"] == 1
 
 

@@ -8,7 +8,9 @@ from hypothesis.extra.numpy import arrays
 from pseudokit.data import encoding
 
 CLASSES = ("ant", "bee", "cat", "dog")
-answers = st.integers(0, 30).flatmap(lambda n: arrays(np.int64, (n, 4), elements=st.integers(-1, 1)))
+answers = st.integers(0, 30).flatmap(
+    lambda n: arrays(np.int64, (n, 4), elements=st.integers(-1, 1))
+)
 
 
 @given(answers, st.sampled_from([CLASSES, ("a cat", "a dog", "ant", "bee")]))

@@ -38,7 +38,11 @@ def test_each_labeled_row_has_one_fold_and_its_cluster_shares_it(case, seed):
 
 
 @settings(max_examples=100, deadline=None)
-@given(counts=st.lists(st.integers(2, 40), min_size=2, max_size=6), n_folds=st.integers(2, 5), seed=st.integers(0, 9))
+@given(
+    counts=st.lists(st.integers(2, 40), min_size=2, max_size=6),
+    n_folds=st.integers(2, 5),
+    seed=st.integers(0, 9),
+)
 def test_without_clusters_classes_and_folds_are_balanced_to_one_row(counts, n_folds, seed):
     counts = [max(count, n_folds) for count in counts]
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
@@ -72,7 +76,9 @@ def test_fewer_clusters_than_folds_are_dealt_to_different_folds():
     assert folds[0] != folds[39]
 
 
-@pytest.mark.parametrize("clusters", [alone(200), alone(200) // 2, alone(200) // 4], ids=["1", "2", "4"])
+@pytest.mark.parametrize(
+    "clusters", [alone(200), alone(200) // 2, alone(200) // 4], ids=["1", "2", "4"]
+)
 def test_the_same_seed_gives_the_same_folds_and_another_seed_others(clusters):
     """New folds every round are what gives each label other teachers; groups are no exception."""
     labels = np.random.default_rng(0).integers(0, 5, 200)

@@ -65,7 +65,9 @@ def paths(*files) -> np.ndarray:
 def test_every_usual_kind_of_image_is_read(tmp_path, name, image, near):
     image.save(tmp_path / name)
     color = image.mode not in ("L", "LA", "I;16")
-    expected = np.asarray(COLOUR if image.mode in ("RGB", "RGBA") or near == 30 else GREY.convert("RGB"), int)
+    expected = np.asarray(
+        COLOUR if image.mode in ("RGB", "RGBA") or near == 30 else GREY.convert("RGB"), int
+    )
     rgb = decode(str(tmp_path / name), 3)
     assert rgb.dtype == np.uint8
     assert rgb.shape == (12, 20, 3)
@@ -103,19 +105,31 @@ def test_a_photo_that_was_turned_is_upright(tmp_path, orientation):
 
 
 def test_images_of_any_size_are_squashed_to_one(tmp_path):
-    for name, size in (("a.png", (64, 64)), ("b.png", (9, 40)), ("c.png", (16, 16)), ("d.png", (3, 200))):
+    for name, size in (
+        ("a.png", (64, 64)),
+        ("b.png", (9, 40)),
+        ("c.png", (16, 16)),
+        ("d.png", (3, 200)),
+    ):
         GREY.resize(size).save(tmp_path / name)
     pixels, good = load_images(paths(*sorted(tmp_path.iterdir())), Data(size=16))
     assert pixels.shape == (4, 16, 16, 1)
     assert pixels.dtype == np.uint8
     assert good.all()
-    assert (pixels[:, :, 0, 0] < pixels[:, :, -1, 0]).all(), "the whole image is seen, left to right"
+    assert (pixels[:, :, 0, 0] < pixels[:, :, -1, 0]).all(), (
+        "the whole image is seen, left to right"
+    )
     np.testing.assert_array_equal(pixels[2, :, :, 0], np.asarray(GREY.resize((16, 16))))
 
 
 @pytest.mark.parametrize(
     ("sizes", "side"),
-    [([(20, 12)] * 3, 20), ([(20, 12), (30, 50), (60, 60)], 50), ([(500, 300)], 128), ([(4, 5)], 8)],
+    [
+        ([(20, 12)] * 3, 20),
+        ([(20, 12), (30, 50), (60, 60)], 50),
+        ([(500, 300)], 128),
+        ([(4, 5)], 8),
+    ],
 )
 def test_the_side_is_that_of_the_images_within_bounds(tmp_path, sizes, side):
     files = [tmp_path / f"{i}.png" for i in range(len(sizes))]
@@ -129,7 +143,9 @@ def test_grey_images_have_one_channel_even_when_stored_as_rgb(tmp_path):
     GREY.save(tmp_path / "b.png")
     COLOUR.save(tmp_path / "c.png")
     assert load_images(paths(tmp_path / "a.png", tmp_path / "b.png"), Data())[0].shape[3] == 1
-    mixed, _ = load_images(paths(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"), Data())
+    mixed, _ = load_images(
+        paths(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"), Data()
+    )
     assert mixed.shape[3] == 3
     np.testing.assert_array_equal(mixed[0], mixed[1])
     assert load_images(paths(tmp_path / "c.png"), Data(channels=1))[0].shape[3] == 1
@@ -153,7 +169,9 @@ def test_row_i_is_the_image_of_path_i(tmp_path):
 def spoil(folder) -> list[str]:
     """Make files that are no image, beside 000.png; their names, and that of one that is missing."""
     whole = (folder / "000.png").read_bytes()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(folder / "x.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(
+        folder / "x.jpg"
+    )
     photo = (folder / "x.jpg").read_bytes()
     (folder / "x.jpg").unlink()
     (folder / "zero.png").touch()
@@ -230,13 +248,17 @@ def large_jpeg(folder, size) -> str:
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(tmp_path, size, side, found, channels):
+def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(
+    tmp_path, size, side, found, channels
+):
     file = large_jpeg(tmp_path, size)
     image = decode(file, channels, side)
     assert image.shape[:2] == found
     whole = decode(file, channels)
     resized = cv2.resize(whole, found[::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(image.astype(int) - resized).mean() < 2, "the same picture, colors in their places"
+    assert np.abs(image.astype(int) - resized).mean() < 2, (
+        "the same picture, colors in their places"
+    )
 
 
 def test_a_photo_that_was_turned_is_upright_when_decoded_smaller(tmp_path):
@@ -311,7 +333,9 @@ def test_a_cache_remembers_which_files_are_bad(tmp_path):
         assert pixels[good][:, 5, 5, 0].tolist() == list(range(100))
 
 
-def test_images_that_do_not_fit_into_memory_go_to_a_cache_in_the_current_folder(tmp_path, monkeypatch):
+def test_images_that_do_not_fit_into_memory_go_to_a_cache_in_the_current_folder(
+    tmp_path, monkeypatch
+):
     files = numbered(tmp_path, 30)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(images, "free_memory", lambda: 5_999)
@@ -374,12 +398,18 @@ def test_free_memory_is_some_of_the_machines():
     assert 1 << 26 < free_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-700], lambda data: b"", lambda data: b"text" * 99, None])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-700], lambda data: b"", lambda data: b"text" * 99, None]
+)
 @pytest.mark.parametrize("which", [".npy", ".states.npy"])
 def test_a_damaged_cache_is_made_anew(tmp_path, damage, which):
     files, data = numbered(tmp_path, 20), Data(cache=str(tmp_path / "cache"), **FORMAT)
     whole, good = (np.array(a) for a in load_images(files, data))
-    file = next(f for f in (tmp_path / "cache").glob("*.npy") if f.name.endswith(which) == (f.suffixes[0] == which))
+    file = next(
+        f
+        for f in (tmp_path / "cache").glob("*.npy")
+        if f.name.endswith(which) == (f.suffixes[0] == which)
+    )
     file.write_bytes(damage(file.read_bytes())) if damage else file.unlink()
     again, same = load_images(files, data)
     np.testing.assert_array_equal(again, whole)

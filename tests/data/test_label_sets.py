@@ -70,13 +70,17 @@ def test_every_class_needs_rows_with_it_and_without_it(tmp_path):
     with pytest.raises(UserError, match=r"'cat'.*data\.train.*pseudo\.folds=2"):
         check_dataset(found, Config(), "train")
     with pytest.raises(UserError, match="metric=kappa"):
-        check_dataset(read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(metric="kappa"), "train")
+        check_dataset(
+            read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(metric="kappa"), "train"
+        )
 
 
 @pytest.fixture
 def many(tmp_path):
     answers = (np.random.default_rng(0).random((600, 4)) < (0.05, 0.2, 0.5, 0.8)).astype(int)
-    table = pd.DataFrame(answers, columns=["a", "b", "c", "d"]).assign(id=[f"{i:03d}" for i in range(600)])
+    table = pd.DataFrame(answers, columns=["a", "b", "c", "d"]).assign(
+        id=[f"{i:03d}" for i in range(600)]
+    )
     return read(tmp_path, table.to_csv(index=False), label_col=["a", "b", "c", "d"])
 
 
@@ -103,7 +107,12 @@ def test_labels_that_are_kept_are_of_every_class(many):
     assert len(labeled) == 50
     assert len(truth) == 550
     assert (
-        np.ptp(np.bincount(strata(many.given_labels[np.isin(many.id, few.id[few.split == "train"])]), minlength=5))
+        np.ptp(
+            np.bincount(
+                strata(many.given_labels[np.isin(many.id, few.id[few.split == "train"])]),
+                minlength=5,
+            )
+        )
         <= 12
     )
     assert (labeled.sum(0) >= 5).all()

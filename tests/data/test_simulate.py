@@ -38,11 +38,17 @@ def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
     clean = dict(zip(dataset.id, dataset.table().given_label, strict=True))
     assert [clean[i] for i in truth.id] == truth.clean.tolist()
     assert (kept.given_labels[kept.split == "test"] == 0).all()
-    assert rows(kept) == sorted(rows(kept), key=lambda row: (["train", "unlabeled", "test"].index(row[0]), row[1]))
+    assert rows(kept) == sorted(
+        rows(kept), key=lambda row: (["train", "unlabeled", "test"].index(row[0]), row[1])
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=5), keep=st.integers(1, 60), seed=st.integers(0, 99))
+@given(
+    counts=st.lists(st.integers(1, 20), min_size=2, max_size=5),
+    keep=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
 def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, seed):
     kept, truth = hide_labels(labeled(counts), Simulate(keep_labels=keep), seed)
     left = np.bincount(kept.given_labels[kept.given_labels >= 0], minlength=len(counts))
@@ -55,7 +61,9 @@ def test_kept_labels_are_as_equal_per_class_as_the_classes_allow(counts, keep, s
 def test_another_seed_keeps_other_labels():
     first, again, other = (
         set(kept.id[kept.split == "train"])
-        for kept in (hide_labels(labeled([50, 50]), Simulate(keep_labels=10), seed)[0] for seed in (0, 0, 1))
+        for kept in (
+            hide_labels(labeled([50, 50]), Simulate(keep_labels=10), seed)[0] for seed in (0, 0, 1)
+        )
     )
     assert first == again != other
 
@@ -67,7 +75,12 @@ counts_of = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 
 
 @settings(max_examples=80, deadline=None)
-@given(counts=counts_of, kind=st.sampled_from(["symmetric", "pairflip"]), rate=st.floats(0, 1), seed=st.integers(0, 99))
+@given(
+    counts=counts_of,
+    kind=st.sampled_from(["symmetric", "pairflip"]),
+    rate=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
 def test_a_share_of_the_labels_is_flipped_and_a_flip_always_differs(counts, kind, rate, seed):
     dataset = labeled(counts, extra=7)
     noisy, truth = inject_noise(dataset, Simulate(noise=kind, noise_rate=rate), seed)
@@ -88,7 +101,11 @@ def test_uniform_flips_reach_every_other_class_alike():
     noisy, _ = inject_noise(dataset, Simulate(noise="symmetric", noise_rate=0.5), 0)
     for k in range(4):
         to = (
-            np.bincount(noisy.given_labels[(dataset.given_labels == k) & (noisy.given_labels != k)], minlength=4) / 1500
+            np.bincount(
+                noisy.given_labels[(dataset.given_labels == k) & (noisy.given_labels != k)],
+                minlength=4,
+            )
+            / 1500
         )
         np.testing.assert_allclose(np.delete(to, k), 1 / 3, atol=0.05)
 
@@ -97,7 +114,8 @@ def test_uniform_flips_reach_every_other_class_alike():
 def test_the_same_seed_flips_the_same_labels(kind):
     dataset = labeled([100, 100, 100])
     first, again, other = (
-        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2), s)[0].given_labels for s in (3, 3, 4)
+        inject_noise(dataset, Simulate(noise=kind, noise_rate=0.2), s)[0].given_labels
+        for s in (3, 3, 4)
     )
     assert (first == again).all()
     assert (first != other).any()
@@ -120,12 +138,17 @@ def test_a_matrix_that_is_given_is_respected():
     matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
     dataset = labeled([4000, 4000, 4000])
     noisy, _ = inject_noise(dataset, Simulate(noise=matrix), 0)
-    found = [np.bincount(noisy.given_labels[dataset.given_labels == k], minlength=3) / 4000 for k in range(3)]
+    found = [
+        np.bincount(noisy.given_labels[dataset.given_labels == k], minlength=3) / 4000
+        for k in range(3)
+    ]
     np.testing.assert_allclose(found, matrix, atol=0.03)
     assert (np.array(found)[np.array(matrix) == 0] == 0).all()
 
 
-@pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], [[1, 0, 0], [0, 1], [0, 0, 1]], [[0.5, 0.2, 0.2]] * 3, [], [[]]])
+@pytest.mark.parametrize(
+    "matrix", [[[1, 0], [0, 1]], [[1, 0, 0], [0, 1], [0, 0, 1]], [[0.5, 0.2, 0.2]] * 3, [], [[]]]
+)
 def test_a_matrix_that_does_not_fit_is_refused(matrix):
     with pytest.raises(UserError, match=r"simulate\.noise"):
         inject_noise(labeled([5, 5, 5]), Simulate(noise=matrix), 0)

@@ -64,7 +64,9 @@ def test_the_path_that_the_id_names_beats_the_same_name_elsewhere(competition):
 
 
 def test_an_id_that_names_two_images_is_refused(competition):
-    _, data = competition("images/x/a.jpg", "images/y/a.jpg", "images/b.jpg", id=["a", "b"], **LABELS)
+    _, data = competition(
+        "images/x/a.jpg", "images/y/a.jpg", "images/b.jpg", id=["a", "b"], **LABELS
+    )
     message = refusal(data)
     assert "'a'" in message
     assert "x/a.jpg" in message
@@ -98,8 +100,13 @@ def test_a_missing_one_hot_column_is_named(competition):
 def test_a_parquet_file_reads_as_the_csv_of_the_same_table(tmp_path):
     table = pd.DataFrame({"id": ["007", "b", "c"], "label": [3, 1, None], "group": [1.5, 2.0, 3.0]})
     table.to_parquet(tmp_path / "train.parquet")
-    pd.DataFrame({"id": ["007", "b", "c"], "label": ["3", "1", ""]}).to_csv(tmp_path / "train.csv", index=False)
-    tables = [read_split(Data(train=str(tmp_path / f"train.{kind}")), "train") for kind in ("parquet", "csv")]
+    pd.DataFrame({"id": ["007", "b", "c"], "label": ["3", "1", ""]}).to_csv(
+        tmp_path / "train.csv", index=False
+    )
+    tables = [
+        read_split(Data(train=str(tmp_path / f"train.{kind}")), "train")
+        for kind in ("parquet", "csv")
+    ]
     columns = ["id", "label", "path"]
     assert tables[0][columns].to_numpy().tolist() == tables[1][columns].to_numpy().tolist()
 
@@ -116,17 +123,26 @@ def test_the_target_of_a_regression_is_refused_and_classes_that_are_numbers_are_
     assert "train.csv" in message
     assert "'label'" in message
     assert len(load_dataset(competition(id=ids, label=[i % 30 for i in range(n)])[1]).classes) == 30
-    assert len(load_dataset(competition(id=ids, label=[(i % 3) / 2 for i in range(n)])[1]).classes) == 3
+    assert (
+        len(load_dataset(competition(id=ids, label=[(i % 3) / 2 for i in range(n)])[1]).classes)
+        == 3
+    )
 
 
-@pytest.mark.parametrize(("typed", "value"), [("007", "007"), ("[cat, dog]", ["cat", "dog"]), ("a b", "a b")])
+@pytest.mark.parametrize(
+    ("typed", "value"), [("007", "007"), ("[cat, dog]", ["cat", "dog"]), ("a b", "a b")]
+)
 def test_a_text_key_that_may_be_a_list_is_taken_as_typed_or_read_as_one(typed, value):
-    config = load_config(ROOT / "configs" / "default.yaml", [f"data.label_col={typed}", f"data.image_dir={typed}"])
+    config = load_config(
+        ROOT / "configs" / "default.yaml", [f"data.label_col={typed}", f"data.image_dir={typed}"]
+    )
     assert (config.data.label_col, config.data.image_dir) == (value, value)
 
 
 def test_a_file_without_suffix_that_the_id_names_beats_the_same_name_elsewhere(competition):
-    made = competition("images/7", "images/thumbs/7.png", "images/thumbs/6.png", id=["6", "7"], label=["x", "y"])
+    made = competition(
+        "images/7", "images/thumbs/7.png", "images/thumbs/6.png", id=["6", "7"], label=["x", "y"]
+    )
     assert below(made[1], made[0]) == ["images/thumbs/6.png", "images/7"]
 
 
@@ -161,7 +177,9 @@ def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_pa
 
 
 def test_a_parquet_file_has_no_columns_of_lists_or_bytes(tmp_path):
-    table = pd.DataFrame({"id": [1, 2], "label": ["x", "y"], "box": [[1], [2]], "raw": [b"a", b"b"]})
+    table = pd.DataFrame(
+        {"id": [1, 2], "label": ["x", "y"], "box": [[1], [2]], "raw": [b"a", b"b"]}
+    )
     table.to_parquet(tmp_path / "train.parquet")
     data = Data(train=str(tmp_path / "train.parquet"))
     assert read_split(data, "train").id.tolist() == ["1", "2"]

@@ -8,7 +8,15 @@ import torch
 from sklearn.datasets import load_digits
 
 from pseudokit.config.types import Augmentation, UserError
-from pseudokit.data.transforms import MAX_SMALL_SIDE, PRESETS, batch_affine, build, compose, is_whole_batch, resolve
+from pseudokit.data.transforms import (
+    MAX_SMALL_SIDE,
+    PRESETS,
+    batch_affine,
+    build,
+    compose,
+    is_whole_batch,
+    resolve,
+)
 
 
 def digits(n=8, size=16, channels=1) -> torch.Tensor:
@@ -61,7 +69,9 @@ def test_affine_shifts_by_at_most_the_share_of_the_side():
 def test_warp_bends_smoothly_and_leaves_the_mean_place():
     """Displacements of neighboring pixels are alike, those of far ones are not; none is large."""
     ramp = torch.arange(40.0).view(1, 1, 40, 1).expand(64, 40, 40, 1) * 6
-    out = batch_affine(ramp.to(torch.uint8), generator(), degrees=0, shift=0, scale=0, shear=0, warp=0.06)[..., 0]
+    out = batch_affine(
+        ramp.to(torch.uint8), generator(), degrees=0, shift=0, scale=0, shear=0, warp=0.06
+    )[..., 0]
     moved = ((out - ramp[..., 0]) / 6)[:, 4:-4, 4:-4]  # in pixels
     assert 0.5 < moved.std() < 2.5, "0.06 half sides are 1.2 pixels"
     assert moved.mean().abs() < 0.2
@@ -95,7 +105,17 @@ def test_cutout_blanks_one_square_of_its_size_and_touches_nothing_else():
 
 @pytest.mark.parametrize(
     "spec",
-    ["gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", [{"HorizontalFlip": {"p": 0.5}}]],
+    [
+        "gentle",
+        "affine",
+        "elastic",
+        "written",
+        "cutout",
+        "strong",
+        "small",
+        "photo",
+        [{"HorizontalFlip": {"p": 0.5}}],
+    ],
 )
 def test_the_seed_alone_decides(spec):
     batch = digits()
@@ -120,7 +140,8 @@ def test_a_draw_depends_on_its_number_and_not_on_those_before(spec):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    ("preset", "size"), [*[(p, 32) for p in ("affine", "elastic", "small", "photo")], ("strong", 32), ("strong", 80)]
+    ("preset", "size"),
+    [*[(p, 32) for p in ("affine", "elastic", "small", "photo")], ("strong", 32), ("strong", 80)],
 )
 def test_every_preset_keeps_the_format(preset, size, channels):
     batch = digits(4, size, channels)
@@ -160,16 +181,26 @@ def test_none_is_no_augmentation():
 
 
 def test_size_stands_for_the_side_of_the_images():
-    augment = build([{"Resize": {"height": 24, "width": 24}}, {"RandomResizedCrop": {"size": "size"}}], 16, seed=0)
+    augment = build(
+        [{"Resize": {"height": 24, "width": 24}}, {"RandomResizedCrop": {"size": "size"}}],
+        16,
+        seed=0,
+    )
     assert augment(digits(3), 0).shape == (3, 16, 16, 1)
 
 
 def test_the_list_is_applied_in_its_order_with_its_arguments():
-    flip = build([{"HorizontalFlip": {"p": 1}}, {"VerticalFlip": {"p": 0}}, {"InvertImg": {"p": 1.0}}], 16, seed=0)
+    flip = build(
+        [{"HorizontalFlip": {"p": 1}}, {"VerticalFlip": {"p": 0}}, {"InvertImg": {"p": 1.0}}],
+        16,
+        seed=0,
+    )
     assert torch.equal(flip(digits(), 0), 255 - digits().flip(2))
 
 
-@pytest.mark.parametrize(("name", "meant"), [("HorizontalFlp", "HorizontalFlip"), ("Afine", "Affine")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("HorizontalFlp", "HorizontalFlip"), ("Afine", "Affine")]
+)
 def test_an_unknown_transform_names_the_nearest(name, meant):
     with pytest.raises(UserError, match=rf"train\.augment.*'{name}'.*{meant}"):
         compose([{name: {"p": 0.5}}], 16)

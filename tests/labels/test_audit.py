@@ -12,7 +12,9 @@ def population(seed: int, n: int = 3000, rate: float = 0.08):
     """Wrong or not, p_wrong and flag of n rows; p_wrong is no probability, and some wrong rows look right."""
     rng = np.random.default_rng(seed)
     wrong = rng.random(n) < rate
-    p_wrong = np.where(wrong, rng.beta(2, 0.5, n), 0.5 * rng.beta(0.5, 20, n) + 0.5 * (rng.random(n) < 0.02))
+    p_wrong = np.where(
+        wrong, rng.beta(2, 0.5, n), 0.5 * rng.beta(0.5, 20, n) + 0.5 * (rng.random(n) < 0.02)
+    )
     return wrong, p_wrong, p_wrong > 0.5
 
 
@@ -37,7 +39,10 @@ def one_audit(seed: int, rate: float):
 @pytest.mark.parametrize("figure", ["noise_rate", "flag_precision", "estimate_error"])
 def test_intervals_hold_the_truth_as_often_as_they_say(audited, figure):
     for rate, audits in audited.items():
-        held = [f[figure]["low"] - 1e-9 <= truth[figure] <= f[figure]["high"] + 1e-9 for f, truth in audits]
+        held = [
+            f[figure]["low"] - 1e-9 <= truth[figure] <= f[figure]["high"] + 1e-9
+            for f, truth in audits
+        ]
         assert np.mean(held) >= 0.92, rate
 
 
@@ -46,25 +51,38 @@ def test_the_estimate_is_unbiased_and_its_interval_narrower_than_of_a_plain_samp
         misses = [found["noise_rate"]["value"] - truth["noise_rate"] for found, truth in audits]
         assert abs(np.mean(misses)) < 3 * np.std(misses) / len(misses) ** 0.5
         if rate == 0.08:
-            widths = [found["noise_rate"]["high"] - found["noise_rate"]["low"] for found, _ in audits]
+            widths = [
+                found["noise_rate"]["high"] - found["noise_rate"]["low"] for found, _ in audits
+            ]
             assert np.mean(widths) < 2 * 1.96 * np.sqrt(rate * (1 - rate) / 200)
 
 
 def test_every_row_of_a_stratum_is_drawn_as_often_as_any_other():
     stratum = np.repeat([0, 1, 2], [20, 30, 100])
     drawn = (
-        np.bincount(np.concatenate([draw_sample(stratum, 60, seed)[0] for seed in range(2000)]), minlength=150) / 2000
+        np.bincount(
+            np.concatenate([draw_sample(stratum, 60, seed)[0] for seed in range(2000)]),
+            minlength=150,
+        )
+        / 2000
     )
     for k in range(3):
         share = drawn[stratum == k]
         assert np.ptp(share) < 8 * np.sqrt(0.25 / 2000)
         assert np.isclose(share.sum(), allocate(np.bincount(stratum), 60)[k])
-    place = np.mean([np.flatnonzero(stratum[draw_sample(stratum, 60, seed)[0]] == 0).mean() for seed in range(300)])
+    place = np.mean(
+        [
+            np.flatnonzero(stratum[draw_sample(stratum, 60, seed)[0]] == 0).mean()
+            for seed in range(300)
+        ]
+    )
     assert abs(place - 29.5) < 2, "the order tells the stratum"
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=80), st.integers(1, 90))
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=80), st.integers(1, 90)
+)
 def test_laws_of_the_sample(people, n):
     p_wrong, wrong = (np.array(column) for column in zip(*people, strict=True))
     stratum = stratify(p_wrong)

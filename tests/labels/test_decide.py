@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Pseudo
-from pseudokit.labels.decide import CLASS_FLOOR, MIN_REPAIRED_SHARE, decide_labels, precision_cutoffs
+from pseudokit.labels.decide import (
+    CLASS_FLOOR,
+    MIN_REPAIRED_SHARE,
+    decide_labels,
+    precision_cutoffs,
+)
 from pseudokit.labels.posterior import Posterior
 
 from .test_noise import MATRICES, K, N, logs_of, uniform, world
@@ -28,7 +33,10 @@ def test_a_higher_precision_changes_fewer_labels_and_a_part_of_the_same():
     changed = [
         set(
             np.flatnonzero(
-                decide_labels(logs_of(q), given_labels, "denoise", Pseudo(relabel_precision=p)).decision == "relabel"
+                decide_labels(
+                    logs_of(q), given_labels, "denoise", Pseudo(relabel_precision=p)
+                ).decision
+                == "relabel"
             )
         )
         for p in (0.8, 0.95, 0.999)
@@ -48,9 +56,14 @@ def test_nothing_is_relabeled_where_hardly_any_wrong_label_could_be():
 
 
 def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
-    q, given_labels = np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]), np.array([1, 1, 1, 1])
+    q, given_labels = (
+        np.array([[0.9, 0.1], [0.98, 0.02], [0.6, 0.4], [0.3, 0.7]]),
+        np.array([1, 1, 1, 1]),
+    )
     believed = Posterior(np.log(q), given_labels).summary()
-    cutoffs = precision_cutoffs(believed, given_labels, precision=0.87)  # errors: 2 %, 6 %, 17 %; 6.5 % are used
+    cutoffs = precision_cutoffs(
+        believed, given_labels, precision=0.87
+    )  # errors: 2 %, 6 %, 17 %; 6.5 % are used
     assert cutoffs[0] == pytest.approx(0.9)
     assert np.isinf(cutoffs[1:]).all()
 
@@ -62,7 +75,9 @@ def test_doubtful_labels_become_what_the_policy_says(action):
     assert set(d.decision) == {"keep", "relabel", action}
     rows, targets = d.decision == action, d.targets()
     if action == "soften":
-        assert -np.log(targets[np.arange(N), truth] + 1e-9)[rows].mean() < 1.2, "what is learned is a fair guess"
+        assert -np.log(targets[np.arange(N), truth] + 1e-9)[rows].mean() < 1.2, (
+            "what is learned is a fair guess"
+        )
         assert (d.weight[rows] == d.posterior(np.flatnonzero(rows)).max(1)).all()
     if action == "downweight":
         assert (d.label[rows] == given_labels[rows]).all()
@@ -81,7 +96,9 @@ def test_in_joint_mode_a_label_issue_never_teaches():
 
 
 @pytest.mark.parametrize(("power", "action"), [(1, "downweight"), (4, "soften")])
-def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_label_issues_teach_less(power, action):
+def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_label_issues_teach_less(
+    power, action
+):
     q, truth, _ = world(uniform(0.2), sharpness=4)
     hard = q.max(1) < np.quantile(q.max(1), 0.2)
     q = q**power / (q**power).sum(1, keepdims=True)
@@ -94,7 +111,11 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_label_issues_tea
     if action == "downweight":
         assert (d.label == given_labels).all()
         assert np.allclose(d.weight[label_issues], 1 - d.p_wrong[label_issues])
-    assert set(decide_labels(logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels="review")).decision) == {
+    assert set(
+        decide_labels(
+            logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels="review")
+        ).decision
+    ) == {
         "keep",
         "review",
     }
@@ -105,7 +126,9 @@ def test_a_rare_class_is_never_drained():
     rare = np.flatnonzero(given_labels == 0)[:20]
     rows = np.concatenate([rare, np.flatnonzero((given_labels > 0) & (q.argmax(1) > 0))])
     q, given_labels = q[rows], given_labels[rows]
-    q[:20] = np.roll(q[:20], 1, axis=1) * 0.01 + 0.99 * np.eye(K)[1]  # all of it is judged to be another class
+    q[:20] = (
+        np.roll(q[:20], 1, axis=1) * 0.01 + 0.99 * np.eye(K)[1]
+    )  # all of it is judged to be another class
     d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
     assert (d.label[:20] == 0).sum() >= CLASS_FLOOR * 20
     assert (d.reason[:20] == "class_floor").any()

@@ -31,7 +31,10 @@ def judged(probs, given_labels):
     """The code path of a run: the predictions of two models, calibrated and averaged."""
     probs = probs / probs.sum(1, keepdims=True)
     halves = np.arange(len(given_labels)) % 2
-    parts = [FoldPredictions(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f) for f in (0, 1)]
+    parts = [
+        FoldPredictions(np.flatnonzero(halves == f), logs_of(probs[halves == f]), str(f), f)
+        for f in (0, 1)
+    ]
     parts, about = calibrate_models(parts, given_labels, given_labels)
     return average_models(parts, len(given_labels)).log_probs, about.get("likeliest_rate")
 
@@ -78,8 +81,12 @@ def test_wrong_labels_of_people_are_found_better_than_by_disagreement_or_confide
 
 
 @settings(max_examples=30, deadline=None)
-@over(st.integers(0, 10**6), st.integers(3, 8), st.floats(0.2, 6.0), st.sampled_from([0.0, 0.4, None]))
-def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(seed, k, sharpness, by_image):
+@over(
+    st.integers(0, 10**6), st.integers(3, 8), st.floats(0.2, 6.0), st.sampled_from([0.0, 0.4, None])
+)
+def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(
+    seed, k, sharpness, by_image
+):
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.full(k, 0.3), 300)
     given_labels = rng.integers(0, k, 300)
@@ -94,14 +101,20 @@ def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(see
 def test_the_sharper_the_judges_are_taken_to_be_the_more_labels_are_wrong():
     probs, _, given_labels = people(n=4_000)
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
-    rates = [estimate_difficulty_noise(log_probs, given_labels, rate).estimated_rate for rate in (0.02, 0.05, 0.1)]
+    rates = [
+        estimate_difficulty_noise(log_probs, given_labels, rate).estimated_rate
+        for rate in (0.02, 0.05, 0.1)
+    ]
     assert rates[0] < rates[1] < rates[2]
 
 
 def test_the_order_of_rows_and_unlabeled_rows_change_nothing():
     probs, _, given_labels = people(n=3_000)
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
-    more = np.concatenate([log_probs, log_probs[:100]]), np.concatenate([given_labels, np.full(100, -1)])
+    more = (
+        np.concatenate([log_probs, log_probs[:100]]),
+        np.concatenate([given_labels, np.full(100, -1)]),
+    )
     order = np.random.default_rng(0).permutation(len(more[1]))
     alone = decide_labels(log_probs, given_labels, "denoise", Pseudo(), likeliest_rate=0.05)
     among = decide_labels(more[0][order], more[1][order], "denoise", Pseudo(), likeliest_rate=0.05)

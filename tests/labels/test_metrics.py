@@ -60,7 +60,9 @@ def test_kappa_goes_by_the_numbers_that_classes_are_and_not_by_their_spelling():
     logs, labels = said(k=3)
     spelled = measure("kappa", logs, labels, ("1", "10", "2"))
     order = [0, 2, 1]
-    assert spelled == pytest.approx(measure("kappa", logs[:, order], np.array(order)[labels], ("1", "2", "10")))
+    assert spelled == pytest.approx(
+        measure("kappa", logs[:, order], np.array(order)[labels], ("1", "2", "10"))
+    )
     assert spelled != pytest.approx(measure("kappa", logs, labels, ("1", "2", "3")))
 
 
@@ -101,7 +103,13 @@ def test_the_standard_error_of_a_gain_is_its_spread_over_samples(metric):
     for seed in range(60):
         before, labels = said(400, 6, 1.0, seed)
         after = before + np.random.default_rng(1000 + seed).normal(0, 0.5, before.shape)
-        found = gain(metric, before, after - np.logaddexp.reduce(after, axis=1, keepdims=True), labels, CLASSES)
+        found = gain(
+            metric,
+            before,
+            after - np.logaddexp.reduce(after, axis=1, keepdims=True),
+            labels,
+            CLASSES,
+        )
         gains.append(found[0])
         errors.append(found[1])
     assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.3)
@@ -111,7 +119,9 @@ def test_the_standard_error_of_a_gain_is_its_spread_over_samples(metric):
 @settings(deadline=None, max_examples=60)
 def test_macro_f1_by_counting_is_scikit_learns(pairs):
     predicted, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    assert macro_f1(predicted, labels, tuple("abcde")) == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert macro_f1(predicted, labels, tuple("abcde")) == pytest.approx(
+        sk.f1_score(labels, predicted, average="macro")
+    )
 
 
 def test_the_accuracy_of_others_is_expected_in_a_wider_interval():
@@ -160,13 +170,19 @@ def test_unknown_answers_count_in_no_score(labels, metric):
     some[::3, 0] = -1
     said = logs.copy()
     said[::3, 0] = said[::3, 0, ::-1]  # the opposite
-    assert measure(metric, logs, some, ANIMALS) == pytest.approx(measure(metric, said, some, ANIMALS))
-    assert measure(metric, logs, labels, ANIMALS) != pytest.approx(measure(metric, said, labels, ANIMALS), abs=1e-3)
+    assert measure(metric, logs, some, ANIMALS) == pytest.approx(
+        measure(metric, said, some, ANIMALS)
+    )
+    assert measure(metric, logs, labels, ANIMALS) != pytest.approx(
+        measure(metric, said, labels, ANIMALS), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("metric", known(ANIMALS, multi_label=True))
 def test_a_better_model_of_label_sets_gains(labels, metric):
-    change, error = gain(metric, logits_of(labels, sure=1.0), logits_of(labels, sure=4.0), labels, ANIMALS)
+    change, error = gain(
+        metric, logits_of(labels, sure=1.0), logits_of(labels, sure=4.0), labels, ANIMALS
+    )
     assert change > 3 * error > 0
 
 
@@ -196,7 +212,13 @@ def test_agreement_that_trusted_samples_do_not_confirm_is_warned_of():
 def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that_tells_most():
     def rows(arm, split, ids, right):
         return pd.DataFrame(
-            {"arm": arm, "split": split, "id": ids, "label": "a", "predicted": np.where(right, "a", "b")}
+            {
+                "arm": arm,
+                "split": split,
+                "id": ids,
+                "label": "a",
+                "predicted": np.where(right, "a", "b"),
+            }
         )
 
     every, rng = np.arange(300), np.random.default_rng(0)
@@ -207,11 +229,17 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
     }
     scored = pd.concat([rows(arm, split, every, right) for (arm, split), right in hits.items()])
     found = difference(scored.sample(frac=1, random_state=0))
-    expected = paired_gain(hits["baseline", "test"].astype(float), hits["student", "test"].astype(float))
-    assert found == pytest.approx({"split": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")})
+    expected = paired_gain(
+        hits["baseline", "test"].astype(float), hits["student", "test"].astype(float)
+    )
+    assert found == pytest.approx(
+        {"split": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")}
+    )
     both = paired_arms(scored, ("val", "trusted"), "baseline")
     assert both["n"] == 300
-    assert both["gain"] == pytest.approx(hits["student", "val"].mean() - hits["baseline", "val"].mean())
+    assert both["gain"] == pytest.approx(
+        hits["student", "val"].mean() - hits["baseline", "val"].mean()
+    )
     assert difference(scored[scored.arm == "student"]) is None
     unlabeled = scored.assign(label="")
     assert difference(unlabeled) is None
@@ -221,7 +249,9 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
 def test_a_paired_interval_counts_only_rows_that_differ():
     right = {"student": ["a"] * 90 + ["b"] * 10, "baseline": ["a"] * 80 + ["b"] * 20}
     tables = [
-        pd.DataFrame({"arm": arm, "split": "test", "id": range(100), "label": "a", "predicted": predicted})
+        pd.DataFrame(
+            {"arm": arm, "split": "test", "id": range(100), "label": "a", "predicted": predicted}
+        )
         for arm, predicted in right.items()
     ]
     gain = paired_arms(pd.concat(tables), ("test",), "baseline")
@@ -235,5 +265,10 @@ def test_the_interval_of_a_share_is_wilsons():
     assert tuple(share_interval(1.0, 20).values())[1:] == pytest.approx((0.8389, 1.0), abs=1e-4)
     assert tuple(share_interval(0.0, 20).values())[1:] == pytest.approx((0.0, 0.1611), abs=1e-4)
     assert share_interval(1.0, 50)["high"] == pytest.approx(1)
-    draws = [share_interval(hits / 100, 100) for hits in np.random.default_rng(0).binomial(100, 0.95, 4000)]
-    assert np.mean([draw["low"] <= 0.95 <= draw["high"] for draw in draws]) == pytest.approx(0.95, abs=0.03)
+    draws = [
+        share_interval(hits / 100, 100)
+        for hits in np.random.default_rng(0).binomial(100, 0.95, 4000)
+    ]
+    assert np.mean([draw["low"] <= 0.95 <= draw["high"] for draw in draws]) == pytest.approx(
+        0.95, abs=0.03
+    )

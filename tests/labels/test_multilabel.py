@@ -42,7 +42,9 @@ def test_every_class_is_decided_as_if_it_were_alone(truth, mode):
         alone = decide_labels(logs[:, c], given_labels[:, c], mode, policy)
         assert (found.label[:, c] == alone.label).all()
         for name in ("decision", "reason", "p_wrong"):
-            assert found.each(name)[:, c].tolist() == pytest.approx(getattr(alone, name).tolist(), nan_ok=True)
+            assert found.each(name)[:, c].tolist() == pytest.approx(
+                getattr(alone, name).tolist(), nan_ok=True
+            )
 
 
 def test_a_pool_receives_yes_and_no_and_what_is_not_sure_stays_unknown(truth):
@@ -75,14 +77,18 @@ def test_the_noise_of_one_class_is_found_in_that_class_alone(truth):
     assert rates["bee"] == pytest.approx(0.25, abs=0.04)
     assert max(rates["ant"], rates["cat"]) < 0.03
     assert about["estimated_rate"] == pytest.approx(np.mean(list(rates.values())))
-    assert (found.label[:, 1] != truth[:, 1]).mean() < 0.3 * (given_labels[:, 1] != truth[:, 1]).mean()
+    assert (found.label[:, 1] != truth[:, 1]).mean() < 0.3 * (
+        given_labels[:, 1] != truth[:, 1]
+    ).mean()
     assert (found.label[:, ::2] != truth[:, ::2]).mean() < 0.02
     wrong = (given_labels != truth).any(1)
     assert found.p_wrong[wrong].mean() > 0.8
     assert found.p_wrong[~wrong].mean() < 0.15
     table = decisions_table(found, dataset, np.full(N, "m", object))
     assert (
-        table.given_label[0] == " ".join(n for n, one in zip(CLASSES, given_labels[0], strict=True) if one) or "(none)"
+        table.given_label[0]
+        == " ".join(n for n, one in zip(CLASSES, given_labels[0], strict=True) if one)
+        or "(none)"
     )
     assert set(about["label_sets"]) >= set(table.label)
     assert len(table) == N
@@ -104,7 +110,9 @@ def test_a_softened_or_weighted_answer_is_a_probability_of_yes(truth):
     ).targets()
     assert ((targets >= 0) & (targets <= 1)).all()
     assert ((targets > 0.05) & (targets < 0.95)).any()
-    less = decide_labels(said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="downweight"))
+    less = decide_labels(
+        said_of(truth, sure=1.5), given_labels, "denoise", Pseudo(uncertain_labels="downweight")
+    )
     answers = less.targets()
     kept = less.label == given_labels
     assert ((answers[kept] >= 0.5) == (given_labels[kept] == 1))[answers[kept] != 0.5].all()

@@ -107,16 +107,25 @@ def test_intervals_hold_the_true_matrix_and_shrink_with_more_rows(name):
 
 
 @settings(max_examples=100, deadline=None)
-@over(st.integers(2, 7), st.integers(1, 60), st.sampled_from([0, 0.3, 3, 300]), st.integers(0, 2**31))
+@over(
+    st.integers(2, 7), st.integers(1, 60), st.sampled_from([0, 0.3, 3, 300]), st.integers(0, 2**31)
+)
 def test_wild_input_gives_distributions(k, n, sharpness, seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, k)) * sharpness
     q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     given_labels = rng.integers(0, rng.integers(1, k + 1), n)
     matrix = matrix_of(q, given_labels)
-    calibrated, hot = calibrate(np.log(np.maximum(q, 1e-30)), given_labels, matrix, noisy=bool(seed % 2))
+    calibrated, hot = calibrate(
+        np.log(np.maximum(q, 1e-30)), given_labels, matrix, noisy=bool(seed % 2)
+    )
     (low, high), rate = intervals(q, given_labels)
-    for rows in (matrix, posterior(q, given_labels, matrix), deconvolve(q, matrix), np.exp(calibrated)):
+    for rows in (
+        matrix,
+        posterior(q, given_labels, matrix),
+        deconvolve(q, matrix),
+        np.exp(calibrated),
+    ):
         assert np.isfinite(rows).all()
         assert (rows >= 0).all()
         assert np.allclose(rows.sum(1), 1)

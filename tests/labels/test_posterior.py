@@ -22,13 +22,17 @@ POLICIES = {
 def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_path, monkeypatch):
     q, _, given_labels = world(uniform(0.2), sharpness=3, n=3000)
     given_labels = (
-        np.where(np.arange(len(given_labels)) % 3 == 0, -1, given_labels) if mode != "denoise" else given_labels
+        np.where(np.arange(len(given_labels)) % 3 == 0, -1, given_labels)
+        if mode != "denoise"
+        else given_labels
     )
     logs = logs_of(q).astype(np.float32)
     whole = decide_labels(logs, given_labels, mode, POLICIES[mode])
     np.save(tmp_path / "log_probs.npy", logs)
     monkeypatch.setattr(posterior, "BLOCK_PROBABILITIES", 100)
-    parts = decide_labels(np.load(tmp_path / "log_probs.npy", mmap_mode="r"), given_labels, mode, POLICIES[mode])
+    parts = decide_labels(
+        np.load(tmp_path / "log_probs.npy", mmap_mode="r"), given_labels, mode, POLICIES[mode]
+    )
     for name in ("predicted", "decision", "label", "reason", "soft"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     np.testing.assert_allclose(parts.p_wrong, whole.p_wrong, rtol=1e-9)
@@ -54,4 +58,8 @@ def test_the_most_confident_come_first_and_of_equals_the_first():
     confidence = np.array([0.5, 0.9, 0.7, 0.5, 0.9])
     for n in range(7):
         assert arrays.most_confident(confidence, n).tolist() == [1, 4, 2, 0, 3][:n]
-    assert [rows.tolist() for rows in arrays.by_class(np.array([1, 0, 1, 1, 0]), 3)] == [[1, 4], [0, 2, 3], []]
+    assert [rows.tolist() for rows in arrays.by_class(np.array([1, 0, 1, 1, 0]), 3)] == [
+        [1, 4],
+        [0, 2, 3],
+        [],
+    ]

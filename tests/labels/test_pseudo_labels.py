@@ -37,7 +37,9 @@ def select(pool, policy, labeled=RIGHT, refused=None, progress=1.0):
     if refused is not None:
         reasons[: len(pool)] = refused
     predicted = Posterior(np.log(np.maximum(probs, 1e-300)), given_labels).summary()
-    taken, reason = select_pseudo_labels(predicted, given_labels, probs.shape[1], policy, reasons, progress)
+    taken, reason = select_pseudo_labels(
+        predicted, given_labels, probs.shape[1], policy, reasons, progress
+    )
     assert not taken[len(pool) :].any(), "labeled rows receive none"
     return taken[: len(pool)], reason[: len(pool)]
 
@@ -74,7 +76,9 @@ def test_no_round_takes_less_than_the_share_to_start_from_and_none_more_than_the
 
 
 def test_a_rare_class_gives_its_own_share_only():
-    pool = rows(*[(0, 0.6 + 0.001 * i) for i in range(100)], *[(1, 0.6 + 0.01 * i) for i in range(10)])
+    pool = rows(
+        *[(0, 0.6 + 0.001 * i) for i in range(100)], *[(1, 0.6 + 0.01 * i) for i in range(10)]
+    )
     taken = accepted(pool, cutoff=0, top_fraction=0.7)
     assert [int((taken & (pool.argmax(1) == k)).sum()) for k in range(K)] == [70, 7, 0]
 
@@ -114,7 +118,9 @@ def test_few_labels_share_their_bound_and_too_few_give_none():
     confidence = np.tile(np.linspace(0.9, 1, 10), 10)
     alone = cutoffs_by_precision(predicted, confidence, predicted, 10, 0.95)
     assert np.allclose(alone, 0.9), "ten right rows bound a class at 0.74 only, a hundred at 0.97"
-    assert np.isinf(cutoffs_by_precision(predicted[:10], confidence[:10], predicted[:10], 10, 0.95)).all()
+    assert np.isinf(
+        cutoffs_by_precision(predicted[:10], confidence[:10], predicted[:10], 10, 0.95)
+    ).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,7 +155,9 @@ def test_drift_is_the_share_that_would_have_to_change_class_and_collapse_is_told
     assert not drift(np.zeros(10, int), labels, 10)["collapsed"], "ten are too few to tell"
     tenfold = np.repeat(np.arange(10), np.geomspace(10, 100, 10).astype(int))
     assert drift(tenfold, labels, 10)["drift"] > 0.2
-    assert not drift(tenfold, labels, 10)["collapsed"], "a pool whose classes are imbalanced 1:10 is no collapse"
+    assert not drift(tenfold, labels, 10)["collapsed"], (
+        "a pool whose classes are imbalanced 1:10 is no collapse"
+    )
     assert drift(np.empty(0, int), labels, 10) == {"drift": 0, "collapsed": False}
 
 
@@ -193,7 +201,9 @@ def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
     assert ((reason == "above_cutoff") == taken).all()
     counts = np.bincount(predicted[taken], minlength=pool.shape[1])
     if policy.top_fraction is not None:
-        assert (counts <= np.ceil(policy.top_fraction * np.bincount(predicted, minlength=pool.shape[1]))).all()
+        assert (
+            counts <= np.ceil(policy.top_fraction * np.bincount(predicted, minlength=pool.shape[1]))
+        ).all()
     for k in range(pool.shape[1]):
         own = predicted == k
         if (own & taken).any() and (own & ~taken).any():

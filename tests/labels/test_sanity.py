@@ -31,7 +31,9 @@ def test_one_class_for_all_is_no_knowledge_however_frequent_the_class(share):
 
 def test_rows_without_a_label_and_classes_of_one_row_are_not_asked():
     predicted, given_labels = judges(300, 1.0, 0)
-    assert not learned_nothing(np.r_[predicted, np.zeros(1000, int)], np.r_[given_labels, np.full(1000, -1)], K)
+    assert not learned_nothing(
+        np.r_[predicted, np.zeros(1000, int)], np.r_[given_labels, np.full(1000, -1)], K
+    )
     singles = np.arange(100)
     assert not learned_nothing((singles + 1) % 100, singles, 100)
     assert not learned_nothing(np.zeros(20, int), np.arange(20) % 2, 2)

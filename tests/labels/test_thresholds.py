@@ -24,17 +24,26 @@ def test_offsets_for_macro_f1_help_on_rows_they_were_not_tuned_on():
     (logs, labels), (new_logs, new_labels) = rare(0), rare(1)
     numbers = tune("macro_f1", logs, labels, classes)
     before = macro_f1(new_logs.argmax(1), new_labels, classes)
-    assert macro_f1(answer("macro_f1", numbers, new_logs, classes), new_labels, classes) > before + 0.01
+    assert (
+        macro_f1(answer("macro_f1", numbers, new_logs, classes), new_labels, classes)
+        > before + 0.01
+    )
     found = tuned("macro_f1", logs, labels, classes)
     assert found["numbers"] == numbers
-    assert found["after"] > found["before"] == pytest.approx(macro_f1(logs.argmax(1), labels, classes))
+    assert (
+        found["after"] > found["before"] == pytest.approx(macro_f1(logs.argmax(1), labels, classes))
+    )
 
 
 def test_the_score_of_tuned_answers_is_not_that_of_the_rows_they_were_tuned_on():
     labels = np.random.default_rng(0).integers(0, 4, 80)
-    logs = np.random.default_rng(1).normal(size=(80, 4))  # knows nothing: whatever is gained by tuning is chance
+    logs = np.random.default_rng(1).normal(
+        size=(80, 4)
+    )  # knows nothing: whatever is gained by tuning is chance
     classes = ("a", "b", "c", "d")
-    on_the_same = macro_f1(answer("macro_f1", tune("macro_f1", logs, labels, classes), logs, classes), labels, classes)
+    on_the_same = macro_f1(
+        answer("macro_f1", tune("macro_f1", logs, labels, classes), logs, classes), labels, classes
+    )
     found = tuned("macro_f1", logs, labels, classes)
     assert on_the_same > found["before"] + 0.05
     assert found["after"] < found["before"] + 0.05
@@ -65,4 +74,6 @@ def test_tuned_answers_are_better_for_f1_where_a_class_is_rare(labels):
     rule = tuned("macro_f1", logs, labels, ANIMALS)
     assert rule["after"] > rule["before"] + 0.02
     assert len(rule["numbers"]) == 4
-    assert encoding.names(answer("macro_f1", rule["numbers"], logs, ANIMALS), ANIMALS).shape == (400,)
+    assert encoding.names(answer("macro_f1", rule["numbers"], logs, ANIMALS), ANIMALS).shape == (
+        400,
+    )

@@ -37,7 +37,9 @@ def missing_browser() -> str:
     if any(map(shutil.which, NAMES)):
         return ""
     with sync_playwright() as playwright:
-        return "" if Path(playwright.chromium.executable_path).exists() else "no Chromium is installed"
+        return (
+            "" if Path(playwright.chromium.executable_path).exists() else "no Chromium is installed"
+        )
 
 
 @contextmanager

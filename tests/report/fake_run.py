@@ -20,7 +20,13 @@ REASONS = {
     "accept": "above_cutoff",
     "leave": "below_cutoff",
 }
-HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><b>", "$\\frac{$", "NA"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</script><b>",
+    "$\\frac{$",
+    "NA",
+]
 
 
 def write_csv(file, /, **columns):
@@ -57,8 +63,18 @@ def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
         given_label=[*given_labels, *clean],
         group="",
     )
-    table = {"tests": tests, "id": ids, "path": paths, "split": split, "given_label": given_labels, "clean": clean}
-    infos = [write_round(run, number, mode, classes, table) for number in ((1,) if mode == "train" else (1, 2))]
+    table = {
+        "tests": tests,
+        "id": ids,
+        "path": paths,
+        "split": split,
+        "given_label": given_labels,
+        "clean": clean,
+    }
+    infos = [
+        write_round(run, number, mode, classes, table)
+        for number in ((1,) if mode == "train" else (1, 2))
+    ]
     write_results(run, mode, infos, table)
     return run
 
@@ -73,7 +89,9 @@ def write_round(run, number, mode, classes, t):
         decision = np.where(unlabeled, np.where(certain, "accept", "leave"), "keep")
         label = np.where(unlabeled & ~certain, "", t["clean"])
     else:
-        decision = np.where(t["clean"] == t["given_label"], "keep", np.where(certain, "relabel", "drop"))
+        decision = np.where(
+            t["clean"] == t["given_label"], "keep", np.where(certain, "relabel", "drop")
+        )
         label = np.where(decision == "drop", "", t["clean"])
     write_csv(
         folder / "decisions.csv",
@@ -88,20 +106,29 @@ def write_round(run, number, mode, classes, t):
         label=label,
         reason=[REASONS[d] for d in decision],
         model=[
-            "+".join(f"r{r}f{f}" for r in range(1, number + 1) for f in ((0, 1) if split == "unlabeled" else (i % 2,)))
+            "+".join(
+                f"r{r}f{f}"
+                for r in range(1, number + 1)
+                for f in ((0, 1) if split == "unlabeled" else (i % 2,))
+            )
             for i, split in enumerate(t["split"])
         ],
     )
     near = -((np.array(classes, object)[:, None] != t["clean"]).T * (1 + confidence[:, None]))
     np.save(
-        folder / "log_probs.npy", (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32)
+        folder / "log_probs.npy",
+        (near - np.log(np.exp(near.astype(float)).sum(1, keepdims=True))).astype(np.float32),
     )
     write_csv(folder / "ids.csv", id=t["id"], split=t["split"])
     for fold in (0, 1):
         (folder / f"fold_{fold}").mkdir()
-        (folder / f"fold_{fold}" / "model.json").write_text(json.dumps({"hash": f"r{number}f{fold}"}))
+        (folder / f"fold_{fold}" / "model.json").write_text(
+            json.dumps({"hash": f"r{number}f{fold}"})
+        )
         loss = [1.0, 0.5 / (number + fold)]
-        write_csv(folder / f"fold_{fold}" / "history.csv", epoch=[1, 2], loss=loss, lr=0.1, seconds=1.0)
+        write_csv(
+            folder / f"fold_{fold}" / "history.csv", epoch=[1, 2], loss=loss, lr=0.1, seconds=1.0
+        )
     k = len(classes)
     info = {
         "round": number,
@@ -127,7 +154,13 @@ def write_scored(run, t):
         predicted = np.where(np.arange(N) < wrong, np.roll(t["clean"], 1), t["clean"])
         accuracy = float((predicted == t["clean"]).mean())
         scores[arm] = {"test": {"n": N, "accuracy": accuracy, "log_loss": 0.05, "macro_f1": 0.98}}
-        columns = {"arm": arm, "split": "test", "id": t["tests"], "label": t["clean"], "predicted": predicted}
+        columns = {
+            "arm": arm,
+            "split": "test",
+            "id": t["tests"],
+            "label": t["clean"],
+            "predicted": predicted,
+        }
         tables.append(pd.DataFrame(columns).assign(confidence=0.5 + rng.permutation(N) / 400))
     scored = pd.concat(tables)
     scored.to_csv(run / "scored.csv", index=False)
@@ -157,11 +190,27 @@ def write_results(run, mode, infos, t):
         metrics["difference"] = difference
     if mode == "augment":
         taken = last[last["decision"] == "accept"].assign(round=2)
-        taken[["id", "path", "label", "confidence", "round"]].to_csv(run / "pseudo_labels.csv", index=False)
-        metrics["unlabeled"] = {"n": 150, "pseudo_labels": len(taken), "coverage": len(taken) / 150, "accuracy": 0.9876}
+        taken[["id", "path", "label", "confidence", "round"]].to_csv(
+            run / "pseudo_labels.csv", index=False
+        )
+        metrics["unlabeled"] = {
+            "n": 150,
+            "pseudo_labels": len(taken),
+            "coverage": len(taken) / 150,
+            "accuracy": 0.9876,
+        }
     elif mode == "denoise":
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
-        columns = ["rank", "id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
+        columns = [
+            "rank",
+            "id",
+            "path",
+            "given_label",
+            "predicted",
+            "confidence",
+            "p_wrong",
+            "decision",
+        ]
         last[columns].to_csv(run / "label_issues.csv", index=False)
         metrics["noise"] = {
             "n": N,

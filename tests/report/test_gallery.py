@@ -38,7 +38,9 @@ def test_without_scores_the_images_are_out_of_fold_rows(denoise, tmp_path):
     worst, best = gallery(load_run.read_run(run) | {"metrics": metrics, "scored": None})
     rows = read_csv(run / "round_2" / "decisions.csv")
     differ = rows[rows.given_label != rows.predicted]
-    differ = differ.sort_values("confidence", key=lambda column: -column.astype(float))[:IMAGES_PER_GROUP]
+    differ = differ.sort_values("confidence", key=lambda column: -column.astype(float))[
+        :IMAGES_PER_GROUP
+    ]
     columns = ["id", "given_label", "predicted"]
     assert [(row["id"], row["label"], row["predicted"]) for row in worst["rows"]] == list(
         differ[columns].itertuples(index=False, name=None)
@@ -48,9 +50,18 @@ def test_without_scores_the_images_are_out_of_fold_rows(denoise, tmp_path):
 
 def test_an_id_in_two_splits_has_the_image_of_its_split():
     rows = pd.DataFrame(
-        {"arm": "student", "id": ["a"], "split": "test", "label": "x", "predicted": "x", "confidence": 1.0}
+        {
+            "arm": "student",
+            "id": ["a"],
+            "split": "test",
+            "label": "x",
+            "predicted": "x",
+            "confidence": 1.0,
+        }
     )
-    samples = pd.DataFrame({"id": ["a", "a"], "split": ["unlabeled", "test"], "path": ["unlabeled.png", "test.png"]})
+    samples = pd.DataFrame(
+        {"id": ["a", "a"], "split": ["unlabeled", "test"], "path": ["unlabeled.png", "test.png"]}
+    )
     metrics = {"scores": {"student": {"test": {"n": 1, "accuracy": 1.0}}}}
     (group,) = gallery({"scored": rows, "decisions": None, "metrics": metrics, "samples": samples})
     assert [row["path"] for row in group["rows"]] == ["test.png"]

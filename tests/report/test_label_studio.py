@@ -69,21 +69,35 @@ def test_the_interface_offers_every_class_and_action_once_and_fits_the_tasks(exp
     named = {element.get("name"): element for element in view if element.get("name")}
     result = tasks_of(exported)[0]["predictions"][0]["result"][0]
     assert named[result["from_name"]].get("toName") == result["to_name"] == "image"
-    assert {named[name].get("value")[1:] for name in ("image", "note")} <= set(tasks_of(exported)[0]["data"])
+    assert {named[name].get("value")[1:] for name in ("image", "note")} <= set(
+        tasks_of(exported)[0]["data"]
+    )
 
 
 def annotate(tasks, choices):
     """An export in which a person chose choices[i] (None: nothing) for task i, after other tries."""
     for place, (task, chosen) in enumerate(zip(tasks, choices, strict=True)):
         tries = [
-            {"result": [ls.choice("NA")], "was_canceled": False, "updated_at": "2024-01-01T00:00:00Z"},
+            {
+                "result": [ls.choice("NA")],
+                "was_canceled": False,
+                "updated_at": "2024-01-01T00:00:00Z",
+            },
             {"result": [], "was_canceled": False, "updated_at": "2024-01-03T00:00:00Z"},
-            {"result": [ls.choice("NA")], "was_canceled": True, "updated_at": "2024-01-04T00:00:00Z"},
+            {
+                "result": [ls.choice("NA")],
+                "was_canceled": True,
+                "updated_at": "2024-01-04T00:00:00Z",
+            },
         ]
         if chosen is None:
             task["annotations"] = tries[1:]
         else:
-            last = {"result": [ls.choice(chosen)], "was_canceled": False, "updated_at": "2024-01-02T00:00:00Z"}
+            last = {
+                "result": [ls.choice(chosen)],
+                "was_canceled": False,
+                "updated_at": "2024-01-02T00:00:00Z",
+            }
             task["annotations"] = [last, *tries] if place % 2 else [*tries, last]
         task["id"] = place + 1
     return tasks
@@ -109,9 +123,19 @@ def test_annotations_come_back_as_the_lines_of_a_corrections_file(items, data):
     for place, (row, name) in enumerate(zip(rows.to_dict("records"), chosen, strict=True), start=1):
         if name is None:
             continue
-        decided = {"(drop)": ("drop", ""), "(ambiguous)": ("ambiguous", ""), row["given_label"]: ("keep", name)}
+        decided = {
+            "(drop)": ("drop", ""),
+            "(ambiguous)": ("ambiguous", ""),
+            row["given_label"]: ("keep", name),
+        }
         sha256 = hashlib.sha256(Path(row["path"]).read_bytes()).hexdigest()
-        facts = [row["id"], row["given_label"], *decided.get(name, ("relabel", name)), sha256, "run"]
+        facts = [
+            row["id"],
+            row["given_label"],
+            *decided.get(name, ("relabel", name)),
+            sha256,
+            "run",
+        ]
         expected.append((f"task {place}", *facts))
     lines = ls.read_annotations(run / "export.json", HOSTILE)
     assert list(lines.columns) == ["id", "given_label", "action", "label", "image_sha256", "run"]
@@ -130,7 +154,11 @@ def test_an_export_without_dates_and_with_other_marks_can_be_read(tmp_path, item
 def test_a_row_that_no_model_judged_is_a_task_without_a_prediction(tmp_path):
     run = make_run(tmp_path / "run", "denoise")
     (run / "label_issues.csv").unlink()
-    table = read_csv(run / "samples.csv").iloc[[150, 151]].assign(cluster="0", kind="exact", conflict="True")
+    table = (
+        read_csv(run / "samples.csv")
+        .iloc[[150, 151]]
+        .assign(cluster="0", kind="exact", conflict="True")
+    )
     table.to_csv(run / "duplicates.csv", index=False)
     ls.write_label_studio(run)
     tasks = tasks_of(run)

@@ -29,7 +29,9 @@ def test_nearest_cutoff_is_nearest_on_both_sides():
 
 
 def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path):
-    run = make_run(tmp_path / "run", "denoise", names=["NA", "nan", "007", "null"], id_of="{:05d}".format)
+    run = make_run(
+        tmp_path / "run", "denoise", names=["NA", "nan", "007", "null"], id_of="{:05d}".format
+    )
     rows = load_run.read_run(run)["decisions"]
     assert rows["id"].iloc[7] == "00007"
     assert set(rows["predicted"]) == {"NA", "nan", "007", "null"}
@@ -44,7 +46,10 @@ def test_wrong_shares_fall_to_what_is_left(denoise):
 
 
 def test_wrong_shares_leave_out_what_nobody_knows(augment):
-    assert load_run.read_run(augment)["wrong"] == [{"round": 1, "unlabeled": 0.0}, {"round": 2, "unlabeled": 0.0}]
+    assert load_run.read_run(augment)["wrong"] == [
+        {"round": 1, "unlabeled": 0.0},
+        {"round": 2, "unlabeled": 0.0},
+    ]
 
 
 def test_a_model_is_of_the_fold_that_its_hash_says(tmp_path, denoise):

@@ -34,14 +34,18 @@ def records(tmp_path_factory):
     runs = {}
     for mode in MODES:
         runs[mode] = tmp_path_factory.mktemp(mode)
-        only = {"dataset": dataset.take(given_labels), "x": x[given_labels]} if mode == "train" else {}
+        only = (
+            {"dataset": dataset.take(given_labels), "x": x[given_labels]} if mode == "train" else {}
+        )
         train(runs[mode], mode, **only)
     return runs
 
 
 def by_hand(run, number):
     with open(run / f"round_{number}" / "decisions.csv", encoding="utf-8") as file:
-        return list(csv.DictReader(file)), json.loads((run / f"round_{number}" / "round.json").read_text())
+        return list(csv.DictReader(file)), json.loads(
+            (run / f"round_{number}" / "round.json").read_text()
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -52,7 +56,9 @@ def test_labeled_rows_are_counted_right(records, mode):
     for line in facts:
         rows, info = by_hand(run, line["round"])
         known = [
-            (r["predicted"] == r["given_label"], float(r["confidence"]), r["model"]) for r in rows if r["given_label"]
+            (r["predicted"] == r["given_label"], float(r["confidence"]), r["model"])
+            for r in rows
+            if r["given_label"]
         ]
         assert line["oof_accuracy"] == pytest.approx(mean(hit for hit, *_ in known))
         assert line["oof_accuracy"] == pytest.approx(info["oof_accuracy"])
@@ -65,7 +71,9 @@ def test_labeled_rows_are_counted_right(records, mode):
         bins = {}
         for hit, confidence, _ in known:
             bins.setdefault(min(int(confidence * 10), 9), []).append(confidence - hit)
-        assert line["calibration_error"] == pytest.approx(sum(abs(sum(b)) for b in bins.values()) / len(known))
+        assert line["calibration_error"] == pytest.approx(
+            sum(abs(sum(b)) for b in bins.values()) / len(known)
+        )
         assert line["seconds"] == info["seconds"]
 
 
@@ -79,7 +87,9 @@ def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(recor
             assert "oof_precision" not in line
             continue
         above = [
-            r["predicted"] == r["given_label"] for r in rows if r["given_label"] and float(r["confidence"]) >= min(gave)
+            r["predicted"] == r["given_label"]
+            for r in rows
+            if r["given_label"] and float(r["confidence"]) >= min(gave)
         ]
         assert line["cutoff_in_use"] == min(gave)
         assert line["oof_precision_n"] == len(above) > 20
@@ -101,17 +111,28 @@ def test_classes_and_flips_are_counted_right(records, mode):
         given_labels = Counter(r["given_label"] for r in rows if r["given_label"])
         for name in info["classes"]:
             assert line[f"prior/{name}"] == pytest.approx(given_labels[name] / given_labels.total())
-            assert line[f"labels/{name}"] == sum(r["label"] == name for r in rows if r["given_label"])
+            assert line[f"labels/{name}"] == sum(
+                r["label"] == name for r in rows if r["given_label"]
+            )
         pseudo = Counter(r["label"] for r in rows if r["label"] and not r["given_label"])
-        assert {k[14:]: n for k, n in line.items() if k.startswith("pseudo_labels/") and n} == pseudo
+        assert {
+            k[14:]: n for k, n in line.items() if k.startswith("pseudo_labels/") and n
+        } == pseudo
         if unlabeled := sum(not r["given_label"] for r in rows):
             assert line["coverage"] == pytest.approx(pseudo.total() / unlabeled)
-        assert ("coverage" in line) == (unlabeled > 0) == any(key.startswith("pseudo_labels/") for key in line)
+        assert (
+            ("coverage" in line)
+            == (unlabeled > 0)
+            == any(key.startswith("pseudo_labels/") for key in line)
+        )
 
 
 @pytest.fixture(scope="module")
 def fakes(tmp_path_factory):
-    return {mode: make_run(tmp_path_factory.mktemp("fake") / mode, mode) for mode in ("augment", "denoise")}
+    return {
+        mode: make_run(tmp_path_factory.mktemp("fake") / mode, mode)
+        for mode in ("augment", "denoise")
+    }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -119,7 +140,8 @@ def test_images_are_rows_of_the_last_round_and_none_is_shown_twice(records, mode
     last = len(list(records[mode].glob("round_*")))
     now = {row["id"]: row for row in by_hand(records[mode], last)[0]}
     before = {
-        row["id"]: row["label" if last > 1 else "given_label"] for row in by_hand(records[mode], max(last - 1, 1))[0]
+        row["id"]: row["label" if last > 1 else "given_label"]
+        for row in by_hand(records[mode], max(last - 1, 1))[0]
     }
     images = [line for line in metric_lines(records[mode]) if "image" in line]
     assert len(images) == len({line["image"] for line in images}) <= 64
@@ -158,7 +180,9 @@ def test_of_a_thousand_classes_only_those_with_a_pseudo_label_are_counted():
 
 
 def test_a_label_set_counts_for_each_of_its_classes():
-    table = pd.DataFrame({"given_label": ["cat dog", "cat", "", ""], "label": ["cat", "cat", "cat dog", ""]})
+    table = pd.DataFrame(
+        {"given_label": ["cat dog", "cat", "", ""], "label": ["cat", "cat", "cat dog", ""]}
+    )
     sets = ["cat", "cat dog", "dog"]
     info = {"classes": ["cat", "dog"], "multi_label": True, "label_sets": sets}
     assert class_counts(info, table) == {
@@ -188,8 +212,14 @@ def test_final_scores_have_a_line_an_arm_and_all_their_numbers(fakes):
     lines = {line["of"]: line for line in score_lines(metrics)}
     assert list(lines) == ["teacher", "baseline", "student", "oof", "noise", "difference"]
     for arm, splits in metrics["scores"].items():
-        assert {f"test/{key}": value for key, value in splits["test"].items()}.items() <= lines[arm].items()
-        assert lines[arm]["test/accuracy_low"] < lines[arm]["test/accuracy"] < lines[arm]["test/accuracy_high"]
+        assert {f"test/{key}": value for key, value in splits["test"].items()}.items() <= lines[
+            arm
+        ].items()
+        assert (
+            lines[arm]["test/accuracy_low"]
+            < lines[arm]["test/accuracy"]
+            < lines[arm]["test/accuracy_high"]
+        )
     assert lines["noise"]["precision_at/100"] == 0.97
 
 

@@ -19,7 +19,9 @@ def test_examples_agree_and_are_the_nearest(denoise):
     table = read_csv(denoise / "round_2" / "decisions.csv")
     log_probs = np.load(denoise / "round_2" / "log_probs.npy")
     path_of = read_csv(denoise / "samples.csv").drop_duplicates("id").set_index("id")["path"]
-    assert paths == {row: path_of[table["id"][row]] for pair in near for side in pair for row in side}
+    assert paths == {
+        row: path_of[table["id"][row]] for pair in near for side in pair for row in side
+    }
     is_agreed = (table["decision"] == "keep") & (table["given_label"] == table["predicted"])
     for item, pair in zip(items.to_dict("records"), near, strict=True):
         own_row = table.index[table["id"] == item["id"]]

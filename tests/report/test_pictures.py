@@ -25,7 +25,9 @@ def test_rows_of_equal_confidence_enter_the_coverage_curve_together(denoise):
             "confidence": [0.9, 1.0, 1.0, 0.5],
         }
     )
-    _, figure = pictures.coverage(read_run(denoise) | {"decisions": rows, "cutoffs": (0.95, float("nan"))})
+    _, figure = pictures.coverage(
+        read_run(denoise) | {"decisions": rows, "cutoffs": (0.95, float("nan"))}
+    )
     curve, dot = figure.axes[0].lines
     assert points(curve) == [[0.5, 0.5], [0.75, 0.666667], [1.0, 0.5]]
     assert points(dot) == [[0.5, 0.5]], "the dot marks what lies above the cutoff"
@@ -60,7 +62,9 @@ def test_reliability_compares_p_wrong_with_what_is_wrong(denoise):
     is_wrong = rows["truth"] != rows["given_label"]
     in_bin = rows["p_wrong"].between(0.5, 0.6, inclusive="right")
     curve = next(points(line) for line in figure.axes[0].lines if line.get_label() == "p_wrong")
-    assert curve[1] == pytest.approx([rows["p_wrong"][in_bin].mean(), is_wrong[in_bin].mean()], abs=1e-6)
+    assert curve[1] == pytest.approx(
+        [rows["p_wrong"][in_bin].mean(), is_wrong[in_bin].mean()], abs=1e-6
+    )
 
 
 def test_every_round_has_its_point(denoise):
@@ -76,7 +80,9 @@ def test_every_round_has_its_point(denoise):
 
 def test_every_loss_curve_has_a_look_of_its_own(denoise):
     table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
-    tables = [table.assign(fold=i % 12) for i in range(24)]  # leak-free rounds have two models a fold
+    tables = [
+        table.assign(fold=i % 12) for i in range(24)
+    ]  # leak-free rounds have two models a fold
     history = {"round 1": tables, "student": [table.assign(fold=-1)]}
     # through draw_pictures, which sets the style
     drawn = pictures.draw_pictures(read_run(denoise) | {"history": history})

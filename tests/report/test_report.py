@@ -22,7 +22,9 @@ from .fake_run import Tags, make_run
 @pytest.mark.parametrize("mode", ["denoise", "augment"])
 def test_report_is_one_file_that_opens_offline(mode, request):
     page = (request.getfixturevalue(mode) / "report.html").read_text()
-    links = {attrs[name] for _, attrs in Tags(page).tags for name in ("src", "href") if name in attrs}
+    links = {
+        attrs[name] for _, attrs in Tags(page).tags for name in ("src", "href") if name in attrs
+    }
     assert {link.split(",")[0] for link in links} == {"data:image/png;base64", "review.html"}
     assert "http://" not in page
     assert page.count("https://") == 1  # as text: env.json names a site
@@ -34,7 +36,19 @@ def test_report_is_one_file_that_opens_offline(mode, request):
 @pytest.mark.parametrize(
     ("mode", "names"),
     [
-        ("denoise", {"grid", "confusion", "confidence", "coverage", "reliability", "noise_matrix", "rounds", "losses"}),
+        (
+            "denoise",
+            {
+                "grid",
+                "confusion",
+                "confidence",
+                "coverage",
+                "reliability",
+                "noise_matrix",
+                "rounds",
+                "losses",
+            },
+        ),
         ("augment", {"pool_grid", "confusion", "confidence", "coverage", "rounds", "losses"}),
     ],
 )
@@ -100,7 +114,9 @@ def test_a_run_without_rounds_has_a_report(tmp_path, metrics):
 
 
 def test_a_failed_run_says_so(tmp_path):
-    (tmp_path / "status.json").write_text('{"state": "failed", "stage": "round_1", "reason": "disk full"}')
+    (tmp_path / "status.json").write_text(
+        '{"state": "failed", "stage": "round_1", "reason": "disk full"}'
+    )
     text = write_report(tmp_path).read_text()
     assert "failed at round_1" in text
     assert "disk full" in text
@@ -122,7 +138,15 @@ def test_the_page_shows_the_headline_before_every_table(denoise):
     text = Tags((denoise / "report.html").read_text()).text
     metrics = json.loads((denoise / "metrics.json").read_text())
     places = [text.index(sentence.replace("\xa0", " ")) for sentence in headline(metrics)]
-    titles = ["Scores", "Rounds", "Classes", "Decisions", "Relabeled", "Best and worst images", "Pictures"]
+    titles = [
+        "Scores",
+        "Rounds",
+        "Classes",
+        "Decisions",
+        "Relabeled",
+        "Best and worst images",
+        "Pictures",
+    ]
     places += [text.index(f"\n{title}\n") for title in titles]
     assert places == sorted(places)
 
@@ -138,7 +162,9 @@ def test_plain_training_has_no_decisions(tmp_path):
 
 def test_a_cluster_of_copies_shows_one_image_of_each_label():
     rows = [("1", "y", "True")] * 49 + [("1", "x", "True"), ("2", "y", "False"), ("1", "", "True")]
-    duplicates = pd.DataFrame(rows, columns=["cluster", "given_label", "conflict"]).assign(kind="near")
+    duplicates = pd.DataFrame(rows, columns=["cluster", "given_label", "conflict"]).assign(
+        kind="near"
+    )
     [cluster] = conflicts(duplicates)
     assert cluster["labels"] == "y | x"
     assert [row["given_label"] for row in cluster["rows"]] == ["y", "x"]

@@ -28,13 +28,20 @@ LONG = [
 def hostile(tmp_path_factory):
     """Names and ids that are long, without a blank or markup; 8 clusters of duplicates that disagree."""
     folder = tmp_path_factory.mktemp("hostile") / ("run" * 30)
-    run = make_run(folder, "denoise", names=LONG, id_of=("x/" + "y" * 90 + "<svg onload=window.__pwned=1>{}").format)
+    run = make_run(
+        folder,
+        "denoise",
+        names=LONG,
+        id_of=("x/" + "y" * 90 + "<svg onload=window.__pwned=1>{}").format,
+    )
     rows = [
         f'{c},{"z" * 80}{i},gone.png,train,"{LONG[i].replace(chr(34), chr(34) * 2)}",near,True'
         for c in range(8)
         for i in range(5)
     ]
-    (run / "duplicates.csv").write_text("cluster,id,path,split,given_label,kind,conflict\n" + "\n".join(rows) + "\n")
+    (run / "duplicates.csv").write_text(
+        "cluster,id,path,split,given_label,kind,conflict\n" + "\n".join(rows) + "\n"
+    )
     write_report(run)
     return run
 
@@ -58,7 +65,9 @@ def test_every_text_can_be_read_and_drawings_are_dark_in_the_dark(scheme, denois
     seen = page.evaluate(CONTRASTS)
     assert len(seen) > 100
     assert min(seen)[0] >= 4.5, min(seen)
-    inverted = "[...document.images].filter((image) => getComputedStyle(image).filter.includes('invert'))"
+    inverted = (
+        "[...document.images].filter((image) => getComputedStyle(image).filter.includes('invert'))"
+    )
     alts = page.evaluate(f"{inverted}.map((image) => image.alt)")
     assert len(alts) == (7 if scheme == "dark" else 0)
     assert not any("contradict most confidently" in alt for alt in alts), "photos keep their colors"

@@ -46,7 +46,10 @@ def test_scores_are_those_of_metrics_json_with_their_interval(denoise):
 
 def test_splits_that_are_not_scored_leave_no_column_or_row():
     scores = {
-        "student": {"val": {"n": 9, "accuracy": 0.5, "auc": None}, "test": {"n": 4, "accuracy": 0.25, "auc": None}}
+        "student": {
+            "val": {"n": 9, "accuracy": 0.5, "auc": None},
+            "test": {"n": 4, "accuracy": 0.25, "auc": None},
+        }
     }
     table = report_tables({"scores": scores}, [])["Scores"]
     assert list(table["split"]) == ["test", "val"]
@@ -97,7 +100,9 @@ def test_relabeled_rows_go_between_classes_the_most_frequent_pair_first(denoise)
     decisions = read_csv(denoise / "round_2" / "decisions.csv")
     pairs = decisions[decisions.decision == "relabel"].groupby(["given_label", "label"]).size()
     table = tables_of(denoise)["Relabeled"]
-    assert dict(zip(table["relabeled"], table["rows"], strict=True)) == {f"{a} → {b}": n for (a, b), n in pairs.items()}
+    assert dict(zip(table["relabeled"], table["rows"], strict=True)) == {
+        f"{a} → {b}": n for (a, b), n in pairs.items()
+    }
     assert table["rows"].is_monotonic_decreasing
 
 
@@ -106,7 +111,13 @@ def test_of_many_pairs_only_the_most_frequent_are_shown():
     given_labels, label = rng.integers(0, 1000, (2, 5000)).astype(str)
     given_labels[:40], label[:40], label[40:70], given_labels[40:70] = "7", "8", "NA", "nan"
     decisions = pd.DataFrame(
-        {"given_label": given_labels, "label": label, "decision": "relabel", "reason": "doubtful", "truth": label}
+        {
+            "given_label": given_labels,
+            "label": label,
+            "decision": "relabel",
+            "reason": "doubtful",
+            "truth": label,
+        }
     )
     table = decision_tables(decisions)["Relabeled"]
     assert table.iloc[0].tolist() == ["7 → 8", 40, 1.0]
@@ -136,7 +147,9 @@ def test_every_reason_that_a_decision_has_is_put_in_words():
     reasons, decided = set(), set()
     for mode, policy in POLICIES:
         refused = np.where(np.arange(900) % 50 == 0, "duplicate_of_test", "")
-        decisions = decide_labels(logs.astype(np.float32), given_labels, mode, Pseudo(**policy), refused=refused)
+        decisions = decide_labels(
+            logs.astype(np.float32), given_labels, mode, Pseudo(**policy), refused=refused
+        )
         reasons |= set(decisions.reason)
         decided |= set(decisions.decision)
     assert len(reasons) >= 10
@@ -152,7 +165,14 @@ def test_pseudo_labels_are_counted_by_class(augment):
 
 
 def test_the_classes_whose_share_changed_most_come_first_with_their_scores():
-    line = {"prior/x/y": 0.5, "prior/NA": 0.25, "prior/b": 0.25, "labels/x/y": 5, "labels/NA": 4, "labels/b": 1}
+    line = {
+        "prior/x/y": 0.5,
+        "prior/NA": 0.25,
+        "prior/b": 0.25,
+        "labels/x/y": 5,
+        "labels/NA": 4,
+        "labels/b": 1,
+    }
     oof = {"NA": {"n": 3, "recall": 0.5, "precision": None, "auc": 0.1}}
     noise = {"b": {"rate": 0.1, "type": "pair", "extra": 0.2, "missing": 0.3}}
     table = classes_table(line, oof, noise).set_index("class")
@@ -161,7 +181,11 @@ def test_the_classes_whose_share_changed_most_come_first_with_their_scores():
     assert list(table["share of labels now"]) == [0.4, 0.1, 0.5]
     assert table["recall"]["NA"] == 0.5
     assert "precision" not in table
-    assert list(table.loc["b"][["wrong labels", "missing labels", "extra labels"]]) == [0.1, 0.3, 0.2]
+    assert list(table.loc["b"][["wrong labels", "missing labels", "extra labels"]]) == [
+        0.1,
+        0.3,
+        0.2,
+    ]
     many = {f"{part}/{k}": 1 for k in range(100) for part in ("prior", "labels")}
     assert len(classes_table(many, {}, {})) == MAX_ROWS
 
@@ -170,12 +194,22 @@ def test_time_is_shared_among_the_stages():
     table = time_table({"read": 25, "rounds": 75.0, "total": 101})
     assert list(table["stage"]) == ["read", "rounds"]
     assert list(table["share"]) == [0.25, 0.75]
-    assert [duration(s) for s in (5.23, 119, 533, 7500)] == ["5.2\xa0s", "119.0\xa0s", "8.9\xa0min", "2.1\xa0h"]
+    assert [duration(s) for s in (5.23, 119, 533, 7500)] == [
+        "5.2\xa0s",
+        "119.0\xa0s",
+        "8.9\xa0min",
+        "2.1\xa0h",
+    ]
 
 
 def test_cells_are_written_as_people_read_them():
-    table = pd.DataFrame({"name": ["a", "b"], "n": [1234567, 0], "log loss": [0.5, None], "share": [0.12345, None]})
-    assert as_text(table).values.tolist() == [["a", "1,234,567", "0.5000", "12.35\xa0%"], ["b", "0", "–", "–"]]
+    table = pd.DataFrame(
+        {"name": ["a", "b"], "n": [1234567, 0], "log loss": [0.5, None], "share": [0.12345, None]}
+    )
+    assert as_text(table).values.tolist() == [
+        ["a", "1,234,567", "0.5000", "12.35\xa0%"],
+        ["b", "0", "–", "–"],
+    ]
 
 
 def test_names_are_escaped_and_whole():
@@ -188,7 +222,9 @@ def test_names_are_escaped_and_whole():
 
 
 def test_a_run_of_a_thousand_classes(tmp_path):
-    run = make_run(tmp_path / "run", "denoise", names=[f"class {i:04d} of a thousand" for i in range(1000)])
+    run = make_run(
+        tmp_path / "run", "denoise", names=[f"class {i:04d} of a thousand" for i in range(1000)]
+    )
     write_metrics(run)
     assert len(write_report(run).read_text()) < 600_000
     tables = tables_of(run)

@@ -28,7 +28,9 @@ def test_review_holds_the_suspects_in_order_with_the_hash_of_their_image(denoise
     for sample, path in zip(content["samples"], expected["path"], strict=True):
         data = Path(path).read_bytes()
         assert sample["sha256"] == hashlib.sha256(data).hexdigest()
-        shown = cv2.imdecode(np.frombuffer(base64.b64decode(sample["image"].split(",")[1]), np.uint8), 0)
+        shown = cv2.imdecode(
+            np.frombuffer(base64.b64decode(sample["image"].split(",")[1]), np.uint8), 0
+        )
         assert (shown == cv2.imdecode(np.frombuffer(data, np.uint8), 0)).all()
 
 

@@ -40,7 +40,9 @@ def test_duplicates_that_disagree_come_first(tmp_path):
     items, _ = read_review_items(run, limit=5000)
     labels = table["given_label"].tolist()
     assert list(items["id"][:2]) == list(table["id"][:2])
-    assert items["duplicates"][0] == f"{labels[0]} (train) · {labels[1]} (train) · {labels[2]} (test)"
+    assert (
+        items["duplicates"][0] == f"{labels[0]} (train) · {labels[1]} (train) · {labels[2]} (test)"
+    )
     assert (items["duplicates"] != "").sum() == 2
     assert len(items) == items["id"].nunique() == 200
     issues = read_csv(run / "label_issues.csv").set_index("id")

@@ -47,7 +47,10 @@ def export(page, file, *keys):
 
 
 def as_csv(rows):
-    lines = [f"{s['id']},{s['given_label']},{action},{label},{s['sha256']}\n" for s, action, label in rows]
+    lines = [
+        f"{s['id']},{s['given_label']},{action},{label},{s['sha256']}\n"
+        for s, action, label in rows
+    ]
     return ("id,given_label,action,label,image_sha256\n" + "".join(lines)).encode()
 
 
@@ -78,7 +81,9 @@ def test_keys_decide_undo_survive_a_reload_and_export(review, open_page, tmp_pat
     assert count(page) == "0 of 20 reviewed", "steps from before the reload can be undone"
 
 
-def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(review, open_page, tmp_path):
+def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(
+    review, open_page, tmp_path
+):
     file, s = review
     page = open_page(file)
     page.click("[data-do=view]")
@@ -93,10 +98,14 @@ def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(revi
     assert count(page) == "7 of 20 reviewed"
     press(page, "Home", " ", "ArrowRight", " ", "d")
     kept = [(s[i], "keep", s[i]["given_label"]) for i in (5, 7, 8, 10)]
-    expected = as_csv([(s[0], "drop", ""), (s[1], "drop", ""), (s[2], "relabel", s[2]["predicted"]), *kept])
+    expected = as_csv(
+        [(s[0], "drop", ""), (s[1], "drop", ""), (s[2], "relabel", s[2]["predicted"]), *kept]
+    )
     assert export(page, tmp_path / "c.csv") == expected
     press(page, "u")
-    assert export(page, tmp_path / "c.csv").count(b"relabel") == 3, "one step brings the two decisions back"
+    assert export(page, tmp_path / "c.csv").count(b"relabel") == 3, (
+        "one step brings the two decisions back"
+    )
     press(page, "Shift+A")
     assert count(page) == "20 of 20 reviewed"
     assert page.get_attribute("#progress", "value") == "20"
@@ -104,7 +113,9 @@ def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(revi
     press(page, "u", "u", "Home")
     page.click("[data-do=ambiguous]")
     press(page, " ")
-    assert "1 selected" in page.inner_text("#shown"), "Space selects; it does not press the clicked button again"
+    assert "1 selected" in page.inner_text("#shown"), (
+        "Space selects; it does not press the clicked button again"
+    )
     press(page, "u", "s", "x")
     assert export(page, tmp_path / "c.csv").count(b"ambiguous") == 20
     press(page, "u", "u")
@@ -178,7 +189,9 @@ def test_hostile_names_never_run_and_ids_round_trip(open_page, tmp_path):
 
 def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, tmp_path):
     shutil.copy(review[0], tmp_path / "review.html")
-    (tmp_path / "notebook.html").write_text('<iframe sandbox="allow-scripts" src="review.html" width=900 height=500>')
+    (tmp_path / "notebook.html").write_text(
+        '<iframe sandbox="allow-scripts" src="review.html" width=900 height=500>'
+    )
     page = open_page(tmp_path / "notebook.html")
     frame = page.frames[1]
     frame.wait_for_selector("#forgets:not([hidden])")
@@ -201,7 +214,9 @@ def test_the_audit_is_blind_and_in_the_order_of_its_file(open_page, tmp_path):
     audit = write_audit(run, [30, 105, 130, 91])
     key = embedded(write_review(run, limit=30).read_text())["key"]
     (run / "audit.csv").unlink()
-    assert embedded(write_review(run, limit=30).read_text())["key"] == key, "an audit makes no one forget"
+    assert embedded(write_review(run, limit=30).read_text())["key"] == key, (
+        "an audit makes no one forget"
+    )
     write_audit(run, [30, 105, 130, 91])
     page = open_page(write_review(run, limit=30))
     page.select_option("#queue", label="audit (4)")
@@ -209,7 +224,9 @@ def test_the_audit_is_blind_and_in_the_order_of_its_file(open_page, tmp_path):
     for name in audit["id"]:
         shown = page.inner_text("#single")
         assert name in shown
-        assert not [word for word in ("suggested", "confidence", "p_wrong", "nearest") if word in shown]
+        assert not [
+            word for word in ("suggested", "confidence", "p_wrong", "nearest") if word in shown
+        ]
         press(page, "a")
         assert page.inner_text("#message") == "nothing here that this could decide"
         press(page, "j")
@@ -217,14 +234,20 @@ def test_the_audit_is_blind_and_in_the_order_of_its_file(open_page, tmp_path):
     press(page, "Home", "g", "x", "d", "v")
     assert "→" not in page.inner_text("#grid")
     assert count(page) == "3 of 4 reviewed"
-    actions = [line.split(",")[:3] for line in export(page, tmp_path / "c.csv").decode().splitlines()[1:]]
+    actions = [
+        line.split(",")[:3] for line in export(page, tmp_path / "c.csv").decode().splitlines()[1:]
+    ]
     expected = zip(audit["id"], audit["given_label"], ["keep", "ambiguous", "drop"], strict=False)
     assert sorted(actions) == sorted(map(list, expected))
 
 
 def test_duplicates_that_disagree_have_a_badge(open_page, tmp_path):
     run = make_run(tmp_path / "run", "denoise")
-    table = read_csv(run / "samples.csv").iloc[[150, 151]].assign(cluster="0", kind="exact", conflict="True")
+    table = (
+        read_csv(run / "samples.csv")
+        .iloc[[150, 151]]
+        .assign(cluster="0", kind="exact", conflict="True")
+    )
     table.to_csv(run / "duplicates.csv", index=False)
     page = open_page(write_review(run))
     assert page.inner_text(".badge") == "duplicates disagree"

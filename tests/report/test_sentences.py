@@ -5,13 +5,23 @@ import json
 import pytest
 
 from pseudokit.labels.noise import DIFFICULTY, OF_THE_CLASS
-from pseudokit.report.sentences import NOISE_TYPES, audit_sentence, headline, run_facts, trusted_sentence, warning
+from pseudokit.report.sentences import (
+    NOISE_TYPES,
+    audit_sentence,
+    headline,
+    run_facts,
+    trusted_sentence,
+    warning,
+)
 
 from .fake_run import make_run
 
 
 def sentences_of(run):
-    return [text.replace("\xa0", " ") for text in headline(json.loads((run / "metrics.json").read_text()))]
+    return [
+        text.replace("\xa0", " ")
+        for text in headline(json.loads((run / "metrics.json").read_text()))
+    ]
 
 
 def test_denoise_tells_the_gain_first_then_the_noise(denoise):
@@ -20,7 +30,15 @@ def test_denoise_tells_the_gain_first_then_the_noise(denoise):
     gain = 100 * (scores["student"]["test"]["accuracy"] - scores["baseline"]["test"]["accuracy"])
     assert f"student − baseline {gain:+.2f} points" in first
     assert "200 test images" in first
-    for number in ("10.12 %", "9.00 to 12.00 %", "8 relabeled", "12 dropped", "10.00 %", "0.34 %", "0.9987"):
+    for number in (
+        "10.12 %",
+        "9.00 to 12.00 %",
+        "8 relabeled",
+        "12 dropped",
+        "10.00 %",
+        "0.34 %",
+        "0.9987",
+    ):
         assert number in noise
     assert NOISE_TYPES["pair"] in noise
     assert others == []
@@ -80,7 +98,13 @@ def test_human_decisions_and_rounds_that_changed_nothing_are_told():
 
 def test_an_audit_tells_its_shares_with_intervals_or_asks_for_reviews():
     share = {"value": 0.1, "low": 0.05, "high": 0.2}
-    audit = {"n": 100, "reviewed": 100, "noise_rate": share, "flag_precision": None, "estimate_error": share}
+    audit = {
+        "n": 100,
+        "reviewed": 100,
+        "noise_rate": share,
+        "flag_precision": None,
+        "estimate_error": share,
+    }
     text = audit_sentence(audit).replace("\xa0", " ")
     assert "10.00 % of the given labels are wrong (5.00 to 20.00 %)" in text
     assert "+10.00 points" in text

@@ -30,9 +30,15 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 @pytest.fixture
 def no_account(tmp_path, monkeypatch):
     """A home folder without any credentials; the environment of a process that has none."""
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"]:
+    for name in [
+        name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"
+    ]:
         monkeypatch.delenv(name)
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_SERVICE"):  # set on the way: to be forgotten afterwards
+    for name in (
+        "WANDB_DATA_DIR",
+        "WANDB_CACHE_DIR",
+        "WANDB_SERVICE",
+    ):  # set on the way: to be forgotten afterwards
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -76,7 +82,9 @@ def finished(folder, mode):
 
 
 @pytest.mark.parametrize("mode", ["augment", "denoise"])
-def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard, mode, capfd, monkeypatch):
+def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(
+    tmp_path, heard, mode, capfd, monkeypatch
+):
     run = finished(tmp_path, mode)
     monkeypatch.setenv("WANDB_PROJECT", "p")
     tracking.track(run, Wandb(mode="offline"))
@@ -87,7 +95,10 @@ def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard,
     assert jobs["teacher"]["config"]["train"] == {"lr": 0.006}
     lines = read_lines(run / "metrics.jsonl")
     rounds = [line for line in lines if "round" in line]
-    told = [{key: row.get(key) for key in line} for row, line in zip(jobs["teacher"]["history"], rounds, strict=False)]
+    told = [
+        {key: row.get(key) for key in line}
+        for row, line in zip(jobs["teacher"]["history"], rounds, strict=False)
+    ]
     assert told == rounds
     assert [row["_step"] for row in jobs["teacher"]["history"]][:2] == [1, 2]
     _student_has_scores_and_plots(jobs["student"], lines)
@@ -100,7 +111,12 @@ def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(tmp_path, heard,
 def _student_has_scores_and_plots(job, lines):
     told = {key: value for row in job["history"] for key, value in row.items()}
     scores = [line for line in lines if line.get("of") in ("student", "baseline")]
-    expected = {f"{line['of']}/{key}": value for line in scores for key, value in line.items() if key != "of"}
+    expected = {
+        f"{line['of']}/{key}": value
+        for line in scores
+        for key, value in line.items()
+        if key != "of"
+    }
     assert expected == {key: told.get(key) for key in expected}
     assert "student/test/accuracy_low" in expected
     assert {key[6:] for key in told if key.startswith("plots/")} == PLOTS
@@ -113,13 +129,24 @@ def _teacher_has_images(job, lines, run):
     assert (job["files"] / told["images"]["path"]).exists()
     assert all(file.is_relative_to(run) for file in job["artifacts"].values())
     table = json.loads(job["artifacts"]["images.table.json"].read_text())
-    assert table["columns"] == ["id", "why", "given_label", "predicted", "confidence", "label", "image"]
+    assert table["columns"] == [
+        "id",
+        "why",
+        "given_label",
+        "predicted",
+        "confidence",
+        "label",
+        "image",
+    ]
     rows = [line for line in lines if "image" in line]
     assert [row[:6] for row in table["data"]] == [list(row.values()) for row in rows]
     assert {row["why"] for row in rows} >= {"borderline", "label_issue"}
     assert 20 < len(rows) <= 64
     for row, (*_, image) in zip(rows, table["data"], strict=True):
-        shown, original = job["artifacts"][image["path"]], run / "images" / f"{int(row['image'])}.png"
+        shown, original = (
+            job["artifacts"][image["path"]],
+            run / "images" / f"{int(row['image'])}.png",
+        )
         assert (cv2.imread(str(shown)) == cv2.imread(str(original))).all()
 
 
@@ -150,7 +177,9 @@ def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(tmp_path, heard, monkeypatch, caplog):
+def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(
+    tmp_path, heard, monkeypatch, caplog
+):
     run = finished(tmp_path, "denoise")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(tracking, "TIMEOUT_SECONDS", 10.0)
@@ -171,7 +200,9 @@ def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_accou
         "assert sys.stdin.isatty(); assert sys.stderr.isatty(); print('the run goes on')"
     )
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     said, reader = [], threading.Thread(target=lambda: said.append(_read_all(ours)), daemon=True)
     reader.start()

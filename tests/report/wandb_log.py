@@ -38,7 +38,9 @@ def read_job(folder: Path) -> dict:
         kind = record.WhichOneof("record_type")
         kinds.setdefault(kind, []).append(getattr(record, kind))
     [run] = kinds["run"]
-    contents = [entry for artifact in kinds.get("artifact", []) for entry in artifact.manifest.contents]
+    contents = [
+        entry for artifact in kinds.get("artifact", []) for entry in artifact.manifest.contents
+    ]
     artifacts = {entry.path: Path(entry.local_path) for entry in contents}
     history = [items(row.item) for row in kinds["history"]]
     return {

@@ -9,11 +9,20 @@ import pytest
 
 from pseudokit.config.keys import Config
 from pseudokit.config.types import UserError
-from pseudokit.run_folder.corrections import applied, decided, mend, read_corrections, revert, store_corrections
+from pseudokit.run_folder.corrections import (
+    applied,
+    decided,
+    mend,
+    read_corrections,
+    revert,
+    store_corrections,
+)
 from pseudokit.run_folder.folder import Run
 from pseudokit.system.files import write_json
 
-TABLE = pd.DataFrame({"id": ["a", "b"], "given_label": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]})
+TABLE = pd.DataFrame(
+    {"id": ["a", "b"], "given_label": ["x", "y"], "action": ["keep", "drop"], "label": ["x", ""]}
+)
 
 
 class Killed(BaseException):
@@ -52,7 +61,9 @@ def killed(at: int, step, *args) -> bool:
 
 def contents(run: Path) -> dict[str, bytes]:
     """But for status.json, which says how far a process came."""
-    files = [f for f in sorted(run.rglob("*")) if f.is_file() and not f.name.startswith("status.json")]
+    files = [
+        f for f in sorted(run.rglob("*")) if f.is_file() and not f.name.startswith("status.json")
+    ]
     return {f.relative_to(run).as_posix(): f.read_bytes() for f in files}
 
 
@@ -175,7 +186,9 @@ def test_every_line_that_does_not_fit_is_named_and_the_others_are_put_in_one_way
         read_corrections(opened(run), file)
     faults = str(caught.value).split("; ")
     assert faults[0].startswith(str(file))
-    assert [fault.partition(": ")[0] for fault in faults[1:]] == ["line 2", "line 7"], "blank lines count"
+    assert [fault.partition(": ")[0] for fault in faults[1:]] == ["line 2", "line 7"], (
+        "blank lines count"
+    )
     file.write_text(f"id,given_label,action,label\n{good}")
     assert read_corrections(opened(run), file).to_numpy().tolist() == [
         ["b", "", "relabel", "y"],

@@ -12,7 +12,14 @@ import pytest
 
 from pseudokit.config.keys import VERSION, Config
 from pseudokit.config.types import UserError
-from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run, open_run, read_status, reopen_run, write_status
+from pseudokit.run_folder.folder import (
+    DEFAULT_CONFIG,
+    Run,
+    open_run,
+    read_status,
+    reopen_run,
+    write_status,
+)
 from pseudokit.system.files import read_json, write_json
 from tests.conftest import ROOT, run_script
 
@@ -47,7 +54,9 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 def test_a_folder_in_use_is_refused_to_another_process_and_left_alone(tmp_path):
     hold = OPEN + "\nprint('held', flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", hold, "train", f"out={tmp_path}", "name=x"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert "held\n" in holder.stdout
         (tmp_path / "x" / "precious.txt").write_text("mine")
         message = one_line(run_script("train.py", "--fresh", f"out={tmp_path}", "name=x"))
@@ -68,7 +77,9 @@ def test_a_lock_that_a_data_worker_still_holds_for_a_dead_process_is_taken_over(
     fork = f"{OPEN}\nimport os, time\nif os.fork():\n    os.kill(os.getpid(), 9)\n{orphan}"
     command = [sys.executable, "-c", fork, "train", f"out={tmp_path}", "name=x"]
     assert subprocess.call(command, cwd=ROOT, stdout=subprocess.DEVNULL) == -signal.SIGKILL
-    threading.Timer(1, (tmp_path / "go").touch).start()  # until then filelock 3 holds it, filelock 4 does not
+    threading.Timer(
+        1, (tmp_path / "go").touch
+    ).start()  # until then filelock 3 holds it, filelock 4 does not
     assert opened(tmp_path, mode="train").returncode == 0
 
 
@@ -82,7 +93,9 @@ def test_what_a_killed_process_was_writing_is_swept_up(tmp_path):
     write_status(tmp_path / "x", "running", "student", mode="denoise")
     assert "killed" in opened(tmp_path).stdout
     left = {file.relative_to(tmp_path / "x").as_posix() for file in (tmp_path / "x").rglob("*_*.*")}
-    assert left == {"round_1/fold_0/checkpoint_00000007.pt"}, "the state of a network that is not finished"
+    assert left == {"round_1/fold_0/checkpoint_00000007.pt"}, (
+        "the state of a network that is not finished"
+    )
     status = read_json(tmp_path / "x" / "status.json")
     assert (status["state"], status["stage"]) == ("stopped", "student")
     assert "was killed" in status["reason"]
@@ -108,7 +121,12 @@ def test_a_run_of_another_version_is_refused_and_stays_as_it_is(tmp_path, other)
 
 def test_keys_on_which_no_byte_depends_may_change_while_a_run_goes_on(tmp_path):
     begun(tmp_path)
-    assert opened(tmp_path, "train.num_workers=2", "train.checkpoint_every=5m", "time_budget=1h").returncode == 0
+    assert (
+        opened(
+            tmp_path, "train.num_workers=2", "train.checkpoint_every=5m", "time_budget=1h"
+        ).returncode
+        == 0
+    )
 
 
 def test_the_same_command_reopens_the_folder_as_it_is(tmp_path):
@@ -134,7 +152,9 @@ def test_another_config_under_the_same_name_is_refused_with_the_keys_that_differ
     assert "pseudo.folds: 2 → 3" in message
     assert "seed" not in message
     assert "--fresh" in message
-    assert "mode: denoise → joint" in one_line(opened(tmp_path, "train.lr=1e-2", "seed=3", mode="joint"))
+    assert "mode: denoise → joint" in one_line(
+        opened(tmp_path, "train.lr=1e-2", "seed=3", mode="joint")
+    )
 
 
 def test_fresh_empties_the_folder_and_takes_the_new_config(tmp_path):
@@ -178,7 +198,9 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(UserError("a.csv is gone"), "failed"), (KeyboardInterrupt(), "stopped")], ids=type
+    ("error", "state"),
+    [(UserError("a.csv is gone"), "failed"), (KeyboardInterrupt(), "stopped")],
+    ids=type,
 )
 def test_a_stage_that_ends_early_says_so(tmp_path, error, state):
     run = Run(tmp_path, "joint", Config())
@@ -209,7 +231,11 @@ def test_a_finished_run_is_not_done_again(tmp_path):
     begun(tmp_path)
     write_status(tmp_path / "x", "done", "done", "no_change", "denoise")
     write_json(tmp_path / "x" / "student" / "model.json", {})
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "x").iterdir() if file.name.endswith(("on", "ml"))}
+    before = {
+        file: file.stat().st_mtime_ns
+        for file in (tmp_path / "x").iterdir()
+        if file.name.endswith(("on", "ml"))
+    }
     done = run_script("pseudo.py", "--mode", "denoise", f"out={tmp_path}", "name=x")
     assert done.returncode == 0
     assert "--fresh" in done.stdout
@@ -223,11 +249,15 @@ def test_a_run_goes_on_in_another_place_under_another_name(tmp_path):
     with open_run(DEFAULT_CONFIG, [f"out={tmp_path / 'else'}", "name=y"], "denoise") as run:
         assert run.path == tmp_path / "else" / "y"
     with pytest.raises(UserError, match=r"train\.lr"):
-        open_run(DEFAULT_CONFIG, [f"out={tmp_path / 'else'}", "name=y", "train.lr=1"], "denoise").__enter__()
+        open_run(
+            DEFAULT_CONFIG, [f"out={tmp_path / 'else'}", "name=y", "train.lr=1"], "denoise"
+        ).__enter__()
 
 
 @pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_every_config_serves_every_mode(config, mode, tmp_path):
     with open_run(config, [f"out={tmp_path}", "model.checkpoint=weights"], mode) as run:
         assert run.config.name == f"{config.stem}-{mode}"
@@ -240,14 +270,21 @@ def test_every_config_serves_every_mode(config, mode, tmp_path):
         ("augment", "pseudo.relabel_cutoff", "pseudo.cutoff"),
     ],
 )
-def test_a_cutoff_that_decides_nothing_in_the_mode_is_refused_and_the_other_key_named(mode, idle, meant, tmp_path):
-    with pytest.raises(UserError) as error, open_run(DEFAULT_CONFIG, [f"out={tmp_path}", f"{idle}=0.8"], mode):
+def test_a_cutoff_that_decides_nothing_in_the_mode_is_refused_and_the_other_key_named(
+    mode, idle, meant, tmp_path
+):
+    with (
+        pytest.raises(UserError) as error,
+        open_run(DEFAULT_CONFIG, [f"out={tmp_path}", f"{idle}=0.8"], mode),
+    ):
         pass
     assert idle in str(error.value)
     assert meant in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "1", "{}", "{", "[" * 100_000, '{"state": "done"}', ""])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "1", "{}", "{", "[" * 100_000, '{"state": "done"}', ""]
+)
 def test_a_status_that_was_edited_is_named(tmp_path, text):
     (tmp_path / "status.json").write_text(text)
     with pytest.raises(UserError, match=r"status\.json"):

@@ -22,7 +22,9 @@ def finished(tmp_path_factory):
 
     def made(baseline=True, mode="denoise", config=None, **wins):
         run = tmp_path_factory.mktemp("run")
-        for seed, arm in enumerate(("student", "baseline", "round_1/fold_0")[: 2 if mode == "denoise" else 3]):
+        for seed, arm in enumerate(
+            ("student", "baseline", "round_1/fold_0")[: 2 if mode == "denoise" else 3]
+        ):
             torch.manual_seed(seed)
             if baseline or arm != "baseline":
                 save_model(run / arm, *create_model(Model(), ("a", "b"), 16, 1))
@@ -40,7 +42,15 @@ def scored(wins):
         at = np.arange(n)
         right = {"student": (at < won) | (at >= won + lost), "baseline": at >= won}
         rows += [
-            pd.DataFrame({"arm": arm, "split": split, "id": at, "label": "a", "predicted": np.where(hit, "a", "b")})
+            pd.DataFrame(
+                {
+                    "arm": arm,
+                    "split": split,
+                    "id": at,
+                    "label": "a",
+                    "predicted": np.where(hit, "a", "b"),
+                }
+            )
             for arm, hit in right.items()
         ]
     return pd.concat(rows)
@@ -66,7 +76,9 @@ def folders(run, arm=None):
         ({}, {"student"}),
     ],
 )
-def test_the_arm_that_held_out_rows_favor_predicts_and_the_test_set_never_chooses(finished, wins, expected):
+def test_the_arm_that_held_out_rows_favor_predicts_and_the_test_set_never_chooses(
+    finished, wins, expected
+):
     assert folders(finished(**wins)) == expected
 
 
@@ -103,4 +115,7 @@ def test_a_baseline_that_is_left_out_cannot_be_asked_for_in_a_config():
     for arm in ("baseline", "both"):
         with pytest.raises(ValueError, match=r"predict\.arm"):
             Config(predict={"arm": arm}, pseudo={"train_baseline": False})
-    assert Config(predict={"arm": "student"}, pseudo={"train_baseline": False}).predict.arm == "student"
+    assert (
+        Config(predict={"arm": "student"}, pseudo={"train_baseline": False}).predict.arm
+        == "student"
+    )

@@ -42,7 +42,10 @@ def test_the_input_hash_is_stored_once_and_the_same_when_the_run_goes_on(begun):
     input_hash = read_json(begun.path / "env.json")["input_hash"]
     env, samples = ((begun.path / name).read_bytes() for name in ("env.json", "samples.csv"))
     assert prepare(begun).input_hash == input_hash
-    assert ((begun.path / "env.json").read_bytes(), (begun.path / "samples.csv").read_bytes()) == (env, samples)
+    assert ((begun.path / "env.json").read_bytes(), (begun.path / "samples.csv").read_bytes()) == (
+        env,
+        samples,
+    )
 
 
 @pytest.mark.parametrize("change", ["label", "removed", "image", "copy", "key"])
@@ -55,7 +58,9 @@ def test_another_input_is_refused_and_named(begun, tmp_path, change):
     elif change == "image":
         file = str(tmp_path / "images" / "0005.png")
         cv2.imwrite(file, 255 - cv2.imread(file, 0))
-    elif change == "copy":  # of an unlabeled image, in the test set: it may not receive a pseudo-label any more
+    elif (
+        change == "copy"
+    ):  # of an unlabeled image, in the test set: it may not receive a pseudo-label any more
         image = cv2.imread(str(tmp_path / "images" / "0065.png"), 0)
         cv2.imwrite(str(tmp_path / "images" / "0085.png"), image)
     else:
@@ -64,14 +69,18 @@ def test_another_input_is_refused_and_named(begun, tmp_path, change):
     with pytest.raises(UserError) as caught:
         prepare(begun)
     assert str(begun.path / "env.json") in str(caught.value)
-    assert ("1 rows" in str(caught.value) and "'0005'" in str(caught.value)) == (change in ("label", "removed"))
+    assert ("1 rows" in str(caught.value) and "'0005'" in str(caught.value)) == (
+        change in ("label", "removed")
+    )
     assert (begun.path / "samples.csv").read_bytes() == samples
 
 
 def test_what_decides_nothing_may_change_while_a_run_goes_on(begun, tmp_path):
     edit(tmp_path / "test.csv", "label", "d9")
     train = begun.config.train.model_copy(update={"num_workers": 2})
-    begun.config = begun.config.model_copy(update={"train": train, "time_budget": 60.0, "name": "y"})
+    begun.config = begun.config.model_copy(
+        update={"train": train, "time_budget": 60.0, "name": "y"}
+    )
     assert prepare(begun).input_hash == read_json(begun.path / "env.json")["input_hash"]
 
 

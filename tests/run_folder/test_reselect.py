@@ -13,13 +13,22 @@ from pseudokit.run_folder.reselect import cutoff_table
 def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     rng = np.random.default_rng(0)
     given_labels = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
-    probs = rng.dirichlet([6, 1, 1], len(given_labels))  # the models favor class 0 on unlabeled rows
+    probs = rng.dirichlet(
+        [6, 1, 1], len(given_labels)
+    )  # the models favor class 0 on unlabeled rows
     probs[:60] = [np.roll(row, label) for row, label in zip(probs[:60], given_labels, strict=False)]
     empty = np.full(len(given_labels), "", object)
     dataset = Dataset(
-        empty, empty, np.where(given_labels < 0, "unlabeled", "train"), given_labels, empty, ("a", "b", "c")
+        empty,
+        empty,
+        np.where(given_labels < 0, "unlabeled", "train"),
+        given_labels,
+        empty,
+        ("a", "b", "c"),
     )
-    decisions = decide_labels(np.log(probs), given_labels, "augment", Pseudo(cutoff=0.8, distribution_alignment=align))
+    decisions = decide_labels(
+        np.log(probs), given_labels, "augment", Pseudo(cutoff=0.8, distribution_alignment=align)
+    )
     coverage = cutoff_table(dataset, decisions).set_index("cutoff").coverage
     accepted = (decisions.decision == "accept").sum() / 600
     assert 0.05 < accepted < 0.95

@@ -50,7 +50,9 @@ def test_a_label_column_is_filled_in_the_order_of_the_sample(sample):
 
 
 def test_class_columns_are_filled_in_any_order_of_rows_and_columns(sample):
-    filled = fill_submission(sample("id,NA,1,2\nb,0,0,0\nc,0,0,0\na,0,0,0\n"), predictions("a", "b", "c"))
+    filled = fill_submission(
+        sample("id,NA,1,2\nb,0,0,0\nc,0,0,0\na,0,0,0\n"), predictions("a", "b", "c")
+    )
     assert list(filled) == ["id", "NA", "1", "2"]
     assert filled.id.tolist() == ["b", "c", "a"]
     np.testing.assert_array_equal(filled[["1", "2", "NA"]].to_numpy(float), PROBS[[1, 2, 0]])
@@ -67,12 +69,16 @@ def test_class_columns_are_filled_in_any_order_of_rows_and_columns(sample):
     ],
 )
 def test_ids_are_matched_with_or_without_folder_and_suffix(sample, predicted, wanted, labels):
-    filled = fill_submission(sample("id,label\n" + "".join(f"{i},x\n" for i in wanted)), predictions(*predicted))
+    filled = fill_submission(
+        sample("id,label\n" + "".join(f"{i},x\n" for i in wanted)), predictions(*predicted)
+    )
     assert filled.to_dict("list") == {"id": wanted, "label": labels}
 
 
 def test_predictions_that_the_sample_does_not_want_are_left_out(sample):
-    assert fill_submission(sample("id,label\nb,x\n"), predictions("a", "b", "c")).label.tolist() == ["2"]
+    assert fill_submission(
+        sample("id,label\nb,x\n"), predictions("a", "b", "c")
+    ).label.tolist() == ["2"]
 
 
 def test_an_id_without_a_prediction_is_refused_by_name(sample):
@@ -99,7 +105,9 @@ def test_columns_that_are_neither_a_label_nor_the_classes_are_refused(sample, co
     assert "NA" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"id\na\n", b"\xff\xfe\x00\x01\x80", b"id,label\na,x\nb,x,y,z\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"id\na\n", b"\xff\xfe\x00\x01\x80", b"id,label\na,x\nb,x,y,z\n"]
+)
 def test_a_sample_that_is_no_such_table_is_refused(tmp_path, content):
     (tmp_path / "sample.csv").write_bytes(content)
     refusal(tmp_path / "sample.csv", predictions("a", "b"))
@@ -118,7 +126,10 @@ def test_a_prediction_that_is_no_number_is_refused_with_its_id(bad):
 
 
 def test_of_two_classes_a_column_of_numbers_asks_for_the_probability_of_the_second(sample):
-    targets, probs = pd.DataFrame({"id": ["a", "b"], "path": ["", ""]}), np.array([[0.9, 0.1], [0.3, 0.7]])
+    targets, probs = (
+        pd.DataFrame({"id": ["a", "b"], "path": ["", ""]}),
+        np.array([[0.9, 0.1], [0.3, 0.7]]),
+    )
     table = predictions_table(targets, probs, probs.argmax(1), ["no", "yes"])
     asked = sample("id,target\nb,0.5\na,0.5\n")
     assert fill_submission(asked, table).target.tolist() == [0.7, 0.1]
@@ -126,4 +137,7 @@ def test_of_two_classes_a_column_of_numbers_asks_for_the_probability_of_the_seco
     assert fill_submission(named, table).target.tolist() == ["yes", "no"]
     numbered = predictions_table(targets, probs, probs.argmax(1), ["0", "1"])
     assert fill_submission(sample("id,target\nb,0\na,0\n"), numbered).target.tolist() == ["1", "0"]
-    assert fill_submission(sample("id,target\nb,0.5\na,0.5\n"), numbered).target.tolist() == [0.7, 0.1]
+    assert fill_submission(sample("id,target\nb,0.5\na,0.5\n"), numbered).target.tolist() == [
+        0.7,
+        0.1,
+    ]

@@ -11,7 +11,9 @@ from pseudokit.run_folder.folder import Run
 from pseudokit.run_folder.time_budget import Pace, cheaper_plans, costs, planned, with_changes
 
 PACE = Pace(teacher=0.5, student=0.5, image=0.001)
-CONFIG = Config(pseudo={"rounds": 3, "folds": 5}, train={"epochs": 8, "batch_size": 10, "min_steps": 100})
+CONFIG = Config(
+    pseudo={"rounds": 3, "folds": 5}, train={"epochs": 8, "batch_size": 10, "min_steps": 100}
+)
 
 
 class Rows(list):
@@ -20,7 +22,9 @@ class Rows(list):
     given_labels = np.repeat([0, 1, -1], 100)
 
 
-PREPARED = SimpleNamespace(judged=Rows(range(300)), dataset=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None)
+PREPARED = SimpleNamespace(
+    judged=Rows(range(300)), dataset=SimpleNamespace(classes=("a", "b")), tested=50, pixels=None
+)
 PREPARED.dataset = type("All", (Rows,), {"classes": ("a", "b")})(range(320))
 
 
@@ -45,7 +49,9 @@ def test_costs_count_every_network_by_its_steps():
     assert seconds["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
     assert seconds["student"] == seconds["baseline"] == pytest.approx(all_rows * 0.5)
     assert costs(CONFIG, PREPARED, "train", PACE)["baseline"] == 0
-    shared = CONFIG.model_copy(update={"pseudo": CONFIG.pseudo.model_copy(update={"top_fraction": 0.5})})
+    shared = CONFIG.model_copy(
+        update={"pseudo": CONFIG.pseudo.model_copy(update={"top_fraction": 0.5})}
+    )
     assert costs(shared, PREPARED, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
 
 
@@ -54,7 +60,9 @@ def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp
     places = [(option.pseudo, option.train) for option in options()]
     least, before = min(map(total, options())), len(places)
     for i, budget in enumerate(np.linspace(0.5 * least, 1.3 * total(CONFIG), 40)):
-        run = Run(tmp_path / str(i), "augment", CONFIG.model_copy(update={"time_budget": float(budget)}))
+        run = Run(
+            tmp_path / str(i), "augment", CONFIG.model_copy(update={"time_budget": float(budget)})
+        )
         chosen = planned(run, PREPARED)
         assert planned(run, PREPARED) == chosen, "the same every time the run goes on"
         assert total(chosen) <= 0.95 * budget or total(chosen) == least

@@ -41,7 +41,12 @@ def side_by_side(*args, until: tuple[Path, str, int] | None = None) -> subproces
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     scripts = [Script(*args, RANK=str(i), LOCAL_RANK=str(i), **place) for i in range(2)]
     before = set(until[0].glob(until[1])) if until else set()
     while None in (codes := [script.poll() for script in scripts]) and not any(codes):
@@ -88,8 +93,16 @@ def test_two_processes_write_the_same_bytes_as_one(csv_data, script, launch):
     assert [name for name in one if one[name] != two[name]] == []
     assert len([name for name in one if name.endswith("safetensors")]) >= 4
     assert ("round_2/log_probs.npy" in one) == ("augment" in script)
-    lines = [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in both.stdout.splitlines() if "labels" in line]
-    assert lines == [re.sub(r"[\d.,]+ (s|MiB).*", "", line) for line in alone.stdout.splitlines() if "labels" in line]
+    lines = [
+        re.sub(r"[\d.,]+ (s|MiB).*", "", line)
+        for line in both.stdout.splitlines()
+        if "labels" in line
+    ]
+    assert lines == [
+        re.sub(r"[\d.,]+ (s|MiB).*", "", line)
+        for line in alone.stdout.splitlines()
+        if "labels" in line
+    ]
     again = side_by_side(*script, *args, "name=two")
     assert again.returncode == 0, "a finished run lets the others go"
     assert "done already" in again.stdout
@@ -116,7 +129,14 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
 
 def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data):
     folder, args = csv_data
-    args = [*args, *KEYS, *POOL, f"data.cache={folder / 'root'}", "train.min_steps=60", "pseudo.rounds=1"]
+    args = [
+        *args,
+        *KEYS,
+        *POOL,
+        f"data.cache={folder / 'root'}",
+        "train.min_steps=60",
+        "pseudo.rounds=1",
+    ]
     assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
     command = ["pseudo.py", "--mode", "augment", *args, "name=two"]
     script = Script(*TORCHRUN, *command)
@@ -172,7 +192,9 @@ def test_a_team_trains_a_network_to_what_one_process_would(csv_data):
         exact = name != "student"
         for key, tensor in tensors.items():
             torch.testing.assert_close(two[name][key], tensor, rtol=0, atol=0 if exact else 1e-3)
-    assert any((two["student"][key] != tensor).any() for key, tensor in one["student"].items()), "sums in another order"
+    assert any((two["student"][key] != tensor).any() for key, tensor in one["student"].items()), (
+        "sums in another order"
+    )
 
 
 def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
@@ -189,9 +211,13 @@ def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
     assert whole.returncode == 0, whole.stderr[-2000:]
     run, steps = folder / "runs" / "cut", []
     for end in (signal.SIGKILL, signal.SIGTERM):
-        stopped = side_by_side(*command, "name=cut", until=(run / "student", "checkpoint_*.pt", end))
+        stopped = side_by_side(
+            *command, "name=cut", until=(run / "student", "checkpoint_*.pt", end)
+        )
         assert stopped.returncode in (-end, 128 + end), stopped.stderr[-2000:]
-        steps += [int(file.stem.split("_")[1]) for file in (run / "student").glob("checkpoint_*.pt")]
+        steps += [
+            int(file.stem.split("_")[1]) for file in (run / "student").glob("checkpoint_*.pt")
+        ]
     done = side_by_side(*command, "name=cut")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "stopped (SIGTERM)" in stopped.stderr
@@ -203,7 +229,10 @@ def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
 @pytest.fixture
 def hosts():
     """Two network namespaces with a cable between them: (namespace, address, device) of each."""
-    ends = [(f"kit{os.getpid()}{end}", f"10.213.77.{i}", f"v{os.getpid()}{end}") for i, end in ((1, "a"), (2, "b"))]
+    ends = [
+        (f"kit{os.getpid()}{end}", f"10.213.77.{i}", f"v{os.getpid()}{end}")
+        for i, end in ((1, "a"), (2, "b"))
+    ]
     (one, _, first), (two, _, second) = ends
     setup = [
         f"netns add {one}",
@@ -211,11 +240,17 @@ def hosts():
         f"link add {first} netns {one} type veth peer {second} netns {two}",
     ]
     for name, address, device in ends:
-        setup += [f"-n {name} addr add {address}/24 dev {device}", f"-n {name} link set {device} up"]
+        setup += [
+            f"-n {name} addr add {address}/24 dev {device}",
+            f"-n {name} link set {device} up",
+        ]
         setup += [f"-n {name} link set lo up"]
     try:
         for command in setup:
-            if not shutil.which("ip") or subprocess.run(["ip", *command.split()], capture_output=True).returncode:
+            if (
+                not shutil.which("ip")
+                or subprocess.run(["ip", *command.split()], capture_output=True).returncode
+            ):
                 pytest.skip("this machine does not let us make network namespaces")
         yield ends
     finally:
@@ -225,7 +260,15 @@ def hosts():
 
 def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
     folder, args = csv_data
-    args = ["pseudo.py", "--mode", "denoise", *args, *KEYS, f"data.cache={folder / 'root'}", "pseudo.rounds=1"]
+    args = [
+        "pseudo.py",
+        "--mode",
+        "denoise",
+        *args,
+        *KEYS,
+        f"data.cache={folder / 'root'}",
+        "pseudo.rounds=1",
+    ]
     assert run_script(*args, "name=one").returncode == 0
     running = []
     for number, (host, _, device) in enumerate(hosts):
@@ -240,7 +283,9 @@ def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
         ]
         command = ["ip", "netns", "exec", host, sys.executable, *launch, *args, "name=two"]
         environment = os.environ | {"GLOO_SOCKET_IFNAME": device}
-        running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+        running.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        )
     try:
         said = [process.communicate(timeout=250)[1] for process in running]
     finally:
@@ -256,7 +301,10 @@ def second_of(parent: int) -> int:
     for entry in os.listdir("/proc"):
         try:
             with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/environ") as environ:
-                if int(stat.read().rsplit(")", 1)[1].split()[1]) == parent and "\0RANK=1\0" in "\0" + environ.read():
+                if (
+                    int(stat.read().rsplit(")", 1)[1].split()[1]) == parent
+                    and "\0RANK=1\0" in "\0" + environ.read()
+                ):
                     return int(entry)
         except (OSError, ValueError):
             continue

@@ -34,10 +34,14 @@ main(work if {busy} else lambda: time.sleep(10))
 """
 
 
-def signalled(number: int, busy: bool = True, polite: bool = True, times: int = 1) -> tuple[int, str]:
+def signalled(
+    number: int, busy: bool = True, polite: bool = True, times: int = 1
+) -> tuple[int, str]:
     """Exit code and stderr of a process that gets a signal when it is ready; times: that often, half a second apart."""
     command = [sys.executable, "-c", WAIT.format(busy=busy, polite=polite)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         process.stdout.readline()
         if busy:
             process.stdout.readline()
@@ -69,9 +73,15 @@ FAULTS = {
     "read-only": (OSError(errno.EROFS, "Read-only file system", "runs/x/a"), "runs/x/a"),
     "vanished": (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy"), "a.npy"),
     "memory": (MemoryError(), "memory"),
-    "torch": (RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory: you tried"), "train.batch_size"),
+    "torch": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory: you tried"),
+        "train.batch_size",
+    ),
     "gpu": (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "train.batch_size"),
-    "gloo": (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1"), "torchrun"),
+    "gloo": (
+        RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1"),
+        "torchrun",
+    ),
     "worker": (EOFError(), "train.num_workers=0"),
 }
 

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from pseudokit.config.types import UserError
 from pseudokit.data.csv_text import read_csv
-from pseudokit.system.files import atomic_write, read_json, seed_of, write_csv, write_json, write_npy
+from pseudokit.system.files import (
+    atomic_write,
+    read_json,
+    seed_of,
+    write_csv,
+    write_json,
+    write_npy,
+)
 from tests.conftest import run_script
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
@@ -51,7 +58,9 @@ def test_json_and_arrays_read_back(tmp_path):
 
 
 def test_a_table_is_read_as_it_stands(tmp_path):
-    (tmp_path / "a.csv").write_text('\ufeffid,label\n007,NA\n1e3,\nnull,None\n"a,b","say ""hi"""\n1.0,nan\n', "utf-8")
+    (tmp_path / "a.csv").write_text(
+        '\ufeffid,label\n007,NA\n1e3,\nnull,None\n"a,b","say ""hi"""\n1.0,nan\n', "utf-8"
+    )
     table = read_csv(tmp_path / "a.csv")
     assert list(table) == ["id", "label"]
     assert list(table.id) == ["007", "1e3", "null", "a,b", "1.0"]
@@ -60,7 +69,11 @@ def test_a_table_is_read_as_it_stands(tmp_path):
 
 def test_a_row_that_ends_early_has_empty_fields(tmp_path):
     (tmp_path / "a.csv").write_text("id,label,group\n1,cat,g\n2\n3,dog\n")
-    assert read_csv(tmp_path / "a.csv").to_numpy().tolist() == [["1", "cat", "g"], ["2", "", ""], ["3", "dog", ""]]
+    assert read_csv(tmp_path / "a.csv").to_numpy().tolist() == [
+        ["1", "cat", "g"],
+        ["2", "", ""],
+        ["3", "dog", ""],
+    ]
 
 
 @pytest.mark.parametrize("more", ["", "x"])
@@ -75,7 +88,11 @@ def test_a_field_more_than_the_header_has_never_shifts_the_columns(tmp_path, mor
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.tuples(st.text("0123456789", min_size=1), names, names), min_size=1, max_size=6))
+@given(
+    rows=st.lists(
+        st.tuples(st.text("0123456789", min_size=1), names, names), min_size=1, max_size=6
+    )
+)
 def test_any_text_in_a_table_reads_back(tmp_path_factory, rows):
     file = tmp_path_factory.getbasetemp() / "any.csv"
     table = pd.DataFrame(rows, columns=["id", "a", "b"])
@@ -84,7 +101,14 @@ def test_any_text_in_a_table_reads_back(tmp_path_factory, rows):
 
 
 def test_a_seed_depends_on_its_parts_and_on_nothing_else():
-    parts = [(0, "student"), (1, "student"), (0, "round_1/fold_0"), (0, 1, "folds"), (0, "1", "folds"), ("01", "folds")]
+    parts = [
+        (0, "student"),
+        (1, "student"),
+        (0, "round_1/fold_0"),
+        (0, 1, "folds"),
+        (0, "1", "folds"),
+        ("01", "folds"),
+    ]
     seeds = [seed_of(*part) for part in parts]
     assert len(set(seeds)) == len(parts)
     assert all(0 <= seed < 2**31 for seed in seeds)

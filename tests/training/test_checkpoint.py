@@ -50,19 +50,32 @@ class Bar:
 
 def training_set(**options) -> TrainingSet:
     return TrainingSet(
-        PIXELS, np.arange(300), LABELS[:300], STEPS, 0, np.arange(300) > 100, np.arange(300, 500), **options
+        PIXELS,
+        np.arange(300),
+        LABELS[:300],
+        STEPS,
+        0,
+        np.arange(300) > 100,
+        np.arange(300, 500),
+        **options,
     )
 
 
-def learn(folder, options=(), bar=None, key="key", given_labels: TrainingSet | None = None, network=None):
+def learn(
+    folder, options=(), bar=None, key="key", given_labels: TrainingSet | None = None, network=None
+):
     """{tensor: bytes} and the losses of the training in this folder."""
     torch.manual_seed(0)
     fresh, spec = create_model(Model(kwargs={"drop_rate": 0.3}), tuple("0123456789"), 16, 1)
-    keys = {"batch_size": 32, "amp_dtype": "fp32", "device": "cpu", "checkpoint_every": 0} | dict(options)
+    keys = {"batch_size": 32, "amp_dtype": "fp32", "device": "cpu", "checkpoint_every": 0} | dict(
+        options
+    )
     train = Train(**keys)
     torch.rand(7)  # what was drawn before has no part in it
     saved = Checkpoints(folder, key, train)
-    network, history = train_model(network or fresh, spec, given_labels or training_set(), train, bar, saved=saved)
+    network, history = train_model(
+        network or fresh, spec, given_labels or training_set(), train, bar, saved=saved
+    )
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns=["seconds", "waited"])
 
@@ -130,7 +143,11 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
     state, history = learn(tmp_path, given_labels=given_labels)
     assert history.skipped.iloc[-1] == 1
     assert np.isfinite(history.loss.drop(history.index[history.skipped.diff() > 0])).all()
-    assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
+    assert all(
+        np.isfinite(np.frombuffer(data, np.float32)).all()
+        for name, data in state.items()
+        if "num" not in name
+    )
 
 
 def test_a_batch_that_spoils_statistics_leaves_no_trace_in_them(tmp_path):
@@ -147,9 +164,15 @@ def test_a_batch_that_spoils_statistics_leaves_no_trace_in_them(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "to_input", to_input)
-        state, history = learn(None, given_labels=TrainingSet(pixels, np.arange(300), LABELS[:300], STEPS, 0))
+        state, history = learn(
+            None, given_labels=TrainingSet(pixels, np.arange(300), LABELS[:300], STEPS, 0)
+        )
     assert history.skipped.iloc[-1] == 1
-    assert all(np.isfinite(np.frombuffer(data, np.float32)).all() for name, data in state.items() if "num" not in name)
+    assert all(
+        np.isfinite(np.frombuffer(data, np.float32)).all()
+        for name, data in state.items()
+        if "num" not in name
+    )
 
 
 def test_losses_that_stay_lost_end_the_training_by_its_key():

@@ -24,16 +24,22 @@ CLASSES = tuple("0123456789")
 ROWS = np.arange(100)
 
 
-def job_runner(folder, input_hash="these images", time_for=lambda seconds: True, **options) -> JobRunner:
+def job_runner(
+    folder, input_hash="these images", time_for=lambda seconds: True, **options
+) -> JobRunner:
     train = {"epochs": 0.1, "batch_size": 16, "amp_dtype": "fp32", "device": "cpu"} | options
     trainer = Trainer(Config(train=train), PIXELS, LABELS, CLASSES)
-    return JobRunner(folder, trainer, LinearProbe(folder, trainer, input_hash), None, time_for, input_hash)
+    return JobRunner(
+        folder, trainer, LinearProbe(folder, trainer, input_hash), None, time_for, input_hash
+    )
 
 
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
     other = (LABELS[:100] + 1) % 10
     first = job_runner(tmp_path).fit("round_1/fold_0", ROWS, LABELS[:100])
-    again = job_runner(tmp_path, num_workers=3, checkpoint_every=5).fit("round_1/fold_0", ROWS, LABELS[:100])
+    again = job_runner(tmp_path, num_workers=3, checkpoint_every=5).fit(
+        "round_1/fold_0", ROWS, LABELS[:100]
+    )
     assert first.hash == again.hash
     for runner, labels in [
         (job_runner(tmp_path), other),
@@ -55,7 +61,9 @@ def test_predictions_are_those_of_the_rows_that_are_asked_for(tmp_path):
     runner = job_runner(tmp_path)
     model = runner.fit("round_1/fold_0", ROWS, LABELS[:100])
     whole = runner.predict(model, np.arange(120))
-    np.testing.assert_allclose(runner.predict(model, np.array([119, 3, 3])), whole[[119, 3, 3]], atol=1e-5)
+    np.testing.assert_allclose(
+        runner.predict(model, np.array([119, 3, 3])), whole[[119, 3, 3]], atol=1e-5
+    )
     np.testing.assert_array_equal(runner.predict(model, np.arange(120)), whole)
 
 
@@ -117,8 +125,12 @@ def embedded(tmp_path, monkeypatch):
             return real(network, spec, images, rows, train)
 
         monkeypatch.setattr(jobs_module, "embed", embed)
-        config = Config(train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"})
-        monkeypatch.setattr(Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1))
+        config = Config(
+            train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"}
+        )
+        monkeypatch.setattr(
+            Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1)
+        )
         trainer = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
         torch.manual_seed(0)
         return np.array(LinearProbe(tmp_path, trainer, "these").embeddings), [*rows_now]

@@ -46,7 +46,10 @@ def test_features_know_the_direction_of_an_edge_but_not_the_brightness():
 
 def test_color_images_of_any_size_have_as_many_features():
     rng = np.random.default_rng(0)
-    found = [gradient_features(rng.integers(0, 256, (3, size, size, c), np.uint8)) for size, c in ((8, 1), (41, 3))]
+    found = [
+        gradient_features(rng.integers(0, 256, (3, size, size, c), np.uint8))
+        for size, c in ((8, 1), (41, 3))
+    ]
     assert found[0].shape == found[1].shape
 
 
@@ -65,7 +68,9 @@ def test_soft_labels_spread_as_far_as_they_go():
     pixels, classes = digits(100)
     graph, rows = neighbor_graph(pixels), np.arange(40)
     hard = propagate_labels(graph, rows, classes[rows], 10)
-    np.testing.assert_allclose(propagate_labels(graph, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5)
+    np.testing.assert_allclose(
+        propagate_labels(graph, rows, np.eye(10)[classes[rows]], 10), hard, atol=1e-5
+    )
     soft = propagate_labels(graph, rows, np.full((40, 10), 0.1), 10)
     np.testing.assert_allclose(np.exp(soft[40:]), 0.1, atol=1e-5)
 

@@ -35,7 +35,9 @@ def backbone():
 def digits():
     """(400, 16, 16, 1) uint8 and (400,) labels."""
     data = load_digits()
-    return (data.images[:400] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None], data.target[:400]
+    return (data.images[:400] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[
+        ..., None
+    ], data.target[:400]
 
 
 def embedded(backbone, pixels, rows=None) -> np.ndarray:
@@ -48,7 +50,9 @@ def numbers(n=300, d=7, k=3, seed=0):
     """Gaussian classes."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, k, n)
-    return (rng.normal(labels[:, None] * rng.normal(size=d), 1.5, (n, d)) + 5).astype(np.float32), labels
+    return (rng.normal(labels[:, None] * rng.normal(size=d), 1.5, (n, d)) + 5).astype(
+        np.float32
+    ), labels
 
 
 def probs_of(head, x) -> np.ndarray:
@@ -57,7 +61,9 @@ def probs_of(head, x) -> np.ndarray:
 
 def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing():
     x, labels = numbers()
-    hard, soft = (probs_of(fit_head(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels]))
+    hard, soft = (
+        probs_of(fit_head(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels])
+    )
     np.testing.assert_allclose(hard, soft, atol=1e-3)
     weightless = np.eye(3, dtype=np.float32)[labels]
     weightless[::2] = 0
@@ -84,7 +90,9 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
     assert (whole.argmax(1) == labels).mean() > 0.8, "a random network, but 400 of 400 were learned"
     assert torch.equal(backbone[0].get_classifier().weight, untouched)
     first = next(iter(network.parameters()))
-    assert first.data_ptr() == next(iter(backbone[0].parameters())).data_ptr(), "the backbone is not copied"
+    assert first.data_ptr() == next(iter(backbone[0].parameters())).data_ptr(), (
+        "the backbone is not copied"
+    )
 
 
 def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monkeypatch):
@@ -129,10 +137,19 @@ def test_a_network_whose_last_layer_is_not_linear_is_refused():
     ("keys", "said"),
     [
         ({"model": {"freeze_backbone": True}}, "give model.checkpoint"),
-        ({"model": {"freeze_backbone": True, "checkpoint": "w"}, "pseudo": {"tta": 2}}, "pseudo.tta"),
-        ({"model": {"freeze_backbone": True, "checkpoint": "w"}, "predict": {"tta": 2}}, "predict.tta"),
         (
-            {"model": {"freeze_backbone": True, "checkpoint": "w"}, "train": {"consistency_weight": 1}},
+            {"model": {"freeze_backbone": True, "checkpoint": "w"}, "pseudo": {"tta": 2}},
+            "pseudo.tta",
+        ),
+        (
+            {"model": {"freeze_backbone": True, "checkpoint": "w"}, "predict": {"tta": 2}},
+            "predict.tta",
+        ),
+        (
+            {
+                "model": {"freeze_backbone": True, "checkpoint": "w"},
+                "train": {"consistency_weight": 1},
+            },
             "train.consistency_weight",
         ),
     ],
@@ -141,7 +158,11 @@ def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, said):
     with pytest.raises(ValueError, match=said):
         Config.model_validate(keys)
     if said in ("predict.tta", "train.consistency_weight"):
-        assert not Config.model_validate(keys | {"student": {"name": "resnet18"}}).model_of("student").freeze_backbone
+        assert (
+            not Config.model_validate(keys | {"student": {"name": "resnet18"}})
+            .model_of("student")
+            .freeze_backbone
+        )
 
 
 def test_embeddings_are_compared_whatever_their_scale():
@@ -153,7 +174,10 @@ def test_embeddings_are_compared_whatever_their_scale():
     x *= 1e-6
     x[:, 7] = 3e-6
     said = propagate_labels(
-        neighbor_graph(alike_features(x.astype(np.float32))), np.array([0, 40, 80]), np.array([0, 1, 2]), 3
+        neighbor_graph(alike_features(x.astype(np.float32))),
+        np.array([0, 40, 80]),
+        np.array([0, 1, 2]),
+        3,
     )
     assert (said.argmax(1) == group).mean() > 0.95
 
@@ -186,7 +210,9 @@ def test_it_is_the_logistic_regression_of_embeddings_in_one_scale():
     x, labels = features()
     head, history = fit_head(x, labels, K)
     scaled = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
-    expected = LogisticRegression(C=1 / prior_of(history), tol=1e-8, max_iter=1000).fit(scaled, labels)
+    expected = LogisticRegression(C=1 / prior_of(history), tol=1e-8, max_iter=1000).fit(
+        scaled, labels
+    )
     np.testing.assert_allclose(probs(head, x), expected.predict_proba(scaled), atol=2e-3)
     assert history.loss.iloc[-1] < history.loss.iloc[0] == pytest.approx(np.log(K), abs=1e-3)
 
@@ -196,7 +222,9 @@ def test_the_unit_of_the_embeddings_is_of_no_account(factor):
     x, labels = features()
     shifted = (x * factor + 7 * factor).astype(np.float32)
     np.testing.assert_allclose(
-        probs(fit_head(x, labels, K)[0], x), probs(fit_head(shifted, labels, K)[0], shifted), atol=5e-3
+        probs(fit_head(x, labels, K)[0], x),
+        probs(fit_head(shifted, labels, K)[0], shifted),
+        atol=5e-3,
     )
 
 
@@ -222,7 +250,9 @@ def test_pseudo_labels_neither_choose_the_prior_nor_weaken_it():
     given_labels = np.where(np.arange(400) < 40, labels, -1)
     own, _ = fit_head(x[:40], labels[:40], K)
     _, history = fit_head(x, labels, K, given_labels=given_labels)
-    _, other = fit_head(x, np.where(given_labels < 0, (labels + 1) % K, labels), K, given_labels=given_labels)
+    _, other = fit_head(
+        x, np.where(given_labels < 0, (labels + 1) % K, labels), K, given_labels=given_labels
+    )
     assert prior_of(history) == prior_of(other) >= MIN_PSEUDO_LABEL_PRIOR
     assert np.isfinite(probs(own, x)).all()
 

@@ -39,7 +39,9 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
     classes = tuple(map(str, range(10)))
     network, spec = create_model(Model(), classes, pixels.shape[1], 1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    training_set = TrainingSet(pixels, rows, target[rows] if labels is None else labels, steps, seed)
+    training_set = TrainingSet(
+        pixels, rows, target[rows] if labels is None else labels, steps, seed
+    )
     network, history = train_model(network, spec, training_set, Train(**QUICK | options))
     return TrainedModel(network, spec, ""), history, before
 
@@ -53,13 +55,17 @@ def accuracy(model, digits) -> float:
 
 
 def first_norm(model) -> torch.nn.BatchNorm2d:
-    return next(module for module in model.network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    return next(
+        module for module in model.network.modules() if isinstance(module, torch.nn.BatchNorm2d)
+    )
 
 
 def first_norm_mean(model, digits, rows) -> torch.Tensor:
     """(channels,) mean of what the first batch norm is given, over these images."""
     seen = []
-    hook = first_norm(model).register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].float()))
+    hook = first_norm(model).register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].float())
+    )
     probs(model, digits, rows)
     hook.remove()
     return torch.cat(seen).mean((0, 2, 3))
@@ -117,7 +123,9 @@ def test_other_processes_make_the_same_images(digits, options):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
         training_set = TrainingSet(pixels, LEARN, target[LEARN], 6, 0, unlabeled=HELD_OUT)
-        network, history = train_model(network, spec, training_set, Train(**QUICK | options, num_workers=workers))
+        network, history = train_model(
+            network, spec, training_set, Train(**QUICK | options, num_workers=workers)
+        )
         found.append(network.fc.weight.detach())
         assert 0 < history.waited.iloc[-1] < history.seconds.iloc[-1]
     assert torch.equal(found[0], found[1])
@@ -187,11 +195,15 @@ def test_averaged_weights_are_others_than_the_last_ones_and_as_good(plain, digit
     assert accuracy(averaged, digits) > 0.9
     # a decay of nearly nothing is the last weights themselves
     last = trained(digits, steps=10, ema_decay=1e-9)[0].network.fc.weight
-    torch.testing.assert_close(last, trained(digits, steps=10)[0].network.fc.weight, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        last, trained(digits, steps=10)[0].network.fc.weight, atol=1e-4, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("linear_probe_first", [True, False])
-def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(plain, digits, linear_probe_first):
+def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(
+    plain, digits, linear_probe_first
+):
     pixels, target = digits
     network = copy.deepcopy(plain[0].network)
     network.fc.reset_parameters()
@@ -207,9 +219,14 @@ def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(plai
     network, history = train_model(network, plain[0].format, training_set, Train(**QUICK | still))
     assert (history.loss.max() < 0.2) if linear_probe_first else (history.loss.min() > 1)
     for name, value in network.named_parameters():
-        assert torch.allclose(value, before[name], atol=1e-5) != (linear_probe_first and name.startswith("fc.")), name
+        assert torch.allclose(value, before[name], atol=1e-5) != (
+            linear_probe_first and name.startswith("fc.")
+        ), name
         assert value.requires_grad, "everything may learn"
-    kept = all(torch.equal(value, plain[0].network.get_buffer(name)) for name, value in network.named_buffers())
+    kept = all(
+        torch.equal(value, plain[0].network.get_buffer(name))
+        for name, value in network.named_buffers()
+    )
     assert kept == linear_probe_first, "the statistics under which the head is right"
 
 
@@ -258,7 +275,12 @@ def test_every_schedule_takes_any_number_of_steps(digits, schedule):
 
 def test_lower_layers_learn_at_lower_rates(digits):
     lengths = {}
-    layers = ["conv1.0.weight", "layer2.0.downsample.1.weight", "layer4.0.downsample.1.weight", "fc.weight"]
+    layers = [
+        "conv1.0.weight",
+        "layer2.0.downsample.1.weight",
+        "layer4.0.downsample.1.weight",
+        "fc.weight",
+    ]
     for decay in (1.0, 0.5):
         model, _, before = trained(digits, steps=1, lr=1e-3, layer_decay=decay, **STEADY)
         lengths[decay] = np.array([change(model, before, name).norm().item() for name in layers])
@@ -301,7 +323,9 @@ def test_balanced_class_weights_make_up_for_rare_classes():
     rows, labels = np.arange(1500), np.where(rng.random(1500) < 0.9, 3, 7)
     found = {}
     for weights in ("none", "balanced"):
-        model, _, _ = trained((noise, None), rows=rows, labels=labels, steps=60, lr=1e-2, class_weights=weights)
+        model, _, _ = trained(
+            (noise, None), rows=rows, labels=labels, steps=60, lr=1e-2, class_weights=weights
+        )
         found[weights] = probs(model, (noise, None), np.arange(1500, 2000)).mean(0)
     assert found["none"][3] == pytest.approx(0.9, abs=0.05)
     assert found["balanced"][3] == pytest.approx(0.5, abs=0.15)
@@ -322,7 +346,9 @@ def test_an_unknown_optimizer_is_refused_by_its_key(digits):
 
 
 def test_a_device_that_is_not_here_is_refused_by_its_key(digits):
-    missing = "mps" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "cuda"
+    missing = (
+        "mps" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "cuda"
+    )
     with pytest.raises(UserError, match=rf"train\.device={missing}"):
         trained(digits, steps=1, device=missing)
 
@@ -341,14 +367,20 @@ def test_every_step_moves_the_bar_once(digits):
     assert bar.count == 7
 
 
-def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing(digits, plain):
+def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing(
+    digits, plain
+):
     labels = digits[1][LEARN]
     soft = trained(digits, labels=np.eye(10, dtype=np.float32)[labels])[0]
-    torch.testing.assert_close(soft.network.fc.weight, plain[0].network.fc.weight, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(
+        soft.network.fc.weight, plain[0].network.fc.weight, atol=1e-3, rtol=1e-2
+    )
     wrong = (labels + 1) % 10
     half = np.arange(len(LEARN)) % 2 == 0
     targets = np.eye(10, dtype=np.float32)[np.where(half, wrong, labels)] * ~half[:, None]
-    assert accuracy(trained(digits, labels=targets)[0], digits) > 0.85, "rows of weight 0 are all wrong"
+    assert accuracy(trained(digits, labels=targets)[0], digits) > 0.85, (
+        "rows of weight 0 are all wrong"
+    )
 
 
 def test_training_without_a_finite_gradient_is_wrong_input_not_a_model(digits):
@@ -373,7 +405,9 @@ def test_consistency_teaches_from_images_without_labels(digits):
             "ema_decay": 0.95,
             "lr": 3e-3,
         }
-        network, _ = train_model(network, spec, training_set, Train(**QUICK | options | {"batch_size": 32}))
+        network, _ = train_model(
+            network, spec, training_set, Train(**QUICK | options | {"batch_size": 32})
+        )
         found[weight] = accuracy(TrainedModel(network, spec, ""), digits)
     assert found[1.0] > found[0.0] + 0.05
 
@@ -386,9 +420,13 @@ def test_consistency_never_sees_a_label_of_unlabeled_images(digits):
         own = np.where(np.arange(len(target)) < 100, target, labels)
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, np.arange(100), own[:100], 5, 0, unlabeled=np.arange(100, 600))
+        training_set = TrainingSet(
+            pixels, np.arange(100), own[:100], 5, 0, unlabeled=np.arange(100, 600)
+        )
         states.append(
-            train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[0].state_dict()
+            train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[
+                0
+            ].state_dict()
         )
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
@@ -400,11 +438,18 @@ def test_consistency_leaves_no_trace_in_running_statistics(digits):
     pixels[100:] = 255 - pixels[100:]
     torch.manual_seed(0)
     network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-    training_set = TrainingSet(pixels, np.arange(100), target[:100], 1, 0, unlabeled=np.arange(100, 600))
-    model = TrainedModel(
-        train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[0], spec, ""
+    training_set = TrainingSet(
+        pixels, np.arange(100), target[:100], 1, 0, unlabeled=np.arange(100, 600)
     )
-    labeled, pool = (first_norm_mean(model, (pixels, target), rows) for rows in (np.arange(96), np.arange(100, 600)))
+    model = TrainedModel(
+        train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[0],
+        spec,
+        "",
+    )
+    labeled, pool = (
+        first_norm_mean(model, (pixels, target), rows)
+        for rows in (np.arange(96), np.arange(100, 600))
+    )
     kept = first_norm(model).running_mean
     assert torch.dist(kept, labeled) < 0.1 * torch.dist(labeled, pool)
 
@@ -429,7 +474,9 @@ def test_statistics_do_not_hang_on_the_order_of_the_rows(digits):
 def first_norm_variance(model, digits, rows) -> tuple[torch.Tensor, torch.Tensor]:
     """The variance that the first batch norm keeps, and that of what it is given over these images."""
     seen = []
-    hook = first_norm(model).register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].float()))
+    hook = first_norm(model).register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].float())
+    )
     probs(model, digits, rows)
     hook.remove()
     return first_norm(model).running_var, torch.cat(seen).var((0, 2, 3))

@@ -34,9 +34,14 @@ def test_an_unknown_answer_teaches_nothing_and_the_others_as_if_it_were_not_ther
     assert (logits.grad[unknown] == 0).all()
     assert (logits.grad[~unknown] != 0).all()
     known = torch.from_numpy(answers >= 0)
-    alone = F.binary_cross_entropy_with_logits(logits[known], torch.from_numpy(answers).double()[known])
+    alone = F.binary_cross_entropy_with_logits(
+        logits[known], torch.from_numpy(answers).double()[known]
+    )
     assert loss.item() == pytest.approx(alone.item())
-    assert BinaryCrossEntropy().count(torch.from_numpy(BinaryCrossEntropy.targets(answers))) == (answers >= 0).sum()
+    assert (
+        BinaryCrossEntropy().count(torch.from_numpy(BinaryCrossEntropy.targets(answers)))
+        == (answers >= 0).sum()
+    )
 
 
 def test_a_batch_without_any_answer_is_no_fault(logits):
@@ -52,7 +57,9 @@ def test_balanced_weights_make_yes_and_no_count_alike(answers):
     even = torch.zeros(50, 4, requires_grad=True)
     BinaryCrossEntropy(weight)(even, targets).backward()
     for c in range(4):
-        of_yes, of_no = (even.grad[torch.from_numpy(answers[:, c] == answer), c].sum() for answer in (1, 0))
+        of_yes, of_no = (
+            even.grad[torch.from_numpy(answers[:, c] == answer), c].sum() for answer in (1, 0)
+        )
         assert of_yes.item() == pytest.approx(-of_no.item(), rel=1e-4)
 
 
@@ -93,7 +100,9 @@ def test_a_student_overrules_unsure_teachers_but_not_sure_ones(teachers, power, 
     logits = torch.tensor([[2.0, 0.0]])
     views, logs = torch.zeros(1, 1, 1, 1), torch.tensor([teachers]).clamp(min=1e-30).log()
     loss = Consistency(iter([(views, views, logs)]), power)(lambda pixels: logits)
-    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))), rel=0.02)
+    assert loss == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))), rel=0.02
+    )
 
 
 def test_sure_answers_weigh_one_and_unsure_ones_less():
@@ -103,4 +112,6 @@ def test_sure_answers_weigh_one_and_unsure_ones_less():
         weights = term.weigh(confidence)
     assert torch.allclose(weights[:3], torch.ones(3))
     assert weights[3] < 0.2
-    assert torch.allclose(Consistency(iter(())).weigh(confidence), torch.ones(4)), "at first, nobody is sure: all count"
+    assert torch.allclose(Consistency(iter(())).weigh(confidence), torch.ones(4)), (
+        "at first, nobody is sure: all count"
+    )

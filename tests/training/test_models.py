@@ -37,7 +37,12 @@ def test_a_model_fits_the_classes_and_images_that_it_is_made_for():
         network, spec = create_model(Model(), CLASSES, size, channels)
         assert network(torch.zeros(2, channels, size, size)).shape == (2, 3)
         assert spec.classes == list(CLASSES)
-        assert (spec.size, spec.channels, len(spec.mean), len(spec.std)) == (size, channels, channels, channels)
+        assert (spec.size, spec.channels, len(spec.mean), len(spec.std)) == (
+            size,
+            channels,
+            channels,
+            channels,
+        )
 
 
 def test_arguments_of_the_model_are_passed_on():
@@ -48,7 +53,9 @@ def test_arguments_of_the_model_are_passed_on():
 def test_a_saved_model_reads_back_with_identical_logits(tmp_path):
     torch.manual_seed(3)
     network, spec = create_model(Model(kwargs={"drop_rate": 0.1}), CLASSES, 16, 1)
-    network.train()(torch.randn(8, 1, 16, 16))  # moves the running statistics, which have to be kept as well
+    network.train()(
+        torch.randn(8, 1, 16, 16)
+    )  # moves the running statistics, which have to be kept as well
     saved = save_model(tmp_path / "fold_0", network, spec)
     found = load_model(tmp_path / "fold_0")
     images = torch.randn(5, 1, 16, 16).to(memory_format=torch.channels_last)
@@ -89,7 +96,9 @@ def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
         load_model(tmp_path / "student")
 
 
-@pytest.mark.parametrize(("name", "meant"), [("resnet_18", "resnet18"), ("tset_resnet", "test_resnet")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("resnet_18", "resnet18"), ("tset_resnet", "test_resnet")]
+)
 def test_an_unknown_model_names_the_nearest(name, meant):
     message = refusal(name=name)
     assert f"model.name='{name}'" in message
@@ -129,7 +138,9 @@ def test_images_of_a_size_that_the_model_cannot_take_are_refused_before_training
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(tmp_path, ending, channels):
+def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(
+    tmp_path, ending, channels
+):
     file, state = weights_file(tmp_path)
     if ending == "safetensors":
         save_file(state, file := file.with_suffix(".safetensors"))
@@ -138,12 +149,18 @@ def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(tmp_pat
     assert found["fc.weight"].shape == (3, 96)
     for name in state:
         if not name.startswith("fc."):
-            wanted = state[name].sum(1, keepdim=True) if name == "conv1.0.weight" and channels == 1 else state[name]
+            wanted = (
+                state[name].sum(1, keepdim=True)
+                if name == "conv1.0.weight" and channels == 1
+                else state[name]
+            )
             torch.testing.assert_close(found[name], wanted, msg=name)
 
 
 def test_a_missing_weights_file_is_refused(tmp_path):
-    assert f"model.checkpoint={tmp_path / 'none.pth'}" in refusal(checkpoint=str(tmp_path / "none.pth"))
+    assert f"model.checkpoint={tmp_path / 'none.pth'}" in refusal(
+        checkpoint=str(tmp_path / "none.pth")
+    )
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -184,21 +201,31 @@ def test_weights_of_another_architecture_are_refused(tmp_path, other):
     file, _ = weights_file(tmp_path, other)
     message = refusal(checkpoint=str(file))
     assert f"model.checkpoint={file}" in message
-    assert any(name in message for name in create_model(Model(), CLASSES, 16, 3)[0].state_dict()), "a tensor is named"
+    assert any(name in message for name in create_model(Model(), CLASSES, 16, 3)[0].state_dict()), (
+        "a tensor is named"
+    )
 
 
 def test_pixels_are_normalized_as_the_model_was_pretrained_or_as_asked():
     assert create_model(Model(), CLASSES, 16, 3)[1].mean == list(
         create_model(Model(), CLASSES, 16, 3)[0].pretrained_cfg["mean"]
     )
-    asked = Model(kwargs={"pretrained_cfg_overlay": {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.2, 0.3]}})
+    asked = Model(
+        kwargs={"pretrained_cfg_overlay": {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.2, 0.3]}}
+    )
     spec = create_model(asked, CLASSES, 16, 3)[1]
     assert (spec.mean, spec.std) == ([0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
     assert create_model(asked, CLASSES, 16, 1)[1].std == pytest.approx([0.2])
 
 
 @pytest.mark.parametrize(
-    "overlay", [{"file": "weights.pth"}, {"url": "https://example.org"}, "hub", {"mean": [1], "hf_hub_id": "a"}]
+    "overlay",
+    [
+        {"file": "weights.pth"},
+        {"url": "https://example.org"},
+        "hub",
+        {"mean": [1], "hf_hub_id": "a"},
+    ],
 )
 def test_an_overlay_that_would_fetch_weights_is_refused(overlay):
     assert "pretrained_cfg_overlay" in refusal(kwargs={"pretrained_cfg_overlay": overlay})

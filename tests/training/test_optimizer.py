@@ -20,7 +20,9 @@ def test_mixing_mixes_images_and_targets_alike(kind):
     weighted = (targets * torch.arange(4.0)).sum(1) * 60
     assert torch.allclose(images.mean((1, 2, 3)), weighted, atol=0.5)
     soft, _ = torch.tensor([[0.2, 0.1, 0, 0]] * 32), None
-    assert torch.allclose(mix(pixels, soft)[1].sum(1), torch.full((32,), 0.3)), "a row that weighs less still does"
+    assert torch.allclose(mix(pixels, soft)[1].sum(1), torch.full((32,), 0.3)), (
+        "a row that weighs less still does"
+    )
 
 
 def test_without_mixing_nothing_is_changed():

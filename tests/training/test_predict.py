@@ -29,7 +29,10 @@ def model(pixels):
     network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
     recipe = Train(batch_size=32, augment="none", **CPU)
     network, _ = train_model(
-        network, spec, TrainingSet(pixels, np.arange(400), load_digits().target[:400], 30, 0), recipe
+        network,
+        spec,
+        TrainingSet(pixels, np.arange(400), load_digits().target[:400], 30, 0),
+        recipe,
     )
     return TrainedModel(network, spec, "hash")
 
@@ -56,7 +59,9 @@ def test_rows_of_three_channels_are_normalized_by_channel(tta):
     wanted = ((images - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = network(wanted)
-    found = log_probs(TrainedModel(network, spec, ""), pixels, np.arange(4), tta=tta, spec="none", **CPU)
+    found = log_probs(
+        TrainedModel(network, spec, ""), pixels, np.arange(4), tta=tta, spec="none", **CPU
+    )
     np.testing.assert_allclose(found, logits.log_softmax(1), atol=1e-4)
 
 
@@ -64,7 +69,9 @@ def test_the_order_is_that_of_the_rows(model, pixels):
     rows = np.random.default_rng(1).permutation(200)
     straight = log_probs(model, pixels, np.arange(200), **CPU)
     np.testing.assert_allclose(log_probs(model, pixels, rows, **CPU), straight[rows], atol=1e-4)
-    np.testing.assert_allclose(log_probs(model, pixels, np.array([7, 7, 3]), **CPU), straight[[7, 7, 3]], atol=1e-4)
+    np.testing.assert_allclose(
+        log_probs(model, pixels, np.array([7, 7, 3]), **CPU), straight[[7, 7, 3]], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 51])
@@ -81,10 +88,14 @@ def test_no_rows_give_no_probabilities(model, pixels, tta):
 
 def test_the_first_view_is_the_image_itself_and_the_others_are_augmented(model, pixels):
     rows = np.arange(40)
-    one, two, three = (np.exp(log_probs(model, pixels, rows, tta=n, spec="affine", **CPU)) for n in (1, 2, 3))
+    one, two, three = (
+        np.exp(log_probs(model, pixels, rows, tta=n, spec="affine", **CPU)) for n in (1, 2, 3)
+    )
     assert np.abs(three - one).max() > 0.01
     np.testing.assert_allclose(three.sum(1), 1, atol=1e-5)
-    turned = build("affine", 16, seed=1)(torch.from_numpy(pixels[rows]), 0).permute(0, 3, 1, 2) / 255
+    turned = (
+        build("affine", 16, seed=1)(torch.from_numpy(pixels[rows]), 0).permute(0, 3, 1, 2) / 255
+    )
     with torch.no_grad():
         other = model.network((turned - model.format.mean[0]) / model.format.std[0]).softmax(1)
     np.testing.assert_allclose(2 * two - one, other, atol=1e-3)
@@ -92,12 +103,16 @@ def test_the_first_view_is_the_image_itself_and_the_others_are_augmented(model, 
 
 
 def test_views_without_augmentation_change_nothing(model, pixels):
-    one, three = (log_probs(model, pixels, np.arange(20), tta=n, spec="none", **CPU) for n in (1, 3))
+    one, three = (
+        log_probs(model, pixels, np.arange(20), tta=n, spec="none", **CPU) for n in (1, 3)
+    )
     np.testing.assert_allclose(np.exp(three), np.exp(one), atol=1e-5)
 
 
 def test_more_views_of_the_same_seed_are_the_same(model, pixels):
-    first, again = (log_probs(model, pixels, np.arange(20), tta=3, spec="affine", **CPU) for _ in range(2))
+    first, again = (
+        log_probs(model, pixels, np.arange(20), tta=3, spec="affine", **CPU) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, again)
 
 
@@ -109,12 +124,17 @@ def test_a_certain_model_stays_finite(pixels):
         network.fc.weight.zero_()
         network.fc.bias.copy_(torch.tensor([1000.0, 0.0]))
     for tta in (1, 2):
-        logs = log_probs(TrainedModel(network, spec, ""), pixels, np.arange(3), tta=tta, spec="affine", **CPU)
+        logs = log_probs(
+            TrainedModel(network, spec, ""), pixels, np.arange(3), tta=tta, spec="affine", **CPU
+        )
         assert np.isfinite(logs).all()
 
 
 def test_half_precision_says_nearly_the_same(model, pixels):
-    full, half = (np.exp(log_probs(model, pixels, np.arange(100), amp_dtype=p, device="cpu")) for p in ("fp32", "bf16"))
+    full, half = (
+        np.exp(log_probs(model, pixels, np.arange(100), amp_dtype=p, device="cpu"))
+        for p in ("fp32", "bf16")
+    )
     assert half.dtype == np.float32
     assert np.abs(full - half).mean() < 0.01
 

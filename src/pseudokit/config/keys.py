@@ -153,7 +153,9 @@ class Config(Section):
     def _is_known(cls, version: int) -> int:
         if version != VERSION:
             other = "newer" if version > VERSION else "older"
-            raise ValueError(f"this kit reads version {VERSION}; use the {other} kit that wrote it, or start a new run")
+            raise ValueError(
+                f"this kit reads version {VERSION}; use the {other} kit that wrote it, or start a new run"
+            )
         return version
 
     @model_validator(mode="after")

@@ -69,7 +69,12 @@ def _load(text: str) -> Any:
     """Raises yaml.YAMLError, whatever is wrong with the text."""
     try:
         return yaml.load(text, _Loader)
-    except (ValueError, AttributeError, LookupError, TypeError) as error:  # of `!!int x` and the like
+    except (
+        ValueError,
+        AttributeError,
+        LookupError,
+        TypeError,
+    ) as error:  # of `!!int x` and the like
         raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
@@ -94,7 +99,9 @@ TEXT_OR_LIST = (str | Names, str | Names | None)
 def is_text(key: str, value: str) -> bool:
     """Whether a value is text, taken as typed: YAML would read 007, 1.10 or yes as something else."""
     kind = dict(fields()).get(key)
-    return value != "null" and (kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("[")))
+    return value != "null" and (
+        kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("["))
+    )
 
 
 def load_config(path: str | Path, overrides: list[str]) -> Config:
@@ -127,16 +134,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
         if len(text) > MAX_CHARACTERS:
-            raise UserError(f"config {path} is larger than {MAX_CHARACTERS:,} characters; give one of configs/*.yaml")
+            raise UserError(
+                f"config {path} is larger than {MAX_CHARACTERS:,} characters; give one of configs/*.yaml"
+            )
         tree = _load(text)
     except FileNotFoundError:
-        raise UserError(f"config {path} does not exist; give --config one of configs/*.yaml") from None
+        raise UserError(
+            f"config {path} does not exist; give --config one of configs/*.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"config {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"config {path} cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
     if tree is None:  # an empty file
         return {}
     if not isinstance(tree, dict):
-        raise UserError(f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}")
+        raise UserError(
+            f"config {path} must be a mapping of keys to values, not a {type(tree).__name__}"
+        )
     return tree
 
 

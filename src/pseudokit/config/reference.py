@@ -46,7 +46,9 @@ def find_keys(word: str) -> str:
     blocks = []
     for key, value_type, default, meaning in key_rows():
         if word.lower() in f"{key} {meaning}".lower():
-            text = textwrap.fill(meaning, MAX_LINE_CHARACTERS, initial_indent="    ", subsequent_indent="    ")
+            text = textwrap.fill(
+                meaning, MAX_LINE_CHARACTERS, initial_indent="    ", subsequent_indent="    "
+            )
             block = f"{key}: {value_type} (default {default})\n{text}\n"
             blocks.append(block.replace("`", ""))
     return "\n".join(blocks) or f"no key contains {word!r}; docs/config.md lists all of them\n"
@@ -69,7 +71,9 @@ def kind(schema: dict) -> str:
     if "anyOf" in schema:
         return " or ".join(kind(one) for one in schema["anyOf"] if one.get("type") != "null")
     if "enum" in schema or "const" in schema:
-        return "one of " + ", ".join(f"`{one}`" for one in schema.get("enum", [schema.get("const")]))
+        return "one of " + ", ".join(
+            f"`{one}`" for one in schema.get("enum", [schema.get("const")])
+        )
     if schema.get("format") == "duration":
         return "time: `8.5h`, `30m`, `90s` or seconds"
     if schema["type"] == "array":
@@ -80,7 +84,9 @@ def kind(schema: dict) -> str:
     if schema["type"] == "number" and limits == {"≥": 0, "≤": 1}:
         return "share 0…1"
     name = "whole number" if schema["type"] == "integer" else "number"
-    return " ".join([name, ", ".join(f"{sign} {limit:g}" for sign, limit in limits.items())]).strip()
+    return " ".join(
+        [name, ", ".join(f"{sign} {limit:g}" for sign, limit in limits.items())]
+    ).strip()
 
 
 def shown(default: Any) -> str:

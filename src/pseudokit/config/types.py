@@ -37,13 +37,26 @@ def _to_seconds(value: Any) -> Any:
     return float(match[1]) * {"h": 3600, "m": 60}.get(match[2], 1)
 
 
-Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(json_schema_extra={"format": "duration"})]
+Seconds = Annotated[
+    float, BeforeValidator(_to_seconds), Field(json_schema_extra={"format": "duration"})
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[list[str], Field(min_length=1)]
 Augmentation = (
-    Literal["auto", "gentle", "affine", "elastic", "written", "cutout", "strong", "small", "photo", "none"]
+    Literal[
+        "auto",
+        "gentle",
+        "affine",
+        "elastic",
+        "written",
+        "cutout",
+        "strong",
+        "small",
+        "photo",
+        "none",
+    ]
     | list[dict[str, Any]]
 )
 

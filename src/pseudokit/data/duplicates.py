@@ -50,9 +50,13 @@ def find_links(pixels: np.ndarray, n_first: int) -> np.ndarray:
     hashes = difference_hashes(pixels, rows)
     is_first = rows < n_first
     close_among_first = rows[is_first][_close_pairs(hashes[is_first])]
-    close_among_all = rows[_close_pairs(hashes)]  # of the first rows, these are no other pairs, but may be fewer
+    close_among_all = rows[
+        _close_pairs(hashes)
+    ]  # of the first rows, these are no other pairs, but may be fewer
     pairs = np.unique(np.concatenate([close_among_first, close_among_all], axis=1), axis=1)
-    min_correlation = MIN_PHOTO_CORRELATION if pixels.shape[1] >= PHOTO_SIDE else MIN_SMALL_CORRELATION
+    min_correlation = (
+        MIN_PHOTO_CORRELATION if pixels.shape[1] >= PHOTO_SIDE else MIN_SMALL_CORRELATION
+    )
     chunks = np.split(pairs, range(PAIRS_PER_CHUNK, pairs.shape[1], PAIRS_PER_CHUNK), axis=1)
     near = [chunk[:, _correlations(pixels, chunk) >= min_correlation] for chunk in chunks]
     return np.concatenate([link_equal(keys), *near], axis=1)

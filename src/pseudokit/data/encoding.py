@@ -77,7 +77,9 @@ def own(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def right(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(N,) whether a prediction is the label; of a label set whether all answers are, unknown ones aside."""
-    return predicted == labels if labels.ndim == 1 else ((predicted == labels) | (labels < 0)).all(1)
+    return (
+        predicted == labels if labels.ndim == 1 else ((predicted == labels) | (labels < 0)).all(1)
+    )
 
 
 def yes(log_probs: np.ndarray) -> np.ndarray:
@@ -101,11 +103,15 @@ def names(labels: np.ndarray, classes: tuple[str, ...] | list[str]) -> np.ndarra
 def _name(row: list[int], classes: tuple[str, ...] | list[str]) -> str:
     if max(row) < 0:
         return ""
-    said = [UNKNOWN * (answer < 0) + name for name, answer in zip(classes, row, strict=True) if answer]
+    said = [
+        UNKNOWN * (answer < 0) + name for name, answer in zip(classes, row, strict=True) if answer
+    ]
     return separator(classes).join(said) or NONE
 
 
-def parse(texts: Iterable[str], classes: tuple[str, ...] | list[str], multi_label: bool) -> np.ndarray:
+def parse(
+    texts: Iterable[str], classes: tuple[str, ...] | list[str], multi_label: bool
+) -> np.ndarray:
     """Labels of texts, see names.
 
     Raises:
@@ -128,7 +134,9 @@ def _row(text: str, index: dict[str, int], sep: str) -> np.ndarray:
     return row
 
 
-def labels_among(texts: Iterable[str], classes: tuple[str, ...] | list[str], multi_label: bool) -> set[str]:
+def labels_among(
+    texts: Iterable[str], classes: tuple[str, ...] | list[str], multi_label: bool
+) -> set[str]:
     """Those of the texts that are a label."""
     if not multi_label:
         return {*texts} & {*classes}

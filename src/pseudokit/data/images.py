@@ -19,8 +19,12 @@ from .cache import decode_all, free_memory, open_cache
 
 MAX_IMAGE_PIXELS = 100_000_000
 """Of one image: 300 MB as RGB. A larger one is refused by its header, before it takes memory."""
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS))  # OpenCV reads both when it is imported
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # our own messages also name the file and a remedy
+os.environ.setdefault(
+    "OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS)
+)  # OpenCV reads both when it is imported
+os.environ.setdefault(
+    "OPENCV_LOG_LEVEL", "SILENT"
+)  # our own messages also name the file and a remedy
 
 import cv2  # noqa: E402
 
@@ -41,7 +45,9 @@ REDUCTION_FLAGS = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
 }
 """By how much a JPEG is reduced. Of color images as well, in spite of the names."""
-Image.MAX_IMAGE_PIXELS = None  # Pillow reads headers only, so neither its limit nor its warnings matter
+Image.MAX_IMAGE_PIXELS = (
+    None  # Pillow reads headers only, so neither its limit nor its warnings matter
+)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -138,7 +144,9 @@ def _side_and_channels(paths: np.ndarray, data: Data) -> tuple[int, int]:
     step = max(1, len(paths) // N_FORMAT_SAMPLES)
     images = [image for path in paths[::step] if (image := decode(path)) is not None]
     if not images:
-        raise UserError(f"no image can be read, for example {paths[0]}; check data.image_dir and data.image_suffix")
+        raise UserError(
+            f"no image can be read, for example {paths[0]}; check data.image_dir and data.image_suffix"
+        )
     median_side = np.median([max(image.shape[:2]) for image in images])
     default_side = int(np.clip(median_side, MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE))
     is_grey = all((image == image[..., :1]).all() for image in images)

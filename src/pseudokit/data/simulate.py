@@ -63,7 +63,9 @@ def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datas
     return replace(dataset, given_labels=given_labels), truth
 
 
-def _flip(clean: np.ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator) -> np.ndarray:
+def _flip(
+    clean: np.ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator
+) -> np.ndarray:
     """(N,) class indices → (N,) noisy ones."""
     if simulate.noise not in ("symmetric", "pairflip"):
         if simulate.noise == "matrix":

@@ -62,10 +62,14 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
     elif source.is_file():
         table = _read_table(source, data, split)
     else:
-        raise UserError(f"{key} does not exist; give a CSV file, a parquet file or a folder of images")
+        raise UserError(
+            f"{key} does not exist; give a CSV file, a parquet file or a folder of images"
+        )
     unlabeled = table.id[table.label == ""]
     if split in ("val", "trusted") and len(unlabeled):
-        raise UserError(f"{key}: {unlabeled.iloc[0]} has no label; fill {data.label_col!r} or remove the row")
+        raise UserError(
+            f"{key}: {unlabeled.iloc[0]} has no label; fill {data.label_col!r} or remove the row"
+        )
     return table.assign(split=split)
 
 
@@ -82,7 +86,9 @@ def _read_folder(folder: Path, data: Data, split: str) -> pd.DataFrame:
     if len(images) < len(files):
         other = next(name for name in files if not _is_image(name))
         count = len(files) - len(images)
-        log.info(f"{folder}: {count:,} files that are no images by their suffix are skipped ({other}, …)")
+        log.info(
+            f"{folder}: {count:,} files that are no images by their suffix are skipped ({other}, …)"
+        )
     # The folders of a test set are its classes only if every file lies exactly one folder deep.
     is_class_tree = all(name.count(os.sep) == 1 for name in images)
     top_folders = [_top_folder(name) for name in images]
@@ -90,14 +96,18 @@ def _read_folder(folder: Path, data: Data, split: str) -> pd.DataFrame:
         without_image = {_top_folder(name) for name in files} - {*top_folders, ""}
         if "" in top_folders:
             name = images[top_folders.index("")]
-            raise UserError(f"data.{split}={folder}: {name} lies in no class folder; use <class>/<file>")
+            raise UserError(
+                f"data.{split}={folder}: {name} lies in no class folder; use <class>/<file>"
+            )
         if without_image:
             raise UserError(
                 f"{folder / min(without_image)} holds files and no image ({suffixes}); convert them or move it away"
             )
     for name in images:
         if NO_TEXT.search(name):
-            raise UserError(f"data.{split}={folder}: {name!r} is not UTF-8, or holds a control character; rename it")
+            raise UserError(
+                f"data.{split}={folder}: {name!r} is not UTF-8, or holds a control character; rename it"
+            )
     paths = [os.path.join(folder, name) for name in images]
     _refuse_outside(images, paths, [str(folder)], data)
     has_labels = split in LABELED_SPLITS or (split == "test" and is_class_tree)
@@ -116,7 +126,9 @@ def _list_files(folder: str | Path) -> list[str]:
     """Sorted paths below the folder of all its files but hidden ones. Links are followed, but never in a circle."""
     found = []
     start = len(str(Path(folder))) + 1
-    for parent, subfolders, files in os.walk(Path(folder), followlinks=True, onerror=_refuse_unreadable):
+    for parent, subfolders, files in os.walk(
+        Path(folder), followlinks=True, onerror=_refuse_unreadable
+    ):
         subfolders[:] = [name for name in subfolders if not _is_hidden_or_circle(parent, name)]
         found += [os.path.join(parent, name)[start:] for name in files if not name.startswith(".")]
     return sorted(found)
@@ -181,12 +193,18 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         n_rows = ParquetFile(file).metadata.num_rows
         if n_rows > MAX_PARQUET_ROWS:
             raise ValueError(f"it holds {n_rows:,} rows, more than {MAX_PARQUET_ROWS:,}")
-        table = pd.read_parquet(file, dtype_backend="numpy_nullable")  # a gap does not turn whole numbers into floats
+        table = pd.read_parquet(
+            file, dtype_backend="numpy_nullable"
+        )  # a gap does not turn whole numbers into floats
         return _as_text(table.rename(columns=str).reset_index(drop=True))
     except ImportError:
-        raise UserError(f"{file}: parquet needs the package pyarrow: pip install pyarrow, or give a CSV") from None
+        raise UserError(
+            f"{file}: parquet needs the package pyarrow: pip install pyarrow, or give a CSV"
+        ) from None
     except Exception as error:  # pyarrow raises errors of its own
-        raise UserError(f"{file} cannot be read as parquet: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{file} cannot be read as parquet: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +233,9 @@ def _warn_of_line_breaks(table: pd.DataFrame, file: Path) -> None:
 
 def _column(table: pd.DataFrame, name: str, key: str, file: Path) -> pd.Series:
     if name not in table:
-        raise UserError(f"{file} has no column {name!r} (it has {', '.join(map(repr, table.columns))}); set {key}=")
+        raise UserError(
+            f"{file} has no column {name!r} (it has {', '.join(map(repr, table.columns))}); set {key}="
+        )
     return table[name]
 
 
@@ -236,7 +256,9 @@ def _line(mask: pd.Series | np.ndarray) -> int:
 # ---- labels of a table
 
 
-def _read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> pd.Series | np.ndarray | str:
+def _read_labels(
+    table: pd.DataFrame, data: Data, split: str, file: Path
+) -> pd.Series | np.ndarray | str:
     """The labels as text; empty where the split needs none and the table has none."""
     columns = [data.label_col] if isinstance(data.label_col, str) else data.label_col
     is_missing = any(name not in table for name in columns)
@@ -324,7 +346,11 @@ def _refuse_outside(ids: Iterable[str], paths: list[str], folders: list[str], da
     allowed = tuple(os.path.join(real_folder(folder), "") for folder in folders)
     for name, path in zip(ids, paths, strict=True):
         parent, file = os.path.split(path)
-        real_path = os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder(parent), file)
+        real_path = (
+            os.path.realpath(path)
+            if os.path.islink(path)
+            else os.path.join(real_folder(parent), file)
+        )
         is_inside = real_path.startswith(allowed) and ".." not in name.split("/")
         if not is_inside and not data.allow_outside_files:
             raise UserError(

@@ -86,19 +86,31 @@ def compose(spec: list[dict[str, Any]], size: int):
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 
-    known = {name: value for name, value in vars(A).items() if isclass(value) and issubclass(value, A.BasicTransform)}
+    known = {
+        name: value
+        for name, value in vars(A).items()
+        if isclass(value) and issubclass(value, A.BasicTransform)
+    }
     steps = []
     for entry in spec:
         name = next(iter(entry), None)
         arguments = entry.get(name) or {}
         if len(entry) != 1 or not isinstance(arguments, dict):
-            raise UserError(f"train.augment: {entry} is not one transform {{Name: {{argument: value}}}}")
+            raise UserError(
+                f"train.augment: {entry} is not one transform {{Name: {{argument: value}}}}"
+            )
         if name not in known:
-            raise UserError(f"train.augment: albumentations has no transform {name!r}{nearest(name, list(known))}")
-        arguments = {key: (size, size) if value == "size" else value for key, value in arguments.items()}
+            raise UserError(
+                f"train.augment: albumentations has no transform {name!r}{nearest(name, list(known))}"
+            )
+        arguments = {
+            key: (size, size) if value == "size" else value for key, value in arguments.items()
+        }
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # how albumentations reports an unknown argument
+                warnings.simplefilter(
+                    "error", UserWarning
+                )  # how albumentations reports an unknown argument
                 steps.append(known[name](**arguments))
         except (TypeError, ValueError, UserWarning) as error:
             raise UserError(f"train.augment: {name}: {' '.join(str(error).split())}") from None

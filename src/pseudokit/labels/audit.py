@@ -44,12 +44,17 @@ def draw_sample(stratum: Array, n: int, seed: int) -> tuple[Array, Array]:
     rng = np.random.default_rng(seed)
     sizes = np.bincount(stratum, minlength=len(STRATA))
     taken = allocate(sizes, n)
-    drawn = [rng.choice(np.flatnonzero(stratum == k), taken[k], replace=False) for k in range(len(STRATA))]
+    drawn = [
+        rng.choice(np.flatnonzero(stratum == k), taken[k], replace=False)
+        for k in range(len(STRATA))
+    ]
     rows = rng.permutation(np.concatenate(drawn))
     return rows, (sizes / np.maximum(taken, 1))[stratum[rows]]
 
 
-def estimate(stratum: Array, rows: Array, wrong: Array, estimated_rate: float) -> dict[str, dict | None]:
+def estimate(
+    stratum: Array, rows: Array, wrong: Array, estimated_rate: float
+) -> dict[str, dict | None]:
     """Noise rate, precision of the flags, and the error of estimated_rate, each with a 95 % interval.
 
     In each stratum the rows that were not judged are drawn from the posterior of its rate under the prior of Jeffreys;
@@ -79,7 +84,11 @@ def estimate(stratum: Array, rows: Array, wrong: Array, estimated_rate: float) -
     value = n_wrong * sizes / np.maximum(n_judged, 1)
     low = np.where(n_wrong == 0, 0, n_wrong + unseen)
     high = np.where(n_wrong == n_judged, sizes, n_wrong + unseen)
-    figures: dict[str, dict | None] = {"noise_rate": None, "flag_precision": None, "estimate_error": None}
+    figures: dict[str, dict | None] = {
+        "noise_rate": None,
+        "flag_precision": None,
+        "estimate_error": None,
+    }
     for name, strata in (("noise_rate", np.flatnonzero(sizes)), ("flag_precision", [0])):
         if n_judged[strata].all():
             n = sizes[strata].sum()

@@ -83,7 +83,9 @@ def calibrate_models(
     return models, compared | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
 
 
-def _likelihood_by_class(log_probs: Array, given_labels: Array, of_class: bool) -> tuple[Array, float]:
+def _likelihood_by_class(
+    log_probs: Array, given_labels: Array, of_class: bool
+) -> tuple[Array, float]:
     """How well noise of the class, or no noise, explains the given labels; log_probs: (N, K), calibrated.
 
     Returns:
@@ -106,7 +108,9 @@ def _likelihood_by_class(log_probs: Array, given_labels: Array, of_class: bool) 
     return likelihood, wrong / len(labeled)
 
 
-def calibrate(log_probs: Array, given_labels: Array, matrix: Array, noisy: bool) -> tuple[Array, float]:
+def calibrate(
+    log_probs: Array, given_labels: Array, matrix: Array, noisy: bool
+) -> tuple[Array, float]:
     """One model's (N, K) log-probabilities → those of the true class, and the temperature that this took.
 
     Args:

@@ -64,7 +64,9 @@ def decide_labels(
     """
     refused = np.broadcast_to(np.asarray(refused, object), len(given_labels))
     if given_labels.ndim == 1:
-        decisions = _decide(log_probs, given_labels, mode, policy, refused, progress, likeliest_rate)
+        decisions = _decide(
+            log_probs, given_labels, mode, policy, refused, progress, likeliest_rate
+        )
         problem = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
         return decisions.keep_given(problem) if problem else decisions
     questions = [
@@ -113,7 +115,9 @@ def _decide(
     reason[~labeled] = why[~labeled]
     if mode in USES_POOL:
         decision[accepted] = "accept"
-    label = np.where(np.isin(decision, ["relabel", "accept", "soften"]), believed.best, given_labels)
+    label = np.where(
+        np.isin(decision, ["relabel", "accept", "soften"]), believed.best, given_labels
+    )
     label[decision == "drop"] = -1
     _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
 
@@ -209,12 +213,18 @@ def precision_cutoffs(believed: PosteriorSummary, given_labels: Array, precision
     return np.array(cutoffs)
 
 
-def _protect_classes(given_labels: Array, p_wrong: Array, decision: Array, label: Array, reason: Array) -> None:
+def _protect_classes(
+    given_labels: Array, p_wrong: Array, decision: Array, label: Array, reason: Array
+) -> None:
     """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left."""
     k = int(max(given_labels.max(), label.max())) + 1
-    floor = np.ceil(CLASS_FLOOR * np.bincount(given_labels[given_labels >= 0], minlength=k)).astype(int)
+    floor = np.ceil(CLASS_FLOOR * np.bincount(given_labels[given_labels >= 0], minlength=k)).astype(
+        int
+    )
     while (lacking := floor - np.bincount(label[label >= 0], minlength=k)).max() > 0:
-        short = int((lacking > 0).argmax())  # class by class: a row may be taken from another one at its floor
+        short = int(
+            (lacking > 0).argmax()
+        )  # class by class: a row may be taken from another one at its floor
         lost = np.flatnonzero((given_labels == short) & (label != short))
         back = lost[most_confident(-p_wrong[lost], lacking[short])]
         decision[back], label[back], reason[back] = "keep", short, "class_floor"

@@ -92,7 +92,9 @@ class DifficultyNoise:
         return likelihood
 
 
-def estimate_difficulty_noise(log_probs: Array, given_labels: Array, likeliest_rate: float) -> DifficultyNoise:
+def estimate_difficulty_noise(
+    log_probs: Array, given_labels: Array, likeliest_rate: float
+) -> DifficultyNoise:
     """The noise, sharpened until its rate is RATE_CORRECTION times likeliest_rate, see compare.
 
     The likeliest rate is too low: part of what a model cannot tell is noise that it has learned, and the likelihood
@@ -121,7 +123,9 @@ def sample_rows(log_probs: Array, given_labels: Array) -> tuple[Array, Array, Ar
     return rows, probs, given_labels[rows]
 
 
-def fit(probs: Array, given_labels: Array, sharpness: float, by_image: float | None = None) -> DifficultyNoise:
+def fit(
+    probs: Array, given_labels: Array, sharpness: float, by_image: float | None = None
+) -> DifficultyNoise:
     """Rates and confusions by EM for one sharpness; by_image too, where it is not given.
 
     probs: (M, K); given_labels: (M,) class index.
@@ -145,13 +149,17 @@ def fit(probs: Array, given_labels: Array, sharpness: float, by_image: float | N
     for _ in range(MAX_EM_STEPS):
         # E step: how each given label (M,) came about: right, by a confusion (M, K), or by what the image looks like
         rate = noise.rates[bins]
-        by_confusion = truth * noise.confusions.T[given_labels] * ((1 - noise.by_image) * rate)[:, None]
+        by_confusion = (
+            truth * noise.confusions.T[given_labels] * ((1 - noise.by_image) * rate)[:, None]
+        )
         by_looks = (truth * looks_like).sum(1) * noise.by_image * rate
         confused = by_confusion.sum(1)
         total = q_of_given * (1 - rate) + confused + by_looks
         wrong = (confused + by_looks) / total
         # M step
-        counts = (by_confusion / total[:, None]).T @ one_hot + 1  # one more of each: no confusion is impossible
+        counts = (
+            by_confusion / total[:, None]
+        ).T @ one_hot + 1  # one more of each: no confusion is impossible
         np.fill_diagonal(counts, 0)
         wrong_in_bin = np.bincount(bins, wrong, BINS)
         noise = replace(
@@ -161,7 +169,9 @@ def fit(probs: Array, given_labels: Array, sharpness: float, by_image: float | N
             estimated_rate=wrong.mean(),
         )
         if by_image is None:
-            noise = replace(noise, by_image=(by_looks / total).sum() / max(wrong.sum(), MIN_PROBABILITY))
+            noise = replace(
+                noise, by_image=(by_looks / total).sum() / max(wrong.sum(), MIN_PROBABILITY)
+            )
         log_likelihood = np.log(total).mean()
         if log_likelihood - previous < MIN_LOG_LIKELIHOOD_GAIN:
             break
@@ -169,7 +179,9 @@ def fit(probs: Array, given_labels: Array, sharpness: float, by_image: float | N
     return noise
 
 
-def compare(log_probs: Array, given_labels: Array, other: Array, other_parameters: int) -> tuple[float, float]:
+def compare(
+    log_probs: Array, given_labels: Array, other: Array, other_parameters: int
+) -> tuple[float, float]:
     """By how many standard errors noise by difficulty explains the given labels better than another model of noise.
 
     It must also be better than no noise at all: the smaller of two tests of Vuong (1989) for models that are not
@@ -192,7 +204,9 @@ def compare(log_probs: Array, given_labels: Array, other: Array, other_parameter
     few_probs, few_labels = probs[:MAX_SEARCH_ROWS], labels[:MAX_SEARCH_ROWS]
 
     def of_difficulty(sharpness: float) -> Array:
-        return fit(few_probs, few_labels, sharpness, by_image=0.0).log_likelihood(few_probs, few_labels)
+        return fit(few_probs, few_labels, sharpness, by_image=0.0).log_likelihood(
+            few_probs, few_labels
+        )
 
     def without_noise(sharpness: float) -> Array:
         return np.log(soften(probs, 1 / sharpness)[np.arange(n), labels])

@@ -34,7 +34,10 @@ def score(log_probs: Array, labels: Array, classes: Classes) -> dict[str, float]
 
 def known(classes: Classes, multi_label: bool = False) -> list[str]:
     """The scores that these classes have: kappa wants numbers, top5 more than five, both one class an image."""
-    left_out = {"kappa": multi_label or ranks(classes) is None, "top5": multi_label or len(classes) <= TOP}
+    left_out = {
+        "kappa": multi_label or ranks(classes) is None,
+        "top5": multi_label or len(classes) <= TOP,
+    }
     return [metric for metric in GOALS if not left_out.get(metric)]
 
 
@@ -98,7 +101,9 @@ def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, d
         scores[classes[k]] = {
             "n": int(is_class.sum()),
             "recall": float(recall_score(is_class, is_predicted)),
-            "precision": float(precision_score(is_class, is_predicted)) if is_predicted.any() else None,
+            "precision": float(precision_score(is_class, is_predicted))
+            if is_predicted.any()
+            else None,
             "auc": None if np.isnan(areas[k]) else float(areas[k]),
         }
     return scores
@@ -124,7 +129,9 @@ def kappa(predicted: Array, labels: Array, classes: Classes) -> float:
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore")  # one class alone has no kappa
         every = np.arange(len(rank))
-        return float(cohen_kappa_score(rank[predicted], rank[labels], labels=every, weights="quadratic"))
+        return float(
+            cohen_kappa_score(rank[predicted], rank[labels], labels=every, weights="quadratic")
+        )
 
 
 PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
@@ -140,7 +147,9 @@ def ranks(classes: Classes) -> Array | None:
     return values.argsort().argsort()
 
 
-def gain(metric: str, before: Array, after: Array, labels: Array, classes: Classes) -> tuple[float, float]:
+def gain(
+    metric: str, before: Array, after: Array, labels: Array, classes: Classes
+) -> tuple[float, float]:
     """What log-probabilities `after` gain on `before` on the same rows, and the standard error of it.
 
     Positive is better, whatever the score. Where a score is a mean over rows the error is that of paired differences,
@@ -167,7 +176,11 @@ def share_interval(share: float, n: float) -> dict[str, float]:
     center = share + Z_95**2 / (2 * n)
     half = Z_95 * float(np.sqrt(variance + (Z_95 / (2 * n)) ** 2))
     whole = 1 + Z_95**2 / n
-    return {"se": float(np.sqrt(variance)), "low": (center - half) / whole, "high": (center + half) / whole}
+    return {
+        "se": float(np.sqrt(variance)),
+        "low": (center - half) / whole,
+        "high": (center + half) / whole,
+    }
 
 
 def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
@@ -184,7 +197,11 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
 
 
 def noise_scores(
-    p_wrong: Array, given_labels: Array, label: Array, clean: Array | None, soft: Array | bool = False
+    p_wrong: Array,
+    given_labels: Array,
+    label: Array,
+    clean: Array | None,
+    soft: Array | bool = False,
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
@@ -208,14 +225,20 @@ def noise_scores(
     return scores | {
         "injected_rate": float(flipped.mean()),
         "residual_rate": float((learned & (label != clean)).mean()),
-        "average_precision": float(average_precision_score(flipped, p_wrong)) if flipped.any() else None,
+        "average_precision": float(average_precision_score(flipped, p_wrong))
+        if flipped.any()
+        else None,
     }
 
 
 def pool_scores(label: Array, clean: Array | None) -> dict:
     """How many unlabeled rows (or answers) have a pseudo-label, and how many of those are right where it is known."""
     has_one = label >= 0
-    scores = {"n": label.size, "pseudo_labels": int(has_one.sum()), "coverage": float(has_one.mean())}
+    scores = {
+        "n": label.size,
+        "pseudo_labels": int(has_one.sum()),
+        "coverage": float(has_one.mean()),
+    }
     if clean is not None and has_one.any():
         scores["accuracy"] = float((label == clean)[has_one].mean())
     return scores
@@ -230,7 +253,9 @@ def paired_gain(before: Array, after: Array) -> dict[str, float]:
     return accuracy | {"gain": gain, "low": gain - half, "high": gain + half}
 
 
-def paired_arms(scored: pd.DataFrame, splits: tuple[str, ...], base: str) -> dict[str, float] | None:
+def paired_arms(
+    scored: pd.DataFrame, splits: tuple[str, ...], base: str
+) -> dict[str, float] | None:
     """What the student gains on the arm `base` on the rows of these splits that both predict; None where there is none.
 
     scored: table of scored.csv. Returns paired_gain with n, and on how many rows one of them alone was right.
@@ -242,7 +267,11 @@ def paired_arms(scored: pd.DataFrame, splits: tuple[str, ...], base: str) -> dic
     if not len(hits):
         return None
     before, after = hits.T
-    counts = {"n": len(hits), "won": int((after > before).sum()), "lost": int((after < before).sum())}
+    counts = {
+        "n": len(hits),
+        "won": int((after > before).sum()),
+        "lost": int((after < before).sum()),
+    }
     return paired_gain(before, after) | counts
 
 

@@ -19,7 +19,17 @@ from .posterior import Posterior
 
 ORDER = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", "leave")
 """The decision on an image is the first of these that one of its classes has."""
-ARRAYS = ("predicted", "confidence", "self_confidence", "p_wrong", "decision", "label", "reason", "weight", "soft")
+ARRAYS = (
+    "predicted",
+    "confidence",
+    "self_confidence",
+    "p_wrong",
+    "decision",
+    "label",
+    "reason",
+    "weight",
+    "soft",
+)
 
 
 class LabelSetDecisions(Decisions):
@@ -52,7 +62,9 @@ def decide_images(questions: list[Decisions], log_probs: Array, given_labels: Ar
     the given answers is wrong, as if they were independent; decision and reason: of the class that ORDER puts first,
     the least certain one.
     """
-    each = {name: np.stack([getattr(question, name) for question in questions], 1) for name in ARRAYS}
+    each = {
+        name: np.stack([getattr(question, name) for question in questions], 1) for name in ARRAYS
+    }
     answered = given_labels >= 0
     labeled = has_label(given_labels)
 
@@ -63,7 +75,9 @@ def decide_images(questions: list[Decisions], log_probs: Array, given_labels: Ar
     p_right = np.where(answered, 1 - each["p_wrong"], 1).prod(1)
 
     rank = np.select([each["decision"] == name for name in ORDER], range(len(ORDER)))
-    rank[~answered & labeled[:, None]] = len(ORDER)  # an image is decided by what was given, if anything was
+    rank[~answered & labeled[:, None]] = len(
+        ORDER
+    )  # an image is decided by what was given, if anything was
     first = (rank + each["confidence"] / 2).argmin(1)
     rows = np.arange(len(given_labels))
     return LabelSetDecisions(
@@ -93,5 +107,7 @@ def calibrate_each_class(
         for logs, model in zip(log_probs, calibrated, strict=True):
             logs[:, c] = model.log_probs
         temperatures += facts["temperatures"]
-    calibrated = [replace(model, log_probs=logs) for model, logs in zip(models, log_probs, strict=True)]
+    calibrated = [
+        replace(model, log_probs=logs) for model, logs in zip(models, log_probs, strict=True)
+    ]
     return calibrated, {"temperatures": temperatures}

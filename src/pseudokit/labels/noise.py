@@ -85,7 +85,9 @@ def _wrong_cells(counts: Array) -> tuple[Array, float, Array, float]:
     """
     rows = np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
     shares = counts / rows
-    used = ~np.eye(len(counts), dtype=bool) & (rows > 0.5)  # a class that is never predicted has no anchors
+    used = ~np.eye(len(counts), dtype=bool) & (
+        rows > 0.5
+    )  # a class that is never predicted has no anchors
     mean = max(shares[used].mean(), MIN_PROBABILITY)
     chance = mean / rows
     beyond_chance = ((shares - mean) ** 2 - chance)[used].mean()

@@ -120,7 +120,12 @@ def plain_fold_jobs(labels: Array, targets: Array, folds: Array, number: int) ->
 
 
 def leak_free_fold_jobs(
-    given_labels: Array, chains: list[Decisions], folds: Array, clusters: Array, number: int, seed: int
+    given_labels: Array,
+    chains: list[Decisions],
+    folds: Array,
+    clusters: Array,
+    number: int,
+    seed: int,
 ) -> list[FoldJob]:
     """Two models a fold, each taught by the earlier models of its own fold alone.
 
@@ -146,7 +151,9 @@ def leak_free_fold_jobs(
     return jobs
 
 
-def average_models(predictions: list[FoldPredictions], n: int, chained: bool = False) -> OutOfFoldPredictions:
+def average_models(
+    predictions: list[FoldPredictions], n: int, chained: bool = False
+) -> OutOfFoldPredictions:
     """Predictions of n rows: the mean probabilities of the models that predicted a row; NaN where none did.
 
     chained: also those of the models of each fold alone.
@@ -176,7 +183,9 @@ def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[Array, 
     return log_probs.astype(np.float32), judge
 
 
-def average_rounds(predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int) -> OutOfFoldPredictions:
+def average_rounds(
+    predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int
+) -> OutOfFoldPredictions:
     """The mean over n rounds, n - 1 of which `earlier` is the mean of: log-probabilities averaged and normalized."""
 
     def mean(new: Array, old: Array) -> Array:

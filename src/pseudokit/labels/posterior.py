@@ -74,7 +74,9 @@ class Posterior:
             rows = block.start + labeled
             labels = self.given_labels[rows]
             summary.self_confidence[rows] = joint[labeled, labels] / total[labeled]
-            joint[labeled, labels] = 0  # 1 - self_confidence would round tiny values to 0, and lose their order
+            joint[labeled, labels] = (
+                0  # 1 - self_confidence would round tiny values to 0, and lose their order
+            )
             summary.p_wrong[rows] = (row_sums(joint) / total)[labeled]
 
         with ThreadPoolExecutor(cores()) as threads:

@@ -21,7 +21,12 @@ MIN_ROWS_PER_CLASS = 2
 
 
 def select_pseudo_labels(
-    predicted: PosteriorSummary, given_labels: Array, k: int, policy: Pseudo, refused: Array, progress: float
+    predicted: PosteriorSummary,
+    given_labels: Array,
+    k: int,
+    policy: Pseudo,
+    refused: Array,
+    progress: float,
 ) -> tuple[Array, Array]:
     """Which unlabeled rows receive their likeliest class as label, and why.
 
@@ -41,7 +46,9 @@ def select_pseudo_labels(
     accepted = unlabeled & (predicted.confidence >= cutoffs[predicted.best])
     reason = words(accepted, "below_cutoff", "above_cutoff")
     if policy.top_fraction is not None:
-        fraction = min(policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start))
+        fraction = min(
+            policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start)
+        )
         for c in range(k):
             of_class = predicted.best == c
             limit = np.ceil(fraction * (unlabeled & of_class).sum() - 1e-9)
@@ -53,7 +60,9 @@ def select_pseudo_labels(
     return accepted & ~is_refused, reason
 
 
-def class_cutoffs(predicted: PosteriorSummary, given_labels: Array, k: int, policy: Pseudo) -> Array:
+def class_cutoffs(
+    predicted: PosteriorSummary, given_labels: Array, k: int, policy: Pseudo
+) -> Array:
     """(K,) cutoff of each class: as configured, or by `min_precision` from the labeled rows."""
     if policy.min_precision is None:
         return np.full(k, plain_cutoff(policy))
@@ -75,7 +84,9 @@ def lowest_cutoff(accepted: Array, policy: Pseudo) -> float | None:
     return float(accepted.min()) if len(accepted) else None
 
 
-def cutoffs_by_precision(predicted: Array, confidence: Array, labels: Array, k: int, precision: float) -> Array:
+def cutoffs_by_precision(
+    predicted: Array, confidence: Array, labels: Array, k: int, precision: float
+) -> Array:
     """(K,) lowest confidence in a class at which the lower bound of the out-of-fold precision reaches `precision`.
 
     All (L,) over labeled rows. A class with too few rows for its own bound takes that of all classes together; where
@@ -83,7 +94,9 @@ def cutoffs_by_precision(predicted: Array, confidence: Array, labels: Array, k: 
     """
     right = predicted == labels
     of_all = _lowest_cutoff(confidence, right, precision)
-    of_classes = [_lowest_cutoff(confidence[rows], right[rows], precision) for rows in by_class(predicted, k)]
+    of_classes = [
+        _lowest_cutoff(confidence[rows], right[rows], precision) for rows in by_class(predicted, k)
+    ]
     return np.where(np.isinf(of_classes), of_all, of_classes)
 
 

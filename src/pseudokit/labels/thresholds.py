@@ -22,7 +22,9 @@ PARTS = 5
 """Each fifth of the rows is scored by numbers that were tuned on the others."""
 
 
-def tuned(metric: str, log_probs: Array, labels: Array, classes: Classes, seed: int = 0) -> dict | None:
+def tuned(
+    metric: str, log_probs: Array, labels: Array, classes: Classes, seed: int = 0
+) -> dict | None:
     """{"metric", "numbers", "before", "after"}, see tune; None where there is nothing to tune.
 
     after: what rows score by numbers that were tuned on the other rows, which is honest. numbers is None where that is
@@ -79,7 +81,9 @@ def _margins(log_probs: Array) -> Array:
     return log_probs[..., 0] - log_probs[..., 1]
 
 
-def _trials(metric: str, numbers: Array, i: int, log_probs: Array, classes: Classes) -> Iterator[tuple[float, Array]]:
+def _trials(
+    metric: str, numbers: Array, i: int, log_probs: Array, classes: Classes
+) -> Iterator[tuple[float, Array]]:
     """(value, answers) for values of numbers[i], the others as they are.
 
     For F1 in a few operations a value: an offset decides between the class and the best of the others alone.

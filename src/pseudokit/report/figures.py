@@ -93,7 +93,9 @@ def count_axis(axis) -> None:
 
 
 @styled
-def image_grid(images: list[np.ndarray | None], names: list[str], is_right: list[bool | None], title: str) -> Figure:
+def image_grid(
+    images: list[np.ndarray | None], names: list[str], is_right: list[bool | None], title: str
+) -> Figure:
     """Images five in a row, each below its own name.
 
     Args:

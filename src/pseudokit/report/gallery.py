@@ -53,7 +53,11 @@ def predicted_rows(data: dict[str, Any]) -> tuple[pd.DataFrame, str]:
         return pd.DataFrame(), ""
     rows = decisions[decisions["given_label"] != ""]
     rows = rows.assign(label=rows["truth"].fillna(rows["given_label"]))
-    labels = "the truth, where it is known" if rows["truth"].notna().any() else "given labels, which may be wrong too"
+    labels = (
+        "the truth, where it is known"
+        if rows["truth"].notna().any()
+        else "given labels, which may be wrong too"
+    )
     return rows, f"out-of-fold predictions against {labels}"
 
 

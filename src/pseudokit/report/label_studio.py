@@ -56,13 +56,20 @@ def make_task(run: str, item: dict[str, Any], root: str) -> dict[str, Any]:
     if item["predicted"]:
         data["note"] += f", predicted {item['predicted']} ({item['confidence']:.2f})"
         result = [choice(item["predicted"])]
-        task["predictions"] = [{"model_version": run, "score": item["confidence"], "result": result}]
+        task["predictions"] = [
+            {"model_version": run, "score": item["confidence"], "result": result}
+        ]
     return task
 
 
 def choice(name: str) -> dict[str, Any]:
     """One choice in a prediction or an annotation."""
-    return {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [name]}}
+    return {
+        "from_name": "label",
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": [name]},
+    }
 
 
 def interface(classes: list[str]) -> str:
@@ -138,7 +145,9 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
         first = error.errors()[0]
         keys = " ".join(str(key) for key in first["loc"][1:])
         place = f"task {first['loc'][0] + 1} {keys}: " if first["loc"] else ""
-        raise UserError(f"{file}: {place}{first['msg']}; export the project of Label Studio as JSON") from None
+        raise UserError(
+            f"{file}: {place}{first['msg']}; export the project of Label Studio as JSON"
+        ) from None
     actions = _actions(classes)
     lines = {}
     for number, task in enumerate(tasks, start=1):

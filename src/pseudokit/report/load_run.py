@@ -64,7 +64,9 @@ def read_run(run: Path) -> dict[str, Any]:
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
         "samples": read_table(run / "samples.csv", "id path split given_label"),
-        "duplicates": read_table(run / "duplicates.csv", "cluster id path split given_label kind conflict"),
+        "duplicates": read_table(
+            run / "duplicates.csv", "cluster id path split given_label kind conflict"
+        ),
         "decisions": read_decisions(run / f"round_{decisive.get('round')}", truth),
         "wrong": wrong_shares(run, rounds, truth),
         "scored": read_table(run / "scored.csv", "arm split id label predicted confidence"),
@@ -127,7 +129,9 @@ def read_truth(run: Path) -> pd.Series:
 
 def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     """The decisions of one round with a `truth` column (missing where nobody knows)."""
-    columns = "id split given_label predicted confidence self_confidence p_wrong decision label reason"
+    columns = (
+        "id split given_label predicted confidence self_confidence p_wrong decision label reason"
+    )
     table = read_table(folder / "decisions.csv", columns)
     if table is None:
         return None
@@ -186,13 +190,17 @@ def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
     """
     is_labeled = decisions.given_label != ""
     rows = decisions[is_labeled & (decisions.predicted != decisions.given_label)]
-    rows = rows.sort_values(["confidence", "self_confidence"], ascending=[False, True], kind="stable")
+    rows = rows.sort_values(
+        ["confidence", "self_confidence"], ascending=[False, True], kind="stable"
+    )
     return rows.head(n)
 
 
 def nearest_cutoff(pseudo_labels: pd.DataFrame, cutoff: float, n: int = 25) -> pd.DataFrame:
     """The n pseudo-labels whose confidence is nearest to the cutoff (unknown: the lowest), nearest first."""
-    order = (pseudo_labels.confidence - np.nan_to_num(cutoff)).abs().sort_values(kind="stable").index
+    order = (
+        (pseudo_labels.confidence - np.nan_to_num(cutoff)).abs().sort_values(kind="stable").index
+    )
     return pseudo_labels.loc[order[:n]]
 
 

@@ -138,7 +138,9 @@ def interval_facts(name: str, accuracy: float, n: int) -> dict[str, float]:
 def flat(values: dict[str, Any]) -> dict[str, Any]:
     """Numbers and words of a nested dict, as {"a/b": value}."""
     [record] = pd.json_normalize(values, sep="/").to_dict("records")
-    return {key: value for key, value in record.items() if is_number(value) or isinstance(value, str)}
+    return {
+        key: value for key, value in record.items() if is_number(value) or isinstance(value, str)
+    }
 
 
 def is_number(value: Any) -> bool:
@@ -165,7 +167,17 @@ def image_lines(table: pd.DataFrame, before: pd.Series) -> list[dict[str, Any]]:
         "flipped": table.confidence[is_flipped].nlargest(MAX_IMAGES),
         "label_issue": p_wrong[p_wrong > 0.5].nlargest(MAX_IMAGES),
     }
-    picked = pd.concat([pd.DataFrame({"row": rows.index, "why": why}) for why, rows in kinds.items()])
-    picked = picked.sort_index(kind="stable").drop_duplicates("row").head(MAX_IMAGES)  # the kinds take turns
-    rows = table.loc[picked["row"]].assign(why=picked["why"].to_numpy()).rename(columns={"id": "image"})
-    return rows[["image", "why", "given_label", "predicted", "confidence", "label"]].to_dict("records")
+    picked = pd.concat(
+        [pd.DataFrame({"row": rows.index, "why": why}) for why, rows in kinds.items()]
+    )
+    picked = (
+        picked.sort_index(kind="stable").drop_duplicates("row").head(MAX_IMAGES)
+    )  # the kinds take turns
+    rows = (
+        table.loc[picked["row"]]
+        .assign(why=picked["why"].to_numpy())
+        .rename(columns={"id": "image"})
+    )
+    return rows[["image", "why", "given_label", "predicted", "confidence", "label"]].to_dict(
+        "records"
+    )

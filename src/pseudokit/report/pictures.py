@@ -191,7 +191,10 @@ def confidence(data: RunData) -> CaptionedFigure:
     axis.set(xlabel="confidence", ylabel="images")
     count_axis(axis)
     figure.legend(loc="outside lower left", ncols=2)
-    return "How confident the models were of images whose label they had not learned. Counts are logarithmic.", figure
+    return (
+        "How confident the models were of images whose label they had not learned. Counts are logarithmic.",
+        figure,
+    )
 
 
 def coverage(data: RunData) -> CaptionedFigure:
@@ -232,7 +235,10 @@ def coverage(data: RunData) -> CaptionedFigure:
     percent_axis(axis.xaxis)
     percent_axis(axis.yaxis)
     figure.legend(loc="outside lower left")
-    return "The accuracy of out-of-fold predictions above every possible cutoff. A dot marks the one in use.", figure
+    return (
+        "The accuracy of out-of-fold predictions above every possible cutoff. A dot marks the one in use.",
+        figure,
+    )
 
 
 def reliability(data: RunData) -> CaptionedFigure:
@@ -257,7 +263,10 @@ def reliability(data: RunData) -> CaptionedFigure:
     lower.hist(rows["p_wrong"], bins=10, range=(0, 1))
     lower.set(xlabel="p_wrong", ylabel="labels")
     count_axis(lower)
-    return "How many of the labels with a probability p_wrong are wrong, and how many such labels there are.", figure
+    return (
+        "How many of the labels with a probability p_wrong are wrong, and how many such labels there are.",
+        figure,
+    )
 
 
 def noise_matrix(data: RunData) -> CaptionedFigure:
@@ -274,7 +283,10 @@ def noise_matrix(data: RunData) -> CaptionedFigure:
         xlabel="given label (numbers: % of the row)",
         ylabel="true label (estimated)",
     )
-    return "How often an image of the true class (row) was given each label (column), as estimated.", figure
+    return (
+        "How often an image of the true class (row) was given each label (column), as estimated.",
+        figure,
+    )
 
 
 # ---- how training and rounds went

@@ -82,7 +82,9 @@ def page_tables(data: dict[str, Any]) -> dict[str, pd.DataFrame]:
         tables |= report_tables.decision_tables(data["decisions"])
     duplicates = data["duplicates"]
     if duplicates is not None and len(duplicates):
-        tables["Duplicates"] = pd.DataFrame(count_duplicates(duplicates).items(), columns=["copies", "n"])
+        tables["Duplicates"] = pd.DataFrame(
+            count_duplicates(duplicates).items(), columns=["copies", "n"]
+        )
     if data["metrics"].get("seconds"):
         tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
     return tables
@@ -98,17 +100,24 @@ def conflicts(duplicates: pd.DataFrame | None) -> list[dict[str, Any]]:
     for _, cluster in list(clusters)[:MAX_CLUSTERS]:
         cluster = cluster.head(IMAGES_PER_CLUSTER)
         labels = " | ".join(cluster.given_label)
-        shown.append({"labels": labels, "kind": cluster.kind.iloc[0], "rows": cluster.to_dict("records")})
+        shown.append(
+            {"labels": labels, "kind": cluster.kind.iloc[0], "rows": cluster.to_dict("records")}
+        )
     return shown
 
 
 def command(config: Path, name: str, mode: str) -> str:
     """The command that does this run again under another name."""
     script = "train.py" if mode == "train" else f"pseudo.py --mode {mode}"
-    return f"python {script} --config {shlex.quote(str(config))} {shlex.quote(f'name={name}-again')}"
+    return (
+        f"python {script} --config {shlex.quote(str(config))} {shlex.quote(f'name={name}-again')}"
+    )
 
 
 def _with_images(group: dict[str, Any]) -> dict[str, Any]:
     """A group of rows with a path whose rows have a thumbnail as well."""
-    rows = [row | {"image": load_run.thumbnail(load_run.read_bytes(row["path"]))} for row in group["rows"]]
+    rows = [
+        row | {"image": load_run.thumbnail(load_run.read_bytes(row["path"]))}
+        for row in group["rows"]
+    ]
     return group | {"rows": rows}

@@ -73,7 +73,9 @@ def report_tables(metrics: dict[str, Any], lines: list[dict[str, Any]]) -> dict[
     tables = {
         "Scores": scores_table(metrics.get("scores") or {}),
         "Rounds": rounds_table([line for line in lines if "round" in line]),
-        "Classes": classes_table(line, metrics.get("oof_classes") or {}, decisive.get("noise_by_class") or {}),
+        "Classes": classes_table(
+            line, metrics.get("oof_classes") or {}, decisive.get("noise_by_class") or {}
+        ),
     }
     return {title: table for title, table in tables.items() if len(table)}
 
@@ -85,7 +87,12 @@ def scores_table(scores: dict[str, dict[str, dict]]) -> pd.DataFrame:
         for model in MODELS:
             values = scores.get(model, {}).get(split)
             if values:
-                row = {"split": split, "model": model, "n": values["n"], "accuracy": values["accuracy"]}
+                row = {
+                    "split": split,
+                    "model": model,
+                    "n": values["n"],
+                    "accuracy": values["accuracy"],
+                }
                 row["95 % interval"] = accuracy_interval(values)
                 rows.append(row | values)
     table = pd.DataFrame(rows).rename(columns={"log_loss": "log loss", "macro_f1": "macro F1"})
@@ -102,7 +109,11 @@ def rounds_table(lines: list[dict[str, Any]]) -> pd.DataFrame:
     table["seconds"] = table["seconds"].map(duration)
     counts = [name for name in table if name.startswith("decisions/")]
     table[counts] = table[counts].fillna(0).astype(int)
-    return table.reindex(columns=list(ROUND_COLUMNS)).dropna(axis=1, how="all").rename(columns=ROUND_COLUMNS)
+    return (
+        table.reindex(columns=list(ROUND_COLUMNS))
+        .dropna(axis=1, how="all")
+        .rename(columns=ROUND_COLUMNS)
+    )
 
 
 def classes_table(line: dict[str, Any], oof_classes: dict, noise_by_class: dict) -> pd.DataFrame:
@@ -123,7 +134,12 @@ def classes_table(line: dict[str, Any], oof_classes: dict, noise_by_class: dict)
     order = (share - table.prior).abs().sort_values(ascending=False, kind="stable").index
     scores = pd.DataFrame(oof_classes, index=["recall", "precision"], dtype=float).T
     noise = pd.DataFrame(noise_by_class, index=["rate", "missing", "extra"]).T.astype(float)
-    table = table.assign(share=share).join([scores, noise]).loc[order[:MAX_ROWS]].dropna(axis=1, how="all")
+    table = (
+        table.assign(share=share)
+        .join([scores, noise])
+        .loc[order[:MAX_ROWS]]
+        .dropna(axis=1, how="all")
+    )
     names = {
         "prior": "share of given labels",
         "labels": "labels now",
@@ -175,7 +191,9 @@ def as_html(table: pd.DataFrame) -> str:
     """A table for the page; everything is escaped. The class `text-2` says that two columns of text come first."""
     is_number = [is_numeric_dtype(dtype) for dtype in table.dtypes]
     with pd.option_context("display.max_colwidth", None):  # pandas would cut long names
-        return as_text(table).to_html(index=False, border=0, classes=f"text-{is_number.index(True)}")
+        return as_text(table).to_html(
+            index=False, border=0, classes=f"text-{is_number.index(True)}"
+        )
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,9 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
     images = read_images(rows["path"], sample_pixels(len(rows)))
     near, example_paths = nearest_examples(run, info, rows)
     examples = {}
-    for row, example in zip(example_paths, read_images(example_paths.values(), EXAMPLE_PIXELS), strict=True):
+    for row, example in zip(
+        example_paths, read_images(example_paths.values(), EXAMPLE_PIXELS), strict=True
+    ):
         examples[row] = example["image"]
     facts = rows.drop(columns="path").astype(object)
     facts = facts.where(facts.notna(), None)  # JSON has no NaN
@@ -93,7 +95,9 @@ def review_key(run: str, samples: list[dict[str, Any]]) -> str:
     return hash_of(run, facts.to_dict("records"))
 
 
-def review_queues(items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None) -> list[dict[str, Any]]:
+def review_queues(
+    items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None
+) -> list[dict[str, Any]]:
     """Lists to go through: {"name", "blind": whether what the run thinks is hidden, "places" in rows}."""
     in_conflict = items["duplicates"] != ""
     is_kept = (items["decision"] == "keep") & ~in_conflict

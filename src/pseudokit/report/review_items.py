@@ -48,7 +48,9 @@ def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, An
 def _read_conflicts(run: Path) -> pd.DataFrame:
     """id, path, given_label, duplicates of the training rows whose duplicates have another label."""
     columns = ["id", "path", "given_label", "duplicates"]
-    table = load_run.read_table(run / "duplicates.csv", "cluster id path split given_label conflict")
+    table = load_run.read_table(
+        run / "duplicates.csv", "cluster id path split given_label conflict"
+    )
     if table is None:
         return pd.DataFrame(columns=columns, dtype=str)
     table = table[table["conflict"] == "True"]

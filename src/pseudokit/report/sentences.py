@@ -8,7 +8,11 @@ from ..labels.noise import OF_THE_CLASS
 from .load_run import decisive_round, scored_model
 from .report_tables import DECISIONS, accuracy_interval, between, duration, percent
 
-METHODS = {"denoise": "Repairing labels", "augment": "Pseudo-labels", "joint": "Repair and pseudo-labels"}
+METHODS = {
+    "denoise": "Repairing labels",
+    "augment": "Pseudo-labels",
+    "joint": "Repair and pseudo-labels",
+}
 REASONS = {
     "no_change": "hardly a label changed any more",
     "max_rounds": "all rounds were run",
@@ -61,7 +65,9 @@ def result_sentence(metrics: dict[str, Any]) -> str:
     if not split:
         return "No image was kept apart for scoring (data.test, data.val), so nothing shows whether the run helped."
     values = scores[model][split]
-    text = f"The {model} is right on {percent(values['accuracy'])} of {values['n']:,} {split} images"
+    text = (
+        f"The {model} is right on {percent(values['accuracy'])} of {values['n']:,} {split} images"
+    )
     return f"{text} (95 % interval {accuracy_interval(values)})."
 
 
@@ -78,17 +84,25 @@ def noise_sentence(noise: dict[str, Any], counts: dict[str, int]) -> str:
     text = f"Of {noise['n']:,} given labels, {percent(noise['estimated_rate'])} are estimated to be wrong"
     if interval := noise.get("estimated_rate_interval"):
         text += f" (95 % interval {between(*interval)})"
-    disputed = [f"{counts[decision]:,} {DECISIONS[decision]}" for decision in DISPUTED if counts.get(decision)]
+    disputed = [
+        f"{counts[decision]:,} {DECISIONS[decision]}"
+        for decision in DISPUTED
+        if counts.get(decision)
+    ]
     text += f": {', '.join(disputed) or 'none is changed'}."
     if noise.get("type") in NOISE_TYPES:
         text += f" {NOISE_TYPES[noise['type']]}"
     if noise.get("type") in OF_THE_CLASS and noise.get("difficulty_z") is not None:
-        text += " This explains the given labels better than more wrong labels on hard images would."
+        text += (
+            " This explains the given labels better than more wrong labels on hard images would."
+        )
     if noise.get("injected_rate") is not None:
         before, after = percent(noise["injected_rate"]), percent(noise["residual_rate"])
         text += f" The truth is known: wrong labels went from {before} to {after}"
         precision = noise["average_precision"]
-        text += "." if precision is None else f", found with an average precision of {precision:.4f}."
+        text += (
+            "." if precision is None else f", found with an average precision of {precision:.4f}."
+        )
     return text
 
 
@@ -137,16 +151,27 @@ def audit_sentence(audit: dict[str, Any]) -> str:
         return ""
     n, reviewed = audit["n"], audit["reviewed"]
     if not reviewed:
-        return f"Audit: {n:,} rows are drawn and none is reviewed yet. Choose `audit` in review.html."
-    shares = {"noise_rate": "of the given labels are wrong", "flag_precision": "of the flagged labels are wrong"}
+        return (
+            f"Audit: {n:,} rows are drawn and none is reviewed yet. Choose `audit` in review.html."
+        )
+    shares = {
+        "noise_rate": "of the given labels are wrong",
+        "flag_precision": "of the flagged labels are wrong",
+    }
     parts = []
     for key, text in shares.items():
         if share := audit[key]:
-            parts.append(f"{percent(share['value'])} {text} ({between(share['low'], share['high'])})")
+            parts.append(
+                f"{percent(share['value'])} {text} ({between(share['low'], share['high'])})"
+            )
     if error := audit["estimate_error"]:
         parts.append(f"the estimated rate is off by {points(error, 'value')}")
     text = f"Audit, {reviewed:,} of {n:,} rows reviewed, 95 % intervals: {', '.join(parts) or 'too few yet'}."
-    return text if reviewed == n else f"{text} A part of the sample counts only if it was picked at random."
+    return (
+        text
+        if reviewed == n
+        else f"{text} A part of the sample counts only if it was picked at random."
+    )
 
 
 def human_sentence(metrics: dict[str, Any]) -> str:
@@ -166,7 +191,10 @@ def run_facts(metrics: dict[str, Any], status: dict[str, Any]) -> str:
     rounds = len(metrics.get("rounds") or [])
     reason = metrics.get("reason") or status.get("reason") or ""
     seconds = metrics.get("seconds") or {}
-    parts = [f"mode {metrics['mode']}" if metrics.get("mode") else "", f"{rounds} round{'s' * (rounds != 1)}"]
+    parts = [
+        f"mode {metrics['mode']}" if metrics.get("mode") else "",
+        f"{rounds} round{'s' * (rounds != 1)}",
+    ]
     if reason and metrics.get("mode") != "train":
         parts.append(f"ended with {reason}: {REASONS[reason]}" if reason in REASONS else reason)
     if seconds:
@@ -176,7 +204,10 @@ def run_facts(metrics: dict[str, Any], status: dict[str, Any]) -> str:
 
 def warning(status: dict[str, Any]) -> str:
     """Shown on top of the page when the run did not come to its end."""
-    if status.get("state", "done") in ("done", "running"):  # running: the report is a stage of the run itself
+    if status.get("state", "done") in (
+        "done",
+        "running",
+    ):  # running: the report is a stage of the run itself
         return ""
     stage = status.get("stage", "an unknown stage")
     return f"This run is not complete: {status['state']} at {stage}. {status.get('reason', '')}"

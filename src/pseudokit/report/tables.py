@@ -30,7 +30,9 @@ def pseudo_labels_table(decisions: Decisions, dataset: Dataset, number: int) -> 
 def oof_table(decisions: Decisions, dataset: Dataset) -> pd.DataFrame:
     """As oof.csv holds them: out-of-fold predictions of the labeled set, in the order of oof_log_probs.npy."""
     table = predictions_table(decisions, dataset)[has_label(dataset.given_labels)]
-    return table[["id", "given_label", "predicted", "confidence"]].rename(columns={"given_label": "label"})
+    return table[["id", "given_label", "predicted", "confidence"]].rename(
+        columns={"given_label": "label"}
+    )
 
 
 def predictions_table(decisions: Decisions, dataset: Dataset) -> pd.DataFrame:

@@ -26,7 +26,11 @@ def summary(run: Path) -> str:
     for name, columns in COLUMNS.items():
         if name in tables:
             blocks += ["", as_text(tables[name][columns]).to_string(index=False)]
-    blocks += ["", run_facts(metrics, {}), f"report {run / 'report.html'} · review {run / 'review.html'}"]
+    blocks += [
+        "",
+        run_facts(metrics, {}),
+        f"report {run / 'report.html'} · review {run / 'review.html'}",
+    ]
     return "\n".join(blocks)
 
 

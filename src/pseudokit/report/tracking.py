@@ -111,11 +111,23 @@ def _log_student(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
     import wandb
 
     _log_scores(job, [line for line in lines if line.get("of") in STUDENTS])
-    job.log({f"plots/{file.stem}": wandb.Image(str(file)) for file in sorted((run / "plots").glob("*.png"))})
+    job.log(
+        {
+            f"plots/{file.stem}": wandb.Image(str(file))
+            for file in sorted((run / "plots").glob("*.png"))
+        }
+    )
 
 
 def _log_scores(job: Any, lines: list[dict[str, Any]]) -> None:
-    job.log({f"{line['of']}/{key}": value for line in lines for key, value in line.items() if key != "of"})
+    job.log(
+        {
+            f"{line['of']}/{key}": value
+            for line in lines
+            for key, value in line.items()
+            if key != "of"
+        }
+    )
 
 
 if __name__ == "__main__":

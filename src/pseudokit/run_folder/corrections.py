@@ -44,9 +44,13 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
         log.info(f"{file}: all of its {len(table):,} decisions are in force already")
         return None
     if not (run.path / "student" / "model.json").exists():
-        raise UserError(f"--run {run.path} was stopped before its end; run its last command again, or --revert")
+        raise UserError(
+            f"--run {run.path} was stopped before its end; run its last command again, or --revert"
+        )
     if emptied := _emptied_classes(run, table):
-        raise UserError(f"{file}: nothing was applied; no row of class {emptied[0]!r} would be left; keep one")
+        raise UserError(
+            f"{file}: nothing was applied; no row of class {emptied[0]!r} would be left; keep one"
+        )
     return table
 
 
@@ -72,8 +76,11 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     is_label = label.isin(labels_among(label, classes, run.config.data.multi_label))
     checks = {  # the first that a line fails is told
         "it is of run {run!r}": table.run.isin(["", run.config.name, run.path.resolve().name]),
-        "id {id!r} is none of the labeled or unlabeled rows of this run": table.id.isin(samples.index),
-        "given_label is {given_label!r}, but not in this run": table.given_label == sample.given_label,
+        "id {id!r} is none of the labeled or unlabeled rows of this run": table.id.isin(
+            samples.index
+        ),
+        "given_label is {given_label!r}, but not in this run": table.given_label
+        == sample.given_label,
         "action {action!r} is none of keep, relabel, drop, ambiguous": table.action.isin(ACTIONS),
         "keep, but label is {label!r} and given_label {given_label!r}; relabel it, or leave label empty": (
             table.action != "keep"
@@ -85,7 +92,11 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
         "id {id!r} stands above already": ~table.id.duplicated(),
     }
     fault = np.select([~passed for passed in checks.values()], list(checks), "")
-    faults = [f"{place}: {fault[i].format(**table.loc[place])}" for i, place in enumerate(table.index) if fault[i]]
+    faults = [
+        f"{place}: {fault[i].format(**table.loc[place])}"
+        for i, place in enumerate(table.index)
+        if fault[i]
+    ]
     if len(faults) > len(table) / 2:
         faults.insert(0, "most of its lines do not fit: it seems to be of another run")
     if faults:
@@ -102,12 +113,16 @@ def _classes(run: Path) -> list[str]:
 def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
     """The lines of a corrections file; the index says where each stands (`line 2`, `task 1`)."""
     if not file.is_file():
-        raise UserError(f"--corrections {file} does not exist; export it from {run / 'review.html'}")
+        raise UserError(
+            f"--corrections {file} does not exist; export it from {run / 'review.html'}"
+        )
     if file.suffix.lower() == ".json":
         return read_annotations(file, classes)
     table = unescape_formulas(read_csv(file, skip_blank_lines=False).fillna(""))
     if missing := sorted({*COLUMNS} - {*table}):
-        raise UserError(f"{file} has no column {', '.join(missing)}; it needs id, given_label, action, label")
+        raise UserError(
+            f"{file} has no column {', '.join(missing)}; it needs id, given_label, action, label"
+        )
     table.index = [f"line {number}" for number in range(2, len(table) + 2)]
     is_blank = (table == "").all(axis=1)
     return table[~is_blank].reindex(columns=[*COLUMNS, "image_sha256", "run"], fill_value="")
@@ -116,7 +131,9 @@ def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
 def _are_unchanged(paths: pd.Series, hashes: pd.Series) -> pd.Series:
     """Whether the images have these hashes (sha256); an empty one stands for any."""
     files = [Path(path) for path in paths.where(hashes != "", "")]
-    now = [hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for file in files]
+    now = [
+        hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for file in files
+    ]
     return hashes == now
 
 

@@ -13,7 +13,15 @@ from ..data.encoding import confidence, has_label, likeliest, names, parse, righ
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
 from ..labels.decisions import Decisions
-from ..labels.metrics import confirmed, expected, noise_scores, of_classes, paired_arms, pool_scores, score
+from ..labels.metrics import (
+    confirmed,
+    expected,
+    noise_scores,
+    of_classes,
+    paired_arms,
+    pool_scores,
+    score,
+)
 from ..labels.pseudo_labels import lowest_cutoff
 from ..labels.thresholds import tuned
 from ..report.tables import label_issues_table, labels_table, oof_table, pseudo_labels_table
@@ -46,7 +54,9 @@ def score_arms(
                 continue
             samples = prepared.dataset.take(rows)
             log_probs = np.log(mean_probs(models, rows, predict) + 1e-30)
-            scores.setdefault(arm, {})[split] = score(log_probs, samples.given_labels, samples.classes)
+            scores.setdefault(arm, {})[split] = score(
+                log_probs, samples.given_labels, samples.classes
+            )
             table = samples.table().rename(columns={"given_label": "label"})
             table["arm"] = arm
             table["predicted"] = names(likeliest(log_probs), samples.classes)
@@ -95,7 +105,9 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     return comparison
 
 
-def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, scores: dict) -> None:
+def write_results(
+    run: Run, prepared: PreparedData, result: SelfTrainingResult, scores: dict
+) -> None:
     """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at.
 
     Args:
@@ -104,22 +116,34 @@ def write_results(run: Run, prepared: PreparedData, result: SelfTrainingResult, 
     judged, decisions = prepared.judged, result.decisions
     rounds = RoundStore(run.path).rounds()
     write_csv(run.path / "labels.csv", labels_table(result, judged))
-    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round} | scores | {"rounds": rounds}
+    metrics = (
+        {"mode": run.mode, "reason": result.reason, "round": result.round}
+        | scores
+        | {"rounds": rounds}
+    )
     if decisions and run.mode in REPAIRS:
-        write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(decisions, judged)))
+        write_csv(
+            run.path / "label_issues.csv", escape_formulas(label_issues_table(decisions, judged))
+        )
         metrics["noise"] = _score_noise(prepared, result, rounds)
         if run.config.pseudo.audit_size:
             metrics["audit"] = _audit(run, judged, decisions)
     if decisions and run.mode in USES_POOL:
-        write_csv(run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, result.round))
+        write_csv(
+            run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, result.round)
+        )
         unlabeled = ~has_label(judged.given_labels)
         clean = _clean_labels(prepared)[unlabeled] if "hidden.csv" in prepared.truths else None
-        cutoff = lowest_cutoff(decisions.confidence[decisions.decision == "accept"], run.config.pseudo)
+        cutoff = lowest_cutoff(
+            decisions.confidence[decisions.decision == "accept"], run.config.pseudo
+        )
         metrics["unlabeled"] = pool_scores(result.label[unlabeled], clean) | {"cutoff": cutoff}
     if decisions:
         metrics |= _score_out_of_fold(run, prepared, decisions)
     if steps := applied(run.path):
-        metrics["human"] = {"files": len(steps)} | decided(run.path).action.value_counts().sort_index().to_dict()
+        metrics["human"] = {"files": len(steps)} | decided(
+            run.path
+        ).action.value_counts().sort_index().to_dict()
     write_json(run.path / "metrics.json", metrics)
 
 
@@ -147,14 +171,20 @@ def _audit(run: Run, judged: Dataset, decisions: Decisions) -> dict:
     labeled = np.flatnonzero(has_label(judged.given_labels))
     p_wrong = decisions.p_wrong[labeled]
     stratum = stratify(p_wrong)
-    rows, weights = draw_sample(stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit"))
+    rows, weights = draw_sample(
+        stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit")
+    )
     sample = judged.take(labeled[rows])
     table = sample.table()[["id", "path", "given_label"]]
     table = table.assign(stratum=np.array(STRATA)[stratum[rows]], weight=weights)
     write_csv(run.path / "audit.csv", escape_formulas(table))
     actions = table.id.map(decided(run.path).set_index("id").action).dropna()
     wrong = actions.isin(["relabel", "drop"]).to_numpy()
-    counts = {"n": len(rows), "reviewed": len(actions), "ambiguous": int((actions == "ambiguous").sum())}
+    counts = {
+        "n": len(rows),
+        "reviewed": len(actions),
+        "ambiguous": int((actions == "ambiguous").sum()),
+    }
     return counts | estimate(stratum, rows[actions.index], wrong, float(p_wrong.mean()))
 
 

@@ -54,7 +54,9 @@ class Run:
         try:
             yield
         except BaseException as error:
-            state = "stopped" if isinstance(error, KeyboardInterrupt | TimeBudgetExceeded) else "failed"
+            state = (
+                "stopped" if isinstance(error, KeyboardInterrupt | TimeBudgetExceeded) else "failed"
+            )
             reason = fault(error) or str(error) or type(error).__name__
             with suppress(OSError):  # the disk may be full; then the next process says so
                 write_status(self.path, state, name, reason, self.mode)
@@ -83,7 +85,9 @@ class Run:
 
 
 @contextmanager
-def open_run(config_file: Path, overrides: list[str], mode: str, fresh: bool = False) -> Iterator[Run]:
+def open_run(
+    config_file: Path, overrides: list[str], mode: str, fresh: bool = False
+) -> Iterator[Run]:
     """Make or reopen the run folder that a config and `a.b=value` name; held by this process until it is closed.
 
     Raises:
@@ -118,7 +122,10 @@ def reopen_run(path: Path) -> Iterator[Run]:
     Raises:
         UserError: it is no run folder, has no student yet, or is held by another process.
     """
-    students = ["student/model.json", "corrections/*/student/model.json"]  # the second while it is put aside
+    students = [
+        "student/model.json",
+        "corrections/*/student/model.json",
+    ]  # the second while it is put aside
     if not any(next(path.glob(place), None) for place in students):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), logged(path / "log.txt"):
@@ -151,7 +158,9 @@ def run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     file = path / "config.yaml"
     if not file.is_file():
-        raise UserError(f"--run {path} is no run folder; train.py and pseudo.py make one under runs/")
+        raise UserError(
+            f"--run {path} is no run folder; train.py and pseudo.py make one under runs/"
+        )
     return load_config(file, list(overrides))
 
 
@@ -173,7 +182,9 @@ def must_be_writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
+        raise UserError(
+            f"run folder {path} cannot be written ({error.strerror}); choose another out="
+        ) from None
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -188,7 +199,9 @@ def _refuse_other_config(path: Path, config: Config, mode: str) -> None:
         changed.append(f"mode: {old_mode} → {mode}")
     if changed:
         keys = "; ".join(changed)
-        raise UserError(f"run folder {path} holds another config ({keys}); choose another name= or add --fresh")
+        raise UserError(
+            f"run folder {path} holds another config ({keys}); choose another name= or add --fresh"
+        )
 
 
 def trained(path: Path) -> bool:

@@ -69,12 +69,16 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
         folders = [run / name for name in STUDENTS if arm in (name, "both")]
     else:
         if arm in ("baseline", "both"):
-            raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
+            raise UserError(
+                f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out"
+            )
         reason = "the run has no baseline"
         folders = _folders_without_baseline(run)
     if not folders:
         raise UserError(f"--run {run} has no student yet; run its command again to go on")
-    log.info(f"{run} predicts with {' and '.join(str(folder.relative_to(run)) for folder in folders)}: {reason}")
+    log.info(
+        f"{run} predicts with {' and '.join(str(folder.relative_to(run)) for folder in folders)}: {reason}"
+    )
     return FinishedRun(run, config, [load_model(folder) for folder in folders])
 
 
@@ -118,7 +122,9 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
     table = read_split(data, "test", source)
     repeated = table.id[table.id.duplicated()]
     if len(repeated):
-        raise UserError(f"{source or data.test}: id {repeated.iloc[0]!r} stands twice; keep one row per id")
+        raise UserError(
+            f"{source or data.test}: id {repeated.iloc[0]!r} stands twice; keep one row per id"
+        )
     return table[["id", "path"]]
 
 
@@ -141,7 +147,9 @@ def predict_runs(
         UserError: the runs do not fit together, weights do not fit them, or an image cannot be read.
     """
     if len(runs) > 1 and size() > 1:
-        raise UserError("torchrun predicts one run at a time; give one --run, or leave torchrun out")
+        raise UserError(
+            "torchrun predicts one run at a time; give one --run, or leave torchrun out"
+        )
     spec, metric = runs[0].spec, runs[0].config.metric
     for run in runs:
         if (run.spec.classes, run.spec.multi_label) != (spec.classes, spec.multi_label):
@@ -153,13 +161,20 @@ def predict_runs(
     probs = mixture(np.stack([_predict_run(run, targets.path, tta, alone) for run in runs]), shares)
     answers = likeliest(probs)
     if out_of_fold:
-        log_probs, labels = np.log(mixture(np.exp(out_of_fold.log_probs), shares) + 1e-30), out_of_fold.labels
+        log_probs, labels = (
+            np.log(mixture(np.exp(out_of_fold.log_probs), shares) + 1e-30),
+            out_of_fold.labels,
+        )
         if len(runs) > 1:
             score = measure(metric or "accuracy", log_probs, labels, spec.classes)
-            log.info(f"weights {shares.round(3).tolist()}: {metric or 'accuracy'} out of fold {score:.4f}")
+            log.info(
+                f"weights {shares.round(3).tolist()}: {metric or 'accuracy'} out of fold {score:.4f}"
+            )
         rule = tuned(metric, log_probs, labels, spec.classes) if metric else None
         if rule and rule["numbers"] is not None:
-            log.info(f"answers tuned out of fold for {metric}: {rule['before']:.4f} → {rule['after']:.4f}")
+            log.info(
+                f"answers tuned out of fold for {metric}: {rule['before']:.4f} → {rule['after']:.4f}"
+            )
             answers = answer(metric, rule["numbers"], np.log(probs + 1e-30), spec.classes)
     return predictions_table(targets, probs, answers, spec.classes)
 
@@ -177,7 +192,11 @@ def _predict_run(run: FinishedRun, paths: pd.Series, tta: int | None, alone: boo
     pixels, _ = load_images(paths, config.data)
     trainer = Trainer(config, pixels, np.empty(0, np.int64), run.spec.classes)
     if alone:
-        return mean_probs(run.models, rows, lambda model, rows: trainer.run_predict_job(PredictJob(model, rows, tta)))
+        return mean_probs(
+            run.models,
+            rows,
+            lambda model, rows: trainer.run_predict_job(PredictJob(model, rows, tta)),
+        )
     offer(trainer, paths)
     return mean_probs(run.models, rows, partial(trainer.predict, tta=tta))
 
@@ -199,7 +218,9 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> OutOfFold | None:
     files = [np.load(run.path / "oof_log_probs.npy", mmap_mode="r") for run in runs]
     log_probs = np.stack([file[shared[i].to_numpy()] for i, file in enumerate(files)])
     spec = runs[0].spec
-    return OutOfFold(log_probs, parse(shared.index.get_level_values("label"), spec.classes, spec.multi_label))
+    return OutOfFold(
+        log_probs, parse(shared.index.get_level_values("label"), spec.classes, spec.multi_label)
+    )
 
 
 def _parse_weights(weights: str | None, n: int, out_of_fold: OutOfFold | None) -> np.ndarray:
@@ -208,12 +229,16 @@ def _parse_weights(weights: str | None, n: int, out_of_fold: OutOfFold | None) -
         return np.full(n, 1 / n)
     if weights == "oof":
         if out_of_fold is None:
-            raise UserError("--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers")
+            raise UserError(
+                "--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers"
+            )
         return best_weights(np.exp(out_of_fold.log_probs), out_of_fold.labels)
     numbers = pd.to_numeric(pd.Series(weights.split(",")), errors="coerce").to_numpy(float)
     if len(numbers) != n or not ((numbers > 0) & (numbers < np.inf)).all():
         example = ",".join(["1"] * n)
-        raise UserError(f"--weights {weights} must be oof, or a number for each of the {n} --run, as {example}")
+        raise UserError(
+            f"--weights {weights} must be oof, or a number for each of the {n} --run, as {example}"
+        )
     return numbers / numbers.sum()
 
 

@@ -59,7 +59,9 @@ def _announce_time(run: Run, prepared: PreparedData) -> None:
     seconds = costs(config, prepared, run.mode, probe(run, prepared))
     total = sum(seconds.values())
     parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
-    log.info(f"timed {PROBE_STEPS} training steps of each kind of network and {PROBE_IMAGES} predictions, nothing kept")
+    log.info(
+        f"timed {PROBE_STEPS} training steps of each kind of network and {PROBE_IMAGES} predictions, nothing kept"
+    )
     log.info(f"time: about {total / 60:.1f} minutes at most on this machine ({parts})")
     if config.time_budget and total > config.time_budget:
         log.info(

@@ -27,7 +27,12 @@ from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
 from ..training.jobs import JobRunner, LinearProbe
-from ..training.label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
+from ..training.label_propagation import (
+    gradient_features,
+    graph_power,
+    neighbor_graph,
+    propagate_labels,
+)
 from ..training.linear_probe import alike_features
 from ..training.models import create_model
 from ..training.trainer import Trainer, offer
@@ -114,11 +119,17 @@ def _refuse_idle_keys(config: Config, mode: str) -> None:
             "of the others"
         )
     if mode in REPAIRS and config.pseudo.label_propagation:
-        faults.append("pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread")
+        faults.append(
+            "pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread"
+        )
     if config.data.multi_label and config.pseudo.label_propagation:
-        faults.append("pseudo.label_propagation is for one class an image, and data.multi_label=true")
+        faults.append(
+            "pseudo.label_propagation is for one class an image, and data.multi_label=true"
+        )
     if config.data.multi_label and config.train.consistency_weight:
-        faults.append("train.consistency_weight is for one class an image, and data.multi_label=true")
+        faults.append(
+            "train.consistency_weight is for one class an image, and data.multi_label=true"
+        )
     if faults:
         raise UserError(f"{faults[0]}; leave it out")
 

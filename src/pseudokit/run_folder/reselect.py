@@ -21,7 +21,15 @@ from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
 from .folder import run_config
 
-TRAINS = ("rounds", "folds", "tta", "label_propagation", "leak_free_folds", "audit_size", "train_baseline")
+TRAINS = (
+    "rounds",
+    "folds",
+    "tta",
+    "label_propagation",
+    "leak_free_folds",
+    "audit_size",
+    "train_baseline",
+)
 """Keys of `pseudo` that stored predictions cannot be decided by: they are of training or of the rounds."""
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
@@ -33,10 +41,16 @@ def reselect(run: Path, overrides: list[str]) -> None:
         UserError: there is no finished round, or an override is wrong or decides nothing here.
     """
     config = run_config(run, overrides)
-    decides = {f"pseudo.{key}" for key in Pseudo.model_fields if key not in TRAINS} | {"data.learn_from_test"}
+    decides = {f"pseudo.{key}" for key in Pseudo.model_fields if key not in TRAINS} | {
+        "data.learn_from_test"
+    }
     changes = differences(run_config(run), config)
     # learn_from_test=never refuses files that data.test has too, and stored predictions do not tell which these are
-    idle = [change for change in changes if change.partition(":")[0] not in decides or change.endswith("'never'")]
+    idle = [
+        change
+        for change in changes
+        if change.partition(":")[0] not in decides or change.endswith("'never'")
+    ]
     if idle:
         raise UserError(
             f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
@@ -50,7 +64,11 @@ def reselect(run: Path, overrides: list[str]) -> None:
     dataset = _judged_samples(run, rounds[-1])
     predicted = store.recall(number, dataset)
     copies = run / "duplicates.csv"
-    refused = refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data) if copies.exists() else ""
+    refused = (
+        refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data)
+        if copies.exists()
+        else ""
+    )
     mode = read_json(run / "status.json", "mode")["mode"]
     decisions = decide_labels(
         predicted.log_probs,
@@ -61,7 +79,11 @@ def reselect(run: Path, overrides: list[str]) -> None:
         likeliest_rate=predicted.likeliest_rate,
     )
     write_csv(run / "selected.csv", decisions_table(decisions, dataset, predicted.judge))
-    log.info(cutoff_table(dataset, decisions).to_string(index=False, float_format="{:.4g}".format, na_rep="–"))
+    log.info(
+        cutoff_table(dataset, decisions).to_string(
+            index=False, float_format="{:.4g}".format, na_rep="–"
+        )
+    )
     counts = pd.Series(decisions.decision).value_counts().sort_index()
     summary = ", ".join(f"{n:,} {decision}" for decision, n in counts.items())
     log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
@@ -84,13 +106,19 @@ def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
         hits = agrees[confidence[labeled] >= cutoff]
         bound = lower_bound(hits.sum(), len(hits))
         rows.append((cutoff, (decided >= cutoff).mean(), hits.mean(), bound, len(hits)))
-    return pd.DataFrame(rows, columns=["cutoff", "coverage", "estimated precision", "at least", "from n"])
+    return pd.DataFrame(
+        rows, columns=["cutoff", "coverage", "estimated precision", "at least", "from n"]
+    )
 
 
 def _judged_samples(run: Path, about: dict) -> Dataset:
     """The samples of a round, in the order of its log-probabilities. about: its round.json."""
-    table = read_csv(run / f"round_{about['round']}" / "decisions.csv", usecols=["id", "split", "given_label"])
+    table = read_csv(
+        run / f"round_{about['round']}" / "decisions.csv", usecols=["id", "split", "given_label"]
+    )
     empty = np.full(len(table), "", object)
     classes = tuple(about["classes"])
     given_labels = parse(table.given_label, classes, about.get("multi_label", False))
-    return Dataset(table.id.to_numpy(object), empty, table.split.to_numpy(object), given_labels, empty, classes)
+    return Dataset(
+        table.id.to_numpy(object), empty, table.split.to_numpy(object), given_labels, empty, classes
+    )

@@ -27,10 +27,16 @@ def predictions_table(
     is_number = np.isfinite(probs).reshape(len(probs), -1).all(axis=1)
     if not is_number.all():
         first_id = targets.id[~is_number].iloc[0]
-        raise UserError(f"the prediction of {first_id} is no number; train again with a lower train.lr")
-    confidence = own(probs, answers).reshape(len(probs), -1).min(axis=1)  # of label sets, of the least certain answer
+        raise UserError(
+            f"the prediction of {first_id} is no number; train again with a lower train.lr"
+        )
+    confidence = (
+        own(probs, answers).reshape(len(probs), -1).min(axis=1)
+    )  # of label sets, of the least certain answer
     table = targets.assign(label=names(answers, classes), confidence=confidence)
-    return table.assign(**{f"p_{name}": column for name, column in zip(classes, yes(probs).T, strict=True)})
+    return table.assign(
+        **{f"p_{name}": column for name, column in zip(classes, yes(probs).T, strict=True)}
+    )
 
 
 def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +60,9 @@ def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
     ids = table.iloc[:, 0]
     columns = table.columns[1:]
     if ids.duplicated().any():
-        raise UserError(f"{sample}: id {ids[ids.duplicated()].iloc[0]!r} stands twice; keep one row")
+        raise UserError(
+            f"{sample}: id {ids[ids.duplicated()].iloc[0]!r} stands twice; keep one row"
+        )
     rows = predictions.set_index(_matching_ids(predictions.id, ids)).reindex(ids)
     missing = ids[rows.label.isna().to_numpy()]
     if len(missing):

@@ -48,7 +48,9 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
     """Time a few training steps, and the prediction of a few images, of fresh networks; nothing is kept."""
     train = run.config.train.model_copy(update={"linear_probe_first": False})
     config = run.config.model_copy(update={"train": train})
-    trainer = Trainer(config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes)
+    trainer = Trainer(
+        config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes
+    )
     teacher = student = 0.0
     if not config.model.freeze_backbone:
         teacher = _seconds_a_step(trainer, "round_1/fold_0")
@@ -111,7 +113,9 @@ def planned(run: Run, prepared: PreparedData) -> Config:
     """
     file = run.path / "plan.json"
     if not file.exists():
-        if run.config.time_budget is None or trained(run.path):  # what has been begun is not changed
+        if run.config.time_budget is None or trained(
+            run.path
+        ):  # what has been begun is not changed
             return run.config
         write_json(file, _plan(run, prepared))
     plan = read_json(file)
@@ -135,7 +139,10 @@ def _plan(run: Run, prepared: PreparedData) -> dict:
             f"time budget: even the least takes about {total:,.0f} s; what is finished by then is written, and the "
             "same command goes on"
         )
-    return {"changes": changes, "seconds": {part: round(value, 1) for part, value in seconds.items()}}
+    return {
+        "changes": changes,
+        "seconds": {part: round(value, 1) for part, value in seconds.items()},
+    }
 
 
 def cheaper_plans(config: Config) -> Iterator[dict]:

@@ -51,7 +51,9 @@ class ProcessGroup:
         import torch
 
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not one a tensor
+        flat = torch.cat(
+            [gradient.flatten() for gradient in gradients]
+        )  # one message, not one a tensor
         _join().all_reduce(flat, group=self.group)
         flat /= self.size
         means = flat.split([gradient.numel() for gradient in gradients])
@@ -90,7 +92,9 @@ def _join():
     import torch.distributed as dist
 
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
-    if processes_here > 1:  # torchrun gives each one thread; together they have as many as one alone would
+    if (
+        processes_here > 1
+    ):  # torchrun gives each one thread; together they have as many as one alone would
         torch.set_num_threads(max(1, cores() // processes_here))
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", 0))

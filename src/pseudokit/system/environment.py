@@ -13,9 +13,20 @@ from ..config.keys import VERSION
 
 PACKAGE = Path(__file__).resolve().parent.parent
 """The folder of this package."""
-CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
+CONFIGS = next(
+    folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir()
+)
 """The YAML files that come with the kit: inside an installed package, at the top of a plain copy of the repository."""
-PACKAGES = ("torch", "timm", "albumentations", "numpy", "scikit-learn", "pandas", "pydantic", "opencv-python-headless")
+PACKAGES = (
+    "torch",
+    "timm",
+    "albumentations",
+    "numpy",
+    "scikit-learn",
+    "pandas",
+    "pydantic",
+    "opencv-python-headless",
+)
 
 
 def environment() -> dict[str, Any]:

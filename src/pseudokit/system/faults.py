@@ -98,7 +98,9 @@ REMEDIES = {
     errno.EROFS: "make it writable",
     errno.ENOENT: "bring it back",
 }
-MEMORY_FULL = "the memory is full; end what else uses it, or take a smaller train.batch_size or data.size"
+MEMORY_FULL = (
+    "the memory is full; end what else uses it, or take a smaller train.batch_size or data.size"
+)
 WORKER_DIED = (
     "a process that augments images died, often for want of memory or of /dev/shm; "
     "train.num_workers=0 does without, to the same bytes"
@@ -149,17 +151,25 @@ def held(path: Path) -> Iterator[None]:
         except Timeout:
             lock.acquire(timeout=0 if _may_live(_read_holder(holder_file)) else LOCK_WAIT_SECONDS)
         part = path / ".holder.part"
-        part.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv}))
+        part.write_text(
+            json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv})
+        )
         part.replace(holder_file)
     except Timeout:
         holder = _read_holder(holder_file)
-        who = f" ({holder['pid']} on {holder['host']}: {' '.join(holder['command'])})" if holder else ""
+        who = (
+            f" ({holder['pid']} on {holder['host']}: {' '.join(holder['command'])})"
+            if holder
+            else ""
+        )
         raise UserError(
             f"run folder {path} is in use by another process{who}; wait for it or choose another name="
         ) from None
     except OSError as error:
         lock.release()
-        raise UserError(f"run folder {path} cannot be written ({error.strerror}); choose another out=") from None
+        raise UserError(
+            f"run folder {path} cannot be written ({error.strerror}); choose another out="
+        ) from None
     try:
         yield
     finally:

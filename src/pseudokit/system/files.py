@@ -79,7 +79,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.keys() >= {*keys}:
             return content
-    raise UserError(f"{path} is no JSON as it was written; bring it back, or start over with --fresh")
+    raise UserError(
+        f"{path} is no JSON as it was written; bring it back, or start over with --fresh"
+    )
 
 
 def seed_of(*parts: Any) -> int:
@@ -112,13 +114,19 @@ def logged(path: Path) -> Iterator[None]:
     """Write the log to this file too, with the traceback of an error that is a fault of ours."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.handleError = lambda record: None  # a full disk shows where more than a line of the log is lost
+    handler.handleError = lambda record: (
+        None
+    )  # a full disk shows where more than a line of the log is lost
     log.addHandler(handler)
     try:
         yield
     except Exception as error:
-        if not isinstance(error, UserError | TimeBudgetExceeded):  # the terminal shows one line at most
-            handler.emit(logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info()))
+        if not isinstance(
+            error, UserError | TimeBudgetExceeded
+        ):  # the terminal shows one line at most
+            handler.emit(
+                logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info())
+            )
         raise
     finally:
         log.removeHandler(handler)

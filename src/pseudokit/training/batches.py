@@ -77,8 +77,12 @@ def unlabeled_batches(
         log_probs = np.zeros((n, 1), np.float32)
     weak = build(WEAK_AUGMENT, size, seed)
     strong = build(train.strong_augment, size, seed + 1)
-    are_whole_batch = is_whole_batch(WEAK_AUGMENT, size) and is_whole_batch(train.strong_augment, size)
-    views = _Views(training_set.pixels, training_set.unlabeled, log_probs, [weak, strong], are_whole_batch)
+    are_whole_batch = is_whole_batch(WEAK_AUGMENT, size) and is_whole_batch(
+        train.strong_augment, size
+    )
+    views = _Views(
+        training_set.pixels, training_set.unlabeled, log_probs, [weak, strong], are_whole_batch
+    )
     images_per_batch = round(train.unlabeled_ratio * train.batch_size)
     return _load(views, _shuffled(n, images_per_batch, seed), start, train)
 

@@ -94,7 +94,9 @@ class Checkpoints:
             try:
                 state = torch.load(file, weights_only=True, map_location="cpu")
             except Exception as error:  # cut off or edited: torch raises many types
-                log.info(f"{file} cannot be read ({type(error).__name__}); its network is trained anew")
+                log.info(
+                    f"{file} cannot be read ({type(error).__name__}); its network is trained anew"
+                )
                 continue
             if state.get("key") == self._key:
                 return state

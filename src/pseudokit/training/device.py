@@ -66,7 +66,11 @@ def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: nn.Mod
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     gains = size >= MIN_BF16_PIXELS and not _is_mobile(network)
     if device.type == "cpu" and gains and cpu_has_bf16():
         return torch.bfloat16
@@ -79,7 +83,9 @@ def _is_mobile(network: nn.Module) -> bool:
     ConvNeXt, which has other norms, gains (docs/log.md).
     """
     is_depthwise = [
-        module.groups == module.in_channels > 1 for module in network.modules() if isinstance(module, nn.Conv2d)
+        module.groups == module.in_channels > 1
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
     ]
     return any(is_depthwise) and has_batch_norm(network)
 
@@ -133,7 +139,9 @@ class Computation:
             return function(images).float()
 
 
-def pick_computation(network: nn.Module, spec: ModelSpec, device: str, amp_dtype: str) -> Computation:
+def pick_computation(
+    network: nn.Module, spec: ModelSpec, device: str, amp_dtype: str
+) -> Computation:
     """How `train.device` and `train.amp_dtype` have a network compute; the network is moved there.
 
     Raises:

@@ -55,7 +55,9 @@ class LinearProbe:
     @cached_property
     def embeddings(self) -> np.ndarray:
         """(N, D) of all images, in a file of the run. Its name has hashes of what it was made from, and of itself."""
-        scored_only = self.trainer.pixels[len(self.trainer.given_labels) :]  # input_hash has those of the others
+        scored_only = self.trainer.pixels[
+            len(self.trainer.given_labels) :
+        ]  # input_hash has those of the others
         name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, scored_only)}"
         for file in self.path.glob(f"{name}_*.npy"):
             if file.stem == f"{name}_{hash_of(file)}":
@@ -194,7 +196,9 @@ class JobRunner:
         if not file.exists():
             return False
         if read_json(file, "input_hash")["input_hash"] != job.input_hash:
-            raise UserError(f"{file} was made from other images, labels or keys than this run has now; {BACK}")
+            raise UserError(
+                f"{file} was made from other images, labels or keys than this run has now; {BACK}"
+            )
         return True
 
     def _is_frozen(self, where: str) -> bool:
@@ -221,15 +225,21 @@ class JobRunner:
         """Write a network into its folder, and what it cost into the log."""
         config, folder, history = self.trainer.config, self.path / job.where, result.history
         write_csv(folder / "history.csv", history)
-        model = save_model(folder, result.model.network, result.model.format, backbone, job.input_hash)
+        model = save_model(
+            folder, result.model.network, result.model.format, backbone, job.input_hash
+        )
         forget(folder)
         last = history.iloc[-1]
         steps = len(history)
         if not backbone:
             steps = job.budget(config.train_of(job.where))
-            seconds = max(result.seconds, last.seconds)  # the second counts those before a stop, too
+            seconds = max(
+                result.seconds, last.seconds
+            )  # the second counts those before a stop, too
             self.seconds_per_step = max(self.seconds_per_step, seconds / steps)
-        skipped = f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
+        skipped = (
+            f", {last.skipped:,.0f} of them left out (no finite gradient)" if last.skipped else ""
+        )
         log.info(
             f"{title(config, job.where)}: {len(job.rows):,} labels, {steps:,} steps{skipped}, "
             f"loss {last.loss:.3f}, {result.seconds:.1f} s{self._hint(job, last.waited / max(last.seconds, 1e-9))}"

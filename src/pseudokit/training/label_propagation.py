@@ -91,7 +91,9 @@ def gradient_features(pixels: np.ndarray) -> np.ndarray:
         strength = torch.hypot(right, down)
         along = right * angles.cos() + down * angles.sin()
         energy = along.clamp(min=0) ** 2 / (strength + 1e-3)
-        cells = F.interpolate(energy, (CELLS_PER_SIDE, CELLS_PER_SIDE), mode="bilinear", antialias=True)
+        cells = F.interpolate(
+            energy, (CELLS_PER_SIDE, CELLS_PER_SIDE), mode="bilinear", antialias=True
+        )
         chunks.append(F.normalize(cells.flatten(1)).numpy())
     return np.concatenate(chunks)
 

@@ -68,7 +68,9 @@ def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
 def head_log_probs(model: TrainedModel, embeddings: np.ndarray) -> np.ndarray:
     """(n, D) embeddings → float32 log-probabilities, see predict.log_probs."""
     head = linear_classifier(model.network)
-    x = torch.from_numpy(np.asarray(embeddings, np.float32))  # in memory, where they are those of a file
+    x = torch.from_numpy(
+        np.asarray(embeddings, np.float32)
+    )  # in memory, where they are those of a file
     logits = head(x.to(head.weight))
     log_probs = loss_kind(model.format.multi_label).log_probs(logits)
     return log_probs.cpu().numpy()

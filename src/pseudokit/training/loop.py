@@ -94,11 +94,19 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         "scaler": scaler,
     }
     consistency = average = None
-    if train.consistency_weight and training_set.unlabeled is not None and len(training_set.unlabeled):
+    if (
+        train.consistency_weight
+        and training_set.unlabeled is not None
+        and len(training_set.unlabeled)
+    ):
         unlabeled = history.timed(unlabeled_batches(training_set, train, spec.size, saved.step))
-        consistency = Consistency(unlabeled, train.consistency_teacher_weight, process_group).to(device)
+        consistency = Consistency(unlabeled, train.consistency_teacher_weight, process_group).to(
+            device
+        )
         state["consistency"] = consistency
-    if train.ema_decay:  # the decay is warmed up, so that early weights fade in short trainings, too
+    if (
+        train.ema_decay
+    ):  # the decay is warmed up, so that early weights fade in short trainings, too
         average = ModelEmaV3(network, decay=train.ema_decay, use_warmup=True)
         state["average"] = average
     first_step = saved.restore(state)
@@ -130,7 +138,9 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             history.add(loss.detach(), optimizer.param_groups[-1]["lr"], is_finite)
             if history.skipped_in_a_row > MAX_SKIPPED_STEPS:
                 raise _not_finite(f"no finite gradient for {history.skipped_in_a_row} steps", train)
-            signals, are_due = zip(*process_group.gather((asked_to_stop(), saved.is_due())), strict=True)
+            signals, are_due = zip(
+                *process_group.gather((asked_to_stop(), saved.is_due())), strict=True
+            )
             if any(signals) or any(are_due):
                 saved.save(step + 1, state)
             if any(signals):
@@ -140,7 +150,9 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         raise _not_finite("no finite weights after the last step", train)
 
     network = average.module if average else network
-    if not train.linear_probe_first:  # there the head is right under the statistics that the backbone came with
+    if (
+        not train.linear_probe_first
+    ):  # there the head is right under the statistics that the backbone came with
         estimate_statistics(network, computation, training_set, train.batch_size)
     epochs_per_step = train.batch_size / len(training_set.rows)
     return network.eval(), history.table(epochs_per_step)
@@ -156,7 +168,11 @@ def estimate_statistics(
     classes, of batches whose step was left out, and after few steps of weights that are gone. Here each image counts
     alike (cumulative average), in a fixed order, so that the same weights get the same bytes.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
     # Shuffled, or batches of a folder sorted by class would miss what classes differ by.
     rows = np.random.default_rng(0).permutation(training_set.rows)
     rows = rows[:MAX_STATISTICS_IMAGES]

@@ -77,14 +77,18 @@ def create_model(
     from timm.data import resolve_model_data_config
 
     if not timm.is_model(config.name):
-        raise UserError(f"{key}.name={config.name!r} is not a timm model{nearest(config.name, timm.list_models())}")
+        raise UserError(
+            f"{key}.name={config.name!r} is not a timm model{nearest(config.name, timm.list_models())}"
+        )
     if refused := refused_kwargs(config.kwargs):
         raise UserError(
             f"{key}.kwargs: {refused[0]} follows from the data, or would load weights; leave it out (weights: "
             f"{key}.checkpoint=FILE)"
         )
     if config.checkpoint and not Path(config.checkpoint).is_file():
-        raise UserError(f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file")
+        raise UserError(
+            f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file"
+        )
     kwargs = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
     random_state = torch.get_rng_state()
     try:
@@ -99,7 +103,9 @@ def create_model(
             source = f"{key}.checkpoint={config.checkpoint}"
         text = " ".join(str(error).split())
         reason = text[:MAX_ERROR_CHARACTERS] or type(error).__name__
-        raise UserError(f"{source}: cannot make {config.name} for {channels}×{size}×{size} images: {reason}") from error
+        raise UserError(
+            f"{source}: cannot make {config.name} for {channels}×{size}×{size} images: {reason}"
+        ) from error
     pixels = resolve_model_data_config(network)
     spec = ModelSpec(
         config.name,
@@ -209,11 +215,17 @@ def load_model(folder: Path) -> TrainedModel:
         about_backbone, backbone_tensors = _read(run / "backbone")
         if about_backbone["hash"] != backbone:
             file = folder / "model.json"
-            raise UserError(f"{file} is a head on another backbone (hash {backbone}); train again with --fresh")
+            raise UserError(
+                f"{file} is a head on another backbone (hash {backbone}); train again with --fresh"
+            )
         tensors = backbone_tensors | tensors
     spec = ModelSpec(**about)
-    if not timm.is_model(spec.name) or refused_kwargs(spec.kwargs):  # a run folder may come from a stranger
-        raise UserError(f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh")
+    if not timm.is_model(spec.name) or refused_kwargs(
+        spec.kwargs
+    ):  # a run folder may come from a stranger
+        raise UserError(
+            f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh"
+        )
     network = timm.create_model(
         spec.name,
         num_classes=len(spec.classes),
@@ -232,7 +244,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     about = read_json(folder / "model.json", "hash", "classes")
     file = folder / "model.safetensors"
     if not file.exists() or _hash(file.read_bytes()) != about["hash"]:
-        raise UserError(f"{file} is not the file of model.json (hash {about['hash']}); train again with --fresh")
+        raise UserError(
+            f"{file} is not the file of model.json (hash {about['hash']}); train again with --fresh"
+        )
     return about, load_file(file)
 
 

@@ -38,7 +38,9 @@ def make_optimizer(network: nn.Module, train: Train) -> torch.optim.Optimizer:
             **kwargs,
         )
     except (ValueError, AssertionError) as error:
-        raise UserError(f"train.optimizer={train.optimizer!r}: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"train.optimizer={train.optimizer!r}: {' '.join(str(error).split())}"
+        ) from None
     for group in optimizer.param_groups:
         group["lr"] = train.lr * group.get("lr_scale", 1.0)  # timm leaves this to its schedules
     return optimizer
@@ -46,7 +48,9 @@ def make_optimizer(network: nn.Module, train: Train) -> torch.optim.Optimizer:
 
 def make_schedule(optimizer: torch.optim.Optimizer, train: Train, steps: int):
     """Learning rate of each step: one-cycle (Smith & Topin 2017), or cosine or constant after a linear warm-up."""
-    warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")  # where the first step is left out
+    warnings.filterwarnings(
+        "ignore", "Detected call of .lr_scheduler.step"
+    )  # where the first step is left out
     if train.schedule == "onecycle" and steps >= MIN_ONE_CYCLE_STEPS:
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,

@@ -17,7 +17,15 @@ from torch import nn
 from ..config.keys import STUDENTS, Config, Train
 from ..data.encoding import has_label
 from ..data.images import load_images
-from ..system.distributed import ALONE, ProcessGroup, broadcast, map_jobs, receive, size, worker_loop
+from ..system.distributed import (
+    ALONE,
+    ProcessGroup,
+    broadcast,
+    map_jobs,
+    receive,
+    size,
+    worker_loop,
+)
 from ..system.environment import code_hash
 from ..system.files import hash_of, log, seed_of
 from .batches import TrainingSet
@@ -83,7 +91,9 @@ class Trainer:
     classes: tuple[str, ...]
     folder: Path | None = None
 
-    def run_job(self, job: TrainJob | PredictJob, process_group: ProcessGroup) -> TrainResult | np.ndarray | None:
+    def run_job(
+        self, job: TrainJob | PredictJob, process_group: ProcessGroup
+    ) -> TrainResult | np.ndarray | None:
         """Do a job that the first process hands out. Nothing but checkpoints is written."""
         if isinstance(job, TrainJob):
             return self.train(job, process_group)
@@ -116,7 +126,9 @@ class Trainer:
             teacher_log_probs=teacher_log_probs,
         )
         network, spec = self.fresh_network(job.where, seed)
-        if has_batch_norm(network) and not train.linear_probe_first:  # its statistics would be those of a part
+        if (
+            has_batch_norm(network) and not train.linear_probe_first
+        ):  # its statistics would be those of a part
             if process_group.index > 0:
                 return None
             process_group = ALONE
@@ -139,7 +151,9 @@ class Trainer:
         process_group: ProcessGroup,
     ) -> Checkpoints:
         folder = None
-        if job.input_hash and self.folder and self.folder.exists():  # another machine may not see the run folder
+        if (
+            job.input_hash and self.folder and self.folder.exists()
+        ):  # another machine may not see the run folder
             folder = self.folder / job.where
         key = hash_of(job.input_hash, steps, code_hash(), torch.__version__, process_group.size)
         return Checkpoints(folder, key, train, process_group)
