@@ -215,7 +215,7 @@ def originals(args) -> None:
         f"{given} | {predicted}"
         for given, predicted in zip(label_issues.given_label, label_issues.predicted, strict=True)
     ]
-    tiles = [load_run.decode_image(load_run.read_bytes(path), 64) for path in label_issues.path]
+    tiles = [load_run.read_image(path, 64) for path in label_issues.path]
     figure = figures.image_grid(
         tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted"
     )

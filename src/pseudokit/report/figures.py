@@ -93,13 +93,11 @@ def count_axis(axis) -> None:
 
 
 @styled
-def image_grid(
-    images: list[np.ndarray | None], names: list[str], is_right: list[bool | None], title: str
-) -> Figure:
+def image_grid(images: list, names: list[str], is_right: list[bool | None], title: str) -> Figure:
     """Images five in a row, each below its own name.
 
     Args:
-        images: (h, w, 3) uint8 each, or None where the file cannot be read.
+        images: what `imshow` takes, each in RGB, or None where the file cannot be read.
         names: what stands above each image; may have two lines.
         is_right: True has a blue frame, False an orange-red one, None none.
         title: of the whole figure.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,11 @@ def document_root(paths: pd.Series) -> str:
 
 def make_task(run: str, item: dict[str, Any], root: str) -> dict[str, Any]:
     """A task for one row of the review, with the predicted class as prediction and the image's address below `root`."""
-    content = load_run.read_bytes(item["path"])
     data = {
         "id": item["id"],
         "given_label": item["given_label"],
         "image": "/data/local-files/?d=" + quote(os.path.relpath(item["path"], root)),
-        "image_sha256": hashlib.sha256(content).hexdigest() if content else "",
+        "image_sha256": load_run.image_hash(item["path"]),
         "run": run,
         "note": f"{item['id']}: given {item['given_label'] or 'no label'}",
     }

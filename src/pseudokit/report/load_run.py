@@ -6,9 +6,11 @@ Reads only the columns it is asked for. A class may be called "NA" and an id may
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,9 @@ from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
 from ..round_store import RoundStore
 from ..system.files import read_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NUMBERS = ("confidence", "self_confidence", "p_wrong", "epoch", "loss")
 
@@ -49,16 +54,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_run(run: Path) -> dict[str, Any]:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
-    metrics = read_dict(run / "metrics.json")
-    rounds = read_rounds(run, metrics)
-    decisive = decisive_round(metrics, rounds)
+    metrics = read_metrics(run)
+    rounds = metrics["rounds"]
+    decisive = decisive_round(metrics)
     truth = read_truth(run)
     return {
         "name": run.resolve().name,
         "config": read_text(run / "config.yaml"),
         "env": read_dict(run / "env.json"),
         "status": read_dict(run / "status.json"),
-        "metrics": metrics | {"rounds": rounds},
+        "metrics": metrics,
         "rounds": rounds,
         "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,
@@ -75,9 +80,9 @@ def read_run(run: Path) -> dict[str, Any]:
     }
 
 
-def read_rounds(run: Path, metrics: dict) -> list[dict]:
-    """round.json of every round; from metrics.json where the folders of the rounds are gone."""
-    return RoundStore(run).rounds() or metrics.get("rounds") or []
+def read_metrics(run: Path) -> dict[str, Any]:
+    """metrics.json; of a run that has none yet, what it would say of the rounds."""
+    return {"rounds": RoundStore(run).rounds()} | read_dict(run / "metrics.json")
 
 
 def image_paths(samples: pd.DataFrame) -> pd.Series:
@@ -85,12 +90,11 @@ def image_paths(samples: pd.DataFrame) -> pd.Series:
     return samples.drop_duplicates("id").set_index("id")["path"]
 
 
-def decisive_round(metrics: dict, rounds: list[dict]) -> dict[str, Any]:
-    """The round whose labels the student learned: the one metrics.json names, else the last; {} if none."""
-    for info in rounds:
-        if info["round"] == metrics.get("round"):
-            return info
-    return rounds[-1] if rounds else {}
+def decisive_round(metrics: dict) -> dict[str, Any]:
+    """round.json of the round whose labels the student learned, else of the last one; {} if there is none."""
+    rounds = metrics.get("rounds") or [{}]
+    chosen = [info for info in rounds if info.get("round") == metrics.get("round")]
+    return (chosen or rounds)[-1]
 
 
 def label_names(info: dict[str, Any]) -> list[str]:
@@ -204,47 +208,35 @@ def nearest_cutoff(pseudo_labels: pd.DataFrame, cutoff: float, n: int = 25) -> p
     return pseudo_labels.loc[order[:n]]
 
 
-def read_bytes(path: str) -> bytes:
-    """An image file; empty where it has gone since the run."""
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""
+def image_hash(path: str) -> str:
+    """sha256 of an image file; "" where it has gone since the run."""
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def decode_image(data: bytes, side: int) -> np.ndarray | None:
-    """Image file → (h, w, 3) uint8 RGB, its longer side at most `side`; None where it cannot be decoded."""
-    import cv2
+def read_image(path: str, side: int) -> Image | None:
+    """An image file in RGB, its longer side at most `side` pixels; None where it cannot be read."""
+    from PIL.Image import fromarray
 
-    if not data:
+    from ..data.images import decode  # brings OpenCV
+
+    pixels = decode(path, side=side)
+    if pixels is None:
         return None
-    pixels = np.frombuffer(data, np.uint8)
-    image = None
-    if len(data) > 500_000:  # a photo: decoding an eighth of it is many times faster
-        image = cv2.imdecode(pixels, cv2.IMREAD_REDUCED_COLOR_8)
-    if image is None or max(image.shape[:2]) < side:
-        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR)
-    if image is None:
-        return None
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return image[:, :, ::-1]
+    image = fromarray(pixels)
+    image.thumbnail((side, side))
+    return image
 
 
-def thumbnail(data: bytes, side: int = 96) -> str:
-    """Image file → `data:` address of at most `side` px, PNG if tiny, else JPEG; "" where unreadable."""
-    import cv2
-
-    image = decode_image(data, side)
+def thumbnail(path: str, side: int = 96) -> str:
+    """Image file → `data:` address of at most `side` pixels, PNG if tiny, else JPEG; "" where unreadable."""
+    image = read_image(path, side)
     if image is None:
         return ""
-    kind = "png" if max(image.shape) <= 64 else "jpeg"
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 85] if kind == "jpeg" else []
-    bgr = np.ascontiguousarray(image[:, :, ::-1])
-    return data_address(cv2.imencode(f".{kind}", bgr, quality)[1].tobytes(), kind)
+    kind = "png" if max(image.size) <= 64 else "jpeg"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=85)
+    return data_address(buffer.getvalue(), kind)
 
 
 def data_address(data: bytes, kind: str = "png") -> str:

@@ -16,9 +16,8 @@ import pandas as pd
 from ..data.encoding import parse
 from ..labels.calibration import expected_error, reliability
 from ..labels.metrics import share_interval
-from ..round_store import RoundStore
 from ..system.files import atomic_write
-from .load_run import decisive_round, label_names, read_dict, read_table
+from .load_run import decisive_round, label_names, read_metrics, read_table
 
 MAX_CLASSES = 100
 """Of more classes, only those that received a label are counted: a line a round must stay readable."""
@@ -38,13 +37,12 @@ def write_metrics(run: Path) -> None:
 
 def metric_lines(run: Path) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl."""
-    metrics = read_dict(run / "metrics.json")
-    rounds = RoundStore(run).rounds()
-    decisive = decisive_round(metrics, rounds)
+    metrics = read_metrics(run)
+    decisive = decisive_round(metrics)
     lines = []
     images = []
     before = None
-    for info in rounds:
+    for info in metrics["rounds"]:
         table = read_table(run / f"round_{info['round']}" / "decisions.csv", COLUMNS)
         lines.append(round_line(info, table))
         if before is None:

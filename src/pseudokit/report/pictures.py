@@ -120,10 +120,7 @@ def _grid_of_rows(
     if ids.empty:
         return None
     paths = load_run.image_paths(data["samples"])
-    images = []
-    for name in ids:
-        content = load_run.read_bytes(paths[name])
-        images.append(load_run.decode_image(content, IMAGE_PIXELS))
+    images = [load_run.read_image(paths[name], IMAGE_PIXELS) for name in ids]
     truth = data["decisions"].set_index("id")["truth"]
     is_right = []
     for true_label, label in zip(truth.reindex(ids), labels, strict=True):

@@ -116,8 +116,5 @@ def command(config: Path, name: str, mode: str) -> str:
 
 def _with_images(group: dict[str, Any]) -> dict[str, Any]:
     """A group of rows with a path whose rows have a thumbnail as well."""
-    rows = [
-        row | {"image": load_run.thumbnail(load_run.read_bytes(row["path"]))}
-        for row in group["rows"]
-    ]
+    rows = [row | {"image": load_run.thumbnail(row["path"])} for row in group["rows"]]
     return group | {"rows": rows}

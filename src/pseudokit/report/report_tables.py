@@ -68,7 +68,7 @@ NOTES = {
 
 def report_tables(metrics: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     """Title → table of what the run has. metrics: metrics.json; lines: metrics.jsonl."""
-    decisive = decisive_round(metrics, metrics.get("rounds") or [])
+    decisive = decisive_round(metrics)
     [line] = [line for line in lines if line.get("round") == decisive.get("round", "none")] or [{}]
     tables = {
         "Scores": scores_table(metrics.get("scores") or {}),

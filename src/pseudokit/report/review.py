@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -79,11 +78,7 @@ def read_images(paths: Iterable[str], pixels: int) -> list[dict[str, str]]:
     """For each path the thumbnail as a `data:` address and the hash of the file. Both are "" where it has gone."""
 
     def read_image(path: str) -> dict[str, str]:
-        data = load_run.read_bytes(path)
-        return {
-            "image": load_run.thumbnail(data, pixels),
-            "sha256": hashlib.sha256(data).hexdigest() if data else "",
-        }
+        return {"image": load_run.thumbnail(path, pixels), "sha256": load_run.image_hash(path)}
 
     with ThreadPoolExecutor() as threads:  # OpenCV releases the interpreter's lock
         return list(threads.map(read_image, paths))

@@ -31,8 +31,8 @@ def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, An
         At most `limit` rows (COLUMNS, duplicates) and what the round says. `duplicates` names the labels of the
         cluster, as text. Text is "" and numbers are NaN where the run does not say.
     """
-    metrics = load_run.read_dict(run / "metrics.json")
-    info = load_run.decisive_round(metrics, load_run.read_rounds(run, metrics))
+    metrics = load_run.read_metrics(run)
+    info = load_run.decisive_round(metrics)
     _, cutoff = load_run.cutoffs(metrics, info)
     conflicts = _read_conflicts(run)
     conflicts["conflict_rank"] = np.arange(len(conflicts))

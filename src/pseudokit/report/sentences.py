@@ -36,7 +36,7 @@ DISPUTED = ("relabel", "soften", "downweight", "drop", "review")
 
 def headline(metrics: dict[str, Any]) -> list[str]:
     """The shortest answer first: did it help; then labels, pseudo-labels, out of fold, checks by hand."""
-    counts = decisive_round(metrics, metrics.get("rounds") or []).get("decisions") or {}
+    counts = decisive_round(metrics).get("decisions") or {}
     sentences = [
         result_sentence(metrics),
         noise_sentence(metrics.get("noise") or {}, counts),

@@ -16,7 +16,7 @@ import yaml
 from ..config.keys import STUDENTS, Wandb
 from ..system.environment import PACKAGE
 from ..system.files import hash_of, log
-from .load_run import decode_image, image_paths, read_bytes, read_dict, read_lines, read_table
+from .load_run import image_paths, read_dict, read_image, read_lines, read_table
 from .report_tables import report_tables
 
 TIMEOUT_SECONDS = 360.0
@@ -102,8 +102,8 @@ def _log_teacher(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
         paths = image_paths(read_table(run / "samples.csv", "id path"))
         table = wandb.Table(columns=["id", *list(rows[0])[1:], "image"])
         for row in rows:
-            pixels = decode_image(read_bytes(paths[row["image"]]), IMAGE_PIXELS)
-            table.add_data(*row.values(), None if pixels is None else wandb.Image(pixels))
+            image = read_image(paths[row["image"]], IMAGE_PIXELS)
+            table.add_data(*row.values(), None if image is None else wandb.Image(image))
         job.log({"images": table})
 
 

@@ -7,7 +7,6 @@ and the pipeline writes the other files of the run anew. A kill at any moment le
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
 from ..data.dataset import LEARNED_SPLITS, Dataset
 from ..data.encoding import classes_of, labels_among, parse
 from ..report.label_studio import read_annotations
+from ..report.load_run import image_hash
 from ..self_training import SelfTrainingResult
 from ..system.files import log, read_json, write_csv
 from .folder import Run
@@ -130,11 +130,7 @@ def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
 
 def _are_unchanged(paths: pd.Series, hashes: pd.Series) -> pd.Series:
     """Whether the images have these hashes (sha256); an empty one stands for any."""
-    files = [Path(path) for path in paths.where(hashes != "", "")]
-    now = [
-        hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for file in files
-    ]
-    return hashes == now
+    return hashes == paths.where(hashes != "", "").map(image_hash)
 
 
 def _emptied_classes(run: Run, decisions: pd.DataFrame) -> list[str]:
