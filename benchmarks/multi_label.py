@@ -121,7 +121,7 @@ def alone(run: Path) -> dict:
     """How well the self-confidence of the first round's held-out answers ranks the flipped ones."""
     from sklearn.metrics import average_precision_score
 
-    from pseudokit.data.encoding import own, parse
+    from pseudokit.data.encoding import label_scores, parse
 
     table = pd.read_csv(run / "injected.csv", keep_default_na=False).set_index("id")
     ids = pd.read_csv(run / "round_1" / "ids.csv").id
@@ -129,7 +129,7 @@ def alone(run: Path) -> dict:
     given_labels, clean = (
         parse(table[name].loc[ids], classes, True) for name in ("given_label", "clean")
     )
-    confidences = np.exp(own(np.load(run / "round_1" / "log_probs.npy"), given_labels))
+    confidences = np.exp(label_scores(np.load(run / "round_1" / "log_probs.npy"), given_labels))
     return {
         "by_self_confidence": float(
             average_precision_score((given_labels != clean).ravel(), -confidences.ravel())

@@ -10,7 +10,7 @@ import pandas as pd
 from .config.types import UserError
 from .data.csv_text import read_csv
 from .data.dataset import Dataset
-from .data.encoding import has_label, likeliest, names, right
+from .data.encoding import has_label, is_correct, names
 from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
 from .labels.noise import DIFFICULTY, anchor_counts, bootstrap
@@ -99,7 +99,7 @@ def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredicti
     """What a round came to, in a few numbers; reads no truth."""
     given_labels = dataset.given_labels
     labeled = has_label(given_labels)
-    hits = right(likeliest(predicted.log_probs[labeled]), given_labels[labeled])
+    hits = is_correct(predicted.log_probs[labeled].argmax(-1), given_labels[labeled])
     info = {
         "classes": list(dataset.classes),
         "decisions": pd.Series(decisions.decision).value_counts().sort_index().to_dict(),

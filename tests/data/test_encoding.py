@@ -18,13 +18,14 @@ answers = st.integers(0, 30).flatmap(
 def test_text_and_arrays_say_the_same(labels, classes):
     texts = encoding.names(labels, classes)
     assert (encoding.parse(texts, classes, True) == labels).all()
-    assert all(encoding.is_label(text, classes, True) == bool(text) for text in texts)
+    assert encoding.labels_among(texts, classes, True) == {*texts} - {""}
 
 
 def test_what_the_text_of_a_label_set_looks_like():
     rows = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [-1, -1, -1, -1], [0, -1, 1, 0]])
     assert encoding.names(rows, CLASSES).tolist() == ["ant cat", "(none)", "", "?bee cat"]
-    assert not encoding.is_label("ant cow", CLASSES, True)
+    assert encoding.labels_among(["ant cow", "ant cat", ""], CLASSES, True) == {"ant cat"}
+    assert encoding.labels_among(["cow", "cat", ""], CLASSES, False) == {"cat"}
 
 
 @given(answers)

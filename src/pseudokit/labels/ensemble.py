@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.encoding import own
+from ..data.encoding import label_scores
 from .arrays import Array
 
 EM_STEPS = 500
@@ -22,7 +22,7 @@ def best_weights(probs: Array, labels: Array) -> Array:
     By expectation maximization of the shares of a mixture (Dempster, Laird & Rubin 1977): the log loss of a mixture is
     convex in them, so that there is one best answer.
     """
-    of_labels = np.stack([own(model, labels)[labels >= 0] for model in probs])
+    of_labels = np.stack([label_scores(model, labels)[labels >= 0] for model in probs])
     of_labels = np.maximum(of_labels, 1e-30)
     weights = np.full(len(probs), 1 / len(probs))
     for _ in range(EM_STEPS):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from ..data.encoding import classes_of, counts, likeliest, own, right, yes
+from ..data.encoding import class_scores, classes_of, counts, is_correct, label_scores
 from .arrays import Array
 
 GOALS = ("accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5")
@@ -51,7 +51,7 @@ def measure(metric: str, log_probs: Array, labels: Array, classes: Classes) -> f
         of_classes = by_class(metric, log_probs, labels)
         return float("nan") if np.isnan(of_classes).all() else float(np.nanmean(of_classes))
     if metric in PREDICTED:
-        return PREDICTED[metric](likeliest(log_probs), labels, classes)
+        return PREDICTED[metric](log_probs.argmax(-1), labels, classes)
     sign = -1 if metric == "log_loss" else 1
     return sign * float(_row_scores(metric, log_probs, labels).mean())
 
@@ -59,8 +59,8 @@ def measure(metric: str, log_probs: Array, labels: Array, classes: Classes) -> f
 def _row_scores(metric: str, log_probs: Array, labels: Array) -> Array:
     """(N,) what each row adds to a score that is a mean over rows; higher is better."""
     if metric == "accuracy":
-        return right(likeliest(log_probs), labels).astype(np.float64)
-    of_label = own(log_probs, labels).astype(np.float64)
+        return is_correct(log_probs.argmax(-1), labels).astype(np.float64)
+    of_label = label_scores(log_probs, labels).astype(np.float64)
     if metric == "log_loss":
         return of_label if of_label.ndim == 1 else np.nanmean(of_label, 1)
     return ((log_probs > of_label[:, None]).sum(1) < TOP).astype(np.float64)
@@ -71,7 +71,7 @@ def by_class(metric: str, log_probs: Array, labels: Array) -> Array:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     function = roc_auc_score if metric == "auc" else average_precision_score
-    scores = yes(log_probs)
+    scores = class_scores(log_probs)
     values = np.full(scores.shape[1], np.nan)
     for k in range(len(values)):
         rows, is_class = _one_vs_rest(labels, k)
@@ -92,7 +92,7 @@ def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, d
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
     from sklearn.metrics import precision_score, recall_score
 
-    predicted = likeliest(log_probs)
+    predicted = log_probs.argmax(-1)
     areas = by_class("auc", log_probs, labels)
     scores = {}
     for k in np.unique(classes_of(labels)):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..data.encoding import likeliest
 from .arrays import Array
 from .metrics import PREDICTED, Classes, ranks
 
@@ -32,7 +31,7 @@ def tuned(
     """
     if metric not in PREDICTED or len(classes) > MAX_CLASSES or len(labels) < PARTS:
         return None
-    answers = likeliest(log_probs)
+    answers = log_probs.argmax(-1)
     before = PREDICTED[metric](answers, labels, classes)
     part = np.random.default_rng(seed).permutation(len(labels)) % PARTS
     for p in range(PARTS):

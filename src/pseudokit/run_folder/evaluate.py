@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..data.csv_text import escape_formulas
 from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset
-from ..data.encoding import confidence, has_label, likeliest, names, parse, right
+from ..data.encoding import confidence, has_label, is_correct, names, parse
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
 from ..labels.decisions import Decisions
@@ -59,7 +59,7 @@ def score_arms(
             )
             table = samples.table().rename(columns={"given_label": "label"})
             table["arm"] = arm
-            table["predicted"] = names(likeliest(log_probs), samples.classes)
+            table["predicted"] = names(log_probs.argmax(-1), samples.classes)
             table["confidence"] = confidence(log_probs)
             tables.append(table[SCORED_COLUMNS])
     return scores, pd.concat(tables[1:] or tables)  # an empty table would turn numbers into objects
@@ -93,9 +93,9 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     for number in (1, n_rounds):
         teachers = [load_model(file.parent) for file in model_files(run.path, number)]
         probs = mean_probs(teachers, rows, predict)
-        trusted_hits.append(right(likeliest(probs), dataset.given_labels[rows]))
+        trusted_hits.append(is_correct(probs.argmax(-1), dataset.given_labels[rows]))
         log_probs = np.load(run.path / f"round_{number}" / "log_probs.npy")[labeled]
-        out_of_fold_hits.append(right(likeliest(log_probs), judged.given_labels[labeled]))
+        out_of_fold_hits.append(is_correct(log_probs.argmax(-1), judged.given_labels[labeled]))
     comparison = {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
     if comparison["warning"]:
         log.info(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..config.types import UserError
 from ..data.csv_text import read_csv
-from ..data.encoding import names, own, yes
+from ..data.encoding import class_scores, label_scores, names
 
 
 def predictions_table(
@@ -31,11 +31,11 @@ def predictions_table(
             f"the prediction of {first_id} is no number; train again with a lower train.lr"
         )
     confidence = (
-        own(probs, answers).reshape(len(probs), -1).min(axis=1)
+        label_scores(probs, answers).reshape(len(probs), -1).min(axis=1)
     )  # of label sets, of the least certain answer
     table = targets.assign(label=names(answers, classes), confidence=confidence)
     return table.assign(
-        **{f"p_{name}": column for name, column in zip(classes, yes(probs).T, strict=True)}
+        **{f"p_{name}": column for name, column in zip(classes, class_scores(probs).T, strict=True)}
     )
 
 
