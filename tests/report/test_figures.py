@@ -29,12 +29,21 @@ def test_the_frame_of_an_image_tells_whether_its_label_is_right(is_right, blue, 
     assert (contains(image, figures.BLUE), contains(image, figures.VERMILION)) == (blue, vermilion)
 
 
-def test_a_grid_shows_every_image_and_hides_the_empty_places():
-    images = [np.full((8, 8, 3), value, np.uint8) for value in range(7)]
-    figure = figures.image_grid(images, list("abcdefg"), [None] * 7, "seven")
-    shown = [axis.images[0].get_array().flat[0] for axis in figure.axes if axis.axison]
-    assert shown == list(range(7))
-    assert len(figure.axes) == 10
+def test_a_grid_shows_every_image_in_its_shape_below_its_name():
+    images = [np.full((8, 8 + value, 3), value, np.uint8) for value in range(7)]
+    [axis] = figures.image_grid(images, list("abcdefg"), [None] * 7, "seven").axes
+    assert [shown.get_array().flat[0] for shown in axis.images] == list(range(7))
+    assert [text.get_text() for text in axis.texts] == list("abcdefg")
+    places = set()
+    for shown, text in zip(axis.images, axis.texts, strict=True):
+        left, right, bottom, top = shown.get_extent()
+        height, width = shown.get_array().shape[:2]
+        assert (right - left) / (bottom - top) == pytest.approx(width / height)
+        x, y = text.get_position()
+        assert (x, y) == (pytest.approx((left + right) / 2), pytest.approx(top, abs=0.05))
+        assert y < top
+        places.add((int(x), int(y)))
+    assert len(places) == 7
 
 
 @pytest.mark.parametrize("k", [1, 20, 21, 41])

@@ -104,7 +104,7 @@ def test_changed_labels_are_those_of_the_metrics_log(tmp_path):
     data = read_run(run)
     flipped = [line for line in data["facts"] if line.get("why") == "flipped"]
     _, figure = pictures.changed_grid(data)
-    names = [axis.get_title() for axis in figure.axes if axis.axison]
+    names = [text.get_text() for text in figure.axes[0].texts]
     assert names == [f"{line['label']} | {line['confidence']:.3f}" for line in flipped]
     assert 10 < len(names) <= 25
 

@@ -16,6 +16,7 @@ from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -104,23 +105,33 @@ def image_grid(images: list, names: list[str], is_right: list[bool | None], titl
     """
     rows = max(1, math.ceil(len(images) / GRID_COLUMNS))
     lines = max([name.count("\n") + 1 for name in names], default=1)
-    height = 0.4 + rows * (1.2 + 0.2 * lines)
-    figure, axes = new_figure(title, height, rows, GRID_COLUMNS)
-    for axis in axes[len(images) :]:
-        axis.set_axis_off()
-    for axis, image, name, right in zip(axes, images, names, is_right, strict=False):
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
-        axis.set_title(name, loc="center", size=9, pad=3)
-        axis.spines[:].set(
-            visible=right is not None,
-            linewidth=2.5,
-            color=BLUE if right else VERMILION,
-        )
+    row_height = 1 + lines / 6
+    # one axis for all: an axis for each image takes five times as long to draw
+    figure, [axis] = new_figure(title, 0.4 + 1.2 * rows * row_height)
+    axis.set_axis_off()
+    for place, (image, name, right) in enumerate(zip(images, names, is_right, strict=True)):
+        row, column = divmod(place, GRID_COLUMNS)
+        height, width = (1, 1) if image is None else image.shape[:2]
+        scale = 0.86 / max(height, width)
+        x, y = column + 0.5, (row + 1) * row_height - 0.5
+        left, right_end = x - scale * width / 2, x + scale * width / 2
+        top, bottom = y - scale * height / 2, y + scale * height / 2
+        axis.text(x, top - 0.03, name, ha="center", va="bottom", size=9)
         if image is None:
-            axis.text(0.5, 0.5, "not readable", ha="center", va="center", size=8)
+            axis.text(x, y, "not readable", ha="center", va="center", size=8)
         else:
-            axis.imshow(image)
+            axis.imshow(image, extent=(left, right_end, bottom, top))
+        if right is not None:
+            frame = Rectangle(
+                (left, top),
+                scale * width,
+                scale * height,
+                fill=False,
+                linewidth=2.5,
+                color=BLUE if right else VERMILION,
+            )
+            axis.add_patch(frame)
+    axis.set(xlim=(0, GRID_COLUMNS), ylim=(rows * row_height, 0), aspect="equal")
     return figure
 
 
