@@ -8,6 +8,7 @@ import numpy as np
 
 from ..config.keys import Pseudo
 from ..data.dataset import USES_POOL
+from ..data.encoding import counts
 from .arrays import Array, last_where, most_confident, words
 from .decisions import Decisions
 from .difficulty import estimate_difficulty_noise, noise_matrix
@@ -63,17 +64,16 @@ def decide_labels(
         One decision a sample, with its reason.
     """
     refused = np.broadcast_to(np.asarray(refused, object), len(given_labels))
-    if given_labels.ndim == 1:
-        decisions = _decide(
-            log_probs, given_labels, mode, policy, refused, progress, likeliest_rate
-        )
-        problem = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
-        return decisions.keep_given(problem) if problem else decisions
-    questions = [
-        _decide(log_probs[:, c], given_labels[:, c], mode, policy, refused, progress)
-        for c in range(given_labels.shape[1])
-    ]
-    return decide_images(questions, log_probs, given_labels)
+    rules = (mode, policy, refused, progress, likeliest_rate)
+    if given_labels.ndim == 2:
+        questions = [
+            _decide(log_probs[:, c], given_labels[:, c], *rules)
+            for c in range(given_labels.shape[1])
+        ]
+        return decide_images(questions, log_probs, given_labels)
+    decisions = _decide(log_probs, given_labels, *rules)
+    problem = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
+    return decisions.keep_given(problem) if problem else decisions
 
 
 def _decide(
@@ -83,7 +83,7 @@ def _decide(
     policy: Pseudo,
     refused: Array,
     progress: float,
-    likeliest_rate: float | None = None,
+    likeliest_rate: float | None,
 ) -> Decisions:
     """decide_labels for one class an image."""
     k = log_probs.shape[1]
@@ -105,7 +105,7 @@ def _decide(
             posterior = replace(posterior, sharpness=estimate.sharpness)
             predicted = posterior.summary()
             posterior = replace(posterior, difficulty=estimate)
-        believed = posterior.summary() if noise in EXPLAINED else predicted
+        believed = posterior.summary()
 
     # Which label is learned, and why
     decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
@@ -115,17 +115,17 @@ def _decide(
     reason[~labeled] = why[~labeled]
     if mode in USES_POOL:
         decision[accepted] = "accept"
-    label = np.where(
-        np.isin(decision, ["relabel", "accept", "soften"]), believed.best, given_labels
-    )
+    changed = np.isin(decision, ["relabel", "accept", "soften"])
+    label = np.where(changed, believed.best, given_labels)
     label[decision == "drop"] = -1
     _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
 
     # How much it counts
     pseudo_labeled = decision == "accept"
     soft = (decision == "soften") | (pseudo_labeled & (policy.targets == "soft"))
+    weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
     weighted = soft | (pseudo_labeled & (policy.targets == "weighted"))
-    weights = [believed.confidence, 1 - believed.p_wrong]
+    weight[weighted] = believed.confidence[weighted]
     return Decisions(
         predicted=predicted.best,
         confidence=predicted.confidence,
@@ -134,7 +134,7 @@ def _decide(
         decision=decision,
         label=label,
         reason=reason,
-        weight=np.select([weighted, decision == "downweight"], weights, 1.0),
+        weight=weight,
         soft=soft,
         posterior=posterior,
         matrix=matrix,
@@ -159,20 +159,18 @@ def _decide_given(
     labeled = given_labels >= 0
     disagrees = labeled & (believed.best != given_labels)
     uncertain = disagrees | (believed.p_wrong > 0.5)
-    cutoff = policy.relabel_cutoff
-    if cutoff is not None:
-        reached = "another_class_above_cutoff"
-        relabel = disagrees & (believed.confidence >= cutoff)
-        drop = disagrees & (believed.p_wrong >= cutoff)
-        default = "review"
+    if policy.relabel_cutoff is not None:
+        reached, default = "another_class_above_cutoff", "review"
+        relabel = disagrees & (believed.confidence >= policy.relabel_cutoff)
+        drop = disagrees & (believed.p_wrong >= policy.relabel_cutoff)
     else:
         reached = "another_class_reaches_precision"
+        default = "drop" if mode == "joint" else _default_action(believed.p_wrong[disagrees], noise)
         cutoffs = precision_cutoffs(believed, given_labels, policy.relabel_precision)
         relabel = disagrees & (believed.confidence >= cutoffs[believed.best]) & (noise in EXPLAINED)
         if relabel.sum() < MIN_REPAIRED_SHARE * believed.p_wrong[labeled].sum():
             relabel[:] = False
-        drop = np.zeros(len(labeled), bool)
-        default = "drop" if mode == "joint" else _default_action(believed.p_wrong[disagrees], noise)
+        drop = np.zeros_like(labeled)
     action = policy.uncertain_labels or default
     if noise in OF_THE_CLASS and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
@@ -217,14 +215,11 @@ def _protect_classes(
     given_labels: Array, p_wrong: Array, decision: Array, label: Array, reason: Array
 ) -> None:
     """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left."""
-    k = int(max(given_labels.max(), label.max())) + 1
-    floor = np.ceil(CLASS_FLOOR * np.bincount(given_labels[given_labels >= 0], minlength=k)).astype(
-        int
-    )
-    while (lacking := floor - np.bincount(label[label >= 0], minlength=k)).max() > 0:
-        short = int(
-            (lacking > 0).argmax()
-        )  # class by class: a row may be taken from another one at its floor
+    k = max(given_labels.max(), label.max()) + 1
+    floor = np.ceil(CLASS_FLOOR * counts(given_labels, k)).astype(int)
+    while (lacking := floor - counts(label, k)).max() > 0:
+        # Class by class: a row may be taken from another one at its floor.
+        short = (lacking > 0).argmax()
         lost = np.flatnonzero((given_labels == short) & (label != short))
         back = lost[most_confident(-p_wrong[lost], lacking[short])]
         decision[back], label[back], reason[back] = "keep", short, "class_floor"
