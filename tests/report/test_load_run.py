@@ -47,6 +47,7 @@ def test_wrong_shares_fall_to_what_is_left(denoise):
 
 def test_wrong_shares_leave_out_what_nobody_knows(augment):
     assert load_run.read_run(augment)["wrong"] == [
+        {"round": 0},
         {"round": 1, "unlabeled": 0.0},
         {"round": 2, "unlabeled": 0.0},
     ]

@@ -161,19 +161,3 @@ def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[flo
     bounds = [np.log(TEMPERATURE_BOUNDS), *[bias_bounds] * k]
     best = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
     return float(np.exp(best[0])), best[1:]
-
-
-def reliability(probs: Array, outcomes: Array, bins: int = 10) -> list[tuple[float, float, int]]:
-    """(mean probability, share that came true, rows) of each of equally wide bins that has rows. Arguments: (N,)."""
-    bin_of_row = np.minimum((probs * bins).astype(int), bins - 1)
-    table = []
-    for b in np.unique(bin_of_row):
-        rows = bin_of_row == b
-        table.append((float(probs[rows].mean()), float(outcomes[rows].mean()), int(rows.sum())))
-    return table
-
-
-def expected_error(bins: list[tuple[float, float, int]]) -> float:
-    """Expected calibration error (Guo et al. 2017): |probability - share| in the bins of `reliability`, over rows."""
-    rows = sum(n for *_, n in bins)
-    return float(sum(n * abs(p - share) for p, share, n in bins) / max(rows, 1))

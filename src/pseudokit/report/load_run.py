@@ -10,14 +10,14 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
-from ..round_store import RoundStore
+from ..round_store import RoundStore, model_files
 from ..system.files import read_json
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ def read_table(path: Path, columns: str) -> pd.DataFrame | None:
     if not path.exists():
         return None
     table = read_csv(path, usecols=columns.split())
-    table = unescape_formulas(table) if path.name in FOR_PEOPLE else table
+    if path.name in FOR_PEOPLE:
+        table = unescape_formulas(table)
     for name in set(NUMBERS) & set(table):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
     return table
 
 
-def read_dict(path: Path) -> dict[str, Any]:
+def read_dict(path: Path) -> dict:
     """A JSON file, or {} where there is none."""
     return read_json(path) if path.exists() else {}
 
@@ -47,12 +48,12 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict]:
     """A file of one JSON object a line, or [] where there is none."""
     return [json.loads(line) for line in read_text(path).split("\n") if line]
 
 
-def read_run(run: Path) -> dict[str, Any]:
+def read_run(run: Path) -> dict:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
     metrics = read_metrics(run)
     rounds = metrics["rounds"]
@@ -80,7 +81,7 @@ def read_run(run: Path) -> dict[str, Any]:
     }
 
 
-def read_metrics(run: Path) -> dict[str, Any]:
+def read_metrics(run: Path) -> dict:
     """metrics.json; of a run that has none yet, what it would say of the rounds."""
     return {"rounds": RoundStore(run).rounds()} | read_dict(run / "metrics.json")
 
@@ -90,23 +91,22 @@ def image_paths(samples: pd.DataFrame) -> pd.Series:
     return samples.drop_duplicates("id").set_index("id")["path"]
 
 
-def decisive_round(metrics: dict) -> dict[str, Any]:
+def decisive_round(metrics: dict) -> dict:
     """round.json of the round whose labels the student learned, else of the last one; {} if there is none."""
     rounds = metrics.get("rounds") or [{}]
     chosen = [info for info in rounds if info.get("round") == metrics.get("round")]
     return (chosen or rounds)[-1]
 
 
-def label_names(info: dict[str, Any]) -> list[str]:
+def label_names(info: dict) -> list[str]:
     """What labels are called in a round: the classes, or the label sets that occur; [] where it does not say."""
-    return info.get("label_sets") or info.get("classes") or []
+    return info.get("label_sets") or info.get("classes", [])
 
 
 def cutoffs(metrics: dict, info: dict) -> tuple[float, float]:
-    """(cutoff on given labels, cutoff on unlabeled images) of a round; NaN where the run does not say."""
-    of_given = info.get("cutoff")
-    of_unlabeled = (metrics.get("unlabeled") or {}).get("cutoff", of_given)
-    return tuple(np.array([of_given, of_unlabeled], float))  # None becomes NaN
+    """(cutoff on given labels, cutoff on unlabeled images) of a round; NaN where the run has none."""
+    of_unlabeled = metrics.get("unlabeled", {}).get("cutoff")
+    return tuple(np.array([info.get("cutoff"), of_unlabeled], float))  # None becomes NaN
 
 
 def scored_model(scores: dict[str, dict]) -> tuple[str, str]:
@@ -123,12 +123,9 @@ def scored_model(scores: dict[str, dict]) -> tuple[str, str]:
 
 def read_truth(run: Path) -> pd.Series:
     """id → clean label, of the rows whose labels were corrupted or hidden on purpose."""
-    truth = pd.DataFrame(columns=["id", "clean"], dtype=str)
-    for name in ("injected.csv", "hidden.csv"):
-        table = read_table(run / name, "id clean")
-        if table is not None:
-            truth = pd.concat([truth, table])
-    return truth.drop_duplicates("id").set_index("id").clean
+    empty = pd.DataFrame(columns=["id", "clean"], dtype=str)
+    tables = [read_table(run / name, "id clean") for name in ("injected.csv", "hidden.csv")]
+    return pd.concat([empty, *tables]).set_index("id")["clean"]
 
 
 def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
@@ -137,10 +134,7 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
         "id split given_label predicted confidence self_confidence p_wrong decision label reason"
     )
     table = read_table(folder / "decisions.csv", columns)
-    if table is None:
-        return None
-    table["truth"] = table.id.map(truth)
-    return table.dropna(subset="confidence")
+    return None if table is None else table.assign(truth=table.id.map(truth))
 
 
 def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict[str, float]]:
@@ -151,19 +145,21 @@ def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict[s
     if truth.empty:
         return []
     shares = []
-    injected = read_table(run / "injected.csv", "clean given_label")
-    if injected is not None:
-        is_wrong = injected.clean != injected.given_label
-        shares.append({"round": 0, "train": float(is_wrong.mean())})
     for info in rounds:
-        folder = run / f"round_{info['round']}"
-        table = read_table(folder / "decisions.csv", "id split decision label")
-        true_label = table.id.map(truth)
-        is_wrong = (table.label != true_label) & (table.decision != "drop")
-        is_counted = true_label.notna() & (table.decision != "leave")
-        of_splits = is_wrong[is_counted].groupby(table.split).mean()
-        shares.append({"round": info["round"], **of_splits})
+        table = read_decisions(run / f"round_{info['round']}", truth)
+        table = table[table.truth.notna()]
+        if not shares:
+            shares.append({"round": 0, **_wrong_by_split(table, table.given_label)})
+        shares.append({"round": info["round"], **_wrong_by_split(table, table.label)})
     return shares
+
+
+def _wrong_by_split(table: pd.DataFrame, labels: pd.Series) -> pd.Series:
+    """The share of wrong labels in each split; only unlabeled images without a label do not count."""
+    has_label = labels != ""
+    is_wrong = has_label & (labels != table.truth)
+    is_counted = has_label | (table.given_label != "")
+    return is_wrong[is_counted].groupby(table.split).mean()
 
 
 def read_history(run: Path, rounds: list[dict]) -> dict[str, list[pd.DataFrame]]:
@@ -171,18 +167,14 @@ def read_history(run: Path, rounds: list[dict]) -> dict[str, list[pd.DataFrame]]
 
     fold: the one that the model did not learn; -1 if there is none.
     """
-    fold_of = {key: about["fold"] for info in rounds for key, about in info["models"].items()}
-    folders = []
-    for info in rounds:
-        of_round = run.glob(f"round_{info['round']}/fold_*")
-        folders += sorted(of_round, key=lambda folder: int(folder.name[5:]))
+    fold_of = {key: model["fold"] for info in rounds for key, model in info["models"].items()}
+    files = [file for info in rounds for file in model_files(run, info["round"])]
     history: dict[str, list[pd.DataFrame]] = {}
-    for folder in [*folders, run / "baseline", run / "student"]:
-        curve = read_table(folder / "history.csv", "epoch loss")
-        if curve is not None and len(curve):
-            model_hash = read_dict(folder / "model.json").get("hash")
-            curve["fold"] = fold_of.get(model_hash, -1)
-            name = folder.name if folder.parent == run else folder.parent.name.replace("_", " ")
+    for file in [*files, run / "baseline" / "model.json", run / "student" / "model.json"]:
+        curve = read_table(file.with_name("history.csv"), "epoch loss")
+        if curve is not None:
+            name = file.relative_to(run).parts[0].replace("_", " ")
+            curve["fold"] = fold_of.get(read_dict(file).get("hash"), -1)
             history.setdefault(name, []).append(curve)
     return history
 
@@ -194,18 +186,14 @@ def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
     """
     is_labeled = decisions.given_label != ""
     rows = decisions[is_labeled & (decisions.predicted != decisions.given_label)]
-    rows = rows.sort_values(
-        ["confidence", "self_confidence"], ascending=[False, True], kind="stable"
-    )
-    return rows.head(n)
+    order = ["confidence", "self_confidence"]
+    return rows.sort_values(order, ascending=[False, True], kind="stable").head(n)
 
 
 def nearest_cutoff(pseudo_labels: pd.DataFrame, cutoff: float, n: int = 25) -> pd.DataFrame:
     """The n pseudo-labels whose confidence is nearest to the cutoff (unknown: the lowest), nearest first."""
-    order = (
-        (pseudo_labels.confidence - np.nan_to_num(cutoff)).abs().sort_values(kind="stable").index
-    )
-    return pseudo_labels.loc[order[:n]]
+    distance = (pseudo_labels.confidence - np.nan_to_num(cutoff)).abs()
+    return pseudo_labels.loc[distance.sort_values(kind="stable").index[:n]]
 
 
 def image_hash(path: str) -> str:

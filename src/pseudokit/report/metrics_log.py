@@ -11,13 +11,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ..data.encoding import parse
-from ..labels.calibration import expected_error, reliability
+from ..data.encoding import counts, parse
 from ..labels.metrics import share_interval
 from ..system.files import atomic_write
-from .load_run import decisive_round, label_names, read_metrics, read_table
+from .load_run import decisive_round, read_metrics, read_table
 
 MAX_CLASSES = 100
 """Of more classes, only those that received a label are counted: a line a round must stay readable."""
@@ -25,6 +25,7 @@ MAX_IMAGES = 64
 """As many as a person looks through at once."""
 COLUMNS = "id given_label predicted confidence p_wrong decision label model"
 """Of decisions.csv, what is counted here."""
+IMAGE_COLUMNS = ["image", "why", "given_label", "predicted", "confidence", "label"]
 PARTS = ("oof", "noise", "unlabeled", "trusted", "audit", "difference")
 """Parts of metrics.json that get a line."""
 
@@ -35,97 +36,89 @@ def write_metrics(run: Path) -> None:
     atomic_write(run / "metrics.jsonl", "".join(lines))
 
 
-def metric_lines(run: Path) -> list[dict[str, Any]]:
+def metric_lines(run: Path) -> list[dict]:
     """Every line of metrics.jsonl."""
     metrics = read_metrics(run)
     decisive = decisive_round(metrics)
     lines = []
     images = []
-    before = None
+    labels_before = None
     for info in metrics["rounds"]:
         table = read_table(run / f"round_{info['round']}" / "decisions.csv", COLUMNS)
         lines.append(round_line(info, table))
-        if before is None:
-            before = table.given_label
+        if labels_before is None:
+            labels_before = table.given_label
         if info is decisive:
-            images = image_lines(table, before)
-        before = table.label
+            images = image_lines(table, labels_before)
+        labels_before = table.label
     return lines + score_lines(metrics) + images
 
 
-def round_line(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+def round_line(info: dict, table: pd.DataFrame) -> dict:
     """The numbers of round.json and what its decisions amount to.
 
     oof_accuracy: how far out-of-fold predictions agree with the given labels, with interval and spread over folds.
-    oof_precision: the same of the oof_precision_n labeled rows at or above cutoff_in_use.
+    calibration_error: the expected one (Guo et al. 2017), over ten bins of confidence.
+    oof_precision: the accuracy of the oof_precision_n labeled rows at or above cutoff_in_use.
     """
-    line = {key: value for key, value in info.items() if is_number(value)}
-    for decision, n in info["decisions"].items():
-        line[f"decisions/{decision}"] = n
-    labeled = table[table.given_label != ""].dropna(subset="confidence")
-    hits = labeled.predicted == labeled.given_label
-    line["oof_accuracy"] = float(hits.mean())
-    line |= interval_facts("oof_accuracy", line["oof_accuracy"], len(hits))
-    fold_of = {key: about["fold"] for key, about in info["models"].items()}
+    labeled = table[table.given_label != ""]
+    is_right = labeled.predicted == labeled.given_label
+    fold_of = {key: model["fold"] for key, model in info["models"].items()}
     last_model = labeled.model.str.rpartition("+")[2]
-    of_folds = hits.groupby(last_model.map(fold_of)).mean()
-    if len(of_folds) > 1:
-        line["oof_accuracy_sd_over_folds"] = float(of_folds.std())
-    bins = reliability(labeled.confidence.to_numpy(), hits.to_numpy())
-    line["calibration_error"] = expected_error(bins)
+    of_folds = is_right.groupby(last_model.map(fold_of)).mean()
+    bins = (labeled.confidence * 10).astype(int).clip(upper=9)
+    gaps = (labeled.confidence - is_right).groupby(bins).sum()
     cutoff = cutoff_in_use(table)
-    if cutoff is not None:
-        above = hits[labeled.confidence >= cutoff]
-        line["cutoff_in_use"] = cutoff
-        line["oof_precision_n"] = len(above)
-        if len(above):
-            line["oof_precision"] = float(above.mean())
-    return line | class_counts(info, table)
+    above = is_right[labeled.confidence >= cutoff]
+    line = info | {f"decisions/{decision}": n for decision, n in info["decisions"].items()}
+    line |= interval_facts("oof_accuracy", info["oof_accuracy"], len(labeled))
+    line |= {
+        "oof_accuracy_sd_over_folds": of_folds.std(),
+        "calibration_error": gaps.abs().sum() / len(labeled),
+        "cutoff_in_use": cutoff,
+        "oof_precision_n": len(above),
+        "oof_precision": above.mean(),
+    }
+    line |= class_counts(info, table)
+    return {key: value for key, value in line.items() if is_number(value)}
 
 
-def cutoff_in_use(table: pd.DataFrame) -> float | None:
-    """The lowest confidence of a pseudo-label, else of a relabeled row; None where there is neither."""
-    for decision in ("accept", "relabel"):
-        confidence = table.confidence[table.decision == decision]
-        if len(confidence):
-            return float(confidence.min())
-    return None
+def cutoff_in_use(table: pd.DataFrame) -> float:
+    """The lowest confidence of a pseudo-label, else of a relabeled row; NaN where there is neither."""
+    decision = "accept" if "accept" in set(table.decision) else "relabel"
+    return float(table.confidence[table.decision == decision].min())
 
 
-def class_counts(info: dict[str, Any], table: pd.DataFrame) -> dict[str, float]:
-    """By class: prior/, its share of the given labels; labels/ of labeled rows after decisions; pseudo_labels/."""
-    unlabeled = table.given_label == ""
-    given = count_classes(info, table.given_label[~unlabeled])
-    counts = pd.DataFrame({"prior": given / max(given.sum(), 1)})
-    counts["labels"] = count_classes(info, table.label[~unlabeled])
-    if unlabeled.any():
-        counts["pseudo_labels"] = count_classes(info, table.label[unlabeled])
-    if len(counts) > MAX_CLASSES:
-        counts = counts[counts.iloc[:, -1] > 0]
-    return {f"{part}/{name}": n for part in counts for name, n in counts[part].to_dict().items()}
+def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:
+    """By class: prior/, its share of the given labels; labels/ of labeled rows after decisions; pseudo_labels/.
+
+    A label set counts for each class that it names.
+    """
+    classes = info["classes"]
+
+    def count(texts: pd.Series) -> np.ndarray:
+        return counts(parse(texts, classes, info.get("multi_label", False)), len(classes))
+
+    labeled = table.given_label != ""
+    given = count(table.given_label[labeled])
+    parts = {"prior": given / max(given.sum(), 1), "labels": count(table.label[labeled])}
+    if not labeled.all():
+        parts["pseudo_labels"] = count(table.label[~labeled])
+    by_class = pd.DataFrame(parts, classes)
+    if len(classes) > MAX_CLASSES:
+        by_class = by_class[by_class.iloc[:, -1] > 0]
+    return {f"{part}/{name}": n for part in by_class for name, n in by_class[part].items()}
 
 
-def count_classes(info: dict[str, Any], labels: pd.Series) -> pd.Series:
-    """How many rows have each class, by its name. Of label sets: how many sets name it."""
-    counts = labels.value_counts().reindex(label_names(info), fill_value=0)
-    if info.get("multi_label"):
-        in_set = parse(counts.index, info["classes"], True) == 1  # (sets, classes)
-        return pd.Series(counts.to_numpy() @ in_set, info["classes"])
-    return counts
-
-
-def score_lines(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+def score_lines(metrics: dict) -> list[dict]:
     """A line for each model that was scored, `test/accuracy` with its interval and the like, and for each of PARTS."""
     lines = []
-    for model, splits in (metrics.get("scores") or {}).items():
+    for model, splits in metrics.get("scores", {}).items():
         line = {"of": model} | flat(splits)
         for split, scores in splits.items():
             line |= interval_facts(f"{split}/accuracy", scores["accuracy"], scores["n"])
         lines.append(line)
-    for part in PARTS:
-        if metrics.get(part):
-            lines.append({"of": part} | flat(metrics[part]))
-    return lines
+    return lines + [{"of": part} | flat(metrics[part]) for part in PARTS if metrics.get(part)]
 
 
 def interval_facts(name: str, accuracy: float, n: int) -> dict[str, float]:
@@ -133,11 +126,11 @@ def interval_facts(name: str, accuracy: float, n: int) -> dict[str, float]:
     return {f"{name}_{key}": value for key, value in share_interval(accuracy, n).items()}
 
 
-def flat(values: dict[str, Any]) -> dict[str, Any]:
+def flat(values: dict) -> dict:
     """Numbers and words of a nested dict, as {"a/b": value}."""
     [record] = pd.json_normalize(values, sep="/").to_dict("records")
     return {
-        key: value for key, value in record.items() if is_number(value) or isinstance(value, str)
+        key: value for key, value in record.items() if isinstance(value, str) or is_number(value)
     }
 
 
@@ -145,37 +138,29 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def image_lines(table: pd.DataFrame, before: pd.Series) -> list[dict[str, Any]]:
+def image_lines(table: pd.DataFrame, labels_before: pd.Series) -> list[dict]:
     """At most MAX_IMAGES rows, of each kind about as many, the plainest first; `why` is the kind.
 
     borderline: unlabeled images nearest to the cutoff in use (where none was accepted, the most confident); without
-    unlabeled images, labels as likely wrong as right. flipped: the label is not what it was `before` (N,).
+    unlabeled images, labels as likely wrong as right. flipped: the label is not what it was in `labels_before` (N,).
     label_issue: probably wrong.
     """
-    unlabeled = table[table.given_label == ""]
-    if len(unlabeled):
-        cutoff = cutoff_in_use(table)
-        distance = (unlabeled.confidence - (1 if cutoff is None else cutoff)).abs()
-    else:
-        distance = (table.p_wrong - 0.5).abs()
-    is_flipped = table.label != before
-    p_wrong = table.p_wrong.drop(unlabeled.index)
+    confidence = table.confidence
+    p_wrong = table.p_wrong
+    distance = (p_wrong - 0.5).abs()
+    is_unlabeled = table.given_label == ""
+    if is_unlabeled.any():
+        cutoff = np.nan_to_num(cutoff_in_use(table), nan=1)
+        distance = (confidence[is_unlabeled] - cutoff).abs()
     kinds = {
         "borderline": distance.nsmallest(MAX_IMAGES),
-        "flipped": table.confidence[is_flipped].nlargest(MAX_IMAGES),
+        "flipped": confidence[table.label != labels_before].nlargest(MAX_IMAGES),
         "label_issue": p_wrong[p_wrong > 0.5].nlargest(MAX_IMAGES),
     }
-    picked = pd.concat(
-        [pd.DataFrame({"row": rows.index, "why": why}) for why, rows in kinds.items()]
-    )
-    picked = (
-        picked.sort_index(kind="stable").drop_duplicates("row").head(MAX_IMAGES)
-    )  # the kinds take turns
-    rows = (
-        table.loc[picked["row"]]
-        .assign(why=picked["why"].to_numpy())
-        .rename(columns={"id": "image"})
-    )
-    return rows[["image", "why", "given_label", "predicted", "confidence", "label"]].to_dict(
-        "records"
-    )
+    parts = [
+        table.loc[values.index].assign(why=why, turn=range(len(values)))
+        for why, values in kinds.items()
+    ]
+    rows = pd.concat(parts).sort_values("turn", kind="stable")  # the kinds take turns
+    rows = rows.drop_duplicates("id").head(MAX_IMAGES).rename(columns={"id": "image"})
+    return rows[IMAGE_COLUMNS].to_dict("records")

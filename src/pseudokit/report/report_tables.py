@@ -45,14 +45,22 @@ REASONS = {
     "duplicate_of_trusted": "a copy of an image in data.trusted, which is only scored (data.learn_from_test)",
     "duplicate_of_test": "a copy of an image in data.test, which is only scored (data.learn_from_test)",
 }
-ROUND_COLUMNS = {"round": "round"}
-ROUND_COLUMNS |= {f"decisions/{decision}": name for decision, name in DECISIONS.items()}
-ROUND_COLUMNS |= {
+ROUND_COLUMNS = {
+    "round": "round",
+    **{f"decisions/{decision}": name for decision, name in DECISIONS.items()},
     "changed": "changed",
     "estimated_rate": "wrong labels",
     "oof_accuracy": "out-of-fold agreement",
     "interval": "95 % interval",
     "seconds": "time",
+}
+CLASS_COLUMNS = {
+    "prior": "share of given labels",
+    "labels": "labels now",
+    "pseudo_labels": "pseudo-labels",
+    "rate": "wrong labels",
+    "missing": "missing labels",
+    "extra": "extra labels",
 }
 NOTES = {
     "Scores": "On images that no model learned. Teacher: the models of the first round together. Baseline: trained "
@@ -66,15 +74,17 @@ NOTES = {
 """Where a number alone would mislead."""
 
 
-def report_tables(metrics: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+def report_tables(metrics: dict, lines: list[dict]) -> dict[str, pd.DataFrame]:
     """Title → table of what the run has. metrics: metrics.json; lines: metrics.jsonl."""
     decisive = decisive_round(metrics)
-    [line] = [line for line in lines if line.get("round") == decisive.get("round", "none")] or [{}]
+    round_lines = {line["round"]: line for line in lines if "round" in line}
     tables = {
-        "Scores": scores_table(metrics.get("scores") or {}),
-        "Rounds": rounds_table([line for line in lines if "round" in line]),
+        "Scores": scores_table(metrics.get("scores", {})),
+        "Rounds": rounds_table(list(round_lines.values())),
         "Classes": classes_table(
-            line, metrics.get("oof_classes") or {}, decisive.get("noise_by_class") or {}
+            round_lines.get(decisive.get("round"), {}),
+            metrics.get("oof_classes", {}),
+            decisive.get("noise_by_class", {}),
         ),
     }
     return {title: table for title, table in tables.items() if len(table)}
@@ -85,38 +95,28 @@ def scores_table(scores: dict[str, dict[str, dict]]) -> pd.DataFrame:
     rows = []
     for split in reversed(SCORED_SPLITS):
         for model in MODELS:
-            values = scores.get(model, {}).get(split)
-            if values:
-                row = {
-                    "split": split,
-                    "model": model,
-                    "n": values["n"],
-                    "accuracy": values["accuracy"],
-                }
-                row["95 % interval"] = accuracy_interval(values)
-                rows.append(row | values)
+            if values := scores.get(model, {}).get(split):
+                names = {"split": split, "model": model}
+                rows.append(names | values | {"95 % interval": accuracy_interval(values)})
     table = pd.DataFrame(rows).rename(columns={"log_loss": "log loss", "macro_f1": "macro F1"})
     return table.dropna(axis=1, how="all")
 
 
-def rounds_table(lines: list[dict[str, Any]]) -> pd.DataFrame:
+def rounds_table(lines: list[dict]) -> pd.DataFrame:
     """One row a round: how many of each decision, agreement with the given labels, time."""
     table = pd.DataFrame(lines)
     if table.empty:
         return table
-    bounds = zip(table["oof_accuracy_low"], table["oof_accuracy_high"], strict=True)
-    table["interval"] = [between(low, high) for low, high in bounds]
+    table["interval"] = [
+        between(line["oof_accuracy_low"], line["oof_accuracy_high"]) for line in lines
+    ]
     table["seconds"] = table["seconds"].map(duration)
     counts = [name for name in table if name.startswith("decisions/")]
     table[counts] = table[counts].fillna(0).astype(int)
-    return (
-        table.reindex(columns=list(ROUND_COLUMNS))
-        .dropna(axis=1, how="all")
-        .rename(columns=ROUND_COLUMNS)
-    )
+    return table.filter(list(ROUND_COLUMNS)).rename(columns=ROUND_COLUMNS)
 
 
-def classes_table(line: dict[str, Any], oof_classes: dict, noise_by_class: dict) -> pd.DataFrame:
+def classes_table(line: dict, oof_classes: dict, noise_by_class: dict) -> pd.DataFrame:
     """One row a class: its share of the given labels and of what the round gave, out-of-fold recall and precision.
 
     At most MAX_ROWS, first those whose share changed most. Of label sets also which share of the labels is wrong.
@@ -126,29 +126,16 @@ def classes_table(line: dict[str, Any], oof_classes: dict, noise_by_class: dict)
         part, _, name = key.partition("/")
         if part in counts:
             counts[part][name] = value
+    received = "pseudo_labels" if counts["pseudo_labels"] else "labels"
     table = pd.DataFrame(counts)
-    if table.empty:
-        return table
-    received = table["pseudo_labels" if counts["pseudo_labels"] else "labels"]
-    share = received / max(received.sum(), 1)
-    order = (share - table.prior).abs().sort_values(ascending=False, kind="stable").index
-    scores = pd.DataFrame(oof_classes, index=["recall", "precision"], dtype=float).T
-    noise = pd.DataFrame(noise_by_class, index=["rate", "missing", "extra"]).T.astype(float)
-    table = (
-        table.assign(share=share)
-        .join([scores, noise])
-        .loc[order[:MAX_ROWS]]
-        .dropna(axis=1, how="all")
+    table["share"] = table[received] / max(table[received].sum(), 1)
+    order = (
+        (table["share"] - table["prior"]).abs().sort_values(ascending=False, kind="stable").index
     )
-    names = {
-        "prior": "share of given labels",
-        "labels": "labels now",
-        "pseudo_labels": "pseudo-labels",
-        "share": f"share of {'pseudo-labels' if counts['pseudo_labels'] else 'labels now'}",
-        "rate": "wrong labels",
-        "missing": "missing labels",
-        "extra": "extra labels",
-    }
+    scores = pd.DataFrame(oof_classes, index=["recall", "precision"], dtype=float).T
+    noise = pd.DataFrame(noise_by_class, index=["rate", "missing", "extra"], dtype=float).T
+    table = table.join([scores, noise]).loc[order[:MAX_ROWS]].dropna(axis=1, how="all")
+    names = CLASS_COLUMNS | {"share": f"share of {CLASS_COLUMNS[received]}"}
     return table.rename(columns=names).rename_axis("class").reset_index()
 
 
@@ -157,13 +144,16 @@ def decision_tables(decisions: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     decisions: as `read_decisions` returns them.
     """
-    why = decisions.reason.replace(REASONS)
-    reasons = decisions.assign(why=why, decision=decisions.decision.replace(DECISIONS))
-    relabeled = decisions[decisions.decision == "relabel"]
-    pairs = relabeled.assign(relabeled=relabeled.given_label + " → " + relabeled.label)
+    rows = decisions.assign(
+        why=decisions.reason.replace(REASONS),
+        decision=decisions.decision.replace(DECISIONS),
+        relabeled=decisions.given_label + " → " + decisions.label,
+    )
     tables = {
-        "Decisions": count_rows(reasons, ["decision", "why"]),
-        "Relabeled": count_rows(pairs, ["relabeled"]).head(MAX_ROWS),
+        "Decisions": count_rows(rows, ["decision", "why"]),
+        "Relabeled": count_rows(rows[decisions.decision == "relabel"], ["relabeled"]).head(
+            MAX_ROWS
+        ),
     }
     return {title: table for title, table in tables.items() if len(table)}
 

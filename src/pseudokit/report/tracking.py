@@ -16,7 +16,8 @@ import yaml
 from ..config.keys import STUDENTS, Wandb
 from ..system.environment import PACKAGE
 from ..system.files import hash_of, log
-from .load_run import image_paths, read_dict, read_image, read_lines, read_table
+from .load_run import image_paths, read_dict, read_image, read_lines, read_metrics, read_table
+from .metrics_log import IMAGE_COLUMNS
 from .report_tables import report_tables
 
 TIMEOUT_SECONDS = 360.0
@@ -47,7 +48,7 @@ def track(run: Path, config: Wandb) -> None:
         "WANDB_ERROR_REPORTING": "false",
     }
     try:
-        done = subprocess.run(
+        subprocess.run(
             [sys.executable, "-m", __name__, folder],
             cwd=PACKAGE.parent,
             env=environment,
@@ -55,13 +56,13 @@ def track(run: Path, config: Wandb) -> None:
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
+            check=True,
         )
+        return
     except subprocess.TimeoutExpired:
         problem = f"no answer for {TIMEOUT_SECONDS:.0f} s"
-    else:
-        if done.returncode == 0:
-            return
-        problem = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    except subprocess.CalledProcessError as error:
+        problem = error.stderr.strip().rpartition("\n")[2] or f"exit code {error.returncode}"
     log.info(
         f"warning: wandb.mode={config.mode} failed ({problem}); metrics.jsonl has the same numbers. Use `wandb login` "
         "before the run, or wandb.mode=offline and `wandb sync` after it"
@@ -73,61 +74,46 @@ def send(run: Path) -> None:
     import wandb
 
     lines = read_lines(run / "metrics.jsonl")
-    for job_type, log_lines in {"teacher": _log_teacher, "student": _log_student}.items():
-        job = wandb.init(
-            group=run.name,
-            job_type=job_type,
-            name=f"{run.name}-{job_type}",
-            config=yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
-            # named by its content: a run that was killed while it logged logs the same job once more
-            id=hash_of(str(run), read_dict(run / "student" / "model.json"), job_type),
-            resume=None if os.environ["WANDB_MODE"] == "offline" else "allow",
-        )
-        log_lines(job, run, lines)
-        job.finish()
-
-
-def _log_teacher(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
-    """A step a round; then its scores, the tables of the report and the images."""
-    import wandb
-
+    teacher = _start_job(run, "teacher")
     for line in lines:
         if "round" in line:
-            job.log(line, step=line["round"])
-    _log_scores(job, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
-    for title, table in report_tables(read_dict(run / "metrics.json"), lines).items():
-        job.log({f"tables/{title}": wandb.Table(dataframe=table)})
-    rows = [line for line in lines if "image" in line]
-    if rows:
-        paths = image_paths(read_table(run / "samples.csv", "id path"))
-        table = wandb.Table(columns=["id", *list(rows[0])[1:], "image"])
-        for row in rows:
-            image = read_image(paths[row["image"]], IMAGE_PIXELS)
-            table.add_data(*row.values(), None if image is None else wandb.Image(image))
-        job.log({"images": table})
+            teacher.log(line, step=line["round"])
+    _log_scores(teacher, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
+    for title, table in report_tables(read_metrics(run), lines).items():
+        teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
+    images = wandb.Table(columns=["id", *IMAGE_COLUMNS[1:], "image"])
+    paths = image_paths(read_table(run / "samples.csv", "id path"))
+    for line in lines:
+        if "image" in line:
+            image = read_image(paths[line["image"]], IMAGE_PIXELS)
+            images.add_data(*line.values(), None if image is None else wandb.Image(image))
+    teacher.log({"images": images})
+    teacher.finish()
+
+    student = _start_job(run, "student")
+    _log_scores(student, [line for line in lines if line.get("of") in STUDENTS])
+    for file in sorted((run / "plots").glob("*.png")):
+        student.log({f"plots/{file.stem}": wandb.Image(str(file))})
+    student.finish()
 
 
-def _log_student(job: Any, run: Path, lines: list[dict[str, Any]]) -> None:
+def _start_job(run: Path, job_type: str) -> Any:
     import wandb
 
-    _log_scores(job, [line for line in lines if line.get("of") in STUDENTS])
-    job.log(
-        {
-            f"plots/{file.stem}": wandb.Image(str(file))
-            for file in sorted((run / "plots").glob("*.png"))
-        }
+    return wandb.init(
+        group=run.name,
+        job_type=job_type,
+        name=f"{run.name}-{job_type}",
+        config=yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
+        # named by its content: a run that was killed while it logged logs the same job once more
+        id=hash_of(str(run), read_dict(run / "student" / "model.json"), job_type),
+        resume=None if os.environ["WANDB_MODE"] == "offline" else "allow",
     )
 
 
-def _log_scores(job: Any, lines: list[dict[str, Any]]) -> None:
-    job.log(
-        {
-            f"{line['of']}/{key}": value
-            for line in lines
-            for key, value in line.items()
-            if key != "of"
-        }
-    )
+def _log_scores(job: Any, lines: list[dict]) -> None:
+    for line in lines:
+        job.log({f"{line['of']}/{key}": value for key, value in line.items() if key != "of"})
 
 
 if __name__ == "__main__":
