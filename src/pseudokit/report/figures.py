@@ -111,7 +111,7 @@ def image_grid(images: list, names: list[str], is_right: list[bool | None], titl
     axis.set_axis_off()
     for place, (image, name, right) in enumerate(zip(images, names, is_right, strict=True)):
         row, column = divmod(place, GRID_COLUMNS)
-        height, width = (1, 1) if image is None else image.shape[:2]
+        height, width = (1, 1) if image is None else np.shape(image)[:2]
         scale = 0.86 / max(height, width)
         x, y = column + 0.5, (row + 1) * row_height - 0.5
         left, right_end = x - scale * width / 2, x + scale * width / 2
