@@ -73,17 +73,22 @@ def digits(tmp_path_factory) -> pd.DataFrame:
 @pytest.fixture
 def csv_data(digits, tmp_path):
     """train.csv (300 rows), unlabeled.csv (200, no label) and test.csv (100) with their data.* arguments."""
+    return write_csv_data(digits, tmp_path)
+
+
+def write_csv_data(digits: pd.DataFrame, folder: Path) -> tuple[Path, list[str]]:
+    """The tables of `csv_data` in this folder, and their arguments."""
     parts = {"train": digits[:300], "unlabeled": digits[300:500], "test": digits[500:]}
     args = [
         f"data.image_dir={Path(digits.path[0]).parent}",
         "data.image_suffix=.png",
-        f"out={tmp_path / 'runs'}",
+        f"out={folder / 'runs'}",
     ]
     for split, part in parts.items():
         columns = ["id"] if split == "unlabeled" else ["id", "label"]
-        part[columns].to_csv(tmp_path / f"{split}.csv", index=False)
-        args.append(f"data.{split}={tmp_path / f'{split}.csv'}")
-    return tmp_path, args
+        part[columns].to_csv(folder / f"{split}.csv", index=False)
+        args.append(f"data.{split}={folder / f'{split}.csv'}")
+    return folder, args
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ EVERY_OPTION = [
     ("arguments", "signs"),
     [
         (
-            ["joint", "simulate.noise=pairflip", "train.min_steps=40"],
+            ["joint", "simulate.noise=pairflip", "train.min_steps=20"],
             [
                 "round_1/fold_0/model.json",
                 "round_1/log_probs.npy",

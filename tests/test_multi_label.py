@@ -117,6 +117,7 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
 
 def test_a_pool_is_answered_yes_and_no_and_repeats_from_text_labels_byte_for_byte(squares, options):
     more = [f"data.unlabeled={squares / 'unlabeled.csv'}", "pseudo.rounds=1", "pseudo.cutoff=0.9"]
+    more += ["pseudo.train_baseline=false"]
     run = api.pseudo("augment", [*options, *more, "name=onehot"])
     table = read_csv(run / "pseudo_labels.csv")
     labels = " ".join(table.label).replace("?", " ?").split()

@@ -283,7 +283,8 @@ def test_another_config_under_the_same_name_is_refused_and_fresh_starts_over(run
 def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
     """Wrong labels in test and trusted, and noise from a file instead of inject, change no decision."""
     folder, args = csv_data
-    base = [*args, *QUICK, "pseudo.rounds=1", "pseudo.train_baseline=false"]
+    base = [*args, *QUICK, "train.min_steps=40"]
+    base += ["pseudo.rounds=1", "pseudo.train_baseline=false"]
     ok(
         run_script(
             "pseudo.py",
@@ -331,7 +332,8 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
     options = [
         "data.size=32",
         "train.augment=photo",
-        "train.min_steps=60",
+        "train.batch_size=16",
+        "train.min_steps=20",
         "train.epochs=0.1",
         "pseudo.cutoff=0.1",
     ]

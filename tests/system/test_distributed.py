@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import QUICK, ROOT, run_script
+from tests.conftest import QUICK, ROOT, run_script, write_csv_data
 from tests.warm import Script
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 KEYS = [
     *QUICK,
-    "train.min_steps=40",
+    "train.min_steps=20",
     "pseudo.folds=3",
     "train.consistency_weight=0.5",
     "train.unlabeled_ratio=1",
@@ -76,36 +76,57 @@ def bytes_of(run) -> dict[str, bytes]:
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize(
-    ("script", "launch"),
-    [(["pseudo.py", "--mode", "augment"], torchrun), (["train.py"], side_by_side)],
-    ids=["augment", "train"],
-)
-def test_two_processes_write_the_same_bytes_as_one(csv_data, script, launch):
-    folder, args = csv_data
+@pytest.fixture(scope="module")
+def alone(digits, tmp_path_factory):
+    """One process: (folder of the runs, the command without a name, bytes of its run, what it printed)."""
+    folder, args = write_csv_data(digits, tmp_path_factory.mktemp("alone"))
     args = [*args, *KEYS, *POOL, f"data.cache={folder / 'root'}"]
-    alone = run_script(*script, *args, "name=one")
-    assert alone.returncode == 0, alone.stderr
-    both = launch(*script, *args, "name=two")
+    command = ["pseudo.py", "--mode", "augment", *args]
+    done = run_script(*command, "name=one")
+    assert done.returncode == 0, done.stderr
+    written = bytes_of(folder / "runs" / "one")
+    assert "round_2/log_probs.npy" in written
+    return folder / "runs", command, written, done.stdout
+
+
+def test_two_processes_write_the_same_bytes_as_one(alone):
+    runs, command, one, printed = alone
+    both = torchrun(*command, "name=two")
+    assert both.returncode == 0, both.stderr[-2000:]
+    _are_the_same(one, printed, bytes_of(runs / "two"), both.stdout)
+    again = side_by_side(*command, "name=two")
+    assert again.returncode == 0, "a finished run lets the others go"
+    assert "done already" in again.stdout
+
+
+def test_two_processes_of_train_write_the_same_bytes_as_one(csv_data):
+    folder, args = csv_data
+    command = ["train.py", *args, *KEYS, f"data.cache={folder / 'root'}"]
+    done = run_script(*command, "name=one")
+    assert done.returncode == 0, done.stderr
+    both = side_by_side(*command, "name=two")
     assert both.returncode == 0, both.stderr[-2000:]
     one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
+    _are_the_same(one, done.stdout, two, both.stdout)
+    again = side_by_side(*command, "name=two")
+    assert again.returncode == 0, "a finished run lets the others go"
+    assert "done already" in again.stdout
+
+
+def _are_the_same(one: dict, printed_by_one: str, two: dict, printed_by_two: str):
+    """The files of two runs, and the lines about what was learned but for times and sizes."""
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
     assert len([name for name in one if name.endswith("safetensors")]) >= 4
-    assert ("round_2/log_probs.npy" in one) == ("augment" in script)
-    lines = [
-        re.sub(r"[\d.,]+ (s|MiB).*", "", line)
-        for line in both.stdout.splitlines()
-        if "labels" in line
-    ]
-    assert lines == [
-        re.sub(r"[\d.,]+ (s|MiB).*", "", line)
-        for line in alone.stdout.splitlines()
-        if "labels" in line
-    ]
-    again = side_by_side(*script, *args, "name=two")
-    assert again.returncode == 0, "a finished run lets the others go"
-    assert "done already" in again.stdout
+    first, second = (
+        [
+            re.sub(r"[\d.,]+ (s|MiB).*", "", line)
+            for line in printed.splitlines()
+            if "labels" in line
+        ]
+        for printed in (printed_by_one, printed_by_two)
+    )
+    assert first == second
 
 
 def test_wrong_input_ends_all_of_them_with_one_line(csv_data):
@@ -127,20 +148,11 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     assert done.stderr.count("error: no finite gradient") == 1
 
 
-def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data):
-    folder, args = csv_data
-    args = [
-        *args,
-        *KEYS,
-        *POOL,
-        f"data.cache={folder / 'root'}",
-        "train.min_steps=60",
-        "pseudo.rounds=1",
-    ]
-    assert run_script("pseudo.py", "--mode", "augment", *args, "name=one").returncode == 0
-    command = ["pseudo.py", "--mode", "augment", *args, "name=two"]
+def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(alone):
+    runs, command, one, _ = alone
+    command = [*command, "name=killed"]
     script = Script(*TORCHRUN, *command)
-    first = folder / "runs" / "two" / "round_1" / "fold_0" / "model.json"
+    first = runs / "killed" / "round_1" / "fold_0" / "model.json"
     while not first.exists() and script.poll() is None:
         time.sleep(0.05)
     os.kill(second_of(script.pid), signal.SIGKILL)
@@ -151,7 +163,7 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(csv_data)
     assert "SIGKILL" in done.stderr or "Signal 9" in done.stderr
     done = side_by_side(*command)
     assert done.returncode == 0, done.stderr[-2000:]
-    one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
+    two = bytes_of(runs / "killed")
     assert [name for name in one if one[name] != two.get(name)] == []
 
 
@@ -258,18 +270,8 @@ def hosts():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
-    folder, args = csv_data
-    args = [
-        "pseudo.py",
-        "--mode",
-        "denoise",
-        *args,
-        *KEYS,
-        f"data.cache={folder / 'root'}",
-        "pseudo.rounds=1",
-    ]
-    assert run_script(*args, "name=one").returncode == 0
+def test_two_hosts_write_the_same_bytes_as_one_process(alone, hosts):
+    runs, command, one, _ = alone
     running = []
     for number, (host, _, device) in enumerate(hosts):
         launch = [
@@ -281,10 +283,10 @@ def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
             f"--master-addr={hosts[0][1]}",
             "--master-port=29731",
         ]
-        command = ["ip", "netns", "exec", host, sys.executable, *launch, *args, "name=two"]
+        on_host = ["ip", "netns", "exec", host, sys.executable, *launch, *command, "name=hosts"]
         environment = os.environ | {"GLOO_SOCKET_IFNAME": device}
         running.append(
-            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(on_host, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         )
     try:
         said = [process.communicate(timeout=250)[1] for process in running]
@@ -292,7 +294,7 @@ def test_two_hosts_write_the_same_bytes_as_one_process(csv_data, hosts):
         for process in running:
             process.kill()
     assert [process.returncode for process in running] == [0, 0], said
-    one, two = bytes_of(folder / "runs" / "one"), bytes_of(folder / "runs" / "two")
+    two = bytes_of(runs / "hosts")
     assert [name for name in one if one[name] != two.get(name)] == []
 
 
