@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from .api import apply, predict, pseudo, train
+from .api import apply, predict, pseudo
 from .config.reference import find_keys
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
 from .system.distributed import dismiss, leave, rank
-from .system.faults import fault, handle_signals
+from .system.faults import Interrupted, fault, handle_signals
 from .system.files import show_log
 
 TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labeled rows.
@@ -45,8 +45,15 @@ python predict.py --run runs/NAME                                            its
 python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
 python predict.py --run runs/A --run runs/B --weights oof --data test.csv    weighted by what fits out-of-fold rows best
 """
-MODES = ("augment", "denoise", "joint", "select", "apply")
-"""Of pseudo.py: three that train, two that work on a run that is there."""
+TRAINING_OPTIONS = ("mode", "config", "fresh", "check", "overrides")
+OPTIONS = {
+    "augment": TRAINING_OPTIONS,
+    "denoise": TRAINING_OPTIONS,
+    "joint": TRAINING_OPTIONS,
+    "select": ("mode", "run", "overrides"),
+    "apply": ("mode", "run", "corrections", "revert"),
+}
+"""The modes of pseudo.py, three that train and two that work on a run that is there, and the options of each."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,10 +76,7 @@ class ShowKeys(argparse.Action):
 
 def train_command(argv: list[str] | None = None) -> None:
     """What `python train.py` does."""
-    args = _training_parser(TRAIN).parse_intermixed_args(argv)
-    if args.check:
-        return _check(args, "train")
-    train(args.overrides, args.config, args.fresh)
+    _train_or_check("train", _training_parser(TRAIN).parse_intermixed_args(argv))
 
 
 def pseudo_command(argv: list[str] | None = None) -> None:
@@ -81,26 +85,25 @@ def pseudo_command(argv: list[str] | None = None) -> None:
     if args.mode == "select":
         from .run_folder.reselect import reselect
 
-        return reselect(args.run, args.overrides)
-    if args.mode == "apply":
-        return apply(args.run, args.corrections)
-    if args.check:
-        return _check(args, args.mode)
-    pseudo(args.mode, args.overrides, args.config, args.fresh)
+        reselect(args.run, args.overrides)
+    elif args.mode == "apply":
+        apply(args.run, args.corrections)
+    else:
+        _train_or_check(args.mode, args)
 
 
 def predict_command(argv: list[str] | None = None) -> None:
     """What `python predict.py` does."""
-    args = _predict_arguments(argv)
-    predict(
-        args.run,
-        args.data,
-        args.out,
-        args.submission,
-        tta=args.tta,
-        weights=args.weights,
-        arm=args.arm,
-    )
+    predict(**vars(_predict_parser().parse_args(argv)))
+
+
+def _train_or_check(mode: str, args: argparse.Namespace) -> None:
+    if args.check:
+        from .run_folder.preflight import check
+
+        check(args.config, args.overrides, mode)
+    else:
+        pseudo(mode, args.overrides, args.config, args.fresh)
 
 
 def _training_parser(text: str) -> Parser:
@@ -131,13 +134,13 @@ def _training_parser(text: str) -> Parser:
 
 
 def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Raises UserError where arguments contradict each other."""
+    """Raises UserError where an option does not belong to the mode, or one is missing."""
     parser = _training_parser(PSEUDO)
     add = parser.add_argument
     add(
         "--mode",
         required=True,
-        choices=MODES,
+        choices=OPTIONS,
         help="which labels may change, or what to do with a run",
     )
     add("--run", type=Path, help="run folder (select, apply)")
@@ -145,54 +148,39 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
     args = parser.parse_intermixed_args(argv)
     mode = args.mode
-    if mode in ("select", "apply"):
-        if not args.run:
-            parser.error(f"--mode {mode} needs --run runs/NAME")
-        if args.check or args.fresh:
-            parser.error(
-                f"--check and --fresh belong to the modes that train, not to --mode {mode}"
-            )
-    elif args.run:
-        parser.error("--run belongs to --mode select and apply; the folder of a new run is name=")
-    if mode == "apply":
-        if bool(args.corrections) == args.revert:
-            parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
-        if args.overrides:
-            parser.error(
-                f"--mode apply takes no keys, as the run has its own; leave {args.overrides[0]} out"
-            )
-    elif args.corrections or args.revert:
-        parser.error("--corrections and --revert belong to --mode apply")
+    used = OPTIONS[mode]
+    for name, value in vars(args).items():
+        if name not in used and value and value != parser.get_default(name):
+            option = value[0] if name == "overrides" else f"--{name}"
+            parser.error(f"--mode {mode} takes no {option}; leave it out")
+    if "run" in used and not args.run:
+        parser.error(f"--mode {mode} needs --run runs/NAME")
+    if mode == "apply" and bool(args.corrections) == args.revert:
+        parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
     return args
 
 
-def _predict_arguments(argv: list[str] | None) -> argparse.Namespace:
+def _predict_parser() -> Parser:
     parser = Parser(PREDICT)
     add = parser.add_argument
     add(
-        "--run", type=Path, required=True, action="append", help="run folder; again for an ensemble"
+        "--run",
+        dest="runs",
+        required=True,
+        action="append",
+        help="run folder; again for an ensemble",
     )
     add("--weights", help="of several runs: oof, or a number a run as 2,1 (default: all alike)")
     add("--data", help="CSV or folder of images (default: data.test of the first run)")
-    add("--out", type=Path, help="default: predictions.csv in the first run's folder")
-    add(
-        "--submission",
-        type=Path,
-        help="sample_submission.csv: also write submission.csv beside --out",
-    )
+    add("--out", help="default: predictions.csv in the first run's folder")
+    add("--submission", help="sample_submission.csv: also write submission.csv beside --out")
     add("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
     add(
         "--arm",
         choices=["student", "baseline", "both"],
         help="default: predict.arm, by the evidence",
     )
-    return parser.parse_args(argv)
-
-
-def _check(args: argparse.Namespace, mode: str) -> None:
-    from .run_folder.preflight import check
-
-    check(args.config, args.overrides, mode)
+    return parser
 
 
 def main(run_script: Callable[[], None]) -> None:
@@ -212,31 +200,22 @@ def main(run_script: Callable[[], None]) -> None:
             show_log()
             run_script()
             dismiss()
+        return
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as error:
-        print(f"stopped ({error}); the same command goes on from here", file=sys.stderr)
-        signal_number = error.args[0] if error.args else signal.SIGINT
-        sys.exit(128 + signal_number)
+        line, code = f"error: {error}", 2
+    except Interrupted as error:
+        line, code = f"stopped ({error}); the same command goes on from here", 128 + error.args[0]
     except Exception as error:
-        line = fault(error)
-        if not line:
+        if not fault(error):
             raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
+        line, code = f"error: {fault(error)}", 1
+    print(line, file=sys.stderr)
+    sys.exit(code)
 
 
-def train_main() -> None:
-    """The script pseudokit-train, and train.py."""
-    main(train_command)
-
-
-def pseudo_main() -> None:
-    """The script pseudokit-pseudo, and pseudo.py."""
-    main(pseudo_command)
-
-
-def predict_main() -> None:
-    """The script pseudokit-predict, and predict.py."""
-    main(predict_command)
+train_main = partial(main, train_command)
+"""The script pseudokit-train, and train.py."""
+pseudo_main = partial(main, pseudo_command)
+"""The script pseudokit-pseudo, and pseudo.py."""
+predict_main = partial(main, predict_command)
+"""The script pseudokit-predict, and predict.py."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -57,7 +56,7 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
         models = {"teacher": open_finished(run.path).models}
     evaluate(run, prepared, result, models, job_runner)
     write_pages(run)
-    finish(run, result, models)
+    finish(run, result, "student" in models)
 
 
 def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
@@ -67,13 +66,22 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
         TimeBudgetExceeded: not even the first round fits into the time budget.
     """
     config = run.config
+    store = RoundStore(run.path)
+    finished_rounds = iter(store.rounds()[1:])  # the first one never asks for time
+
+    def time_for_a_round(seconds: float) -> bool:
+        """Human decisions and a student stand on the finished rounds: none is added then, whatever time is left."""
+        if applied(run.path) or run.has_student():
+            return next(finished_rounds, None) is not None
+        return run.time_for(seconds)
+
     with run.stage("rounds"):
         result = self_train(
             prepared.judged,
             job_runner.fit,
             partial(job_runner.predict, views=config.pseudo.tta),
             config.pseudo,
-            RoundStore(run.path),
+            store,
             mode=run.mode,
             clusters=prepared.clusters,
             refused=prepared.refused,
@@ -81,20 +89,9 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             metric=config.metric,
             second=job_runner.second,
             ahead=job_runner.run_fold_jobs_ahead,
-            time_for=_time_for_a_round(run),
+            time_for=time_for_a_round,
         )
     return with_corrections(run, prepared.judged, result)
-
-
-def _time_for_a_round(run: Run) -> Callable[[float], bool]:
-    """Whether the time budget has so many seconds left for one more round; asked before each but the first.
-
-    Human decisions and a student stand on the finished rounds, so there is never time for another one then.
-    """
-    if not applied(run.path) and not (run.path / "student" / "model.json").exists():
-        return run.time_for
-    finished = iter(RoundStore(run.path).rounds()[1:])
-    return lambda seconds: next(finished, None) is not None
 
 
 def train_final_models(
@@ -105,36 +102,29 @@ def train_final_models(
     Raises:
         TimeBudgetExceeded: there is no time for the student. Without time for the baseline a run is whole.
     """
-    jobs = _final_jobs(run, prepared, result)
+    rows = np.flatnonzero(has_label(result.label))
+    steps = step_budget(len(rows), run.config.train)
+    unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_POOL else ()
+    jobs = [TrainJob("student", rows, result.targets[rows], unlabeled, steps)]
+    if run.config.pseudo.train_baseline and (result.round or result.reason == "collapse"):
+        given_labels = prepared.judged.given_labels
+        rows = np.flatnonzero(has_label(given_labels))
+        jobs.append(TrainJob("baseline", rows, given_labels[rows], steps=steps))
     models: Models = {}
     for job in jobs:
         try:
             with run.stage(job.where):
                 job_runner.ahead(jobs)
-                models[job.where] = [
-                    job_runner.fit(job.where, job.rows, job.labels, job.pool, job.steps)
-                ]
+                model = job_runner.fit(job.where, job.rows, job.labels, job.pool, job.steps)
         except TimeBudgetExceeded:
             if job.where == "student":
                 raise
             log.info(f"time budget: no time is left for the {job.where}")
+        else:
+            models[job.where] = [model]
     if first_teachers := model_files(run.path, 1):
         models["teacher"] = [load_model(file.parent) for file in first_teachers]
     return models
-
-
-def _final_jobs(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> list[TrainJob]:
-    """The student and, where rounds were run, the baseline: as many steps, and one seed, see Trainer.train."""
-    rows = np.flatnonzero(has_label(result.label))
-    steps = step_budget(len(rows), run.config.train)
-    unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_POOL else ()
-    jobs = [TrainJob("student", rows, result.targets[rows], unlabeled, steps)]
-    compares = run.config.pseudo.train_baseline and run.mode != "train"
-    if compares and (result.round or result.reason == "collapse"):
-        given_labels = prepared.judged.given_labels
-        rows = np.flatnonzero(has_label(given_labels))
-        jobs.append(TrainJob("baseline", rows, given_labels[rows], steps=steps))
-    return jobs
 
 
 def _unlabeled_images(
@@ -160,15 +150,15 @@ def evaluate(
     with run.stage("score"):
         scores, scored_rows = score_arms(prepared, models, predict)
         write_csv(run.path / "scored.csv", scored_rows)
-        metrics = {"scores": scores}
-        if trusted := score_trusted(run, prepared, predict):
-            metrics["trusted"] = trusted
-        if gain := difference(scored_rows):
-            metrics["difference"] = gain
+        metrics = {
+            "scores": scores,
+            "trusted": score_trusted(run, prepared, predict),
+            "difference": difference(scored_rows),
+        }
         write_results(run, prepared, result, metrics)
     if run.config.data.submission:
         with run.stage("submission"):
-            write_submission(run.path, run.config)
+            write_submission(run.path)
     file = run.path / "metrics.json"
     write_json(file, read_json(file) | {"seconds": run.times()})
 
@@ -183,14 +173,10 @@ def write_pages(run: Run) -> None:
     track(run.path, run.config.wandb)
 
 
-def finish(run: Run, result: SelfTrainingResult, models: Models) -> None:
-    """Write the last status, and print the summary."""
-    is_whole = "student" in models
+def finish(run: Run, result: SelfTrainingResult, is_whole: bool) -> None:
+    """Write the last status, and print the summary. is_whole: it has a student."""
     state, stage = ("done", "done") if is_whole else ("stopped", "rounds")
     write_status(run.path, state, stage, result.reason, run.mode)
     log.info(summary(run.path))
     if not is_whole:
-        log.info(
-            f"the time budget is spent: {len(models['teacher'])} model(s) are finished, no student yet; the same "
-            "command goes on from here"
-        )
+        log.info("the time budget is spent, and there is no student yet; the same command goes on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +39,22 @@ class RoundStore:
         folder = self.folder / f"round_{number}"
         if not (folder / "round.json").exists():
             return None
-        info = read_json(folder / "round.json")
-        for name, file_hash in info.get("files", {}).items():
+        info = read_json(folder / "round.json", "files", "models")
+        for name, file_hash in info["files"].items():
             if not (folder / name).exists() or hash_of(folder / name) != file_hash:
                 raise UserError(f"{folder / name} is not the file that round.json names; {BACK}")
         table = read_csv(folder / "decisions.csv", usecols=["id", "model"])
         if list(table.id) != list(dataset.id):
             raise UserError(f"{folder / 'decisions.csv'} has other samples than this run; {BACK}")
-        arrays = {}
-        for name in ("log_probs", "chains"):
-            file = folder / f"{name}.npy"
-            arrays[name] = np.load(file, mmap_mode="r") if file.exists() else None
+        chains = None
+        if "chains.npy" in info["files"]:
+            chains = np.load(folder / "chains.npy", mmap_mode="r")
         return OutOfFoldPredictions(
-            **arrays,
-            judge=table.model.to_numpy(object),
-            models=info["models"],
-            calibration={"likeliest_rate": info.get("likeliest_rate")},
+            np.load(folder / "log_probs.npy", mmap_mode="r"),
+            table.model.to_numpy(object),
+            chains,
+            info["models"],
+            {"likeliest_rate": info.get("likeliest_rate")},
         )
 
     def record(
@@ -72,9 +73,10 @@ class RoundStore:
         folder = self.folder / f"round_{number}"
         if (folder / "round.json").exists():
             return
+        table = decisions_table(decisions, dataset, predicted.judge)
         write_npy(folder / "log_probs.npy", predicted.log_probs)
-        write_csv(folder / "ids.csv", pd.DataFrame({"id": dataset.id, "split": dataset.split}))
-        write_csv(folder / "decisions.csv", decisions_table(decisions, dataset, predicted.judge))
+        write_csv(folder / "ids.csv", table[["id", "split"]])
+        write_csv(folder / "decisions.csv", table)
         files = ["log_probs.npy", "ids.csv", "decisions.csv"]
         if predicted.chains is not None:
             write_npy(folder / "chains.npy", predicted.chains)
@@ -86,8 +88,9 @@ class RoundStore:
     def rounds(self) -> list[dict]:
         """round.json of every finished round, in order."""
         files = self.folder.glob("round_*/round.json")
-        in_order = sorted(files, key=lambda file: int(file.parent.name.removeprefix("round_")))
-        return [read_json(file, "round", "classes") for file in in_order]
+        return sorted(
+            (read_json(file, "round", "classes") for file in files), key=itemgetter("round")
+        )
 
 
 def model_files(folder: Path, number: int) -> list[Path]:
@@ -110,10 +113,9 @@ def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredicti
     }
     if not decisions.questions:
         return info | _noise_summary(decisions, given_labels, predicted.likeliest_rate)
-    label_sets = set()
-    for labels in (given_labels, decisions.predicted, decisions.label):
-        label_sets.update(names(labels, dataset.classes))
-    info |= {"multi_label": True, "label_sets": sorted(label_sets - {""})}
+    labels = np.concatenate([given_labels, decisions.predicted, decisions.label])
+    label_sets = sorted({*names(labels, dataset.classes)} - {""})
+    info |= {"multi_label": True, "label_sets": label_sets}
     return info | _noise_by_class(decisions, dataset)
 
 
@@ -175,19 +177,13 @@ def _rounded(values) -> list:
 
 def decisions_table(decisions: Decisions, dataset: Dataset, judge: np.ndarray) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
-    classes = dataset.classes
-    return pd.DataFrame(
-        {
-            "id": dataset.id,
-            "split": dataset.split,
-            "given_label": names(dataset.given_labels, classes),
-            "predicted": names(decisions.predicted, classes),
-            "confidence": decisions.confidence,
-            "self_confidence": decisions.self_confidence,
-            "p_wrong": decisions.p_wrong,
-            "decision": decisions.decision,
-            "label": names(decisions.label, classes),
-            "reason": decisions.reason,
-            "model": judge,
-        }
+    return dataset.table()[["id", "split", "given_label"]].assign(
+        predicted=names(decisions.predicted, dataset.classes),
+        confidence=decisions.confidence,
+        self_confidence=decisions.self_confidence,
+        p_wrong=decisions.p_wrong,
+        decision=decisions.decision,
+        label=names(decisions.label, dataset.classes),
+        reason=decisions.reason,
+        model=judge,
     )

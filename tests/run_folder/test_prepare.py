@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pseudokit.config.keys import Config
+from pseudokit.config.load import with_changes
 from pseudokit.config.types import UserError
 from pseudokit.run_folder.folder import Run
 from pseudokit.run_folder.prepare import make_job_runner, prepare
@@ -77,10 +78,8 @@ def test_another_input_is_refused_and_named(begun, tmp_path, change):
 
 def test_what_decides_nothing_may_change_while_a_run_goes_on(begun, tmp_path):
     edit(tmp_path / "test.csv", "label", "d9")
-    train = begun.config.train.model_copy(update={"num_workers": 2})
-    begun.config = begun.config.model_copy(
-        update={"train": train, "time_budget": 60.0, "name": "y"}
-    )
+    config = with_changes(begun.config, {"train.num_workers": 2})
+    begun.config = config.model_copy(update={"time_budget": 60.0, "name": "y"})
     assert prepare(begun).input_hash == read_json(begun.path / "env.json")["input_hash"]
 
 
@@ -95,7 +94,17 @@ def test_a_run_that_has_begun_nothing_takes_other_input(begun, tmp_path):
     ("mode", "weight", "asked"), [("augment", 4, True), ("augment", 0, False), ("train", 4, False)]
 )
 def test_labels_are_propagated_to_unlabeled_images_alone(begun, mode, weight, asked):
-    prepared = prepare(begun)
-    pseudo = begun.config.pseudo.model_copy(update={"label_propagation": weight})
-    run = replace(begun, mode=mode, config=begun.config.model_copy(update={"pseudo": pseudo}))
+    (begun.path / "round_1").rmdir()
+    config = with_changes(begun.config, {"pseudo.label_propagation": weight})
+    run = replace(begun, mode=mode, config=config)
+    prepared = prepare(run)
     assert (make_job_runner(run, prepared).second is not None) == asked
+
+
+def test_plain_training_has_one_round_and_no_baseline(begun):
+    (begun.path / "round_1").rmdir()
+    run = replace(begun, mode="train")
+    prepared = prepare(run)
+    assert run.config.pseudo.rounds == 1
+    assert not run.config.pseudo.train_baseline
+    assert set(prepared.judged.split) == {"train"}

@@ -1,4 +1,4 @@
-"""The table of --mode select."""
+"""--mode select: its table, and which keys it takes."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.dataset import Dataset
 from pseudokit.labels.decide import decide_labels
-from pseudokit.run_folder.reselect import cutoff_table
+from pseudokit.run_folder.reselect import DECIDES, cutoff_table
 
 
 @pytest.mark.parametrize("align", [False, True])
@@ -33,3 +33,28 @@ def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     accepted = (decisions.decision == "accept").sum() / 600
     assert 0.05 < accepted < 0.95
     assert coverage[0.8] == pytest.approx(accepted)
+
+
+class Spy:
+    """The section `pseudo` that remembers which of its keys were read."""
+
+    def __init__(self, policy):
+        self.policy, self.read = policy, set()
+
+    def __getattr__(self, key):
+        self.read.add(f"pseudo.{key}")
+        return getattr(self.policy, key)
+
+
+def test_select_takes_the_keys_by_which_labels_are_decided_and_no_others():
+    rng = np.random.default_rng(0)
+    given_labels = np.concatenate([np.arange(300) % 3, np.full(60, -1)])
+    log_probs = np.log(rng.dirichlet([1, 1, 1], len(given_labels)))
+    read = set()
+    for mode in ("augment", "denoise", "joint"):
+        for policy in (Pseudo(), Pseudo(min_precision=0.5, top_fraction=0.5, relabel_cutoff=0.9)):
+            spy = Spy(policy)
+            decide_labels(log_probs, given_labels, mode, spy)
+            read |= spy.read
+    read -= {"pseudo.targets"}  # what is learned of a pseudo-label, and not which it is
+    assert {*DECIDES} == read | {"data.learn_from_test"}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pseudokit.config.keys import Config
+from pseudokit.config.load import with_changes
 from pseudokit.run_folder import time_budget
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.time_budget import Pace, cheaper_plans, costs, planned, with_changes
+from pseudokit.run_folder.time_budget import Pace, cheaper_plans, costs, planned
 
 PACE = Pace(teacher=0.5, student=0.5, image=0.001)
 CONFIG = Config(
@@ -32,8 +33,8 @@ def options() -> list[Config]:
     return [with_changes(CONFIG, changes) for changes in cheaper_plans(CONFIG)]
 
 
-def total(config: Config, mode: str = "augment", pace: Pace = PACE) -> float:
-    return sum(costs(config, PREPARED, mode, pace).values())
+def total(config: Config) -> float:
+    return sum(costs(config, PREPARED, PACE).values())
 
 
 def test_every_option_is_cheaper_than_what_was_asked_for_and_the_first_is_that():
@@ -44,15 +45,25 @@ def test_every_option_is_cheaper_than_what_was_asked_for_and_the_first_is_that()
 
 
 def test_costs_count_every_network_by_its_steps():
-    seconds = costs(CONFIG, PREPARED, "denoise", PACE)
+    labeled = SimpleNamespace(
+        judged=Rows(range(200)), dataset=Rows(range(320)), tested=50, pixels=None
+    )
+    labeled.judged.given_labels = np.repeat([0, 1], 100)
+    seconds = costs(CONFIG, labeled, PACE)
     a_fold, all_rows = 8 * 160 / 10, 8 * 200 / 10
     assert seconds["teachers"] == pytest.approx(3 * 5 * a_fold * 0.5)
     assert seconds["student"] == seconds["baseline"] == pytest.approx(all_rows * 0.5)
-    assert costs(CONFIG, PREPARED, "train", PACE)["baseline"] == 0
-    shared = CONFIG.model_copy(
-        update={"pseudo": CONFIG.pseudo.model_copy(update={"top_fraction": 0.5})}
-    )
-    assert costs(shared, PREPARED, "augment", PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
+    alone = with_changes(CONFIG, {"pseudo.train_baseline": False})
+    assert costs(alone, labeled, PACE)["baseline"] == 0
+    shared = with_changes(CONFIG, {"pseudo.top_fraction": 0.5})
+    assert costs(shared, PREPARED, PACE)["student"] == pytest.approx(8 * 250 / 10 * 0.5)
+
+
+def test_without_rounds_there_are_fewer_epochs():
+    config = with_changes(CONFIG, {"pseudo.rounds": 0})
+    epochs = [with_changes(config, changes).train.epochs for changes in cheaper_plans(config)]
+    assert epochs[0] == max(epochs) == 8
+    assert min(epochs) == 2
 
 
 def test_the_plan_fits_wherever_one_does_and_more_time_never_leaves_out_more(tmp_path, monkeypatch):

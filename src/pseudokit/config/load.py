@@ -219,3 +219,12 @@ def differences(old: Config, new: Config) -> list[str]:
         if before != after:
             lines.append(f"{name}: {before!r} → {after!r}")
     return lines
+
+
+def with_changes(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with other values of some keys, {`a.b`: value}. The values are not checked."""
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        changed = getattr(config, section).model_copy(update={name: value})
+        config = config.model_copy(update={section: changed})
+    return config

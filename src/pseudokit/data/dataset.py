@@ -57,6 +57,19 @@ class Dataset:
         table.insert(3, "given_label", names(self.given_labels, self.classes))
         return table
 
+    @classmethod
+    def from_table(
+        cls, table: pd.DataFrame, classes: tuple[str, ...], multi_label: bool
+    ) -> Dataset:
+        """The dataset of a table as `table` returns it.
+
+        Raises:
+            KeyError: a label is none of the classes.
+        """
+        columns = {name: table[name].to_numpy(object) for name in TEXT_COLUMNS}
+        given_labels = parse(table.given_label, classes, multi_label)
+        return cls(given_labels=given_labels, classes=classes, **columns)
+
 
 def load_dataset(data: Data) -> Dataset:
     """Read and check every split that the config names.
@@ -78,9 +91,8 @@ def load_dataset(data: Data) -> Dataset:
     _check_labels(table, classes, data)
     table["order"] = table.split.map(SPLITS.index)
     table = table.sort_values(["order", "id"], kind="stable")
-    columns = {name: table[name].to_numpy(object) for name in TEXT_COLUMNS}
-    given_labels = parse(table.label, classes, data.multi_label)
-    return Dataset(given_labels=given_labels, classes=classes, **columns)
+    table = table.rename(columns={"label": "given_label"})
+    return Dataset.from_table(table, classes, data.multi_label)
 
 
 def _refuse_repeated_ids(table: pd.DataFrame) -> None:

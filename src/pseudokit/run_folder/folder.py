@@ -54,9 +54,8 @@ class Run:
         try:
             yield
         except BaseException as error:
-            state = (
-                "stopped" if isinstance(error, KeyboardInterrupt | TimeBudgetExceeded) else "failed"
-            )
+            is_stopped = isinstance(error, KeyboardInterrupt | TimeBudgetExceeded)
+            state = "stopped" if is_stopped else "failed"
             reason = fault(error) or str(error) or type(error).__name__
             with suppress(OSError):  # the disk may be full; then the next process says so
                 write_status(self.path, state, name, reason, self.mode)
@@ -75,10 +74,13 @@ class Run:
         """Wall-clock seconds by stage, and in total, of this process."""
         return self.seconds | {"total": round(time.monotonic() - self.started, 3)}
 
+    def has_student(self) -> bool:
+        """Whether the student is trained, and not put aside by corrections."""
+        return (self.path / "student" / "model.json").exists()
+
     def finished(self) -> bool:
         """Whether this very run has been done before; says so."""
-        has_student = (self.path / "student" / "model.json").exists()
-        is_done = has_student and read_status(self.path)["state"] == "done"
+        is_done = self.has_student() and read_status(self.path)["state"] == "done"
         if is_done:
             log.info(f"done already (--fresh starts over); see {self.path / 'report.html'}")
         return is_done
@@ -95,20 +97,17 @@ def open_run(
     """
     config = named_config(config_file, overrides, mode)
     path = run_path(config)
-    with must_be_writable(path):
-        path.mkdir(parents=True, exist_ok=True)
     with held(path):
-        with must_be_writable(path):
-            if fresh:
-                _empty(path)
-            killed = mend_after_kill(path)
-            resumed = trained(path)
-            if resumed:
-                _refuse_other_config(path, config, mode)
-            else:  # a run that was refused for its input may be mended under its name
-                write_status(path, "running", "start", mode=mode)
-                atomic_write(path / "config.yaml", dump_config(config))
-                (path / "plan.json").unlink(missing_ok=True)
+        if fresh:
+            _empty(path)
+        killed = mend_after_kill(path)
+        resumed = trained(path)
+        if resumed:
+            _refuse_other_config(path, config, mode)
+        else:  # a run that was refused for its input may be mended under its name
+            write_status(path, "running", "start", mode=mode)
+            atomic_write(path / "config.yaml", dump_config(config))
+            (path / "plan.json").unlink(missing_ok=True)
         with logged(path / "log.txt"):
             goes_on = " · goes on where it stopped" if resumed else ""
             log.info(f"{mode} · run folder {path}{goes_on}{killed}")
@@ -122,16 +121,11 @@ def reopen_run(path: Path) -> Iterator[Run]:
     Raises:
         UserError: it is no run folder, has no student yet, or is held by another process.
     """
-    students = [
-        "student/model.json",
-        "corrections/*/student/model.json",
-    ]  # the second while it is put aside
-    if not any(next(path.glob(place), None) for place in students):
+    if not any(path.rglob("student/model.json")):  # also one that corrections have put aside
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), logged(path / "log.txt"):
         log.info(f"run folder {path}{mend_after_kill(path)}")
-        mode = read_json(path / "status.json", "mode")["mode"]
-        yield Run(path, mode, load_config(path / "config.yaml", []))
+        yield Run(path, read_status(path)["mode"], run_config(path))
 
 
 def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
@@ -144,8 +138,8 @@ def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
         UserError: the config is wrong, or an override decides nothing in this mode.
     """
     config = load_config(find_config(config_file), overrides)
-    idle, meant = OTHER_CUTOFF.get(mode, ("", ""))
-    if idle and any(override.partition("=")[0] == idle for override in overrides):
+    idle, meant = OTHER_CUTOFF.get(mode, (None, None))
+    if idle and any(override.startswith(f"{idle}=") for override in overrides):
         raise UserError(f"{idle} decides nothing in --mode {mode}; use {meant}, or leave it out")
     return config.model_copy(update={"name": config.name or f"{config_file.stem}-{mode}"})
 
@@ -176,25 +170,14 @@ def run_path(config: Config) -> Path:
     return Path(config.out) / config.name
 
 
-@contextmanager
-def must_be_writable(path: Path) -> Iterator[None]:
-    """Raises UserError where the run folder cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"run folder {path} cannot be written ({error.strerror}); choose another out="
-        ) from None
-
-
 def changed_keys(old: Config, new: Config) -> list[str]:
     """`a.b: old → new` for every key that differs, but for those on which no byte of a run depends."""
     return [line for line in differences(old, new) if line.partition(":")[0] not in FREE_KEYS]
 
 
 def _refuse_other_config(path: Path, config: Config, mode: str) -> None:
-    changed = changed_keys(load_config(path / "config.yaml", []), config)
-    old_mode = read_status(path).get("mode", mode)
+    changed = changed_keys(run_config(path), config)
+    old_mode = read_status(path)["mode"]
     if old_mode != mode:
         changed.append(f"mode: {old_mode} → {mode}")
     if changed:
@@ -216,17 +199,15 @@ def mend_after_kill(path: Path) -> str:
         What the log says of it; "" where no process was killed.
     """
     for part in path.rglob("*.part"):
-        if part.is_file():
-            part.unlink()
-    for model in path.rglob("model.json"):
-        for checkpoint in model.parent.glob("checkpoint_*.pt"):
+        part.unlink()
+    for checkpoint in path.rglob("checkpoint_*.pt"):
+        if (checkpoint.parent / "model.json").exists():
             checkpoint.unlink()
     status = read_status(path)
     if status["state"] != "running":
         return ""
-    process = f"process {status.get('pid', '')}".strip()
-    reason = f"{process} was killed, or its machine went away"
-    write_status(path, "stopped", status["stage"], reason, status.get("mode", ""))
+    reason = f"process {status.get('pid')} was killed, or its machine went away"
+    write_status(path, "stopped", status["stage"], reason, status["mode"])
     return f" · {reason}, at {status['stage']}"
 
 
@@ -240,8 +221,7 @@ def _empty(path: Path) -> None:
 
 def read_status(path: Path) -> dict[str, str]:
     """status.json of a run, all of it empty where there is none."""
-    file = path / "status.json"
-    keys = ("state", "stage", "reason")
+    file, keys = path / "status.json", ("state", "stage", "reason", "mode")
     return read_json(file, *keys) if file.exists() else dict.fromkeys(keys, "")
 
 

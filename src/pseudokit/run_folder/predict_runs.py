@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,47 +11,35 @@ import numpy as np
 import pandas as pd
 
 from ..config.keys import STUDENTS, Config
+from ..config.load import with_changes
 from ..config.types import UserError
 from ..data.builtin import with_builtin
 from ..data.csv_text import read_csv
 from ..data.encoding import parse
 from ..data.images import load_images
 from ..data.tables import read_split
+from ..labels.arrays import Array
 from ..labels.ensemble import best_weights, mixture
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
+from ..report.sentences import points
 from ..round_store import RoundStore, model_files
-from ..system.distributed import size
-from ..system.files import log, read_json, write_csv
-from ..training.models import ModelSpec, TrainedModel, load_model
+from ..system.files import log, write_csv
+from ..training.models import TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
-from .folder import run_config
+from .folder import read_status, run_config
 from .submission import fill_submission, predictions_table
 
-Predict = Callable[[TrainedModel, np.ndarray], np.ndarray]
+Predict = Callable[[TrainedModel, Array], Array]
 """(model, rows) → log-probabilities of the rows."""
-CHOOSING_SPLITS = ("val", "trusted")
-"""Splits whose rows choose an arm; the test set only tells how good the choice was."""
 
 
 class FinishedRun(NamedTuple):
-    """A run, and those of its models that predict."""
+    """A run, and those of its models that predict; all of them have the same classes and size."""
 
     path: Path
     config: Config
     models: list[TrainedModel]
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Of the first model; all of them have the same classes and size."""
-        return self.models[0].format
-
-
-class OutOfFold(NamedTuple):
-    """Rows that M runs predicted out of fold under the same label. log_probs: (M, …), see data/encoding.py."""
-
-    log_probs: np.ndarray
-    labels: np.ndarray
 
 
 def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
@@ -67,18 +55,15 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
     if (run / "baseline" / "model.json").is_file():
         arm, reason = _choose_arm(run, arm or config.predict.arm)
         folders = [run / name for name in STUDENTS if arm in (name, "both")]
+    elif arm in ("baseline", "both"):
+        raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
     else:
-        if arm in ("baseline", "both"):
-            raise UserError(
-                f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out"
-            )
         reason = "the run has no baseline"
         folders = _folders_without_baseline(run)
     if not folders:
         raise UserError(f"--run {run} has no student yet; run its command again to go on")
-    log.info(
-        f"{run} predicts with {' and '.join(str(folder.relative_to(run)) for folder in folders)}: {reason}"
-    )
+    names = " and ".join(str(folder.relative_to(run)) for folder in folders)
+    log.info(f"{run} predicts with {names}: {reason}")
     return FinishedRun(run, config, [load_model(folder) for folder in folders])
 
 
@@ -86,28 +71,26 @@ def _choose_arm(run: Path, arm: str | None) -> tuple[str, str]:
     """The arm that predicts, and why. arm: what the user asks for."""
     if arm:
         return arm, f"arm={arm}, as asked for"
-    gain = paired_arms(read_csv(run / "scored.csv"), CHOOSING_SPLITS, "baseline")
+    # the rows of the test set never choose: they only tell how good the choice was
+    gain = paired_arms(read_csv(run / "scored.csv"), ("val", "trusted"), "baseline")
     if gain is None:
         return "student", "no row of data.val or data.trusted compares it with the baseline"
-    points, low, high = (100 * gain[key] for key in ("gain", "low", "high"))
-    if low > 0:
+    arm = "both"
+    if gain["low"] > 0:
         arm = "student"
-    elif high < 0:
+    elif gain["high"] < 0:
         arm = "baseline"
-    else:
-        arm = "both"
-    interval = f"{points:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-    return arm, f"student − baseline {interval}, on {gain['n']:,} rows of data.val and data.trusted"
+    difference = f"student − baseline {points(gain, 'gain')}"
+    return arm, f"{difference} on {gain['n']:,} rows of data.val and data.trusted"
 
 
 def _folders_without_baseline(run: Path) -> list[Path]:
     """The student, after train.py with the fold models; without a student the models of the last finished round."""
-    number = len(RoundStore(run).rounds()) or 1  # of the first round also if it is not finished
-    fold_models = [file.parent for file in model_files(run, number)]
-    if not (run / "student" / "model.json").is_file():
-        return fold_models
-    mode = read_json(run / "status.json", "mode")["mode"]
-    return [run / "student", *fold_models] if mode == "train" else [run / "student"]
+    files = [*run.glob("student/model.json")]
+    if not files or read_status(run)["mode"] == "train":
+        number = len(RoundStore(run).rounds()) or 1  # of the first round also if it is not finished
+        files += model_files(run, number)
+    return [file.parent for file in files]
 
 
 def read_targets(config: Config, source: str | None) -> pd.DataFrame:
@@ -146,32 +129,27 @@ def predict_runs(
     Raises:
         UserError: the runs do not fit together, weights do not fit them, or an image cannot be read.
     """
-    if len(runs) > 1 and size() > 1:
-        raise UserError(
-            "torchrun predicts one run at a time; give one --run, or leave torchrun out"
-        )
-    spec, metric = runs[0].spec, runs[0].config.metric
+    spec, metric = runs[0].models[0].format, runs[0].config.metric
     for run in runs:
-        if (run.spec.classes, run.spec.multi_label) != (spec.classes, spec.multi_label):
+        other = run.models[0].format
+        if (other.classes, other.multi_label) != (spec.classes, spec.multi_label):
             raise UserError(
                 f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
             )
-    out_of_fold = _shared_out_of_fold(runs)
-    shares = _parse_weights(weights, len(runs), out_of_fold)
-    probs = mixture(np.stack([_predict_run(run, targets.path, tta, alone) for run in runs]), shares)
+    oof_probs, labels = _shared_out_of_fold(runs)
+    shares = _parse_weights(weights, oof_probs, labels)
+    paths = targets.path.to_numpy(object)
+    alone = alone or len(runs) > 1  # the other processes can learn of one trainer only
+    probs = mixture(np.stack([_predict_run(run, paths, tta, alone) for run in runs]), shares)
     answers = probs.argmax(-1)
-    if out_of_fold:
-        log_probs, labels = (
-            np.log(mixture(np.exp(out_of_fold.log_probs), shares) + 1e-30),
-            out_of_fold.labels,
-        )
+    if len(labels):
+        log_probs = np.log(mixture(oof_probs, shares) + 1e-30)
         if len(runs) > 1:
-            score = measure(metric or "accuracy", log_probs, labels, spec.classes)
-            log.info(
-                f"weights {shares.round(3).tolist()}: {metric or 'accuracy'} out of fold {score:.4f}"
-            )
-        rule = tuned(metric, log_probs, labels, spec.classes) if metric else None
-        if rule and rule["numbers"] is not None:
+            name = metric or "accuracy"
+            score = measure(name, log_probs, labels, spec.classes)
+            log.info(f"weights {shares.round(3).tolist()}: {name} out of fold {score:.4f}")
+        rule = tuned(metric, log_probs, labels, spec.classes)
+        if rule and rule["numbers"]:
             log.info(
                 f"answers tuned out of fold for {metric}: {rule['before']:.4f} → {rule['after']:.4f}"
             )
@@ -179,65 +157,62 @@ def predict_runs(
     return predictions_table(targets, probs, answers, spec.classes)
 
 
-def _predict_run(run: FinishedRun, paths: pd.Series, tta: int | None, alone: bool) -> np.ndarray:
+def _predict_run(run: FinishedRun, paths: Array, tta: int | None, alone: bool) -> Array:
     """Probabilities, averaged over the models of a run and over views."""
     tta = run.config.predict.tta if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
-    paths = paths.to_numpy(object)
-    rows = np.arange(len(paths))
+    spec = run.models[0].format
+    as_trained = {"data.size": spec.size, "data.channels": spec.channels}
     # every row needs a prediction, so no image is skipped
-    as_trained = {"size": run.spec.size, "channels": run.spec.channels, "bad_images": "refuse"}
-    config = run.config.model_copy(update={"data": run.config.data.model_copy(update=as_trained)})
+    config = with_changes(run.config, as_trained | {"data.bad_images": "refuse"})
     pixels, _ = load_images(paths, config.data)
-    trainer = Trainer(config, pixels, np.empty(0, np.int64), run.spec.classes)
-    if alone:
-        return mean_probs(
-            run.models,
-            rows,
-            lambda model, rows: trainer.run_predict_job(PredictJob(model, rows, tta)),
-        )
-    offer(trainer, paths)
-    return mean_probs(run.models, rows, partial(trainer.predict, tta=tta))
+    trainer = Trainer(config, pixels, np.empty(0, np.int64), spec.classes)
+    if not alone:
+        offer(trainer, paths)
+
+    def predict(model: TrainedModel, rows: Array) -> Array:
+        if alone:
+            return trainer.run_predict_job(PredictJob(model, rows, tta))
+        return trainer.predict(model, rows, tta)
+
+    return mean_probs(run.models, np.arange(len(paths)), predict)
 
 
-def mean_probs(models: list[TrainedModel], rows: np.ndarray, predict: Predict) -> np.ndarray:
+def mean_probs(models: list[TrainedModel], rows: Array, predict: Predict) -> Array:
     """The mean of the probabilities of several models."""
     return np.mean([np.exp(predict(model, rows)) for model in models], axis=0)
 
 
-def _shared_out_of_fold(runs: list[FinishedRun]) -> OutOfFold | None:
-    """The rows that all runs predicted out of fold under the same label; None where there is none."""
-    if not all((run.path / "oof_log_probs.npy").exists() for run in runs):
-        return None
+def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[Array, Array]:
+    """The rows that all runs predicted out of fold under the same label: probabilities (M, n, …) and labels."""
+    files = [run.path / "oof_log_probs.npy" for run in runs]
+    if not all(file.exists() for file in files):
+        return np.empty((len(runs), 0)), np.empty(0)
     tables = [read_csv(run.path / "oof.csv", usecols=["id", "label"]) for run in runs]
-    places = [pd.Series(table.index, pd.MultiIndex.from_frame(table)) for table in tables]
-    shared = pd.concat(places, axis=1, join="inner")
-    if shared.empty:
-        return None
-    files = [np.load(run.path / "oof_log_probs.npy", mmap_mode="r") for run in runs]
-    log_probs = np.stack([file[shared[i].to_numpy()] for i, file in enumerate(files)])
-    spec = runs[0].spec
-    return OutOfFold(
-        log_probs, parse(shared.index.get_level_values("label"), spec.classes, spec.multi_label)
-    )
+    # column i of `shared`: where a row stands in the arrays of run i
+    shared = reduce(pd.merge, (table.reset_index(names=i) for i, table in enumerate(tables)))
+    arrays = [np.load(file, mmap_mode="r")[shared[i]] for i, file in enumerate(files)]
+    spec = runs[0].models[0].format
+    labels = parse(shared.label, spec.classes, spec.multi_label)
+    return np.exp(np.stack(arrays)), labels
 
 
-def _parse_weights(weights: str | None, n: int, out_of_fold: OutOfFold | None) -> np.ndarray:
-    """(n,) that sum to 1."""
-    if weights is None:
-        return np.full(n, 1 / n)
+def _parse_weights(weights: str | None, oof_probs: Array, labels: Array) -> Array:
+    """(M,) that sum to 1."""
+    n = len(oof_probs)
     if weights == "oof":
-        if out_of_fold is None:
+        if not len(labels):
             raise UserError(
                 "--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers"
             )
-        return best_weights(np.exp(out_of_fold.log_probs), out_of_fold.labels)
-    numbers = pd.to_numeric(pd.Series(weights.split(",")), errors="coerce").to_numpy(float)
+        return best_weights(oof_probs, labels)
+    alike = ",".join("1" * n)
+    texts = pd.Series((weights or alike).split(","))
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
     if len(numbers) != n or not ((numbers > 0) & (numbers < np.inf)).all():
-        example = ",".join(["1"] * n)
         raise UserError(
-            f"--weights {weights} must be oof, or a number for each of the {n} --run, as {example}"
+            f"--weights {weights} must be oof, or a number for each of the {n} --run, as {alike}"
         )
     return numbers / numbers.sum()
 
@@ -256,7 +231,8 @@ def write_predictions(out: Path, table: pd.DataFrame, sample: str | Path | None)
         log.info(f"submission: {out.with_name('submission.csv')}")
 
 
-def write_submission(run: Path, config: Config) -> None:
+def write_submission(run: Path) -> None:
     """predictions.csv and submission.csv of a run that is being finished, for its data.test."""
-    table = predict_runs([open_finished(run)], read_targets(config, None), alone=True)
-    write_predictions(run / "predictions.csv", table, config.data.submission)
+    finished = open_finished(run)
+    table = predict_runs([finished], read_targets(finished.config, None), alone=True)
+    write_predictions(run / "predictions.csv", table, finished.config.data.submission)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,17 @@ import pandas as pd
 import torch
 
 from ..config.keys import Config
+from ..config.load import with_changes
 from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv
-from ..data.dataset import LEARNED_SPLITS, SCORED_SPLITS, USES_POOL, Dataset, load_dataset
+from ..data.dataset import LEARNED_SPLITS, USES_POOL, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
 from ..data.images import load_images
 from ..data.simulate import hide_labels, inject_noise
-from ..data.transforms import Spec, build
+from ..data.transforms import build
+from ..labels.arrays import Array
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
 from ..labels.out_of_fold import Second
@@ -40,6 +43,12 @@ from .folder import Run, changed_keys, trained
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""
+OF_PLAIN_TRAINING = {
+    "pseudo.rounds": 1,
+    "pseudo.train_baseline": False,
+    "pseudo.label_propagation": 0,
+}
+"""Keys in mode train: one round gives the out-of-fold scores and changes no label, so there is nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,9 @@ class PreparedData:
 
     dataset: Dataset
     judged: Dataset
-    pixels: np.ndarray
-    clusters: np.ndarray
-    refused: np.ndarray
+    pixels: Array
+    clusters: Array
+    refused: Array
     truths: dict[str, pd.DataFrame]
     tested: int
     input_hash: str = ""
@@ -71,85 +80,70 @@ def prepare(run: Run) -> PreparedData:
     """Read, decode and check everything, so that wrong input ends the run before any training.
 
     Raises:
-        UserError: see prepare_dataset, load_images, create_model, _note_start.
+        UserError: see read_dataset, load_images, create_model, _note_start.
     """
-    if run.mode == "train":  # one round gives the out-of-fold scores, and changes no label
-        pseudo = run.config.pseudo.model_copy(update={"rounds": 1})
-        run.config = run.config.model_copy(update={"pseudo": pseudo})
-    with run.stage("read"):
-        return _prepare(run)
-
-
-def _prepare(run: Run) -> PreparedData:
+    if run.mode == "train":
+        run.config = with_changes(run.config, OF_PLAIN_TRAINING)
     config, mode = run.config, run.mode
-    _refuse_idle_keys(config, mode)
-    dataset, truths = prepare_dataset(config, mode)
-    tested = int((dataset.split == "test").sum())
-    judged_splits = LEARNED_SPLITS if mode in USES_POOL else ["train"]
-    is_judged = np.isin(dataset.split, judged_splits)
-    is_scored = np.isin(dataset.split, SCORED_SPLITS) & has_label(dataset.given_labels)
-    dataset = dataset.take(is_judged | is_scored)
-    pixels, readable = load_images(dataset.path, config.data)
-    if not readable.all():
-        dataset = dataset.take(readable)
-        pixels, _ = load_images(dataset.path, config.data)
+    with run.stage("read"):
+        _refuse_idle_keys(config, mode)
+        dataset, truths = read_dataset(config, mode)
         check_dataset(dataset, config, mode)
-    judged = dataset.take(np.isin(dataset.split, judged_splits))
-    _check_models(config, dataset.classes, pixels)
-    links = find_links(pixels, len(judged))
-    copies = duplicates_table(dataset, pixels, links)
-    clusters = find_clusters(judged.group, links)
-    refused = refused_reasons(copies, judged.id, config.data)
-    input_hash = _note_start(run, judged, pixels, refused)
-    write_csv(run.path / "samples.csv", dataset.table())
-    write_csv(run.path / "duplicates.csv", escape_formulas(copies))
-    for name, table in truths.items():
-        write_csv(run.path / name, table)
-    _announce(run, dataset, copies, refused)
-    _check_folds(judged, clusters, config)
+        tested = int((dataset.split == "test").sum())
+        is_judged = np.isin(dataset.split, LEARNED_SPLITS)
+        dataset = dataset.take(is_judged | has_label(dataset.given_labels))
+        pixels, readable = load_images(dataset.path, config.data)
+        if not readable.all():
+            dataset = dataset.take(readable)
+            pixels, _ = load_images(dataset.path, config.data)
+            check_dataset(dataset, config, mode)
+        judged = dataset.take(np.isin(dataset.split, LEARNED_SPLITS))
+        _check_models(config, dataset.classes, pixels)
+        links = find_links(pixels, len(judged))
+        copies = duplicates_table(dataset, pixels, links)
+        clusters = find_clusters(judged.group, links)
+        refused = refused_reasons(copies, judged.id, config.data)
+        input_hash = _note_start(run, judged, pixels, refused)
+        tables = {"samples.csv": dataset.table(), "duplicates.csv": escape_formulas(copies)}
+        for name, table in (tables | truths).items():
+            write_csv(run.path / name, table)
+        _announce(run, dataset, copies, refused)
+        _check_folds(judged, clusters, config)
     return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested, input_hash)
 
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
     """Raises UserError where a key cannot do in this mode, or with label sets, what it is for."""
-    faults = []
-    if mode in REPAIRS and config.pseudo.leak_free_folds:
-        faults.append(
-            f"pseudo.leak_free_folds=true needs --mode augment: in mode {mode} every fold's labels decide about those "
-            "of the others"
-        )
-    if mode in REPAIRS and config.pseudo.label_propagation:
-        faults.append(
-            "pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread"
-        )
-    if config.data.multi_label and config.pseudo.label_propagation:
-        faults.append(
-            "pseudo.label_propagation is for one class an image, and data.multi_label=true"
-        )
-    if config.data.multi_label and config.train.consistency_weight:
-        faults.append(
-            "train.consistency_weight is for one class an image, and data.multi_label=true"
-        )
-    if faults:
-        raise UserError(f"{faults[0]}; leave it out")
+    repairs, multi_label = mode in REPAIRS, config.data.multi_label
+    propagation = config.pseudo.label_propagation
+    leak_free, consistency = config.pseudo.leak_free_folds, config.train.consistency_weight
+    faults = {
+        f"pseudo.leak_free_folds=true needs --mode augment, not {mode}": repairs and leak_free,
+        f"pseudo.label_propagation needs --mode augment, not {mode}": repairs and propagation,
+        "pseudo.label_propagation needs data.multi_label=false": multi_label and propagation,
+        "train.consistency_weight needs data.multi_label=false": multi_label and consistency,
+    }
+    for fault, is_there in faults.items():
+        if is_there:
+            raise UserError(f"{fault}; leave it out")
 
 
-def prepare_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
-    """All of the input for one mode: read, hide, inject. Returns samples and the truths by file name."""
+def read_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
+    """The samples of one mode, some labels hidden or flipped where `simulate` says so; the truths by file name."""
     from ..data.builtin import BUILTIN_KEEP, builtin_name, with_builtin
 
-    data, simulate = config.data, config.simulate
-    uses_pool = mode in USES_POOL
-    if name := builtin_name(data):
+    if name := builtin_name(config.data):
         log.info(f"data.train: the built-in {name}, not a file or folder of yours")
-        if uses_pool and simulate.keep_labels is None:
-            simulate = simulate.model_copy(update={"keep_labels": BUILTIN_KEEP})
-    dataset, truths = load_dataset(with_builtin(data)), {}
-    if simulate.keep_labels and uses_pool:
-        dataset, truths["hidden.csv"] = hide_labels(dataset, simulate, config.seed)
+        if config.simulate.keep_labels is None:
+            config = with_changes(config, {"simulate.keep_labels": BUILTIN_KEEP})
+    simulate, seed = config.simulate, config.seed
+    dataset, truths = load_dataset(with_builtin(config.data)), {}
+    if mode not in USES_POOL:
+        dataset = dataset.take(dataset.split != "unlabeled")
+    elif simulate.keep_labels:
+        dataset, truths["hidden.csv"] = hide_labels(dataset, simulate, seed)
     if simulate.noise:
-        dataset, truths["injected.csv"] = inject_noise(dataset, simulate, config.seed)
-    check_dataset(dataset, config, mode)
+        dataset, truths["injected.csv"] = inject_noise(dataset, simulate, seed)
     return dataset, truths
 
 
@@ -164,7 +158,7 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
     multi_label = given_labels.ndim == 2
     if len(classes) < 2 and not multi_label:
         raise UserError(f"data.train has one class only ({classes[0]!r}); at least two are needed")
-    if config.pseudo.rounds or mode == "train":
+    if config.pseudo.rounds:
         _refuse_small_classes(given_labels, classes, config.pseudo.folds)
     metrics = known(classes, multi_label)
     if config.metric is not None and config.metric not in metrics:
@@ -188,7 +182,7 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
         )
 
 
-def _refuse_small_classes(given_labels: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
+def _refuse_small_classes(given_labels: Array, classes: tuple[str, ...], folds: int) -> None:
     """Every fold needs a row of every class; of label sets, also one without it."""
     kinds = {"rows": counts(given_labels, len(classes))}
     if given_labels.ndim == 2:
@@ -202,35 +196,31 @@ def _refuse_small_classes(given_labels: np.ndarray, classes: tuple[str, ...], fo
             )
 
 
-def _check_models(config: Config, classes: tuple[str, ...], pixels: np.ndarray) -> None:
+def _check_models(config: Config, classes: tuple[str, ...], pixels: Array) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
-    create_model(config.model, classes, *pixels.shape[2:])
+    _, side, _, channels = pixels.shape
+    create_model(config.model, classes, side, channels)
     if config.model_of("student") != config.model:
-        create_model(config.model_of("student"), classes, *pixels.shape[2:], "student")
+        create_model(config.model_of("student"), classes, side, channels, "student")
+    some = torch.from_numpy(pixels[:2])
     for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):
-        section, _, name = key.partition(".")
-        spec = getattr(getattr(config, section), name)
-        if spec is not None:
-            _try_augmentation(key, spec, pixels[:2])
+        spec = attrgetter(key)(config)
+        augment = build(spec, side, seed=0) if spec else None
+        try:
+            augmented = augment(some, 0) if augment else some
+        except Exception as error:  # every transform raises its own types
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{key}={spec} does not work: {type(error).__name__}: {reason}"
+            ) from error
+        if augmented.shape != some.shape:
+            raise UserError(
+                f"{key} changes images from {(*some.shape[1:],)} to {(*augmented.shape[1:],)}; "
+                "give its crop or resize the value `size`"
+            )
 
 
-def _try_augmentation(key: str, spec: Spec, pixels: np.ndarray) -> None:
-    augment = build(spec, pixels.shape[1], seed=0)
-    if not augment:
-        return
-    try:
-        augmented = augment(torch.from_numpy(pixels), 0)
-    except Exception as error:  # every transform raises its own types
-        reason = " ".join(str(error).split())
-        raise UserError(f"{key}={spec} does not work: {type(error).__name__}: {reason}") from error
-    if augmented.shape[1:] != pixels.shape[1:]:
-        raise UserError(
-            f"{key} changes images from {pixels.shape[1:3]} to {tuple(augmented.shape[1:3])}; "
-            "give its crop or resize the value `size`"
-        )
-
-
-def _note_start(run: Run, judged: Dataset, pixels: np.ndarray, refused: np.ndarray) -> str:
+def _note_start(run: Run, judged: Dataset, pixels: Array, refused: Array) -> str:
     """Write env.json where a run begins; where it goes on, compare with it.
 
     Returns:
@@ -243,19 +233,20 @@ def _note_start(run: Run, judged: Dataset, pixels: np.ndarray, refused: np.ndarr
     config, file = run.config, run.path / "env.json"
     keys = [run.mode, *changed_keys(Config(), config)]
     checkpoints = {config.model.checkpoint, config.model_of("student").checkpoint} - {None}
-    weights = [Path(checkpoint) for checkpoint in sorted(checkpoints)]
+    weights = sorted(map(Path, checkpoints))
     samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
     input_hash = hash_of(keys, *samples, pixels[: len(judged)], *weights)
     device = pick_device(config.train.device).type
-    now = environment()
-    now["device"] = torch.cuda.get_device_name() if device == "cuda" else device
-    now["threads"] = torch.get_num_threads()
-    now["input_hash"] = input_hash
+    now = environment() | {
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "threads": torch.get_num_threads(),
+        "input_hash": input_hash,
+    }
     if not trained(run.path):
         write_json(file, now)
         return input_hash
-    before = read_json(file) if file.exists() else now
-    changed = [key for key in now if before.get(key, now[key]) != now[key]]
+    before = read_json(file)
+    changed = [key for key in now if before.get(key) != now[key]]
     if "input_hash" in changed:
         what = _changed_rows(run.path / "samples.csv", judged) or "images, copies, weights or keys"
         raise UserError(
@@ -279,7 +270,7 @@ def _changed_rows(file: Path, judged: Dataset) -> str:
     return f"{len(ids):,} rows of the data ({ids[0]!r}, …)" if len(ids) else ""
 
 
-def _check_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
+def _check_folds(judged: Dataset, clusters: Array, config: Config) -> None:
     """Print the folds of the first round, smallest classes first.
 
     Raises:
@@ -296,12 +287,13 @@ def _check_folds(judged: Dataset, clusters: np.ndarray, config: Config) -> None:
                 "(data.group_col) or are copies; add rows of other groups, merge the class or set another seed"
             )
         if number == 1:
-            n_rows = table.sum(axis=1).sort_values(kind="stable")
-            smallest = table.loc[n_rows.index[:MAX_CLASSES_SHOWN]]
-            log.info(f"rows a class in each fold, smallest first:\n{smallest.to_string()}")
+            smallest = table.sum(axis=1).argsort(kind="stable")[:MAX_CLASSES_SHOWN]
+            log.info(
+                f"rows a class in each fold, smallest first:\n{table.iloc[smallest].to_string()}"
+            )
 
 
-def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: np.ndarray) -> None:
+def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: Array) -> None:
     """Print how many samples and duplicates there are."""
     counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
     splits = ", ".join(f"{n:,} {split}" for split, n in counts_by_split.items())
@@ -328,19 +320,17 @@ def _label_propagation(run: Run, prepared: PreparedData, frozen: LinearProbe) ->
     The graph is made when it is first needed: a run that goes on after its rounds does without.
     """
     power, judged = run.config.pseudo.label_propagation, prepared.judged
-    n_classes = len(judged.classes)
+    n_judged, n_classes = len(judged), len(judged.classes)
     if power == "auto":
         power = graph_power(has_label(judged.given_labels).sum() / n_classes)
-    if not power or run.mode not in USES_POOL:
+    if not power:
         return None
 
     @cache
     def graph():
         if run.config.model.freeze_backbone:
-            features = alike_features(frozen.embeddings[: len(judged)])
-        else:
-            features = gradient_features(prepared.pixels[: len(judged)])
-        return neighbor_graph(features)
+            return neighbor_graph(alike_features(frozen.embeddings[:n_judged]))
+        return neighbor_graph(gradient_features(prepared.pixels[:n_judged]))
 
     def log_probs(fold_job):
         spread = propagate_labels(graph(), fold_job.learned, fold_job.targets, n_classes)

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ..config.keys import Pseudo
 from ..config.load import differences
 from ..config.types import UserError
 from ..data.csv_text import read_csv, unescape_formulas
-from ..data.dataset import Dataset
+from ..data.dataset import LEARNED_SPLITS, Dataset
 from ..data.duplicates import refused_reasons
-from ..data.encoding import has_label, parse
+from ..data.encoding import has_label
 from ..labels.decide import decide_labels
 from ..labels.decisions import Decisions
 from ..labels.pseudo_labels import lower_bound
 from ..round_store import RoundStore, decisions_table
-from ..system.files import log, read_json, write_csv
-from .folder import run_config
+from ..system.files import log, write_csv
+from .folder import read_status, run_config
 
-TRAINS = (
-    "rounds",
-    "folds",
-    "tta",
-    "label_propagation",
-    "leak_free_folds",
-    "audit_size",
-    "train_baseline",
+DECIDES = (
+    "data.learn_from_test",
+    "pseudo.relabel_precision",
+    "pseudo.uncertain_labels",
+    "pseudo.relabel_cutoff",
+    "pseudo.cutoff",
+    "pseudo.min_precision",
+    "pseudo.top_fraction",
+    "pseudo.top_fraction_start",
+    "pseudo.distribution_alignment",
 )
-"""Keys of `pseudo` that stored predictions cannot be decided by: they are of training or of the rounds."""
+"""Keys by which stored predictions are decided. All others are of training or of the rounds."""
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
@@ -41,50 +41,43 @@ def reselect(run: Path, overrides: list[str]) -> None:
         UserError: there is no finished round, or an override is wrong or decides nothing here.
     """
     config = run_config(run, overrides)
-    decides = {f"pseudo.{key}" for key in Pseudo.model_fields if key not in TRAINS} | {
-        "data.learn_from_test"
-    }
-    changes = differences(run_config(run), config)
     # learn_from_test=never refuses files that data.test has too, and stored predictions do not tell which these are
     idle = [
         change
-        for change in changes
-        if change.partition(":")[0] not in decides or change.endswith("'never'")
+        for change in differences(run_config(run), config)
+        if change.partition(":")[0] not in DECIDES or change.endswith("'never'")
     ]
     if idle:
         raise UserError(
             f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
             "leave it out, or make a new run with another name"
         )
-    store = RoundStore(run)
+    store, mode = RoundStore(run), read_status(run)["mode"]
     rounds = store.rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
     number = rounds[-1]["round"]
-    dataset = _judged_samples(run, rounds[-1])
-    predicted = store.recall(number, dataset)
-    copies = run / "duplicates.csv"
-    refused = (
-        refused_reasons(unescape_formulas(read_csv(copies)), dataset.id, config.data)
-        if copies.exists()
-        else ""
+    samples = read_csv(run / "samples.csv")
+    dataset = Dataset.from_table(
+        samples[samples.split.isin(LEARNED_SPLITS)],
+        tuple(rounds[-1]["classes"]),
+        config.data.multi_label,
     )
-    mode = read_json(run / "status.json", "mode")["mode"]
+    predicted = store.recall(number, dataset)
+    copies = unescape_formulas(read_csv(run / "duplicates.csv"))
     decisions = decide_labels(
         predicted.log_probs,
         dataset.given_labels,
         mode,
         config.pseudo,
-        refused=refused,
+        refused=refused_reasons(copies, dataset.id, config.data),
         likeliest_rate=predicted.likeliest_rate,
     )
-    write_csv(run / "selected.csv", decisions_table(decisions, dataset, predicted.judge))
-    log.info(
-        cutoff_table(dataset, decisions).to_string(
-            index=False, float_format="{:.4g}".format, na_rep="–"
-        )
-    )
-    counts = pd.Series(decisions.decision).value_counts().sort_index()
+    table = decisions_table(decisions, dataset, predicted.judge)
+    write_csv(run / "selected.csv", table)
+    cutoffs = cutoff_table(dataset, decisions)
+    log.info(cutoffs.to_string(index=False, float_format="{:.4g}".format, na_rep="–"))
+    counts = table.decision.value_counts().sort_index()
     summary = ", ".join(f"{n:,} {decision}" for decision, n in counts.items())
     log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
 
@@ -108,17 +101,4 @@ def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
         rows.append((cutoff, (decided >= cutoff).mean(), hits.mean(), bound, len(hits)))
     return pd.DataFrame(
         rows, columns=["cutoff", "coverage", "estimated precision", "at least", "from n"]
-    )
-
-
-def _judged_samples(run: Path, about: dict) -> Dataset:
-    """The samples of a round, in the order of its log-probabilities. about: its round.json."""
-    table = read_csv(
-        run / f"round_{about['round']}" / "decisions.csv", usecols=["id", "split", "given_label"]
-    )
-    empty = np.full(len(table), "", object)
-    classes = tuple(about["classes"])
-    given_labels = parse(table.given_label, classes, about.get("multi_label", False))
-    return Dataset(
-        table.id.to_numpy(object), empty, table.split.to_numpy(object), given_labels, empty, classes
     )

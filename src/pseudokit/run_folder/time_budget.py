@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
+import timeit
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 
 from ..config.keys import Config
-from ..data.dataset import USES_POOL
+from ..config.load import with_changes
 from ..data.encoding import has_label
 from ..system.files import log, read_json, write_json
 from ..training.loop import step_budget
@@ -30,9 +31,8 @@ CLOSING = "scores, tables and pages"
 """What comes after training, in plan.json."""
 CLOSING_SECONDS = 20.0
 """Of that, what does not depend on the number of images."""
-SMALL_EPOCH_FRACTIONS = (0.5, 0.4, 0.3, 0.25)
-EPOCH_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, *SMALL_EPOCH_FRACTIONS)
-"""Below a quarter of the epochs a network learns too little: then there are fewer rounds and folds, of few epochs."""
+EPOCH_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
+"""Below a quarter of the epochs a network learns too little: then there are fewer rounds and folds."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +46,35 @@ class Pace:
 
 def probe(run: Run, prepared: PreparedData) -> Pace:
     """Time a few training steps, and the prediction of a few images, of fresh networks; nothing is kept."""
-    train = run.config.train.model_copy(update={"linear_probe_first": False})
-    config = run.config.model_copy(update={"train": train})
+    config = with_changes(run.config, {"train.linear_probe_first": False})
     trainer = Trainer(
         config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes
     )
-    teacher = student = 0.0
-    if not config.model.freeze_backbone:
-        teacher = _seconds_a_step(trainer, "round_1/fold_0")
-    if not config.model_of("student").freeze_backbone:
-        student = _seconds_a_step(trainer, "student")
     rows = np.arange(min(len(prepared.pixels), PROBE_IMAGES))
     model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0), "")
-    job = PredictJob(model, rows, 1)
-    trainer.run_predict_job(job)  # warms up
-    start = time.monotonic()
-    trainer.run_predict_job(job)
-    return Pace(teacher, student, (time.monotonic() - start) / len(rows))
+    predict = partial(trainer.run_predict_job, PredictJob(model, rows, 1))
+    _, seconds = timeit.repeat(predict, number=1, repeat=2)  # the first one warms up
+    return Pace(
+        _seconds_a_step(trainer, "round_1/fold_0"),
+        _seconds_a_step(trainer, "student"),
+        seconds / len(rows),
+    )
 
 
 def _seconds_a_step(trainer: Trainer, where: str) -> float:
-    train = trainer.config.train
+    """Of the network of this folder; 0 if it is a head on a frozen backbone, which takes seconds."""
+    config = trainer.config
+    if config.model_of(where).freeze_backbone:
+        return 0.0
     labeled = np.flatnonzero(has_label(trainer.given_labels))
-    rows = np.resize(labeled, train.batch_size)
-    unlabeled = (rows, None) if where == "student" and train.consistency_weight else ()
+    rows = np.resize(labeled, config.train.batch_size)
+    unlabeled = (rows, None) if where == "student" and config.train.consistency_weight else ()
     job = TrainJob(where, rows, trainer.given_labels[rows], unlabeled, PROBE_STEPS)
     seconds = np.diff(trainer.train(job).history.seconds)
     return float(np.median(seconds[WARM_UP_STEPS - 1 :]))
 
 
-def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict[str, float]:
+def costs(config: Config, prepared: PreparedData, pace: Pace) -> dict[str, float]:
     """Seconds of teachers, judging, student, baseline, and of what comes after.
 
     At most: every unlabeled image that may get a pseudo-label is counted as one that does.
@@ -83,13 +82,11 @@ def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict
     pseudo, judged = config.pseudo, prepared.judged
     n_labeled = int(has_label(judged.given_labels).sum())
     n_unlabeled = len(judged) - n_labeled
-    n_learned = n_labeled
-    if mode in USES_POOL:
-        n_learned += math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
+    n_learned = n_labeled + math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
     teacher_steps = 0
     for number in range(pseudo.rounds):
         n_rows = n_learned if number else n_labeled
-        n_in_other_folds = max(1, n_rows * (pseudo.folds - 1) // pseudo.folds)
+        n_in_other_folds = n_rows * (pseudo.folds - 1) // pseudo.folds
         teacher_steps += pseudo.folds * step_budget(n_in_other_folds, config.train)
     n_predicted = pseudo.rounds * pseudo.tta * (n_labeled + pseudo.folds * n_unlabeled)
     if config.model.freeze_backbone:  # each image is embedded once
@@ -101,7 +98,7 @@ def costs(config: Config, prepared: PreparedData, mode: str, pace: Pace) -> dict
         "teachers": teacher_steps * pace.teacher,
         "predictions": n_predicted * pace.image,
         "student": student,
-        "baseline": student if pseudo.train_baseline and mode != "train" else 0.0,
+        "baseline": student if pseudo.train_baseline else 0.0,
         CLOSING: CLOSING_SECONDS + n_scored * config.predict.tta * pace.image,
     }
 
@@ -113,9 +110,8 @@ def planned(run: Run, prepared: PreparedData) -> Config:
     """
     file = run.path / "plan.json"
     if not file.exists():
-        if run.config.time_budget is None or trained(
-            run.path
-        ):  # what has been begun is not changed
+        # what has been begun is not changed
+        if run.config.time_budget is None or trained(run.path):
             return run.config
         write_json(file, _plan(run, prepared))
     plan = read_json(file)
@@ -130,28 +126,20 @@ def _plan(run: Run, prepared: PreparedData) -> dict:
     budget = PLANNED_FRACTION * run.config.time_budget
     pace = probe(run, prepared)
     for changes in cheaper_plans(run.config):
-        seconds = costs(with_changes(run.config, changes), prepared, run.mode, pace)
-        total = sum(seconds.values())
-        if total <= budget:
+        seconds = costs(with_changes(run.config, changes), prepared, pace)
+        if sum(seconds.values()) <= budget:
             break
     else:
-        log.info(
-            f"time budget: even the least takes about {total:,.0f} s; what is finished by then is written, and the "
-            "same command goes on"
-        )
-    return {
-        "changes": changes,
-        "seconds": {part: round(value, 1) for part, value in seconds.items()},
-    }
+        log.info("time budget: even the least takes longer; the same command then goes on")
+    return {"changes": changes, "seconds": seconds}
 
 
 def cheaper_plans(config: Config) -> Iterator[dict]:
     """Changed keys, ever cheaper: none, without the baseline, fewer epochs, fewer rounds, fewer folds."""
     yield {}
-    most_folds, most_rounds = config.pseudo.folds, config.pseudo.rounds
-    sizes = [(most_folds, most_rounds, fraction) for fraction in EPOCH_FRACTIONS]
-    sizes += product(range(most_folds, 1, -1), range(most_rounds, 0, -1), SMALL_EPOCH_FRACTIONS)
-    for folds, rounds, fraction in sizes:
+    all_folds = range(config.pseudo.folds, 1, -1)
+    all_rounds = range(config.pseudo.rounds, 0, -1) or [0]
+    for folds, rounds, fraction in product(all_folds, all_rounds, EPOCH_FRACTIONS):
         yield {
             "pseudo.train_baseline": False,
             "pseudo.folds": folds,
@@ -159,12 +147,3 @@ def cheaper_plans(config: Config) -> Iterator[dict]:
             "train.epochs": round(config.train.epochs * fraction, 3),
             "train.min_steps": int(config.train.min_steps * fraction),
         }
-
-
-def with_changes(config: Config, changes: dict) -> Config:
-    """The config with changed keys, {`a.b`: value}."""
-    for key, value in changes.items():
-        section, _, name = key.partition(".")
-        changed = getattr(config, section).model_copy(update={name: value})
-        config = config.model_copy(update={section: changed})
-    return config

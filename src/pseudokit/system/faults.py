@@ -137,7 +137,7 @@ def fault(error: BaseException) -> str | None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the folder for this process; the operating system lets go when the process dies.
+    """Make the folder and hold it for this process; the operating system lets go when the process dies.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
@@ -146,6 +146,7 @@ def held(path: Path) -> Iterator[None]:
 
     lock, holder_file = FileLock(path / ".lock"), path / ".holder"
     try:
+        path.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
