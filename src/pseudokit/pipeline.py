@@ -150,11 +150,11 @@ def evaluate(
     with run.stage("score"):
         scores, scored_rows = score_arms(prepared, models, predict)
         write_csv(run.path / "scored.csv", scored_rows)
-        metrics = {
-            "scores": scores,
-            "trusted": score_trusted(run, prepared, predict),
-            "difference": difference(scored_rows),
-        }
+        metrics = {"scores": scores}
+        if trusted := score_trusted(run, prepared, predict):
+            metrics["trusted"] = trusted
+        if gain := difference(scored_rows):
+            metrics["difference"] = gain
         write_results(run, prepared, result, metrics)
     if run.config.data.submission:
         with run.stage("submission"):

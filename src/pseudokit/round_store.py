@@ -19,8 +19,6 @@ from .labels.out_of_fold import OutOfFoldPredictions
 from .labels.posterior import PosteriorSummary
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
-NOISE_KEYS = ("estimated_rate", "estimated_rate_interval", "noise_type", "noise_matrix")
-"""Of round.json; none of them has a value where given labels are not judged for noise."""
 BACK = "bring it back, choose another name= or start over with --fresh"
 
 
@@ -128,30 +126,28 @@ def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
     by_class = {}
     for column, name in enumerate(dataset.classes):
         noise = _noise_summary(decisions.questions[column], dataset.given_labels[:, column])
-        matrix = noise["noise_matrix"]
-        if matrix is None:
-            return noise
+        if not noise:
+            return {}
+        (_, extra), (missing, _) = noise["noise_matrix"]
         by_class[name] = {
             "rate": noise["estimated_rate"],
             "type": noise["noise_type"],
-            "extra": matrix[0][1],
-            "missing": matrix[1][0],
+            "extra": extra,
+            "missing": missing,
         }
     rates = [noise["rate"] for noise in by_class.values()]
     n_answers = (dataset.given_labels >= 0).sum(0)
     rate = float(np.average(rates, weights=n_answers))
-    return dict.fromkeys(NOISE_KEYS) | {"estimated_rate": rate, "noise_by_class": by_class}
+    return {"estimated_rate": rate, "noise_by_class": by_class}
 
 
 def _noise_summary(
     decisions: Decisions, given_labels: np.ndarray, likeliest_rate: float | None = None
 ) -> dict:
-    """The noise matrix with its type and 95 % intervals; None for each where given labels are not judged for noise."""
-    info = dict.fromkeys(NOISE_KEYS)
+    """The noise matrix with its type and 95 % intervals; empty where given labels are not judged for noise."""
     if decisions.matrix is None:
-        return info
-    info["noise_type"] = decisions.noise
-    info["noise_matrix"] = _rounded(decisions.matrix)
+        return {}
+    info = {"noise_type": decisions.noise, "noise_matrix": _rounded(decisions.matrix)}
     if decisions.noise in (DIFFICULTY, "look-alike"):
         info["estimated_rate"] = float(decisions.p_wrong[given_labels >= 0].mean())
     if decisions.noise == DIFFICULTY:

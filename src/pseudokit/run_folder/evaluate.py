@@ -156,10 +156,13 @@ def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: lis
     scores = noise_scores(p_wrong, given_labels[answered], result.label[answered], clean, soft)
     decisive = rounds[result.round - 1]
     for key in ("estimated_rate", "estimated_rate_interval"):
-        if decisive[key] is not None:
+        if key in decisive:
             scores[key] = decisive[key]
     # the first round chooses the kind of noise
-    return scores | {"type": decisive["noise_type"], "difficulty_z": rounds[0].get("difficulty_z")}
+    return scores | {
+        "type": decisive.get("noise_type"),
+        "difficulty_z": rounds[0].get("difficulty_z"),
+    }
 
 
 def _audit(run: Run, judged: Dataset, decisions: Decisions) -> dict:

@@ -74,6 +74,10 @@ class Run:
         """Wall-clock seconds by stage, and in total, of this process."""
         return self.seconds | {"total": round(time.monotonic() - self.started, 3)}
 
+    def has_begun(self) -> bool:
+        """Whether any network has been begun."""
+        return any(self.path.glob("round_*")) or (self.path / "student").exists()
+
     def has_student(self) -> bool:
         """Whether the student is trained, and not put aside by corrections."""
         return (self.path / "student" / "model.json").exists()
@@ -95,23 +99,23 @@ def open_run(
     Raises:
         UserError: the config is wrong, or the folder cannot be written, is in use, or holds another config.
     """
-    config = named_config(config_file, overrides, mode)
-    path = run_path(config)
+    run = new_run(config_file, overrides, mode)
+    path = run.path
     with held(path):
         if fresh:
             _empty(path)
         killed = mend_after_kill(path)
-        resumed = trained(path)
-        if resumed:
-            _refuse_other_config(path, config, mode)
+        goes_on = ""
+        if run.has_begun():
+            _refuse_other_config(run)
+            goes_on = " · goes on where it stopped"
         else:  # a run that was refused for its input may be mended under its name
             write_status(path, "running", "start", mode=mode)
-            atomic_write(path / "config.yaml", dump_config(config))
+            atomic_write(path / "config.yaml", dump_config(run.config))
             (path / "plan.json").unlink(missing_ok=True)
         with logged(path / "log.txt"):
-            goes_on = " · goes on where it stopped" if resumed else ""
             log.info(f"{mode} · run folder {path}{goes_on}{killed}")
-            yield Run(path, mode, config)
+            yield run
 
 
 @contextmanager
@@ -128,8 +132,8 @@ def reopen_run(path: Path) -> Iterator[Run]:
         yield Run(path, read_status(path)["mode"], run_config(path))
 
 
-def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
-    """The config with the name of its run folder; the default is that of the file and the mode.
+def new_run(config_file: Path, overrides: list[str], mode: str) -> Run:
+    """The run that a config and `a.b=value` name; by default after the file and the mode. Nothing is written.
 
     A cutoff on the command line that decides nothing in this mode was meant for the other key. In a config file it may
     stand: one file serves several modes.
@@ -141,7 +145,8 @@ def named_config(config_file: Path, overrides: list[str], mode: str) -> Config:
     idle, meant = OTHER_CUTOFF.get(mode, (None, None))
     if idle and any(override.startswith(f"{idle}=") for override in overrides):
         raise UserError(f"{idle} decides nothing in --mode {mode}; use {meant}, or leave it out")
-    return config.model_copy(update={"name": config.name or f"{config_file.stem}-{mode}"})
+    name = config.name or f"{config_file.stem}-{mode}"
+    return Run(Path(config.out) / name, mode, config.model_copy(update={"name": name}))
 
 
 def run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -165,31 +170,21 @@ def find_config(name: Path) -> Path:
     return of_the_kit if is_bare_name and of_the_kit.exists() and not name.exists() else name
 
 
-def run_path(config: Config) -> Path:
-    """The folder of a run."""
-    return Path(config.out) / config.name
-
-
 def changed_keys(old: Config, new: Config) -> list[str]:
     """`a.b: old → new` for every key that differs, but for those on which no byte of a run depends."""
     return [line for line in differences(old, new) if line.partition(":")[0] not in FREE_KEYS]
 
 
-def _refuse_other_config(path: Path, config: Config, mode: str) -> None:
-    changed = changed_keys(run_config(path), config)
-    old_mode = read_status(path)["mode"]
-    if old_mode != mode:
-        changed.append(f"mode: {old_mode} → {mode}")
+def _refuse_other_config(run: Run) -> None:
+    changed = changed_keys(run_config(run.path), run.config)
+    old_mode = read_status(run.path)["mode"]
+    if old_mode != run.mode:
+        changed.append(f"mode: {old_mode} → {run.mode}")
     if changed:
         keys = "; ".join(changed)
         raise UserError(
-            f"run folder {path} holds another config ({keys}); choose another name= or add --fresh"
+            f"run folder {run.path} holds another config ({keys}); choose another name= or add --fresh"
         )
-
-
-def trained(path: Path) -> bool:
-    """Whether any network of a run has been begun."""
-    return any(path.glob("round_*")) or (path / "student").exists()
 
 
 def mend_after_kill(path: Path) -> str:

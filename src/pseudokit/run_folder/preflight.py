@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..system.faults import held
 from ..system.files import log, show_log
-from .folder import Run, named_config, run_path, write_status
+from .folder import new_run, write_status
 from .predict_runs import read_targets
 from .prepare import prepare
 from .submission import fill_submission
@@ -24,9 +24,9 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
         UserError: as the run would, or its folder could not be written.
     """
     show_log()
-    config = named_config(config_file, overrides, mode)
-    folder = run_path(config)
-    run = Run(folder.with_name(f"{folder.name}-check"), mode, config)
+    run = new_run(config_file, overrides, mode)
+    folder, config = run.path, run.config
+    run.path = folder.with_name(f"{folder.name}-check")
     with held(run.path):
         prepared = prepare(run)
         if config.data.submission:  # filled with predictions that say nothing

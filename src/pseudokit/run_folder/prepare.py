@@ -39,7 +39,7 @@ from ..training.label_propagation import (
 from ..training.linear_probe import alike_features
 from ..training.models import create_model
 from ..training.trainer import Trainer, offer
-from .folder import Run, changed_keys, trained
+from .folder import Run, changed_keys
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""
@@ -242,7 +242,7 @@ def _note_start(run: Run, judged: Dataset, pixels: Array, refused: Array) -> str
         "threads": torch.get_num_threads(),
         "input_hash": input_hash,
     }
-    if not trained(run.path):
+    if not run.has_begun():
         write_json(file, now)
         return input_hash
     before = read_json(file)

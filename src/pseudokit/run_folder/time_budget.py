@@ -18,7 +18,7 @@ from ..system.files import log, read_json, write_json
 from ..training.loop import step_budget
 from ..training.models import TrainedModel
 from ..training.trainer import PredictJob, Trainer, TrainJob
-from .folder import Run, trained
+from .folder import Run
 from .prepare import PreparedData
 
 PROBE_STEPS, WARM_UP_STEPS = 12, 4
@@ -106,32 +106,27 @@ def costs(config: Config, prepared: PreparedData, pace: Pace) -> dict[str, float
 def planned(run: Run, prepared: PreparedData) -> Config:
     """The config as the time budget allows it; the same every time the run goes on. Also sets run.closing.
 
-    Kept in plan.json: which keys were changed, and what each part is to take.
+    The first of ever cheaper plans that fits, else the last. Kept in plan.json: which keys were changed, and the
+    seconds that each part is to take.
     """
     file = run.path / "plan.json"
+    if run.config.time_budget and not run.has_begun():  # what has been begun is not changed
+        budget = PLANNED_FRACTION * run.config.time_budget
+        pace = probe(run, prepared)
+        for changes in cheaper_plans(run.config):
+            seconds = costs(with_changes(run.config, changes), prepared, pace)
+            if sum(seconds.values()) <= budget:
+                break
+        else:
+            log.info("time budget: even the least takes longer; the same command then goes on")
+        write_json(file, {"changes": changes, "seconds": seconds})
     if not file.exists():
-        # what has been begun is not changed
-        if run.config.time_budget is None or trained(run.path):
-            return run.config
-        write_json(file, _plan(run, prepared))
+        return run.config
     plan = read_json(file)
     run.closing = plan["seconds"][CLOSING]
     for key, value in plan["changes"].items():
         log.info(f"time budget: {key}={value}, so that the run ends in time (plan.json)")
     return with_changes(run.config, plan["changes"])
-
-
-def _plan(run: Run, prepared: PreparedData) -> dict:
-    """The first of ever cheaper plans that fits into the budget, else the last."""
-    budget = PLANNED_FRACTION * run.config.time_budget
-    pace = probe(run, prepared)
-    for changes in cheaper_plans(run.config):
-        seconds = costs(with_changes(run.config, changes), prepared, pace)
-        if sum(seconds.values()) <= budget:
-            break
-    else:
-        log.info("time budget: even the least takes longer; the same command then goes on")
-    return {"changes": changes, "seconds": seconds}
 
 
 def cheaper_plans(config: Config) -> Iterator[dict]:
