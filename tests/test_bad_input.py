@@ -15,7 +15,7 @@ from pseudokit.cli import predict_command, pseudo_command, train_command
 from pseudokit.config.keys import Config, Data, Model
 from pseudokit.config.load import dump_config
 from pseudokit.config.types import UserError
-from pseudokit.run_folder.folder import write_status
+from pseudokit.run_folder.folder import Run
 from pseudokit.system.files import read_json
 from pseudokit.training.models import create_model, save_model
 from tests.conftest import QUICK, run_script
@@ -339,7 +339,7 @@ def run(csv) -> Path:
     save_model(path / "student", network, form)
     data = dict(arg.removeprefix("data.").split("=") for arg in csv.args if arg.startswith("data."))
     (path / "config.yaml").write_text(dump_config(Config(name="run", data=Data(**data))))
-    write_status(path, "done", "done", "max_rounds", "denoise")
+    Run(path, "denoise", Config()).write_status("done", "done", "max_rounds")
     return path
 
 

@@ -19,7 +19,7 @@ from .report.tracking import track
 from .round_store import RoundStore, model_files
 from .run_folder.corrections import applied, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_results
-from .run_folder.folder import Run, write_status
+from .run_folder.folder import Run
 from .run_folder.predict_runs import open_finished, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
@@ -176,7 +176,7 @@ def write_pages(run: Run) -> None:
 def finish(run: Run, result: SelfTrainingResult, is_whole: bool) -> None:
     """Write the last status, and print the summary. is_whole: it has a student."""
     state, stage = ("done", "done") if is_whole else ("stopped", "rounds")
-    write_status(run.path, state, stage, result.reason, run.mode)
+    run.write_status(state, stage, result.reason)
     log.info(summary(run.path))
     if not is_whole:
         log.info("the time budget is spent, and there is no student yet; the same command goes on")

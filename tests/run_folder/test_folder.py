@@ -18,7 +18,6 @@ from pseudokit.run_folder.folder import (
     open_run,
     read_status,
     reopen_run,
-    write_status,
 )
 from pseudokit.system.files import read_json, write_json
 from tests.conftest import ROOT, run_script
@@ -90,7 +89,7 @@ def test_what_a_killed_process_was_writing_is_swept_up(tmp_path):
         (tmp_path / "x" / name).mkdir(exist_ok=True)
         (tmp_path / "x" / name / "checkpoint_00000007.pt").write_text("a state")
     (tmp_path / "x" / "student" / "model.json").write_text("{}")
-    write_status(tmp_path / "x", "running", "student", mode="denoise")
+    Run(tmp_path / "x", "denoise", Config()).write_status("running", "student")
     assert "killed" in opened(tmp_path).stdout
     left = {file.relative_to(tmp_path / "x").as_posix() for file in (tmp_path / "x").rglob("*_*.*")}
     assert left == {"round_1/fold_0/checkpoint_00000007.pt"}, (
@@ -190,7 +189,7 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
         assert run.seconds["read"] >= max(before, 0)
     assert set(run.times()) == {"read", "total"}
     assert not run.finished()
-    write_status(run.path, "done", "done", "no_change", run.mode)
+    run.write_status("done", "done", "no_change")
     assert read_json(tmp_path / "status.json")["reason"] == "no_change"
     assert not run.finished(), "its student is gone"
     write_json(tmp_path / "student" / "model.json", {})
@@ -229,7 +228,7 @@ def test_there_is_time_for_what_fits_into_the_budget(tmp_path):
 
 def test_a_finished_run_is_not_done_again(tmp_path):
     begun(tmp_path)
-    write_status(tmp_path / "x", "done", "done", "no_change", "denoise")
+    Run(tmp_path / "x", "denoise", Config()).write_status("done", "done", "no_change")
     write_json(tmp_path / "x" / "student" / "model.json", {})
     before = {
         file: file.stat().st_mtime_ns
@@ -307,7 +306,7 @@ def test_a_folder_without_any_student_is_no_finished_run_and_is_refused_by_name(
 def test_a_run_is_reopened_also_while_its_student_is_put_aside(tmp_path, place):
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / "model.json").write_text("{}")
-    write_status(tmp_path, "done", "done", mode="denoise")
+    Run(tmp_path, "denoise", Config()).write_status("done", "done")
     (tmp_path / "config.yaml").write_text("")
     with reopen_run(tmp_path) as run:
         assert (run.path, run.mode) == (tmp_path, "denoise")

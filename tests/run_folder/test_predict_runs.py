@@ -10,7 +10,7 @@ import torch
 from pseudokit.config.keys import Config, Model
 from pseudokit.config.load import dump_config
 from pseudokit.config.types import UserError
-from pseudokit.run_folder.folder import write_status
+from pseudokit.run_folder.folder import Run
 from pseudokit.run_folder.predict_runs import open_finished
 from pseudokit.system.files import write_csv
 from pseudokit.training.models import create_model, load_model, save_model
@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
             torch.manual_seed(seed)
             if baseline or arm != "baseline":
                 save_model(run / arm, *create_model(Model(), ("a", "b"), 16, 1))
-        write_status(run, "done", "done", "max_rounds", mode)
+        Run(run, mode, Config()).write_status("done", "done", "max_rounds")
         write_csv(run / "scored.csv", scored(wins))
         (run / "config.yaml").write_text(dump_config(config or Config()))
         return run

@@ -49,7 +49,7 @@ class Run:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Keep status.json true during a stage, and add up its seconds."""
-        write_status(self.path, "running", name, mode=self.mode)
+        self.write_status("running", name)
         start = time.monotonic()
         try:
             yield
@@ -58,10 +58,17 @@ class Run:
             state = "stopped" if is_stopped else "failed"
             reason = fault(error) or str(error) or type(error).__name__
             with suppress(OSError):  # the disk may be full; then the next process says so
-                write_status(self.path, state, name, reason, self.mode)
+                self.write_status(state, name, reason)
             raise
         seconds = self.seconds.get(name, 0) + time.monotonic() - start
         self.seconds[name] = round(seconds, 3)
+
+    def write_status(self, state: str, stage: str, reason: str = "") -> None:
+        """Write status.json; while a run is running, also which process it is."""
+        status = {"state": state, "stage": stage, "reason": reason, "mode": self.mode}
+        if state == "running":
+            status |= {"pid": os.getpid(), "host": platform.node()}
+        write_json(self.path / "status.json", status)
 
     def time_for(self, seconds: float) -> bool:
         """Whether `seconds` more of work, and what comes after training, fit into the time budget."""
@@ -110,7 +117,7 @@ def open_run(
             _refuse_other_config(run)
             goes_on = " · goes on where it stopped"
         else:  # a run that was refused for its input may be mended under its name
-            write_status(path, "running", "start", mode=mode)
+            run.write_status("running", "start")
             atomic_write(path / "config.yaml", dump_config(run.config))
             (path / "plan.json").unlink(missing_ok=True)
         with logged(path / "log.txt"):
@@ -165,9 +172,8 @@ def run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def find_config(name: Path) -> Path:
     """A file as it is; or by its name alone one of those that come with the kit, from anywhere: photos, photos.yaml."""
-    of_the_kit = CONFIGS / name.with_suffix(".yaml").name
-    is_bare_name = str(name) in (of_the_kit.name, of_the_kit.stem)
-    return of_the_kit if is_bare_name and of_the_kit.exists() and not name.exists() else name
+    files = (name, CONFIGS / name, CONFIGS / f"{name}.yaml")
+    return next((file for file in files if file.is_file()), name)
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -202,7 +208,7 @@ def mend_after_kill(path: Path) -> str:
     if status["state"] != "running":
         return ""
     reason = f"process {status.get('pid')} was killed, or its machine went away"
-    write_status(path, "stopped", status["stage"], reason, status["mode"])
+    write_json(path / "status.json", status | {"state": "stopped", "reason": reason})
     return f" · {reason}, at {status['stage']}"
 
 
@@ -218,11 +224,3 @@ def read_status(path: Path) -> dict[str, str]:
     """status.json of a run, all of it empty where there is none."""
     file, keys = path / "status.json", ("state", "stage", "reason", "mode")
     return read_json(file, *keys) if file.exists() else dict.fromkeys(keys, "")
-
-
-def write_status(path: Path, state: str, stage: str, reason: str = "", mode: str = "") -> None:
-    """Write status.json; while a run is running, also which process it is."""
-    status = {"state": state, "stage": stage, "reason": reason, "mode": mode}
-    if state == "running":
-        status |= {"pid": os.getpid(), "host": platform.node()}
-    write_json(path / "status.json", status)

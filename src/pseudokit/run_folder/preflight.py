@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..system.faults import held
 from ..system.files import log, show_log
-from .folder import new_run, write_status
+from .folder import new_run
 from .predict_runs import read_targets
 from .prepare import prepare
 from .submission import fill_submission
@@ -45,5 +45,5 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
         )
         minutes = sum(seconds.values()) / 60
         log.info(f"time: about {minutes:.1f} minutes at most on this machine ({parts})")
-        write_status(run.path, "done", "check", mode=mode)
+        run.write_status("done", "check")
     log.info("check: nothing stands in the way; leave out --check to begin")
