@@ -1,7 +1,5 @@
 """The command lines of train.py, pseudo.py and predict.py, and how they end."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable

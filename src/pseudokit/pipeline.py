@@ -1,7 +1,5 @@
 """From the data to the report: what train.py, and pseudo.py in the modes that train, do one after the other."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What every round predicted and decided, on disk: `round_R/` of a run folder."""
 
-from __future__ import annotations
-
 from operator import itemgetter
 from pathlib import Path
 

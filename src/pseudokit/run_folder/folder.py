@@ -1,7 +1,5 @@
 """The run folder: who holds it, what its config and status are, and how a run is resumed."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

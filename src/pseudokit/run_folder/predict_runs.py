@@ -1,7 +1,5 @@
 """predict.py: the models of one or several runs, the images to predict, the average, the answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path

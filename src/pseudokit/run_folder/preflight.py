@@ -1,7 +1,5 @@
 """--check: what can be known before a run. It reads and decodes everything, and times a few steps; no model is kept."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

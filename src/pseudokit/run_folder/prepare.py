@@ -1,7 +1,5 @@
 """Everything that a run learns from, read and checked before any training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """--mode select: decide again from stored predictions with another policy. No training, no inference, no torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What a run will cost, from a short probe, and what is left out of it where the time budget is smaller."""
 
-from __future__ import annotations
-
 import math
 import timeit
 from collections.abc import Iterator
