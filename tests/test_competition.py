@@ -14,7 +14,7 @@ from pseudokit.labels.ensemble import mixture
 from pseudokit.system.files import read_json
 from tests.conftest import QUICK
 
-QUICKER = [*QUICK, "train.min_steps=40", "wandb.mode=disabled"]
+QUICKER = [*QUICK, "train.min_steps=20", "wandb.mode=disabled"]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def denoised(digits, tmp_path_factory):
         f"out={folder}",
         f"data.train={folder}/train.csv",
         *QUICK,
-        "train.min_steps=80",
+        "train.min_steps=40",
     ]
     ok(
         run_script(
