@@ -111,6 +111,12 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_label_issues_tea
     if action == "downweight":
         assert (d.label == given_labels).all()
         assert np.allclose(d.weight[label_issues], 1 - d.p_wrong[label_issues])
+    else:
+        # What is taught is more certain than the estimate, and the same class.
+        taught = d.targets()[label_issues]
+        assert np.allclose(taught.max(1), d.weight[label_issues])
+        assert (taught.argmax(1) == d.predicted[label_issues]).all()
+        assert (taught.max(1) > d.confidence[label_issues]).all()
     assert set(
         decide_labels(
             logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels="review")
