@@ -165,8 +165,8 @@ def write_pages(run: Run) -> None:
     """Write metrics.jsonl, the pages, and the task list for Label Studio."""
     with run.stage("report"):
         write_metrics(run.path)
-        write_report(run.path)
         write_review(run.path)
+        write_report(run.path)
         write_label_studio(run.path)
     track(run.path, run.config.wandb)
 

@@ -4,6 +4,7 @@ import pytest
 
 from pseudokit.report.metrics_log import write_metrics
 from pseudokit.report.report import write_report
+from pseudokit.report.review import write_review
 
 from .fake_run import make_run
 
@@ -12,6 +13,7 @@ from .fake_run import make_run
 def denoise(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("runs") / "repair", "denoise")
     write_metrics(run)
+    write_review(run)
     write_report(run)
     return run
 
@@ -20,6 +22,7 @@ def denoise(tmp_path_factory):
 def augment(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("runs") / "few", "augment")
     write_metrics(run)
+    write_review(run)
     write_report(run)
     return run
 

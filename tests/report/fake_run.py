@@ -181,10 +181,11 @@ def write_results(run, mode, infos, t):
     metrics = {
         "mode": mode,
         "reason": "max_rounds",
+        "round": len(infos),
         "scores": scores,
         "oof": {"n": labeled, "accuracy": agreement, "interval": expected(agreement, labeled, N)},
         "rounds": infos,
-        "seconds": {"decode": 1, "fit": 9},
+        "seconds": {"decode": 1, "fit": 9, "total": 10},
     }
     if mode != "train":
         metrics["difference"] = difference
@@ -217,6 +218,7 @@ def write_results(run, mode, infos, t):
             "estimated_rate": 0.1012,
             "estimated_rate_interval": [0.09, 0.12],
             "type": "pair",
+            "difficulty_z": None,
             "injected_rate": 0.1,
             "residual_rate": 0.0034,
             "average_precision": 0.9987,
@@ -226,6 +228,8 @@ def write_results(run, mode, infos, t):
     (run / "status.json").write_text('{"state": "done", "stage": "done", "reason": "max_rounds"}')
     env = {"python": "3.11", "packages": {"torch": "2.14"}, "site": "https://example.org/x"}
     (run / "env.json").write_text(json.dumps(env))
+    columns = ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
+    pd.DataFrame(columns=columns).to_csv(run / "duplicates.csv", index=False)
     (run / "config.yaml").write_text("name: x\ntrain: {lr: 0.006}\n")
 
 

@@ -35,17 +35,18 @@ def test_without_scores_the_images_are_out_of_fold_rows(denoise, tmp_path):
     run = shutil.copytree(denoise, tmp_path / "run")
     (run / "injected.csv").unlink()
     metrics = load_run.read_dict(run / "metrics.json") | {"scores": {}}
-    worst, best = gallery(load_run.read_run(run) | {"metrics": metrics, "scored": None})
+    [(_, _, worst), (_, _, best)] = gallery(
+        load_run.read_run(run) | {"metrics": metrics, "scored": None}
+    )
     rows = read_csv(run / "round_2" / "decisions.csv")
     differ = rows[rows.given_label != rows.predicted]
     differ = differ.sort_values("confidence", key=lambda column: -column.astype(float))[
         :IMAGES_PER_GROUP
     ]
     columns = ["id", "given_label", "predicted"]
-    assert [(row["id"], row["label"], row["predicted"]) for row in worst["rows"]] == list(
-        differ[columns].itertuples(index=False, name=None)
-    )
-    assert all(row["label"] == row["predicted"] for row in best["rows"])
+    shown = worst[["id", "label", "predicted"]]
+    assert shown.to_numpy().tolist() == differ[columns].to_numpy().tolist()
+    assert (best["label"] == best["predicted"]).all()
 
 
 def test_an_id_in_two_splits_has_the_image_of_its_split():
@@ -63,5 +64,7 @@ def test_an_id_in_two_splits_has_the_image_of_its_split():
         {"id": ["a", "a"], "split": ["unlabeled", "test"], "path": ["unlabeled.png", "test.png"]}
     )
     metrics = {"scores": {"student": {"test": {"n": 1, "accuracy": 1.0}}}}
-    (group,) = gallery({"scored": rows, "decisions": None, "metrics": metrics, "samples": samples})
-    assert [row["path"] for row in group["rows"]] == ["test.png"]
+    [(_, _, group)] = gallery(
+        {"scored": rows, "decisions": None, "metrics": metrics, "samples": samples}
+    )
+    assert list(group["path"]) == ["test.png"]

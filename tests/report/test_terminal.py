@@ -21,7 +21,6 @@ def test_the_summary_has_the_headline_the_scores_and_the_rounds(denoise):
 
 
 def test_a_run_without_scores_and_rounds_has_a_summary(tmp_path):
-    (tmp_path / "metrics.json").write_text(
-        '{"mode": "train", "reason": "", "scores": {}, "rounds": []}'
-    )
+    metrics = {"mode": "train", "scores": {}, "rounds": [], "round": 1, "seconds": {"total": 1}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert "nothing shows whether" in summary(tmp_path)

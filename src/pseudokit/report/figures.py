@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 import warnings
 
 import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
+from PIL import ImageOps
 from sklearn.metrics import ConfusionMatrixDisplay
 
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+FRAME_COLORS = {True: BLUE, False: VERMILION, None: "none"}
 COLORS = [BLUE, VERMILION, "#009E73", "#E69F00", "#CC79A7", "#56B4E9"]
 STYLE = {
     "font.size": 11,
     "figure.titlesize": 12,
     "figure.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -63,12 +66,10 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-@styled
 def new_figure(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list]:
     """A figure 6 inches wide and `height` inches high with a title, and its axes, row by row."""
-    figure = Figure(figsize=(6, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    figure.suptitle(textwrap.fill(title, 60), x=0.02, ha="left")
+    figure = Figure(figsize=(6, height))
+    figure.suptitle(title, x=0.02, ha="left")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
 
@@ -95,66 +96,63 @@ def count_axis(axis) -> None:
 
 @styled
 def image_grid(images: list, names: list[str], is_right: list[bool | None], title: str) -> Figure:
-    """Images five in a row, each below its own name.
+    """Images five in a row, each in a square below its own name.
 
     Args:
-        images: what `imshow` takes, each in RGB, or None where the file cannot be read.
+        images: of Pillow in RGB, or None where the file cannot be read.
         names: what stands above each image; may have two lines.
         is_right: True has a blue frame, False an orange-red one, None none.
         title: of the whole figure.
     """
-    rows = max(1, math.ceil(len(images) / GRID_COLUMNS))
-    lines = max([name.count("\n") + 1 for name in names], default=1)
-    row_height = 1 + lines / 6
+    n_rows = math.ceil(len(images) / GRID_COLUMNS)
     # one axis for all: an axis for each image takes five times as long to draw
-    figure, [axis] = new_figure(title, 0.4 + 1.2 * rows * row_height)
+    figure, [axis] = new_figure(title, 0.5 + 1.4 * n_rows)
     axis.set_axis_off()
     for place, (image, name, right) in enumerate(zip(images, names, is_right, strict=True)):
         row, column = divmod(place, GRID_COLUMNS)
-        height, width = (1, 1) if image is None else np.shape(image)[:2]
-        scale = 0.86 / max(height, width)
-        x, y = column + 0.5, (row + 1) * row_height - 0.5
-        left, right_end = x - scale * width / 2, x + scale * width / 2
-        top, bottom = y - scale * height / 2, y + scale * height / 2
-        axis.text(x, top - 0.03, name, ha="center", va="bottom", size=9)
+        x, y = 1.2 * column, 1.4 * row
+        axis.text(x + 0.5, y - 0.03, name, ha="center", va="bottom", size=9)
         if image is None:
-            axis.text(x, y, "not readable", ha="center", va="center", size=8)
+            axis.text(x + 0.5, y + 0.5, "not readable", ha="center", va="center", size=8)
         else:
-            axis.imshow(image, extent=(left, right_end, bottom, top))
-        if right is not None:
-            frame = Rectangle(
-                (left, top),
-                scale * width,
-                scale * height,
-                fill=False,
-                linewidth=2.5,
-                color=BLUE if right else VERMILION,
-            )
-            axis.add_patch(frame)
-    axis.set(xlim=(0, GRID_COLUMNS), ylim=(rows * row_height, 0), aspect="equal")
+            square = ImageOps.pad(image, [max(image.size)] * 2, color="white")
+            axis.imshow(square, extent=(x, x + 1, y + 1, y))
+        frame = Rectangle((x, y), 1, 1, fill=False, linewidth=2.5, color=FRAME_COLORS[right])
+        axis.add_patch(frame)
+    axis.set(xlim=(0, 1.2 * GRID_COLUMNS - 0.2), ylim=(1.4 * n_rows - 0.4, -0.3))
     return figure
 
 
 @styled
-def draw_matrix(axis, shares: np.ndarray, numbers: np.ndarray, classes: list[str]) -> None:
-    """Heat map of row shares (K, K), with the texts of `numbers` (K, K) in its fields if they fit."""
-    k = len(classes)
-    names = [short(name) for name in classes]
+def matrix_figure(title: str, matrix: np.ndarray, names: list[str], **axis_labels: str) -> Figure:
+    """Heat map of the shares of each row of a matrix, with the numbers in its fields if they fit.
+
+    Args:
+        title: of the whole figure.
+        matrix: (K, K) counts or percentages, written as they are.
+        names: of the K classes.
+        axis_labels: `xlabel` and `ylabel`.
+    """
+    k = len(names)
+    names = [short(name) for name in names]
     are_long = k * max(map(len, names)) > 40  # letters that fit side by side
-    axis.grid(False)
-    display = ConfusionMatrixDisplay(shares, display_labels=names)
-    display.plot(
+    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(1)
+    figure, [axis] = new_figure(title, 6.2)
+    # the root, so that 1 % can be seen beside 99 %
+    ConfusionMatrixDisplay(np.sqrt(shares), display_labels=names).plot(
         ax=axis,
         cmap="Blues",
         colorbar=False,
         include_values=k <= MAX_NUMBERED_CLASSES,
         xticks_rotation="vertical" if are_long else "horizontal",
-        im_kw={"norm": PowerNorm(0.4, 0, 1)},  # bent, so that 1 % can be seen beside 99 %
+        im_kw={"vmin": 0, "vmax": 1},
         text_kw={"size": min(11, 130 / k)},
     )
+    for text, number in zip(axis.texts, matrix.flat, strict=False):
+        text.set_text(f"{number:.9g}" if number else "")
+    axis.grid(False)
     axis.spines[:].set_visible(False)
+    axis.set(**axis_labels)
     if k > MAX_NAMED_CLASSES:
         axis.set(xticks=[], yticks=[])
-    if display.text_ is not None:
-        for text, number, share in zip(display.text_.flat, numbers.flat, shares.flat, strict=True):
-            text.set(text=number, color="white" if share > 0.2 else "black")
+    return figure

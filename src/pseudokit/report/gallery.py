@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from .load_run import scored_model
@@ -12,11 +10,14 @@ IMAGES_PER_GROUP = 12
 """Two rows of a laptop's screen."""
 
 
-def gallery(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Groups {"title", "about", "rows"}. A row has id, path, label, predicted and confidence."""
+def gallery(data: dict) -> list[tuple[str, str, pd.DataFrame]]:
+    """Groups of a title, a line about it, and a table with id, path, label, predicted and confidence."""
     rows, source = predicted_rows(data)
     if rows.empty:
         return []
+    # an id may stand in several splits
+    paths = data["samples"][["id", "split", "path"]]
+    rows = rows.merge(paths, how="left", on=["id", "split"])
     rows = rows.sort_values("confidence", ascending=False, kind="stable")
     is_right = rows["label"] == rows["predicted"]
     wrong = rows[~is_right]
@@ -24,28 +25,28 @@ def gallery(data: dict[str, Any]) -> list[dict[str, Any]]:
     # the most confident of each class, then the second of each, …
     turn = right.groupby("label").cumcount().sort_values(kind="stable")
     groups = [
-        {
-            "title": "Worst: wrong, and most confident",
-            "about": f"{len(wrong):,} of {len(rows):,} are wrong ({source}).",
-            "rows": _with_paths(wrong, data["samples"]),
-        },
-        {
-            "title": "Best: right, and most confident, of every class in turn",
-            "about": f"{len(right):,} of {len(rows):,} are right.",
-            "rows": _with_paths(right.loc[turn.index], data["samples"]),
-        },
+        (
+            "Worst: wrong, and most confident",
+            f"{len(wrong):,} of {len(rows):,} are wrong ({source}).",
+            wrong[:IMAGES_PER_GROUP],
+        ),
+        (
+            "Best: right, and most confident, of every class in turn",
+            f"{len(right):,} of {len(rows):,} are right.",
+            right.loc[turn.index[:IMAGES_PER_GROUP]],
+        ),
     ]
-    return [group for group in groups if group["rows"]]
+    return [group for group in groups if len(group[-1])]
 
 
-def predicted_rows(data: dict[str, Any]) -> tuple[pd.DataFrame, str]:
+def predicted_rows(data: dict) -> tuple[pd.DataFrame, str]:
     """Rows (id, split, label, predicted, confidence) that show what the run can do, and who predicted what.
 
     The scored rows that carry the headline, or else out-of-fold rows. These are compared with the truth where it
     is known, else with the given label.
     """
     scored, decisions = data["scored"], data["decisions"]
-    split, arm = scored_model(data["metrics"].get("scores") or {})
+    split, arm = scored_model(data["metrics"]["scores"])
     if scored is not None and arm:
         is_shown = (scored["arm"] == arm) & (scored["split"] == split) & (scored["label"] != "")
         return scored[is_shown], f"the {arm} on {split}"
@@ -53,16 +54,4 @@ def predicted_rows(data: dict[str, Any]) -> tuple[pd.DataFrame, str]:
         return pd.DataFrame(), ""
     rows = decisions[decisions["given_label"] != ""]
     rows = rows.assign(label=rows["truth"].fillna(rows["given_label"]))
-    labels = (
-        "the truth, where it is known"
-        if rows["truth"].notna().any()
-        else "given labels, which may be wrong too"
-    )
-    return rows, f"out-of-fold predictions against {labels}"
-
-
-def _with_paths(rows: pd.DataFrame, samples: pd.DataFrame) -> list[dict[str, Any]]:
-    """The first rows as dicts, with the path of their image. An id may stand in several splits."""
-    rows = rows.head(IMAGES_PER_GROUP)[["id", "split", "label", "predicted", "confidence"]]
-    paths = samples[["id", "split", "path"]].drop_duplicates(["id", "split"])
-    return rows.merge(paths, how="left", on=["id", "split"]).to_dict("records")
+    return rows, "out of fold, against the truth where it is known, else against given labels"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ..config.types import UserError
 from ..system.files import atomic_write, write_json
 from . import load_run
+from .report import render
 from .review_items import class_names, read_review_items
 
 ACTIONS = {"(drop)": "drop", "(ambiguous)": "ambiguous"}
@@ -29,7 +30,7 @@ def write_label_studio(run: Path, limit: int = 5000) -> None:
     if items.empty:
         return
     root = document_root(load_run.read_table(run / "samples.csv", "path")["path"])
-    tasks = [make_task(run.resolve().name, item, root) for item in items.to_dict("records")]
+    tasks = [make_task(run.resolve().name, item, root) for item in items.itertuples()]
     write_json(run / "label_studio.json", tasks)
     atomic_write(run / "label_studio.xml", interface(class_names(items, info)))
 
@@ -40,24 +41,23 @@ def document_root(paths: pd.Series) -> str:
     return os.path.dirname(os.path.commonpath(folders))
 
 
-def make_task(run: str, item: dict[str, Any], root: str) -> dict[str, Any]:
+def make_task(run: str, item: NamedTuple, root: str) -> dict[str, Any]:
     """A task for one row of the review, with the predicted class as prediction and the image's address below `root`."""
+    note = f"{item.id}: given {item.given_label or 'no label'}"
+    predictions = []
+    if item.predicted:
+        note += f", predicted {item.predicted} ({item.confidence:.2f})"
+        result = [choice(item.predicted)]
+        predictions = [{"model_version": run, "score": item.confidence, "result": result}]
     data = {
-        "id": item["id"],
-        "given_label": item["given_label"],
-        "image": "/data/local-files/?d=" + quote(os.path.relpath(item["path"], root)),
-        "image_sha256": load_run.image_hash(item["path"]),
+        "id": item.id,
+        "given_label": item.given_label,
+        "image": "/data/local-files/?d=" + quote(os.path.relpath(item.path, root)),
+        "image_sha256": load_run.image_hash(item.path),
         "run": run,
-        "note": f"{item['id']}: given {item['given_label'] or 'no label'}",
+        "note": note,
     }
-    task = {"data": data}
-    if item["predicted"]:
-        data["note"] += f", predicted {item['predicted']} ({item['confidence']:.2f})"
-        result = [choice(item["predicted"])]
-        task["predictions"] = [
-            {"model_version": run, "score": item["confidence"], "result": result}
-        ]
-    return task
+    return {"data": data, "predictions": predictions}
 
 
 def choice(name: str) -> dict[str, Any]:
@@ -72,17 +72,7 @@ def choice(name: str) -> dict[str, Any]:
 
 def interface(classes: list[str]) -> str:
     """The labeling interface: the image, what is known of it, and the classes and actions to choose from."""
-    choices = [f"    <Choice value={quoteattr(name)}/>" for name in [*classes, *_actions(classes)]]
-    lines = [
-        "<View>",
-        '  <Image name="image" value="$image"/>',
-        '  <Text name="note" value="$note"/>',
-        '  <Choices name="label" toName="image" choice="single" required="true">',
-        *choices,
-        "  </Choices>",
-        "</View>",
-    ]
-    return "\n".join(lines) + "\n"
+    return render("label_studio.xml", choices=[*classes, *_actions(classes)])
 
 
 def _actions(classes: list[str]) -> dict[str, str]:
@@ -149,13 +139,11 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
     actions = _actions(classes)
     lines = {}
     for number, task in enumerate(tasks, start=1):
-        annotations = sorted(task.annotations, key=lambda annotation: annotation.updated_at)
-        choices = [annotation.choice() for annotation in annotations if annotation.choice()]
-        if not choices:
-            continue
-        last = choices[-1]
-        action = actions.get(last, "keep" if last == task.data.given_label else "relabel")
-        label = "" if last in actions else last
-        lines[f"task {number}"] = task.data.model_dump() | {"action": action, "label": label}
-    columns = ["id", "given_label", "action", "label", "image_sha256", "run"]
+        for annotation in sorted(task.annotations, key=attrgetter("updated_at")):
+            if choice := annotation.choice():
+                action = actions.get(choice, "relabel")
+                label = choice if action == "relabel" else ""
+                decision = {"action": action, "label": label}
+                lines[f"task {number}"] = task.data.model_dump() | decision
+    columns = [*TaskData.model_fields, "action", "label"]
     return pd.DataFrame(list(lines.values()), index=list(lines), columns=columns)

@@ -63,7 +63,6 @@ def read_run(run: Path) -> dict:
         "name": run.resolve().name,
         "config": read_text(run / "config.yaml"),
         "env": read_dict(run / "env.json"),
-        "status": read_dict(run / "status.json"),
         "metrics": metrics,
         "rounds": rounds,
         "facts": read_lines(run / "metrics.jsonl"),

@@ -31,33 +31,22 @@ def nearest_examples(
             Both are empty for an item that the round did not judge, and where the round's files are gone.
         paths: row in decisions.csv → its image.
     """
-    near: list = [[[], []] for _ in items.index]
     folder = run / f"round_{info.get('round')}"
     if not (folder / "log_probs.npy").exists():
-        return near, {}
+        return [[[], []]] * len(items), {}
     columns = "id given_label predicted confidence decision"
     decisions = load_run.read_table(folder / "decisions.csv", columns)
-    samples = load_run.read_table(run / "samples.csv", "id path")
-    path_of_id = load_run.image_paths(samples)
     log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
     candidates = find_candidates(decisions)
-    item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])  # -1: not judged
-    paths = {}
-    for side, column in enumerate(("given_label", "predicted")):
-        for name, group in candidates.items():
-            features = log_probs[group]
-            is_asked = (items[column] == name) & (item_rows >= 0)
-            for i in np.flatnonzero(is_asked):
-                own_row = item_rows[i]
-                distance = np.linalg.norm(features - log_probs[own_row], axis=1)
-                order = group[distance.argsort(kind="stable")]
-                others = order[order != own_row]
-                nearest = others[:EXAMPLES_PER_CLASS].tolist()
-                near[i][side] = nearest
-                for row in nearest:
-                    paths[row] = path_of_id[decisions["id"][row]]
-    return near, paths
+    item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])
+    near = []
+    for row, *names in zip(item_rows, items["given_label"], items["predicted"], strict=True):
+        near.append([nearest_rows(log_probs, row, candidates.get(name, [])) for name in names])
+    samples = load_run.read_table(run / "samples.csv", "id path")
+    paths = decisions["id"].map(load_run.image_paths(samples))
+    shown = {row for pair in near for rows in pair for row in rows}
+    return near, paths[sorted(shown)].to_dict()
 
 
 def find_candidates(decisions: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -65,11 +54,19 @@ def find_candidates(decisions: pd.DataFrame) -> dict[str, np.ndarray]:
     agrees = decisions["predicted"] == decisions["given_label"]
     is_kept = decisions["decision"] == "keep"
     agreed = decisions[agrees & is_kept].sort_values("confidence", kind="stable")
-    n_classes = max(1, agreed["given_label"].nunique())
-    limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // n_classes)
+    groups = agreed.groupby("given_label").groups
+    limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // max(1, len(groups)))
     candidates = {}
-    for name, group in agreed.groupby("given_label"):
-        n = min(limit, len(group))
-        places = np.linspace(0, len(group) - 1, n).round().astype(int)
-        candidates[name] = group.index.to_numpy()[places]
+    for name, rows in groups.items():
+        places = np.linspace(0, len(rows) - 1, min(limit, len(rows)), dtype=int)
+        candidates[name] = rows.to_numpy()[places]
     return candidates
+
+
+def nearest_rows(log_probs: np.ndarray, row: int, candidates: np.ndarray) -> list[int]:
+    """The few candidates whose log-probabilities (N, K) are nearest to those of a row (-1: not judged)."""
+    if row < 0 or not len(candidates):
+        return []
+    others = candidates[candidates != row]
+    distance = np.linalg.norm(log_probs[others] - log_probs[row], axis=1)
+    return others[distance.argsort(kind="stable")][:EXAMPLES_PER_CLASS].tolist()

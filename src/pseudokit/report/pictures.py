@@ -5,14 +5,11 @@ A function a picture. It returns None where the run does not have the data.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import confusion_matrix
 
@@ -20,8 +17,8 @@ from . import load_run
 from .figures import (
     COLORS,
     count_axis,
-    draw_matrix,
     image_grid,
+    matrix_figure,
     new_figure,
     percent_axis,
     png,
@@ -30,10 +27,13 @@ from .figures import (
 )
 from .gallery import predicted_rows
 
-RunData = dict[str, Any]
 CaptionedFigure = tuple[str, Figure] | None
+GRID_IMAGES = 25
+"""Five rows of five."""
 IMAGE_PIXELS = 128
 """Longer side of an image in a grid: about what five in a row of 6 inches can show."""
+MAX_ONE_LINE_NAME = 15
+"""Letters that fit above an image of a grid."""
 
 
 class Picture(NamedTuple):
@@ -46,19 +46,14 @@ class Picture(NamedTuple):
     is_photo: bool
     """Shows images of the data. A dark page must not invert their colors."""
 
-    @property
-    def address(self) -> str:
-        """What an <img> of a page shows."""
-        return load_run.data_address(self.png)
-
 
 @styled
-def draw_pictures(data: RunData) -> list[Picture]:
+def draw_pictures(data: dict) -> list[Picture]:
     """The pictures that this run has data for, in the order of the page."""
     pictures = []
-    for name, draw in PICTURES.items():
-        drawn = draw(data)
-        if drawn is not None:
+    names = WITHOUT_ROUNDS if data["decisions"] is None else PICTURES
+    for name in names:
+        if drawn := PICTURES[name](data):
             caption, figure = drawn
             pictures.append(Picture(name, caption, png(figure), name in PHOTOS))
     return pictures
@@ -67,104 +62,91 @@ def draw_pictures(data: RunData) -> list[Picture]:
 # ---- grids of images
 
 
-def disagreements_grid(data: RunData) -> CaptionedFigure:
-    """The article's picture: the 25 most confident disagreements."""
-    if data["decisions"] is None or data["metrics"].get("mode") == "augment":
+def disagreements_grid(data: dict) -> CaptionedFigure:
+    """The article's picture: the most confident disagreements."""
+    if data["metrics"]["mode"] == "augment":
         return None
-    rows = load_run.disagreements(data["decisions"])
+    rows = load_run.disagreements(data["decisions"], GRID_IMAGES)
     return _grid_of_rows(
         data,
-        rows["id"],
-        rows["predicted"],
-        _pair_names(rows["given_label"], rows["predicted"]),
+        rows.assign(label=rows["predicted"]),
+        ("given_label", "predicted"),
         "Most confident disagreements: label | predicted",
-        f"The {len(rows)} given labels that out-of-fold predictions contradict most confidently.",
+        "given labels that out-of-fold predictions contradict most confidently.",
     )
 
 
-def cutoff_grid(data: RunData) -> CaptionedFigure:
-    """The 25 pseudo-labels nearest to the cutoff."""
-    if data["pseudo_labels"] is None or data["decisions"] is None:
+def cutoff_grid(data: dict) -> CaptionedFigure:
+    """The pseudo-labels nearest to the cutoff."""
+    if data["pseudo_labels"] is None:
         return None
-    rows = load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1])
     return _grid_of_rows(
         data,
-        rows["id"],
-        rows["label"],
-        _pair_names(rows["label"], rows["confidence"].map("{:.3f}".format)),
+        load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1], GRID_IMAGES),
+        ("label", "confidence"),
         "Nearest to the cutoff: pseudo-label | confidence",
-        f"The {len(rows)} pseudo-labels nearest to the cutoff. They are the likeliest to be wrong.",
+        "pseudo-labels nearest to the cutoff. They are the likeliest to be wrong.",
     )
 
 
-def changed_grid(data: RunData) -> CaptionedFigure:
+def changed_grid(data: dict) -> CaptionedFigure:
     """The labels that the decisive round changed against the round before, the most confident first."""
-    rows = pd.DataFrame([line for line in data["facts"] if line.get("why") == "flipped"][:25])
-    if rows.empty:
-        return None
-    new_labels = rows["label"].replace("", "none")
+    rows = pd.DataFrame([line for line in data["facts"] if line.get("why") == "flipped"])
     return _grid_of_rows(
         data,
-        rows["image"],
-        rows["label"],
-        _pair_names(new_labels, rows["confidence"].map("{:.3f}".format)),
+        rows[:GRID_IMAGES].rename(columns={"image": "id"}),
+        ("label", "confidence"),
         "Changed by the round: new label | confidence",
-        f"{len(rows)} labels that the round changed, compared with the round before.",
+        "labels that the round changed, compared with the round before.",
     )
 
 
 def _grid_of_rows(
-    data: RunData, ids: pd.Series, labels: pd.Series, names: list[str], title: str, caption: str
+    data: dict, rows: pd.DataFrame, pair: tuple[str, str], title: str, caption: str
 ) -> CaptionedFigure:
-    """The images of these ids. A frame tells whether a label is right, where the truth is known."""
-    if ids.empty:
+    """The images of rows, each below its pair of columns.
+
+    A frame tells whether `label` is right, where the truth is known.
+    """
+    if rows.empty:
         return None
-    paths = load_run.image_paths(data["samples"])
-    images = [load_run.read_image(paths[name], IMAGE_PIXELS) for name in ids]
-    truth = data["decisions"].set_index("id")["truth"]
-    is_right = []
-    for true_label, label in zip(truth.reindex(ids), labels, strict=True):
-        unknown = pd.isna(true_label) or label == ""
-        is_right.append(None if unknown else true_label == label)
-    caption += " Where the truth is known, right labels have a blue frame and wrong ones an orange-red one."
+    paths = load_run.image_paths(data["samples"])[rows["id"]]
+    images = [load_run.read_image(path, IMAGE_PIXELS) for path in paths]
+    texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))
+    first, second = (texts[column].replace("", "none").map(short) for column in pair)
+    names = first + " | " + second
+    if names.str.len().max() > MAX_ONE_LINE_NAME:
+        names = first + " |\n" + second
+    truth = rows["id"].map(data["decisions"].set_index("id")["truth"])
+    is_known = truth.notna() & (rows["label"] != "")
+    is_right = (truth == rows["label"]).astype(object).where(is_known, None)
+    caption = (
+        f"{len(rows)} {caption} Where the truth is known, right labels have a blue frame and wrong "
+        "ones an orange-red one."
+    )
     return caption, image_grid(images, names, is_right, title)
-
-
-def _pair_names(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    """`a | b` for each image, in two lines where names are long."""
-    pairs = [(short(a), short(b)) for a, b in zip(first, second, strict=True)]
-    are_long = any(len(a) + len(b) > 12 for a, b in pairs)
-    separator = " |\n" if are_long else " | "
-    return [separator.join(pair) for pair in pairs]
 
 
 # ---- what the predictions are worth
 
 
-def confusion(data: RunData) -> CaptionedFigure:
+def confusion(data: dict) -> CaptionedFigure:
     """Counts: labels in rows, predictions in columns."""
     rows, source = predicted_rows(data)
     if rows.empty:
         return None
-    classes = load_run.label_names(data["decisive"])
-    others = {*rows["label"], *rows["predicted"]} - {*classes}
-    classes = [*classes, *sorted(others)]
-    counts = confusion_matrix(rows["label"], rows["predicted"], labels=classes)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    numbers = np.where(counts > 0, counts.astype(str), "")
-    wrong = (rows["label"] != rows["predicted"]).sum()
-    title = f"Confusion matrix ({wrong:,} of {len(rows):,} differ)"
-    figure, [axis] = new_figure(title, 6.2)
-    draw_matrix(axis, shares, numbers, classes)
-    axis.set(xlabel="predicted", ylabel="label")
+    labels = load_run.label_names(data["decisive"])
+    labels = sorted({*labels, *rows["label"], *rows["predicted"]})
+    counts = confusion_matrix(rows["label"], rows["predicted"], labels=labels)
+    n_wrong = len(rows) - counts.trace()
+    title = f"Confusion matrix ({n_wrong:,} of {len(rows):,} differ)"
+    figure = matrix_figure(title, counts, labels, xlabel="predicted", ylabel="label")
     return f"Each row is a label, each column a prediction: {source}.", figure
 
 
-def confidence(data: RunData) -> CaptionedFigure:
+def confidence(data: dict) -> CaptionedFigure:
     """Histogram of the confidence: labeled images by agreement, unlabeled ones by decision."""
     rows = data["decisions"]
-    if rows is None or rows.empty:
-        return None
     is_labeled = rows["given_label"] != ""
     agrees = rows["predicted"] == rows["given_label"]
     kinds = np.select(
@@ -175,13 +157,8 @@ def confidence(data: RunData) -> CaptionedFigure:
     edges = np.linspace(min(0.95, rows["confidence"].min()), 1, 51)
     figure, [axis] = new_figure("Confidence of the out-of-fold predictions", 4.4)
     for kind, values in rows["confidence"].groupby(kinds):
-        axis.hist(
-            values,
-            edges,
-            histtype="step",
-            linewidth=1.8,
-            label=f"{kind} ({len(values):,})",
-        )
+        label = f"{kind} ({len(values):,})"
+        axis.hist(values, edges, histtype="step", linewidth=1.8, label=label)
     for cutoff in set(data["cutoffs"]):
         if cutoff <= 1:
             axis.axvline(cutoff, color="black", linestyle="--", label=f"cutoff {cutoff:.4g}")
@@ -194,37 +171,33 @@ def confidence(data: RunData) -> CaptionedFigure:
     )
 
 
-def coverage(data: RunData) -> CaptionedFigure:
+def coverage(data: dict) -> CaptionedFigure:
     """Accuracy of the most confident rows, for every possible cutoff."""
     rows = data["decisions"]
-    if rows is None:
-        return None
     is_labeled = rows["given_label"] != ""
     is_known = rows["truth"].notna()
     cutoff, unlabeled_cutoff = data["cutoffs"]
     curves = [
-        ("labeled, against given labels", is_labeled, "given_label", cutoff),
-        ("labeled, against the truth", is_labeled & is_known, "truth", cutoff),
-        ("unlabeled, against the truth", ~is_labeled & is_known, "truth", unlabeled_cutoff),
+        ("labeled, against given labels", rows[is_labeled], "given_label", cutoff),
+        ("labeled, against the truth", rows[is_labeled & is_known], "truth", cutoff),
+        ("unlabeled, against the truth", rows[~is_labeled & is_known], "truth", unlabeled_cutoff),
     ]
     figure, [axis] = new_figure("Coverage against accuracy: what a lower cutoff would cost", 4.8)
-    for color, (name, is_shown, column, cutoff) in zip(COLORS, curves, strict=False):
-        part = rows[is_shown]
+    for color, (name, part, column, cutoff) in zip(COLORS, curves, strict=False):
         if part.empty:
             continue
         # rows of equal confidence enter together: no cutoff could tell them apart
         is_right = part["predicted"] == part[column]
         levels = is_right.groupby(part["confidence"]).agg(["size", "sum"])
-        totals = levels.sort_index(ascending=False).cumsum()
-        share = totals["size"] / len(part)
-        accuracy = totals["sum"] / totals["size"]
+        above = levels.sort_index(ascending=False).cumsum()
+        above["coverage"] = above["size"] / len(part)
+        above["accuracy"] = above["sum"] / above["size"]
         label = f"{name} (n = {len(part):,})"
-        axis.plot(share, accuracy, "-", color=color, linewidth=2, label=label)
-        above = totals.index >= cutoff
-        if above.any():
-            x = share[above].iloc[-1]
-            y = accuracy[above].iloc[-1]
-            axis.plot(x, y, "o", color=color, label=f"cutoff {cutoff:.4g}")
+        axis.plot(above["coverage"], above["accuracy"], "-", color=color, linewidth=2, label=label)
+        dot = above[above.index >= cutoff][-1:]
+        if len(dot):
+            label = f"cutoff {cutoff:.4g}"
+            axis.plot(dot["coverage"], dot["accuracy"], "o", color=color, label=label)
     axis.set(
         xlabel="coverage: share of the rows, most confident first",
         ylabel="accuracy of those rows",
@@ -238,23 +211,17 @@ def coverage(data: RunData) -> CaptionedFigure:
     )
 
 
-def reliability(data: RunData) -> CaptionedFigure:
+def reliability(data: dict) -> CaptionedFigure:
     """Whether p_wrong means what it says. Only where labels were flipped on purpose is the truth known."""
     rows = data["decisions"]
-    if rows is None:
-        return None
-    rows = rows[(rows["given_label"] != "") & rows["truth"].notna() & rows["p_wrong"].notna()]
+    rows = rows[rows["given_label"] != ""].dropna(subset=["truth", "p_wrong"])
     is_wrong = rows["truth"] != rows["given_label"]
     if not is_wrong.any():
         return None
     title = "Reliability: are labels wrong as often as p_wrong says?"
     figure, [upper, lower] = new_figure(title, 5.6, 2)
     CalibrationDisplay.from_predictions(
-        is_wrong,
-        rows["p_wrong"],
-        n_bins=10,
-        ax=upper,
-        name="p_wrong",
+        is_wrong, rows["p_wrong"], n_bins=10, ax=upper, name="p_wrong"
     )
     upper.set(xlabel="", ylabel="share that is wrong")
     lower.hist(rows["p_wrong"], bins=10, range=(0, 1))
@@ -266,17 +233,15 @@ def reliability(data: RunData) -> CaptionedFigure:
     )
 
 
-def noise_matrix(data: RunData) -> CaptionedFigure:
+def noise_matrix(data: dict) -> CaptionedFigure:
     """T[true, given]: how each true class was labeled, as estimated."""
-    matrix = data["decisive"].get("noise_matrix")
-    classes = data["decisive"].get("classes")
-    if not matrix or not classes:
+    shares = data["decisive"].get("noise_matrix")
+    if not shares:
         return None
-    shares = np.array(matrix, float)
-    numbers = np.char.mod("%.3g", 100 * shares.round(3))
-    figure, [axis] = new_figure("Noise matrix: which label each true class was given", 6.2)
-    draw_matrix(axis, shares, numbers, classes)
-    axis.set(
+    figure = matrix_figure(
+        "Noise matrix: which label each true class was given",
+        np.multiply(shares, 100).round(1),
+        data["decisive"]["classes"],
         xlabel="given label (numbers: % of the row)",
         ylabel="true label (estimated)",
     )
@@ -289,45 +254,37 @@ def noise_matrix(data: RunData) -> CaptionedFigure:
 # ---- how training and rounds went
 
 
-def rounds(data: RunData) -> CaptionedFigure:
+def rounds(data: dict) -> CaptionedFigure:
     """What each round achieved. One round has nothing to compare with."""
     if len(data["rounds"]) < 2:
         return None
     infos = pd.DataFrame(data["rounds"]).set_index("round")
-    judged = infos["decisions"].map(lambda decisions: sum(decisions.values()))
     wrong = pd.DataFrame(data["wrong"], columns=["round", "train", "unlabeled"]).set_index("round")
     series = {
         "out-of-fold accuracy against given labels": infos["oof_accuracy"],
-        "labels changed since the round before": infos["changed"] / judged,
+        "labels changed since the round before": infos["changed"] / len(data["decisions"]),
         "given labels still wrong": wrong["train"],
         "wrong pseudo-labels": wrong["unlabeled"],
     }
-    series = {name: values.dropna().astype(float) for name, values in series.items()}
-    series = {name: values for name, values in series.items() if values.any()}
-    if not series:
-        return None
-    height = 0.9 + 1.6 * len(series)
-    figure, axes = new_figure("Round by round", height, len(series))
-    for axis, (name, values) in zip(axes, series.items(), strict=True):
-        axis.plot(values.index, values, "o-", linewidth=2)
-        for number, share in values.items():
+    table = pd.DataFrame(series).astype(float)
+    table = table.loc[:, table.sum() > 0]
+    figure, axes = new_figure("Round by round", 0.9 + 1.6 * table.shape[1], table.shape[1])
+    for axis, name in zip(axes, table, strict=True):
+        shares = table[name].dropna()
+        axis.plot(shares.index, shares, "o-", linewidth=2)
+        for number, share in shares.items():
+            point, offset = (number, share), (0, 8)
             axis.annotate(
-                f"{share:.2%}",
-                (number, share),
-                (0, 8),
-                textcoords="offset points",
-                ha="center",
-                size=10,
+                f"{share:.2%}", point, offset, textcoords="offset points", ha="center", size=10
             )
-        axis.set(title=name, xlim=(-0.3, infos.index[-1] + 0.3))
+        axis.set(title=name, xticks=table.index, xlim=(-0.3, table.index[-1] + 0.3))
         axis.margins(y=0.45)
         percent_axis(axis.yaxis)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlabel("round")
     return "What every round of teachers and decisions achieved. Round 0 is what was given.", figure
 
 
-def losses(data: RunData) -> CaptionedFigure:
+def losses(data: dict) -> CaptionedFigure:
     """Training loss: a panel for each round, with a line a fold, and one for each final model."""
     history = data["history"]
     if not history:
@@ -339,7 +296,7 @@ def losses(data: RunData) -> CaptionedFigure:
             fold = table["fold"].iloc[0]
             axis.plot(table["epoch"], table["loss"], label=f"fold {fold}")
         if name.startswith("round"):
-            axis.legend(ncols=math.ceil(len(tables) / 6), fontsize=9)
+            axis.legend(ncols=4, fontsize=9)
         axis.set(title=name, ylabel="loss")
     axes[-1].set_xlabel("epoch")
     return "Training loss of every model: those of each round, then baseline and student.", figure
@@ -359,3 +316,5 @@ PICTURES = {
     "losses": losses,
 }
 PHOTOS = ("grid", "pool_grid", "flipped")
+WITHOUT_ROUNDS = ("confusion", "losses")
+"""Pictures that need no decisions of a round."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,28 @@ def write_report(run: Path) -> Path:
         (run / "plots" / f"{name}.png").unlink(missing_ok=True)
     for picture in pictures:
         atomic_write(run / "plots" / f"{picture.name}.png", picture.png)
+    metrics = data["metrics"]
+    tables = page_tables(data)
+    content = render(
+        "report.html",
+        data=data,
+        headline=sentences.headline(metrics),
+        facts=sentences.run_facts(metrics),
+        conflicts=[with_images(cluster) for cluster in conflicts(data["duplicates"])],
+        tables={title: report_tables.as_html(table) for title, table in tables.items()},
+        notes=report_tables.NOTES,
+        gallery=[(title, about, with_images(rows)) for title, about, rows in gallery.gallery(data)],
+        pictures=pictures,
+        address=load_run.data_address,
+        command=command(run, metrics["mode"]),
+        has_review=(run / "review.html").exists(),
+    )
     page = run / "report.html"
-    atomic_write(page, render("report.html", page_content(run, data), pictures=pictures))
+    atomic_write(page, content)
     return page
 
 
-def render(template: str, words: dict[str, Any], **more: Any) -> str:
+def render(template: str, **content: Any) -> str:
     """Fill a template. Everything is escaped: text from the data is never markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -49,72 +64,38 @@ def render(template: str, words: dict[str, Any], **more: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**words, **more)
+    return environment.get_template(template).render(content)
 
 
-def page_content(run: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Every text, table and thumbnail of report.html."""
-    metrics = data["metrics"]
-    tables = page_tables(data)
-    return {
-        "name": data["name"],
-        "headline": sentences.headline(metrics),
-        "difference": metrics.get("difference"),
-        "facts": sentences.run_facts(metrics, data["status"]),
-        "warning": sentences.warning(data["status"]),
-        "conflicts": [_with_images(cluster) for cluster in conflicts(data["duplicates"])],
-        "tables": {title: report_tables.as_html(table) for title, table in tables.items()},
-        "notes": report_tables.NOTES,
-        "gallery": [_with_images(group) for group in gallery.gallery(data)],
-        "command": command(run / "config.yaml", data["name"], metrics.get("mode", "denoise")),
-        "config": data["config"],
-        "env": json.dumps(data["env"], indent=1, ensure_ascii=False) if data["env"] else "",
-        "review": any((run / name).exists() for name in ("label_issues.csv", "pseudo_labels.csv")),
-    }
-
-
-def page_tables(data: dict[str, Any]) -> dict[str, pd.DataFrame]:
+def page_tables(data: dict) -> dict[str, pd.DataFrame]:
     """Title → table, in the order of the page. data: from `read_run`."""
     from ..data.duplicates import count_duplicates  # brings OpenCV
 
     tables = report_tables.report_tables(data["metrics"], data["facts"])
-    if data["decisions"] is not None and data["metrics"].get("mode") != "train":
+    if data["decisions"] is not None and data["metrics"]["mode"] != "train":
         tables |= report_tables.decision_tables(data["decisions"])
-    duplicates = data["duplicates"]
-    if duplicates is not None and len(duplicates):
-        tables["Duplicates"] = pd.DataFrame(
-            count_duplicates(duplicates).items(), columns=["copies", "n"]
-        )
-    if data["metrics"].get("seconds"):
-        tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
+    if len(data["duplicates"]):
+        counts = count_duplicates(data["duplicates"])
+        tables["Duplicates"] = pd.DataFrame(counts.items(), columns=["copies", "n"])
+    tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
     return tables
 
 
-def conflicts(duplicates: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """The first clusters of copies whose labels differ: {"labels", "kind", "rows"}, one row for each label."""
-    if duplicates is None:
-        return []
+def conflicts(duplicates: pd.DataFrame) -> list[pd.DataFrame]:
+    """The first clusters of copies whose labels differ, one row for each label."""
     rows = duplicates[(duplicates.conflict == "True") & (duplicates.given_label != "")]
     clusters = rows.drop_duplicates(["cluster", "given_label"]).groupby("cluster", sort=False)
-    shown = []
-    for _, cluster in list(clusters)[:MAX_CLUSTERS]:
-        cluster = cluster.head(IMAGES_PER_CLUSTER)
-        labels = " | ".join(cluster.given_label)
-        shown.append(
-            {"labels": labels, "kind": cluster.kind.iloc[0], "rows": cluster.to_dict("records")}
-        )
-    return shown
+    return [cluster[:IMAGES_PER_CLUSTER] for _, cluster in clusters][:MAX_CLUSTERS]
 
 
-def command(config: Path, name: str, mode: str) -> str:
+def with_images(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with a path as dicts that have a thumbnail as well."""
+    images = [load_run.thumbnail(path) for path in rows["path"]]
+    return rows.assign(image=images).to_dict("records")
+
+
+def command(run: Path, mode: str) -> str:
     """The command that does this run again under another name."""
     script = "train.py" if mode == "train" else f"pseudo.py --mode {mode}"
-    return (
-        f"python {script} --config {shlex.quote(str(config))} {shlex.quote(f'name={name}-again')}"
-    )
-
-
-def _with_images(group: dict[str, Any]) -> dict[str, Any]:
-    """A group of rows with a path whose rows have a thumbnail as well."""
-    rows = [row | {"image": load_run.thumbnail(row["path"])} for row in group["rows"]]
-    return group | {"rows": rows}
+    config, name = str(run / "config.yaml"), f"name={run.resolve().name}-again"
+    return f"python {script} --config {shlex.quote(config)} {shlex.quote(name)}"

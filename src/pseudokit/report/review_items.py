@@ -10,15 +10,10 @@ import pandas as pd
 
 from . import load_run
 
-COLUMNS = [
-    "id",
-    "path",
-    "given_label",
-    "predicted",
-    "confidence",
-    "p_wrong",
-    "decision",
-]
+COLUMNS = "id path given_label predicted confidence p_wrong decision"
+"""What is known of a sample."""
+NO_TEXT = {"predicted": "", "decision": "", "duplicates": ""}
+"""What stands where nothing is known of a sample."""
 
 
 def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -34,43 +29,33 @@ def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, An
     metrics = load_run.read_metrics(run)
     info = load_run.decisive_round(metrics)
     _, cutoff = load_run.cutoffs(metrics, info)
-    conflicts = _read_conflicts(run)
-    conflicts["conflict_rank"] = np.arange(len(conflicts))
     issues = _read_issues(run, cutoff, limit)
-    issues["issue_rank"] = np.arange(len(issues))
-    items = conflicts.merge(issues, how="outer", on=["id", "path", "given_label"])
-    items = items.sort_values(["conflict_rank", "issue_rank"], ignore_index=True)
-    items = items[:limit]
-    items = items.fillna({"predicted": "", "decision": "", "duplicates": ""})
-    return items[[*COLUMNS, "duplicates"]], info
+    conflicts = _read_conflicts(run).merge(issues, how="left", on=["id", "path", "given_label"])
+    items = pd.concat([conflicts, issues]).drop_duplicates("id", ignore_index=True)
+    return items[:limit].fillna(NO_TEXT), info
 
 
 def _read_conflicts(run: Path) -> pd.DataFrame:
     """id, path, given_label, duplicates of the training rows whose duplicates have another label."""
-    columns = ["id", "path", "given_label", "duplicates"]
-    table = load_run.read_table(
-        run / "duplicates.csv", "cluster id path split given_label conflict"
-    )
-    if table is None:
-        return pd.DataFrame(columns=columns, dtype=str)
+    columns = "cluster id path split given_label conflict"
+    table = load_run.read_table(run / "duplicates.csv", columns)
     table = table[table["conflict"] == "True"]
     labeled = table[table["given_label"] != ""]
     label_texts = labeled["given_label"] + " (" + labeled["split"] + ")"
     cluster_texts = label_texts.groupby(labeled["cluster"]).agg(" · ".join)
-    rows = table[table["split"] == "train"].drop_duplicates("id")
+    rows = table[table["split"] == "train"]
     rows = rows.assign(duplicates=rows["cluster"].map(cluster_texts))
-    return rows[columns]
+    return rows[["id", "path", "given_label", "duplicates"]]
 
 
 def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
     """COLUMNS of all label issues, or else of the `limit` pseudo-labels nearest to the cutoff."""
-    issues = load_run.read_table(run / "label_issues.csv", " ".join(COLUMNS))
+    issues = load_run.read_table(run / "label_issues.csv", COLUMNS)
     if issues is not None:
-        is_kept = issues["decision"] == "keep"
-        return pd.concat([issues[~is_kept], issues[is_kept]])
+        return issues.sort_values("decision", key=lambda names: names == "keep", kind="stable")
     pseudo_labels = load_run.read_table(run / "pseudo_labels.csv", "id path label confidence")
     if pseudo_labels is None:
-        return pd.DataFrame(columns=COLUMNS, dtype=str)
+        return pd.DataFrame(columns=COLUMNS.split(), dtype=str)
     rows = load_run.nearest_cutoff(pseudo_labels, cutoff, limit)
     rows = rows.rename(columns={"label": "predicted"})
     return rows.assign(given_label="", p_wrong=np.nan, decision="accept")

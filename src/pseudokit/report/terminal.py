@@ -28,7 +28,7 @@ def summary(run: Path) -> str:
             blocks += ["", as_text(tables[name][columns]).to_string(index=False)]
     blocks += [
         "",
-        run_facts(metrics, {}),
+        run_facts(metrics),
         f"report {run / 'report.html'} · review {run / 'review.html'}",
     ]
     return "\n".join(blocks)
