@@ -43,11 +43,11 @@ python predict.py --run runs/NAME                                            its
 python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
 python predict.py --run runs/A --run runs/B --weights oof --data test.csv    weighted by what fits out-of-fold rows best
 """
-TRAINING_OPTIONS = ("mode", "config", "fresh", "check", "overrides")
+OF_TRAINING = ("mode", "config", "fresh", "check", "overrides")
 OPTIONS = {
-    "augment": TRAINING_OPTIONS,
-    "denoise": TRAINING_OPTIONS,
-    "joint": TRAINING_OPTIONS,
+    "augment": OF_TRAINING,
+    "denoise": OF_TRAINING,
+    "joint": OF_TRAINING,
     "select": ("mode", "run", "overrides"),
     "apply": ("mode", "run", "corrections", "revert"),
 }

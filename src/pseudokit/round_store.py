@@ -1,5 +1,6 @@
 """What every round predicted and decided, on disk: `round_R/` of a run folder."""
 
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 BACK = "bring it back, choose another name= or start over with --fresh"
 
 
+@dataclass
 class RoundStore:
     """The rounds in a run folder. round.json is written last: a round without it has not happened."""
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    folder: Path
 
     def recall(self, number: int, dataset: Dataset) -> OutOfFoldPredictions | None:
         """The predictions of a finished round, so that a resumed run does not train it again; None if it is not there.

@@ -38,10 +38,10 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
         log.info(f"run folder: {folder}; {free_gb:,.1f} GB are free")
         seconds = costs(run.config, prepared, probe(run, prepared))
         parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
-        log.info(
-            f"timed {PROBE_STEPS} training steps of each kind of network and {PROBE_IMAGES} predictions, nothing kept"
-        )
         minutes = sum(seconds.values()) / 60
-        log.info(f"time: about {minutes:.1f} minutes at most on this machine ({parts})")
+        log.info(
+            f"timed {PROBE_STEPS} training steps of each kind of network and {PROBE_IMAGES} predictions, nothing kept\n"
+            f"time: about {minutes:.1f} minutes at most on this machine ({parts})"
+        )
         run.write_status("done", "check")
     log.info("check: nothing stands in the way; leave out --check to begin")

@@ -12,6 +12,7 @@ import torch
 from ..config.keys import Config
 from ..config.load import with_changes
 from ..config.types import UserError
+from ..data.builtin import BUILTIN_KEEP, with_builtin
 from ..data.csv_text import escape_formulas, read_csv
 from ..data.dataset import LEARNED_SPLITS, USES_POOL, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
@@ -128,14 +129,12 @@ def _refuse_idle_keys(config: Config, mode: str) -> None:
 
 def read_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
     """The samples of one mode, some labels hidden or flipped where `simulate` says so; the truths by file name."""
-    from ..data.builtin import BUILTIN_KEEP, builtin_name, with_builtin
-
-    if name := builtin_name(config.data):
-        log.info(f"data.train: the built-in {name}, not a file or folder of yours")
-        if config.simulate.keep_labels is None:
-            config = with_changes(config, {"simulate.keep_labels": BUILTIN_KEEP})
-    simulate, seed = config.simulate, config.seed
-    dataset, truths = load_dataset(with_builtin(config.data)), {}
+    data, simulate, seed = with_builtin(config.data), config.simulate, config.seed
+    if data is not config.data:
+        log.info(f"data.train={data.train}: built-in images, not a file or folder of yours")
+        keep_labels = simulate.keep_labels or BUILTIN_KEEP
+        simulate = simulate.model_copy(update={"keep_labels": keep_labels})
+    dataset, truths = load_dataset(data), {}
     if mode not in USES_POOL:
         dataset = dataset.take(dataset.split != "unlabeled")
     elif simulate.keep_labels:

@@ -54,14 +54,13 @@ def reselect(run: Path, overrides: list[str]) -> None:
     rounds = store.rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
-    number = rounds[-1]["round"]
     samples = read_csv(run / "samples.csv")
     dataset = Dataset.from_table(
         samples[samples.split.isin(LEARNED_SPLITS)],
         tuple(rounds[-1]["classes"]),
         config.data.multi_label,
     )
-    predicted = store.recall(number, dataset)
+    predicted = store.recall(len(rounds), dataset)
     copies = unescape_formulas(read_csv(run / "duplicates.csv"))
     decisions = decide_labels(
         predicted.log_probs,
@@ -77,7 +76,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     log.info(cutoffs.to_string(index=False, float_format="{:.4g}".format, na_rep="–"))
     counts = table.decision.value_counts().sort_index()
     summary = ", ".join(f"{n:,} {decision}" for decision, n in counts.items())
-    log.info(f"round {number}, {mode}: {summary}; {run / 'selected.csv'}")
+    log.info(f"round {len(rounds)}, {mode}: {summary}; {run / 'selected.csv'}")
 
 
 def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
