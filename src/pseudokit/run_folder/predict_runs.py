@@ -51,35 +51,32 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
     """
     config = run_config(run)
     if (run / "baseline" / "model.json").is_file():
-        arm, reason = _choose_arm(run, arm or config.predict.arm)
+        arm = arm or config.predict.arm or _choose_arm(run)
         folders = [run / name for name in STUDENTS if arm in (name, "both")]
     elif arm in ("baseline", "both"):
         raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
     else:
-        reason = "the run has no baseline"
         folders = _folders_without_baseline(run)
     if not folders:
         raise UserError(f"--run {run} has no student yet; run its command again to go on")
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)
-    log.info(f"{run} predicts with {names}: {reason}")
+    log.info(f"{run} predicts with {names}")
     return FinishedRun(run, config, [load_model(folder) for folder in folders])
 
 
-def _choose_arm(run: Path, arm: str | None) -> tuple[str, str]:
-    """The arm that predicts, and why. arm: what the user asks for."""
-    if arm:
-        return arm, f"arm={arm}, as asked for"
-    # the rows of the test set never choose: they only tell how good the choice was
+def _choose_arm(run: Path) -> str:
+    """The arm that held-out rows favor; both where none is better beyond noise.
+
+    Rows of the test set never choose: they only tell how good the choice was.
+    """
     gain = paired_arms(read_csv(run / "scored.csv"), ("val", "trusted"), "baseline")
     if gain is None:
-        return "student", "no row of data.val or data.trusted compares it with the baseline"
-    arm = "both"
-    if gain["low"] > 0:
-        arm = "student"
-    elif gain["high"] < 0:
-        arm = "baseline"
+        return "student"
     difference = f"student − baseline {points(gain, 'gain')}"
-    return arm, f"{difference} on {gain['n']:,} rows of data.val and data.trusted"
+    log.info(f"{run}: {difference} on {gain['n']:,} rows of data.val and data.trusted")
+    if gain["low"] > 0:
+        return "student"
+    return "baseline" if gain["high"] < 0 else "both"
 
 
 def _folders_without_baseline(run: Path) -> list[Path]:

@@ -115,15 +115,13 @@ def planned(run: Run, prepared: PreparedData) -> Config:
             seconds = costs(with_changes(run.config, changes), prepared, pace)
             if sum(seconds.values()) <= budget:
                 break
-        else:
-            log.info("time budget: even the least takes longer; the same command then goes on")
         write_json(file, {"changes": changes, "seconds": seconds})
     if not file.exists():
         return run.config
     plan = read_json(file)
     run.closing = plan["seconds"][CLOSING]
     for key, value in plan["changes"].items():
-        log.info(f"time budget: {key}={value}, so that the run ends in time (plan.json)")
+        log.info(f"time budget: {key}={value} (plan.json)")
     return with_changes(run.config, plan["changes"])
 
 
