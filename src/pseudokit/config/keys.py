@@ -160,26 +160,34 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Config:
-        if self.predict.arm in ("baseline", "both") and not self.pseudo.train_baseline:
-            raise ValueError(
-                f"predict.arm={self.predict.arm} needs the baseline that pseudo.train_baseline=false leaves out; "
-                "leave one of the two out"
-            )
-        if self.model.freeze_backbone:
-            self._may_freeze()
-        return self
-
-    def _may_freeze(self) -> None:
-        student = self.model_of("student").freeze_backbone
+        model, pseudo, multi_label = self.model, self.pseudo, self.data.multi_label
+        consistency = self.train.consistency_weight
+        frozen_student = self.model_of("student").freeze_backbone
+        needs_baseline = self.predict.arm in ("baseline", "both")
+        frozen = "model.freeze_backbone=true"
+        one_class = "is for one class an image, and data.multi_label=true; leave it out"
         faults = {
-            "a network of random weights knows nothing; give model.checkpoint": not self.model.checkpoint,
-            "each image is embedded once; leave pseudo.tta out": self.pseudo.tta > 1,
-            "each image is embedded once; leave predict.tta out": student and self.predict.tta > 1,
-            "a head has no strong view to learn; leave train.consistency_weight out": student
-            and self.train.consistency_weight,
+            f"predict.arm={self.predict.arm} needs the baseline that pseudo.train_baseline=false leaves out; "
+            "leave one of the two out": needs_baseline and not pseudo.train_baseline,
+            f"{frozen}: a network of random weights knows nothing; give model.checkpoint": (
+                model.freeze_backbone and not model.checkpoint
+            ),
+            f"{frozen}: each image is embedded once; leave pseudo.tta out": (
+                model.freeze_backbone and pseudo.tta > 1
+            ),
+            f"{frozen}: each image is embedded once; leave predict.tta out": (
+                frozen_student and self.predict.tta > 1
+            ),
+            f"{frozen}: a head has no strong view to learn; leave train.consistency_weight out": (
+                frozen_student and consistency
+            ),
+            f"pseudo.label_propagation {one_class}": multi_label and pseudo.label_propagation,
+            f"train.consistency_weight {one_class}": multi_label and consistency,
         }
-        if said := [fault for fault, there in faults.items() if there]:
-            raise ValueError(f"model.freeze_backbone=true: {said[0]}")
+        for fault, is_there in faults.items():
+            if is_there:
+                raise ValueError(fault)
+        return self
 
     def model_of(self, arm: str) -> Model:
         """The model of a teacher (`round_R/fold_F`), or that of `student` and `baseline`."""

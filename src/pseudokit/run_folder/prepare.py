@@ -112,19 +112,16 @@ def prepare(run: Run) -> PreparedData:
 
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
-    """Raises UserError where a key cannot do in this mode, or with label sets, what it is for."""
-    repairs, multi_label = mode in REPAIRS, config.data.multi_label
-    propagation = config.pseudo.label_propagation
-    leak_free, consistency = config.pseudo.leak_free_folds, config.train.consistency_weight
-    faults = {
-        f"pseudo.leak_free_folds=true needs --mode augment, not {mode}": repairs and leak_free,
-        f"pseudo.label_propagation needs --mode augment, not {mode}": repairs and propagation,
-        "pseudo.label_propagation needs data.multi_label=false": multi_label and propagation,
-        "train.consistency_weight needs data.multi_label=false": multi_label and consistency,
-    }
-    for fault, is_there in faults.items():
-        if is_there:
-            raise UserError(f"{fault}; leave it out")
+    """Raises UserError where a key of few labels meets a mode in which given labels may be wrong."""
+    if mode in REPAIRS and config.pseudo.leak_free_folds:
+        raise UserError(
+            f"pseudo.leak_free_folds=true needs --mode augment: in mode {mode} every fold's labels decide about those "
+            "of the others; leave it out"
+        )
+    if mode in REPAIRS and config.pseudo.label_propagation:
+        raise UserError(
+            "pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread; leave it out"
+        )
 
 
 def read_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
