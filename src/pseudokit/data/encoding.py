@@ -13,31 +13,32 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
+from numpy import ndarray
 
 NONE = "(none)"
 UNKNOWN = "?"
 
 
-def has_label(labels: np.ndarray) -> np.ndarray:
+def has_label(labels: ndarray) -> ndarray:
     """(N,) which rows have a label, to one question at least."""
     is_known = labels >= 0
     return is_known if labels.ndim == 1 else is_known.any(1)
 
 
-def differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def differ(a: ndarray, b: ndarray) -> ndarray:
     """(N,) which rows do not have the same label, or label set, in a and in b."""
     is_different = a != b
     return is_different if a.ndim == 1 else is_different.any(1)
 
 
-def is_correct(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def is_correct(predicted: ndarray, labels: ndarray) -> ndarray:
     """(N,) whether a prediction is the label; of a label set whether all answers are, unknown ones aside."""
     if labels.ndim == 1:
         return predicted == labels
     return ((predicted == labels) | (labels < 0)).all(1)
 
 
-def strata(labels: np.ndarray) -> np.ndarray:
+def strata(labels: ndarray) -> ndarray:
     """(N,) what folds are stratified by: the class; of a label set its rarest class, C where it has none; -1: no label.
 
     The rarest class is the one whose balance is at stake.
@@ -50,32 +51,32 @@ def strata(labels: np.ndarray) -> np.ndarray:
     return np.where(is_in_set.any(1), rarity.argmin(1), of_empty_set)
 
 
-def classes_of(labels: np.ndarray) -> np.ndarray:
+def classes_of(labels: ndarray) -> ndarray:
     """(M,) the class indices that labels say, one after the other."""
     if labels.ndim == 1:
         return labels[labels >= 0]
     return np.nonzero(labels == 1)[1]
 
 
-def counts(labels: np.ndarray, k: int) -> np.ndarray:
+def counts(labels: ndarray, k: int) -> ndarray:
     """(k,) how many rows have each class."""
     return np.bincount(classes_of(labels), minlength=k)
 
 
-def confidence(log_probs: np.ndarray) -> np.ndarray:
+def confidence(log_probs: ndarray) -> ndarray:
     """(N,) probability of the likeliest class; of a label set that of its least sure answer."""
     best = np.exp(log_probs.max(-1))
     return best if best.ndim == 1 else best.min(1)
 
 
-def label_scores(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def label_scores(scores: ndarray, labels: ndarray) -> ndarray:
     """Log-probabilities, or probabilities, of the labels, in their shape; NaN where there is no label."""
     indices = np.maximum(labels, 0)[..., None]
     of_labels = np.take_along_axis(scores, indices, -1)[..., 0]
     return np.where(labels >= 0, of_labels, np.nan)
 
 
-def class_scores(scores: np.ndarray) -> np.ndarray:
+def class_scores(scores: ndarray) -> ndarray:
     """(N, K) of each class: its log-probability, or probability; of label sets that of the answer yes."""
     return scores if scores.ndim == 2 else scores[..., 1]
 
@@ -88,7 +89,7 @@ def separator(classes: Iterable[str]) -> str:
     return "|" if any(" " in name for name in classes) else " "
 
 
-def names(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def names(labels: ndarray, classes: Sequence[str]) -> ndarray:
     """(N,) labels as text, empty where there is none."""
     if labels.ndim == 1:
         return np.array([*classes, ""], dtype=object)[labels]
@@ -97,7 +98,7 @@ def names(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     return np.array(texts, dtype=object)[set_numbers.ravel()]
 
 
-def parse(texts: Iterable[str], classes: Sequence[str], multi_label: bool) -> np.ndarray:
+def parse(texts: Iterable[str], classes: Sequence[str], multi_label: bool) -> ndarray:
     """Labels of texts, see names.
 
     Raises:
@@ -133,7 +134,7 @@ def _write_set(answers: list[int], classes: Sequence[str]) -> str:
     return separator(classes).join(parts) or NONE
 
 
-def _read_set(text: str, index: dict[str, int], sign: str) -> np.ndarray:
+def _read_set(text: str, index: dict[str, int], sign: str) -> ndarray:
     """(C,) the answers of one label set."""
     answers = np.full(len(index), 0 if text else -1)
     if text not in ("", NONE):

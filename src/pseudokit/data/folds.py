@@ -6,13 +6,14 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .encoding import counts, strata
 
 
-def find_clusters(group: np.ndarray, links: np.ndarray) -> np.ndarray:
+def find_clusters(group: ndarray, links: ndarray) -> ndarray:
     """Rows that must share a fold: they have the same group, or are linked as duplicates, transitively.
 
     Args:
@@ -23,18 +24,18 @@ def find_clusters(group: np.ndarray, links: np.ndarray) -> np.ndarray:
     """
     n = len(group)
     rows = np.flatnonzero(group != "")
-    same_group = rows[link_equal(group[rows].astype(str))]
+    same_group = rows[link_equal(group[rows])]
     inside = links[:, (links < n).all(0)]
     return connect(np.concatenate([same_group, inside], axis=1), n)
 
 
-def link_equal(keys: np.ndarray) -> np.ndarray:
+def link_equal(keys: ndarray) -> ndarray:
     """(2, N) links from the first row of each key to every row that has it."""
-    _, first_rows, key_numbers = np.unique(keys, return_index=True, return_inverse=True)
-    return np.stack([first_rows[key_numbers], np.arange(len(keys))])
+    rows = pd.Series(np.arange(len(keys)))
+    return np.stack([rows.groupby(keys).transform("first"), rows])
 
 
-def connect(links: np.ndarray, n: int) -> np.ndarray:
+def connect(links: ndarray, n: int) -> ndarray:
     """(n,) cluster of each row: what the links (2, M) connect, transitively. Numbered in the order of the rows."""
     values = np.ones(links.shape[1], bool)
     graph = coo_array((values, tuple(links)), shape=(n, n))
@@ -43,11 +44,11 @@ def connect(links: np.ndarray, n: int) -> np.ndarray:
 
 
 def make_folds(
-    labels: np.ndarray,
-    clusters: np.ndarray,
+    labels: ndarray,
+    clusters: ndarray,
     n_folds: int,
     seed: int,
-) -> np.ndarray:
+) -> ndarray:
     """Stratified folds of the rows that have a label; rows of a cluster share a fold.
 
     Args:
@@ -79,7 +80,7 @@ def make_folds(
     return fold_of_cluster[clusters]
 
 
-def _split(splitter, classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+def _split(splitter, classes: ndarray, clusters: ndarray) -> ndarray:
     """(N,) folds by one of scikit-learn's splitters."""
     n_folds = splitter.get_n_splits()
     names, cluster_numbers = np.unique(clusters, return_inverse=True)
@@ -100,9 +101,10 @@ def _split(splitter, classes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     return folds
 
 
-def fold_table(labels: np.ndarray, folds: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+def fold_table(labels: ndarray, folds: ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
     """How many rows each class has in each fold: (K rows, one column a fold). labels: see encoding.py; folds: (N,)."""
-    table = pd.DataFrame(index=list(classes))
-    for fold in range(folds.max() + 1):
-        table[f"fold {fold}"] = counts(labels[folds == fold], len(classes))
-    return table
+    columns = {
+        f"fold {fold}": counts(labels[folds == fold], len(classes))
+        for fold in range(folds.max() + 1)
+    }
+    return pd.DataFrame(columns, index=list(classes))

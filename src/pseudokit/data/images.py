@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 from PIL import Image
 
 from ..config.keys import Data
@@ -51,7 +51,7 @@ Image.MAX_IMAGE_PIXELS = (
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+def load_images(paths: ndarray, data: Data) -> tuple[ndarray, ndarray]:
     """Decode all images, resized to one size.
 
     They are kept in memory. They go to a file if `data.cache` names its folder, if several processes share them, or if
@@ -68,7 +68,7 @@ def load_images(paths: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     side, channels = _side_and_channels(paths, data)
     shape = (len(paths), side, side, channels)
 
-    def decode_one(path: str) -> np.ndarray | None:
+    def decode_one(path: str) -> ndarray | None:
         image = decode(path, channels, side)
         return None if image is None else resize(image, side).reshape(shape[1:])
 
@@ -87,7 +87,7 @@ def decode(
     path: str,
     channels: int = 3,
     side: int | None = None,
-) -> np.ndarray | None:
+) -> ndarray | None:
     """Read one image file. EXIF rotation is applied, alpha is dropped, and 16 bits become 8.
 
     Args:
@@ -99,7 +99,8 @@ def decode(
         (H, W) grey or (H, W, 3) RGB uint8; None if it cannot be read or has more than MAX_IMAGE_PIXELS.
     """
     try:
-        data = Path(path).read_bytes()
+        # A pipe or a device would be waited for.
+        data = Path(path).read_bytes() if os.path.isfile(path) else b""
     except OSError:
         return None
     width, height = read_size(data)
@@ -109,8 +110,8 @@ def decode(
         return None
     flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     if side and data.startswith(JPEG_SIGNATURE):
-        factor = next((n for n in REDUCTION_FLAGS if min(width, height) >= n * side), None)
-        flags |= REDUCTION_FLAGS.get(factor, 0)
+        factor = min(width, height) // side
+        flags |= next((flag for n, flag in REDUCTION_FLAGS.items() if n <= factor), 0)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
@@ -137,7 +138,7 @@ def _is_whole_png(data: bytes) -> bool:
     return position + 12 <= len(data)
 
 
-def _side_and_channels(paths: np.ndarray, data: Data) -> tuple[int, int]:
+def _side_and_channels(paths: ndarray, data: Data) -> tuple[int, int]:
     """As configured, else those of the first readable images."""
     if data.size and data.channels:
         return data.size, data.channels
@@ -153,27 +154,19 @@ def _side_and_channels(paths: np.ndarray, data: Data) -> tuple[int, int]:
     return data.size or default_side, data.channels or (1 if is_grey else 3)
 
 
-def resize(image: np.ndarray, side: int) -> np.ndarray:
+def resize(image: ndarray, side: int) -> ndarray:
     """To (side, side). Squashed rather than cropped, so that nothing that carries the label is cut off."""
     height, width = image.shape[:2]
     method = cv2.INTER_AREA if height * width > side * side else cv2.INTER_LINEAR
     return cv2.resize(image, (side, side), interpolation=method)
 
 
-def _report_unreadable(paths: np.ndarray, data: Data) -> None:
-    examples = [f"{path} ({_why_unreadable(path)})" for path in paths[:MAX_LISTED_IMAGES]]
+def _report_unreadable(paths: ndarray, data: Data) -> None:
+    reasons = {True: "not an image, damaged, or too large", False: "missing"}
+    examples = [f"{path} ({reasons[os.path.exists(path)]})" for path in paths[:MAX_LISTED_IMAGES]]
     message = one_line(f"{len(paths)} images cannot be read, such as {', '.join(examples)}")
     if data.bad_images == "refuse":
         raise UserError(
             f"{message}; replace them (of {MAX_IMAGE_PIXELS:,} pixels at most), or set data.bad_images=skip"
         )
     log.info(f"skipped: {message}")
-
-
-def _why_unreadable(path: str) -> str:
-    if os.path.exists(path):
-        return "not an image, damaged, or too large"
-    similar = sorted(glob.glob(glob.escape(path) + ".*"))
-    if similar:
-        return f"missing; set data.image_suffix={Path(similar[0]).suffix}"
-    return "missing"

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.keys import Simulate
 from ..config.types import UserError
-from .dataset import SPLITS, Dataset
+from .dataset import Dataset
 from .encoding import names, strata
 
 
@@ -30,8 +31,7 @@ def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datase
     given_labels[hidden] = -1
     split = dataset.split.copy()
     split[hidden] = "unlabeled"
-    order = np.lexsort((dataset.id.astype(str), [SPLITS.index(name) for name in split]))
-    return replace(dataset, given_labels=given_labels, split=split).take(order), truth
+    return replace(dataset, given_labels=given_labels, split=split).in_order(), truth
 
 
 def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
@@ -49,8 +49,9 @@ def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datas
     n_classes = len(dataset.classes) if before.ndim == 1 else 2
     if n_classes < 2:
         raise UserError("simulate.noise needs at least two classes")
+    rng = np.random.default_rng(seed)
     after = before.copy()
-    after[is_known] = _flip(before[is_known], n_classes, simulate, np.random.default_rng(seed))
+    after[is_known] = _flip(before[is_known], n_classes, simulate, rng)
     given_labels = dataset.given_labels.copy()
     given_labels[rows] = after
     truth = pd.DataFrame(
@@ -63,27 +64,25 @@ def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datas
     return replace(dataset, given_labels=given_labels), truth
 
 
-def _flip(
-    clean: np.ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator
-) -> np.ndarray:
+def _flip(clean: ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator) -> ndarray:
     """(N,) class indices → (N,) noisy ones."""
-    if simulate.noise not in ("symmetric", "pairflip"):
-        if simulate.noise == "matrix":
-            matrix = _draw_matrix(simulate.noise_rate, n_classes, rng)
-        else:
-            matrix = _check_matrix(simulate.noise, n_classes)
-        edges = matrix.cumsum(1)[clean]
-        edges[:, -1] = 1.0  # a sum may fall short of it by rounding
-        return (rng.random((len(clean), 1)) >= edges).sum(1)
-    flipped = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
-    # A shift is never 0 modulo the classes: a flipped label always differs from the true one.
-    shift = 1 if simulate.noise == "pairflip" else rng.integers(1, n_classes, len(flipped))
-    noisy = clean.copy()
-    noisy[flipped] = (clean[flipped] + shift) % n_classes
-    return noisy
+    if simulate.noise in ("symmetric", "pairflip"):
+        rows = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
+        # A shift is never 0 modulo the classes: a flipped label always differs from the true one.
+        shift = 1 if simulate.noise == "pairflip" else rng.integers(1, n_classes, len(rows))
+        noisy = clean.copy()
+        noisy[rows] = (clean[rows] + shift) % n_classes
+        return noisy
+    if simulate.noise == "matrix":
+        matrix = _draw_matrix(simulate.noise_rate, n_classes, rng)
+    else:
+        matrix = _check_matrix(simulate.noise, n_classes)
+    edges = matrix.cumsum(1)[clean]
+    edges[:, -1] = 1.0  # a sum may fall short of it by rounding
+    return (rng.random((len(clean), 1)) >= edges).sum(1)
 
 
-def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) -> ndarray:
     """A random T[true, given] with a mean flip rate of `noise_rate`; classes differ in it by up to three times."""
     rates = rng.uniform(0.5, 1.5, n_classes)
     rates = np.minimum(noise_rate * rates / rates.mean(), 1)
@@ -91,12 +90,12 @@ def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) ->
     return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(wrong)])
 
 
-def _check_matrix(noise: list[list[float]], n_classes: int) -> np.ndarray:
+def _check_matrix(noise: list[list[float]], n_classes: int) -> ndarray:
     """T[true, given] that the config gives."""
-    is_square = len(noise) == n_classes and all(len(row) == n_classes for row in noise)
-    if not is_square or not np.allclose(np.sum(noise, axis=1), 1, atol=1e-6):
+    matrix = pd.DataFrame(noise).to_numpy(float)  # NaN where a row is too short
+    if matrix.shape != (n_classes, n_classes) or not np.allclose(matrix.sum(1), 1, atol=1e-6):
         raise UserError(
             f"simulate.noise must be {n_classes} rows of {n_classes} shares that sum to 1, in the order of the sorted "
             "classes"
         )
-    return np.array(noise, float)
+    return matrix

@@ -48,20 +48,18 @@ def build(spec: Spec, size: int, seed: int) -> Augment | None:
     preset = resolve(spec, size)
     if preset is None:
         return None
+    pipeline = compose(preset, size) if isinstance(preset, list) else None
 
-    def augment_batch(batch: torch.Tensor, number: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed_of(seed, number))
-        return batch_affine(batch, generator, **preset)
-
-    def augment_images(batch: torch.Tensor, number: int) -> torch.Tensor:
-        pipeline.set_random_seed(seed_of(seed, number))
+    def augment(batch: torch.Tensor, number: int) -> torch.Tensor:
+        draw_seed = seed_of(seed, number)
+        if pipeline is None:
+            generator = torch.Generator().manual_seed(draw_seed)
+            return batch_affine(batch, generator, **preset)
+        pipeline.set_random_seed(draw_seed)
         images = [pipeline(image=image)["image"] for image in batch.numpy()]
         return torch.from_numpy(np.stack(images))
 
-    if isinstance(preset, dict):
-        return augment_batch
-    pipeline = compose(preset, size)
-    return augment_images
+    return augment
 
 
 def resolve(spec: Spec, size: int) -> dict[str, float] | list[dict[str, Any]] | None:
@@ -103,15 +101,12 @@ def compose(spec: list[dict[str, Any]], size: int):
             raise UserError(
                 f"train.augment: albumentations has no transform {name!r}{nearest(name, list(known))}"
             )
-        arguments = {
-            key: (size, size) if value == "size" else value for key, value in arguments.items()
-        }
+        sizes = {key: (size, size) for key, value in arguments.items() if value == "size"}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "error", UserWarning
-                )  # how albumentations reports an unknown argument
-                steps.append(known[name](**arguments))
+                # That is how albumentations reports an unknown argument.
+                warnings.simplefilter("error", UserWarning)
+                steps.append(known[name](**arguments | sizes))
         except (TypeError, ValueError, UserWarning) as error:
             raise UserError(f"train.augment: {name}: {' '.join(str(error).split())}") from None
     return A.Compose(steps)
