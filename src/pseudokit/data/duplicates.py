@@ -153,14 +153,15 @@ def refused_reasons(table: pd.DataFrame, ids: ndarray, data: Data) -> ndarray:
     Returns:
         (N,) str, empty where a row may receive one.
     """
+    reasons = np.full(len(ids), "", object)
     if data.learn_from_test == "copies":
-        return np.full(len(ids), "", object)
-    scored = table[table.split.isin(SCORED_SPLITS) & ~_is_unlabeled_too(table)]
-    split_of_cluster = dict(zip(scored.cluster, scored.split, strict=True))
-    copies = table[(table.split == "unlabeled") & table.cluster.isin(split_of_cluster)]
-    reasons = "duplicate_of_" + copies.cluster.map(split_of_cluster).astype(str)
-    reason_of_id = dict(zip(copies.id, reasons, strict=True))
-    return np.array([reason_of_id.get(name, "") for name in ids], object)
+        return reasons
+    is_only_scored = ~_is_unlabeled_too(table)
+    for split in SCORED_SPLITS:
+        clusters = table.cluster[is_only_scored & (table.split == split)]
+        copies = table.id[table.cluster.isin(clusters) & (table.split == "unlabeled")]
+        reasons[pd.Index(ids).isin(copies)] = f"duplicate_of_{split}"
+    return reasons
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:

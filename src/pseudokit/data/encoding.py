@@ -104,12 +104,10 @@ def parse(texts: Iterable[str], classes: Sequence[str], multi_label: bool) -> nd
     Raises:
         KeyError: a name is none of the classes.
     """
-    index = {name: k for k, name in enumerate(classes)}
     if not multi_label:
-        index[""] = -1
+        index = {"": -1} | {name: k for k, name in enumerate(classes)}
         return np.array([index[text] for text in texts], np.int64)
-    sign = separator(classes)
-    sets = {text: _read_set(text, index, sign) for text in set(texts)}
+    sets = {text: _read_set(text, classes) for text in set(texts)}
     return np.array([sets[text] for text in texts], np.int64).reshape(-1, len(classes))
 
 
@@ -134,11 +132,12 @@ def _write_set(answers: list[int], classes: Sequence[str]) -> str:
     return separator(classes).join(parts) or NONE
 
 
-def _read_set(text: str, index: dict[str, int], sign: str) -> ndarray:
-    """(C,) the answers of one label set."""
-    answers = np.full(len(index), 0 if text else -1)
+def _read_set(text: str, classes: Sequence[str]) -> list[int]:
+    """The C answers of one label set."""
+    answers = dict.fromkeys(classes, 0 if text else -1)
     if text not in ("", NONE):
-        for name in text.split(sign):
-            k = index[name.removeprefix(UNKNOWN)]
-            answers[k] = -1 if name.startswith(UNKNOWN) else 1
-    return answers
+        for name in text.split(separator(classes)):
+            answers[name.removeprefix(UNKNOWN)] = -1 if name.startswith(UNKNOWN) else 1
+    if len(answers) > len(classes):
+        raise KeyError(text)
+    return list(answers.values())

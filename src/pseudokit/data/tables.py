@@ -250,8 +250,7 @@ def _read_labels(
 ) -> pd.Series | ndarray | str:
     """The labels as text; empty where the split needs none and the table has none."""
     names = [data.label_col] if isinstance(data.label_col, str) else data.label_col
-    is_needed = split in LABELED_SPLITS
-    if split == "unlabeled" or not (is_needed or set(names) <= set(table)):
+    if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
         return ""
     columns = [_column(table, name, "data.label_col", file) for name in names]
     if isinstance(data.label_col, str):
@@ -307,13 +306,13 @@ def _find_images(ids: Iterable[str], folders: list[str], suffix: str) -> list[st
 
 
 def _index_by_name(folders: list[str]) -> dict[str, list[str]]:
-    """Every name that an image may be called by → the image files of that name."""
-    by_stem, by_name, by_path_stem, by_path = indexes = [defaultdict(list) for _ in range(4)]
+    """Every name that an image may be called by, with or without folder and suffix → the image files of that name."""
+    by_name, by_path = defaultdict(list), defaultdict(list)
     for folder in filter(os.path.isdir, folders):
-        for name in _list_files(folder):
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                path_stem = os.path.splitext(name)[0]
-                keys = (os.path.basename(path_stem), os.path.basename(name), path_stem, name)
-                for index, key in zip(indexes, keys, strict=True):
-                    index[key].append(os.path.join(folder, name))
-    return by_stem | by_name | by_path_stem | by_path  # the exact path outranks the others
+        for path in _list_files(folder):
+            stem, suffix = os.path.splitext(path)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                for name in (path, stem):
+                    by_path[name].append(os.path.join(folder, path))
+                    by_name[os.path.basename(name)].append(os.path.join(folder, path))
+    return by_name | by_path  # the path below the folder outranks the name alone

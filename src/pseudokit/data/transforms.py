@@ -66,8 +66,7 @@ def resolve(spec: Spec, size: int) -> dict[str, float] | list[dict[str, Any]] | 
     """Arguments of batch_affine, or an albumentations pipeline; None for `none`."""
     if isinstance(spec, list):
         return spec
-    group = "small" if size <= MAX_SMALL_SIDE else "large"
-    return PRESETS[group][spec]
+    return PRESETS["small" if size <= MAX_SMALL_SIDE else "large"][spec]
 
 
 def is_whole_batch(spec: Spec, size: int) -> bool:
