@@ -51,11 +51,6 @@ class Dataset:
         columns = {name: getattr(self, name)[rows] for name in (*TEXT_COLUMNS, "given_labels")}
         return replace(self, **columns)
 
-    def in_order(self) -> Dataset:
-        """Sorted by split, then by id."""
-        table = pd.DataFrame({"split": pd.Categorical(self.split, SPLITS), "id": self.id})
-        return self.take(table.sort_values(["split", "id"]).index.to_numpy())
-
     def table(self) -> pd.DataFrame:
         """The table samples.csv: class names, empty where there is no label."""
         table = pd.DataFrame({name: getattr(self, name) for name in TEXT_COLUMNS})
@@ -66,11 +61,12 @@ class Dataset:
     def from_table(
         cls, table: pd.DataFrame, classes: tuple[str, ...], multi_label: bool
     ) -> Dataset:
-        """The dataset of a table as `table` returns it.
+        """The dataset of a table as `table` returns it, in any order.
 
         Raises:
             KeyError: a label is none of the classes.
         """
+        table = table.assign(order=table.split.map(SPLITS.index)).sort_values(["order", "id"])
         columns = {name: table[name].to_numpy(object) for name in TEXT_COLUMNS}
         given_labels = parse(table.given_label, classes, multi_label)
         return cls(given_labels=given_labels, classes=classes, **columns)
@@ -85,8 +81,7 @@ def load_dataset(data: Data) -> Dataset:
     tables = [read_split(data, split) for split in SPLITS if getattr(data, split)]
     table = pd.concat(tables, ignore_index=True)
     table.loc[(table.split == "train") & (table.label == ""), "split"] = "unlabeled"
-    _refuse_repeated_ids(table)
-    _refuse_learned_and_scored(table)
+    _refuse_repeats(table)
     classes = _find_classes(table.label[table.split == "train"], data)
     _refuse_regression(classes, data)
     _refuse_confusable(classes, data)
@@ -95,29 +90,28 @@ def load_dataset(data: Data) -> Dataset:
         table["label"] = [sign.join(_split_label(text, data)) for text in table.label]
     _check_labels(table, classes, data)
     table = table.rename(columns={"label": "given_label"})
-    return Dataset.from_table(table, classes, data.multi_label).in_order()
+    return Dataset.from_table(table, classes, data.multi_label)
 
 
-def _refuse_repeated_ids(table: pd.DataFrame) -> None:
-    """An id may stand once in what is learned, and once in each split that is only scored."""
-    scope = table.split.mask(table.split.isin(LEARNED_SPLITS), "learned")
+def _refuse_repeats(table: pd.DataFrame) -> None:
+    """An id may stand once in what is learned, and once in each split that is only scored.
+
+    A score on images that were learned is no score. The test set is left to data.learn_from_test.
+    """
+    is_learned = table.split.isin(LEARNED_SPLITS)
+    scope = table.split.mask(is_learned, "learned")
     repeated = table.id[table.assign(scope=scope).duplicated(["id", "scope"])]
     if len(repeated):
         name = repeated.iloc[0]
         splits = table.split[table.id == name]
         listed = " and ".join(f"data.{split}" for split in splits.unique())
         raise UserError(f"id {name!r} stands {len(splits)} times in {listed}; keep one row per id")
-
-
-def _refuse_learned_and_scored(table: pd.DataFrame) -> None:
-    """A score on images that were learned is no score. The test set is left to data.learn_from_test."""
-    learned_paths = table.path[table.split.isin(LEARNED_SPLITS)]
-    both = table[table.split.isin(["val", "trusted"]) & table.path.isin(learned_paths)]
-    if len(both):
-        row = both.iloc[0]
+    is_in_both = table.split.isin(["val", "trusted"]) & table.path.isin(table.path[is_learned])
+    if is_in_both.any():
+        row = table[is_in_both].iloc[0]
         raise UserError(
-            f"{len(both)} rows of data.{row.split} are learned too, for example {row.id}; remove them from data.train "
-            "and data.unlabeled"
+            f"{is_in_both.sum()} rows of data.{row.split} are learned too, for example {row.id}; remove them from "
+            "data.train and data.unlabeled"
         )
 
 

@@ -11,7 +11,7 @@ from numpy import ndarray
 from ..config.keys import Simulate
 from ..config.types import UserError
 from .dataset import Dataset
-from .encoding import names, strata
+from .encoding import strata
 
 
 def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
@@ -21,17 +21,14 @@ def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datase
         The changed dataset, and the hidden labels (id, clean), which serve only for scoring.
     """
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(dataset.split == "train"))
-    labels = strata(dataset.given_labels[rows])
-    turn = pd.Series(labels).groupby(labels).cumcount()  # 0 = the row is drawn first of its class
-    order = turn.argsort(kind="stable")
-    hidden = np.sort(rows[order[simulate.keep_labels :]])
-    clean = names(dataset.given_labels[hidden], dataset.classes)
-    truth = pd.DataFrame({"id": dataset.id[hidden], "clean": clean})
-    given_labels = dataset.given_labels.copy()
-    given_labels[hidden] = -1
-    split = dataset.split.copy()
-    split[hidden] = "unlabeled"
-    return replace(dataset, given_labels=given_labels, split=split).in_order(), truth
+    classes = pd.Series(strata(dataset.given_labels[rows]))
+    turn = classes.groupby(classes).cumcount()  # 0 = the row is drawn first of its class
+    hidden = np.sort(rows[turn.argsort(kind="stable")[simulate.keep_labels :]])
+    table = dataset.table()
+    truth = table.loc[hidden, ["id", "given_label"]].set_axis(["id", "clean"], axis=1)
+    table.loc[hidden, ["split", "given_label"]] = ["unlabeled", ""]
+    is_multi_label = dataset.given_labels.ndim == 2
+    return Dataset.from_table(table, dataset.classes, is_multi_label), truth
 
 
 def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
@@ -44,24 +41,19 @@ def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datas
         UserError: there are fewer than two classes, or the matrix does not fit them.
     """
     rows = np.flatnonzero(dataset.split == "train")
-    before = dataset.given_labels[rows]
-    is_known = before >= 0
-    n_classes = len(dataset.classes) if before.ndim == 1 else 2
+    labels = dataset.given_labels[rows]
+    is_known = labels >= 0
+    n_classes = len(dataset.classes) if labels.ndim == 1 else 2
     if n_classes < 2:
         raise UserError("simulate.noise needs at least two classes")
     rng = np.random.default_rng(seed)
-    after = before.copy()
-    after[is_known] = _flip(before[is_known], n_classes, simulate, rng)
+    labels[is_known] = _flip(labels[is_known], n_classes, simulate, rng)
     given_labels = dataset.given_labels.copy()
-    given_labels[rows] = after
-    truth = pd.DataFrame(
-        {
-            "id": dataset.id[rows],
-            "clean": names(before, dataset.classes),
-            "given_label": names(after, dataset.classes),
-        }
-    )
-    return replace(dataset, given_labels=given_labels), truth
+    given_labels[rows] = labels
+    noisy = replace(dataset, given_labels=given_labels)
+    truth = dataset.table().rename(columns={"given_label": "clean"})
+    truth["given_label"] = noisy.table().given_label
+    return noisy, truth.loc[rows, ["id", "clean", "given_label"]]
 
 
 def _flip(clean: ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator) -> ndarray:

@@ -120,11 +120,8 @@ def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
         log.info(
             f"{folder}: {len(others):,} files that are no images by their suffix are skipped ({others[0]}, …)"
         )
-    # The folders of a test set are its classes only if every file lies exactly one folder deep.
-    has_labels = split == "test" and all(name.count("/") == 1 for name in images)
     top_folders = [_top_folder(name) for name in images]
     if split in LABELED_SPLITS:
-        has_labels = True
         without_image = {_top_folder(name) for name in others} - {*top_folders, ""}
         if "" in top_folders:
             name = images[top_folders.index("")]
@@ -137,7 +134,7 @@ def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
     columns = {
         "id": [f"{prefix}/{name}" for name in images],
         "path": [os.path.join(folder, name) for name in images],
-        "label": top_folders if has_labels else "",
+        "label": "" if split == "unlabeled" else top_folders,
         "group": "",
     }
     return pd.DataFrame(columns, dtype=object)
@@ -286,16 +283,14 @@ def _find_images(ids: Iterable[str], folders: list[str], suffix: str) -> list[st
     Raises:
         UserError: an id names several images.
     """
-
-    @cache
-    def images_by_name() -> dict[str, list[str]]:
-        return _index_by_name(folders)
-
     paths = []
+    index = None
     for name in ids:
         path = os.path.join(folders[0], name + suffix)
         if len(folders) > 1 or not os.path.exists(path):
-            path, *others = images_by_name().get(name + suffix, [path])
+            if index is None:  # it lists all folders, and is seldom needed
+                index = _index_by_name(folders)
+            path, *others = index.get(name + suffix, [path])
             if others:
                 raise UserError(
                     f"id {name!r} names {len(others) + 1} images ({path}, {others[0]}, …); put their folder into the "
