@@ -41,11 +41,9 @@ def with_builtin(data: Data) -> Data:
         return data
     root = Path(data.cache or FOLDER) / name
     if not root.is_dir():
-        images, labels, is_test = (
-            _load_digits() if name == "digits" else _download_mnist(root.parent)
-        )
+        content = _load_digits() if name == "digits" else _download_mnist(root.parent)
         try:
-            _write_images(root, images, labels, is_test)
+            _write_images(root, *content)
         except OSError as error:
             raise UserError(
                 f"{root} cannot be written ({error.strerror}); choose another data.cache="
@@ -63,11 +61,8 @@ def _load_digits() -> tuple[ndarray, ndarray, ndarray]:
         ) from None
     pixels, labels = mnist_data()
     number_in_class = pd.Series(labels).groupby(labels).cumcount().to_numpy()
-    return (
-        pixels.reshape(-1, 28, 28).astype(np.uint8),
-        labels,
-        number_in_class >= TRAIN_DIGITS_PER_CLASS,
-    )
+    images = pixels.reshape(-1, 28, 28).astype(np.uint8)
+    return images, labels, number_in_class >= TRAIN_DIGITS_PER_CLASS
 
 
 def _download_mnist(folder: Path) -> tuple[ndarray, ndarray, ndarray]:

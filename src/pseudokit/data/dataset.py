@@ -18,9 +18,9 @@ from .tables import read_split
 
 USES_POOL = ("augment", "joint")
 """Modes in which unlabeled images may get a pseudo-label."""
-SPLITS = ("train", "unlabeled", "val", "trusted", "test")
 LEARNED_SPLITS = ("train", "unlabeled")
 SCORED_SPLITS = ("val", "trusted", "test")
+SPLITS = LEARNED_SPLITS + SCORED_SPLITS
 TEXT_COLUMNS = ("id", "path", "split", "group")
 INVISIBLE = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
 """Characters that show nothing although Unicode counts them among the letters and marks."""

@@ -32,7 +32,10 @@ MIN_SMALL_CORRELATION = 0.995
 """Lower ones would link different digits; higher ones would miss copies that were compressed again."""
 
 
-def find_links(pixels: ndarray, n_first: int) -> ndarray:
+def find_links(
+    pixels: ndarray,
+    n_first: int,
+) -> ndarray:
     """Find the pairs of images that are duplicates; the clusters are what they connect.
 
     Near duplicates are pairs whose difference hashes differ in at most MAX_DIFFERENT_BITS bits and whose thumbnails
@@ -69,19 +72,22 @@ def pixel_hashes(pixels: ndarray) -> ndarray:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def difference_hashes(pixels: ndarray, rows: ndarray) -> ndarray:
+def difference_hashes(
+    pixels: ndarray,
+    rows: ndarray,
+) -> ndarray:
     """(N, H, W, C) uint8 → (len(rows),) uint64 perceptual hashes: is a cell of an 8×9 thumbnail brighter than the one
     to its left?
 
     Source: N. Krawetz, "Kind of like that" (2013), dHash.
     """
-    thumbnails = [
-        cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
-        for row in rows
-    ]
-    grey = np.stack(thumbnails).reshape(len(rows), 8, 9, -1).mean(3)
-    is_brighter = grey[:, :, 1:] > grey[:, :, :-1] + MIN_BRIGHTNESS_STEP
-    return np.packbits(is_brighter.reshape(len(rows), 64), axis=1).view(np.uint64)[:, 0]
+    hashes = []
+    for row in rows:
+        thumbnail = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
+        grey = thumbnail.reshape(8, 9, -1).mean(2)
+        is_brighter = grey[:, 1:] > grey[:, :-1] + MIN_BRIGHTNESS_STEP
+        hashes.append(np.packbits(is_brighter).tobytes())
+    return np.frombuffer(b"".join(hashes), np.uint64)
 
 
 def _close_pairs(hashes: ndarray) -> ndarray:
@@ -102,7 +108,10 @@ def _close_pairs(hashes: ndarray) -> ndarray:
     return np.sort(np.concatenate(close_pairs, axis=1), axis=0)
 
 
-def _correlations(pixels: ndarray, pairs: ndarray) -> ndarray:
+def _correlations(
+    pixels: ndarray,
+    pairs: ndarray,
+) -> ndarray:
     """(M,) Pearson correlation of the thumbnails of each of (2, M) pairs; 0 if one of them is flat."""
     side = min(pixels.shape[1], THUMBNAIL_SIDE)
     rows, places = np.unique(pairs, return_inverse=True)
@@ -113,7 +122,11 @@ def _correlations(pixels: ndarray, pairs: ndarray) -> ndarray:
     return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 
-def duplicates_table(dataset: Dataset, pixels: ndarray, links: ndarray) -> pd.DataFrame:
+def duplicates_table(
+    dataset: Dataset,
+    pixels: ndarray,
+    links: ndarray,
+) -> pd.DataFrame:
     """The clusters of two rows or more, as duplicates.csv holds them; first those whose given labels differ.
 
     Args:
@@ -143,7 +156,11 @@ def _is_unlabeled_too(table: pd.DataFrame) -> pd.Series:
     return (table.split == "test") & table.path.isin(unlabeled_files)
 
 
-def refused_reasons(table: pd.DataFrame, ids: ndarray, data: Data) -> ndarray:
+def refused_reasons(
+    table: pd.DataFrame,
+    ids: ndarray,
+    data: Data,
+) -> ndarray:
     """Why unlabeled rows may receive no pseudo-label: they are copies of rows that are only scored.
 
     Args:

@@ -25,13 +25,19 @@ def has_label(labels: ndarray) -> ndarray:
     return is_known if labels.ndim == 1 else is_known.any(1)
 
 
-def differ(a: ndarray, b: ndarray) -> ndarray:
+def differ(
+    a: ndarray,
+    b: ndarray,
+) -> ndarray:
     """(N,) which rows do not have the same label, or label set, in a and in b."""
     is_different = a != b
     return is_different if a.ndim == 1 else is_different.any(1)
 
 
-def is_correct(predicted: ndarray, labels: ndarray) -> ndarray:
+def is_correct(
+    predicted: ndarray,
+    labels: ndarray,
+) -> ndarray:
     """(N,) whether a prediction is the label; of a label set whether all answers are, unknown ones aside."""
     if labels.ndim == 1:
         return predicted == labels
@@ -58,7 +64,10 @@ def classes_of(labels: ndarray) -> ndarray:
     return np.nonzero(labels == 1)[1]
 
 
-def counts(labels: ndarray, k: int) -> ndarray:
+def counts(
+    labels: ndarray,
+    k: int,
+) -> ndarray:
     """(k,) how many rows have each class."""
     return np.bincount(classes_of(labels), minlength=k)
 
@@ -69,7 +78,10 @@ def confidence(log_probs: ndarray) -> ndarray:
     return best if best.ndim == 1 else best.min(1)
 
 
-def label_scores(scores: ndarray, labels: ndarray) -> ndarray:
+def label_scores(
+    scores: ndarray,
+    labels: ndarray,
+) -> ndarray:
     """Log-probabilities, or probabilities, of the labels, in their shape; NaN where there is no label."""
     indices = np.maximum(labels, 0)[..., None]
     of_labels = np.take_along_axis(scores, indices, -1)[..., 0]
@@ -89,7 +101,10 @@ def separator(classes: Iterable[str]) -> str:
     return "|" if any(" " in name for name in classes) else " "
 
 
-def names(labels: ndarray, classes: Sequence[str]) -> ndarray:
+def names(
+    labels: ndarray,
+    classes: Sequence[str],
+) -> ndarray:
     """(N,) labels as text, empty where there is none."""
     if labels.ndim == 1:
         return np.array([*classes, ""], dtype=object)[labels]
@@ -98,7 +113,11 @@ def names(labels: ndarray, classes: Sequence[str]) -> ndarray:
     return np.array(texts, dtype=object)[set_numbers.ravel()]
 
 
-def parse(texts: Iterable[str], classes: Sequence[str], multi_label: bool) -> ndarray:
+def parse(
+    texts: Iterable[str],
+    classes: Sequence[str],
+    multi_label: bool,
+) -> ndarray:
     """Labels of texts, see names.
 
     Raises:
@@ -111,7 +130,11 @@ def parse(texts: Iterable[str], classes: Sequence[str], multi_label: bool) -> nd
     return np.array([sets[text] for text in texts], np.int64).reshape(-1, len(classes))
 
 
-def labels_among(texts: Iterable[str], classes: Sequence[str], multi_label: bool) -> set[str]:
+def labels_among(
+    texts: Iterable[str],
+    classes: Sequence[str],
+    multi_label: bool,
+) -> set[str]:
     """Those of the texts that are a label."""
     different = {*texts} - {""}
     if not multi_label:
@@ -124,7 +147,10 @@ def labels_among(texts: Iterable[str], classes: Sequence[str], multi_label: bool
     return labels
 
 
-def _write_set(answers: list[int], classes: Sequence[str]) -> str:
+def _write_set(
+    answers: list[int],
+    classes: Sequence[str],
+) -> str:
     if max(answers) < 0:
         return ""
     signs = {1: "", -1: UNKNOWN}
@@ -132,7 +158,10 @@ def _write_set(answers: list[int], classes: Sequence[str]) -> str:
     return separator(classes).join(parts) or NONE
 
 
-def _read_set(text: str, classes: Sequence[str]) -> list[int]:
+def _read_set(
+    text: str,
+    classes: Sequence[str],
+) -> list[int]:
     """The C answers of one label set."""
     answers = dict.fromkeys(classes, 0 if text else -1)
     if text not in ("", NONE):

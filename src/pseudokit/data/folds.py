@@ -13,7 +13,10 @@ from scipy.sparse.csgraph import connected_components
 from .encoding import counts, strata
 
 
-def find_clusters(group: ndarray, links: ndarray) -> ndarray:
+def find_clusters(
+    group: ndarray,
+    links: ndarray,
+) -> ndarray:
     """Rows that must share a fold: they have the same group, or are linked as duplicates, transitively.
 
     Args:
@@ -35,7 +38,10 @@ def link_equal(keys: ndarray) -> ndarray:
     return np.stack([rows.groupby(keys).transform("first"), rows])
 
 
-def connect(links: ndarray, n: int) -> ndarray:
+def connect(
+    links: ndarray,
+    n: int,
+) -> ndarray:
     """(n,) cluster of each row: what the links (2, M) connect, transitively. Numbered in the order of the rows."""
     values = np.ones(links.shape[1], bool)
     graph = coo_array((values, tuple(links)), shape=(n, n))
@@ -80,7 +86,11 @@ def make_folds(
     return fold_of_cluster[clusters]
 
 
-def _split(splitter, classes: ndarray, clusters: ndarray) -> ndarray:
+def _split(
+    splitter,
+    classes: ndarray,
+    clusters: ndarray,
+) -> ndarray:
     """(N,) folds by one of scikit-learn's splitters."""
     n_folds = splitter.get_n_splits()
     names, cluster_numbers = np.unique(clusters, return_inverse=True)
@@ -101,7 +111,11 @@ def _split(splitter, classes: ndarray, clusters: ndarray) -> ndarray:
     return folds
 
 
-def fold_table(labels: ndarray, folds: ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+def fold_table(
+    labels: ndarray,
+    folds: ndarray,
+    classes: tuple[str, ...],
+) -> pd.DataFrame:
     """How many rows each class has in each fold: (K rows, one column a fold). labels: see encoding.py; folds: (N,)."""
     columns = {
         f"fold {fold}": counts(labels[folds == fold], len(classes))

@@ -101,20 +101,16 @@ def decode(
     try:
         # A pipe or a device would be waited for.
         data = Path(path).read_bytes() if os.path.isfile(path) else b""
-    except OSError:
-        return None
-    width, height = read_size(data)
-    if width * height > MAX_IMAGE_PIXELS:
-        return None
-    if data.startswith(PNG_SIGNATURE) and not _is_whole_png(data):
-        return None
-    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    if side and data.startswith(JPEG_SIGNATURE):
-        factor = min(width, height) // side
-        flags |= next((flag for n, flag in REDUCTION_FLAGS.items() if n <= factor), 0)
-    try:
+        width, height = read_size(data)
+        is_cut_png = data.startswith(PNG_SIGNATURE) and not _is_whole_png(data)
+        if is_cut_png or width * height > MAX_IMAGE_PIXELS:
+            return None
+        flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        if side and data.startswith(JPEG_SIGNATURE):
+            factor = min(width, height) // side
+            flags |= next((flag for n, flag in REDUCTION_FLAGS.items() if n <= factor), 0)
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+    except (OSError, cv2.error):
         return None
 
 

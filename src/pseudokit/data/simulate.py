@@ -14,7 +14,11 @@ from .dataset import Dataset
 from .encoding import strata
 
 
-def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
+def hide_labels(
+    dataset: Dataset,
+    simulate: Simulate,
+    seed: int,
+) -> tuple[Dataset, pd.DataFrame]:
     """Keep `simulate.keep_labels` given labels, as equal per class as the classes allow; the others become unlabeled.
 
     Returns:
@@ -31,7 +35,11 @@ def hide_labels(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datase
     return Dataset.from_table(table, dataset.classes, is_multi_label), truth
 
 
-def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Dataset, pd.DataFrame]:
+def inject_noise(
+    dataset: Dataset,
+    simulate: Simulate,
+    seed: int,
+) -> tuple[Dataset, pd.DataFrame]:
     """Flip given labels of data.train on purpose, or single answers of a multi-label.
 
     Returns:
@@ -56,7 +64,12 @@ def inject_noise(dataset: Dataset, simulate: Simulate, seed: int) -> tuple[Datas
     return noisy, truth.loc[rows, ["id", "clean", "given_label"]]
 
 
-def _flip(clean: ndarray, n_classes: int, simulate: Simulate, rng: np.random.Generator) -> ndarray:
+def _flip(
+    clean: ndarray,
+    n_classes: int,
+    simulate: Simulate,
+    rng: np.random.Generator,
+) -> ndarray:
     """(N,) class indices → (N,) noisy ones."""
     if simulate.noise in ("symmetric", "pairflip"):
         rows = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
@@ -74,7 +87,11 @@ def _flip(clean: ndarray, n_classes: int, simulate: Simulate, rng: np.random.Gen
     return (rng.random((len(clean), 1)) >= edges).sum(1)
 
 
-def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) -> ndarray:
+def _draw_matrix(
+    noise_rate: float,
+    n_classes: int,
+    rng: np.random.Generator,
+) -> ndarray:
     """A random T[true, given] with a mean flip rate of `noise_rate`; classes differ in it by up to three times."""
     rates = rng.uniform(0.5, 1.5, n_classes)
     rates = np.minimum(noise_rate * rates / rates.mean(), 1)
@@ -82,7 +99,10 @@ def _draw_matrix(noise_rate: float, n_classes: int, rng: np.random.Generator) ->
     return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(wrong)])
 
 
-def _check_matrix(noise: list[list[float]], n_classes: int) -> ndarray:
+def _check_matrix(
+    noise: list[list[float]],
+    n_classes: int,
+) -> ndarray:
     """T[true, given] that the config gives."""
     matrix = pd.DataFrame(noise).to_numpy(float)  # NaN where a row is too short
     if matrix.shape != (n_classes, n_classes) or not np.allclose(matrix.sum(1), 1, atol=1e-6):

@@ -168,11 +168,13 @@ def _top_folder(name: str) -> str:
 
 
 def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.DataFrame:
-    is_parquet = file.suffix.lower() in PARQUET_SUFFIXES
-    table = _read_parquet(file) if is_parquet else read_csv(file)
+    if file.suffix.lower() in PARQUET_SUFFIXES:
+        table = _read_parquet(file)
+    else:
+        table = read_csv(file)
+        _warn_of_line_breaks(table, file)
     if not len(table):
-        raise UserError(f"data.{split}={file} has no rows")
-    _warn_of_line_breaks(table, file)
+        raise UserError(f"{file} has no rows")
     usual_name = next((name for name in ID_COLUMNS if name in table), " / ".join(ID_COLUMNS))
     ids = _column(table, data.id_col or usual_name, "data.id_col", file)
     _refuse_row(ids == "", file, "the id is empty; fill it")
