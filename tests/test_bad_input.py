@@ -106,7 +106,7 @@ def test_an_id_twice(csv):
     assert "one row" in message
 
 
-def test_an_id_in_train_and_pool(csv):
+def test_an_id_in_train_and_unlabeled(csv):
     csv("unlabeled", csv("train")[["id"]][:1])
     message = refusal(csv, "augment")
     assert repr(csv("train").id[0]) in message
@@ -153,16 +153,16 @@ def test_no_label_at_all(csv):
 
 
 @pytest.mark.parametrize("mode", ["augment", "joint"])
-def test_test_rows_in_the_pool_where_the_rules_forbid_it(csv, mode):
-    test, pool = csv("test"), csv("unlabeled")
-    csv("unlabeled", pd.concat([pool, test[["id"]].tail(3)]))
+def test_rows_of_test_among_the_unlabeled_where_the_rules_forbid_it(csv, mode):
+    test, unlabeled = csv("test"), csv("unlabeled")
+    csv("unlabeled", pd.concat([unlabeled, test[["id"]].tail(3)]))
     message = refusal(csv, mode, "data.learn_from_test=never")
-    assert f"3 of {len(pool) + 3}" in message
+    assert f"3 of {len(unlabeled) + 3}" in message
     assert repr(min(test.id.tail(3))) in message
 
 
 @pytest.mark.parametrize("mode", ["augment", "joint"])
-def test_an_empty_pool(csv, mode):
+def test_no_unlabeled_image(csv, mode):
     message = refusal(csv, mode, "data.unlabeled=")
     assert "data.unlabeled" in message
 
@@ -202,7 +202,7 @@ def test_a_folder_without_the_images(csv, tmp_path):
     assert "check data.image_dir and data.image_suffix" in message
 
 
-def test_a_pool_of_bad_images_is_an_empty_pool_when_they_are_skipped(csv, own_images):
+def test_unlabeled_images_that_are_all_bad_are_none_when_they_are_skipped(csv, own_images):
     for name in csv("unlabeled").id:
         (own_images / f"{name}.png").write_bytes(b"")
     assert "unlabeled" in refusal(csv, "augment", "data.bad_images=skip")
@@ -508,7 +508,7 @@ def test_predicting_with_no_run_ends_the_process_with_code_2(tmp_path):
 # ---- what is no mistake
 
 
-def test_a_pool_that_the_mode_does_not_use_may_lack_its_images(csv, own_images):
+def test_unlabeled_images_that_the_mode_does_not_use_may_be_missing(csv, own_images):
     for name in csv("unlabeled").id:
         (own_images / f"{name}.png").unlink()
     train_command([*csv.args, *QUICK, "train.min_steps=2", "name=x"])

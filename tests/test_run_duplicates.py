@@ -28,7 +28,7 @@ def counted(page) -> dict[str, str]:
 def run(digits, tmp_path_factory):
     """An augment run that accepts whatever it may. The ids of copies tell of what; its output is run.said.
 
-    a_* are rows of the pool, b_* of train; x0 and x1 are one image of train under two labels.
+    a_* are unlabeled rows, b_* of train; x0 and x1 are one image of train under two labels.
     """
     folder = tmp_path_factory.mktemp("overlap")
     images = folder / "images"
@@ -46,7 +46,7 @@ def run(digits, tmp_path_factory):
         "a_of_test": ("unlabeled", 300),
         "a_of_val": ("unlabeled", 350),
         "a_of_train": ("unlabeled", 5),
-        "a_of_pool": ("unlabeled", 205),
+        "a_of_unlabeled": ("unlabeled", 205),
         "b_of_test": ("train", 310),
         "x1": ("train", 7),
     }
@@ -113,7 +113,7 @@ def test_copies_are_listed_and_what_disagrees_comes_first(run, digits):
             ("a_of_test", "0300"),
             ("a_of_val", "0350"),
             ("a_of_train", "0005"),
-            ("a_of_pool", "0205"),
+            ("a_of_unlabeled", "0205"),
             ("b_of_test", "0310"),
         ]
     }
@@ -140,7 +140,7 @@ def test_a_copy_of_a_labeled_row_is_judged_by_the_model_that_judges_that_row(run
     models = table(run / "round_1" / "decisions.csv").set_index("id").model
     assert models["a_of_train"] == models["0005"]
     assert models["0007"] == models["x1"]
-    assert models["a_of_pool"].count("+") == 2
+    assert models["a_of_unlabeled"].count("+") == 2
 
 
 @pytest.mark.parametrize(("overlap", "accepted"), [("same_file", False), ("copies", True)])

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from .data.dataset import USES_POOL
+from .data.dataset import USES_UNLABELED
 from .data.encoding import has_label
 from .report.label_studio import write_label_studio
 from .report.metrics_log import write_metrics
@@ -102,7 +102,7 @@ def train_final_models(
     """
     rows = np.flatnonzero(has_label(result.label))
     steps = step_budget(len(rows), run.config.train)
-    unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_POOL else ()
+    unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_UNLABELED else ()
     jobs = [TrainJob("student", rows, result.targets[rows], unlabeled, steps)]
     if run.config.pseudo.train_baseline and (result.round or result.reason == "collapse"):
         given_labels = prepared.judged.given_labels

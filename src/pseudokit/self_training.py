@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .config.keys import Pseudo
-from .data.dataset import USES_POOL, Dataset
+from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
 from .labels.arrays import Array
@@ -239,7 +239,7 @@ def _facts(context: SelfTrainingContext, decisions: Decisions, labels: Array) ->
         "changed": int(differ(decisions.label, labels).sum()),
         "cutoff": context.policy.relabel_cutoff,
     }
-    if context.mode in USES_POOL:
+    if context.mode in USES_UNLABELED:
         given_labels = context.dataset.given_labels
         pseudo_labels = np.where(given_labels < 0, decisions.label, -1)
         facts |= drift(

@@ -128,7 +128,7 @@ def test_ids_and_class_names_are_text_and_nothing_is_guessed(files):
     assert dataset.classes == tuple(sorted(labels))
 
 
-def test_a_train_row_without_a_label_belongs_to_the_pool(files):
+def test_a_train_row_without_a_label_is_unlabeled(files):
     dataset = load_dataset(files(train="id,label\nc,\na,cat\nb,dog\nd\n", unlabeled={"id": ["e"]}))
     assert rows(dataset) == [
         ("train", "a", "cat"),
@@ -139,7 +139,7 @@ def test_a_train_row_without_a_label_belongs_to_the_pool(files):
     ]
 
 
-def test_labels_of_the_pool_are_not_read(files):
+def test_labels_of_unlabeled_images_are_not_read(files):
     dataset = load_dataset(
         files(train=PETS, unlabeled={"id": ["p", "q"], "label": ["cat", "whale"]})
     )
@@ -172,7 +172,7 @@ def test_an_id_twice_in_one_file_is_refused_by_its_name(files):
     assert "'x'" in refusal(files(train=PETS, test={"id": ["x", "x"]}))
 
 
-def test_an_id_in_train_and_pool_is_refused_by_its_name(files):
+def test_an_id_in_train_and_unlabeled_is_refused_by_its_name(files):
     message = refusal(files(train=PETS, unlabeled={"id": ["c", "b"]}))
     assert "'b'" in message
     assert "data.train and data.unlabeled" in message
@@ -292,23 +292,22 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path):
     [("1.png", "cat/1.png", "x/y/z/1.webp"), ("cat/1.png", "dog/1.png", "whale/1.png")],
     ids=["deep", "classes"],
 )
-def test_a_pool_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
+def test_an_unlabeled_folder_has_any_nesting_and_no_labels(files, tmp_path, names):
     dataset = load_dataset(files(train=PETS, unlabeled=tree(tmp_path / "unlabeled", *names)))
     assert rows(dataset)[2:] == [("unlabeled", f"unlabeled/{name}", "") for name in names]
 
 
 def test_equal_file_names_in_two_folders_are_two_samples(tmp_path):
-    train, pool = (
+    train, unlabeled = (
         tree(tmp_path / "train", "a/1.png", "b/1.png"),
         tree(tmp_path / "unlabeled", "a/1.png"),
     )
-    assert len(load_dataset(Data(train=str(train), unlabeled=str(pool)))) == 3
+    assert len(load_dataset(Data(train=str(train), unlabeled=str(unlabeled)))) == 3
 
 
-def test_a_test_folder_of_classes_carries_labels(files, tmp_path):
-    dataset = load_dataset(
-        files(train=PETS, test=tree(tmp_path / "test", "cat/1.png", "dog/2.png"))
-    )
+@pytest.mark.parametrize("names", [("cat/1.png", "dog/2.png"), ("cat/1.png", "dog/a/2.png")])
+def test_a_test_folder_of_classes_carries_labels(files, tmp_path, names):
+    dataset = load_dataset(files(train=PETS, test=tree(tmp_path / "test", *names)))
     assert [row[2] for row in rows(dataset)[2:]] == ["cat", "dog"]
 
 

@@ -29,7 +29,7 @@ def labeled(counts, extra=0) -> Dataset:
     return Dataset(ids, ids, split, np.append(given_, np.zeros(extra, int)), empty, classes)
 
 
-def test_hidden_labels_move_to_the_pool_and_their_truth_is_returned():
+def test_hidden_labels_move_to_the_unlabeled_rows_and_their_truth_is_returned():
     dataset = labeled([30, 30, 30], extra=5)
     kept, truth = hide_labels(dataset, Simulate(keep_labels=12), 0)
     assert np.bincount(kept.given_labels[kept.split == "train"]).tolist() == [4, 4, 4]

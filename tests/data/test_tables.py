@@ -73,7 +73,7 @@ def test_an_id_that_names_two_images_is_refused(competition):
     assert "y/a.jpg" in message
 
 
-def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_the_pool(competition):
+def test_one_hot_columns_name_the_class_and_rows_without_a_one_are_unlabeled(competition):
     columns = {"cat": ["1", "0", "0"], "dog": ["0", "1.0", ""]}
     _, data = competition(id=["a", "b", "c"], **columns)
     dataset = load_dataset(data.model_copy(update={"label_col": ["cat", "dog"]}))

@@ -16,7 +16,7 @@ from ..system.files import log
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
 from .tables import read_split
 
-USES_POOL = ("augment", "joint")
+USES_UNLABELED = ("augment", "joint")
 """Modes in which unlabeled images may get a pseudo-label."""
 LEARNED_SPLITS = ("train", "unlabeled")
 SCORED_SPLITS = ("val", "trusted", "test")
@@ -177,10 +177,11 @@ def _look(name: str) -> str:
     """What a person sees of a name; equal for numbers that differ by .0 alone."""
     seen = "".join(
         letter
-        for letter in unicodedata.normalize("NFC", name)
+        for letter in name
         if letter not in INVISIBLE and unicodedata.category(letter) != "Cf"
     )
-    return re.sub(r"(?<=\d)\.0+$", "", " ".join(seen.split()))
+    words = unicodedata.normalize("NFC", seen).split()
+    return re.sub(r"(?<=\d)\.0+$", "", " ".join(words))
 
 
 def _check_labels(table: pd.DataFrame, classes: tuple[str, ...], data: Data) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..config.keys import Pseudo
-from ..data.dataset import USES_POOL
+from ..data.dataset import USES_UNLABELED
 from ..data.encoding import counts
 from .arrays import Array, last_where, most_confident, words
 from .decisions import Decisions
@@ -119,7 +119,7 @@ def _decide(
         _decide_given(believed, given_labels, noise, policy, action, decision, reason)
     accepted, why = select_pseudo_labels(predicted, given_labels, k, policy, refused, progress)
     reason[~labeled] = why[~labeled]
-    if mode in USES_POOL:
+    if mode in USES_UNLABELED:
         decision[accepted] = "accept"
     changed = np.isin(decision, ["relabel", "accept", "soften"])
     label = np.where(changed, believed.best, given_labels)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_SPLITS, USES_POOL, Dataset
+from ..data.dataset import SCORED_SPLITS, USES_UNLABELED, Dataset
 from ..data.encoding import confidence, has_label, is_correct, names, parse
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
@@ -128,7 +128,7 @@ def write_results(
         metrics["noise"] = _score_noise(prepared, result, rounds)
         if run.config.pseudo.audit_size:
             metrics["audit"] = _audit(run, judged, decisions)
-    if decisions and run.mode in USES_POOL:
+    if decisions and run.mode in USES_UNLABELED:
         write_csv(
             run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, result.round)
         )

@@ -14,7 +14,7 @@ from ..config.load import with_changes
 from ..config.types import UserError
 from ..data.builtin import BUILTIN_KEEP, with_builtin
 from ..data.csv_text import escape_formulas, read_csv
-from ..data.dataset import LEARNED_SPLITS, USES_POOL, Dataset, load_dataset
+from ..data.dataset import LEARNED_SPLITS, USES_UNLABELED, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
@@ -132,7 +132,7 @@ def read_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataF
         keep_labels = simulate.keep_labels or BUILTIN_KEEP
         simulate = simulate.model_copy(update={"keep_labels": keep_labels})
     dataset, truths = load_dataset(data), {}
-    if mode not in USES_POOL:
+    if mode not in USES_UNLABELED:
         dataset = dataset.take(dataset.split != "unlabeled")
     elif simulate.keep_labels:
         dataset, truths["hidden.csv"] = hide_labels(dataset, simulate, seed)
@@ -160,7 +160,7 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
             f"metric={config.metric} does not fit these {len(classes)} classes ({classes[0]}, …); "
             f"choose one of {', '.join(metrics)}"
         )
-    if mode not in USES_POOL:
+    if mode not in USES_UNLABELED:
         return
     unlabeled = dataset.split == "unlabeled"
     if not unlabeled.any():
