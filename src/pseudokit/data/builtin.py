@@ -23,21 +23,14 @@ TRAIN_DIGITS_PER_CLASS = 400
 """Of 500; the others are the test set."""
 
 
-def builtin_name(data: Data) -> str | None:
-    """The built-in set that data.train names; None if it names a file or folder."""
-    if not data.train:
-        return "digits"
-    return data.train if data.train in BUILTIN_SETS and not Path(data.train).exists() else None
-
-
 def with_builtin(data: Data) -> Data:
     """Data whose train and test are the folders of the built-in set, if it names one. They are written on first use.
 
     Raises:
         UserError: the package or the internet connection that it needs is missing, or the folder cannot be written.
     """
-    name = builtin_name(data)
-    if name is None:
+    name = data.train or "digits"
+    if name not in BUILTIN_SETS or (data.train and Path(name).exists()):
         return data
     root = Path(data.cache or FOLDER) / name
     if not root.is_dir():
