@@ -211,10 +211,10 @@ def mend_after_kill(path: Path) -> str:
 
 
 def _empty(path: Path) -> None:
-    for entry in path.iterdir():
+    for entry in path.glob("[!.]*"):  # the lock stays
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name not in (".lock", ".holder"):
+        else:
             entry.unlink()
 
 
