@@ -37,7 +37,7 @@ from pseudokit.data.csv_text import read_csv
 from pseudokit.data.images import load_images
 from pseudokit.system.files import read_json, write_json
 from pseudokit.training.batches import TrainingSet
-from pseudokit.training.device import to_input
+from pseudokit.training.device import Computation
 from pseudokit.training.loop import step_budget, train_model
 from pseudokit.training.models import TrainedModel, create_model, load_model
 from pseudokit.training.predict import log_probs
@@ -89,7 +89,7 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
     table = read_csv(where / "samples.csv")
     config, baseline = load_config(where / "config.yaml", []), load_model(where / "baseline")
     pixels, _ = load_images(table.path.to_numpy(), config.data)
-    code = {name: k for k, name in enumerate(baseline.format.classes)}
+    code = {name: k for k, name in enumerate(baseline.spec.classes)}
     given_labels = np.array([code.get(name, -1) for name in table.given_label])
     rows = {split: np.flatnonzero(table.split == split) for split in ("train", "unlabeled", "test")}
     first = _fit_seconds(where / "baseline")
@@ -122,7 +122,7 @@ def one_shot(
     train = config.train_of("student")
     torch.manual_seed(config.seed)
     network, form = create_model(
-        config.model_of("student"), tuple(baseline.format.classes), *pixels.shape[2:]
+        config.model_of("student"), tuple(baseline.spec.classes), *pixels.shape[2:]
     )
     training_set = TrainingSet(
         pixels, learned, labels, step_budget(len(learned), train), config.seed
@@ -158,10 +158,9 @@ def frozen(
 
 
 def _inputs(model: TrainedModel, pixels: np.ndarray):
+    computation = Computation(model.network, model.spec, "cpu", "fp32")
     for start in range(0, len(pixels), 1024):
-        yield to_input(
-            torch.from_numpy(pixels[start : start + 1024]), model.format, torch.device("cpu")
-        )
+        yield computation.run(torch.nn.Identity(), torch.from_numpy(pixels[start : start + 1024]))
 
 
 def _fit_seconds(model: Path) -> float:

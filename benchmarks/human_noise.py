@@ -238,6 +238,7 @@ def train_teachers(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np
     """Out-of-fold log-probabilities of two teachers, by other folds, both of the recipe of noise.py."""
     from pseudokit.config.load import load_config
     from pseudokit.data.folds import make_folds
+    from pseudokit.training.loop import step_budget
     from pseudokit.training.trainer import PredictJob, Trainer, TrainJob
 
     trainer = Trainer(
@@ -252,10 +253,10 @@ def train_teachers(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np
         log_probs = np.empty((len(given_labels), 10), np.float32)
         for fold in range(2):
             learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            done = trainer.train(
-                TrainJob(f"round_{number}/fold_{fold}", learned, given_labels[learned])
-            )
-            log_probs[held_out] = trainer.run_predict_job(PredictJob(done.model, held_out, 1))
+            where = f"round_{number}/fold_{fold}"
+            steps = step_budget(len(learned), trainer.config.train)
+            model, _ = trainer.train(TrainJob(where, learned, given_labels[learned], steps=steps))
+            log_probs[held_out] = trainer.run_job(PredictJob(model, held_out, 1))
         made |= {f"lp{number}": log_probs.astype(np.float16), f"fold{number}": folds}
     return made
 

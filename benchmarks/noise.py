@@ -200,8 +200,8 @@ def predict_first_round(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     )
     pixels, _ = load_images(paths.to_numpy(object), load_config(run / "config.yaml", []).data)
     models = [load_model(file.parent) for file in sorted(run.glob("round_1/fold_*/model.json"))]
-    given_labels, parts = decided.given_label.map(models[0].format.classes.index).to_numpy(), []
-    raw = np.empty((len(decided), len(models[0].format.classes)))
+    given_labels, parts = decided.given_label.map(models[0].spec.classes.index).to_numpy(), []
+    raw = np.empty((len(decided), len(models[0].spec.classes)))
     for model in models:
         rows = np.flatnonzero(decided.model == model.hash)
         parts.append(

@@ -57,12 +57,12 @@ def weights(file: Path) -> Path:
 
 def keep_embeddings(file: Path) -> Callable[[], None]:
     """Have the kit look embeddings up in this file, by an image's pixels; returns a function that adds new ones."""
-    from pseudokit.training import jobs
+    from pseudokit.training import trainer
 
     stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
     stored_vectors, embed = (
         dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)),
-        jobs.embed,
+        trainer.embed,
     )
     before = len(stored_vectors)
 
@@ -82,7 +82,7 @@ def keep_embeddings(file: Path) -> Callable[[], None]:
                 vectors=np.stack(list(stored_vectors.values())),
             )
 
-    jobs.embed = looked_up
+    trainer.embed = looked_up
     return save
 
 

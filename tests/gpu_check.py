@@ -1,5 +1,7 @@
 """What only a GPU can show: `make gpu-check`. Elsewhere every check is skipped by name; `make test` leaves them out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
 from pseudokit.training.batches import TrainingSet
-from pseudokit.training.device import pick_amp_dtype, to_device
+from pseudokit.training.device import Computation, pick_amp_dtype
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import embed, log_probs
@@ -35,38 +37,41 @@ def learned(precision: str, **options) -> TrainedModel:
     training_set = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], 150, 0, unlabeled=ROWS[1200:])
     network, history = train_model(network, form, training_set, train)
     assert history.loss.iloc[-1] < 0.5 * history.loss.iloc[0]
-    return TrainedModel(network, form, "")
+    return TrainedModel(network, form)
+
+
+def predicted(model: TrainedModel, device: str, precision: str) -> np.ndarray:
+    model = replace(model, spec=replace(model.spec, amp_dtype=precision))
+    return log_probs(model, PIXELS, ROWS[1200:], device=device)
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
 def test_what_is_learned_on_the_gpu_is_predicted_there_as_on_the_cpu(precision):
-    model, held_out = learned(precision), ROWS[1200:]
-    on_gpu = log_probs(model, PIXELS, held_out, device="cuda", amp_dtype=precision)
-    assert (on_gpu.argmax(1) == LABELS[held_out]).mean() > 0.9
-    exact = log_probs(model, PIXELS, held_out, device="cpu", amp_dtype="fp32")
+    model = learned(precision)
+    on_gpu = predicted(model, "cuda", precision)
+    assert (on_gpu.argmax(1) == LABELS[1200:]).mean() > 0.9
+    exact = predicted(model, "cpu", "fp32")
     assert np.abs(np.exp(on_gpu) - np.exp(exact)).max() < (0.01 if precision == "fp32" else 0.1)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_of_the_step_learns_on_the_gpu(part):
-    predicted = log_probs(
-        learned("auto", **PARTS[part]), PIXELS, ROWS[1200:], device="cuda"
-    ).argmax(1)
-    assert (predicted == LABELS[1200:]).mean() > 0.9
+    on_gpu = predicted(learned("auto", **PARTS[part]), "cuda", "auto")
+    assert (on_gpu.argmax(1) == LABELS[1200:]).mean() > 0.9
 
 
 def test_photos_augmented_by_workers_are_those_of_one_process():
     alone, helped = (learned("fp32", augment="photo", num_workers=n) for n in (0, 2))
-    on_cpu = [
-        log_probs(model, PIXELS, ROWS[1200:], device="cpu", amp_dtype="fp32")
-        for model in (alone, helped)
-    ]
+    on_cpu = [predicted(model, "cpu", "fp32") for model in (alone, helped)]
     np.testing.assert_allclose(*on_cpu, atol=0.05)
 
 
 def test_copies_are_right_although_nobody_waits_for_them():
     batch = torch.arange(1 << 20, dtype=torch.uint8).view(1024, 32, 32, 1)
-    assert torch.equal(to_device(batch, torch.device("cuda")).cpu(), batch)
+    network, form = create_model(Model(), ("a", "b"), 32, 1)
+    form = replace(form, mean=[0.0], std=[1.0])
+    images = Computation(network, form, "cuda", "fp32").run(torch.nn.Identity(), batch)
+    assert torch.equal((images.permute(0, 2, 3, 1) * 255).round().cpu(), batch.float())
 
 
 def test_embeddings_are_those_of_the_cpu():

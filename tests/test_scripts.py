@@ -144,7 +144,7 @@ def test_judges_average_the_views_that_were_asked_for(runs, views):
     for folder in sorted(run.glob("round_1/fold_*")):
         model = load_model(folder)
         rows = np.flatnonzero(decided.model.str.contains(model.hash))
-        logs = log_probs(model, pixels, rows, tta=views, spec=config.view, amp_dtype="fp32")
+        logs = log_probs(model, pixels, rows, tta=views, spec=config.view)
         said.append(np.exp(logs[np.searchsorted(rows, pool)]))
     stored = np.exp(np.load(run / "round_1" / "log_probs.npy")[pool])
     same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
@@ -159,9 +159,7 @@ def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_
     pixels, _ = load_images(files.to_numpy(object), load_config(run / "config.yaml", []).data)
     model, rows = load_model(run / "student"), np.arange(len(files))
     for views in (1, 3):
-        said = np.exp(
-            log_probs(model, pixels, rows, tta=views, spec="gentle", amp_dtype="fp32")
-        ).max(1)
+        said = np.exp(log_probs(model, pixels, rows, tta=views, spec="gentle")).max(1)
         assert np.allclose(said, scored.confidence.astype(float), atol=1e-4) == (views == 3)
     confidence = {}
     for name, tta in {"default": (), "one": ("--tta", 1)}.items():

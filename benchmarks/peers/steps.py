@@ -38,7 +38,7 @@ def setting(name: str, size: int, config: str):
     network, form = create_model(Model(name=name), tuple(map(str, range(K))), size, channels)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (N, size, size, channels), np.uint8)
-    return network, replace(form, precision=train.amp_dtype), train, pixels, rng.integers(0, K, N)
+    return network, replace(form, amp_dtype=train.amp_dtype), train, pixels, rng.integers(0, K, N)
 
 
 def training(name: str, size: int, config: str) -> list[tuple[float, float]]:

@@ -113,7 +113,7 @@ def train_final_models(
         try:
             with run.stage(job.where):
                 job_runner.ahead(jobs)
-                model = job_runner.fit(job.where, job.rows, job.labels, job.pool, job.steps)
+                model = job_runner.run(job)
         except TimeBudgetExceeded:
             if job.where == "student":
                 raise

@@ -87,14 +87,14 @@ def test_what_a_killed_process_was_writing_is_swept_up(tmp_path):
     (tmp_path / "x" / "round_1" / "log_probs.npy.part").write_text("half")
     for name in ("round_1/fold_0", "student"):
         (tmp_path / "x" / name).mkdir(exist_ok=True)
-        (tmp_path / "x" / name / "checkpoint_00000007.pt").write_text("a state")
+        (tmp_path / "x" / name / "checkpoint.pt").write_text("a state")
     (tmp_path / "x" / "student" / "model.json").write_text("{}")
     Run(tmp_path / "x", "denoise", Config()).write_status("running", "student")
     assert "killed" in opened(tmp_path).stdout
-    left = {file.relative_to(tmp_path / "x").as_posix() for file in (tmp_path / "x").rglob("*_*.*")}
-    assert left == {"round_1/fold_0/checkpoint_00000007.pt"}, (
-        "the state of a network that is not finished"
-    )
+    left = {
+        file.relative_to(tmp_path / "x").as_posix() for file in (tmp_path / "x").rglob("*/*.p*t")
+    }
+    assert left == {"round_1/fold_0/checkpoint.pt"}, "the state of a network that is not finished"
     status = read_json(tmp_path / "x" / "status.json")
     assert (status["state"], status["stage"]) == ("stopped", "student")
     assert "was killed" in status["reason"]

@@ -27,7 +27,7 @@ KEYS = [
     "pseudo.tta=2",
 ]
 """Three folds for two processes: the last wave is not full."""
-POOL = ["pseudo.cutoff=0.5"]
+CUTOFF = ["pseudo.cutoff=0.5"]
 
 
 def torchrun(*args) -> subprocess.CompletedProcess:
@@ -35,9 +35,13 @@ def torchrun(*args) -> subprocess.CompletedProcess:
     return Script(*TORCHRUN, *args).wait()
 
 
-def side_by_side(*args, until: tuple[Path, str, int] | None = None) -> subprocess.CompletedProcess:
+def written_at(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
+def side_by_side(*args, until: tuple[Path, int] | None = None) -> subprocess.CompletedProcess:
     """What torchrun does, with the packages loaded already: two processes; one that fails ends the two. What both
-    said. until: (folder, pattern, signal), the signal that both get as soon as a new file of that name is there."""
+    said. until: (file, signal), the signal that both get as soon as the file is written (again)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -48,12 +52,12 @@ def side_by_side(*args, until: tuple[Path, str, int] | None = None) -> subproces
         "LOCAL_WORLD_SIZE": "2",
     }
     scripts = [Script(*args, RANK=str(i), LOCAL_RANK=str(i), **place) for i in range(2)]
-    before = set(until[0].glob(until[1])) if until else set()
+    before = written_at(until[0]) if until else None
     while None in (codes := [script.poll() for script in scripts]) and not any(codes):
         time.sleep(0.005)
-        if until and set(until[0].glob(until[1])) - before:
+        if until and written_at(until[0]) != before:
             for script in scripts:
-                os.kill(script.pid, until[2])
+                os.kill(script.pid, until[1])
             for script in scripts:
                 script.process.join()
             codes = [script.poll() for script in scripts]
@@ -80,7 +84,7 @@ def bytes_of(run) -> dict[str, bytes]:
 def alone(digits, tmp_path_factory):
     """One process: (folder of the runs, the command without a name, bytes of its run, what it printed)."""
     folder, args = write_csv_data(digits, tmp_path_factory.mktemp("alone"))
-    args = [*args, *KEYS, *POOL, f"data.cache={folder / 'root'}"]
+    args = [*args, *KEYS, *CUTOFF, f"data.cache={folder / 'root'}"]
     command = ["pseudo.py", "--mode", "augment", *args]
     done = run_script(*command, "name=one")
     assert done.returncode == 0, done.stderr
@@ -222,14 +226,11 @@ def test_a_team_that_is_cut_off_goes_on_to_the_same_bytes(csv_data):
     whole = side_by_side(*command, "name=whole")
     assert whole.returncode == 0, whole.stderr[-2000:]
     run, steps = folder / "runs" / "cut", []
+    checkpoint = run / "student" / "checkpoint.pt"
     for end in (signal.SIGKILL, signal.SIGTERM):
-        stopped = side_by_side(
-            *command, "name=cut", until=(run / "student", "checkpoint_*.pt", end)
-        )
+        stopped = side_by_side(*command, "name=cut", until=(checkpoint, end))
         assert stopped.returncode in (-end, 128 + end), stopped.stderr[-2000:]
-        steps += [
-            int(file.stem.split("_")[1]) for file in (run / "student").glob("checkpoint_*.pt")
-        ]
+        steps.append(torch.load(checkpoint, weights_only=True)["step"])
     done = side_by_side(*command, "name=cut")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "stopped (SIGTERM)" in stopped.stderr

@@ -12,6 +12,7 @@ from pseudokit.config.types import UserError
 from pseudokit.system.faults import Interrupted, OnSignal
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.checkpoint import Checkpoints
+from pseudokit.training.device import Computation
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import create_model
 
@@ -73,11 +74,18 @@ def learn(
     train = Train(**keys)
     torch.rand(7)  # what was drawn before has no part in it
     saved = Checkpoints(folder, key, train)
+    if bar:
+        bar.update(saved.step)  # it begins there
     network, history = train_model(
         network or fresh, spec, given_labels or training_set(), train, bar, saved=saved
     )
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns=["seconds", "waited"])
+
+
+def steps_on_file(folder) -> int:
+    assert [file.name for file in folder.iterdir()] == ["checkpoint.pt"]
+    return Checkpoints(folder, "key", Train()).step
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -86,7 +94,7 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_bytes(tmp_path, recipe):
     for at in (1, 4, STEPS - 1, STEPS):  # each process does some steps more
         with pytest.raises(Cut):
             learn(tmp_path, RECIPES[recipe], Bar(at))
-    assert [file.name for file in tmp_path.iterdir()] == [f"checkpoint_{STEPS - 1:08d}.pt"]
+    assert steps_on_file(tmp_path) == STEPS - 1
     again, same = learn(tmp_path, RECIPES[recipe])
     assert [name for name in whole if whole[name] != again[name]] == []
     assert losses.equals(same)
@@ -98,9 +106,9 @@ def test_a_checkpoint_that_cannot_be_read_means_a_new_start(tmp_path):
         learn(tmp_path, {}, Bar(7))
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:1000])
-    assert Checkpoints(tmp_path, "key", Train()).step == 0
+    assert steps_on_file(tmp_path) == 0
     assert learn(tmp_path)[0] == whole
-    assert [file.name[-5:-3] for file in tmp_path.iterdir()] == ["09"], "what is not readable goes"
+    assert steps_on_file(tmp_path) == 9, "what is not readable goes"
 
 
 def test_a_checkpoint_of_other_labels_or_keys_is_not_used(tmp_path):
@@ -108,7 +116,7 @@ def test_a_checkpoint_of_other_labels_or_keys_is_not_used(tmp_path):
         learn(tmp_path, {}, Bar(8), key="another")
     with pytest.raises(Cut):
         learn(tmp_path, {}, Bar(4))
-    assert [file.name[-5:-3] for file in tmp_path.iterdir()] == ["03"]
+    assert steps_on_file(tmp_path) == 3
     assert learn(tmp_path)[0] == learn(None)[0]
 
 
@@ -131,7 +139,7 @@ def test_a_signal_finishes_the_step_and_keeps_it(tmp_path):
             learn(tmp_path, {"checkpoint_every": 1000}, Signal(3))
     finally:
         signal.signal(signal.SIGTERM, old)
-    assert Checkpoints(tmp_path, "key", Train()).step == 3
+    assert steps_on_file(tmp_path) == 3
     assert learn(tmp_path)[0] == learn(None)[0]
 
 
@@ -152,20 +160,18 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
 
 def test_a_batch_that_spoils_statistics_leaves_no_trace_in_them(tmp_path):
     """Its images overflow on the way forward, and moving averages would never forget it."""
-    from pseudokit.training import device as module
+    spoiled = []
 
-    pixels, spoiled = np.array(PIXELS), []
-
-    def to_input(batch, spec, device, real=module.to_input):
-        out = real(batch, spec, device)
+    def run(computation, function, pixels, real=Computation.run):
         if not spoiled:
-            spoiled.append(out.fill_(torch.inf))
-        return out
+            spoiled.append(True)
+            pixels = pixels.float().fill_(torch.inf)
+        return real(computation, function, pixels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "to_input", to_input)
+        patch.setattr(Computation, "run", run)
         state, history = learn(
-            None, given_labels=TrainingSet(pixels, np.arange(300), LABELS[:300], STEPS, 0)
+            None, given_labels=TrainingSet(PIXELS, np.arange(300), LABELS[:300], STEPS, 0)
         )
     assert history.skipped.iloc[-1] == 1
     assert all(

@@ -11,10 +11,9 @@ from pseudokit.config.keys import Config, Model
 from pseudokit.config.types import UserError
 from pseudokit.system.distributed import ALONE
 from pseudokit.system.files import TimeBudgetExceeded
-from pseudokit.training import jobs as jobs_module
 from pseudokit.training import predict
 from pseudokit.training import trainer as trainer_module
-from pseudokit.training.jobs import JobRunner, LinearProbe
+from pseudokit.training.jobs import JobRunner
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.trainer import Trainer, TrainJob
 
@@ -28,10 +27,8 @@ def job_runner(
     folder, input_hash="these images", time_for=lambda seconds: True, **options
 ) -> JobRunner:
     train = {"epochs": 0.1, "batch_size": 16, "amp_dtype": "fp32", "device": "cpu"} | options
-    trainer = Trainer(Config(train=train), PIXELS, LABELS, CLASSES)
-    return JobRunner(
-        folder, trainer, LinearProbe(folder, trainer, input_hash), None, time_for, input_hash
-    )
+    trainer = Trainer(Config(train=train), PIXELS, LABELS, CLASSES, folder, input_hash)
+    return JobRunner(trainer, None, time_for)
 
 
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
@@ -52,8 +49,11 @@ def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
 
 def test_a_baseline_is_the_same_whatever_steps_its_student_takes(tmp_path):
     """Corrections change the number of rows a little; the baseline is not trained again for that."""
-    first = job_runner(tmp_path).fit("baseline", ROWS, LABELS[:100], steps=3)
-    assert job_runner(tmp_path).fit("baseline", ROWS, LABELS[:100], steps=4).hash == first.hash
+    first, again = (
+        job_runner(tmp_path).run(TrainJob("baseline", ROWS, LABELS[:100], steps=steps))
+        for steps in (3, 4)
+    )
+    assert first.hash == again.hash
 
 
 def test_predictions_are_those_of_the_rows_that_are_asked_for(tmp_path):
@@ -75,13 +75,13 @@ def test_the_first_network_is_trained_and_later_ones_only_if_they_end_in_time(tm
         return False
 
     runner = job_runner(tmp_path, time_for=time_for)
-    runner.fit("round_1/fold_0", ROWS, LABELS[:100], steps=2)
+    runner.run(TrainJob("round_1/fold_0", ROWS, LABELS[:100], steps=2))
     assert asked == []
     with pytest.raises(TimeBudgetExceeded):
-        runner.fit("round_1/fold_1", ROWS, LABELS[:100], steps=200)
+        runner.run(TrainJob("round_1/fold_1", ROWS, LABELS[:100], steps=200))
     assert asked[0] > 0
     assert not Path(tmp_path / "round_1" / "fold_1").exists()
-    runner.fit("round_1/fold_0", ROWS, LABELS[:100], steps=2)
+    runner.run(TrainJob("round_1/fold_0", ROWS, LABELS[:100], steps=2))
     assert len(asked) == 1, "what is finished is read"
 
 
@@ -112,8 +112,8 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
 def embedded(tmp_path, monkeypatch):
     """embedded(pixels, cut=…): (embeddings, rows that were embedded now); cut: after so many rows it is cut off."""
     monkeypatch.setitem(predict.MAX_BATCH_PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
-    monkeypatch.setattr(jobs_module, "BATCHES_PER_WRITE", 2)
-    real, rows_now = jobs_module.embed, []
+    monkeypatch.setattr(trainer_module, "BATCHES_PER_WRITE", 2)
+    real, rows_now = trainer_module.embed, []
 
     def made(pixels, cut=None):
         rows_now.clear()
@@ -124,16 +124,17 @@ def embedded(tmp_path, monkeypatch):
             rows_now.extend(rows)
             return real(network, spec, images, rows, train)
 
-        monkeypatch.setattr(jobs_module, "embed", embed)
+        monkeypatch.setattr(trainer_module, "embed", embed)
         config = Config(
             train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"}
         )
         monkeypatch.setattr(
             Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1)
         )
-        trainer = Trainer(config, pixels, np.zeros(40, np.int64), ("a", "b"))
+        given_labels = np.zeros(40, np.int64)
+        trainer = Trainer(config, pixels, given_labels, ("a", "b"), tmp_path, "these")
         torch.manual_seed(0)
-        return np.array(LinearProbe(tmp_path, trainer, "these").embeddings), [*rows_now]
+        return np.array(trainer.embeddings), [*rows_now]
 
     return made
 
@@ -185,7 +186,7 @@ def test_arms_that_learn_the_same_are_the_same_and_labels_are_all_that_tells_the
     def weights(where, labels=labels, seed=0):
         config = Config(train={"device": "cpu", "batch_size": 16, "augment": "gentle"}, seed=seed)
         trainer = Trainer(config, pixels, labels, ("a", "b"))
-        network = trainer.train(TrainJob(where, np.arange(40), labels, steps=3)).model.network
+        network = trainer.train(TrainJob(where, np.arange(40), labels, steps=3))[0].network
         return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
     student = weights("student")

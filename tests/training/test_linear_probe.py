@@ -1,5 +1,7 @@
 """Heads on a frozen network: the best one under a prior that follows the noise, saved alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,14 +23,14 @@ from pseudokit.training.linear_probe import (
 from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
 from pseudokit.training.predict import embed, log_probs
 
-FP32 = {"amp_dtype": "fp32", "device": "cpu"}
 CLASSES = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    return create_model(Model(), CLASSES, 16, 1)
+    network, spec = create_model(Model(), CLASSES, 16, 1)
+    return network, replace(spec, amp_dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def digits():
 def embedded(backbone, pixels, rows=None) -> np.ndarray:
     network, spec = backbone
     rows = np.arange(len(pixels)) if rows is None else rows
-    return embed(network, spec, pixels, rows, Train(**FP32))
+    return embed(network, spec, pixels, rows, Train(amp_dtype="fp32", device="cpu"))
 
 
 def numbers(n=300, d=7, k=3, seed=0):
@@ -85,7 +87,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
     untouched = backbone[0].get_classifier().weight.clone()
     network = with_head(backbone[0], fit_head(x, labels, 10)[0])
     model = TrainedModel(network, backbone[1], "")
-    whole = log_probs(model, pixels, np.arange(400), **FP32)
+    whole = log_probs(model, pixels, np.arange(400), device="cpu")
     np.testing.assert_allclose(head_log_probs(model, x), whole, atol=1e-3)
     assert (whole.argmax(1) == labels).mean() > 0.8, "a random network, but 400 of 400 were learned"
     assert torch.equal(backbone[0].get_classifier().weight, untouched)
@@ -111,7 +113,9 @@ def test_a_head_is_saved_alone_and_read_back_with_its_backbone(tmp_path, backbon
     back = load_model(tmp_path / "round_1" / "fold_0")
     assert (back.hash, back.backbone) == (model.hash, saved.hash)
     rows = np.arange(50)
-    np.testing.assert_array_equal(*(log_probs(m, digits[0], rows, **FP32) for m in (model, back)))
+    np.testing.assert_array_equal(
+        *(log_probs(m, digits[0], rows, device="cpu") for m in (model, back))
+    )
 
 
 def test_a_head_without_its_backbone_is_refused_by_name(tmp_path, backbone):

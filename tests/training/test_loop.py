@@ -3,6 +3,7 @@
 import copy
 import gc
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,11 +46,11 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
         pixels, rows, target[rows] if labels is None else labels, steps, seed
     )
     network, history = train_model(network, spec, training_set, Train(**QUICK | options))
-    return TrainedModel(network, spec, ""), history, before
+    return TrainedModel(network, replace(spec, amp_dtype="fp32")), history, before
 
 
 def probs(model, digits, rows=HELD_OUT) -> np.ndarray:
-    return np.exp(log_probs(model, digits[0], rows, amp_dtype="fp32", device="cpu"))
+    return np.exp(log_probs(model, digits[0], rows, device="cpu"))
 
 
 def accuracy(model, digits) -> float:
@@ -221,7 +222,7 @@ def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(
         "linear_probe_first": linear_probe_first,
     }
     training_set = TrainingSet(pixels, LEARN, target[LEARN], 5, 0)
-    network, history = train_model(network, plain[0].format, training_set, Train(**QUICK | still))
+    network, history = train_model(network, plain[0].spec, training_set, Train(**QUICK | still))
     assert (history.loss.max() < 0.2) if linear_probe_first else (history.loss.min() > 1)
     for name, value in network.named_parameters():
         assert torch.allclose(value, before[name], atol=1e-5) != (

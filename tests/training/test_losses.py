@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pseudokit.system.distributed import ProcessGroup
+from pseudokit.system.distributed import ALONE, ProcessGroup
 from pseudokit.training.linear_probe import fit_head
 from pseudokit.training.losses import BinaryCrossEntropy, Consistency, CrossEntropy, loss_of_part
 
@@ -76,7 +76,7 @@ def test_parts_of_a_batch_average_to_the_loss_of_the_whole(kind, answers, logits
     """Also where the parts differ in size, in known answers and in the weights of their classes."""
     labels = answers if kind is BinaryCrossEntropy else np.arange(50) % 4
     targets = torch.from_numpy(kind.targets(labels))
-    criterion = kind(torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64), smoothing=0.1)
+    criterion = kind(torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64), label_smoothing=0.1)
     groups = [ProcessGroup(3, index) for index in range(3)]
     parts = [loss_of_part(criterion, group.part(logits), targets, group) for group in groups]
     assert sum(parts).item() / 3 == pytest.approx(criterion(logits, targets).item())
@@ -99,19 +99,19 @@ def test_a_student_overrules_unsure_teachers_but_not_sure_ones(teachers, power, 
     """The network says (0.88, 0.12) of every view: the strong view learns class 0 unless teachers are surer of 1."""
     logits = torch.tensor([[2.0, 0.0]])
     views, logs = torch.zeros(1, 1, 1, 1), torch.tensor([teachers]).clamp(min=1e-30).log()
-    loss = Consistency(iter([(views, views, logs)]), power)(lambda pixels: logits)
+    loss = Consistency(iter([(views, views, logs)]), power, ALONE)(lambda pixels: logits)
     assert loss == pytest.approx(
         float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))), rel=0.02
     )
 
 
 def test_sure_answers_weigh_one_and_unsure_ones_less():
-    term = Consistency(iter(()))
+    term = Consistency(iter(()), 0, ALONE)
     confidence = torch.tensor([0.98, 0.98, 0.98, 0.4])
     for _ in range(400):
         weights = term.weigh(confidence)
     assert torch.allclose(weights[:3], torch.ones(3))
     assert weights[3] < 0.2
-    assert torch.allclose(Consistency(iter(())).weigh(confidence), torch.ones(4)), (
+    assert torch.allclose(Consistency(iter(()), 0, ALONE).weigh(confidence), torch.ones(4)), (
         "at first, nobody is sure: all count"
     )

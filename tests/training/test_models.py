@@ -61,7 +61,7 @@ def test_a_saved_model_reads_back_with_identical_logits(tmp_path):
     images = torch.randn(5, 1, 16, 16).to(memory_format=torch.channels_last)
     with torch.no_grad():
         assert torch.equal(found.network(images), network.eval()(images))
-    assert found.format == spec
+    assert found.spec == spec
     assert found.hash == saved.hash
     assert not found.network.training
 

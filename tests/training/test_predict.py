@@ -1,5 +1,7 @@
 """The inference loop: probabilities of the rows that were asked for, in their order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,14 @@ from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import log_probs
 
-CPU = {"amp_dtype": "fp32", "device": "cpu"}
+CPU = {"device": "cpu"}
+
+
+def made(classes=("a", "b"), channels=1):
+    """A network for 16 pixels, and its spec."""
+    torch.manual_seed(0)
+    network, spec = create_model(Model(), tuple(classes), 16, channels)
+    return network, replace(spec, amp_dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +34,8 @@ def pixels():
 @pytest.fixture(scope="module")
 def model(pixels):
     """A few steps are enough for predictions that differ from row to row."""
-    torch.manual_seed(0)
-    network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-    recipe = Train(batch_size=32, augment="none", **CPU)
+    network, spec = made("0123456789")
+    recipe = Train(batch_size=32, augment="none", amp_dtype="fp32", **CPU)
     network, _ = train_model(
         network,
         spec,
@@ -43,7 +51,7 @@ def test_probabilities_are_normalized_and_those_of_the_network(model, pixels):
     assert logs.dtype == np.float32
     np.testing.assert_allclose(np.exp(logs).sum(1), 1, atol=1e-5)
     images = torch.from_numpy(pixels[:60]).permute(0, 3, 1, 2) / 255
-    mean, std = torch.tensor(model.format.mean), torch.tensor(model.format.std)
+    mean, std = torch.tensor(model.spec.mean), torch.tensor(model.spec.std)
     with torch.no_grad():
         wanted = model.network((images - mean) / std).log_softmax(1)
     np.testing.assert_allclose(logs, wanted, atol=1e-3)
@@ -51,8 +59,7 @@ def test_probabilities_are_normalized_and_those_of_the_network(model, pixels):
 
 @pytest.mark.parametrize("tta", [1, 3])
 def test_rows_of_three_channels_are_normalized_by_channel(tta):
-    torch.manual_seed(0)
-    network, spec = create_model(Model(), ("a", "b"), 16, 3)
+    network, spec = made(channels=3)
     network.eval()
     pixels = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), np.uint8)
     images = torch.from_numpy(pixels) / 255
@@ -97,7 +104,7 @@ def test_the_first_view_is_the_image_itself_and_the_others_are_augmented(model, 
         build("affine", 16, seed=1)(torch.from_numpy(pixels[rows]), 0).permute(0, 3, 1, 2) / 255
     )
     with torch.no_grad():
-        other = model.network((turned - model.format.mean[0]) / model.format.std[0]).softmax(1)
+        other = model.network((turned - model.spec.mean[0]) / model.spec.std[0]).softmax(1)
     np.testing.assert_allclose(2 * two - one, other, atol=1e-3)
     assert np.abs(3 * three - 2 * two - other.numpy()).max() > 0.01, "the third view is a new draw"
 
@@ -118,8 +125,7 @@ def test_more_views_of_the_same_seed_are_the_same(model, pixels):
 
 def test_a_certain_model_stays_finite(pixels):
     """Logits a thousand apart: in probabilities that is exactly zero, whose logarithm no one can average."""
-    torch.manual_seed(0)
-    network, spec = create_model(Model(), ("a", "b"), 16, 1)
+    network, spec = made()
     with torch.no_grad():
         network.fc.weight.zero_()
         network.fc.bias.copy_(torch.tensor([1000.0, 0.0]))
@@ -131,10 +137,8 @@ def test_a_certain_model_stays_finite(pixels):
 
 
 def test_half_precision_says_nearly_the_same(model, pixels):
-    full, half = (
-        np.exp(log_probs(model, pixels, np.arange(100), amp_dtype=p, device="cpu"))
-        for p in ("fp32", "bf16")
-    )
+    halved = replace(model, spec=replace(model.spec, amp_dtype="bf16"))
+    full, half = (np.exp(log_probs(m, pixels, np.arange(100), **CPU)) for m in (model, halved))
     assert half.dtype == np.float32
     assert np.abs(full - half).mean() < 0.01
 

@@ -199,7 +199,7 @@ def mend_after_kill(path: Path) -> str:
     """
     for part in path.rglob("*.part"):
         part.unlink()
-    for checkpoint in path.rglob("checkpoint_*.pt"):
+    for checkpoint in path.rglob("checkpoint.pt"):
         if (checkpoint.parent / "model.json").exists():
             checkpoint.unlink()
     status = read_status(path)

@@ -124,9 +124,9 @@ def predict_runs(
     Raises:
         UserError: the runs do not fit together, weights do not fit them, or an image cannot be read.
     """
-    spec, metric = runs[0].models[0].format, runs[0].config.metric
+    spec, metric = runs[0].models[0].spec, runs[0].config.metric
     for run in runs:
-        other = run.models[0].format
+        other = run.models[0].spec
         if (other.classes, other.multi_label) != (spec.classes, spec.multi_label):
             raise UserError(
                 f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
@@ -157,7 +157,7 @@ def _predict_run(run: FinishedRun, paths: Array, tta: int | None, alone: bool) -
     tta = run.config.predict.tta if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
-    spec = run.models[0].format
+    spec = run.models[0].spec
     as_trained = {"data.size": spec.size, "data.channels": spec.channels}
     # every row needs a prediction, so no image is skipped
     config = with_changes(run.config, as_trained | {"data.bad_images": "refuse"})
@@ -168,7 +168,7 @@ def _predict_run(run: FinishedRun, paths: Array, tta: int | None, alone: bool) -
 
     def predict(model: TrainedModel, rows: Array) -> Array:
         if alone:
-            return trainer.run_predict_job(PredictJob(model, rows, tta))
+            return trainer.run_job(PredictJob(model, rows, tta))
         return trainer.predict(model, rows, tta)
 
     return mean_probs(run.models, np.arange(len(paths)), predict)
@@ -188,7 +188,7 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[Array, Array]:
     # column i of `shared`: where a row stands in the arrays of run i
     shared = reduce(pd.merge, (table.reset_index(names=i) for i, table in enumerate(tables)))
     arrays = [np.load(file, mmap_mode="r")[shared[i]] for i, file in enumerate(files)]
-    spec = runs[0].models[0].format
+    spec = runs[0].models[0].spec
     labels = parse(shared.label, spec.classes, spec.multi_label)
     return np.exp(np.stack(arrays)), labels
 

@@ -28,7 +28,7 @@ from ..labels.out_of_fold import Second
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
-from ..training.jobs import JobRunner, LinearProbe
+from ..training.jobs import JobRunner
 from ..training.label_propagation import (
     gradient_features,
     graph_power,
@@ -301,14 +301,19 @@ def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: Array) 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
     """What trains and predicts on this data."""
     judged, dataset = prepared.judged, prepared.dataset
-    trainer = Trainer(run.config, prepared.pixels, judged.given_labels, dataset.classes, run.path)
+    trainer = Trainer(
+        run.config,
+        prepared.pixels,
+        judged.given_labels,
+        dataset.classes,
+        run.path,
+        prepared.input_hash,
+    )
     offer(trainer, dataset.path)
-    frozen = LinearProbe(run.path, trainer, prepared.input_hash)
-    similar_images = _label_propagation(run, prepared, frozen)
-    return JobRunner(run.path, trainer, frozen, similar_images, run.time_for, prepared.input_hash)
+    return JobRunner(trainer, _label_propagation(run, prepared, trainer), run.time_for)
 
 
-def _label_propagation(run: Run, prepared: PreparedData, frozen: LinearProbe) -> Second | None:
+def _label_propagation(run: Run, prepared: PreparedData, trainer: Trainer) -> Second | None:
     """What the labels of similar images say of unlabeled ones, where pseudo.label_propagation asks for it.
 
     The graph is made when it is first needed: a run that goes on after its rounds does without.
@@ -323,7 +328,7 @@ def _label_propagation(run: Run, prepared: PreparedData, frozen: LinearProbe) ->
     @cache
     def graph():
         if run.config.model.freeze_backbone:
-            return neighbor_graph(alike_features(frozen.embeddings[:n_judged]))
+            return neighbor_graph(alike_features(trainer.embeddings[:n_judged]))
         return neighbor_graph(gradient_features(prepared.pixels[:n_judged]))
 
     def log_probs(fold_job):

@@ -49,8 +49,8 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
         config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes
     )
     rows = np.arange(min(len(prepared.pixels), PROBE_IMAGES))
-    model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0), "")
-    predict = partial(trainer.run_predict_job, PredictJob(model, rows, 1))
+    model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0))
+    predict = partial(trainer.run_job, PredictJob(model, rows, 1))
     _, seconds = timeit.repeat(predict, number=1, repeat=2)  # the first one warms up
     return Pace(
         _seconds_a_step(trainer, "round_1/fold_0"),
@@ -62,13 +62,13 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
 def _seconds_a_step(trainer: Trainer, where: str) -> float:
     """Of the network of this folder; 0 if it is a head on a frozen backbone, which takes seconds."""
     config = trainer.config
-    if config.model_of(where).freeze_backbone:
+    if trainer.is_frozen(where):
         return 0.0
     labeled = np.flatnonzero(has_label(trainer.given_labels))
     rows = np.resize(labeled, config.train.batch_size)
     unlabeled = (rows, None) if where == "student" and config.train.consistency_weight else ()
     job = TrainJob(where, rows, trainer.given_labels[rows], unlabeled, PROBE_STEPS)
-    seconds = np.diff(trainer.train(job).history.seconds)
+    seconds = np.diff(trainer.train(job)[1].seconds)
     return float(np.median(seconds[WARM_UP_STEPS - 1 :]))
 
 

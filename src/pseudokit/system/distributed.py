@@ -3,8 +3,6 @@
 One process does what it would do alone, so decisions and files do not depend on how many there are.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,9 +49,8 @@ class ProcessGroup:
         import torch
 
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        flat = torch.cat(
-            [gradient.flatten() for gradient in gradients]
-        )  # one message, not one a tensor
+        # One message: one a tensor takes ten times as long for small networks.
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         _join().all_reduce(flat, group=self.group)
         flat /= self.size
         means = flat.split([gradient.numel() for gradient in gradients])
@@ -62,8 +59,6 @@ class ProcessGroup:
 
 
 ALONE = ProcessGroup()
-Work = Callable[[Any, ProcessGroup], Any]
-"""work(job, the processes that share it) → its result."""
 MAX_WAIT = timedelta(days=30)
 """How long a process waits for another. One that has died is noticed at once, by its closed connection."""
 
@@ -92,9 +87,8 @@ def _join():
     import torch.distributed as dist
 
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
-    if (
-        processes_here > 1
-    ):  # torchrun gives each one thread; together they have as many as one alone would
+    if processes_here > 1:
+        # torchrun gives each one thread; together they have as many as one alone would
         torch.set_num_threads(max(1, cores() // processes_here))
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -128,8 +122,8 @@ def leave() -> None:
     _join().destroy_process_group()
 
 
-def map_jobs(work: Work, jobs: list) -> Iterator:
-    """Hand out jobs to all processes, and yield work(job, process_group) of every job in order.
+def map_jobs(work: Callable, jobs: list) -> Iterator:
+    """Hand out jobs to all processes, and yield work(job, the processes that share it) of every job in order.
 
     Each process takes one job at a time. If there are fewer jobs than processes, several processes share a job. None
     stands for a job that is done already: it yields nothing, but keeps its place, so that a run that goes on shares the
@@ -146,28 +140,26 @@ def map_jobs(work: Work, jobs: list) -> Iterator:
             yield from _run_wave(work, wave, are_shared)
 
 
-def worker_loop(work: Work) -> None:
+def worker_loop(work: Callable) -> None:
     """Take part in all that `map_jobs` of the first process hands out, until `dismiss`."""
     while (message := receive()) is not None:
         _run_wave(work, *message)
 
 
-def _run_wave(work: Work, jobs: list, are_shared: bool) -> list:
+def _run_wave(work: Callable, jobs: list, are_shared: bool) -> list:
     """Do one job of these. Returns the results of all of them in the first process, [] in the others."""
-    number, process_group = rank(), ALONE
-    if are_shared:
-        number, process_group = _share_of(len(jobs))
+    number, process_group = _share_of(len(jobs)) if are_shared else (rank(), ALONE)
     outcome = None
     if number < len(jobs) and jobs[number] is not None:
         outcome = _try(work, jobs[number], process_group)
+    if process_group.index > 0:  # of those who share a job, the first sends the result
+        outcome = None
     outcomes = [None] * size() if rank() == 0 else None
-    is_speaker = process_group.index == 0  # of those who share a job, the first sends the result
-    _join().gather_object(outcome if is_speaker else None, outcomes, 0)
-    results = []
-    for result, error in filter(None, outcomes or []):
-        if error:
-            raise error
-        results.append(result)
+    _join().gather_object(outcome, outcomes, 0)
+    results = [outcome for outcome in outcomes or [] if outcome is not None]
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
     return results
 
 
@@ -185,11 +177,11 @@ def _share_of(jobs: int) -> tuple[int, ProcessGroup]:
     return job, ProcessGroup(len(members[job]), members[job].index(rank()), group)
 
 
-def _try(work: Work, job: Any, process_group: ProcessGroup) -> tuple[Any, Exception | None]:
+def _try(work: Callable, job: Any, process_group: ProcessGroup) -> Any:
     """The result of a job, or the error that the first process will raise."""
     try:
-        return work(job, process_group), None
+        return work(job, process_group)
     except Exception as error:
         if process_group.size > 1 and not isinstance(error, UserError):
             raise  # the others of the group wait for this process: it has to die for them to notice
-        return None, error
+        return error

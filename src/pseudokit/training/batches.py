@@ -1,7 +1,5 @@
 """What a network sees at each step: rows drawn into batches, and their augmented images."""
 
-from __future__ import annotations
-
 import math
 import signal
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..config.keys import Train
 from ..data.transforms import Augment, build, is_whole_batch
-from .device import pick_device, pick_workers, to_device
+from .device import pick_device, pick_workers
 
 WEAK_AUGMENT = "gentle"
 """The view whose answer is learned. A stronger or no augmentation was worse (docs/log.md)."""
@@ -27,7 +25,7 @@ class TrainingSet:
 
     labels: (len(rows),) classes, or (len(rows), K) soft targets; a row that sums to less than 1 weighs less.
     pseudo: (len(rows),) bool, which labels are pseudo-labels; None = none.
-    unlabeled: rows without a label, which the consistency term alone sees.
+    unlabeled: (M,) rows without a label, which the consistency term alone sees.
     teacher_log_probs: (len(unlabeled), K), what out-of-fold teachers predict of them; None = nothing.
     """
 
@@ -37,7 +35,7 @@ class TrainingSet:
     steps: int
     seed: int
     pseudo: np.ndarray | None = None
-    unlabeled: np.ndarray | None = None
+    unlabeled: np.ndarray | tuple[()] = ()
     teacher_log_probs: np.ndarray | None = None
 
 
@@ -59,8 +57,7 @@ def labeled_batches(
         [build(train.augment, size, training_set.seed)],
         is_whole_batch(train.augment, size),
     )
-    positions = _labeled_positions(training_set, train)
-    return _load(views, positions, start, train)
+    return _load(views, _labeled_positions(training_set, train), start, train)
 
 
 def unlabeled_batches(
@@ -70,21 +67,17 @@ def unlabeled_batches(
     start: int = 0,
 ) -> Iterator:
     """Endless batches (weak views, strong views, teacher_log_probs) of the unlabeled images, see Consistency."""
-    n = len(training_set.unlabeled)
-    seed = training_set.seed + 1  # another order than that of the labeled rows
-    log_probs = training_set.teacher_log_probs
+    rows, log_probs = training_set.unlabeled, training_set.teacher_log_probs
     if log_probs is None:
-        log_probs = np.zeros((n, 1), np.float32)
+        log_probs = np.zeros((len(rows), 1), np.float32)
+    seed = training_set.seed + 1  # another order than that of the labeled rows
     weak = build(WEAK_AUGMENT, size, seed)
     strong = build(train.strong_augment, size, seed + 1)
-    are_whole_batch = is_whole_batch(WEAK_AUGMENT, size) and is_whole_batch(
-        train.strong_augment, size
-    )
-    views = _Views(
-        training_set.pixels, training_set.unlabeled, log_probs, [weak, strong], are_whole_batch
-    )
+    are_whole_batch = is_whole_batch(WEAK_AUGMENT, size)
+    are_whole_batch &= is_whole_batch(train.strong_augment, size)
+    views = _Views(training_set.pixels, rows, log_probs, [weak, strong], are_whole_batch)
     images_per_batch = round(train.unlabeled_ratio * train.batch_size)
-    return _load(views, _shuffled(n, images_per_batch, seed), start, train)
+    return _load(views, _shuffled(len(rows), images_per_batch, seed), start, train)
 
 
 @dataclass
@@ -100,14 +93,13 @@ class _Views:
     targets: np.ndarray
     augments: list[Augment | None]
     are_whole_batch: bool
-    device: torch.device | None = None
+    device: str | torch.device = "cpu"
 
     def __getitem__(self, key: tuple[int, Tensor]) -> list[Tensor]:
         number, positions = key
         positions = positions.numpy()
         pixels = torch.from_numpy(self.pixels[self.rows[positions]])
-        if self.device:
-            pixels = to_device(pixels, self.device)
+        pixels = pixels.to(self.device, non_blocking=True)
         views = [augment(pixels, number) if augment else pixels for augment in self.augments]
         return [*views, torch.from_numpy(self.targets[positions])]
 
@@ -160,12 +152,10 @@ def _labeled_positions(training_set: TrainingSet, train: Train) -> Iterator[Tens
 
 def _shuffled(n: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     """Endless batches of 0 … n - 1 from shuffled passes."""
-    assert n, "there is no row to be drawn"
     generator = torch.Generator().manual_seed(seed)
     left = torch.empty(0, dtype=torch.long)
     while True:
         while len(left) < batch_size:
-            next_pass = torch.randperm(n, generator=generator)
-            left = torch.cat([left, next_pass])
+            left = torch.cat([left, torch.randperm(n, generator=generator)])
         yield left[:batch_size]
         left = left[batch_size:]

@@ -1,7 +1,5 @@
 """A network in training, on disk. A process that is killed loses seconds of it, and no byte of the result changes."""
 
-from __future__ import annotations
-
 import io
 import time
 from pathlib import Path
@@ -13,12 +11,13 @@ from ..config.keys import Train
 from ..system.distributed import ALONE, ProcessGroup
 from ..system.files import atomic_write, log
 
+FILE = "checkpoint.pt"
 MIN_SECONDS_PER_SECOND_OF_WRITING = 50
 """Writing checkpoints takes at most 2 % of the time of training."""
 
 
 class Checkpoints:
-    """The checkpoint of one network: checkpoint_<steps>.pt in its folder. Without a folder there is none.
+    """The checkpoint of one network: checkpoint.pt in its folder. Without a folder there is none.
 
     It holds the parts of a training that have a state_dict (weights, optimizer, schedule, averages, loss curve), and
     the state of the random numbers. The order of the data follows from the seed and the step. Of several processes the
@@ -34,12 +33,12 @@ class Checkpoints:
         train: Train,
         process_group: ProcessGroup = ALONE,
     ):
-        self._folder = folder if process_group.index == 0 else None
+        self._file = folder / FILE if folder and process_group.index == 0 else None
         self._key = key
         self._process_group = process_group
         self._seconds = train.checkpoint_every
         self._next_time = time.monotonic() + self._seconds
-        self._loaded = process_group.gather(self._read_newest())[0]
+        self._loaded = process_group.gather(self._read())[0]
 
     @property
     def step(self) -> int:
@@ -48,27 +47,26 @@ class Checkpoints:
 
     def restore(self, parts: dict[str, Any]) -> int:
         """Bring the parts and the random numbers to the state of the checkpoint, if there is one; returns its step."""
-        if not self._loaded:
-            return 0
-        for name, part in parts.items():
-            part.load_state_dict(self._loaded["parts"][name])
-        random, random_cuda = self._loaded["random"][self._process_group.index]
-        torch.set_rng_state(random)
-        if random_cuda is not None:
-            torch.cuda.set_rng_state(random_cuda)
-        step = self.step
+        step, state = self.step, self._loaded
+        if state:
+            for name, part in parts.items():
+                part.load_state_dict(state["parts"][name])
+            random, random_cuda = state["random"][self._process_group.index]
+            torch.set_rng_state(random)
+            if random_cuda is not None:
+                torch.cuda.set_rng_state(random_cuda)
         self._loaded = None  # frees its tensors
         return step
 
     def is_due(self) -> bool:
         """Whether it is time for the next one."""
-        return self._folder is not None and time.monotonic() >= self._next_time
+        return self._file is not None and time.monotonic() >= self._next_time
 
     def save(self, step: int, parts: dict[str, Any]) -> None:
-        """Write the state after so many steps, whole or not at all; older files go."""
+        """Write the state after so many steps, whole or not at all."""
         random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         random = self._process_group.gather((torch.get_rng_state(), random_cuda))
-        if self._folder is None:
+        if self._file is None:
             return
         start = time.monotonic()
         state = {
@@ -79,32 +77,24 @@ class Checkpoints:
         }
         buffer = io.BytesIO()  # torch.save to a full disk fails without saying so
         torch.save(state, buffer)
-        file = self._folder / f"checkpoint_{step:08d}.pt"
-        atomic_write(file, buffer.getbuffer())
-        forget(self._folder, but=file)
+        atomic_write(self._file, buffer.getbuffer())
         end = time.monotonic()
         if self._seconds:
             pause = MIN_SECONDS_PER_SECOND_OF_WRITING * (end - start)
             self._next_time = end + max(self._seconds, pause)
 
-    def _read_newest(self) -> dict[str, Any] | None:
-        if self._folder is None:
+    def _read(self) -> dict[str, Any] | None:
+        if self._file is None or not self._file.exists():
             return None
-        for file in sorted(self._folder.glob("checkpoint_*.pt"), reverse=True):
-            try:
-                state = torch.load(file, weights_only=True, map_location="cpu")
-            except Exception as error:  # cut off or edited: torch raises many types
-                log.info(
-                    f"{file} cannot be read ({type(error).__name__}); its network is trained anew"
-                )
-                continue
-            if state.get("key") == self._key:
-                return state
-        return None
+        try:
+            state = torch.load(self._file, weights_only=True, map_location="cpu")
+        except Exception as error:  # cut off or edited: torch raises many types
+            name = type(error).__name__
+            log.info(f"{self._file} cannot be read ({name}); its network is trained anew")
+            return None
+        return state if state.get("key") == self._key else None
 
 
-def forget(folder: Path, but: Path | None = None) -> None:
-    """Remove the checkpoints in a folder, but one."""
-    for file in folder.glob("checkpoint_*.pt"):
-        if file != but:
-            file.unlink()
+def forget(folder: Path) -> None:
+    """Remove the checkpoint of a network that is finished."""
+    (folder / FILE).unlink(missing_ok=True)

@@ -1,12 +1,9 @@
 """Where and how numbers are computed: device, number type, and the way from uint8 images to the network."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config.types import UserError
 from ..system.distributed import cores
-from .models import ModelSpec, has_batch_norm
+from .models import ModelSpec, batch_norms
 
 DTYPES = {
     "fp32": torch.float32,
@@ -66,11 +63,8 @@ def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: nn.Mod
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
     gains = size >= MIN_BF16_PIXELS and not _is_mobile(network)
     if device.type == "cpu" and gains and cpu_has_bf16():
         return torch.bfloat16
@@ -82,20 +76,16 @@ def _is_mobile(network: nn.Module) -> bool:
 
     ConvNeXt, which has other norms, gains (docs/log.md).
     """
-    is_depthwise = [
-        module.groups == module.in_channels > 1
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    return any(is_depthwise) and has_batch_norm(network)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    has_depthwise = any(conv.groups == conv.in_channels > 1 for conv in convolutions)
+    return has_depthwise and bool(batch_norms(network))
 
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for bf16 (read on Linux only). Emulated bf16 is slower than fp32."""
     file = Path("/proc/cpuinfo")
     flags = file.read_text("ascii", "ignore") if file.exists() else ""
-    has_instructions = "avx512_bf16" in flags or "amx_bf16" in flags
-    return has_instructions and torch.backends.mkldnn.is_available()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def pick_workers(wanted: int | None, device: torch.device) -> int:
@@ -107,47 +97,27 @@ def pick_workers(wanted: int | None, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MAX_LOADER_PROCESSES, cores() - 1)
 
 
-def to_device(batch: Tensor, device: torch.device) -> Tensor:
-    """To the device; to a GPU from pinned memory, so that the copy runs beside the computation."""
-    if device.type == "cuda" and batch.device.type == "cpu" and not batch.is_pinned():
-        batch = batch.pin_memory()
-    return batch.to(device, non_blocking=True)
-
-
-def to_input(batch: Tensor, spec: ModelSpec, device: torch.device) -> Tensor:
-    """(B, H, W, C) in 0…255 → (B, C, H, W) normalized, on the device, in channels_last."""
-    mean = torch.tensor(spec.mean, device=device) * 255
-    std = torch.tensor(spec.std, device=device) * 255
-    batch = to_device(batch, device).float()
-    normalized = batch.sub(mean).div_(std)
-    return normalized.permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
 class Computation:
-    """Where a network computes, in which number type, and how its images are normalized."""
+    """Where a network computes, in which number type, and how its images are normalized.
 
-    device: torch.device
-    dtype: torch.dtype
-    spec: ModelSpec
-
-    def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-        """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
-        images = to_input(pixels, self.spec, self.device)
-        is_16_bit = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
-            return function(images).float()
-
-
-def pick_computation(
-    network: nn.Module, spec: ModelSpec, device: str, amp_dtype: str
-) -> Computation:
-    """How `train.device` and `train.amp_dtype` have a network compute; the network is moved there.
+    It follows from `train.device` and `train.amp_dtype`. The network is moved to the device.
 
     Raises:
         UserError: this machine does not have the device.
     """
-    place = pick_device(device)
-    dtype = pick_amp_dtype(amp_dtype, place, spec.size, network)
-    network.to(place)
-    return Computation(place, dtype, spec)
+
+    def __init__(self, network: nn.Module, spec: ModelSpec, device: str, amp_dtype: str):
+        self.spec = spec
+        self.device = pick_device(device)
+        self.dtype = pick_amp_dtype(amp_dtype, self.device, spec.size, network)
+        network.to(self.device)
+
+    def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
+        mean = torch.tensor(self.spec.mean, device=self.device) * 255
+        std = torch.tensor(self.spec.std, device=self.device) * 255
+        pixels = pixels.to(self.device, non_blocking=True).float()
+        images = pixels.sub(mean).div_(std).permute(0, 3, 1, 2)  # in channels_last
+        is_16_bit = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
+            return function(images).float()

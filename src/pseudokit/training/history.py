@@ -1,60 +1,31 @@
 """The loss curve of a network in training, history.csv, and progress bars."""
 
-from __future__ import annotations
-
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from ..system.distributed import rank
 
 ROWS_PER_CURVE = 20
 """About as many points as a loss curve needs."""
-COLUMNS = ["epoch", "loss", "lr", "seconds", "waited", "skipped"]
 
 
-@dataclass
 class TrainingHistory:
-    """Mean losses (the device is waited for once a row, not at every step), and how long training waited for images.
+    """What every step lost, and how long training waited for images. The time runs from its making on.
 
-    steps: how many there will be. bar: a tqdm bar, moved by one a step. skipped: steps that were left out;
-    skipped_in_a_row: how many up to the last one.
+    steps: for each its loss (NaN: it was left out), learning rate, seconds so far, and how many of them were waited.
     """
 
-    steps: int
-    bar: Any = None
-    step: int = 0
-    losses: list[Tensor] = field(default_factory=list)
-    rows: list[tuple] = field(default_factory=list)
-    waited: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    start: float = field(default_factory=time.monotonic)
+    def __init__(self):
+        self.start = time.monotonic()
+        self.waited = 0.0
+        self.steps: list[tuple[float, float, float, float]] = []
 
-    def add(self, loss: Tensor, lr: float, is_finite: bool) -> None:
-        """Note one step. is_finite: whether the weights moved by it."""
-        self.step += 1
-        if is_finite:
-            self.losses.append(loss)
-            self.skipped_in_a_row = 0
-        else:
-            self.skipped += 1
-            self.skipped_in_a_row += 1
-        if self.bar is not None:
-            self.bar.update(1)
-        steps_per_row = max(1, self.steps // ROWS_PER_CURVE)
-        if self.step % steps_per_row == 0 or self.step == self.steps:
-            loss = torch.stack(self.losses).mean().item() if self.losses else math.nan
-            seconds = round(time.monotonic() - self.start, 3)
-            waited = round(self.waited, 3)
-            self.rows.append((self.step, loss, lr, seconds, waited, self.skipped))
-            self.losses = []
+    def add(self, loss: float, lr: float) -> None:
+        """Note one step."""
+        seconds = time.monotonic() - self.start
+        self.steps.append((loss, lr, seconds, self.waited))
 
     def timed(self, batches: Iterator) -> Iterator:
         """The same batches; the time that each takes to come is counted."""
@@ -65,32 +36,27 @@ class TrainingHistory:
             yield batch
 
     def table(self, epochs_per_step: float) -> pd.DataFrame:
-        """history.csv: one row for about every twentieth of the steps."""
-        table = pd.DataFrame(self.rows, columns=COLUMNS)
-        table["epoch"] = (table.epoch * epochs_per_step).round(3)
-        return table
+        """history.csv: one row for about every twentieth of the steps, with the mean loss of those steps."""
+        table = pd.DataFrame(self.steps, columns=["loss", "lr", "seconds", "waited"])
+        table.insert(0, "epoch", (table.index + 1) * epochs_per_step)
+        table["skipped"] = table["loss"].isna().cumsum()
+        steps_per_row = max(1, len(table) // ROWS_PER_CURVE)
+        rows = table.groupby(table.index // steps_per_row)
+        curve = rows.tail(1).assign(loss=rows["loss"].mean().to_numpy())
+        return curve.round({"epoch": 3, "seconds": 3, "waited": 3}).reset_index(drop=True)
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps; of the start, how long ago it was."""
-        seconds = time.monotonic() - self.start
-        return vars(self) | {"bar": None, "start": seconds}
+        return vars(self) | {"start": time.monotonic() - self.start}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where a checkpoint ends."""
-        start = time.monotonic() - state["start"]
-        vars(self).update(state | {"bar": self.bar, "start": start})
-        if self.bar is not None:
-            self.bar.update(self.step)
+        vars(self).update(state | {"start": time.monotonic() - state["start"]})
 
 
-def progress_bar(total: int, title: str):
+def progress_bar(total: int, title: str, done: int = 0):
     """A tqdm bar on a terminal or in a notebook; it shows nothing elsewhere, and in other processes of torchrun."""
     from tqdm.auto import tqdm
 
-    unless_terminal = None
-    return tqdm(
-        total=total,
-        desc=title,
-        disable=True if rank() else unless_terminal,
-        leave=False,
-    )
+    disable = True if rank() else None  # None: unless there is a terminal
+    return tqdm(total=total, desc=title, initial=done, disable=disable, leave=False)

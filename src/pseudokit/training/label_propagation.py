@@ -1,7 +1,5 @@
 """Labels propagated over the graph of similar images."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -58,14 +56,11 @@ def neighbor_graph(features: np.ndarray) -> sparse.csr_array:
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features)
     distance, neighbor = search.kneighbors()
     sigma = np.maximum(distance[:, -1], 1e-6)
-    sigma_product = sigma[:, None] * sigma[neighbor]
-    affinity = np.exp(-(distance**2) / sigma_product)
+    affinity = np.exp(-(distance**2) / (sigma[:, None] * sigma[neighbor]))
     row_starts = np.arange(0, neighbor.size + 1, count)
-    entries = affinity.ravel(), neighbor.ravel(), row_starts
-    graph = sparse.csr_array(entries, (n, n))
+    graph = sparse.csr_array((affinity.ravel(), neighbor.ravel(), row_starts), (n, n))
     graph = graph.maximum(graph.T)
-    degree = np.maximum(graph.sum(1), 1e-12)
-    scale = 1 / np.sqrt(degree)
+    scale = 1 / np.sqrt(np.maximum(graph.sum(1), 1e-12))
     graph = graph * scale[:, None] * scale[None, :]
     return graph.tocsr().astype(np.float32)
 
@@ -81,11 +76,9 @@ def gradient_features(pixels: np.ndarray) -> np.ndarray:
     Returns:
         (N, CELLS_PER_SIDE² · EDGE_DIRECTIONS) float32 of unit length.
     """
-    angles = torch.arange(EDGE_DIRECTIONS) * (2 * torch.pi / EDGE_DIRECTIONS)
-    angles = angles[:, None, None]
+    angles = torch.arange(EDGE_DIRECTIONS)[:, None, None] * (2 * torch.pi / EDGE_DIRECTIONS)
     chunks = []
-    for start in range(0, len(pixels), IMAGES_PER_CHUNK):
-        chunk = torch.from_numpy(pixels[start : start + IMAGES_PER_CHUNK])
+    for chunk in torch.from_numpy(pixels).split(IMAGES_PER_CHUNK):
         gray = F.pad(chunk.float().mean(3), (1, 1, 1, 1))
         down, right = torch.gradient(gray[:, None], dim=(2, 3))
         strength = torch.hypot(right, down)

@@ -1,7 +1,5 @@
 """Linear heads on embeddings: all that learns where the backbone is frozen."""
 
-from __future__ import annotations
-
 import copy
 import time
 
@@ -14,7 +12,7 @@ from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .losses import loss_kind
-from .models import TrainedModel
+from .models import TrainedModel, classifier_ids
 
 PRIORS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """Inverse variances of a weight that are tried, from the strongest on: each begins where the one before it ended. Clean
@@ -56,7 +54,7 @@ def alike_features(embeddings: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
     """The network with this head; every other tensor is shared with the backbone."""
-    classifier = {id(tensor) for tensor in linear_classifier(backbone).parameters()}
+    classifier = classifier_ids(backbone)
     tensors = [*backbone.parameters(), *backbone.buffers()]
     shared = {id(tensor): tensor for tensor in tensors if id(tensor) not in classifier}
     network = copy.deepcopy(backbone, shared)
@@ -68,12 +66,9 @@ def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
 def head_log_probs(model: TrainedModel, embeddings: np.ndarray) -> np.ndarray:
     """(n, D) embeddings → float32 log-probabilities, see predict.log_probs."""
     head = linear_classifier(model.network)
-    x = torch.from_numpy(
-        np.asarray(embeddings, np.float32)
-    )  # in memory, where they are those of a file
+    x = torch.from_numpy(np.asarray(embeddings, np.float32))  # from the file into memory
     logits = head(x.to(head.weight))
-    log_probs = loss_kind(model.format.multi_label).log_probs(logits)
-    return log_probs.cpu().numpy()
+    return loss_kind(model.spec.multi_label).log_probs(logits).cpu().numpy()
 
 
 def fit_head(
@@ -97,20 +92,19 @@ def fit_head(
         The head, and its history with the prior.
     """
     start = time.monotonic()
-    kind = loss_kind(multi_label)
     mean = embeddings.mean(0)
     scale = np.float32(np.sqrt(embeddings.var(0).mean()) or 1)
     x = torch.from_numpy((embeddings - mean) / scale)
     if given_labels is None:
-        given_labels = kind.hard_labels(labels)
+        given_labels = labels
     is_given = has_label(given_labels)
-    rows = np.flatnonzero(is_given)
-    prior = _choose_prior(x[rows], given_labels[rows], k, kind)
+    if given_labels.ndim == 2 and not multi_label:
+        given_labels = given_labels.argmax(1)
+    prior = _choose_prior(x[is_given], given_labels[is_given], k, multi_label)
     if (has_label(labels) & ~is_given).any():
         prior = max(prior, MIN_PSEUDO_LABEL_PRIOR)
     head = _zero_head(x.shape[1], k)
-    targets = torch.from_numpy(kind.targets(labels))
-    losses = _fit(head, x, targets, prior, kind)
+    losses = _fit(head, x, labels, prior, multi_label)
     with torch.no_grad():
         head.weight /= scale
         head.bias -= head.weight @ torch.from_numpy(mean)
@@ -136,26 +130,23 @@ def _zero_head(units: int, k: int) -> nn.Linear:
 
 
 def _fit(
-    head: nn.Linear,
-    x: Tensor,
-    targets: Tensor,
-    prior: float,
-    kind: type,
+    head: nn.Linear, x: Tensor, labels: np.ndarray, prior: float, multi_label: bool
 ) -> list[float]:
     """Bring a head to the best one under a prior, from where it is. Returns the losses on the way."""
-    criterion = kind()
-    problems = kind.problems(head.out_features)  # each has the prior, and the loss is their mean
+    criterion = loss_kind(multi_label)()
+    targets = torch.from_numpy(criterion.targets(labels))
+    n_problems = (
+        head.out_features if multi_label else 1
+    )  # each has the prior; the loss is their mean
     optimizer = torch.optim.LBFGS(
-        head.parameters(),
-        max_iter=MAX_LBFGS_STEPS,
-        line_search_fn="strong_wolfe",
+        head.parameters(), max_iter=MAX_LBFGS_STEPS, line_search_fn="strong_wolfe"
     )
     losses = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         penalty = prior / (2 * len(x)) * head.weight.square().sum()
-        loss = problems * criterion(head(x), targets) + penalty
+        loss = n_problems * criterion(head(x), targets) + penalty
         loss.backward()
         losses.append(loss.item())
         return loss
@@ -164,27 +155,26 @@ def _fit(
     return losses
 
 
-def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, kind: type) -> float:
+def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, multi_label: bool) -> float:
     """The prior under which heads that did not learn some of the given labels predict those best, by log loss.
 
     No row takes part that the final head does not learn.
     """
-    if len(x) > MAX_ROWS_FOR_PRIOR:
-        shuffled = np.random.default_rng(0).permutation(len(x))
-        rows = np.sort(shuffled[:MAX_ROWS_FOR_PRIOR])
-        x, given_labels = x[rows], given_labels[rows]
+    shuffled = np.random.default_rng(0).permutation(len(x))
+    rows = np.sort(shuffled[:MAX_ROWS_FOR_PRIOR])
+    x, given_labels = x[rows], given_labels[rows]
     splits = _splits(given_labels)
     heads = [_zero_head(x.shape[1], k) for _ in splits]
-    targets = torch.from_numpy(kind.targets(given_labels))
-    criterion = kind()
+    criterion = loss_kind(multi_label)()
+    targets = torch.from_numpy(criterion.targets(given_labels))
     best_prior, best_loss = DEFAULT_PRIOR, np.inf
     for prior in PRIORS if splits else ():
         loss = 0.0
         for head, (learned, held_out) in zip(heads, splits, strict=True):
-            _fit(head, x[learned], targets[learned], prior, kind)
+            _fit(head, x[learned], given_labels[learned], prior, multi_label)
             with torch.no_grad():
                 mean = criterion(head(x[held_out]), targets[held_out])
-            loss += float(mean) * len(held_out)
+            loss += float(mean) * int(held_out.sum())
         if loss >= best_loss:  # weaker ones are worse still
             break
         best_prior, best_loss = prior, loss
@@ -192,7 +182,7 @@ def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, kind: type) -> fl
 
 
 def _splits(given_labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(learned, held out) rows. No row is held out of a class that the others lack: no head could know it."""
+    """(learned, held out) masks. No row is held out of a class that the others lack: no head could know it."""
     if given_labels.dtype.kind == "f":  # soft answers to several questions: by the most certain yes
         given_labels = given_labels.argmax(1)
     n = len(given_labels)
@@ -202,10 +192,10 @@ def _splits(given_labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     fold_of_row = make_folds(given_labels, np.arange(n), folds, seed=0)
     splits = []
     for fold in range(folds):
-        learned = np.flatnonzero(fold_of_row != fold)
-        held_out = np.flatnonzero(fold_of_row == fold)
+        learned = fold_of_row != fold
+        held_out = ~learned
         if given_labels.ndim == 1:
-            held_out = held_out[np.isin(given_labels[held_out], given_labels[learned])]
-        if len(held_out):
+            held_out &= np.isin(given_labels, given_labels[learned])
+        if held_out.any():
             splits.append((learned, held_out))
     return splits

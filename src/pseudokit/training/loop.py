@@ -1,15 +1,13 @@
 """The training step, from the images of a batch to the checkpoint, in one loop."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from ..config.keys import Train
 from ..config.types import UserError
@@ -17,11 +15,11 @@ from ..system.distributed import ALONE, ProcessGroup
 from ..system.faults import Interrupted, finishing
 from .batches import TrainingSet, labeled_batches, unlabeled_batches
 from .checkpoint import Checkpoints
-from .device import Computation, pick_computation
+from .device import Computation
 from .history import TrainingHistory
 from .linear_probe import fit_head, with_head
 from .losses import Consistency, loss_kind, loss_of_part, make_criterion
-from .models import ModelSpec
+from .models import ModelSpec, batch_norms
 from .optimizer import make_mixup, make_optimizer, make_schedule
 from .predict import embed
 
@@ -54,7 +52,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     Args:
         network: as create_model makes it. spec: its size, channels and classes.
         training_set: rows, labels and the number of steps. train: the section `train` of the config.
-        bar: a tqdm bar that is moved by one a step.
+        bar: a tqdm bar, which is moved by one a step.
         process_group: processes that do the same, each on its part of every batch; gradients are averaged.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
 
@@ -68,24 +66,24 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     """
     from timm.utils import ModelEmaV3
 
+    history = TrainingHistory()
     saved = saved or Checkpoints(None, "", train, process_group)
-    computation = pick_computation(network, spec, train.device, train.amp_dtype)
+    computation = Computation(network, spec, train.device, train.amp_dtype)
     device = computation.device
     torch.manual_seed(training_set.seed)  # dropout, drop path, mixup
     network.train()
     if train.linear_probe_first:
         network = _with_best_head(network, spec, training_set, train)
+    forward = partial(computation.run, network)
     targets = loss_kind(spec.multi_label).targets(training_set.labels)
     training_set = replace(training_set, labels=targets)
 
-    history = TrainingHistory(training_set.steps, bar)
     batches = history.timed(labeled_batches(training_set, train, spec.size, saved.step))
     mix = make_mixup(train, len(spec.classes))
     criterion = make_criterion(targets, spec, train).to(device)
     optimizer = make_optimizer(network, train)
     schedule = make_schedule(optimizer, train, training_set.steps)
-    is_fp16 = computation.dtype == torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=is_fp16)
+    scaler = torch.amp.GradScaler(device.type, enabled=computation.dtype == torch.float16)
     state = {
         "network": network,
         "history": history,
@@ -94,25 +92,16 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         "scaler": scaler,
     }
     consistency = average = None
-    if (
-        train.consistency_weight
-        and training_set.unlabeled is not None
-        and len(training_set.unlabeled)
-    ):
+    if train.consistency_weight and len(training_set.unlabeled):
         unlabeled = history.timed(unlabeled_batches(training_set, train, spec.size, saved.step))
-        consistency = Consistency(unlabeled, train.consistency_teacher_weight, process_group).to(
-            device
-        )
-        state["consistency"] = consistency
-    if (
-        train.ema_decay
-    ):  # the decay is warmed up, so that early weights fade in short trainings, too
+        consistency = Consistency(unlabeled, train.consistency_teacher_weight, process_group)
+        state["consistency"] = consistency.to(device)
+    if train.ema_decay:
+        # The decay is warmed up, so that early weights fade in short trainings, too.
         average = ModelEmaV3(network, decay=train.ema_decay, use_warmup=True)
         state["average"] = average
     first_step = saved.restore(state)
-
-    def forward(pixels: Tensor) -> Tensor:
-        return computation.run(network, pixels)
+    skipped = 0  # steps in a row
 
     with finishing() as asked_to_stop:
         for step in range(first_step, training_set.steps):
@@ -122,7 +111,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             if consistency:
                 loss = loss + train.consistency_weight * consistency(forward)
 
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             scaler.scale(loss).backward()
             process_group.average_gradients(network)
             scaler.unscale_(optimizer)
@@ -135,9 +124,12 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             if average:
                 average.update(network, step + 1)
 
-            history.add(loss.detach(), optimizer.param_groups[-1]["lr"], is_finite)
-            if history.skipped_in_a_row > MAX_SKIPPED_STEPS:
-                raise _not_finite(f"no finite gradient for {history.skipped_in_a_row} steps", train)
+            history.add(loss.item() if is_finite else math.nan, optimizer.param_groups[-1]["lr"])
+            if bar is not None:
+                bar.update(1)
+            skipped = 0 if is_finite else skipped + 1
+            if skipped > MAX_SKIPPED_STEPS:
+                raise _not_finite(f"no finite gradient for {skipped} steps", train)
             signals, are_due = zip(
                 *process_group.gather((asked_to_stop(), saved.is_due())), strict=True
             )
@@ -145,14 +137,11 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 saved.save(step + 1, state)
             if any(signals):
                 raise Interrupted(max(signals))
-    are_finite = [weight.isfinite().all() for weight in network.parameters()]
-    if not all(are_finite):
+    if not all(weight.isfinite().all() for weight in network.parameters()):
         raise _not_finite("no finite weights after the last step", train)
 
     network = average.module if average else network
-    if (
-        not train.linear_probe_first
-    ):  # there the head is right under the statistics that the backbone came with
+    if not train.linear_probe_first:  # else the head is right under the backbone's own statistics
         estimate_statistics(network, computation, training_set, train.batch_size)
     epochs_per_step = train.batch_size / len(training_set.rows)
     return network.eval(), history.table(epochs_per_step)
@@ -168,14 +157,10 @@ def estimate_statistics(
     classes, of batches whose step was left out, and after few steps of weights that are gone. Here each image counts
     alike (cumulative average), in a fixed order, so that the same weights get the same bytes.
     """
-    norms = [
-        module
-        for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
+    norms = batch_norms(network)
     # Shuffled, or batches of a folder sorted by class would miss what classes differ by.
-    rows = np.random.default_rng(0).permutation(training_set.rows)
-    rows = rows[:MAX_STATISTICS_IMAGES]
+    shuffled = np.random.default_rng(0).permutation(training_set.rows)
+    rows = shuffled[:MAX_STATISTICS_IMAGES]
     if not norms or len(rows) < 2:
         return
     network.eval()  # without dropout
@@ -186,35 +171,25 @@ def estimate_statistics(
         norm.train()
     last_start = max(len(rows) - batch_size, 0)
     for start in range(0, last_start + 1, batch_size):  # whole batches: equal weights
-        batch = rows[start : start + batch_size]
-        pixels = torch.from_numpy(training_set.pixels[batch])
-        computation.run(network, pixels)
+        pixels = training_set.pixels[rows[start : start + batch_size]]
+        computation.run(network, torch.from_numpy(pixels))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 def _with_best_head(
-    network: nn.Module,
-    spec: ModelSpec,
-    training_set: TrainingSet,
-    train: Train,
+    network: nn.Module, spec: ModelSpec, training_set: TrainingSet, train: Train
 ) -> nn.Module:
     """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
     embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
-    given_labels = loss_kind(spec.multi_label).hard_labels(training_set.labels).copy()
+    given_labels = training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1
-    head, _ = fit_head(
-        embeddings,
-        training_set.labels,
-        len(spec.classes),
-        spec.multi_label,
-        given_labels,
-    )
+    n_classes = len(spec.classes)
+    head, _ = fit_head(embeddings, training_set.labels, n_classes, spec.multi_label, given_labels)
     network = with_head(network, head).train()
-    for module in network.modules():
-        if getattr(module, "track_running_stats", False):
-            module.eval()
+    for norm in batch_norms(network):
+        norm.eval()
     return network
 
 

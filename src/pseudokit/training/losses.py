@@ -3,8 +3,6 @@
 A new loss is a subclass of `CrossEntropy`, and a line in `make_criterion`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,24 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.keys import Train
-from ..system.distributed import ALONE, ProcessGroup
+from ..system.distributed import ProcessGroup
 from .models import ModelSpec
 
 
-class CrossEntropy(nn.Module):
-    """One label an image: softmax over K classes.
+class CrossEntropy(nn.CrossEntropyLoss):
+    """One label an image: softmax over K classes. Labels are (n,) classes, or (n, K) soft targets.
 
-    weight: (K,) of each class, see class_weights. smoothing: share of the target that all classes have alike.
+    weight: (K,) of each class, see class_weights. label_smoothing: share of the target that all classes have alike.
     """
-
-    def __init__(self, weight: Tensor | None = None, smoothing: float = 0.0):
-        super().__init__()
-        self.register_buffer("weight", weight)
-        self.smoothing = smoothing
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the rows. logits: (n, K); labels: (n,) classes, or (n, K) soft targets."""
-        return F.cross_entropy(logits, labels, self.weight, label_smoothing=self.smoothing)
 
     def count(self, labels: Tensor) -> Tensor | int:
         """What the mean divides by."""
@@ -47,16 +36,6 @@ class CrossEntropy(nn.Module):
     def targets(labels: np.ndarray) -> np.ndarray:
         """Labels as the loss takes them."""
         return labels
-
-    @staticmethod
-    def hard_labels(labels: np.ndarray) -> np.ndarray:
-        """Labels, or the likeliest class of soft targets."""
-        return labels.argmax(1) if labels.ndim == 2 else labels
-
-    @staticmethod
-    def problems(k: int) -> int:
-        """How many problems the loss is the mean of."""
-        return 1
 
     @staticmethod
     def class_weights(labels: np.ndarray, k: int) -> Tensor:
@@ -78,12 +57,9 @@ class BinaryCrossEntropy(CrossEntropy):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over the known answers. logits, targets: (n, K)."""
         is_known = ~targets.isnan()
-        smooth = targets.nan_to_num() * (1 - self.smoothing) + self.smoothing / 2
+        smooth = targets.nan_to_num() * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(
-            logits,
-            smooth,
-            pos_weight=self.weight,
-            reduction="none",
+            logits, smooth, pos_weight=self.weight, reduction="none"
         )
         return (losses * is_known).sum() / self.count(targets)
 
@@ -101,16 +77,6 @@ class BinaryCrossEntropy(CrossEntropy):
     def targets(labels: np.ndarray) -> np.ndarray:
         """Labels as the loss takes them: float32, NaN = unknown."""
         return np.where(labels < 0, np.nan, labels).astype(np.float32)
-
-    @staticmethod
-    def hard_labels(labels: np.ndarray) -> np.ndarray:
-        """The labels: none is soft."""
-        return labels
-
-    @staticmethod
-    def problems(k: int) -> int:
-        """The loss is a mean over the classes, too."""
-        return k
 
     @staticmethod
     def class_weights(labels: np.ndarray, k: int) -> Tensor:
@@ -132,7 +98,7 @@ def make_criterion(targets: np.ndarray, spec: ModelSpec, train: Train) -> CrossE
     weight = None
     if train.class_weights == "balanced":
         weight = kind.class_weights(targets, len(spec.classes))
-    return kind(weight, train.label_smoothing)
+    return kind(weight, label_smoothing=train.label_smoothing)
 
 
 def loss_of_part(
@@ -170,12 +136,7 @@ class Consistency(nn.Module):
     those of the network (Hinton 2002).
     """
 
-    def __init__(
-        self,
-        batches: Iterator,
-        teacher_weight: float = 0.0,
-        process_group: ProcessGroup = ALONE,
-    ):
+    def __init__(self, batches: Iterator, teacher_weight: float, process_group: ProcessGroup):
         super().__init__()
         self.batches = batches
         self.teacher_weight = teacher_weight
@@ -200,13 +161,10 @@ class Consistency(nn.Module):
 
     def weigh(self, confidence: Tensor) -> Tensor:
         """Confidences (B,) → weights (B,) in 0…1; moves the running mean and variance."""
-        self._blend(self.mean, confidence.mean())
-        self._blend(self.variance, confidence.var(correction=0))
+        seen = [(self.mean, confidence.mean()), (self.variance, confidence.var(correction=0))]
+        for running, new in seen:
+            blend = MEAN_DECAY * running + (1 - MEAN_DECAY) * new
+            running.copy_(torch.where(new.isfinite(), blend, running))
         width = WIDTH_IN_SDS * self.variance.sqrt()
         widths_below = (self.mean - confidence).clamp(min=0) / width.clamp(min=1e-6)
         return torch.exp(-(widths_below**2) / 2)
-
-    @staticmethod
-    def _blend(running: Tensor, new: Tensor) -> None:
-        blend = MEAN_DECAY * running + (1 - MEAN_DECAY) * new
-        running.copy_(torch.where(new.isfinite(), blend, running))

@@ -1,10 +1,9 @@
 """timm models: create, save, load. Weights are safetensors and JSON: nothing in a run folder runs code."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -54,8 +53,8 @@ class TrainedModel:
     """
 
     network: nn.Module
-    format: ModelSpec
-    hash: str
+    spec: ModelSpec
+    hash: str = ""
     backbone: str | None = None
 
 
@@ -98,13 +97,10 @@ def create_model(
             torch.set_rng_state(random_state)
             network = _load_checkpoint(config, kwargs, network)
     except Exception as error:  # every model and file format raises its own types
-        source = f"{key}.name, {key}.kwargs"
-        if config.checkpoint:
-            source = f"{key}.checkpoint={config.checkpoint}"
-        text = " ".join(str(error).split())
-        reason = text[:MAX_ERROR_CHARACTERS] or type(error).__name__
+        source = f"checkpoint={config.checkpoint}" if config.checkpoint else f"name, {key}.kwargs"
+        reason = shorten(str(error), MAX_ERROR_CHARACTERS) or type(error).__name__
         raise UserError(
-            f"{source}: cannot make {config.name} for {channels}×{size}×{size} images: {reason}"
+            f"{key}.{source}: cannot make {config.name} for {channels}×{size}×{size} images: {reason}"
         ) from error
     pixels = resolve_model_data_config(network)
     spec = ModelSpec(
@@ -148,7 +144,7 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
     overlay = {"file": config.checkpoint} | kwargs.get("pretrained_cfg_overlay", {})
     kwargs = kwargs | {"pretrained_cfg_overlay": overlay}
     network = timm.create_model(config.name, pretrained=True, **kwargs)
-    head = {id(parameter) for parameter in network.get_classifier().parameters()}
+    head = classifier_ids(network)
     for (name, loaded), drawn in zip(network.named_parameters(), fresh.parameters(), strict=True):
         if loaded.ndim > 1 and id(loaded) not in head and torch.equal(loaded, drawn):
             raise ValueError(f"{name} and perhaps other tensors are not in the file")
@@ -160,14 +156,17 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
 
 def _per_channel(values: tuple[float, ...], channels: int) -> list[float]:
     """One number a channel, or one for all: gray images take the mean over the colors."""
-    if len(values) in (1, channels):
-        return list(values)
-    return [sum(values) / len(values)]
+    return [sum(values) / len(values)] if channels == 1 else list(values)
 
 
-def has_batch_norm(network: nn.Module) -> bool:
-    """Whether any layer takes its statistics from the batch."""
-    return any(isinstance(module, _BatchNorm) for module in network.modules())
+def classifier_ids(network: nn.Module) -> set[int]:
+    """The id() of each tensor of the last layer of a timm model."""
+    return {id(parameter) for parameter in network.get_classifier().parameters()}
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """The layers that take their statistics from the batch."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
 def save_model(
@@ -182,18 +181,14 @@ def save_model(
     backbone: hash of the frozen network in the folder `backbone` of the run; the classifier alone is written then.
     input_hash: of all that it was trained from, see TrainJob.
     """
-    head = {id(parameter) for parameter in network.get_classifier().parameters()}
+    head = classifier_ids(network)
     tensors = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if backbone is None or id(tensor) in head:
             tensors[name] = tensor.detach().cpu().contiguous()
     data = save(tensors)
     model = TrainedModel(network, spec, _hash(data), backbone)
-    about = asdict(spec) | {"hash": model.hash}
-    if backbone:
-        about["backbone"] = backbone
-    if input_hash:
-        about["input_hash"] = input_hash
+    about = asdict(spec) | {"hash": model.hash, "backbone": backbone, "input_hash": input_hash}
     atomic_write(folder / "model.safetensors", data)
     write_json(folder / "model.json", about)
     return model
@@ -208,9 +203,7 @@ def load_model(folder: Path) -> TrainedModel:
     import timm
 
     about, tensors = _read(folder)
-    about.pop("input_hash", None)
-    digest, backbone = about.pop("hash"), about.pop("backbone", None)
-    if backbone:
+    if backbone := about.get("backbone"):
         run = folder.parents[1] if folder.name.startswith("fold_") else folder.parent
         about_backbone, backbone_tensors = _read(run / "backbone")
         if about_backbone["hash"] != backbone:
@@ -219,22 +212,18 @@ def load_model(folder: Path) -> TrainedModel:
                 f"{file} is a head on another backbone (hash {backbone}); train again with --fresh"
             )
         tensors = backbone_tensors | tensors
-    spec = ModelSpec(**about)
-    if not timm.is_model(spec.name) or refused_kwargs(
-        spec.kwargs
-    ):  # a run folder may come from a stranger
+    spec = ModelSpec(**{name: about[name] for name in ModelSpec.__dataclass_fields__})
+    # A run folder may come from a stranger.
+    if not timm.is_model(spec.name) or refused_kwargs(spec.kwargs):
         raise UserError(
             f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh"
         )
     network = timm.create_model(
-        spec.name,
-        num_classes=len(spec.classes),
-        in_chans=spec.channels,
-        **spec.kwargs,
+        spec.name, num_classes=len(spec.classes), in_chans=spec.channels, **spec.kwargs
     )
     network.load_state_dict(tensors)
     network = network.to(memory_format=torch.channels_last).eval()
-    return TrainedModel(network, spec, digest, backbone)
+    return TrainedModel(network, spec, about["hash"], backbone)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,7 +1,5 @@
 """Parts of a training step: optimizer, learning rate, mixed batches."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable
@@ -48,9 +46,8 @@ def make_optimizer(network: nn.Module, train: Train) -> torch.optim.Optimizer:
 
 def make_schedule(optimizer: torch.optim.Optimizer, train: Train, steps: int):
     """Learning rate of each step: one-cycle (Smith & Topin 2017), or cosine or constant after a linear warm-up."""
-    warnings.filterwarnings(
-        "ignore", "Detected call of .lr_scheduler.step"
-    )  # where the first step is left out
+    # Torch warns where the first step is left out.
+    warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
     if train.schedule == "onecycle" and steps >= MIN_ONE_CYCLE_STEPS:
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -81,11 +78,8 @@ def make_mixup(train: Train, k: int) -> Callable:
         return lambda pixels, labels: (pixels, labels)
     from torchvision.transforms import v2
 
-    transforms = []
-    if train.mixup:
-        transforms.append(v2.MixUp(alpha=train.mixup, num_classes=k))
-    if train.cutmix:
-        transforms.append(v2.CutMix(alpha=train.cutmix, num_classes=k))
+    kinds = [(v2.MixUp, train.mixup), (v2.CutMix, train.cutmix)]
+    transforms = [kind(alpha=alpha, num_classes=k) for kind, alpha in kinds if alpha]
     one_of_them = v2.RandomChoice(transforms)
 
     def mix(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

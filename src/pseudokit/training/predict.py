@@ -1,7 +1,5 @@
 """Networks without training: log-probabilities and embeddings of images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config.keys import Train
 from ..data.transforms import Spec, build
-from .device import Computation, pick_computation
+from .device import Computation
 from .history import progress_bar
 from .losses import loss_kind
 from .models import ModelSpec, TrainedModel
@@ -37,7 +35,6 @@ def log_probs(
     pixels: np.ndarray,
     rows: np.ndarray,
     *,
-    amp_dtype: str | None = None,
     device: str = "auto",
     tta: int = 1,
     spec: Spec = "auto",
@@ -47,7 +44,6 @@ def log_probs(
 
     Args:
         model: it predicts. pixels: (N, H, W, C) uint8. rows: the numbers of n of them.
-        amp_dtype: default: that of its training.
         tta: views of an image whose probabilities are averaged: the image itself, and draws of the augmentation `spec`.
         first: how many rows come before rows[0] where several processes share them, a multiple of batch_size: what is
             drawn depends on it.
@@ -56,15 +52,13 @@ def log_probs(
         (n, K) float32; several labels an image: (n, K, 2), see data/encoding.py.
     """
     network = model.network.eval()
-    amp_dtype = amp_dtype or model.format.amp_dtype
-    computation = pick_computation(network, model.format, device, amp_dtype)
-    kind = loss_kind(model.format.multi_label)
-    no_logits = torch.zeros(0, len(model.format.classes))
-    no_rows = kind.log_probs(no_logits).numpy()
+    computation = Computation(network, model.spec, device, model.spec.amp_dtype)
+    kind = loss_kind(model.spec.multi_label)
+    no_rows = kind.log_probs(torch.zeros(0, len(model.spec.classes))).numpy()
     views = []
     with progress_bar(len(rows) * tta, "predict") as bar:
         for view in range(tta):
-            augment = build(spec, model.format.size, seed=view) if view else None
+            augment = build(spec, model.spec.size, seed=view) if view else None
             parts = [no_rows]
             for start, batch in _batches(pixels, rows, computation):
                 if augment:
@@ -81,11 +75,7 @@ def log_probs(
 
 @torch.inference_mode()
 def embed(
-    network: nn.Module,
-    spec: ModelSpec,
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    train: Train,
+    network: nn.Module, spec: ModelSpec, pixels: np.ndarray, rows: np.ndarray, train: Train
 ) -> np.ndarray:
     """(len(rows), D) float32: what a timm network makes of each image before its classifier.
 
@@ -95,18 +85,13 @@ def embed(
     def features(images: Tensor) -> Tensor:
         return network.forward_head(network.forward_features(images), pre_logits=True)
 
-    computation = pick_computation(network.eval(), spec, train.device, train.amp_dtype)
-    parts = []
-    for _, batch in _batches(pixels, rows, computation):
-        embeddings = computation.run(features, batch)
-        parts.append(embeddings.cpu().numpy())
-    return np.concatenate(parts)
+    computation = Computation(network.eval(), spec, train.device, train.amp_dtype)
+    batches = _batches(pixels, rows, computation)
+    return np.concatenate([computation.run(features, batch).cpu().numpy() for _, batch in batches])
 
 
 def _batches(
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    computation: Computation,
+    pixels: np.ndarray, rows: np.ndarray, computation: Computation
 ) -> Iterator[tuple[int, Tensor]]:
     """The images of these rows, in order, and how many came before."""
     step = batch_size(computation.spec.size, computation.device)

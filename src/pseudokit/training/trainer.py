@@ -1,20 +1,19 @@
 """What every process of a run has at hand: the images, and how to train and predict on them."""
 
-from __future__ import annotations
-
 import math
 import re
-import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from ..config.keys import STUDENTS, Config, Train
+from ..config.keys import STUDENTS, Config
+from ..data.cache import reserve
 from ..data.encoding import has_label
 from ..data.images import load_images
 from ..system.distributed import (
@@ -32,40 +31,39 @@ from .batches import TrainingSet
 from .checkpoint import Checkpoints
 from .device import pick_device
 from .history import progress_bar
-from .loop import step_budget, train_model
-from .models import ModelSpec, TrainedModel, create_model, has_batch_norm
-from .predict import batch_size, log_probs
+from .linear_probe import fit_head, linear_classifier, with_head
+from .loop import train_model
+from .models import (
+    ModelSpec,
+    TrainedModel,
+    batch_norms,
+    create_model,
+    load_model,
+    save_model,
+)
+from .predict import batch_size, embed, log_probs
+
+BATCHES_PER_WRITE = 16
+"""After how many of them embeddings are written down: a run that is stopped loses seconds."""
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One network to train, and what it then predicts.
+    """One network to train.
 
     where: its folder in the run, as `round_1/fold_0` or `student`.
     rows, labels: what it learns; labels (n,) or soft targets (n, K).
-    pool: unlabeled rows for the consistency term, and (M, K) log-probabilities of teachers for them, or None.
-    steps: default: by the number of rows.
+    unlabeled: rows for the consistency term, and (M, K) log-probabilities of teachers for them, or None.
+    steps: 0 = by the number of rows, which a JobRunner fills in.
     input_hash: of the images, the labels and the keys that it depends on.
     """
 
     where: str
     rows: np.ndarray
     labels: np.ndarray
-    pool: tuple[np.ndarray, np.ndarray | None] | tuple[()] = ()
-    steps: int | None = None
+    unlabeled: tuple = ()
+    steps: int = 0
     input_hash: str = ""
-
-    def budget(self, train: Train) -> int:
-        """How many steps it takes."""
-        return self.steps or step_budget(len(self.rows), train)
-
-
-class TrainResult(NamedTuple):
-    """What a TrainJob gives. The hash of the model is not known yet. seconds: of this process."""
-
-    model: TrainedModel
-    history: pd.DataFrame
-    seconds: float
 
 
 class PredictJob(NamedTuple):
@@ -79,10 +77,11 @@ class PredictJob(NamedTuple):
 
 @dataclass(frozen=True)
 class Trainer:
-    """What every process has at hand.
+    """What every process has at hand, and how it trains and predicts: whole networks, or heads on a frozen one.
 
     pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or judges. folder: the run
-    folder, for checkpoints; None = there are none.
+    folder, for checkpoints and what is frozen; None = there are no checkpoints. input_hash: of the judged images, the
+    classes and the files of weights: what is large is read once.
     """
 
     config: Config
@@ -90,90 +89,16 @@ class Trainer:
     given_labels: np.ndarray
     classes: tuple[str, ...]
     folder: Path | None = None
+    input_hash: str = ""
 
-    def run_job(
-        self, job: TrainJob | PredictJob, process_group: ProcessGroup
-    ) -> TrainResult | np.ndarray | None:
-        """Do a job that the first process hands out. Nothing but checkpoints is written."""
+    def run_job(self, job: TrainJob | PredictJob, process_group: ProcessGroup = ALONE) -> Any:
+        """Do a job that the first process hands out. Nothing but checkpoints is written.
+
+        Returns:
+            See `train`; of a PredictJob (len(rows), K) log-probabilities, by this process alone.
+        """
         if isinstance(job, TrainJob):
             return self.train(job, process_group)
-        return self.run_predict_job(job)
-
-    def train(self, job: TrainJob, process_group: ProcessGroup = ALONE) -> TrainResult | None:
-        """Train the network of a job; None where the others of the group do better without this process.
-
-        Student and baseline have one seed, so they start from the same weights and draw the same augmentation for each
-        place in each batch. If they learn as many rows, the order is the same too, and they differ by their labels
-        alone.
-
-        Raises:
-            UserError: see train_model.
-        """
-        start = time.monotonic()
-        train = self.config.train_of(job.where)
-        steps = job.budget(train)
-        seed_name = "student" if job.where in STUDENTS else job.where
-        seed = seed_of(self.config.seed, seed_name)
-        unlabeled, teacher_log_probs = job.pool or (None, None)
-        training_set = TrainingSet(
-            self.pixels,
-            job.rows,
-            job.labels,
-            steps,
-            seed,
-            pseudo=~has_label(self.given_labels[job.rows]),
-            unlabeled=unlabeled,
-            teacher_log_probs=teacher_log_probs,
-        )
-        network, spec = self.fresh_network(job.where, seed)
-        if (
-            has_batch_norm(network) and not train.linear_probe_first
-        ):  # its statistics would be those of a part
-            if process_group.index > 0:
-                return None
-            process_group = ALONE
-        saved = self._checkpoints(job, steps, train, process_group)
-        name = title(self.config, job.where)
-        if saved.step:
-            log.info(f"{name}: goes on after {saved.step:,} of {steps:,} steps")
-        with progress_bar(steps, f"{name} · train") as bar:
-            network, history = train_model(
-                network, spec, training_set, train, bar, process_group=process_group, saved=saved
-            )
-        model = TrainedModel(network, spec, hash="")
-        return TrainResult(model, history, time.monotonic() - start)
-
-    def _checkpoints(
-        self,
-        job: TrainJob,
-        steps: int,
-        train: Train,
-        process_group: ProcessGroup,
-    ) -> Checkpoints:
-        folder = None
-        if (
-            job.input_hash and self.folder and self.folder.exists()
-        ):  # another machine may not see the run folder
-            folder = self.folder / job.where
-        key = hash_of(job.input_hash, steps, code_hash(), torch.__version__, process_group.size)
-        return Checkpoints(folder, key, train, process_group)
-
-    def predict(self, model: TrainedModel, rows: np.ndarray, tta: int) -> np.ndarray:
-        """(len(rows), K) log-probabilities; each process takes its share of the batches."""
-        device = pick_device(self.config.train.device)
-        batch = batch_size(model.format.size, device)
-        batches_per_process = math.ceil(len(rows) / (batch * size()))
-        share = batch * max(1, batches_per_process)
-        jobs = []
-        for start in range(0, max(len(rows), 1), share):
-            job = PredictJob(model, rows[start : start + share], tta, start)
-            jobs.append(job)
-        if len(jobs) == 1:
-            return self.run_predict_job(jobs[0])
-        return np.concatenate(list(map_jobs(self.run_job, jobs)))
-
-    def run_predict_job(self, job: PredictJob) -> np.ndarray:
-        """(len(job.rows), K) log-probabilities, by this process alone."""
         return log_probs(
             job.model,
             self.pixels,
@@ -184,17 +109,133 @@ class Trainer:
             first=job.first,
         )
 
+    def train(
+        self, job: TrainJob, process_group: ProcessGroup = ALONE
+    ) -> tuple[TrainedModel, pd.DataFrame] | None:
+        """Train the network of a job; None where the others of the group do better without this process.
+
+        Student and baseline have one seed, so they start from the same weights and draw the same augmentation for each
+        place in each batch. If they learn as many rows, the order is the same too, and they differ by their labels
+        alone.
+
+        Returns:
+            The model, whose hash is not known yet, and its history, see train_model.
+
+        Raises:
+            UserError: see train_model.
+        """
+        if self.is_frozen(job.where):
+            return self._train_head(job)
+        train = self.config.train_of(job.where)
+        seed = seed_of(self.config.seed, "student" if job.where in STUDENTS else job.where)
+        network, spec = self.fresh_network(job.where, seed)
+        if batch_norms(network) and not train.linear_probe_first:
+            # Statistics of a part of a batch are not those of the batch: one process trains alone.
+            if process_group.index > 0:
+                return None
+            process_group = ALONE
+        pseudo = ~has_label(self.given_labels[job.rows])
+        unlabeled = job.unlabeled or ((), None)
+        training_set = TrainingSet(
+            self.pixels, job.rows, job.labels, job.steps, seed, pseudo, *unlabeled
+        )
+        # Another machine may not see the run folder; there are no checkpoints then.
+        folder = self.folder / job.where if self.folder and self.folder.exists() else None
+        key = hash_of(job.input_hash, job.steps, code_hash(), torch.__version__, process_group.size)
+        saved = Checkpoints(folder, key, train, process_group)
+        name = title(self.config, job.where)
+        if saved.step:
+            log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
+        with progress_bar(job.steps, f"{name} · train", saved.step) as bar:
+            network, history = train_model(
+                network, spec, training_set, train, bar, process_group=process_group, saved=saved
+            )
+        return TrainedModel(network, spec), history
+
+    def _train_head(self, job: TrainJob) -> tuple[TrainedModel, pd.DataFrame]:
+        spec = self.backbone.spec
+        head, history = fit_head(
+            self.embeddings[job.rows],
+            job.labels,
+            len(spec.classes),
+            spec.multi_label,
+            self.given_labels[job.rows],
+        )
+        network = with_head(self.backbone.network, head)
+        return TrainedModel(network, spec, backbone=self.backbone.hash), history
+
+    def predict(self, model: TrainedModel, rows: np.ndarray, tta: int) -> np.ndarray:
+        """(len(rows), K) log-probabilities; each process takes its share of the batches."""
+        device = pick_device(self.config.train.device)
+        batch = batch_size(model.spec.size, device)
+        batches_per_process = math.ceil(len(rows) / (batch * size()))
+        share = batch * max(1, batches_per_process)
+        jobs = [
+            PredictJob(model, rows[start : start + share], tta, start)
+            for start in range(0, max(len(rows), 1), share)
+        ]
+        if len(jobs) == 1:
+            return self.run_job(jobs[0])
+        return np.concatenate(list(map_jobs(self.run_job, jobs)))
+
     def fresh_network(self, where: str, seed: int) -> tuple[nn.Module, ModelSpec]:
         """The network of this folder, before its training."""
         torch.manual_seed(seed)
         _, side, _, channels = self.pixels.shape
         network, spec = create_model(self.config.model_of(where), self.classes, side, channels)
-        spec = replace(
-            spec,
-            amp_dtype=self.config.train_of(where).amp_dtype,
-            multi_label=self.given_labels.ndim == 2,
-        )
-        return network, spec
+        amp_dtype = self.config.train_of(where).amp_dtype
+        multi_label = self.given_labels.ndim == 2
+        return network, replace(spec, amp_dtype=amp_dtype, multi_label=multi_label)
+
+    def is_frozen(self, where: str) -> bool:
+        """Whether only a head is trained for this folder."""
+        return self.config.model_of(where).freeze_backbone
+
+    @cached_property
+    def backbone(self) -> TrainedModel:
+        """The frozen network, which is kept in the folder `backbone` of the run."""
+        folder = self.folder / "backbone"
+        if (folder / "model.json").exists():
+            return load_model(folder)
+        seed = seed_of(self.config.seed, "backbone")
+        return save_model(folder, *self.fresh_network("backbone", seed))
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """(N, D) of all images, in a file of the run. Its name has hashes of what it was made from, and of itself."""
+        # input_hash has the images that are judged, but not those that are only scored.
+        scored_only = self.pixels[len(self.given_labels) :]
+        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, scored_only)}"
+        for file in self.folder.glob(f"{name}_*.npy"):
+            if file.stem == f"{name}_{hash_of(file)}":
+                return np.load(file, mmap_mode="r")
+            log.info(f"{file} is not as it was written; its images are embedded anew")
+            file.unlink()
+        part = self._embed(name)
+        file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
+        return np.load(file, mmap_mode="r")
+
+    def _embed(self, name: str) -> Path:
+        """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
+        network, spec = self.backbone.network, self.backbone.spec
+        train = self.config.train_of("backbone")
+        n = len(self.pixels)
+        part = next(self.folder.glob(f"{name}.*.rows"), None)
+        if part is None:
+            part = self.folder / f"{name}.0.rows"
+            reserve(part, (n, linear_classifier(network).in_features), np.float32)
+        done = int(part.name.split(".")[1])
+        log.info(f"embed: {n - done:,} of {n:,} images")
+        embeddings = np.lib.format.open_memmap(part, "r+")
+        step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
+        with progress_bar(n, "embed", done) as bar:
+            for first in range(done, n, step):
+                rows = np.arange(first, min(first + step, n))
+                embeddings[rows] = embed(network, spec, self.pixels, rows, train)
+                embeddings.flush()
+                part = part.replace(self.folder / f"{name}.{rows[-1] + 1}.rows")
+                bar.update(len(rows))
+        return part
 
 
 def offer(trainer: Trainer, paths: np.ndarray) -> None:
@@ -217,10 +258,9 @@ def run_worker() -> None:
 
 def title(config: Config, where: str) -> str:
     """`round_1/fold_0` → `round 1/2 · fold 1/2`; `student` stays."""
-    match = re.fullmatch(r"round_(\d+)/fold_(\d+)", where)
-    if not match:
+    if where in STUDENTS:
         return where
-    number, fold = map(int, match.groups())
+    number, fold = map(int, re.findall(r"\d+", where))
     folds = config.pseudo.folds
     half = " (2nd half)" if fold >= folds else ""  # see leak_free_fold_jobs
     return f"round {number}/{config.pseudo.rounds} · fold {fold % folds + 1}/{folds}{half}"
