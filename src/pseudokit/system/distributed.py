@@ -151,7 +151,12 @@ def _run_wave(work: Callable, jobs: list, are_shared: bool) -> list:
     number, process_group = _share_of(len(jobs)) if are_shared else (rank(), ALONE)
     outcome = None
     if number < len(jobs) and jobs[number] is not None:
-        outcome = _try(work, jobs[number], process_group)
+        try:
+            outcome = work(jobs[number], process_group)
+        except Exception as error:
+            if process_group.size > 1 and not isinstance(error, UserError):
+                raise  # the others of the group wait for this process: it has to die for them to notice
+            outcome = error  # the first process raises it
     if process_group.index > 0:  # of those who share a job, the first sends the result
         outcome = None
     outcomes = [None] * size() if rank() == 0 else None
@@ -175,13 +180,3 @@ def _share_of(jobs: int) -> tuple[int, ProcessGroup]:
     group, _ = _join().new_subgroups_by_enumeration(members, backend=backend)
     job = rank() * jobs // size()
     return job, ProcessGroup(len(members[job]), members[job].index(rank()), group)
-
-
-def _try(work: Callable, job: Any, process_group: ProcessGroup) -> Any:
-    """The result of a job, or the error that the first process will raise."""
-    try:
-        return work(job, process_group)
-    except Exception as error:
-        if process_group.size > 1 and not isinstance(error, UserError):
-            raise  # the others of the group wait for this process: it has to die for them to notice
-        return error

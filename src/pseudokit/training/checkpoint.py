@@ -39,24 +39,20 @@ class Checkpoints:
         self._seconds = train.checkpoint_every
         self._next_time = time.monotonic() + self._seconds
         self._loaded = process_group.gather(self._read())[0]
-
-    @property
-    def step(self) -> int:
+        self.step = self._loaded["step"] if self._loaded else 0
         """How many steps are done."""
-        return self._loaded["step"] if self._loaded else 0
 
-    def restore(self, parts: dict[str, Any]) -> int:
-        """Bring the parts and the random numbers to the state of the checkpoint, if there is one; returns its step."""
-        step, state = self.step, self._loaded
-        if state:
-            for name, part in parts.items():
-                part.load_state_dict(state["parts"][name])
-            random, random_cuda = state["random"][self._process_group.index]
-            torch.set_rng_state(random)
-            if random_cuda is not None:
-                torch.cuda.set_rng_state(random_cuda)
-        self._loaded = None  # frees its tensors
-        return step
+    def restore(self, parts: dict[str, Any]) -> None:
+        """Bring the parts and the random numbers to the state of the checkpoint, if there is one."""
+        state, self._loaded = self._loaded, None  # frees its tensors
+        if not state:
+            return
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        random, random_cuda = state["random"][self._process_group.index]
+        torch.set_rng_state(random)
+        if random_cuda is not None:
+            torch.cuda.set_rng_state(random_cuda)
 
     def is_due(self) -> bool:
         """Whether it is time for the next one."""

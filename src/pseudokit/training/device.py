@@ -41,18 +41,14 @@ def pick_device(wanted: str) -> torch.device:
     if not available[wanted]:
         raise UserError(f"train.device={wanted} is not available here; set train.device=auto")
     if wanted == "cuda":
-        _make_repeatable()
+        # The kernels that give the same bytes every time, where torch has them.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
     return torch.device(wanted)
-
-
-def _make_repeatable() -> None:
-    """Have a GPU use kernels that give the same bytes every time, where torch has them."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
 
 
 def pick_amp_dtype(wanted: str, device: torch.device, size: int, network: nn.Module) -> torch.dtype:

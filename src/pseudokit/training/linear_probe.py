@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .losses import loss_kind
+from .losses import BinaryCrossEntropy, CrossEntropy, loss_kind
 from .models import TrainedModel, classifier_ids
 
 PRIORS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
@@ -92,6 +92,7 @@ def fit_head(
         The head, and its history with the prior.
     """
     start = time.monotonic()
+    criterion = loss_kind(multi_label)()
     mean = embeddings.mean(0)
     scale = np.float32(np.sqrt(embeddings.var(0).mean()) or 1)
     x = torch.from_numpy((embeddings - mean) / scale)
@@ -100,11 +101,11 @@ def fit_head(
     is_given = has_label(given_labels)
     if given_labels.ndim == 2 and not multi_label:
         given_labels = given_labels.argmax(1)
-    prior = _choose_prior(x[is_given], given_labels[is_given], k, multi_label)
+    prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion)
     if (has_label(labels) & ~is_given).any():
         prior = max(prior, MIN_PSEUDO_LABEL_PRIOR)
     head = _zero_head(x.shape[1], k)
-    losses = _fit(head, x, labels, prior, multi_label)
+    losses = _fit(head, x, torch.from_numpy(criterion.targets(labels)), prior, criterion)
     with torch.no_grad():
         head.weight /= scale
         head.bias -= head.weight @ torch.from_numpy(mean)
@@ -130,14 +131,15 @@ def _zero_head(units: int, k: int) -> nn.Linear:
 
 
 def _fit(
-    head: nn.Linear, x: Tensor, labels: np.ndarray, prior: float, multi_label: bool
+    head: nn.Linear,
+    x: Tensor,
+    targets: Tensor,
+    prior: float,
+    criterion: CrossEntropy,
 ) -> list[float]:
     """Bring a head to the best one under a prior, from where it is. Returns the losses on the way."""
-    criterion = loss_kind(multi_label)()
-    targets = torch.from_numpy(criterion.targets(labels))
-    n_problems = (
-        head.out_features if multi_label else 1
-    )  # each has the prior; the loss is their mean
+    # Several labels an image are as many problems. Each has the prior, and the loss is their mean.
+    n_problems = head.out_features if isinstance(criterion, BinaryCrossEntropy) else 1
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=MAX_LBFGS_STEPS, line_search_fn="strong_wolfe"
     )
@@ -155,7 +157,7 @@ def _fit(
     return losses
 
 
-def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, multi_label: bool) -> float:
+def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, criterion: CrossEntropy) -> float:
     """The prior under which heads that did not learn some of the given labels predict those best, by log loss.
 
     No row takes part that the final head does not learn.
@@ -165,13 +167,12 @@ def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, multi_label: bool
     x, given_labels = x[rows], given_labels[rows]
     splits = _splits(given_labels)
     heads = [_zero_head(x.shape[1], k) for _ in splits]
-    criterion = loss_kind(multi_label)()
     targets = torch.from_numpy(criterion.targets(given_labels))
     best_prior, best_loss = DEFAULT_PRIOR, np.inf
     for prior in PRIORS if splits else ():
         loss = 0.0
         for head, (learned, held_out) in zip(heads, splits, strict=True):
-            _fit(head, x[learned], given_labels[learned], prior, multi_label)
+            _fit(head, x[learned], targets[learned], prior, criterion)
             with torch.no_grad():
                 mean = criterion(head(x[held_out]), targets[held_out])
             loss += float(mean) * int(held_out.sum())

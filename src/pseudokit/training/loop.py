@@ -100,11 +100,12 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         # The decay is warmed up, so that early weights fade in short trainings, too.
         average = ModelEmaV3(network, decay=train.ema_decay, use_warmup=True)
         state["average"] = average
-    first_step = saved.restore(state)
+    saved.restore(state)
     skipped = 0  # steps in a row
+    remedy = f"lower train.lr={train.lr:g} or set train.amp_dtype=fp32"
 
     with finishing() as asked_to_stop:
-        for step in range(first_step, training_set.steps):
+        for step in range(saved.step, training_set.steps):
             pixels, labels = mix(*next(batches))
             logits = forward(process_group.part(pixels))
             loss = loss_of_part(criterion, logits, labels, process_group)
@@ -129,22 +130,20 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 bar.update(1)
             skipped = 0 if is_finite else skipped + 1
             if skipped > MAX_SKIPPED_STEPS:
-                raise _not_finite(f"no finite gradient for {skipped} steps", train)
-            signals, are_due = zip(
-                *process_group.gather((asked_to_stop(), saved.is_due())), strict=True
-            )
-            if any(signals) or any(are_due):
+                raise UserError(f"no finite gradient for {skipped} steps; {remedy}")
+            of_processes = process_group.gather((asked_to_stop(), saved.is_due()))
+            signal, is_due = map(max, zip(*of_processes, strict=True))
+            if signal or is_due:
                 saved.save(step + 1, state)
-            if any(signals):
-                raise Interrupted(max(signals))
+            if signal:
+                raise Interrupted(signal)
     if not all(weight.isfinite().all() for weight in network.parameters()):
-        raise _not_finite("no finite weights after the last step", train)
+        raise UserError(f"no finite weights after the last step; {remedy}")
 
     network = average.module if average else network
     if not train.linear_probe_first:  # else the head is right under the backbone's own statistics
         estimate_statistics(network, computation, training_set, train.batch_size)
-    epochs_per_step = train.batch_size / len(training_set.rows)
-    return network.eval(), history.table(epochs_per_step)
+    return network.eval(), history.table(train.batch_size / len(training_set.rows))
 
 
 @torch.no_grad()
@@ -185,13 +184,14 @@ def _with_best_head(
     given_labels = training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1
-    n_classes = len(spec.classes)
-    head, _ = fit_head(embeddings, training_set.labels, n_classes, spec.multi_label, given_labels)
+    head, _ = fit_head(
+        embeddings,
+        training_set.labels,
+        len(spec.classes),
+        spec.multi_label,
+        given_labels,
+    )
     network = with_head(network, head).train()
     for norm in batch_norms(network):
         norm.eval()
     return network
-
-
-def _not_finite(problem: str, train: Train) -> UserError:
-    return UserError(f"{problem}; lower train.lr={train.lr:g} or set train.amp_dtype=fp32")

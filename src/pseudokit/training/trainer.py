@@ -135,9 +135,8 @@ class Trainer:
                 return None
             process_group = ALONE
         pseudo = ~has_label(self.given_labels[job.rows])
-        unlabeled = job.unlabeled or ((), None)
         training_set = TrainingSet(
-            self.pixels, job.rows, job.labels, job.steps, seed, pseudo, *unlabeled
+            self.pixels, job.rows, job.labels, job.steps, seed, pseudo, *job.unlabeled
         )
         # Another machine may not see the run folder; there are no checkpoints then.
         folder = self.folder / job.where if self.folder and self.folder.exists() else None
@@ -168,8 +167,7 @@ class Trainer:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
         device = pick_device(self.config.train.device)
         batch = batch_size(model.spec.size, device)
-        batches_per_process = math.ceil(len(rows) / (batch * size()))
-        share = batch * max(1, batches_per_process)
+        share = batch * max(1, math.ceil(len(rows) / (batch * size())))
         jobs = [
             PredictJob(model, rows[start : start + share], tta, start)
             for start in range(0, max(len(rows), 1), share)
@@ -181,11 +179,10 @@ class Trainer:
     def fresh_network(self, where: str, seed: int) -> tuple[nn.Module, ModelSpec]:
         """The network of this folder, before its training."""
         torch.manual_seed(seed)
-        _, side, _, channels = self.pixels.shape
-        network, spec = create_model(self.config.model_of(where), self.classes, side, channels)
-        amp_dtype = self.config.train_of(where).amp_dtype
+        config, train = self.config.model_of(where), self.config.train_of(where)
+        network, spec = create_model(config, self.classes, *self.pixels.shape[2:])
         multi_label = self.given_labels.ndim == 2
-        return network, replace(spec, amp_dtype=amp_dtype, multi_label=multi_label)
+        return network, replace(spec, amp_dtype=train.amp_dtype, multi_label=multi_label)
 
     def is_frozen(self, where: str) -> bool:
         """Whether only a head is trained for this folder."""
