@@ -23,9 +23,9 @@ from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
 from .self_training import SelfTrainingResult, self_train
 from .system.files import TimeBudgetExceeded, log, read_json, write_csv, write_json
-from .training.jobs import JobRunner, TrainJob
 from .training.loop import step_budget
 from .training.models import TrainedModel, load_model
+from .training.trainer import JobRunner, TrainJob
 
 Models = dict[str, list[TrainedModel]]
 """By arm (teacher, student, baseline): the models whose predictions are averaged."""

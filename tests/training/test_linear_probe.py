@@ -26,6 +26,11 @@ from pseudokit.training.predict import embed, log_probs
 CLASSES = tuple("0123456789")
 
 
+def fitted(x, labels, k, given_labels=None):
+    """Head and history, where all labels are given, or these."""
+    return fit_head(x, labels, k, False, labels if given_labels is None else given_labels)
+
+
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
@@ -64,18 +69,18 @@ def probs_of(head, x) -> np.ndarray:
 def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing():
     x, labels = numbers()
     hard, soft = (
-        probs_of(fit_head(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels])
+        probs_of(fitted(x, y, 3)[0], x) for y in (labels, np.eye(3, dtype=np.float32)[labels])
     )
     np.testing.assert_allclose(hard, soft, atol=1e-3)
     weightless = np.eye(3, dtype=np.float32)[labels]
     weightless[::2] = 0
-    assert np.abs(probs_of(fit_head(x, weightless, 3)[0], x) - hard).max() > 0.01
+    assert np.abs(probs_of(fitted(x, weightless, 3)[0], x) - hard).max() > 0.01
 
 
 def test_a_class_without_rows_and_a_unit_that_never_changes_do_no_harm():
     x, labels = numbers()
     x[:, 3] = 2
-    head, _ = fit_head(x, labels, 5)
+    head, _ = fitted(x, labels, 5)
     probs = probs_of(head, x)
     assert np.isfinite(probs).all()
     assert probs[:, 3:].max() < 0.05
@@ -85,7 +90,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
     pixels, labels = digits
     x = embedded(backbone, pixels)
     untouched = backbone[0].get_classifier().weight.clone()
-    network = with_head(backbone[0], fit_head(x, labels, 10)[0])
+    network = with_head(backbone[0], fitted(x, labels, 10)[0])
     model = TrainedModel(network, backbone[1], "")
     whole = log_probs(model, pixels, np.arange(400), device="cpu")
     np.testing.assert_allclose(head_log_probs(model, x), whole, atol=1e-3)
@@ -107,7 +112,7 @@ def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monke
 
 def test_a_head_is_saved_alone_and_read_back_with_its_backbone(tmp_path, backbone, digits):
     saved = save_model(tmp_path / "backbone", *backbone)
-    network = with_head(backbone[0], fit_head(embedded(backbone, digits[0]), digits[1], 10)[0])
+    network = with_head(backbone[0], fitted(embedded(backbone, digits[0]), digits[1], 10)[0])
     model = save_model(tmp_path / "round_1" / "fold_0", network, backbone[1], saved.hash)
     assert (tmp_path / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
     back = load_model(tmp_path / "round_1" / "fold_0")
@@ -212,7 +217,7 @@ def prior_of(history):
 
 def test_it_is_the_logistic_regression_of_embeddings_in_one_scale():
     x, labels = features()
-    head, history = fit_head(x, labels, K)
+    head, history = fitted(x, labels, K)
     scaled = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
     expected = LogisticRegression(C=1 / prior_of(history), tol=1e-8, max_iter=1000).fit(
         scaled, labels
@@ -226,8 +231,8 @@ def test_the_unit_of_the_embeddings_is_of_no_account(factor):
     x, labels = features()
     shifted = (x * factor + 7 * factor).astype(np.float32)
     np.testing.assert_allclose(
-        probs(fit_head(x, labels, K)[0], x),
-        probs(fit_head(shifted, labels, K)[0], shifted),
+        probs(fitted(x, labels, K)[0], x),
+        probs(fitted(shifted, labels, K)[0], shifted),
         atol=5e-3,
     )
 
@@ -237,24 +242,24 @@ def test_a_unit_that_hardly_varies_among_few_labels_does_not_decide_elsewhere():
     x, labels = features(5 * K, d=300)
     others, truth = features(400, d=300)
     x[:, :40] = 3 + (x[:, :40] - 3) * 0.01
-    accuracy = (probs(fit_head(x, labels, K)[0], others).argmax(1) == truth).mean()
-    alone = (probs(fit_head(x[:, 40:], labels, K)[0], others[:, 40:]).argmax(1) == truth).mean()
+    accuracy = (probs(fitted(x, labels, K)[0], others).argmax(1) == truth).mean()
+    alone = (probs(fitted(x[:, 40:], labels, K)[0], others[:, 40:]).argmax(1) == truth).mean()
     assert accuracy > alone - 0.03
     assert accuracy > 0.5
 
 
 def test_noisy_labels_choose_a_stronger_prior():
     x, labels = features(800, distance=0.8)
-    clean, noisy = (prior_of(fit_head(x, y, K)[1]) for y in (labels, flip(labels, 0.4)))
+    clean, noisy = (prior_of(fitted(x, y, K)[1]) for y in (labels, flip(labels, 0.4)))
     assert noisy > clean
 
 
 def test_pseudo_labels_neither_choose_the_prior_nor_weaken_it():
     x, labels = features(400)
     given_labels = np.where(np.arange(400) < 40, labels, -1)
-    own, _ = fit_head(x[:40], labels[:40], K)
-    _, history = fit_head(x, labels, K, given_labels=given_labels)
-    _, other = fit_head(
+    own, _ = fitted(x[:40], labels[:40], K)
+    _, history = fitted(x, labels, K, given_labels=given_labels)
+    _, other = fitted(
         x, np.where(given_labels < 0, (labels + 1) % K, labels), K, given_labels=given_labels
     )
     assert prior_of(history) == prior_of(other) >= MIN_PSEUDO_LABEL_PRIOR
@@ -264,10 +269,10 @@ def test_pseudo_labels_neither_choose_the_prior_nor_weaken_it():
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
 def test_a_handful_of_labels_is_enough_to_fit_if_not_to_choose(n):
     x, labels = features(n)
-    assert np.isfinite(probs(fit_head(x, labels, K)[0], x)).all()
+    assert np.isfinite(probs(fitted(x, labels, K)[0], x)).all()
 
 
 def test_the_same_rows_make_the_same_bytes():
     x, labels = features(300)
-    first, second = (fit_head(x, flip(labels, 0.2), K)[0].weight for _ in range(2))
+    first, second = (fitted(x, flip(labels, 0.2), K)[0].weight for _ in range(2))
     assert torch.equal(first, second)

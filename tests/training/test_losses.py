@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from pseudokit.system.distributed import ALONE, ProcessGroup
 from pseudokit.training.linear_probe import fit_head
-from pseudokit.training.losses import BinaryCrossEntropy, Consistency, CrossEntropy, loss_of_part
+from pseudokit.training.losses import BinaryCrossEntropy, Consistency, CrossEntropy
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_balanced_weights_make_yes_and_no_count_alike(answers):
 def test_a_head_answers_each_class_by_itself(answers):
     rng = np.random.default_rng(2)
     x = (np.maximum(answers, 0) + rng.normal(0, 0.1, answers.shape)).astype(np.float32)
-    head, _ = fit_head(x, answers, 4, multi_label=True)
+    head, _ = fit_head(x, answers, 4, True, answers)
     said = (head(torch.from_numpy(x)) > 0).numpy()
     assert (said == answers)[answers >= 0].all()
 
@@ -78,7 +78,7 @@ def test_parts_of_a_batch_average_to_the_loss_of_the_whole(kind, answers, logits
     targets = torch.from_numpy(kind.targets(labels))
     criterion = kind(torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64), label_smoothing=0.1)
     groups = [ProcessGroup(3, index) for index in range(3)]
-    parts = [loss_of_part(criterion, group.part(logits), targets, group) for group in groups]
+    parts = [criterion.of_part(group.part(logits), targets, group) for group in groups]
     assert sum(parts).item() / 3 == pytest.approx(criterion(logits, targets).item())
 
 

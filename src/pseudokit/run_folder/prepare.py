@@ -28,7 +28,6 @@ from ..labels.out_of_fold import Second
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
-from ..training.jobs import JobRunner
 from ..training.label_propagation import (
     gradient_features,
     graph_power,
@@ -37,7 +36,7 @@ from ..training.label_propagation import (
 )
 from ..training.linear_probe import alike_features
 from ..training.models import create_model
-from ..training.trainer import Trainer, offer
+from ..training.trainer import JobRunner, Trainer, offer
 from .folder import Run, changed_keys
 
 MAX_CLASSES_SHOWN = 20

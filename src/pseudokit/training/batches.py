@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..config.keys import Train
 from ..data.transforms import Augment, build, is_whole_batch
+from ..labels.arrays import Array
 from .device import pick_device, pick_workers
 
 WEAK_AUGMENT = "gentle"
@@ -29,14 +30,14 @@ class TrainingSet:
     teacher_log_probs: (len(unlabeled), K), what out-of-fold teachers predict of them; None = nothing.
     """
 
-    pixels: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
+    pixels: Array
+    rows: Array
+    labels: Array
     steps: int
     seed: int
-    pseudo: np.ndarray | None = None
-    unlabeled: np.ndarray | tuple[()] = ()
-    teacher_log_probs: np.ndarray | None = None
+    pseudo: Array | None = None
+    unlabeled: Array | tuple[()] = ()
+    teacher_log_probs: Array | None = None
 
 
 def labeled_batches(
@@ -88,9 +89,9 @@ class _Views:
     batch alone.
     """
 
-    pixels: np.ndarray
-    rows: np.ndarray
-    targets: np.ndarray
+    pixels: Array
+    rows: Array
+    targets: Array
     augments: list[Augment | None]
     are_whole_batch: bool
     device: str | torch.device = "cpu"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
+from ..labels.arrays import Array
 from .losses import BinaryCrossEntropy, CrossEntropy, loss_kind
 from .models import TrainedModel, classifier_ids
 
@@ -44,7 +45,7 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
     return last
 
 
-def alike_features(embeddings: np.ndarray) -> np.ndarray:
+def alike_features(embeddings: Array) -> Array:
     """(N, D) embeddings around their mean, of unit length: the features of neighbor_graph."""
     x = embeddings - embeddings.mean(0)
     length = np.linalg.norm(x, axis=1, keepdims=True)
@@ -63,7 +64,7 @@ def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
 
 
 @torch.inference_mode()
-def head_log_probs(model: TrainedModel, embeddings: np.ndarray) -> np.ndarray:
+def head_log_probs(model: TrainedModel, embeddings: Array) -> Array:
     """(n, D) embeddings → float32 log-probabilities, see predict.log_probs."""
     head = linear_classifier(model.network)
     x = torch.from_numpy(np.asarray(embeddings, np.float32))  # from the file into memory
@@ -72,11 +73,11 @@ def head_log_probs(model: TrainedModel, embeddings: np.ndarray) -> np.ndarray:
 
 
 def fit_head(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
+    embeddings: Array,
+    labels: Array,
     k: int,
-    multi_label: bool = False,
-    given_labels: np.ndarray | None = None,
+    multi_label: bool,
+    given_labels: Array,
 ) -> tuple[nn.Linear, pd.DataFrame]:
     """Logistic regression on embeddings with a normal prior on the weights, by L-BFGS.
 
@@ -86,7 +87,7 @@ def fit_head(
     Args:
         embeddings: (n, D) float32.
         labels: (n,) classes or (n, K) soft targets; several labels an image: (n, K), -1 = unknown.
-        given_labels: by which the prior is chosen, -1 = a row that has a pseudo-label. Default: labels.
+        given_labels: by which the prior is chosen, in the form of labels; -1 = a row that has a pseudo-label.
 
     Returns:
         The head, and its history with the prior.
@@ -96,8 +97,6 @@ def fit_head(
     mean = embeddings.mean(0)
     scale = np.float32(np.sqrt(embeddings.var(0).mean()) or 1)
     x = torch.from_numpy((embeddings - mean) / scale)
-    if given_labels is None:
-        given_labels = labels
     is_given = has_label(given_labels)
     if given_labels.ndim == 2 and not multi_label:
         given_labels = given_labels.argmax(1)
@@ -157,13 +156,12 @@ def _fit(
     return losses
 
 
-def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, criterion: CrossEntropy) -> float:
+def _choose_prior(x: Tensor, given_labels: Array, k: int, criterion: CrossEntropy) -> float:
     """The prior under which heads that did not learn some of the given labels predict those best, by log loss.
 
     No row takes part that the final head does not learn.
     """
-    shuffled = np.random.default_rng(0).permutation(len(x))
-    rows = np.sort(shuffled[:MAX_ROWS_FOR_PRIOR])
+    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_ROWS_FOR_PRIOR])
     x, given_labels = x[rows], given_labels[rows]
     splits = _splits(given_labels)
     heads = [_zero_head(x.shape[1], k) for _ in splits]
@@ -182,7 +180,7 @@ def _choose_prior(x: Tensor, given_labels: np.ndarray, k: int, criterion: CrossE
     return best_prior
 
 
-def _splits(given_labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _splits(given_labels: Array) -> list[tuple[Array, Array]]:
     """(learned, held out) masks. No row is held out of a class that the others lack: no head could know it."""
     if given_labels.dtype.kind == "f":  # soft answers to several questions: by the most certain yes
         given_labels = given_labels.argmax(1)

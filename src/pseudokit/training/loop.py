@@ -18,7 +18,7 @@ from .checkpoint import Checkpoints
 from .device import Computation
 from .history import TrainingHistory
 from .linear_probe import fit_head, with_head
-from .losses import Consistency, loss_kind, loss_of_part, make_criterion
+from .losses import Consistency, loss_kind, make_criterion
 from .models import ModelSpec, batch_norms
 from .optimizer import make_mixup, make_optimizer, make_schedule
 from .predict import embed
@@ -31,8 +31,7 @@ MAX_SKIPPED_STEPS = 20
 
 def step_budget(n: int, train: Train) -> int:
     """Steps for n rows: the epochs, but at least train.min_steps."""
-    steps = round(train.epochs * n / train.batch_size)
-    return max(steps, train.min_steps, 1)
+    return max(round(train.epochs * n / train.batch_size), train.min_steps, 1)
 
 
 def train_model(  # noqa: C901  one visible loop, on purpose
@@ -108,7 +107,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         for step in range(saved.step, training_set.steps):
             pixels, labels = mix(*next(batches))
             logits = forward(process_group.part(pixels))
-            loss = loss_of_part(criterion, logits, labels, process_group)
+            loss = criterion.of_part(logits, labels, process_group)
             if consistency:
                 loss = loss + train.consistency_weight * consistency(forward)
 
@@ -158,8 +157,7 @@ def estimate_statistics(
     """
     norms = batch_norms(network)
     # Shuffled, or batches of a folder sorted by class would miss what classes differ by.
-    shuffled = np.random.default_rng(0).permutation(training_set.rows)
-    rows = shuffled[:MAX_STATISTICS_IMAGES]
+    rows = np.random.default_rng(0).permutation(training_set.rows)[:MAX_STATISTICS_IMAGES]
     if not norms or len(rows) < 2:
         return
     network.eval()  # without dropout

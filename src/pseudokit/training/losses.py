@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.keys import Train
+from ..labels.arrays import Array
 from ..system.distributed import ProcessGroup
 from .models import ModelSpec
 
@@ -27,24 +28,33 @@ class CrossEntropy(nn.CrossEntropyLoss):
             return len(labels)
         return self.weight[labels].sum()
 
+    def of_part(self, logits: Tensor, labels: Tensor, process_group: ProcessGroup) -> Tensor:
+        """The loss of this process's part of a batch, scaled so that the mean over processes is that of the batch.
+
+        logits: (b, K) of the part. labels: of the whole batch, (B,) or (B, K).
+        """
+        labels = labels.to(logits.device)
+        part = process_group.part(labels)
+        share = self.count(part) / self.count(labels) * process_group.size
+        return self(logits, part) * share
+
     @staticmethod
     def log_probs(logits: Tensor) -> Tensor:
         """(n, K) logits → (n, K) log-probabilities."""
         return logits.log_softmax(1)
 
     @staticmethod
-    def targets(labels: np.ndarray) -> np.ndarray:
+    def targets(labels: Array) -> Array:
         """Labels as the loss takes them."""
         return labels
 
     @staticmethod
-    def class_weights(labels: np.ndarray, k: int) -> Tensor:
+    def class_weights(labels: Array, k: int) -> Tensor:
         """(K,) weights inverse to the counts, with mean 1 over the rows; 0 for a class without rows."""
         counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
         n_classes = np.count_nonzero(counts)
         weights = counts.sum() / (np.maximum(counts, 1) * n_classes)
-        weights = np.where(counts > 0, weights, 0)
-        return torch.from_numpy(weights).float()
+        return torch.from_numpy(np.where(counts > 0, weights, 0)).float()
 
 
 class BinaryCrossEntropy(CrossEntropy):
@@ -74,12 +84,12 @@ class BinaryCrossEntropy(CrossEntropy):
         return torch.stack([no, yes], -1)
 
     @staticmethod
-    def targets(labels: np.ndarray) -> np.ndarray:
+    def targets(labels: Array) -> Array:
         """Labels as the loss takes them: float32, NaN = unknown."""
         return np.where(labels < 0, np.nan, labels).astype(np.float32)
 
     @staticmethod
-    def class_weights(labels: np.ndarray, k: int) -> Tensor:
+    def class_weights(labels: Array, k: int) -> Tensor:
         """(K,) weight of yes against no, so that both count alike. labels: unknown is negative or NaN."""
         yes = np.where(labels > 0, labels, 0).sum(0)
         known = (labels >= 0).sum(0)
@@ -92,29 +102,13 @@ def loss_kind(multi_label: bool) -> type[CrossEntropy]:
     return BinaryCrossEntropy if multi_label else CrossEntropy
 
 
-def make_criterion(targets: np.ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
+def make_criterion(targets: Array, spec: ModelSpec, train: Train) -> CrossEntropy:
     """The loss that a config asks for. targets: all that are learned, by which classes are weighted."""
     kind = loss_kind(spec.multi_label)
     weight = None
     if train.class_weights == "balanced":
         weight = kind.class_weights(targets, len(spec.classes))
     return kind(weight, label_smoothing=train.label_smoothing)
-
-
-def loss_of_part(
-    criterion: CrossEntropy,
-    logits: Tensor,
-    labels: Tensor,
-    process_group: ProcessGroup,
-) -> Tensor:
-    """The loss of this process's part of a batch, scaled so that the mean over processes is that of the batch.
-
-    logits: (b, K) of the part. labels: of the whole batch, (B,) or (B, K).
-    """
-    labels = labels.to(logits.device)
-    part = process_group.part(labels)
-    share = criterion.count(part) / criterion.count(labels) * process_group.size
-    return criterion(logits, part) * share
 
 
 MEAN_DECAY = 0.99

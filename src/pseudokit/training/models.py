@@ -92,7 +92,11 @@ def create_model(
     random_state = torch.get_rng_state()
     try:
         network = timm.create_model(config.name, **kwargs)
-        _check_forward(network, size, channels, len(classes))
+        # Fail now, rather than in the middle of a run, where images are too small for the network.
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, channels, size, size))
+        if getattr(output, "shape", None) != (2, len(classes)):
+            raise ValueError(f"it does not make {len(classes)} numbers of an image")
         if config.checkpoint:
             torch.set_rng_state(random_state)
             network = _load_checkpoint(config, kwargs, network)
@@ -122,15 +126,6 @@ def refused_kwargs(kwargs: dict[str, Any]) -> list[str]:
     if not isinstance(overlay, dict) or not overlay.keys() <= OVERLAY_KEYS:
         refused.add("pretrained_cfg_overlay")
     return sorted(refused)
-
-
-@torch.no_grad()
-def _check_forward(network: nn.Module, size: int, channels: int, k: int) -> None:
-    """Fail now, rather than in the middle of a run, where the images are too small for the network."""
-    images = torch.zeros(2, channels, size, size)
-    output = network.eval()(images)
-    if getattr(output, "shape", None) != (2, k):
-        raise ValueError(f"it does not make {k} numbers of an image")
 
 
 def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Module) -> nn.Module:

@@ -1,7 +1,8 @@
-"""What every process of a run has at hand: the images, and how to train and predict on them."""
+"""The networks of a run: how every process trains and predicts, and how the first one keeps and reads them."""
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,14 @@ import torch
 from torch import nn
 
 from ..config.keys import STUDENTS, Config
+from ..config.types import UserError
 from ..data.cache import reserve
 from ..data.encoding import has_label
 from ..data.images import load_images
+from ..data.transforms import is_whole_batch
+from ..labels.arrays import Array
+from ..labels.out_of_fold import FoldJob, Second
+from ..round_store import BACK
 from ..system.distributed import (
     ALONE,
     ProcessGroup,
@@ -26,13 +32,13 @@ from ..system.distributed import (
     worker_loop,
 )
 from ..system.environment import code_hash
-from ..system.files import hash_of, log, seed_of
+from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of, write_csv
 from .batches import TrainingSet
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, forget
 from .device import pick_device
 from .history import progress_bar
-from .linear_probe import fit_head, linear_classifier, with_head
-from .loop import train_model
+from .linear_probe import fit_head, head_log_probs, linear_classifier, with_head
+from .loop import step_budget, train_model
 from .models import (
     ModelSpec,
     TrainedModel,
@@ -45,6 +51,8 @@ from .predict import batch_size, embed, log_probs
 
 BATCHES_PER_WRITE = 16
 """After how many of them embeddings are written down: a run that is stopped loses seconds."""
+MAX_WAITING_SHARE = 0.1
+"""Share of the time that the network may wait for images before the log says what helps."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ class TrainJob:
     """
 
     where: str
-    rows: np.ndarray
-    labels: np.ndarray
+    rows: Array
+    labels: Array
     unlabeled: tuple = ()
     steps: int = 0
     input_hash: str = ""
@@ -70,7 +78,7 @@ class PredictJob(NamedTuple):
     """Rows that a model predicts. tta: views of an image. first: how many rows come before these, see log_probs."""
 
     model: TrainedModel
-    rows: np.ndarray
+    rows: Array
     tta: int
     first: int = 0
 
@@ -85,8 +93,8 @@ class Trainer:
     """
 
     config: Config
-    pixels: np.ndarray
-    given_labels: np.ndarray
+    pixels: Array
+    given_labels: Array
     classes: tuple[str, ...]
     folder: Path | None = None
     input_hash: str = ""
@@ -142,7 +150,7 @@ class Trainer:
         folder = self.folder / job.where if self.folder and self.folder.exists() else None
         key = hash_of(job.input_hash, job.steps, code_hash(), torch.__version__, process_group.size)
         saved = Checkpoints(folder, key, train, process_group)
-        name = title(self.config, job.where)
+        name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
         with progress_bar(job.steps, f"{name} · train", saved.step) as bar:
@@ -163,7 +171,7 @@ class Trainer:
         network = with_head(self.backbone.network, head)
         return TrainedModel(network, spec, backbone=self.backbone.hash), history
 
-    def predict(self, model: TrainedModel, rows: np.ndarray, tta: int) -> np.ndarray:
+    def predict(self, model: TrainedModel, rows: Array, tta: int) -> Array:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
         device = pick_device(self.config.train.device)
         batch = batch_size(model.spec.size, device)
@@ -181,8 +189,15 @@ class Trainer:
         torch.manual_seed(seed)
         config, train = self.config.model_of(where), self.config.train_of(where)
         network, spec = create_model(config, self.classes, *self.pixels.shape[2:])
-        multi_label = self.given_labels.ndim == 2
-        return network, replace(spec, amp_dtype=train.amp_dtype, multi_label=multi_label)
+        spec = replace(spec, amp_dtype=train.amp_dtype, multi_label=self.given_labels.ndim == 2)
+        return network, spec
+
+    def title(self, where: str) -> str:
+        """`round_1/fold_0` → `round 1/2 · fold 1`; `student` stays."""
+        if where in STUDENTS:
+            return where
+        number, fold = map(int, re.findall(r"\d+", where))
+        return f"round {number}/{self.config.pseudo.rounds} · fold {fold + 1}"
 
     def is_frozen(self, where: str) -> bool:
         """Whether only a head is trained for this folder."""
@@ -198,7 +213,7 @@ class Trainer:
         return save_model(folder, *self.fresh_network("backbone", seed))
 
     @cached_property
-    def embeddings(self) -> np.ndarray:
+    def embeddings(self) -> Array:
         """(N, D) of all images, in a file of the run. Its name has hashes of what it was made from, and of itself."""
         # input_hash has the images that are judged, but not those that are only scored.
         scored_only = self.pixels[len(self.given_labels) :]
@@ -235,7 +250,125 @@ class Trainer:
         return part
 
 
-def offer(trainer: Trainer, paths: np.ndarray) -> None:
+@dataclass
+class JobRunner:
+    """Trains and predicts for the loop. A model that is in its folder already is read: so a stopped run goes on.
+
+    second: see predict_out_of_fold; None = no second opinion. time_for: whether so many seconds are left.
+    seconds_per_step: of the slowest network that this process has trained.
+    """
+
+    trainer: Trainer
+    second: Second | None
+    time_for: Callable[[float], bool]
+    seconds_per_step: float = 0.0
+
+    def fit(self, where: str, rows: Array, labels: Array) -> TrainedModel:
+        """The model of a folder that learns these labels, see `run`."""
+        return self.run(TrainJob(where, rows, labels))
+
+    def run(self, job: TrainJob) -> TrainedModel:
+        """The model of a job, trained or read.
+
+        Raises:
+            UserError: it was trained from something else.
+            TimeBudgetExceeded: its training would not end in time.
+        """
+        job = self._complete(job)
+        if self._is_trained(job):
+            return load_model(self.trainer.folder / job.where)
+        if not self.trainer.is_frozen(job.where):
+            self._refuse_late([job])
+        return self._keep(job, *self.trainer.train(job))
+
+    def predict(self, model: TrainedModel, rows: Array, views: int = 1) -> Array:
+        """(len(rows), K) log-probabilities; views: of each image: itself, and others drawn from predict.augment."""
+        if model.backbone:
+            return head_log_probs(model, self.trainer.embeddings[rows])
+        return self.trainer.predict(model, rows, views)
+
+    def ahead(self, jobs: list[TrainJob]) -> None:
+        """Let several processes, if there are any, do these jobs at once; `run` then finds the models."""
+        if size() == 1:
+            return
+        jobs = [self._complete(job) for job in jobs if not self.trainer.is_frozen(job.where)]
+        to_do = [None if self._is_trained(job) else job for job in jobs]
+        left = [job for job in to_do if job]
+        self._refuse_late(left)
+        for job, result in zip(left, map_jobs(self.trainer.run_job, to_do), strict=True):
+            self._keep(job, *result)
+
+    def run_fold_jobs_ahead(self, fold_jobs: list[FoldJob]) -> None:
+        """The same for the fold jobs of a round."""
+        self.ahead([TrainJob(job.where, job.learned, job.targets) for job in fold_jobs])
+
+    def _complete(self, job: TrainJob) -> TrainJob:
+        """The job with its steps, and with the hash of what it depends on.
+
+        The hash is not that of its steps, too: those of a baseline follow the student's.
+        """
+        config = self.trainer.config
+        train = config.train_of(job.where)
+        no_effect = {"num_workers", "checkpoint_every"}
+        input_hash = hash_of(
+            self.trainer.input_hash,
+            config.model_of(job.where).model_dump(exclude_defaults=True),
+            train.model_dump(exclude_defaults=True, exclude=no_effect),
+            config.seed,
+            job.rows,
+            job.labels,
+            *job.unlabeled,
+        )
+        steps = job.steps or step_budget(len(job.rows), train)
+        return replace(job, steps=steps, input_hash=input_hash)
+
+    def _is_trained(self, job: TrainJob) -> bool:
+        """Whether its model is in its folder. Raises UserError if that was trained from something else."""
+        file = self.trainer.folder / job.where / "model.json"
+        if not file.exists():
+            return False
+        if read_json(file, "input_hash")["input_hash"] != job.input_hash:
+            raise UserError(
+                f"{file} was made from other images, labels or keys than this run has now; {BACK}"
+            )
+        return True
+
+    def _refuse_late(self, jobs: list[TrainJob]) -> None:
+        """Raises TimeBudgetExceeded where jobs would not end in time.
+
+        The first network of a process is always trained, so that the same command makes progress every time.
+        """
+        steps = max((job.steps for job in jobs), default=0)
+        waves = math.ceil(len(jobs) / size())
+        seconds = waves * steps * self.seconds_per_step
+        if seconds and not self.time_for(seconds):
+            raise TimeBudgetExceeded
+
+    def _keep(self, job: TrainJob, model: TrainedModel, history: pd.DataFrame) -> TrainedModel:
+        """Write a network into its folder, and what it cost into the log."""
+        folder, last = self.trainer.folder / job.where, history.iloc[-1]
+        write_csv(folder / "history.csv", history)
+        model = save_model(folder, model.network, model.spec, model.backbone, job.input_hash)
+        forget(folder)
+        steps = job.steps
+        if model.backbone:
+            steps = len(history)
+        else:
+            self.seconds_per_step = max(self.seconds_per_step, last.seconds / steps)
+        line = f"{self.trainer.title(job.where)}: {len(job.rows):,} labels, {steps:,} steps"
+        if last.skipped:
+            line += f", {last.skipped:,.0f} of them left out (no finite gradient)"
+        line += f", loss {last.loss:.3f}, {last.seconds:.1f} s"
+        augment = self.trainer.config.train_of(job.where).augment
+        has_waited = last.waited > MAX_WAITING_SHARE * last.seconds
+        if has_waited and not is_whole_batch(augment, model.spec.size):
+            percent = f"{100 * last.waited / last.seconds:.0f} %"
+            line += f"; {percent} of it waiting for images: try train.num_workers=2 or more"
+        log.info(line)
+        return model
+
+
+def offer(trainer: Trainer, paths: Array) -> None:
     """Send the other processes, if there are any, what they need to make the same trainer. paths: of its images."""
     if size() > 1:
         broadcast((trainer.config, paths, trainer.given_labels, trainer.classes, trainer.folder))
@@ -251,13 +384,3 @@ def run_worker() -> None:
     config, paths, *others = message
     pixels, _ = load_images(paths, config.data)
     worker_loop(Trainer(config, pixels, *others).run_job)
-
-
-def title(config: Config, where: str) -> str:
-    """`round_1/fold_0` → `round 1/2 · fold 1/2`; `student` stays."""
-    if where in STUDENTS:
-        return where
-    number, fold = map(int, re.findall(r"\d+", where))
-    folds = config.pseudo.folds
-    half = " (2nd half)" if fold >= folds else ""  # see leak_free_fold_jobs
-    return f"round {number}/{config.pseudo.rounds} · fold {fold % folds + 1}/{folds}{half}"

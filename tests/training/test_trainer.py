@@ -13,9 +13,8 @@ from pseudokit.system.distributed import ALONE
 from pseudokit.system.files import TimeBudgetExceeded
 from pseudokit.training import predict
 from pseudokit.training import trainer as trainer_module
-from pseudokit.training.jobs import JobRunner
 from pseudokit.training.models import TrainedModel, create_model
-from pseudokit.training.trainer import Trainer, TrainJob
+from pseudokit.training.trainer import JobRunner, Trainer, TrainJob
 
 PIXELS = (load_digits().images[:120] * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
 LABELS = load_digits().target[:120].astype(np.int64)
