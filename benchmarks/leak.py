@@ -90,14 +90,16 @@ def optimism(
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
         store = RoundStore(Path(folder))
         self_training.self_train(
-            dataset,
-            job_runner.fit,
-            job_runner.predict,
-            policy,
-            store,
-            mode="augment",
-            clusters=np.arange(len(rows)),
-            seed=draw,
+            self_training.SelfTrainingContext(
+                dataset,
+                job_runner.fit,
+                job_runner.predict,
+                policy,
+                store,
+                mode="augment",
+                clusters=np.arange(len(rows)),
+                seed=draw,
+            )
         )
         last = len(store.rounds())
         predicted = store.recall(last, dataset)

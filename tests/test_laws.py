@@ -13,7 +13,7 @@ from pseudokit.config.keys import Pseudo
 from pseudokit.data.dataset import Dataset
 from pseudokit.labels.decide import CLASS_FLOOR, decide_labels
 from pseudokit.round_store import RoundStore
-from pseudokit.self_training import self_train
+from pseudokit.self_training import SelfTrainingContext, self_train
 
 MODES = ["augment", "denoise", "joint"]
 
@@ -71,15 +71,17 @@ def train(
     clusters = np.arange(len(dataset)) if clusters is None else clusters
     policy = policy or Pseudo(rounds=3, folds=3, relabel_cutoff=0.6, cutoff=0.6)
     result = self_train(
-        dataset,
-        teacher.fit,
-        teacher.predict,
-        policy,
-        RoundStore(tmp_path),
-        mode=mode,
-        clusters=clusters,
-        seed=seed,
-        **kwargs,
+        SelfTrainingContext(
+            dataset,
+            teacher.fit,
+            teacher.predict,
+            policy,
+            RoundStore(tmp_path),
+            mode=mode,
+            clusters=clusters,
+            seed=seed,
+            **kwargs,
+        )
     )
     return result, teacher, dataset
 
@@ -181,13 +183,15 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
             )  # as many of each class: the prior stays
             dataset = replace(dataset, given_labels=changed)
         self_train(
-            dataset,
-            teacher.fit,
-            teacher.predict,
-            policy,
-            RoundStore(tmp_path / name),
-            mode="augment",
-            clusters=np.arange(600),
+            SelfTrainingContext(
+                dataset,
+                teacher.fit,
+                teacher.predict,
+                policy,
+                RoundStore(tmp_path / name),
+                mode="augment",
+                clusters=np.arange(600),
+            )
         )
         found.append((dataset, teacher))
     a, b = (teacher.fits for _, teacher in found)
@@ -229,13 +233,15 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
         return logs
 
     result = self_train(
-        dataset,
-        teacher.fit,
-        one_class,
-        Pseudo(rounds=3),
-        RoundStore(tmp_path),
-        mode="augment",
-        clusters=np.arange(600),
+        SelfTrainingContext(
+            dataset,
+            teacher.fit,
+            one_class,
+            Pseudo(rounds=3),
+            RoundStore(tmp_path),
+            mode="augment",
+            clusters=np.arange(600),
+        )
     )
     assert (result.reason, result.round) == ("collapse", 0)
     assert (result.label == dataset.given_labels).all()
@@ -271,13 +277,15 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
         result = self_train(
-            dataset,
-            the_same,
-            teacher.predict,
-            policy,
-            RoundStore(tmp_path),
-            mode="augment",
-            clusters=np.arange(600),
+            SelfTrainingContext(
+                dataset,
+                the_same,
+                teacher.predict,
+                policy,
+                RoundStore(tmp_path),
+                mode="augment",
+                clusters=np.arange(600),
+            )
         )
     assert (result.reason, result.round) == expected
 
@@ -446,13 +454,15 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 
     policy = Pseudo(rounds=3, folds=3)
     result = self_train(
-        dataset,
-        spoiled,
-        teacher.predict,
-        policy,
-        RoundStore(tmp_path),
-        mode="denoise",
-        clusters=np.arange(600),
+        SelfTrainingContext(
+            dataset,
+            spoiled,
+            teacher.predict,
+            policy,
+            RoundStore(tmp_path),
+            mode="denoise",
+            clusters=np.arange(600),
+        )
     )
     assert (result.reason, result.round) == ("no_gain", 1)
     assert (result.label == _learned(tmp_path, 2, dataset)).all()
@@ -478,14 +488,16 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
 
     policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.9)
     result = self_train(
-        dataset,
-        teacher.fit,
-        knows,
-        policy,
-        RoundStore(tmp_path),
-        mode=mode,
-        clusters=np.arange(600),
-        metric=metric,
+        SelfTrainingContext(
+            dataset,
+            teacher.fit,
+            knows,
+            policy,
+            RoundStore(tmp_path),
+            mode=mode,
+            clusters=np.arange(600),
+            metric=metric,
+        )
     )
     agreement = [facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds()]
     assert agreement[1] < agreement[0] - 0.02
@@ -508,14 +520,16 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
 
     policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.8)
     result = self_train(
-        dataset,
-        teacher.fit,
-        knows,
-        policy,
-        RoundStore(tmp_path),
-        mode="denoise",
-        clusters=np.arange(600),
-        time_for=lambda seconds: next(times),
+        SelfTrainingContext(
+            dataset,
+            teacher.fit,
+            knows,
+            policy,
+            RoundStore(tmp_path),
+            mode="denoise",
+            clusters=np.arange(600),
+            time_for=lambda seconds: next(times),
+        )
     )
     first, second = (facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds())
     assert second < first

@@ -12,7 +12,7 @@ from pseudokit.data.dataset import Dataset
 from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.out_of_fold import OutOfFoldPredictions
 from pseudokit.round_store import RoundStore, summary
-from pseudokit.self_training import self_train
+from pseudokit.self_training import SelfTrainingContext, self_train
 from pseudokit.system.files import read_json
 from tests.labels.test_noise import MATRICES, K, logs_of, uniform, world
 
@@ -47,7 +47,9 @@ def rounds(folder, ids=IDS):
 
     store = RoundStore(folder)
     result = self_train(
-        dataset, fit, predict, Pseudo(rounds=2), store, mode="denoise", clusters=np.arange(120)
+        SelfTrainingContext(
+            dataset, fit, predict, Pseudo(rounds=2), store, mode="denoise", clusters=np.arange(120)
+        )
     )
     return result.label, trained
 

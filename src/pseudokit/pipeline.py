@@ -21,7 +21,7 @@ from .run_folder.folder import Run
 from .run_folder.predict_runs import open_finished, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
-from .self_training import SelfTrainingResult, self_train
+from .self_training import SelfTrainingContext, SelfTrainingResult, self_train
 from .system.files import TimeBudgetExceeded, log, read_json, write_csv, write_json
 from .training.loop import step_budget
 from .training.models import TrainedModel, load_model
@@ -74,7 +74,7 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
         return run.time_for(seconds)
 
     with run.stage("rounds"):
-        result = self_train(
+        context = SelfTrainingContext(
             prepared.judged,
             job_runner.fit,
             partial(job_runner.predict, views=config.pseudo.tta),
@@ -89,6 +89,7 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             ahead=job_runner.run_fold_jobs_ahead,
             time_for=time_for_a_round,
         )
+        result = self_train(context)
     return with_corrections(run, prepared.judged, result)
 
 

@@ -102,7 +102,7 @@ def test_the_sharper_the_judges_are_taken_to_be_the_more_labels_are_wrong():
     probs, _, given_labels = people(n=4_000)
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
     rates = [
-        estimate_difficulty_noise(log_probs, given_labels, rate).estimated_rate
+        estimate_difficulty_noise(log_probs, given_labels, rate)[0].estimated_rate
         for rate in (0.02, 0.05, 0.1)
     ]
     assert rates[0] < rates[1] < rates[2]

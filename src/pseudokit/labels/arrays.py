@@ -1,7 +1,5 @@
 """Small operations on arrays of probabilities and of classes that several files share."""
 
-from __future__ import annotations
-
 import numpy as np
 
 Array = np.ndarray

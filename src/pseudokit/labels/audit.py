@@ -1,10 +1,9 @@
 """A stratified sample of the labeled rows for a person to judge, and what it says about a run. Arrays only."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from .arrays import Array, most_confident
+from ..data.encoding import counts
+from .arrays import Array, by_class, most_confident
 
 STRATA = ("flagged", "doubtful", "other")
 SAMPLE_FRACTIONS = np.array([0.5, 0.2, 0.3])
@@ -19,7 +18,7 @@ POSTERIOR_DRAWS = 10_000
 def stratify(p_wrong: Array) -> Array:
     """(N,) index into STRATA. A row is flagged where its label is more likely wrong than right."""
     stratum = np.where(p_wrong > 0.5, 0, 2)
-    rows = np.flatnonzero(stratum == 2)
+    rows = np.flatnonzero(stratum)
     n_doubtful = int(np.ceil(DOUBTFUL_FRACTION * len(rows)))
     stratum[rows[most_confident(p_wrong[rows], n_doubtful)]] = 1
     return stratum
@@ -42,18 +41,21 @@ def draw_sample(stratum: Array, n: int, seed: int) -> tuple[Array, Array]:
         (M,) rows; (M,) how many rows of its stratum each of them stands for.
     """
     rng = np.random.default_rng(seed)
-    sizes = np.bincount(stratum, minlength=len(STRATA))
+    sizes = counts(stratum, len(STRATA))
     taken = allocate(sizes, n)
+    members = by_class(stratum, len(STRATA))
     drawn = [
-        rng.choice(np.flatnonzero(stratum == k), taken[k], replace=False)
-        for k in range(len(STRATA))
+        rng.choice(rows, size, replace=False) for rows, size in zip(members, taken, strict=True)
     ]
     rows = rng.permutation(np.concatenate(drawn))
     return rows, (sizes / np.maximum(taken, 1))[stratum[rows]]
 
 
 def estimate(
-    stratum: Array, rows: Array, wrong: Array, estimated_rate: float
+    stratum: Array,
+    rows: Array,
+    wrong: Array,
+    estimated_rate: float,
 ) -> dict[str, dict | None]:
     """Noise rate, precision of the flags, and the error of estimated_rate, each with a 95 % interval.
 
@@ -70,10 +72,9 @@ def estimate(
     """
     from scipy.stats import betabinom
 
-    judged = stratum[rows]
-    sizes = np.bincount(stratum, minlength=len(STRATA))
-    n_judged = np.bincount(judged, minlength=len(STRATA))
-    n_wrong = np.bincount(judged[wrong], minlength=len(STRATA))
+    sizes = counts(stratum, len(STRATA))
+    n_judged = counts(stratum[rows], len(STRATA))
+    n_wrong = counts(stratum[rows[wrong]], len(STRATA))
     unseen = betabinom.rvs(
         sizes - n_judged,
         n_wrong + 0.5,
@@ -84,23 +85,27 @@ def estimate(
     value = n_wrong * sizes / np.maximum(n_judged, 1)
     low = np.where(n_wrong == 0, 0, n_wrong + unseen)
     high = np.where(n_wrong == n_judged, sizes, n_wrong + unseen)
-    figures: dict[str, dict | None] = {
-        "noise_rate": None,
-        "flag_precision": None,
-        "estimate_error": None,
-    }
-    for name, strata in (("noise_rate", np.flatnonzero(sizes)), ("flag_precision", [0])):
-        if n_judged[strata].all():
-            n = sizes[strata].sum()
-            figures[name] = {
-                "value": float(value[strata].sum() / n),
-                "low": float(np.quantile(low[:, strata].sum(axis=1), 0.025) / n),
-                "high": float(np.quantile(high[:, strata].sum(axis=1), 0.975) / n),
-            }
-    if rate := figures["noise_rate"]:
-        figures["estimate_error"] = {
+
+    def share_wrong(strata: Array) -> dict[str, float] | None:
+        if not n_judged[strata].all():
+            return None
+        n = sizes[strata].sum()
+        return {
+            "value": float(value[strata].sum() / n),
+            "low": float(np.quantile(low[:, strata].sum(1), 0.025) / n),
+            "high": float(np.quantile(high[:, strata].sum(1), 0.975) / n),
+        }
+
+    rate, error = share_wrong(np.flatnonzero(sizes)), None
+    if rate:
+        error = {
             "value": estimated_rate - rate["value"],
             "low": estimated_rate - rate["high"],
             "high": estimated_rate - rate["low"],
         }
-    return figures
+    flagged = share_wrong(np.array([0]))
+    return {
+        "noise_rate": rate,
+        "flag_precision": flagged,
+        "estimate_error": error,
+    }

@@ -1,7 +1,5 @@
 """Out-of-fold log-probabilities → calibrated ones of the true class, from labels some of which are wrong."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +7,6 @@ import numpy as np
 from .arrays import MIN_PROBABILITY, Array, normalize_log
 from .difficulty import LOOK_ALIKE_LEAD, PREFERRED_Z, RATE_CORRECTION, compare
 from .difficulty import MAX_FIT_ROWS as MAX_COMPARED_ROWS
-from .multilabel import calibrate_each_class
 from .noise import OF_THE_CLASS, deconvolve, estimate_noise
 from .out_of_fold import FoldPredictions, average_models
 from .posterior import Posterior
@@ -47,16 +44,20 @@ def calibrate_models(
         Calibrated predictions, and what round.json says about it.
     """
     if given_labels.ndim == 2:
-        return calibrate_each_class(calibrate_models, models, given_labels, learned_labels)
+        return _calibrate_each_class(models, given_labels, learned_labels)
     if likeliest_rate is not None:
         return models, {"likeliest_rate": likeliest_rate}
     n, k = len(given_labels), models[0].log_probs.shape[1]
+    labeled = given_labels >= 0
+
+    def noise_of(log_probs: Array) -> tuple[Array, str]:
+        return estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
+
     plain = average_models(models, n).log_probs
-    matrix, noise = estimate_noise(Posterior(plain, given_labels).summary(), given_labels, k)
+    matrix, noise = noise_of(plain)
     of_class = noise in OF_THE_CLASS
     if not of_class:
         matrix = np.eye(k)
-    labeled = given_labels >= 0
     learned_noise = np.array_equal(learned_labels[labeled], given_labels[labeled])
     calibrated, temperatures = [], []
     for model in models:
@@ -68,10 +69,12 @@ def calibrate_models(
     if not choose:
         return calibrated, facts
 
-    noise_parameters = 1 if noise == "uniform" else k * (k - 1)
-    parameters = of_class * noise_parameters + len(models) * (1 + k * of_class)
     log_probs = average_models(calibrated, n).log_probs
-    likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, of_class)
+    parameters = len(models)  # their temperatures
+    if of_class:
+        matrix, _ = noise_of(log_probs)
+        parameters += len(models) * k + (1 if noise == "uniform" else k * (k - 1))
+    likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, matrix)
     z, rate = compare(plain, given_labels, likelihood, parameters)
     compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
     least_z = PREFERRED_Z
@@ -83,33 +86,50 @@ def calibrate_models(
     return models, compared | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
 
 
+def _calibrate_each_class(
+    models: list[FoldPredictions], given_labels: Array, learned_labels: Array
+) -> tuple[list[FoldPredictions], dict]:
+    """calibrate_models for label sets, every class by itself."""
+    calibrated, temperatures = [], []
+    for c in range(given_labels.shape[1]):
+        of_class = [replace(model, log_probs=model.log_probs[:, c]) for model in models]
+        of_class, facts = calibrate_models(of_class, given_labels[:, c], learned_labels[:, c])
+        calibrated.append([model.log_probs for model in of_class])
+        temperatures += facts["temperatures"]
+    models = [
+        replace(model, log_probs=np.stack(log_probs, 1))
+        for model, *log_probs in zip(models, *calibrated, strict=True)
+    ]
+    return models, {"temperatures": temperatures}
+
+
 def _likelihood_by_class(
-    log_probs: Array, given_labels: Array, of_class: bool
+    log_probs: Array, given_labels: Array, matrix: Array
 ) -> tuple[Array, float]:
-    """How well noise of the class, or no noise, explains the given labels; log_probs: (N, K), calibrated.
+    """How well noise of the class explains the given labels; log_probs: (N, K), calibrated; matrix: T[true, given].
 
     Returns:
         (N,) log P(given) = log Σ_k q_k T[k, given], NaN where there is no label; the mean share of wrong labels.
     """
-    k = log_probs.shape[1]
-    matrix = np.eye(k)
-    if of_class:
-        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
     likelihood = np.full(len(given_labels), np.nan)
     wrong = 0.0
     labeled = np.flatnonzero(given_labels >= 0)
     for start in range(0, len(labeled), MAX_BLOCK_ROWS):
         rows = labeled[start : start + MAX_BLOCK_ROWS]
         labels = given_labels[rows]
-        joint = np.exp(log_probs[rows].astype(np.float64)) * matrix.T[labels]
+        joint = np.exp(log_probs[rows].astype(float)) * matrix.T[labels]
         total = np.maximum(joint.sum(1), MIN_PROBABILITY)
+        p_right = joint[np.arange(len(rows)), labels] / total
         likelihood[rows] = np.log(total)
-        wrong += (1 - joint[np.arange(len(rows)), labels] / total).sum()
+        wrong += (1 - p_right).sum()
     return likelihood, wrong / len(labeled)
 
 
 def calibrate(
-    log_probs: Array, given_labels: Array, matrix: Array, noisy: bool
+    log_probs: Array,
+    given_labels: Array,
+    matrix: Array,
+    noisy: bool,
 ) -> tuple[Array, float]:
     """One model's (N, K) log-probabilities → those of the true class, and the temperature that this took.
 
@@ -118,7 +138,7 @@ def calibrate(
         noisy: the model learned the given labels, so that it predicts their noise too, which is deconvolved.
     """
     if noisy:
-        probs = deconvolve(np.exp(log_probs.astype(np.float64)), matrix)
+        probs = deconvolve(np.exp(log_probs.astype(float)), matrix)
         log_probs = np.log(np.maximum(probs, MIN_PROBABILITY))
     labeled = given_labels >= 0
     temperature, bias = fit_scale(log_probs[labeled], given_labels[labeled], matrix)
@@ -127,7 +147,7 @@ def calibrate(
 
 def scale(log_probs: Array, temperature: float, bias: Array | float = 0.0) -> Array:
     """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalized."""
-    return normalize_log(log_probs.astype(np.float64) / temperature + bias)
+    return normalize_log(log_probs.astype(float) / temperature + bias)
 
 
 def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[float, Array]:
@@ -140,9 +160,9 @@ def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[flo
     """
     from scipy.optimize import minimize
 
-    rows = np.random.default_rng(0).permutation(len(given_labels))[:MAX_FIT_ROWS]
     k = log_probs.shape[1]
-    logs = log_probs[rows].astype(np.float64)
+    rows = np.random.default_rng(0).permutation(len(given_labels))[:MAX_FIT_ROWS]
+    logs = log_probs[rows].astype(float)
     to_given = matrix[:, given_labels[rows]].T
     penalty = 1 / BIAS_SD**2 / len(rows)
 
@@ -150,8 +170,9 @@ def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[flo
         """Value and gradient at x = (log temperature, bias)."""
         inverse, bias = np.exp(-x[0]), x[1:]
         q = np.exp(scale(logs, 1 / inverse, bias))
-        p_given = (q * to_given).sum(1, keepdims=True) + MIN_PROBABILITY
-        slope = q - q * to_given / p_given  # with respect to the scaled log-probabilities
+        joint = q * to_given
+        p_given = joint.sum(1, keepdims=True) + MIN_PROBABILITY
+        slope = q - joint / p_given  # with respect to the scaled log-probabilities
         value = -np.log(p_given).mean() + penalty * (bias**2).sum() / 2
         of_temperature = -inverse * (slope * logs).sum(1).mean()
         of_bias = slope.mean(0) + penalty * bias

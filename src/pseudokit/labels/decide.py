@@ -1,7 +1,5 @@
 """From out-of-fold probabilities to decisions. The only place where a label changes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +9,7 @@ from ..data.dataset import USES_UNLABELED
 from ..data.encoding import counts
 from .arrays import Array, last_where, most_confident, words
 from .decisions import Decisions
-from .difficulty import estimate_difficulty_noise, noise_matrix
+from .difficulty import estimate_difficulty_noise
 from .multilabel import decide_images
 from .noise import DIFFICULTY, EXPLAINED, OF_THE_CLASS, estimate_noise
 from .posterior import Posterior, PosteriorSummary, align
@@ -103,8 +101,8 @@ def _decide(
             matrix, noise = estimate_noise(predicted, given_labels, k)
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
         else:
-            estimate = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
-            matrix, noise = noise_matrix(estimate, log_probs, given_labels), DIFFICULTY
+            noise = DIFFICULTY
+            estimate, matrix = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
             posterior = replace(posterior, sharpness=estimate.sharpness)
             predicted = posterior.summary()
             posterior = replace(posterior, difficulty=estimate)

@@ -6,10 +6,8 @@ or from what else the image looks like. Everything is estimated by expectation m
 1977). Class-conditional noise, where one matrix holds for all rows of a class, is in noise.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +22,7 @@ LOOKS_LIKE_POWER = 0.7
 MAX_EM_STEPS = 80
 MIN_LOG_LIKELIHOOD_GAIN = 1e-6
 """EM ends when a step raises the mean log-likelihood of a row by less."""
-MAX_FIT_ROWS, MAX_SEARCH_ROWS = 50_000, 20_000
+MAX_FIT_ROWS, SEARCHED = 50_000, slice(20_000)
 """Rows for the estimate, and for each trial of the search for the sharpness. More do not change its second digit."""
 MAX_FIT_PROBABILITIES = 5_000_000
 """Probabilities in memory at once; with many classes fewer rows are used."""
@@ -67,9 +65,9 @@ class DifficultyNoise:
 
     def likelihood(self, truth: Array, given_labels: Array) -> Array:
         """(M, K) probability of the given label (M,) if class k were true; truth: (M, K) is q."""
-        rate = self.rates[self.bins(truth)]
+        rate = self.rates[np.searchsorted(self.edges, truth.max(1))]
         by_confusion = (1 - self.by_image) * self.confusions.T[given_labels]
-        wrong = by_confusion + self.by_image * self.looks_like(truth, given_labels)
+        wrong = by_confusion + self.by_image * _looks_like(truth, given_labels, self.sharpness)
         likelihood = rate[:, None] * wrong
         likelihood[np.arange(len(given_labels)), given_labels] = 1 - rate
         return likelihood
@@ -79,52 +77,58 @@ class DifficultyNoise:
         truth = soften(probs, 1 / self.sharpness)
         return np.log((truth * self.likelihood(truth, given_labels)).sum(1))
 
-    def bins(self, truth: Array) -> Array:
-        """(M,) the bin of the confidence of each row of q (M, K)."""
-        return np.searchsorted(self.edges, truth.max(1))
 
-    def looks_like(self, truth: Array, given_labels: Array) -> Array:
-        """(M, K) how likely the given label (M,) is among the classes other than k that the image looks like."""
-        rows = np.arange(len(given_labels))
-        looks = soften(truth, self.sharpness / LOOKS_LIKE_POWER)
-        likelihood = looks[rows, given_labels][:, None] / np.maximum(1 - looks, MIN_PROBABILITY)
-        likelihood[rows, given_labels] = 0
-        return likelihood
+def _looks_like(truth: Array, given_labels: Array, sharpness: float) -> Array:
+    """(M, K) how likely the given label (M,) is among the classes other than k that the image looks like."""
+    rows = np.arange(len(given_labels))
+    looks = soften(truth, sharpness / LOOKS_LIKE_POWER)
+    likelihood = looks[rows, given_labels][:, None] / np.maximum(1 - looks, MIN_PROBABILITY)
+    likelihood[rows, given_labels] = 0
+    return likelihood
 
 
 def estimate_difficulty_noise(
     log_probs: Array, given_labels: Array, likeliest_rate: float
-) -> DifficultyNoise:
+) -> tuple[DifficultyNoise, Array]:
     """The noise, sharpened until its rate is RATE_CORRECTION times likeliest_rate, see compare.
 
     The likeliest rate is too low: part of what a model cannot tell is noise that it has learned, and the likelihood
     takes all of it for ignorance. On nine sets of labels from people, with weak models and with strong ones, the true
     rate was 1.4 to 2.1 times as high (benchmarks/human_noise.py).
+
+    Returns:
+        The noise; T[true, given] (K, K), the mean over rows: which labels each true class was given.
     """
-    _, probs, labels = sample_rows(log_probs, given_labels)
-    few_probs, few_labels = probs[:MAX_SEARCH_ROWS], labels[:MAX_SEARCH_ROWS]
+    _, probs, labels = _sample_rows(log_probs, given_labels)
     low, high = np.log(SHARPNESS_BOUNDS)
     for _ in range(SEARCH_STEPS):  # bisection: the rate rises with the sharpness
         middle = (low + high) / 2
-        rate = fit(few_probs, few_labels, np.exp(middle)).estimated_rate
+        rate = fit(probs[SEARCHED], labels[SEARCHED], np.exp(middle)).estimated_rate
         if rate < RATE_CORRECTION * likeliest_rate:
             low = middle
         else:
             high = middle
-    return fit(probs, labels, np.exp(low))
+    noise = fit(probs, labels, np.exp(low))
+    truth = soften(probs, 1 / noise.sharpness)
+    posterior = normalize(truth * noise.likelihood(truth, labels))
+    counts = posterior.T @ np.eye(probs.shape[1])[labels]
+    return noise, counts / np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
 
 
-def sample_rows(log_probs: Array, given_labels: Array) -> tuple[Array, Array, Array]:
+def _sample_rows(log_probs: Array, given_labels: Array) -> tuple[Array, Array, Array]:
     """Labeled rows, at most MAX_FIT_ROWS, drawn at random: row numbers (M,) in order, probabilities (M, K), labels."""
     labeled = np.flatnonzero(given_labels >= 0)
     max_rows = min(MAX_FIT_ROWS, max(MIN_ROWS, MAX_FIT_PROBABILITIES // log_probs.shape[1]))
     rows = np.sort(np.random.default_rng(0).permutation(labeled)[:max_rows])
-    probs = normalize(np.exp(log_probs[rows].astype(np.float64)))
+    probs = normalize(np.exp(log_probs[rows].astype(float)))
     return rows, probs, given_labels[rows]
 
 
 def fit(
-    probs: Array, given_labels: Array, sharpness: float, by_image: float | None = None
+    probs: Array,
+    given_labels: Array,
+    sharpness: float,
+    by_image: float | None = None,
 ) -> DifficultyNoise:
     """Rates and confusions by EM for one sharpness; by_image too, where it is not given.
 
@@ -132,55 +136,48 @@ def fit(
     """
     m, k = probs.shape
     truth = soften(probs, 1 / sharpness)
-    noise = DifficultyNoise(
-        sharpness,
-        edges=np.quantile(truth.max(1), np.arange(1, BINS) / BINS),
-        rates=np.full(BINS, 0.1),
-        confusions=(1 - np.eye(k)) / (k - 1),
-        by_image=0.5 if by_image is None else by_image,
-        estimated_rate=0.1,
-    )
-    one_hot = np.eye(k)[given_labels]
-    bins = noise.bins(truth)
+    confidence = truth.max(1)
+    edges = np.quantile(confidence, np.arange(1, BINS) / BINS)
+    bins = np.searchsorted(edges, confidence)
     rows_in_bin = np.bincount(bins, minlength=BINS)
-    looks_like = noise.looks_like(truth, given_labels)
+    one_hot = np.eye(k)[given_labels]
     q_of_given = truth[np.arange(m), given_labels]
+    looks_like = (truth * _looks_like(truth, given_labels, sharpness)).sum(1)
+
+    rates = np.full(BINS, 0.1)
+    confusions = (1 - np.eye(k)) / (k - 1)
+    share = 0.5 if by_image is None else by_image
     previous = -np.inf
     for _ in range(MAX_EM_STEPS):
         # E step: how each given label (M,) came about: right, by a confusion (M, K), or by what the image looks like
-        rate = noise.rates[bins]
-        by_confusion = (
-            truth * noise.confusions.T[given_labels] * ((1 - noise.by_image) * rate)[:, None]
-        )
-        by_looks = (truth * looks_like).sum(1) * noise.by_image * rate
+        rate = rates[bins]
+        confusion_rate = (1 - share) * rate
+        by_confusion = truth * confusions.T[given_labels] * confusion_rate[:, None]
+        by_looks = looks_like * share * rate
         confused = by_confusion.sum(1)
         total = q_of_given * (1 - rate) + confused + by_looks
         wrong = (confused + by_looks) / total
         # M step
-        counts = (
-            by_confusion / total[:, None]
-        ).T @ one_hot + 1  # one more of each: no confusion is impossible
+        wrong_in_bin = np.bincount(bins, wrong, BINS) + PSEUDO_COUNTS * wrong.mean()
+        rates = wrong_in_bin / (rows_in_bin + PSEUDO_COUNTS)
+        counts = (by_confusion / total[:, None]).T @ one_hot
+        counts += 1  # no confusion is impossible
         np.fill_diagonal(counts, 0)
-        wrong_in_bin = np.bincount(bins, wrong, BINS)
-        noise = replace(
-            noise,
-            rates=(wrong_in_bin + PSEUDO_COUNTS * wrong.mean()) / (rows_in_bin + PSEUDO_COUNTS),
-            confusions=normalize(counts),
-            estimated_rate=wrong.mean(),
-        )
+        confusions = normalize(counts)
         if by_image is None:
-            noise = replace(
-                noise, by_image=(by_looks / total).sum() / max(wrong.sum(), MIN_PROBABILITY)
-            )
+            share = (by_looks / total).sum() / max(wrong.sum(), MIN_PROBABILITY)
         log_likelihood = np.log(total).mean()
         if log_likelihood - previous < MIN_LOG_LIKELIHOOD_GAIN:
             break
         previous = log_likelihood
-    return noise
+    return DifficultyNoise(sharpness, edges, rates, confusions, share, wrong.mean())
 
 
 def compare(
-    log_probs: Array, given_labels: Array, other: Array, other_parameters: int
+    log_probs: Array,
+    given_labels: Array,
+    other: Array,
+    other_parameters: int,
 ) -> tuple[float, float]:
     """By how many standard errors noise by difficulty explains the given labels better than another model of noise.
 
@@ -197,26 +194,25 @@ def compare(
         The standard errors, -inf where the rows cannot tell; and the rate of wrong labels under which noise by
         difficulty explains the labels best.
     """
-    rows, probs, labels = sample_rows(log_probs, given_labels)
+    rows, probs, labels = _sample_rows(log_probs, given_labels)
     n, k = probs.shape
     if k < 3 or n < MIN_ROWS or k * (k - 1) >= n:
         return -np.inf, np.nan
-    few_probs, few_labels = probs[:MAX_SEARCH_ROWS], labels[:MAX_SEARCH_ROWS]
+    few_probs, few_labels = probs[SEARCHED], labels[SEARCHED]
 
-    def of_difficulty(sharpness: float) -> Array:
-        return fit(few_probs, few_labels, sharpness, by_image=0.0).log_likelihood(
-            few_probs, few_labels
-        )
+    def by_difficulty(sharpness: float) -> Array:
+        noise = fit(few_probs, few_labels, sharpness, by_image=0.0)
+        return noise.log_likelihood(few_probs, few_labels)
 
     def without_noise(sharpness: float) -> Array:
         return np.log(soften(probs, 1 / sharpness)[np.arange(n), labels])
 
-    noise = fit(probs, labels, _likeliest_sharpness(of_difficulty), by_image=0.0)
+    noise = fit(probs, labels, _likeliest_sharpness(by_difficulty), by_image=0.0)
     log_likelihood = noise.log_likelihood(probs, labels)
     no_noise = without_noise(_likeliest_sharpness(without_noise))
     parameters = k * (k - 1) + BINS + 1
-    z_other = _vuong(log_likelihood, other[rows], parameters - other_parameters)
-    z_no_noise = _vuong(log_likelihood, no_noise, parameters - 1)
+    z_other = _vuong(log_likelihood - other[rows], parameters - other_parameters)
+    z_no_noise = _vuong(log_likelihood - no_noise, parameters - 1)
     return min(z_other, z_no_noise), float(noise.estimated_rate)
 
 
@@ -224,29 +220,23 @@ def _likeliest_sharpness(log_likelihood: Callable[[float], Array]) -> float:
     """The sharpness with the highest mean of log_likelihood(sharpness)."""
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
-        lambda log_sharpness: -log_likelihood(np.exp(log_sharpness)).mean(),
-        bounds=np.log(SHARPNESS_BOUNDS),
+    def loss(log_sharpness: float) -> float:
+        return -log_likelihood(np.exp(log_sharpness)).mean()
+
+    bounds = np.log(SHARPNESS_BOUNDS)
+    best = minimize_scalar(
+        loss,
+        bounds=bounds,
         method="bounded",
         options={"xatol": 0.02},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))
 
 
-def _vuong(first: Array, second: Array, more_parameters: int) -> float:
-    """By how many standard errors the first model is ahead of the second, by the log-likelihoods of each row (n,)."""
-    ahead = first - second
+def _vuong(ahead: Array, more_parameters: int) -> float:
+    """By how many standard errors a model is ahead of another: `ahead` (n,) is the lead of its log-likelihoods."""
     error = np.sqrt(len(ahead)) * ahead.std()
     return float((ahead.sum() - more_parameters) / max(error, MIN_PROBABILITY))
-
-
-def noise_matrix(noise: DifficultyNoise, log_probs: Array, given_labels: Array) -> Array:
-    """T[true, given] (K, K), the mean over rows: which labels each true class was given."""
-    _, probs, labels = sample_rows(log_probs, given_labels)
-    truth = soften(probs, 1 / noise.sharpness)
-    posterior = normalize(truth * noise.likelihood(truth, labels))
-    counts = posterior.T @ np.eye(probs.shape[1])[labels]
-    return counts / np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
 
 
 def rate_interval(likeliest_rate: float) -> tuple[float, float]:

@@ -1,7 +1,5 @@
 """Several predictions of the same rows → one."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..data.encoding import label_scores

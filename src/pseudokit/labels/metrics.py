@@ -1,13 +1,12 @@
 """Scores: thin functions over log-probabilities and labels, see data/encoding.py, and the truth where it is known."""
 
-from __future__ import annotations
-
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from ..data.encoding import class_scores, classes_of, counts, is_correct, label_scores
+from ..data.encoding import class_scores, counts, is_correct, label_scores
 from .arrays import Array
 
 GOALS = ("accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5")
@@ -19,7 +18,7 @@ TOP = 5
 JACKKNIFE_PARTS = 20
 Z_95 = 1.96
 
-Classes = tuple[str, ...] | list[str]
+Classes = Sequence[str]
 
 
 def score(log_probs: Array, labels: Array, classes: Classes) -> dict[str, float]:
@@ -34,36 +33,42 @@ def score(log_probs: Array, labels: Array, classes: Classes) -> dict[str, float]
 
 def known(classes: Classes, multi_label: bool = False) -> list[str]:
     """The scores that these classes have: kappa wants numbers, top5 more than five, both one class an image."""
-    left_out = {
-        "kappa": multi_label or ranks(classes) is None,
-        "top5": multi_label or len(classes) <= TOP,
-    }
-    return [metric for metric in GOALS if not left_out.get(metric)]
+    metrics = list(GOALS)
+    if multi_label or ranks(classes) is None:
+        metrics.remove("kappa")
+    if multi_label or len(classes) <= TOP:
+        metrics.remove("top5")
+    return metrics
 
 
-def measure(metric: str, log_probs: Array, labels: Array, classes: Classes) -> float:
+def measure(
+    metric: str,
+    log_probs: Array,
+    labels: Array,
+    classes: Classes,
+) -> float:
     """One score of log-probabilities against labels; higher is better, but for log_loss.
 
     auc and map: one class against the rest, the mean over the classes that occur (and do not fill all rows).
     Of label sets: accuracy is the share of images of which every answer is right, log_loss the mean over answers.
     """
     if metric in RANKING:
-        of_classes = by_class(metric, log_probs, labels)
-        return float("nan") if np.isnan(of_classes).all() else float(np.nanmean(of_classes))
+        return float(pd.Series(by_class(metric, log_probs, labels)).mean())
     if metric in PREDICTED:
         return PREDICTED[metric](log_probs.argmax(-1), labels, classes)
-    sign = -1 if metric == "log_loss" else 1
-    return sign * float(_row_scores(metric, log_probs, labels).mean())
+    mean = float(_row_scores(metric, log_probs, labels).mean())
+    return -mean if metric == "log_loss" else mean
 
 
 def _row_scores(metric: str, log_probs: Array, labels: Array) -> Array:
     """(N,) what each row adds to a score that is a mean over rows; higher is better."""
     if metric == "accuracy":
-        return is_correct(log_probs.argmax(-1), labels).astype(np.float64)
-    of_label = label_scores(log_probs, labels).astype(np.float64)
+        return is_correct(log_probs.argmax(-1), labels).astype(float)
+    of_label = label_scores(log_probs, labels).astype(float)
     if metric == "log_loss":
         return of_label if of_label.ndim == 1 else np.nanmean(of_label, 1)
-    return ((log_probs > of_label[:, None]).sum(1) < TOP).astype(np.float64)
+    n_likelier = (log_probs > of_label[:, None]).sum(1)
+    return (n_likelier < TOP).astype(float)
 
 
 def by_class(metric: str, log_probs: Array, labels: Array) -> Array:
@@ -74,39 +79,35 @@ def by_class(metric: str, log_probs: Array, labels: Array) -> Array:
     scores = class_scores(log_probs)
     values = np.full(scores.shape[1], np.nan)
     for k in range(len(values)):
-        rows, is_class = _one_vs_rest(labels, k)
-        if is_class.any() and not is_class.all():
-            values[k] = function(is_class, scores[rows, k])
+        is_class = labels == k if labels.ndim == 1 else labels[:, k]
+        answered = is_class >= 0
+        if len(np.unique(is_class[answered])) == 2:
+            values[k] = function(is_class[answered], scores[answered, k])
     return values
-
-
-def _one_vs_rest(labels: Array, k: int) -> tuple[Array, Array]:
-    """The rows (M,) of which it is known whether they have class k, and whether they have it (M,)."""
-    if labels.ndim == 1:
-        return np.arange(len(labels)), labels == k
-    rows = np.flatnonzero(labels[:, k] >= 0)
-    return rows, labels[rows, k] == 1
 
 
 def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, dict]:
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
-    from sklearn.metrics import precision_score, recall_score
-
-    predicted = log_probs.argmax(-1)
-    areas = by_class("auc", log_probs, labels)
-    scores = {}
-    for k in np.unique(classes_of(labels)):
-        rows, is_class = _one_vs_rest(labels, k)
-        _, is_predicted = _one_vs_rest(predicted[rows], k)
-        scores[classes[k]] = {
-            "n": int(is_class.sum()),
-            "recall": float(recall_score(is_class, is_predicted)),
-            "precision": float(precision_score(is_class, is_predicted))
-            if is_predicted.any()
-            else None,
-            "auc": None if np.isnan(areas[k]) else float(areas[k]),
+    columns = _count_by_class(log_probs.argmax(-1), labels, len(classes))
+    hits, predicted, n = (pd.Series(column, classes) for column in columns)
+    auc = by_class("auc", log_probs, labels)
+    table = pd.DataFrame(
+        {
+            "n": n,
+            "recall": hits / n,
+            "precision": hits / predicted,
+            "auc": auc,
         }
-    return scores
+    )
+    table = table[n > 0].astype(object)
+    return table.where(table.notna(), None).to_dict("index")
+
+
+def _count_by_class(predicted: Array, labels: Array, k: int) -> tuple[Array, Array, Array]:
+    """(k,) each: rows that have a class and are predicted so, that are predicted so, that have it."""
+    hits = counts(np.where(predicted == labels, labels, -1), k)
+    n_predicted = counts(np.where(labels >= 0, predicted, -1), k)
+    return hits, n_predicted, counts(labels, k)
 
 
 def macro_f1(predicted: Array, labels: Array, classes: Classes) -> float:
@@ -114,9 +115,8 @@ def macro_f1(predicted: Array, labels: Array, classes: Classes) -> float:
 
     F1 = 2 · hits / (predicted + labeled), each a count of rows.
     """
-    k = len(classes)
-    hits = counts(np.where(predicted == labels, labels, -1), k)
-    either = counts(np.where(labels >= 0, predicted, -1), k) + counts(labels, k)
+    hits, n_predicted, n_labeled = _count_by_class(predicted, labels, len(classes))
+    either = n_predicted + n_labeled
     occur = either > 0
     return float((2 * hits[occur] / either[occur]).mean()) if occur.any() else 0.0
 
@@ -126,12 +126,10 @@ def kappa(predicted: Array, labels: Array, classes: Classes) -> float:
     from sklearn.metrics import cohen_kappa_score
 
     rank = ranks(classes)
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+    predicted, labels, every = rank[predicted], rank[labels], np.arange(len(rank))
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one class alone has no kappa
-        every = np.arange(len(rank))
-        return float(
-            cohen_kappa_score(rank[predicted], rank[labels], labels=every, weights="quadratic")
-        )
+        return float(cohen_kappa_score(predicted, labels, labels=every, weights="quadratic"))
 
 
 PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
@@ -141,21 +139,24 @@ PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
 def ranks(classes: Classes) -> Array | None:
     """(K,) the place of each class among all by its number, for quadratic kappa; None where a name is no number."""
     try:
-        values = np.array([float(name) for name in classes])
+        return np.array(classes, float).argsort().argsort()
     except ValueError:
         return None
-    return values.argsort().argsort()
 
 
 def gain(
-    metric: str, before: Array, after: Array, labels: Array, classes: Classes
+    metric: str,
+    before: Array,
+    after: Array,
+    labels: Array,
+    classes: Classes,
 ) -> tuple[float, float]:
     """What log-probabilities `after` gain on `before` on the same rows, and the standard error of it.
 
     Positive is better, whatever the score. Where a score is a mean over rows the error is that of paired differences,
     else that of a jackknife over parts of the rows (Tukey 1958; Kott 2001, "The delete-a-group jackknife").
     """
-    if metric not in PREDICTED and metric not in RANKING:
+    if metric not in (*PREDICTED, *RANKING):
         change = _row_scores(metric, after, labels) - _row_scores(metric, before, labels)
         return float(change.mean()), float(change.std() / np.sqrt(len(change)))
 
@@ -167,7 +168,7 @@ def gain(
     part = np.random.default_rng(0).permutation(len(labels)) % parts
     without = np.array([change_on(part != p) for p in range(parts)])
     error = np.sqrt((parts - 1) * without.var())
-    return change_on(np.ones(len(labels), bool)), float(error)
+    return change_on(part >= 0), float(error)
 
 
 def share_interval(share: float, n: float) -> dict[str, float]:
@@ -176,10 +177,11 @@ def share_interval(share: float, n: float) -> dict[str, float]:
     center = share + Z_95**2 / (2 * n)
     half = Z_95 * float(np.sqrt(variance + (Z_95 / (2 * n)) ** 2))
     whole = 1 + Z_95**2 / n
+    low, high = (center - half) / whole, (center + half) / whole
     return {
         "se": float(np.sqrt(variance)),
-        "low": (center - half) / whole,
-        "high": (center + half) / whole,
+        "low": low,
+        "high": high,
     }
 
 
@@ -188,12 +190,16 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
 
     Those have chance of their own: the difference varies as if there were n m / (n + m) rows.
     """
-    _, low, high = share_interval(accuracy, n).values()
-    expected = {"low": low, "high": high}
+    of_rows = share_interval(accuracy, n)
+    interval = {"low": of_rows["low"], "high": of_rows["high"]}
     if m:
-        _, low, high = share_interval(accuracy, n * m / (n + m)).values()
-        expected |= {"test_n": m, "test_low": low, "test_high": high}
-    return expected
+        of_others = share_interval(accuracy, n * m / (n + m))
+        interval |= {
+            "test_n": m,
+            "test_low": of_others["low"],
+            "test_high": of_others["high"],
+        }
+    return interval
 
 
 def noise_scores(
@@ -201,7 +207,7 @@ def noise_scores(
     given_labels: Array,
     label: Array,
     clean: Array | None,
-    soft: Array | bool = False,
+    soft: Array,
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
@@ -209,26 +215,23 @@ def noise_scores(
     decisions (-1 = dropped), the clean one, and whether probabilities are learned in place of the label.
     residual_rate: labels that are still wrong, as a share of the labeled set.
     """
+    from sklearn.metrics import average_precision_score
+
     learned = label >= 0
     scores = {
         "n": len(given_labels),
         "estimated_rate": float(p_wrong.mean()),
-        "relabeled": int((learned & (label != given_labels) & ~np.asarray(soft)).sum()),
-        "softened": int(np.sum(soft)),
+        "relabeled": int((learned & (label != given_labels) & ~soft).sum()),
+        "softened": int(soft.sum()),
         "dropped": int((~learned).sum()),
     }
-    if clean is None:
-        return scores
-    from sklearn.metrics import average_precision_score
-
-    flipped = clean != given_labels
-    return scores | {
-        "injected_rate": float(flipped.mean()),
-        "residual_rate": float((learned & (label != clean)).mean()),
-        "average_precision": float(average_precision_score(flipped, p_wrong))
-        if flipped.any()
-        else None,
-    }
+    if clean is not None:
+        flipped = clean != given_labels
+        precision = float(average_precision_score(flipped, p_wrong)) if flipped.any() else None
+        scores["injected_rate"] = float(flipped.mean())
+        scores["residual_rate"] = float((learned & (label != clean)).mean())
+        scores["average_precision"] = precision
+    return scores
 
 
 def pool_scores(label: Array, clean: Array | None) -> dict:
@@ -250,7 +253,11 @@ def paired_gain(before: Array, after: Array) -> dict[str, float]:
     gain = float(change.mean())
     half = float(Z_95 * change.std() / np.sqrt(len(change)))
     accuracy = {"before": float(before.mean()), "after": float(after.mean())}
-    return accuracy | {"gain": gain, "low": gain - half, "high": gain + half}
+    return accuracy | {
+        "gain": gain,
+        "low": gain - half,
+        "high": gain + half,
+    }
 
 
 def paired_arms(
@@ -258,21 +265,13 @@ def paired_arms(
 ) -> dict[str, float] | None:
     """What the student gains on the arm `base` on the rows of these splits that both predict; None where there is none.
 
-    scored: table of scored.csv. Returns paired_gain with n, and on how many rows one of them alone was right.
+    scored: table of scored.csv. Returns paired_gain with n, the number of rows.
     """
     rows = scored[scored["split"].isin(splits) & (scored["label"] != "")]
     rows = rows.assign(hit=(rows["label"] == rows["predicted"]).astype(float))
     hits = rows.pivot(index=["split", "id"], columns="arm", values="hit")
     hits = hits.reindex(columns=[base, "student"]).dropna().to_numpy()
-    if not len(hits):
-        return None
-    before, after = hits.T
-    counts = {
-        "n": len(hits),
-        "won": int((after > before).sum()),
-        "lost": int((after < before).sum()),
-    }
-    return paired_gain(before, after) | counts
+    return paired_gain(*hits.T) | {"n": len(hits)} if len(hits) else None
 
 
 def confirmed(trusted: list[Array], out_of_fold: list[Array]) -> dict:

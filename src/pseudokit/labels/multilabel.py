@@ -4,39 +4,29 @@ Labels are (N, C) of yes = 1, no = 0 and unknown = -1, log-probabilities (N, C, 
 written for K classes then holds for each class by itself; here its parts are put together.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..data.encoding import has_label
 from .arrays import Array
 from .decisions import Decisions
-from .out_of_fold import FoldPredictions
 from .posterior import Posterior
 
 ORDER = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", "leave")
 """The decision on an image is the first of these that one of its classes has."""
-ARRAYS = (
-    "predicted",
-    "confidence",
-    "self_confidence",
-    "p_wrong",
-    "decision",
-    "label",
-    "reason",
-    "weight",
-    "soft",
-)
+
+
+def _stack(questions: Sequence[Decisions], name: str) -> Array:
+    """(N, C) one of the arrays of Decisions, a column a class."""
+    return np.stack([getattr(question, name) for question in questions], 1)
 
 
 class LabelSetDecisions(Decisions):
     """Decisions on images, from those on each of their classes; predicted and label are (N, C)."""
 
     def each(self, name: str) -> Array:
-        return np.stack([getattr(question, name) for question in self.questions], 1)
+        return _stack(self.questions, name)
 
     def targets(self) -> Array:
         """(N, C) float32 probability of yes that is learned, -1 = unknown. A label counts for less near 0.5."""
@@ -62,52 +52,29 @@ def decide_images(questions: list[Decisions], log_probs: Array, given_labels: Ar
     the given answers is wrong, as if they were independent; decision and reason: of the class that ORDER puts first,
     the least certain one.
     """
-    each = {
-        name: np.stack([getattr(question, name) for question in questions], 1) for name in ARRAYS
-    }
+    decision, confidence = _stack(questions, "decision"), _stack(questions, "confidence")
     answered = given_labels >= 0
     labeled = has_label(given_labels)
 
-    counts = answered | (~labeled[:, None] & (each["decision"] == "accept"))
+    counts = answered | (~labeled[:, None] & (decision == "accept"))
     counts |= ~counts.any(1, keepdims=True)
-    confidence = np.where(counts, each["confidence"], np.inf).min(1)
-    self_confidence = np.where(answered, each["self_confidence"], np.inf).min(1)
-    p_right = np.where(answered, 1 - each["p_wrong"], 1).prod(1)
+    p_right = np.nanprod(1 - _stack(questions, "p_wrong"), 1)
 
-    rank = np.select([each["decision"] == name for name in ORDER], range(len(ORDER)))
-    rank[~answered & labeled[:, None]] = len(
-        ORDER
-    )  # an image is decided by what was given, if anything was
-    first = (rank + each["confidence"] / 2).argmin(1)
+    rank = np.select([decision == name for name in ORDER], range(len(ORDER)))
+    # an image is decided by what was given, if anything was
+    rank[~answered & labeled[:, None]] = len(ORDER)
+    first = (rank + confidence / 2).argmin(1)
     rows = np.arange(len(given_labels))
     return LabelSetDecisions(
-        predicted=each["predicted"],
-        confidence=confidence,
-        self_confidence=np.where(labeled, self_confidence, np.nan),
+        predicted=_stack(questions, "predicted"),
+        confidence=np.where(counts, confidence, np.inf).min(1),
+        self_confidence=np.fmin.reduce(_stack(questions, "self_confidence"), axis=1),
         p_wrong=np.where(labeled, 1 - p_right, np.nan),
-        decision=each["decision"][rows, first],
-        label=each["label"],
-        reason=each["reason"][rows, first],
-        weight=each["weight"].min(1),
-        soft=each["soft"].any(1),
+        decision=decision[rows, first],
+        label=_stack(questions, "label"),
+        reason=_stack(questions, "reason")[rows, first],
+        weight=_stack(questions, "weight").min(1),
+        soft=_stack(questions, "soft").any(1),
         posterior=Posterior(log_probs, given_labels),
         questions=tuple(questions),
     )
-
-
-def calibrate_each_class(
-    calibrate: Callable, models: list[FoldPredictions], given_labels: Array, learned_labels: Array
-) -> tuple[list[FoldPredictions], dict]:
-    """calibration.calibrate_models for every class by itself."""
-    log_probs = [np.empty_like(model.log_probs, np.float64) for model in models]
-    temperatures = []
-    for c in range(given_labels.shape[1]):
-        of_class = [replace(model, log_probs=model.log_probs[:, c]) for model in models]
-        calibrated, facts = calibrate(of_class, given_labels[:, c], learned_labels[:, c])
-        for logs, model in zip(log_probs, calibrated, strict=True):
-            logs[:, c] = model.log_probs
-        temperatures += facts["temperatures"]
-    calibrated = [
-        replace(model, log_probs=logs) for model, logs in zip(models, log_probs, strict=True)
-    ]
-    return calibrated, {"temperatures": temperatures}

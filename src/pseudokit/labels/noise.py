@@ -3,8 +3,6 @@
 The model: the true class of row i is drawn from q_i, its given label from T[true].
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -36,13 +34,13 @@ EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
 
 
 def estimate_noise(predicted: PosteriorSummary, given_labels: Array, k: int) -> tuple[Array, str]:
-    """T[true, given] (K, K), how often each true class was given each label, and its type, see noise_type.
+    """T[true, given] (K, K), how often each true class was given each label, and its type, see _noise_type.
 
     given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
     """
     counts = anchor_counts(predicted, given_labels, k)
     disagrees = (predicted.best != given_labels)[given_labels >= 0]
-    return shrink(counts), noise_type(counts, disagrees.mean())
+    return shrink(counts), _noise_type(counts, disagrees.mean())
 
 
 def anchor_counts(predicted: PosteriorSummary, given_labels: Array, k: int) -> Array:
@@ -67,13 +65,15 @@ def shrink(counts: Array) -> Array:
     James–Stein: T = mean + between / (between + chance) · (share - mean), where `between` is the variance of the wrong
     cells beyond chance. Where hardly any is left, the noise is uniform, all wrong classes alike at one rate.
     """
-    k = len(counts)
     shares, mean, chance, spread = _wrong_cells(counts)
     between = spread * mean**2
-    believed = between / (between + chance) * (between > UNIFORM_SPREAD * mean**2)
+    believed = between / (between + chance)
+    if between <= UNIFORM_SPREAD * mean**2:
+        believed[:] = 0
     cells = np.maximum(mean + believed * (shares - mean), MIN_PROBABILITY)
     np.fill_diagonal(cells, 0)
-    matrix = cells + np.diag(np.maximum(1 - cells.sum(1), 1 / k))
+    p_right = np.maximum(1 - cells.sum(1), 1 / len(counts))
+    matrix = cells + np.diag(p_right)
     return matrix / matrix.sum(1, keepdims=True)
 
 
@@ -85,16 +85,16 @@ def _wrong_cells(counts: Array) -> tuple[Array, float, Array, float]:
     """
     rows = np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
     shares = counts / rows
-    used = ~np.eye(len(counts), dtype=bool) & (
-        rows > 0.5
-    )  # a class that is never predicted has no anchors
+    # a class that is never predicted has no anchors
+    used = ~np.eye(len(counts), dtype=bool) & (rows > 0.5)
     mean = max(shares[used].mean(), MIN_PROBABILITY)
     chance = mean / rows
-    beyond_chance = ((shares - mean) ** 2 - chance)[used].mean()
-    return shares, mean, chance, float(max(0, beyond_chance) / mean**2)
+    variance = (shares - mean) ** 2
+    beyond_chance = (variance - chance)[used].mean()
+    return shares, mean, chance, max(0, beyond_chance) / mean**2
 
 
-def noise_type(counts: Array, disagreement: float) -> str:
+def _noise_type(counts: Array, disagreement: float) -> str:
     """What the noise looks like: `none`, `look-alike`, `pair`, `uniform` or `class-dependent`.
 
     Where the anchors show hardly any of the disagreement that all rows show, it lies on rows that the models find hard:
@@ -109,7 +109,7 @@ def noise_type(counts: Array, disagreement: float) -> str:
     *_, spread = _wrong_cells(counts)
     if spread < UNIFORM_SPREAD:
         return "uniform"
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    wrong = counts - np.diag(counts.diagonal())
     return "pair" if wrong.max(1).sum() > PAIR_FRACTION * wrong.sum() else "class-dependent"
 
 
@@ -138,20 +138,21 @@ def bootstrap(posterior: Posterior, counts: Array) -> tuple[Array, Array]:
     k = len(counts)
     rng = np.random.default_rng(0)
     draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_DRAWN_CELLS // k**2))
-    totals = counts.sum(1, keepdims=True)
-    shares = np.where(totals > 0, counts / np.maximum(totals, 1), 1 / k)
-    matrices = [shrink(rng.multinomial(totals[:, 0].astype(int), shares)) for _ in range(draws)]
+    totals = counts.sum(1).astype(int)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    matrices = [shrink(rng.multinomial(totals, shares)) for _ in range(draws)]
 
     labeled = np.flatnonzero(posterior.given_labels >= 0)
     p_wrong = replace(posterior, matrix=shrink(counts)).summary().p_wrong[labeled]
     part = rng.permutation(len(labeled))[: np.clip(MAX_RATE_PROBABILITIES // k, *RATE_ROWS)]
     rows = labeled[part]
     some = Posterior(posterior.log_probs[rows], posterior.given_labels[rows])
-    rates = np.array([replace(some, matrix=matrix).summary().p_wrong.mean() for matrix in matrices])
+    rates = [replace(some, matrix=matrix).summary().p_wrong.mean() for matrix in matrices]
 
     rate = p_wrong.mean()
-    chance = np.sqrt((p_wrong * (1 - p_wrong)).sum()) / len(labeled)
+    variance = (p_wrong * (1 - p_wrong)).sum()
+    chance = np.sqrt(variance) / len(labeled)
     error = np.hypot(chance, RATE_MODEL_SD * rate)
-    rates = rates + rate - p_wrong[part].mean() + error * rng.normal(size=draws)
+    rates = np.array(rates) + rate - p_wrong[part].mean() + error * rng.normal(size=draws)
     low, high = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
     return np.quantile(matrices, (0.025, 0.975), axis=0), np.array([rate, low, high])

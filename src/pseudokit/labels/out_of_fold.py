@@ -1,7 +1,5 @@
 """The one rule: no row is ever predicted by a model that learned a label for that row, or for a copy of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -104,7 +102,12 @@ def predict_out_of_fold(
     return predictions
 
 
-def plain_fold_jobs(labels: Array, targets: Array, folds: Array, number: int) -> list[FoldJob]:
+def plain_fold_jobs(
+    labels: Array,
+    targets: Array,
+    folds: Array,
+    number: int,
+) -> list[FoldJob]:
     """One model a fold: it learns the labels of the other folds and predicts its own, and rows without a fold (-1).
 
     labels: (N,) or (N, C); targets: the same, or soft ones; folds: (N,), also of rows without a label that share a
@@ -170,16 +173,16 @@ def average_models(
 
 def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[Array, Array]:
     """(n, …) log of the mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
-    shape = predictions[0].log_probs.shape[1:]
-    probs = np.zeros((n, *shape))
-    models = np.zeros((n, *[1] * len(shape)))
+    total = np.zeros((n, *predictions[0].log_probs.shape[1:]))
+    n_models = np.zeros(n)
     judge = np.full(n, "", object)
     for model in predictions:
-        probs[model.rows] += np.exp(model.log_probs)
-        models[model.rows] += 1
+        total[model.rows] += np.exp(model.log_probs)
+        n_models[model.rows] += 1
         judge[model.rows] = _join_hashes(judge[model.rows], model.hash)
     with np.errstate(invalid="ignore"):
-        log_probs = np.log(np.maximum(probs / models, 1e-30))
+        probs = (total.T / n_models).T
+    log_probs = np.log(np.maximum(probs, 1e-30))
     return log_probs.astype(np.float32), judge
 
 

@@ -1,7 +1,5 @@
 """P(true class) of every row, computed in blocks when it is needed and never stored whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -62,22 +60,22 @@ class Posterior:
     def summary(self) -> PosteriorSummary:
         """The posterior of all rows, one number each."""
         n = len(self.given_labels)
-        summary = PosteriorSummary(np.empty(n, np.int64), *(np.full(n, np.nan) for _ in range(3)))
+        summary = PosteriorSummary(np.empty(n, int), *np.empty((3, n)))
 
         def summarize(block: slice) -> None:
             joint = self._unnormalized(block)
             total = row_sums(joint)
+            rows = np.arange(len(joint))
+            given_labels = self.given_labels[block]
+            labeled = given_labels >= 0
             best = joint.argmax(1)
             summary.best[block] = best
-            summary.confidence[block] = joint[np.arange(len(joint)), best] / total
-            labeled = np.flatnonzero(self.given_labels[block] >= 0)
-            rows = block.start + labeled
-            labels = self.given_labels[rows]
-            summary.self_confidence[rows] = joint[labeled, labels] / total[labeled]
-            joint[labeled, labels] = (
-                0  # 1 - self_confidence would round tiny values to 0, and lose their order
-            )
-            summary.p_wrong[rows] = (row_sums(joint) / total)[labeled]
+            summary.confidence[block] = joint[rows, best] / total
+            p_given = joint[rows, given_labels] / total
+            summary.self_confidence[block] = np.where(labeled, p_given, np.nan)
+            # 1 - self_confidence would round tiny values to 0, and lose their order
+            joint[rows, given_labels] = 0
+            summary.p_wrong[block] = np.where(labeled, row_sums(joint) / total, np.nan)
 
         with ThreadPoolExecutor(cores()) as threads:
             list(threads.map(summarize, self._blocks(n)))
@@ -89,7 +87,7 @@ class Posterior:
 
     def _unnormalized(self, rows: Array | slice) -> Array:
         """(m, K) float64 to which the probabilities are proportional."""
-        joint = np.exp(self.log_probs[rows]).astype(np.float64)
+        joint = np.exp(self.log_probs[rows]).astype(float)
         given_labels = self.given_labels[rows]
         labeled = np.flatnonzero(given_labels >= 0)
         labels = given_labels[labeled]

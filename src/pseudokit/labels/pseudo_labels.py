@@ -1,7 +1,5 @@
 """Which unlabeled images receive a pseudo-label: small rules over out-of-fold probabilities, one after the other."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..config.keys import Pseudo
@@ -42,34 +40,28 @@ def select_pseudo_labels(
         (N,) bool accepted; (N,) reasons, which mean nothing for labeled rows.
     """
     unlabeled = given_labels < 0
-    cutoffs = class_cutoffs(predicted, given_labels, k, policy)
-    accepted = unlabeled & (predicted.confidence >= cutoffs[predicted.best])
+    best, confidence = predicted.best, predicted.confidence
+    cutoffs = np.full(k, plain_cutoff(policy))
+    if policy.min_precision is not None:
+        rows = ~unlabeled
+        proof = best[rows], confidence[rows], given_labels[rows]
+        cutoffs = cutoffs_by_precision(*proof, k, policy.min_precision)
+        cutoffs = np.maximum(cutoffs, policy.cutoff or 0.0)
+    accepted = unlabeled & (confidence >= cutoffs[best])
     reason = words(accepted, "below_cutoff", "above_cutoff")
     if policy.top_fraction is not None:
         fraction = min(
             policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start)
         )
         for c in range(k):
-            of_class = predicted.best == c
-            limit = np.ceil(fraction * (unlabeled & of_class).sum() - 1e-9)
+            of_class = unlabeled & (best == c)
+            limit = int(np.ceil(fraction * of_class.sum() - 1e-9))
             rows = np.flatnonzero(accepted & of_class)
-            beyond = np.delete(rows, most_confident(predicted.confidence[rows], int(limit)))
+            beyond = np.delete(rows, most_confident(confidence[rows], limit))
             accepted[beyond], reason[beyond] = False, "beyond_share"
     is_refused = refused != ""
     reason[is_refused] = refused[is_refused]
     return accepted & ~is_refused, reason
-
-
-def class_cutoffs(
-    predicted: PosteriorSummary, given_labels: Array, k: int, policy: Pseudo
-) -> Array:
-    """(K,) cutoff of each class: as configured, or by `min_precision` from the labeled rows."""
-    if policy.min_precision is None:
-        return np.full(k, plain_cutoff(policy))
-    rows = given_labels >= 0
-    best, confidence = predicted.best[rows], predicted.confidence[rows]
-    cutoffs = cutoffs_by_precision(best, confidence, given_labels[rows], k, policy.min_precision)
-    return np.maximum(cutoffs, policy.cutoff or 0.0)
 
 
 def plain_cutoff(policy: Pseudo) -> float:
@@ -85,7 +77,11 @@ def lowest_cutoff(accepted: Array, policy: Pseudo) -> float | None:
 
 
 def cutoffs_by_precision(
-    predicted: Array, confidence: Array, labels: Array, k: int, precision: float
+    predicted: Array,
+    confidence: Array,
+    labels: Array,
+    k: int,
+    precision: float,
 ) -> Array:
     """(K,) lowest confidence in a class at which the lower bound of the out-of-fold precision reaches `precision`.
 

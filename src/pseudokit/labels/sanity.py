@@ -1,9 +1,6 @@
 """Whether out-of-fold predictions know anything of the labels. Arrays in, a reason out."""
 
-from __future__ import annotations
-
-import numpy as np
-
+from ..data.encoding import counts
 from .arrays import Array
 
 MIN_ROWS = 30
@@ -23,20 +20,17 @@ def learned_nothing(predicted: Array, given_labels: Array, k: int) -> str:
     """
     from scipy.stats import binom
 
-    labeled = given_labels >= 0
-    predicted, given_labels = predicted[labeled], given_labels[labeled]
-    several = np.bincount(given_labels, minlength=k)[given_labels] > 1
-    predicted, given_labels = predicted[several], given_labels[several]
+    several = counts(given_labels, k)[given_labels] > 1
+    rows = several & (given_labels >= 0)
+    predicted, given_labels = predicted[rows], given_labels[rows]
     n = len(given_labels)
     if n < MIN_ROWS:
         return ""
-    predicted_shares = np.bincount(predicted, minlength=k) / n
-    given_shares = np.bincount(given_labels, minlength=k) / n
+    predicted_shares = counts(predicted, k) / n
+    given_shares = counts(given_labels, k) / n
     by_chance = float((predicted_shares * given_shares).sum())
     hits = int((predicted == given_labels).sum())
     if by_chance > 1 - 1 / n or binom.sf(hits - 1, n, by_chance) <= MAX_P_VALUE:
         return ""
-    if (predicted_shares > 0).sum() == 1:
-        return "all held-out predictions fall on one class"
     expected = round(n * by_chance)
     return f"held-out predictions agree with {hits:,} of {n:,} labels, and chance alone would with {expected:,}"

@@ -1,7 +1,5 @@
 """Which class to answer, where the likeliest is not the best answer: tuned on out-of-fold rows for F1 and kappa."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,7 +20,10 @@ PARTS = 5
 
 
 def tuned(
-    metric: str, log_probs: Array, labels: Array, classes: Classes, seed: int = 0
+    metric: str,
+    log_probs: Array,
+    labels: Array,
+    classes: Classes,
 ) -> dict | None:
     """{"metric", "numbers", "before", "after"}, see tune; None where there is nothing to tune.
 
@@ -31,19 +32,30 @@ def tuned(
     """
     if metric not in PREDICTED or len(classes) > MAX_CLASSES or len(labels) < PARTS:
         return None
+    score = PREDICTED[metric]
     answers = log_probs.argmax(-1)
-    before = PREDICTED[metric](answers, labels, classes)
-    part = np.random.default_rng(seed).permutation(len(labels)) % PARTS
+    before = score(answers, labels, classes)
+    part = np.random.default_rng(0).permutation(len(labels)) % PARTS
     for p in range(PARTS):
         rows = part == p
         numbers = tune(metric, log_probs[~rows], labels[~rows], classes)
         answers[rows] = answer(metric, numbers, log_probs[rows], classes)
-    after = PREDICTED[metric](answers, labels, classes)
+    after = score(answers, labels, classes)
     numbers = tune(metric, log_probs, labels, classes) if after > before else None
-    return {"metric": metric, "numbers": numbers, "before": before, "after": after}
+    return {
+        "metric": metric,
+        "numbers": numbers,
+        "before": before,
+        "after": after,
+    }
 
 
-def tune(metric: str, log_probs: Array, labels: Array, classes: Classes) -> list[float]:
+def tune(
+    metric: str,
+    log_probs: Array,
+    labels: Array,
+    classes: Classes,
+) -> list[float]:
     """The numbers by which `answer` scores best on log-probabilities and labels, one after the other.
 
     macro_f1: an offset a class, of label sets of its yes. kappa: the K - 1 cuts between neighboring classes on the
@@ -63,11 +75,17 @@ def tune(metric: str, log_probs: Array, labels: Array, classes: Classes) -> list
     return numbers.tolist()
 
 
-def answer(metric: str, numbers: list[float] | Array, log_probs: Array, classes: Classes) -> Array:
+def answer(
+    metric: str,
+    numbers: list[float] | Array,
+    log_probs: Array,
+    classes: Classes,
+) -> Array:
     """Labels by tuned numbers."""
     numbers = np.asarray(numbers)
     if log_probs.ndim == 3:
-        return (_margins(log_probs) < numbers).astype(int)
+        margins = log_probs[..., 0] - log_probs[..., 1]
+        return (margins < numbers).astype(int)
     if metric == "macro_f1":
         return (log_probs + numbers).argmax(1)
     rank = ranks(classes)
@@ -75,35 +93,29 @@ def answer(metric: str, numbers: list[float] | Array, log_probs: Array, classes:
     return rank.argsort()[np.digitize(expected_rank, numbers)]
 
 
-def _margins(log_probs: Array) -> Array:
-    """(N, C) the offset of its yes from which on a class is answered with yes."""
-    return log_probs[..., 0] - log_probs[..., 1]
-
-
 def _trials(
-    metric: str, numbers: Array, i: int, log_probs: Array, classes: Classes
+    metric: str,
+    numbers: Array,
+    i: int,
+    log_probs: Array,
+    classes: Classes,
 ) -> Iterator[tuple[float, Array]]:
     """(value, answers) for values of numbers[i], the others as they are.
 
     For F1 in a few operations a value: an offset decides between the class and the best of the others alone.
     """
-    offsets = np.linspace(-MAX_OFFSET, MAX_OFFSET, TRIALS)
-    if log_probs.ndim == 3:
-        answers = answer(metric, numbers, log_probs, classes)
-        margin = _margins(log_probs)[:, i]
-        for value in offsets:
-            answers[:, i] = margin < value
-            yield value, answers
-    elif metric == "macro_f1":
+    low, high = -MAX_OFFSET, MAX_OFFSET
+    if metric == "kappa":  # cuts stay in order
+        low, _, high = np.r_[-0.5, numbers, len(numbers) + 0.5][i : i + 3]
+    elif log_probs.ndim == 2:
         others = log_probs + numbers
         others[:, i] = -np.inf
         best_other = others.argmax(1)
         margin = others.max(1) - log_probs[:, i]
-        for value in offsets:
+    trial = numbers.copy()
+    for value in np.linspace(low, high, TRIALS):
+        if metric == "macro_f1" and log_probs.ndim == 2:
             yield value, np.where(margin < value, i, best_other)
-    else:
-        low = numbers[i - 1] if i else -0.5  # cuts stay in order
-        high = numbers[i + 1] if i + 1 < len(numbers) else len(numbers) + 0.5
-        for value in np.linspace(low, high, TRIALS):
-            trial = np.r_[numbers[:i], value, numbers[i + 1 :]]
+        else:
+            trial[i] = value
             yield value, answer(metric, trial, log_probs, classes)
