@@ -131,7 +131,8 @@ def self_train(context: SelfTrainingContext) -> SelfTrainingResult:
     Raises:
         TimeBudgetExceeded: not even the first round fits into the time budget.
     """
-    dataset, store = context.dataset, context.store
+    dataset = context.dataset
+    store = context.store
     last = best = SelfTrainingResult(dataset.given_labels)
     seconds = 0.0
     for number in range(1, context.policy.rounds + 1):
@@ -164,7 +165,8 @@ def self_train(context: SelfTrainingContext) -> SelfTrainingResult:
 
 def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> OutOfFoldPredictions:
     """Train the teachers of the next round and predict out of fold; the mean with the rounds before."""
-    given_labels, earlier = context.dataset.given_labels, last.predicted
+    given_labels = context.dataset.given_labels
+    earlier = last.predicted
     models = predict_out_of_fold(
         _fold_jobs(context, last),
         context.fit,
@@ -190,7 +192,8 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
 
 def _fold_jobs(context: SelfTrainingContext, last: SelfTrainingResult) -> list[FoldJob]:
     """New folds every round; in leak-free rounds the same folds of the given labels in all of them."""
-    number, given_labels = last.round + 1, context.dataset.given_labels
+    number = last.round + 1
+    given_labels = context.dataset.given_labels
     labels, fold_round = (given_labels, 1) if context.leak_free else (last.label, number)
     seed = seed_of(context.seed, fold_round, "folds")
     folds = make_folds(labels, context.clusters, context.policy.folds, seed)
@@ -273,5 +276,6 @@ def _gain(
     if context.mode in REPAIRS:
         metric = "accuracy" if metric == "log_loss" else metric
         labels = best.decisions.believed_labels(last.decisions)
-    before, after = best.predicted.log_probs[rows], last.predicted.log_probs[rows]
+    before = best.predicted.log_probs[rows]
+    after = last.predicted.log_probs[rows]
     return gain(metric, before, after, labels[rows], context.dataset.classes)

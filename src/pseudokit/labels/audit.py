@@ -96,7 +96,8 @@ def estimate(
             "high": float(np.quantile(high[:, strata].sum(1), 0.975) / n),
         }
 
-    rate, error = share_wrong(np.flatnonzero(sizes)), None
+    rate = share_wrong(np.flatnonzero(sizes))
+    error = None
     if rate:
         error = {
             "value": estimated_rate - rate["value"],

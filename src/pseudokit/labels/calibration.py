@@ -47,7 +47,8 @@ def calibrate_models(
         return _calibrate_each_class(models, given_labels, learned_labels)
     if likeliest_rate is not None:
         return models, {"likeliest_rate": likeliest_rate}
-    n, k = len(given_labels), models[0].log_probs.shape[1]
+    n = len(given_labels)
+    k = models[0].log_probs.shape[1]
     labeled = given_labels >= 0
 
     def noise_of(log_probs: Array) -> tuple[Array, str]:
@@ -59,7 +60,8 @@ def calibrate_models(
     if not of_class:
         matrix = np.eye(k)
     learned_noise = np.array_equal(learned_labels[labeled], given_labels[labeled])
-    calibrated, temperatures = [], []
+    calibrated = []
+    temperatures = []
     for model in models:
         labels = given_labels[model.rows]
         log_probs, temperature = calibrate(model.log_probs, labels, matrix, learned_noise)
@@ -90,7 +92,8 @@ def _calibrate_each_class(
     models: list[FoldPredictions], given_labels: Array, learned_labels: Array
 ) -> tuple[list[FoldPredictions], dict]:
     """calibrate_models for label sets, every class by itself."""
-    calibrated, temperatures = [], []
+    calibrated = []
+    temperatures = []
     for c in range(given_labels.shape[1]):
         of_class = [replace(model, log_probs=model.log_probs[:, c]) for model in models]
         of_class, facts = calibrate_models(of_class, given_labels[:, c], learned_labels[:, c])
@@ -168,7 +171,8 @@ def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[flo
 
     def loss(x: Array) -> tuple[float, Array]:
         """Value and gradient at x = (log temperature, bias)."""
-        inverse, bias = np.exp(-x[0]), x[1:]
+        inverse = np.exp(-x[0])
+        bias = x[1:]
         q = np.exp(scale(logs, 1 / inverse, bias))
         joint = q * to_given
         p_given = joint.sum(1, keepdims=True) + MIN_PROBABILITY

@@ -22,14 +22,16 @@ LOOKS_LIKE_POWER = 0.7
 MAX_EM_STEPS = 80
 MIN_LOG_LIKELIHOOD_GAIN = 1e-6
 """EM ends when a step raises the mean log-likelihood of a row by less."""
-MAX_FIT_ROWS, SEARCHED = 50_000, slice(20_000)
+MAX_FIT_ROWS = 50_000
+MAX_SEARCH_ROWS = 20_000
 """Rows for the estimate, and for each trial of the search for the sharpness. More do not change its second digit."""
 MAX_FIT_PROBABILITIES = 5_000_000
 """Probabilities in memory at once; with many classes fewer rows are used."""
 SHARPNESS_BOUNDS = (0.7, 6.0)
 SEARCH_STEPS = 12
 """How often the range of the sharpness is halved."""
-RATE_CORRECTION, RATE_CORRECTION_BOUNDS = 1.6, (0.9, 2.2)
+RATE_CORRECTION = 1.6
+RATE_CORRECTION_BOUNDS = (0.9, 2.2)
 """The true rate of wrong labels is about this many times the likeliest one, see estimate_difficulty_noise, and it was
 between these: models that know all there is to know need no correction."""
 MIN_ROWS = 1_000
@@ -103,7 +105,7 @@ def estimate_difficulty_noise(
     low, high = np.log(SHARPNESS_BOUNDS)
     for _ in range(SEARCH_STEPS):  # bisection: the rate rises with the sharpness
         middle = (low + high) / 2
-        rate = fit(probs[SEARCHED], labels[SEARCHED], np.exp(middle)).estimated_rate
+        rate = fit(probs[:MAX_SEARCH_ROWS], labels[:MAX_SEARCH_ROWS], np.exp(middle)).estimated_rate
         if rate < RATE_CORRECTION * likeliest_rate:
             low = middle
         else:
@@ -198,7 +200,8 @@ def compare(
     n, k = probs.shape
     if k < 3 or n < MIN_ROWS or k * (k - 1) >= n:
         return -np.inf, np.nan
-    few_probs, few_labels = probs[SEARCHED], labels[SEARCHED]
+    few_probs = probs[:MAX_SEARCH_ROWS]
+    few_labels = labels[:MAX_SEARCH_ROWS]
 
     def by_difficulty(sharpness: float) -> Array:
         noise = fit(few_probs, few_labels, sharpness, by_image=0.0)

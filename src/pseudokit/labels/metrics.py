@@ -126,7 +126,9 @@ def kappa(predicted: Array, labels: Array, classes: Classes) -> float:
     from sklearn.metrics import cohen_kappa_score
 
     rank = ranks(classes)
-    predicted, labels, every = rank[predicted], rank[labels], np.arange(len(rank))
+    predicted = rank[predicted]
+    labels = rank[labels]
+    every = np.arange(len(rank))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one class alone has no kappa
         return float(cohen_kappa_score(predicted, labels, labels=every, weights="quadratic"))
@@ -177,7 +179,8 @@ def share_interval(share: float, n: float) -> dict[str, float]:
     center = share + Z_95**2 / (2 * n)
     half = Z_95 * float(np.sqrt(variance + (Z_95 / (2 * n)) ** 2))
     whole = 1 + Z_95**2 / n
-    low, high = (center - half) / whole, (center + half) / whole
+    low = (center - half) / whole
+    high = (center + half) / whole
     return {
         "se": float(np.sqrt(variance)),
         "low": low,
@@ -280,5 +283,6 @@ def confirmed(trusted: list[Array], out_of_fold: list[Array]) -> dict:
     Each argument: hits of the first and of the last round, (n,) on the same rows. The warning is given when agreement
     rose beyond chance and accuracy on trusted samples did not rise at all.
     """
-    gain, rise = paired_gain(*trusted), paired_gain(*out_of_fold)
+    gain = paired_gain(*trusted)
+    rise = paired_gain(*out_of_fold)
     return gain | {"out_of_fold": rise, "warning": rise["low"] > 0 and gain["gain"] <= 0}

@@ -52,7 +52,8 @@ def decide_images(questions: list[Decisions], log_probs: Array, given_labels: Ar
     the given answers is wrong, as if they were independent; decision and reason: of the class that ORDER puts first,
     the least certain one.
     """
-    decision, confidence = _stack(questions, "decision"), _stack(questions, "confidence")
+    decision = _stack(questions, "decision")
+    confidence = _stack(questions, "confidence")
     answered = given_labels >= 0
     labeled = has_label(given_labels)
 

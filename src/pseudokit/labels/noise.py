@@ -10,11 +10,15 @@ import numpy as np
 from .arrays import MIN_PROBABILITY, Array, by_class, most_confident
 from .posterior import Posterior, PosteriorSummary
 
-ANCHOR_FRACTION, MIN_ANCHORS = 0.2, 20
+ANCHOR_FRACTION = 0.2
+MIN_ANCHORS = 20
 """Of the rows of each predicted class, the most confident ones, whose prediction is taken for the truth."""
-MAX_RATE_PROBABILITIES, RATE_ROWS = 200_000, (1_000, 10_000)
+MAX_RATE_PROBABILITIES = 200_000
+RATE_ROWS = (1_000, 10_000)
 """Probabilities on which each draw of the rate is computed, and the fewest and the most rows that they come from."""
-MAX_DRAWS, MIN_DRAWS, MAX_DRAWN_CELLS = 200, 20, 20_000_000
+MAX_DRAWS = 200
+MIN_DRAWS = 20
+MAX_DRAWN_CELLS = 20_000_000
 """Draws of the noise matrix; with hundreds of classes fewer, so that all draws fit into 160 MB."""
 RATE_MODEL_SD = 0.02
 """Sd of the estimated rate, relative to it, by which the model of the noise is off (benchmarks/noise.py)."""
@@ -22,7 +26,8 @@ UNIFORM_SPREAD = 0.5
 """The noise is called uniform where the squared spread of its cells around their mean is below this share of it."""
 PAIR_FRACTION = 0.75
 """The noise is called pair noise where this share of the wrong labels of a class is one other class."""
-MIN_ANCHOR_RATIO, MIN_DISAGREEMENT = 0.25, 0.02
+MIN_ANCHOR_RATIO = 0.25
+MIN_DISAGREEMENT = 0.02
 """Noise of the class shows on the anchors at least this share of the disagreement that all rows show. Less than 2 % of
 disagreement is not called noise."""
 OF_THE_CLASS = ("uniform", "pair", "class-dependent")

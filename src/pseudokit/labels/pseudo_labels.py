@@ -40,7 +40,8 @@ def select_pseudo_labels(
         (N,) bool accepted; (N,) reasons, which mean nothing for labeled rows.
     """
     unlabeled = given_labels < 0
-    best, confidence = predicted.best, predicted.confidence
+    best = predicted.best
+    confidence = predicted.confidence
     cutoffs = np.full(k, plain_cutoff(policy))
     if policy.min_precision is not None:
         rows = ~unlabeled
@@ -58,7 +59,8 @@ def select_pseudo_labels(
             limit = int(np.ceil(fraction * of_class.sum() - 1e-9))
             rows = np.flatnonzero(accepted & of_class)
             beyond = np.delete(rows, most_confident(confidence[rows], limit))
-            accepted[beyond], reason[beyond] = False, "beyond_share"
+            accepted[beyond] = False
+            reason[beyond] = "beyond_share"
     is_refused = refused != ""
     reason[is_refused] = refused[is_refused]
     return accepted & ~is_refused, reason
@@ -126,7 +128,8 @@ def drift(pseudo_labels: Array, labels: Array, k: int) -> dict[str, float | bool
     """
     from scipy.stats import entropy
 
-    shares, prior = class_shares(pseudo_labels, k), class_shares(labels, k)
+    shares = class_shares(pseudo_labels, k)
+    prior = class_shares(labels, k)
     narrow = np.exp(entropy(shares)) < MIN_CLASS_RATIO * np.exp(entropy(prior))
     enough = len(pseudo_labels) >= MIN_ROWS_PER_CLASS * k
     distance = np.abs(shares - prior).sum() / 2 if len(pseudo_labels) else 0.0

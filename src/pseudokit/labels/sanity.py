@@ -22,7 +22,8 @@ def learned_nothing(predicted: Array, given_labels: Array, k: int) -> str:
 
     several = counts(given_labels, k)[given_labels] > 1
     rows = several & (given_labels >= 0)
-    predicted, given_labels = predicted[rows], given_labels[rows]
+    predicted = predicted[rows]
+    given_labels = given_labels[rows]
     n = len(given_labels)
     if n < MIN_ROWS:
         return ""

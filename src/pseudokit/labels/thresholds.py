@@ -69,7 +69,8 @@ def tune(
         for i in range(len(numbers)):
             for value, answers in _trials(metric, numbers, i, log_probs, classes):
                 if (trial := score(answers, labels, classes)) > best:
-                    numbers[i], best = value, trial
+                    numbers[i] = value
+                    best = trial
         if best == before:
             break
     return numbers.tolist()
@@ -104,7 +105,8 @@ def _trials(
 
     For F1 in a few operations a value: an offset decides between the class and the best of the others alone.
     """
-    low, high = -MAX_OFFSET, MAX_OFFSET
+    low = -MAX_OFFSET
+    high = MAX_OFFSET
     if metric == "kappa":  # cuts stay in order
         low, _, high = np.r_[-0.5, numbers, len(numbers) + 0.5][i : i + 3]
     elif log_probs.ndim == 2:
