@@ -86,6 +86,15 @@ def test_doubtful_labels_become_what_the_policy_says(action):
         assert ((d.label == -1) == rows).all()
 
 
+def test_models_that_can_correct_next_to_nothing_teach_no_probabilities():
+    q, _, given_labels = world(uniform(0.1), sharpness=2)
+    d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
+    assert set(d.decision) == {"keep", "downweight"}
+    assert (d.label == given_labels).all()
+    asked = decide_labels(logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels="soften"))
+    assert set(asked.decision) == {"keep", "soften"}
+
+
 def test_in_joint_mode_a_label_issue_never_teaches():
     q, _, given_labels = world(uniform(0.2), sharpness=2)
     given_labels[::3] = -1

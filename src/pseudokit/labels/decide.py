@@ -177,6 +177,9 @@ def _decide_given(
         relabel = disagrees & (believed.confidence >= cutoffs[believed.best]) & (noise in EXPLAINED)
         if relabel.sum() < MIN_REPAIRED_SHARE * believed.p_wrong[labeled].sum():
             relabel[:] = False
+            if noise in OF_THE_CLASS and not policy.uncertain_labels and action == "soften":
+                # Models that know this noise would correct more. They do not know enough to teach probabilities.
+                action = "downweight"
         drop = np.zeros_like(labeled)
     if noise in OF_THE_CLASS and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
