@@ -148,14 +148,14 @@ def fit(
 
     rates = np.full(BINS, 0.1)
     confusions = (1 - np.eye(k)) / (k - 1)
-    share = 0.5 if by_image is None else by_image
+    image_share = 0.5 if by_image is None else by_image
     previous = -np.inf
     for _ in range(MAX_EM_STEPS):
         # E step: how each given label (M,) came about: right, by a confusion (M, K), or by what the image looks like
         rate = rates[bins]
-        confusion_rate = (1 - share) * rate
+        confusion_rate = (1 - image_share) * rate
         by_confusion = truth * confusions.T[given_labels] * confusion_rate[:, None]
-        by_looks = looks_like * share * rate
+        by_looks = looks_like * image_share * rate
         confused = by_confusion.sum(1)
         total = q_of_given * (1 - rate) + confused + by_looks
         wrong = (confused + by_looks) / total
@@ -167,12 +167,12 @@ def fit(
         np.fill_diagonal(counts, 0)
         confusions = normalize(counts)
         if by_image is None:
-            share = (by_looks / total).sum() / max(wrong.sum(), MIN_PROBABILITY)
+            image_share = (by_looks / total).sum() / max(wrong.sum(), MIN_PROBABILITY)
         log_likelihood = np.log(total).mean()
         if log_likelihood - previous < MIN_LOG_LIKELIHOOD_GAIN:
             break
         previous = log_likelihood
-    return DifficultyNoise(sharpness, edges, rates, confusions, share, wrong.mean())
+    return DifficultyNoise(sharpness, edges, rates, confusions, image_share, wrong.mean())
 
 
 def compare(
