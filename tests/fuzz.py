@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pseudokit.config.load import dump_config, fields, is_text, load_config
+from pseudokit.config.load import KEYS, dump_config, is_text, load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.images import decode
 from tests import wild
@@ -217,7 +217,7 @@ class Configs:
     """Keys with values of any kind, in a file and typed."""
 
     def __init__(self, folder: Path):
-        self.file, self.keys = folder / "c.yaml", [key for key, _ in fields()]
+        self.file, self.keys = folder / "c.yaml", [*KEYS]
 
     def __call__(self, rng: np.random.Generator) -> str:
         tree: dict[str, Any] = {}

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pseudokit.config.load import dotted_names
+from pseudokit.config.load import KEYS
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -77,7 +77,7 @@ def test_what_a_page_links_to_is_there(page):
 @pytest.mark.parametrize("name", ["kaggle", "faq"])
 def test_keys_that_a_page_names_exist(name):
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    sections = {key.split(".")[0] for key in dotted_names() if "." in key}
+    sections = {key.split(".")[0] for key in KEYS if "." in key}
     found = set(re.findall(rf"\b(?:{'|'.join(sections)})\.\w+", text))
     found = {key for key in found if not key.endswith((".csv", ".json", ".py", ".safetensors"))}
-    assert sorted(found - set(dotted_names())) == []
+    assert sorted(found - set(KEYS)) == []

@@ -27,7 +27,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from pseudokit.config.keys import Config, Data
-from pseudokit.config.load import dotted_names, load_config
+from pseudokit.config.load import KEYS, load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.encoding import names
@@ -640,7 +640,7 @@ def read_config(text: str | bytes, *overrides: str, keys: str = "") -> Callable[
         config = load_config(folder / "c.yaml", list(overrides))
         values = []
         for key in keys.split():
-            assert key in dotted_names()
+            assert key in KEYS
             value = config
             for part in key.split("."):
                 value = getattr(value, part)

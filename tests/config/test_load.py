@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudokit.config.keys import Config
-from pseudokit.config.load import differences, dotted_names, dump_config, load_config
+from pseudokit.config.load import KEYS, differences, dump_config, load_config
 from pseudokit.config.types import UserError
 from tests.conftest import ROOT
 
@@ -252,7 +252,7 @@ def test_a_dumped_config_holds_every_key():
         file = Path(folder) / "config.yaml"
         file.write_text(dump_config(Config()), encoding="utf-8")
         lines = file.read_text(encoding="utf-8")
-    for name in dotted_names():
+    for name in KEYS:
         assert f"{name.rsplit('.', 1)[-1]}:" in lines
 
 
@@ -317,9 +317,9 @@ def test_a_key_of_an_earlier_version_says_what_to_write_in_its_place(read, old):
     named = re.findall(
         r"\b(?:data|model|predict|pseudo|simulate|student|train|wandb)\.\w+", instead
     )
-    assert {*named} <= {*dotted_names()}
-    assert old not in dotted_names()
+    assert {*named} <= {*KEYS}
+    assert old not in KEYS
 
 
 def test_a_reader_has_at_most_80_keys_to_look_through():
-    assert len(dotted_names()) <= 80
+    assert len(KEYS) <= 80

@@ -152,9 +152,8 @@ class Config(Section):
     @classmethod
     def _is_known(cls, version: int) -> int:
         if version != VERSION:
-            other = "newer" if version > VERSION else "older"
             raise ValueError(
-                f"this kit reads version {VERSION}; use the {other} kit that wrote it, or start a new run"
+                f"this kit reads version {VERSION}; use the kit that wrote it, or start a new run"
             )
         return version
 
@@ -191,11 +190,11 @@ class Config(Section):
 
     def model_of(self, arm: str) -> Model:
         """The model of a teacher (`round_R/fold_F`), or that of `student` and `baseline`."""
-        own = self.student
         if arm not in STUDENTS:
             return self.model
-        base = self.model if own.name in (None, self.model.name) else Model(name=own.name)
-        return base.model_copy(update={"checkpoint": own.checkpoint or base.checkpoint})
+        name, checkpoint = self.student.name, self.student.checkpoint
+        model = self.model if name in (None, self.model.name) else Model(name=name)
+        return model.model_copy(update={"checkpoint": checkpoint}) if checkpoint else model
 
     @property
     def view(self) -> Augmentation:
@@ -204,5 +203,7 @@ class Config(Section):
 
     def train_of(self, arm: str) -> Train:
         """How a teacher is trained, or `student` and `baseline`."""
-        own = self.student.augment if arm in STUDENTS else None
-        return self.train if own is None else self.train.model_copy(update={"augment": own})
+        augment = self.student.augment
+        if arm not in STUDENTS or augment is None:
+            return self.train
+        return self.train.model_copy(update={"augment": augment})

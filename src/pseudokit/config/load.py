@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+import reprlib
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from .keys import Config
-from .types import Name, Names, UserError
+from .types import Name, Names, Section, UserError
 
 MAX_CHARACTERS = 1_000_000
 """Of a config file."""
@@ -24,8 +25,8 @@ MAX_DEPTH = 20
 """Levels of a config file: enough for any augmentation, too few to exhaust the stack."""
 MAX_FAULTS = 10
 """Faults that a message names."""
-MAX_SHOWN_CHARACTERS = 200
-"""Of a key or value in a message."""
+MAX_KEY_CHARACTERS = 200
+"""Of an unknown key in a message: the search for the nearest one takes time with the square of the length."""
 INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 
@@ -78,30 +79,29 @@ def _load(text: str) -> Any:
         raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
-def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of the config as (`a.b`, its type)."""
-    for key, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from fields(field.annotation, f"{prefix}{key}.")
+def _all_keys() -> dict[str, FieldInfo]:
+    keys = {}
+    for name, field in Config.model_fields.items():
+        section = field.default
+        if isinstance(section, Section):
+            keys |= {f"{name}.{key}": part for key, part in type(section).model_fields.items()}
         else:
-            yield prefix + key, field.annotation
+            keys[name] = field
+    return keys
 
 
-def dotted_names() -> list[str]:
-    """Every key of the config as `a.b`."""
-    return [name for name, _ in fields()]
-
-
+KEYS = _all_keys()
+"""Every key of the config as `a.b`, with its type, default and meaning."""
 TEXT = (str, str | None, Name | None)
 TEXT_OR_LIST = (str | Names, str | Names | None)
 
 
 def is_text(key: str, value: str) -> bool:
     """Whether a value is text, taken as typed: YAML would read 007, 1.10 or yes as something else."""
-    kind = dict(fields()).get(key)
-    return value != "null" and (
-        kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("["))
-    )
+    if key not in KEYS or value == "null":
+        return False
+    kind = KEYS[key].annotation
+    return kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("["))
 
 
 def load_config(path: str | Path, overrides: list[str]) -> Config:
@@ -172,12 +172,12 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
 def _describe(error: Any) -> str:
     """One pydantic error as `dotted.name: what is wrong and what would be right`."""
     where = ".".join(str(part) for part in error["loc"])
-    where = next((name for name in dotted_names() if where.startswith(name + ".")), where)
+    where = next((name for name in KEYS if where.startswith(name + ".")), where)
     if error["type"] == "extra_forbidden":
         below = error["input"] if isinstance(error["input"], dict) else {}
         return _describe_unknown(where, [where, *(f"{where}.{key}" for key in below)])
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (given: {shorten(repr(error['input']))})" if where else message
+    return f"{where}: {message} (given: {reprlib.repr(error['input'])})" if where else message
 
 
 def _describe_unknown(key: str, typed: list[str]) -> str:
@@ -185,13 +185,10 @@ def _describe_unknown(key: str, typed: list[str]) -> str:
     old_keys = yaml.safe_load(Path(__file__).with_name("old_keys.yaml").read_text(encoding="utf-8"))
     old = next((name for name in typed if name in old_keys), None)
     if old is None:
-        return f"{shorten(key)}: no such key{nearest(key[:MAX_SHOWN_CHARACTERS], dotted_names())}"
-    verb = "is now" if old_keys[old] in dotted_names() else "is gone:"
+        key = key[:MAX_KEY_CHARACTERS]
+        return f"{key}: no such key{nearest(key, [*KEYS])}"
+    verb = "is now" if old_keys[old] in KEYS else "is gone:"
     return f"{old} {verb} {old_keys[old]}"
-
-
-def shorten(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]} …"
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -214,7 +211,7 @@ def dump_config(config: Config) -> str:
 def differences(old: Config, new: Config) -> list[str]:
     """`a.b: old → new` for every key that differs."""
     lines = []
-    for name in dotted_names():
+    for name in KEYS:
         before, after = attrgetter(name)(old), attrgetter(name)(new)
         if before != after:
             lines.append(f"{name}: {before!r} → {after!r}")

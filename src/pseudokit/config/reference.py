@@ -9,10 +9,11 @@ import json
 import textwrap
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any
 
-from .keys import Config
-from .load import dotted_names
+from pydantic import TypeAdapter
+
+from .load import KEYS
 
 HEAD = """# Every key
 
@@ -56,14 +57,12 @@ def find_keys(word: str) -> str:
 
 def key_rows() -> Iterator[tuple[str, str, str, str]]:
     """Every key with its type, default and meaning as text; those at the top first."""
-    schema, config = Config.model_json_schema(), Config()
-    for name in sorted(dotted_names(), key=lambda name: "." in name):
-        section, _, key = name.rpartition(".")
-        owner = getattr(config, section) if section else config
-        fields = schema["$defs"][type(owner).__name__] if section else schema
-        field = fields["properties"][key]
-        meaning = " ".join(field.get("description", "").split())
-        yield name, kind(field), shown(getattr(owner, key)), meaning
+    for name in sorted(KEYS, key=lambda name: "." in name):
+        field = KEYS[name]
+        schema = TypeAdapter(Annotated[field.annotation, field]).json_schema()
+        default = field.get_default(call_default_factory=True)
+        meaning = " ".join((field.description or "").split())
+        yield name, kind(schema), shown(default), meaning
 
 
 def kind(schema: dict) -> str:

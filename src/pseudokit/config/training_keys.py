@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from .types import Augmentation, Count, Seconds, Section, Share
+from .types import Augmentation, Count, PositiveShare, Seconds, Section, Share, ShareBelowOne
 
 
 class Train(Section):
@@ -23,15 +23,15 @@ class Train(Section):
     optimizer: str = "adamw"
     """Any timm optimizer."""
     weight_decay: NonNegativeFloat = 0.05
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    layer_decay: PositiveShare = 1.0
     """Learning rate of a layer relative to the layer above it. Below 1 the lower layers of a pretrained model change
     less."""
     linear_probe_first: bool = False
     """Start a pretrained model with the best linear head on its backbone, which takes seconds, and not with a random
     head (LP-FT)."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: ShareBelowOne = 0.0
     """Decay of an exponential moving average of the weights, which is then kept. 0 = keep the last weights."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: ShareBelowOne = 0.0
     clip_grad: PositiveFloat | None = None
     """Largest gradient norm. Empty = no limit."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -77,9 +77,9 @@ class Pseudo(Section):
     folds: Annotated[int, Field(ge=2)] = 2
     """Teachers a round. Each predicts the fold whose labels it did not learn. Use 5 with fewer than a few hundred
     labels."""
-    tta: Annotated[int, Field(ge=1)] = 1
+    tta: Count = 1
     """Views of an image that a teacher averages: the image itself, and others drawn from predict.augment."""
-    relabel_precision: Annotated[float, Field(gt=0, le=1)] = 0.99
+    relabel_precision: PositiveShare = 0.99
     """A given label is changed while at least this share of the changes of its class is estimated to be right."""
     uncertain_labels: Literal["keep", "drop", "review", "downweight", "soften"] | None = None
     """What to do with a given label that is probably wrong but has no confident replacement. soften = learn the
@@ -96,7 +96,7 @@ class Pseudo(Section):
     min_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Choose the cutoff of each class by out-of-fold rows: the lowest one whose precision is at least this with 95 %
     confidence. Below about 300 labels this bound is loose; prefer `top_fraction`."""
-    top_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_fraction: PositiveShare | None = None
     """Keep at most this share of the images that are predicted as a class, the most confident first. The share grows in
     equal steps over the rounds (Curriculum Labeling). It does not assume that the unlabeled images have the class
     shares of the labels."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import signal
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.types import UserError
+from .files import read_json, write_json
 
 SAME_SIGNAL_SECONDS = 0.25
 """A second signal within this time is the first one again: `timeout` and torchrun send each of theirs twice."""
@@ -118,18 +118,20 @@ TORCH_ERRORS = {
 
 def fault(error: BaseException) -> str | None:
     """What the machine refused, in one line with its remedy; None for any other error."""
+    reason = None
     if isinstance(error, BROKEN_PIPE):
-        reasons = [WORKER_DIED]
+        reason = WORKER_DIED
     elif isinstance(error, OSError):
         file = error.filename2 or error.filename or "a file"
-        reasons = [f"{file}: {error.strerror or error}", *filter(None, [REMEDIES.get(error.errno)])]
+        reason = f"{file}: {error.strerror or error}"
+        if error.errno in REMEDIES:
+            reason += f"; {REMEDIES[error.errno]}"
     elif isinstance(error, MemoryError):
-        reasons = [MEMORY_FULL]
+        reason = MEMORY_FULL
     elif isinstance(error, RuntimeError):
-        reasons = [meaning for words, meaning in TORCH_ERRORS.items() if words in str(error)][:1]
-    else:
-        reasons = []
-    return "; ".join([*reasons, HOW_TO_GO_ON]) if reasons else None
+        meanings = [meaning for words, meaning in TORCH_ERRORS.items() if words in str(error)]
+        reason = next(iter(meanings), None)
+    return reason and f"{reason}; {HOW_TO_GO_ON}"
 
 
 # ---- one process a run folder
@@ -145,24 +147,15 @@ def held(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock, holder_file = FileLock(path / ".lock"), path / ".holder"
+    was_killed = _is_dead(_read_holder(holder_file))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            lock.acquire(timeout=0 if _may_live(_read_holder(holder_file)) else LOCK_WAIT_SECONDS)
-        part = path / ".holder.part"
-        part.write_text(
-            json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv})
-        )
-        part.replace(holder_file)
+        lock.acquire(timeout=LOCK_WAIT_SECONDS if was_killed else 0)
+        holder = {"pid": os.getpid(), "host": platform.node(), "command": " ".join(sys.argv)}
+        write_json(holder_file, holder)
     except Timeout:
         holder = _read_holder(holder_file)
-        who = (
-            f" ({holder['pid']} on {holder['host']}: {' '.join(holder['command'])})"
-            if holder
-            else ""
-        )
+        who = " ({pid} on {host}: {command})".format(**holder) if holder else ""
         raise UserError(
             f"run folder {path} is in use by another process{who}; wait for it or choose another name="
         ) from None
@@ -180,17 +173,17 @@ def held(path: Path) -> Iterator[None]:
 
 
 def _read_holder(file: Path) -> dict:
-    with suppress(OSError, ValueError):
-        return json.loads(file.read_text())
+    with suppress(OSError, UserError):
+        return read_json(file, "pid", "host", "command")
     return {}
 
 
-def _may_live(holder: dict) -> bool:
-    """Whether the process that wrote the file may still run; on another machine, and on Windows, it always may."""
+def _is_dead(holder: dict) -> bool:
+    """Whether the process that wrote the file has ended. Nobody knows on another machine, and on Windows."""
     if not holder or holder["host"] != platform.node() or os.name == "nt":
-        return True
+        return False
     try:
         os.kill(holder["pid"], 0)  # sends nothing
     except OSError as error:
-        return error.errno != errno.ESRCH  # no such process
-    return True
+        return error.errno == errno.ESRCH  # no such process
+    return False

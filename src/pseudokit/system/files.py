@@ -124,9 +124,8 @@ def logged(path: Path) -> Iterator[None]:
         if not isinstance(
             error, UserError | TimeBudgetExceeded
         ):  # the terminal shows one line at most
-            handler.emit(
-                logging.LogRecord("kit", logging.ERROR, "", 0, "ended by", None, sys.exc_info())
-            )
+            record = {"msg": "ended by", "exc_info": sys.exc_info()}
+            handler.emit(logging.makeLogRecord(record))
         raise
     finally:
         log.removeHandler(handler)
