@@ -36,7 +36,7 @@ class TrainingSet:
     steps: int
     seed: int
     pseudo: Array | None = None
-    unlabeled: Array | tuple[()] = ()
+    unlabeled: Array | tuple = ()
     teacher_log_probs: Array | None = None
 
 

@@ -24,8 +24,7 @@ class TrainingHistory:
 
     def add(self, loss: float, lr: float) -> None:
         """Note one step."""
-        seconds = time.monotonic() - self.start
-        self.steps.append((loss, lr, seconds, self.waited))
+        self.steps.append((loss, lr, time.monotonic() - self.start, self.waited))
 
     def timed(self, batches: Iterator) -> Iterator:
         """The same batches; the time that each takes to come is counted."""
@@ -58,5 +57,10 @@ def progress_bar(total: int, title: str, done: int = 0):
     """A tqdm bar on a terminal or in a notebook; it shows nothing elsewhere, and in other processes of torchrun."""
     from tqdm.auto import tqdm
 
-    disable = True if rank() else None  # None: unless there is a terminal
-    return tqdm(total=total, desc=title, initial=done, disable=disable, leave=False)
+    return tqdm(
+        total=total,
+        desc=title,
+        initial=done,
+        disable=True if rank() else None,  # None: unless there is a terminal
+        leave=False,
+    )

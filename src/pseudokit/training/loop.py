@@ -18,7 +18,7 @@ from .checkpoint import Checkpoints
 from .device import Computation
 from .history import TrainingHistory
 from .linear_probe import fit_head, with_head
-from .losses import Consistency, loss_kind, make_criterion
+from .losses import Consistency, make_criterion
 from .models import ModelSpec, batch_norms
 from .optimizer import make_mixup, make_optimizer, make_schedule
 from .predict import embed
@@ -74,12 +74,11 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     if train.linear_probe_first:
         network = _with_best_head(network, spec, training_set, train)
     forward = partial(computation.run, network)
-    targets = loss_kind(spec.multi_label).targets(training_set.labels)
-    training_set = replace(training_set, labels=targets)
+    criterion = make_criterion(training_set.labels, spec, train).to(device)
+    training_set = replace(training_set, labels=criterion.targets(training_set.labels))
 
     batches = history.timed(labeled_batches(training_set, train, spec.size, saved.step))
     mix = make_mixup(train, len(spec.classes))
-    criterion = make_criterion(targets, spec, train).to(device)
     optimizer = make_optimizer(network, train)
     schedule = make_schedule(optimizer, train, training_set.steps)
     scaler = torch.amp.GradScaler(device.type, enabled=computation.dtype == torch.float16)
@@ -125,7 +124,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 average.update(network, step + 1)
 
             history.add(loss.item() if is_finite else math.nan, optimizer.param_groups[-1]["lr"])
-            if bar is not None:
+            if bar:
                 bar.update(1)
             skipped = 0 if is_finite else skipped + 1
             if skipped > MAX_SKIPPED_STEPS:

@@ -90,7 +90,7 @@ class BinaryCrossEntropy(CrossEntropy):
 
     @staticmethod
     def class_weights(labels: Array, k: int) -> Tensor:
-        """(K,) weight of yes against no, so that both count alike. labels: unknown is negative or NaN."""
+        """(K,) weight of yes against no, so that both count alike."""
         yes = np.where(labels > 0, labels, 0).sum(0)
         known = (labels >= 0).sum(0)
         weights = (known - yes) / np.maximum(yes, 1)
@@ -102,12 +102,12 @@ def loss_kind(multi_label: bool) -> type[CrossEntropy]:
     return BinaryCrossEntropy if multi_label else CrossEntropy
 
 
-def make_criterion(targets: Array, spec: ModelSpec, train: Train) -> CrossEntropy:
-    """The loss that a config asks for. targets: all that are learned, by which classes are weighted."""
+def make_criterion(labels: Array, spec: ModelSpec, train: Train) -> CrossEntropy:
+    """The loss that a config asks for. labels: all that are learned, by which classes are weighted."""
     kind = loss_kind(spec.multi_label)
     weight = None
     if train.class_weights == "balanced":
-        weight = kind.class_weights(targets, len(spec.classes))
+        weight = kind.class_weights(labels, len(spec.classes))
     return kind(weight, label_smoothing=train.label_smoothing)
 
 
@@ -150,8 +150,7 @@ class Consistency(nn.Module):
             weights = self.weigh(self.process_group.whole(confidence, n))
             weights = self.process_group.part(weights)
         losses = F.cross_entropy(network(strong), labels, reduction="none") * weights
-        share = len(labels) * self.process_group.size / n
-        return losses.mean() * share
+        return losses.mean() * (len(labels) * self.process_group.size / n)
 
     def weigh(self, confidence: Tensor) -> Tensor:
         """Confidences (B,) → weights (B,) in 0…1; moves the running mean and variance."""

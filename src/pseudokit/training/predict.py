@@ -26,8 +26,7 @@ MAX_BATCH_IMAGES = 4096
 
 def batch_size(size: int, device: torch.device) -> int:
     """How many images with this side in pixels are predicted at once."""
-    images = MAX_BATCH_PIXELS[device.type] // size**2
-    return min(max(images, 1), MAX_BATCH_IMAGES)
+    return min(max(MAX_BATCH_PIXELS[device.type] // size**2, 1), MAX_BATCH_IMAGES)
 
 
 @torch.inference_mode()

@@ -173,8 +173,7 @@ class Trainer:
 
     def predict(self, model: TrainedModel, rows: Array, tta: int) -> Array:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
-        device = pick_device(self.config.train.device)
-        batch = batch_size(model.spec.size, device)
+        batch = batch_size(model.spec.size, pick_device(self.config.train.device))
         share = batch * max(1, math.ceil(len(rows) / (batch * size())))
         jobs = [
             PredictJob(model, rows[start : start + share], tta, start)
@@ -305,7 +304,7 @@ class JobRunner:
     def _complete(self, job: TrainJob) -> TrainJob:
         """The job with its steps, and with the hash of what it depends on.
 
-        The hash is not that of its steps, too: those of a baseline follow the student's.
+        The hash leaves the steps out: those of a baseline follow the student's.
         """
         config = self.trainer.config
         train = config.train_of(job.where)
@@ -369,18 +368,17 @@ class JobRunner:
 
 
 def offer(trainer: Trainer, paths: Array) -> None:
-    """Send the other processes, if there are any, what they need to make the same trainer. paths: of its images."""
+    """Send the trainer to the other processes, if there are any. Its images travel as their paths."""
     if size() > 1:
-        broadcast((trainer.config, paths, trainer.given_labels, trainer.classes, trainer.folder))
+        broadcast(replace(trainer, pixels=paths))
 
 
 def run_worker() -> None:
     """What the other processes do: the jobs that the first one hands out."""
     import timm  # noqa: F401  takes seconds, in which the first process reads the data
 
-    message = receive()
-    if message is None:
+    trainer = receive()
+    if trainer is None:
         return
-    config, paths, *others = message
-    pixels, _ = load_images(paths, config.data)
-    worker_loop(Trainer(config, pixels, *others).run_job)
+    pixels, _ = load_images(trainer.pixels, trainer.config.data)
+    worker_loop(replace(trainer, pixels=pixels).run_job)
