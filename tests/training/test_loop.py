@@ -397,15 +397,15 @@ def test_training_without_a_finite_gradient_is_wrong_input_not_a_model(digits):
 
 
 def test_consistency_teaches_from_images_without_labels(digits):
-    """Twenty labels: what the pool adds is far more than chance."""
+    """Twenty labels: what the others add is far more than chance."""
     pixels, target = digits
     rows = np.concatenate([np.flatnonzero(target[:1200] == k)[:2] for k in range(10)])
-    pool = np.setdiff1d(LEARN, rows)
+    unlabeled = np.setdiff1d(LEARN, rows)
     found = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=pool)
+        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=unlabeled)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,
@@ -454,12 +454,12 @@ def test_consistency_leaves_no_trace_in_running_statistics(digits):
         spec,
         "",
     )
-    labeled, pool = (
+    labeled, unlabeled = (
         first_norm_mean(model, (pixels, target), rows)
         for rows in (np.arange(96), np.arange(100, 600))
     )
     kept = first_norm(model).running_mean
-    assert torch.dist(kept, labeled) < 0.1 * torch.dist(labeled, pool)
+    assert torch.dist(kept, labeled) < 0.1 * torch.dist(labeled, unlabeled)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.99])

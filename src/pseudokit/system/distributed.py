@@ -90,8 +90,7 @@ def _join():
         # torchrun gives each one thread; together they have as many as one alone would
         torch.set_num_threads(max(1, cores() // processes_here))
     if torch.cuda.is_available():
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     dist.init_process_group("gloo", timeout=MAX_WAIT)
     return dist
 

@@ -76,8 +76,8 @@ class Checkpoints:
         atomic_write(self._file, buffer.getbuffer())
         end = time.monotonic()
         if self._seconds:
-            pause = MIN_SECONDS_PER_SECOND_OF_WRITING * (end - start)
-            self._next_time = end + max(self._seconds, pause)
+            pause = max(self._seconds, MIN_SECONDS_PER_SECOND_OF_WRITING * (end - start))
+            self._next_time = end + pause
 
     def _read(self) -> dict[str, Any] | None:
         if self._file is None or not self._file.exists():

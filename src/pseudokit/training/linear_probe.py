@@ -173,7 +173,7 @@ def _choose_prior(x: Tensor, given_labels: Array, k: int, criterion: CrossEntrop
             _fit(head, x[learned], targets[learned], prior, criterion)
             with torch.no_grad():
                 mean = criterion(head(x[held_out]), targets[held_out])
-            loss += float(mean) * int(held_out.sum())
+            loss += float(mean) * held_out.sum()
         if loss >= best_loss:  # weaker ones are worse still
             break
         best_prior, best_loss = prior, loss

@@ -165,8 +165,8 @@ def estimate_statistics(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    last_start = max(len(rows) - batch_size, 0)
-    for start in range(0, last_start + 1, batch_size):  # whole batches: equal weights
+    # Whole batches, which have equal weights.
+    for start in range(0, max(len(rows) - batch_size, 0) + 1, batch_size):
         pixels = training_set.pixels[rows[start : start + batch_size]]
         computation.run(network, torch.from_numpy(pixels))
     for norm, momentum in zip(norms, momenta, strict=True):

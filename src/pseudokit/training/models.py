@@ -143,9 +143,8 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
     for (name, loaded), drawn in zip(network.named_parameters(), fresh.parameters(), strict=True):
         if loaded.ndim > 1 and id(loaded) not in head and torch.equal(loaded, drawn):
             raise ValueError(f"{name} and perhaps other tensors are not in the file")
-    for name, value in network.state_dict().items():
-        if not value.isfinite().all():
-            raise ValueError(f"{name} holds numbers that are not finite (NaN)")
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise ValueError("it holds numbers that are not finite (NaN)")
     return network
 
 
@@ -202,9 +201,8 @@ def load_model(folder: Path) -> TrainedModel:
         run = folder.parents[1] if folder.name.startswith("fold_") else folder.parent
         about_backbone, backbone_tensors = _read(run / "backbone")
         if about_backbone["hash"] != backbone:
-            file = folder / "model.json"
             raise UserError(
-                f"{file} is a head on another backbone (hash {backbone}); train again with --fresh"
+                f"{folder / 'model.json'} is a head on another backbone (hash {backbone}); train again with --fresh"
             )
         tensors = backbone_tensors | tensors
     spec = ModelSpec(**{name: about[name] for name in ModelSpec.__dataclass_fields__})

@@ -308,18 +308,21 @@ class JobRunner:
         """
         config = self.trainer.config
         train = config.train_of(job.where)
-        no_effect = {"num_workers", "checkpoint_every"}
         input_hash = hash_of(
             self.trainer.input_hash,
             config.model_of(job.where).model_dump(exclude_defaults=True),
-            train.model_dump(exclude_defaults=True, exclude=no_effect),
+            # The two keys change no byte of the result.
+            train.model_dump(exclude_defaults=True, exclude={"num_workers", "checkpoint_every"}),
             config.seed,
             job.rows,
             job.labels,
             *job.unlabeled,
         )
-        steps = job.steps or step_budget(len(job.rows), train)
-        return replace(job, steps=steps, input_hash=input_hash)
+        return replace(
+            job,
+            steps=job.steps or step_budget(len(job.rows), train),
+            input_hash=input_hash,
+        )
 
     def _is_trained(self, job: TrainJob) -> bool:
         """Whether its model is in its folder. Raises UserError if that was trained from something else."""
