@@ -21,7 +21,7 @@ from pseudokit.data.folds import find_clusters, make_folds
 from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.out_of_fold import OutOfFoldPredictions
 from pseudokit.report.tables import label_issues_table, labels_table
-from pseudokit.round_store import RoundStore
+from pseudokit.round_store import RoundStore, decisions_table
 from pseudokit.self_training import SelfTrainingResult
 from pseudokit.system.files import write_csv
 
@@ -60,7 +60,8 @@ def main(n: int, folder: Path) -> None:
         predicted = OutOfFoldPredictions(logs, np.repeat(np.array(["model"], object), n))
         write_csv(folder / "samples.csv", dataset.table())
         RoundStore(folder).record(1, dataset, predicted, decisions)
-        write_csv(folder / "label_issues.csv", label_issues_table(decisions, dataset))
+        rows = decisions_table(decisions, dataset, "").assign(path=dataset.path)
+        write_csv(folder / "label_issues.csv", label_issues_table(rows))
         write_csv(
             folder / "labels.csv",
             labels_table(SelfTrainingResult(decisions.label, decisions, 1, "max_rounds"), dataset),

@@ -170,7 +170,9 @@ def _rounded(values) -> list:
     return np.round(values, 6).tolist()
 
 
-def decisions_table(decisions: Decisions, dataset: Dataset, judge: np.ndarray) -> pd.DataFrame:
+def decisions_table(
+    decisions: Decisions, dataset: Dataset, judge: np.ndarray | str
+) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
     return dataset.table()[["id", "split", "given_label"]].assign(
         predicted=names(decisions.predicted, dataset.classes),

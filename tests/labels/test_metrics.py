@@ -233,7 +233,7 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
         hits["baseline", "test"].astype(float), hits["student", "test"].astype(float)
     )
     assert found == pytest.approx(
-        {"split": "test", "n": 300} | {key: expected[key] for key in ("gain", "low", "high")}
+        {"split": "test"} | expected | paired_arms(scored, ("test",), "baseline")
     )
     both = paired_arms(scored, ("val", "trusted"), "baseline")
     assert both["n"] == 300

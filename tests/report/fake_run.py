@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from pseudokit.labels.metrics import expected, paired_arms
 from pseudokit.report import load_run
+from pseudokit.report.metrics_log import write_metrics
 
 N = 200
 REASONS = {
@@ -76,6 +77,7 @@ def make_run(run, mode, names=tuple("0123456789"), id_of="{:04d}".format):
         for number in ((1,) if mode == "train" else (1, 2))
     ]
     write_results(run, mode, infos, table)
+    write_metrics(run)
     return run
 
 
@@ -199,6 +201,7 @@ def write_results(run, mode, infos, t):
             "pseudo_labels": len(taken),
             "coverage": len(taken) / 150,
             "accuracy": 0.9876,
+            "cutoff": 0.8,
         }
     elif mode == "denoise":
         last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))

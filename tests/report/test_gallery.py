@@ -34,7 +34,7 @@ def test_worst_and_best_images_are_the_right_rows(denoise):
 def test_without_scores_the_images_are_out_of_fold_rows(denoise, tmp_path):
     run = shutil.copytree(denoise, tmp_path / "run")
     (run / "injected.csv").unlink()
-    metrics = load_run.read_dict(run / "metrics.json") | {"scores": {}}
+    metrics = load_run.read_run(run)["metrics"] | {"scores": {}}
     [(_, _, worst), (_, _, best)] = gallery(
         load_run.read_run(run) | {"metrics": metrics, "scored": None}
     )

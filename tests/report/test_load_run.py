@@ -3,6 +3,7 @@
 import shutil
 
 import pandas as pd
+import pytest
 
 from pseudokit.report import load_run
 from pseudokit.report.review import write_review
@@ -53,13 +54,16 @@ def test_wrong_shares_leave_out_what_nobody_knows(augment):
     ]
 
 
-def test_a_model_is_of_the_fold_that_its_hash_says(tmp_path, denoise):
+def test_a_loss_curve_has_the_name_of_its_folder(tmp_path, denoise):
     run = shutil.copytree(denoise, tmp_path / "run")
-    (run / "round_2" / "fold_1").rename(run / "round_2" / "fold_10")
-    (run / "round_2" / "fold_0").rename(run / "round_2" / "fold_1")
+    shutil.copytree(run / "round_2" / "fold_1", run / "student")
     history = load_run.read_run(run)["history"]
-    assert list(history) == ["round 1", "round 2"]
-    assert [table["fold"].iloc[0] for table in history["round 2"]] == [0, 1]
+    assert {name: list(curves) for name, curves in history.items()} == {
+        "round 1": ["fold 0", "fold 1"],
+        "round 2": ["fold 0", "fold 1"],
+        "student": ["student"],
+    }
+    assert history["round 2"]["fold 1"]["loss"].iloc[-1] == pytest.approx(0.5 / 3, rel=1e-5)
 
 
 def test_the_student_stands_for_the_run_on_the_most_trustworthy_split():

@@ -81,8 +81,6 @@ OPTIONAL = [
     "injected.csv",
     "hidden.csv",
     "scored.csv",
-    "env.json",
-    "config.yaml",
     "label_issues.csv",
     "pseudo_labels.csv",
     "round_2/fold_0/history.csv",

@@ -3,27 +3,22 @@
 Reads only the columns it is asked for. A class may be called "NA" and an id may begin with zeros.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from PIL.Image import Image, fromarray
 
 from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
-from ..round_store import RoundStore, model_files
+from ..round_store import model_files
 from ..system.files import read_json
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-NUMBERS = ("confidence", "self_confidence", "p_wrong", "epoch", "loss")
+NUMBERS = ["confidence", "self_confidence", "p_wrong", "epoch", "loss"]
 
 
 def read_table(path: Path, columns: str) -> pd.DataFrame | None:
@@ -33,7 +28,7 @@ def read_table(path: Path, columns: str) -> pd.DataFrame | None:
     table = read_csv(path, usecols=columns.split())
     if path.name in FOR_PEOPLE:
         table = unescape_formulas(table)
-    for name in set(NUMBERS) & set(table):
+    for name in table.columns.intersection(NUMBERS):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
     return table
 
@@ -43,46 +38,34 @@ def read_dict(path: Path) -> dict:
     return read_json(path) if path.exists() else {}
 
 
-def read_text(path: Path) -> str:
-    """A text file, or "" where there is none."""
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
 def read_lines(path: Path) -> list[dict]:
-    """A file of one JSON object a line, or [] where there is none."""
-    return [json.loads(line) for line in read_text(path).split("\n") if line]
+    """A file of one JSON object a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def read_run(run: Path) -> dict:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
-    metrics = read_metrics(run)
-    rounds = metrics["rounds"]
+    metrics = read_json(run / "metrics.json")
     decisive = decisive_round(metrics)
     truth = read_truth(run)
+    duplicates = "cluster id path split given_label kind conflict"
     return {
         "name": run.resolve().name,
-        "config": read_text(run / "config.yaml"),
-        "env": read_dict(run / "env.json"),
+        "config": (run / "config.yaml").read_text(encoding="utf-8"),
+        "env": read_json(run / "env.json"),
         "metrics": metrics,
-        "rounds": rounds,
+        "rounds": metrics["rounds"],
         "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
         "samples": read_table(run / "samples.csv", "id path split given_label"),
-        "duplicates": read_table(
-            run / "duplicates.csv", "cluster id path split given_label kind conflict"
-        ),
+        "duplicates": read_table(run / "duplicates.csv", duplicates),
         "decisions": read_decisions(run / f"round_{decisive.get('round')}", truth),
-        "wrong": wrong_shares(run, rounds, truth),
+        "wrong": wrong_shares(run, metrics["rounds"], truth),
         "scored": read_table(run / "scored.csv", "arm split id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
-        "history": read_history(run, rounds),
+        "history": read_history(run, metrics["rounds"]),
     }
-
-
-def read_metrics(run: Path) -> dict:
-    """metrics.json; of a run that has none yet, what it would say of the rounds."""
-    return {"rounds": RoundStore(run).rounds()} | read_dict(run / "metrics.json")
 
 
 def image_paths(samples: pd.DataFrame) -> pd.Series:
@@ -102,10 +85,10 @@ def label_names(info: dict) -> list[str]:
     return info.get("label_sets") or info.get("classes", [])
 
 
-def cutoffs(metrics: dict, info: dict) -> tuple[float, float]:
-    """(cutoff on given labels, cutoff on unlabeled images) of a round; NaN where the run has none."""
+def cutoffs(metrics: dict, info: dict) -> np.ndarray:
+    """(2,) the cutoff on given labels and that on unlabeled images of a round; NaN where the run has none."""
     of_unlabeled = metrics.get("unlabeled", {}).get("cutoff")
-    return tuple(np.array([info.get("cutoff"), of_unlabeled], float))  # None becomes NaN
+    return np.array([info.get("cutoff"), of_unlabeled], float)  # None becomes NaN
 
 
 def scored_model(scores: dict[str, dict]) -> tuple[str, str]:
@@ -136,45 +119,33 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     return None if table is None else table.assign(truth=table.id.map(truth))
 
 
-def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict[str, float]]:
+def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict]:
     """Per round what stays wrong: {"round", "train": of the labeled set, "unlabeled": of the pseudo-labels}.
 
     Round 0 is what was given. A dropped label is not learned, so it is not wrong. [] where no truth is known.
     """
-    if truth.empty:
+    if truth.empty or not rounds:
         return []
     shares = []
-    for info in rounds:
-        table = read_decisions(run / f"round_{info['round']}", truth)
-        table = table[table.truth.notna()]
-        if not shares:
-            shares.append({"round": 0, **_wrong_by_split(table, table.given_label)})
-        shares.append({"round": info["round"], **_wrong_by_split(table, table.label)})
+    for number in range(len(rounds) + 1):
+        table = read_decisions(run / f"round_{max(number, 1)}", truth)
+        labels = table.label if number else table.given_label
+        has_label = labels != ""
+        is_wrong = has_label & (labels != table.truth)
+        is_counted = table.truth.notna() & (has_label | (table.given_label != ""))
+        shares.append({"round": number, **is_wrong[is_counted].groupby(table.split).mean()})
     return shares
 
 
-def _wrong_by_split(table: pd.DataFrame, labels: pd.Series) -> pd.Series:
-    """The share of wrong labels in each split; only unlabeled images without a label do not count."""
-    has_label = labels != ""
-    is_wrong = has_label & (labels != table.truth)
-    is_counted = has_label | (table.given_label != "")
-    return is_wrong[is_counted].groupby(table.split).mean()
-
-
-def read_history(run: Path, rounds: list[dict]) -> dict[str, list[pd.DataFrame]]:
-    """Training curves (epoch, loss, fold) by what was trained: `round 1` has one table a model, `student` one.
-
-    fold: the one that the model did not learn; -1 if there is none.
-    """
-    fold_of = {key: model["fold"] for info in rounds for key, model in info["models"].items()}
+def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
+    """Training curves (epoch, loss) by what was trained: `round 1` has one by the name of each fold, `student` one."""
     files = [file for info in rounds for file in model_files(run, info["round"])]
-    history: dict[str, list[pd.DataFrame]] = {}
+    history = {}
     for file in [*files, run / "baseline" / "model.json", run / "student" / "model.json"]:
         curve = read_table(file.with_name("history.csv"), "epoch loss")
         if curve is not None:
             name = file.relative_to(run).parts[0].replace("_", " ")
-            curve["fold"] = fold_of.get(read_dict(file).get("hash"), -1)
-            history.setdefault(name, []).append(curve)
+            history.setdefault(name, {})[file.parent.name.replace("_", " ")] = curve
     return history
 
 
@@ -203,8 +174,6 @@ def image_hash(path: str) -> str:
 
 def read_image(path: str, side: int) -> Image | None:
     """An image file in RGB, its longer side at most `side` pixels; None where it cannot be read."""
-    from PIL.Image import fromarray
-
     from ..data.images import decode  # brings OpenCV
 
     pixels = decode(path, side=side)

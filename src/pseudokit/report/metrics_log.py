@@ -4,8 +4,6 @@ A line a round, {"round", …}. Then a line for each model that was scored and f
 {"of", …}. Then a line for each image, {"image", …}. One table of a round at a time is in memory.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -16,13 +14,13 @@ import pandas as pd
 
 from ..data.encoding import counts, parse
 from ..labels.metrics import share_interval
-from ..system.files import atomic_write
-from .load_run import decisive_round, read_metrics, read_table
+from ..system.files import atomic_write, read_json
+from .load_run import decisive_round, read_table
 
 MAX_CLASSES = 100
 """Of more classes, only those that received a label are counted: a line a round must stay readable."""
-MAX_IMAGES = 64
-"""As many as a person looks through at once."""
+IMAGES_PER_KIND = 21
+"""Of three kinds: as many as a person looks through at once."""
 COLUMNS = "id given_label predicted confidence p_wrong decision label model"
 """Of decisions.csv, what is counted here."""
 IMAGE_COLUMNS = ["image", "why", "given_label", "predicted", "confidence", "label"]
@@ -38,7 +36,7 @@ def write_metrics(run: Path) -> None:
 
 def metric_lines(run: Path) -> list[dict]:
     """Every line of metrics.jsonl."""
-    metrics = read_metrics(run)
+    metrics = read_json(run / "metrics.json")
     decisive = decisive_round(metrics)
     lines = []
     images = []
@@ -113,12 +111,12 @@ def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:
 def score_lines(metrics: dict) -> list[dict]:
     """A line for each model that was scored, `test/accuracy` with its interval and the like, and for each of PARTS."""
     lines = []
-    for model, splits in metrics.get("scores", {}).items():
+    for model, splits in metrics["scores"].items():
         line = {"of": model} | flat(splits)
         for split, scores in splits.items():
             line |= interval_facts(f"{split}/accuracy", scores["accuracy"], scores["n"])
         lines.append(line)
-    return lines + [{"of": part} | flat(metrics[part]) for part in PARTS if metrics.get(part)]
+    return lines + [{"of": part} | flat(metrics[part]) for part in PARTS if part in metrics]
 
 
 def interval_facts(name: str, accuracy: float, n: int) -> dict[str, float]:
@@ -139,7 +137,7 @@ def is_number(value: Any) -> bool:
 
 
 def image_lines(table: pd.DataFrame, labels_before: pd.Series) -> list[dict]:
-    """At most MAX_IMAGES rows, of each kind about as many, the plainest first; `why` is the kind.
+    """IMAGES_PER_KIND rows of each kind, or all that there are, the plainest first; `why` is the first kind of a row.
 
     borderline: unlabeled images nearest to the cutoff in use (where none was accepted, the most confident); without
     unlabeled images, labels as likely wrong as right. flipped: the label is not what it was in `labels_before` (N,).
@@ -153,14 +151,10 @@ def image_lines(table: pd.DataFrame, labels_before: pd.Series) -> list[dict]:
         cutoff = np.nan_to_num(cutoff_in_use(table), nan=1)
         distance = (confidence[is_unlabeled] - cutoff).abs()
     kinds = {
-        "borderline": distance.nsmallest(MAX_IMAGES),
-        "flipped": confidence[table.label != labels_before].nlargest(MAX_IMAGES),
-        "label_issue": p_wrong[p_wrong > 0.5].nlargest(MAX_IMAGES),
+        "borderline": distance.nsmallest(IMAGES_PER_KIND),
+        "flipped": confidence[table.label != labels_before].nlargest(IMAGES_PER_KIND),
+        "label_issue": p_wrong[p_wrong > 0.5].nlargest(IMAGES_PER_KIND),
     }
-    parts = [
-        table.loc[values.index].assign(why=why, turn=range(len(values)))
-        for why, values in kinds.items()
-    ]
-    rows = pd.concat(parts).sort_values("turn", kind="stable")  # the kinds take turns
-    rows = rows.drop_duplicates("id").head(MAX_IMAGES).rename(columns={"id": "image"})
+    parts = [table.loc[values.index].assign(why=why) for why, values in kinds.items()]
+    rows = pd.concat(parts).drop_duplicates("id").rename(columns={"id": "image"})
     return rows[IMAGE_COLUMNS].to_dict("records")

@@ -290,11 +290,9 @@ def losses(data: dict) -> CaptionedFigure:
     if not history:
         return None
     figure, axes = new_figure("Training loss", 0.7 + 2.2 * len(history), len(history))
-    for axis, (name, tables) in zip(axes, history.items(), strict=True):
-        for table in tables:
-            # with leak-free folds, two models leave out the same fold
-            fold = table["fold"].iloc[0]
-            axis.plot(table["epoch"], table["loss"], label=f"fold {fold}")
+    for axis, (name, curves) in zip(axes, history.items(), strict=True):
+        for fold, curve in curves.items():
+            axis.plot(curve["epoch"], curve["loss"], label=fold)
         if name.startswith("round"):
             axis.legend(ncols=4, fontsize=9)
         axis.set(title=name, ylabel="loss")

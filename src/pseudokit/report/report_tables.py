@@ -3,8 +3,6 @@
 In a DataFrame, shares are numbers from 0 to 1. `as_text` writes them as people read them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd
@@ -58,6 +56,9 @@ CLASS_COLUMNS = {
     "prior": "share of given labels",
     "labels": "labels now",
     "pseudo_labels": "pseudo-labels",
+    "share": "share now",
+    "recall": "recall",
+    "precision": "precision",
     "rate": "wrong labels",
     "missing": "missing labels",
     "extra": "extra labels",
@@ -69,7 +70,8 @@ NOTES = {
     "labels are wrong, a good model disagrees.",
     "Decisions": "What became of each label in the round that the student learned. Right: the share of the labels "
     "that are true, where this experiment changed or hid labels on purpose.",
-    "Classes": "First the classes whose share changed most. Recall and precision: out of fold, against given labels.",
+    "Classes": "First the classes whose share changed most. Share now: of the pseudo-labels, if there are any, else of "
+    "the labels. Recall and precision: out of fold, against given labels.",
 }
 """Where a number alone would mislead."""
 
@@ -79,7 +81,7 @@ def report_tables(metrics: dict, lines: list[dict]) -> dict[str, pd.DataFrame]:
     decisive = decisive_round(metrics)
     round_lines = {line["round"]: line for line in lines if "round" in line}
     tables = {
-        "Scores": scores_table(metrics.get("scores", {})),
+        "Scores": scores_table(metrics["scores"]),
         "Rounds": rounds_table(list(round_lines.values())),
         "Classes": classes_table(
             round_lines.get(decisive.get("round"), {}),
@@ -90,7 +92,7 @@ def report_tables(metrics: dict, lines: list[dict]) -> dict[str, pd.DataFrame]:
     return {title: table for title, table in tables.items() if len(table)}
 
 
-def scores_table(scores: dict[str, dict[str, dict]]) -> pd.DataFrame:
+def scores_table(scores: dict) -> pd.DataFrame:
     """One row for each split and model that was scored, the most trustworthy split first."""
     rows = []
     for split in reversed(SCORED_SPLITS):
@@ -121,22 +123,19 @@ def classes_table(line: dict, oof_classes: dict, noise_by_class: dict) -> pd.Dat
 
     At most MAX_ROWS, first those whose share changed most. Of label sets also which share of the labels is wrong.
     """
-    counts: dict[str, dict] = {"prior": {}, "labels": {}, "pseudo_labels": {}}
+    counts = {"prior": {}, "labels": {}, "pseudo_labels": {}}
     for key, value in line.items():
         part, _, name = key.partition("/")
         if part in counts:
             counts[part][name] = value
-    received = "pseudo_labels" if counts["pseudo_labels"] else "labels"
     table = pd.DataFrame(counts)
-    table["share"] = table[received] / max(table[received].sum(), 1)
-    order = (
-        (table["share"] - table["prior"]).abs().sort_values(ascending=False, kind="stable").index
-    )
-    scores = pd.DataFrame(oof_classes, index=["recall", "precision"], dtype=float).T
-    noise = pd.DataFrame(noise_by_class, index=["rate", "missing", "extra"], dtype=float).T
-    table = table.join([scores, noise]).loc[order[:MAX_ROWS]].dropna(axis=1, how="all")
-    names = CLASS_COLUMNS | {"share": f"share of {CLASS_COLUMNS[received]}"}
-    return table.rename(columns=names).rename_axis("class").reset_index()
+    received = table["pseudo_labels" if counts["pseudo_labels"] else "labels"]
+    table["share"] = received / max(received.sum(), 1)
+    change = (table["share"] - table["prior"]).abs()
+    order = change.sort_values(ascending=False, kind="stable").index
+    table = table.join([pd.DataFrame(oof_classes).T, pd.DataFrame(noise_by_class).T])
+    table = table.loc[order[:MAX_ROWS]].filter(list(CLASS_COLUMNS)).dropna(axis=1, how="all")
+    return table.rename(columns=CLASS_COLUMNS).rename_axis("class").reset_index()
 
 
 def decision_tables(decisions: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -169,7 +168,7 @@ def count_rows(decisions: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 def time_table(seconds: dict[str, float]) -> pd.DataFrame:
     """What each stage of the run took."""
-    stages = pd.Series(seconds, dtype=float).drop("total", errors="ignore")
+    stages = pd.Series(seconds).drop("total")
     table = pd.DataFrame({"share": stages / stages.sum(), "time": stages.map(duration)})
     return table.rename_axis("stage").reset_index()
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..system.files import read_json
 from . import load_run
 
 COLUMNS = "id path given_label predicted confidence p_wrong decision"
@@ -26,7 +27,7 @@ def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, An
         At most `limit` rows (COLUMNS, duplicates) and what the round says. `duplicates` names the labels of the
         cluster, as text. Text is "" and numbers are NaN where the run does not say.
     """
-    metrics = load_run.read_metrics(run)
+    metrics = read_json(run / "metrics.json")
     info = load_run.decisive_round(metrics)
     _, cutoff = load_run.cutoffs(metrics, info)
     issues = _read_issues(run, cutoff, limit)

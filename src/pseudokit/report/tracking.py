@@ -3,8 +3,6 @@
 The rounds are one job of the type `teacher`, what became of them one of the type `student`. Their group is the run.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -15,8 +13,8 @@ import yaml
 
 from ..config.keys import STUDENTS, Wandb
 from ..system.environment import PACKAGE
-from ..system.files import hash_of, log
-from .load_run import image_paths, read_dict, read_image, read_lines, read_metrics, read_table
+from ..system.files import hash_of, log, read_json
+from .load_run import image_paths, read_dict, read_image, read_lines, read_table
 from .metrics_log import IMAGE_COLUMNS
 from .report_tables import report_tables
 
@@ -74,19 +72,18 @@ def send(run: Path) -> None:
     import wandb
 
     lines = read_lines(run / "metrics.jsonl")
+    paths = image_paths(read_table(run / "samples.csv", "id path"))
+    images = wandb.Table(columns=["id", *IMAGE_COLUMNS[1:], "image"])
     teacher = _start_job(run, "teacher")
     for line in lines:
         if "round" in line:
             teacher.log(line, step=line["round"])
-    _log_scores(teacher, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
-    for title, table in report_tables(read_metrics(run), lines).items():
-        teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
-    images = wandb.Table(columns=["id", *IMAGE_COLUMNS[1:], "image"])
-    paths = image_paths(read_table(run / "samples.csv", "id path"))
-    for line in lines:
-        if "image" in line:
+        elif "image" in line:
             image = read_image(paths[line["image"]], IMAGE_PIXELS)
             images.add_data(*line.values(), None if image is None else wandb.Image(image))
+    _log_scores(teacher, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
+    for title, table in report_tables(read_json(run / "metrics.json"), lines).items():
+        teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
     teacher.log({"images": images})
     teacher.finish()
 
@@ -107,7 +104,7 @@ def _start_job(run: Path, job_type: str) -> Any:
         config=yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
         # named by its content: a run that was killed while it logged logs the same job once more
         id=hash_of(str(run), read_dict(run / "student" / "model.json"), job_type),
-        resume=None if os.environ["WANDB_MODE"] == "offline" else "allow",
+        resume="allow",
     )
 
 

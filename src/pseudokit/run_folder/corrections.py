@@ -5,8 +5,6 @@ as long as corrections.csv is there: one rename puts it there, one unlink takes 
 and the pipeline writes the other files of the run anew. A kill at any moment leaves what the next command ends.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import replace
@@ -20,7 +18,7 @@ from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
 from ..data.dataset import LEARNED_SPLITS, Dataset
 from ..data.encoding import classes_of, labels_among, parse
 from ..report.label_studio import read_annotations
-from ..report.load_run import image_hash
+from ..report.load_run import image_hash, read_dict
 from ..self_training import SelfTrainingResult
 from ..system.files import log, read_json, write_csv
 from .folder import Run
@@ -47,9 +45,16 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
         raise UserError(
             f"--run {run.path} was stopped before its end; run its last command again, or --revert"
         )
-    if emptied := _emptied_classes(run, table):
+    classes, multi_label = _classes(run.path), run.config.data.multi_label
+    labels = read_csv(run.path / "labels.csv").set_index("id").label
+    labels_after = table.set_index("id").label.combine_first(labels)
+    emptied = np.setdiff1d(
+        classes_of(parse(labels, classes, multi_label)),
+        classes_of(parse(labels_after, classes, multi_label)),
+    )
+    if len(emptied):
         raise UserError(
-            f"{file}: nothing was applied; no row of class {emptied[0]!r} would be left; keep one"
+            f"{file}: nothing was applied; no row of class {classes[emptied[0]]!r} would be left; keep one"
         )
     return table
 
@@ -69,45 +74,35 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     samples = read_csv(run.path / "samples.csv")
     samples = samples[samples.split.isin(LEARNED_SPLITS)].set_index("id")
     sample = samples.reindex(table.id, fill_value="").set_index(table.index)
-    is_learned = table.action.isin(["keep", "relabel"])
-    keeps_given = (table.action == "keep") & (table.label == "")
-    label = table.label.mask(keeps_given, table.given_label).where(is_learned, "")
+    is_keep = table.action == "keep"
+    is_learned = is_keep | (table.action == "relabel")
+    label = table.label.mask(is_keep & (table.label == ""), table.given_label)
+    label = label.where(is_learned, "")
     is_given = label == table.given_label
     is_label = label.isin(labels_among(label, classes, run.config.data.multi_label))
-    checks = {  # the first that a line fails is told
-        "it is of run {run!r}": table.run.isin(["", run.config.name, run.path.resolve().name]),
-        "id {id!r} is none of the labeled or unlabeled rows of this run": table.id.isin(
-            samples.index
-        ),
-        "given_label is {given_label!r}, but not in this run": table.given_label
-        == sample.given_label,
-        "action {action!r} is none of keep, relabel, drop, ambiguous": table.action.isin(ACTIONS),
-        "keep, but label is {label!r} and given_label {given_label!r}; relabel it, or leave label empty": (
-            table.action != "keep"
-        )
-        | (table.given_label == "")
-        | is_given,
-        "label {label!r} is no class of this run": ~is_learned | is_label,
-        "the image has changed since it was shown": _are_unchanged(sample.path, table.image_sha256),
-        "id {id!r} stands above already": ~table.id.duplicated(),
+    images_now = sample.path.where(table.image_sha256 != "", "").map(image_hash)
+    contradicts = is_keep & ~is_given & (table.given_label != "")
+    faults = {  # of a line that has several, the first is named
+        "it is of run {run!r}": ~table.run.isin(["", run.config.name, run.path.resolve().name]),
+        "id {id!r} is no labeled or unlabeled row of this run": ~table.id.isin(samples.index),
+        "given_label is {given_label!r}, but not here": table.given_label != sample.given_label,
+        "action {action!r}: keep, relabel, drop or ambiguous": ~table.action.isin(ACTIONS),
+        "keep, but label is {label!r} and given_label {given_label!r}; relabel, or leave label empty": contradicts,
+        "label {label!r} is no class of this run": is_learned & ~is_label,
+        "the image has changed since it was shown": table.image_sha256 != images_now,
+        "id {id!r} stands above already": table.id.duplicated(),
     }
-    fault = np.select([~passed for passed in checks.values()], list(checks), "")
-    faults = [
-        f"{place}: {fault[i].format(**table.loc[place])}"
-        for i, place in enumerate(table.index)
-        if fault[i]
-    ]
-    if len(faults) > len(table) / 2:
-        faults.insert(0, "most of its lines do not fit: it seems to be of another run")
-    if faults:
-        raise UserError(f"{file}: nothing was applied; " + "; ".join(faults))
+    fault = pd.Series(np.select(list(faults.values()), list(faults), ""), table.index)
+    named = [f"{at}: {text.format(**table.loc[at])}" for at, text in fault.items() if text]
+    if named:
+        raise UserError(f"{file}: nothing was applied; {'; '.join(named)}")
     action = table.action.mask(is_learned, np.where(is_given, "keep", "relabel"))
     return table.assign(action=action, label=label)[COLUMNS].sort_values("id", ignore_index=True)
 
 
 def _classes(run: Path) -> list[str]:
     """The classes of the student, also while it is put aside."""
-    return read_json(next(run.rglob("student/model.json")), "classes")["classes"]
+    return read_json(next(run.rglob("student/model.json")))["classes"]
 
 
 def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
@@ -119,42 +114,23 @@ def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
     if file.suffix.lower() == ".json":
         return read_annotations(file, classes)
     table = unescape_formulas(read_csv(file, skip_blank_lines=False).fillna(""))
-    if missing := sorted({*COLUMNS} - {*table}):
+    if missing := sorted(set(COLUMNS).difference(table)):
         raise UserError(
             f"{file} has no column {', '.join(missing)}; it needs id, given_label, action, label"
         )
-    table.index = [f"line {number}" for number in range(2, len(table) + 2)]
+    table.index = "line " + (table.index + 2).astype(str)
     is_blank = (table == "").all(axis=1)
     return table[~is_blank].reindex(columns=[*COLUMNS, "image_sha256", "run"], fill_value="")
-
-
-def _are_unchanged(paths: pd.Series, hashes: pd.Series) -> pd.Series:
-    """Whether the images have these hashes (sha256); an empty one stands for any."""
-    return hashes == paths.where(hashes != "", "").map(image_hash)
-
-
-def _emptied_classes(run: Run, decisions: pd.DataFrame) -> list[str]:
-    """The classes that the student has learned and that no row would have with these decisions."""
-    classes, multi_label = _classes(run.path), run.config.data.multi_label
-    before = read_csv(run.path / "labels.csv").set_index("id").label
-    after = decisions.set_index("id").label.combine_first(before)
-    classes_before = classes_of(parse(before, classes, multi_label))
-    classes_after = classes_of(parse(after, classes, multi_label))
-    return [classes[k] for k in np.setdiff1d(classes_before, classes_after)]
 
 
 def with_corrections(run: Run, dataset: Dataset, result: SelfTrainingResult) -> SelfTrainingResult:
     """What the rounds came to, with the human decisions of this run, if any, on top."""
     mend(run.path)
     table = decided(run.path)
-    if table.empty:
-        return result
-    rows = pd.Index(dataset.id).get_indexer(table.id)
+    ids = pd.Index(dataset.id)
     label = result.label.copy()
-    label[rows] = parse(table.label, dataset.classes, multi_label=label.ndim == 2)
-    human = np.zeros(len(dataset), bool)
-    human[rows] = True
-    return replace(result, label=label, human=human)
+    label[ids.get_indexer(table.id)] = parse(table.label, dataset.classes, label.ndim == 2)
+    return replace(result, label=label, human=ids.isin(table.id))
 
 
 def applied(run: Path) -> list[Path]:
@@ -165,7 +141,7 @@ def applied(run: Path) -> list[Path]:
 def decided(run: Path) -> pd.DataFrame:
     """The human decisions in force (id, given_label, action, label), by id; a later file outranks an earlier one."""
     tables = [unescape_formulas(read_csv(step / "corrections.csv")) for step in applied(run)]
-    table = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+    table = pd.concat([pd.DataFrame(columns=COLUMNS, dtype=str), *tables])
     return table.drop_duplicates("id", keep="last").sort_values("id", ignore_index=True)
 
 
@@ -185,9 +161,9 @@ def revert(run: Run) -> None:
     Raises:
         UserError: there is none.
     """
-    steps, file = applied(run.path), run.path / "metrics.json"
-    metrics = read_json(file) if file.exists() else {}
-    is_begun = metrics.get("human", {}).get("files", 0) > len(steps)
+    steps = applied(run.path)
+    n_reported = read_dict(run.path / "metrics.json").get("human", {}).get("files", 0)
+    is_begun = n_reported > len(steps)
     if not steps and not is_begun:
         raise UserError(f"--revert: no corrections are in force in {run.path}")
     with run.stage("revert"):

@@ -1,14 +1,10 @@
 """What a run came to: scores of its models, the tables that people open, metrics.json."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_SPLITS, USES_UNLABELED, Dataset
+from ..data.dataset import SCORED_SPLITS, USES_UNLABELED
 from ..data.encoding import confidence, has_label, is_correct, names, parse
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
@@ -24,17 +20,15 @@ from ..labels.metrics import (
 )
 from ..labels.pseudo_labels import lowest_cutoff
 from ..labels.thresholds import tuned
-from ..report.tables import label_issues_table, labels_table, oof_table, pseudo_labels_table
-from ..round_store import RoundStore, model_files
+from ..report.tables import label_issues_table, labels_table
+from ..round_store import RoundStore, decisions_table, model_files
 from ..self_training import SelfTrainingResult
-from ..system.files import log, seed_of, write_csv, write_json, write_npy
+from ..system.files import seed_of, write_csv, write_json, write_npy
 from ..training.models import TrainedModel, load_model
 from .corrections import applied, decided
 from .folder import Run
 from .predict_runs import Predict, mean_probs
-
-if TYPE_CHECKING:
-    from .prepare import PreparedData
+from .prepare import PreparedData
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
 MAX_LISTED_CLASSES = 100
@@ -45,8 +39,8 @@ def score_arms(
     prepared: PreparedData, arms: dict[str, list[TrainedModel]], predict: Predict
 ) -> tuple[dict, pd.DataFrame]:
     """{arm: {split: scores}} on val, trusted and test, and the single predictions (as scored.csv holds them)."""
-    scores: dict[str, dict] = {}
-    tables = [pd.DataFrame(columns=SCORED_COLUMNS)]
+    scores = {}
+    tables = []
     for arm, models in arms.items():
         for split in SCORED_SPLITS:
             rows = np.flatnonzero(prepared.dataset.split == split)
@@ -54,15 +48,13 @@ def score_arms(
                 continue
             samples = prepared.dataset.take(rows)
             log_probs = np.log(mean_probs(models, rows, predict) + 1e-30)
-            scores.setdefault(arm, {})[split] = score(
-                log_probs, samples.given_labels, samples.classes
-            )
+            labels, classes = samples.given_labels, samples.classes
+            scores.setdefault(arm, {})[split] = score(log_probs, labels, classes)
+            predicted = names(log_probs.argmax(-1), classes)
             table = samples.table().rename(columns={"given_label": "label"})
-            table["arm"] = arm
-            table["predicted"] = names(log_probs.argmax(-1), samples.classes)
-            table["confidence"] = confidence(log_probs)
+            table = table.assign(arm=arm, predicted=predicted, confidence=confidence(log_probs))
             tables.append(table[SCORED_COLUMNS])
-    return scores, pd.concat(tables[1:] or tables)  # an empty table would turn numbers into objects
+    return scores, pd.concat(tables) if tables else pd.DataFrame(columns=SCORED_COLUMNS)
 
 
 def difference(scored: pd.DataFrame) -> dict | None:
@@ -72,7 +64,7 @@ def difference(scored: pd.DataFrame) -> dict | None:
     """
     for split in reversed(SCORED_SPLITS):
         if gain := paired_arms(scored, (split,), "baseline"):
-            return {"split": split} | {key: gain[key] for key in ("n", "gain", "low", "high")}
+            return {"split": split} | gain
     return None
 
 
@@ -92,17 +84,11 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     trusted_hits, out_of_fold_hits = [], []
     for number in (1, n_rounds):
         teachers = [load_model(file.parent) for file in model_files(run.path, number)]
-        probs = mean_probs(teachers, rows, predict)
-        trusted_hits.append(is_correct(probs.argmax(-1), dataset.given_labels[rows]))
+        answers = mean_probs(teachers, rows, predict).argmax(-1)
+        trusted_hits.append(is_correct(answers, dataset.given_labels[rows]))
         log_probs = np.load(run.path / f"round_{number}" / "log_probs.npy")[labeled]
         out_of_fold_hits.append(is_correct(log_probs.argmax(-1), judged.given_labels[labeled]))
-    comparison = {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
-    if comparison["warning"]:
-        log.info(
-            "warning: out-of-fold agreement rises from round to round, trusted samples do not confirm it: "
-            "the rounds agree with themselves; look at review.html, or use fewer rounds"
-        )
-    return comparison
+    return {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
 
 
 def write_results(
@@ -115,35 +101,32 @@ def write_results(
     """
     judged, decisions = prepared.judged, result.decisions
     rounds = RoundStore(run.path).rounds()
+    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round}
+    metrics |= scores | {"rounds": rounds}
     write_csv(run.path / "labels.csv", labels_table(result, judged))
-    metrics = (
-        {"mode": run.mode, "reason": result.reason, "round": result.round}
-        | scores
-        | {"rounds": rounds}
-    )
-    if decisions and run.mode in REPAIRS:
-        write_csv(
-            run.path / "label_issues.csv", escape_formulas(label_issues_table(decisions, judged))
-        )
-        metrics["noise"] = _score_noise(prepared, result, rounds)
-        if run.config.pseudo.audit_size:
-            metrics["audit"] = _audit(run, judged, decisions)
-    if decisions and run.mode in USES_UNLABELED:
-        write_csv(
-            run.path / "pseudo_labels.csv", pseudo_labels_table(decisions, judged, result.round)
-        )
-        unlabeled = ~has_label(judged.given_labels)
-        clean = _clean_labels(prepared)[unlabeled] if "hidden.csv" in prepared.truths else None
-        cutoff = lowest_cutoff(
-            decisions.confidence[decisions.decision == "accept"], run.config.pseudo
-        )
-        metrics["unlabeled"] = pool_scores(result.label[unlabeled], clean) | {"cutoff": cutoff}
     if decisions:
+        table = decisions_table(decisions, judged, "").assign(path=judged.path)
+        is_given = table.given_label != ""
+        labeled = table[is_given]
+        if run.mode in REPAIRS:
+            write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(labeled)))
+            metrics["noise"] = _score_noise(prepared, result, rounds)
+            if run.config.pseudo.audit_size:
+                metrics["audit"] = _audit(run, labeled)
+        if run.mode in USES_UNLABELED:
+            accepted = table[~is_given & (table.label != "")].assign(round=result.round)
+            columns = ["id", "path", "label", "confidence", "round"]
+            write_csv(run.path / "pseudo_labels.csv", accepted[columns])
+            clean = _clean_labels(prepared, "hidden.csv", ~is_given)
+            is_accepted = table.decision == "accept"
+            cutoff = lowest_cutoff(table.confidence[is_accepted], run.config.pseudo)
+            metrics["unlabeled"] = pool_scores(result.label[~is_given], clean) | {"cutoff": cutoff}
+        oof = labeled[["id", "given_label", "predicted", "confidence"]]
+        write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
         metrics |= _score_out_of_fold(run, prepared, decisions)
     if steps := applied(run.path):
-        metrics["human"] = {"files": len(steps)} | decided(
-            run.path
-        ).action.value_counts().sort_index().to_dict()
+        actions = decided(run.path).groupby("action").size().to_dict()
+        metrics["human"] = {"files": len(steps)} | actions
     write_json(run.path / "metrics.json", metrics)
 
 
@@ -151,9 +134,13 @@ def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: lis
     """How well wrong labels were found, and what the round that decided says of the noise."""
     given_labels, decisions = prepared.judged.given_labels, result.decisions
     answered = given_labels >= 0
-    clean = _clean_labels(prepared)[answered] if "injected.csv" in prepared.truths else None
-    p_wrong, soft = decisions.each("p_wrong")[answered], decisions.each("soft")[answered]
-    scores = noise_scores(p_wrong, given_labels[answered], result.label[answered], clean, soft)
+    scores = noise_scores(
+        decisions.each("p_wrong")[answered],
+        given_labels[answered],
+        result.label[answered],
+        _clean_labels(prepared, "injected.csv", answered),
+        decisions.each("soft")[answered],
+    )
     decisive = rounds[result.round - 1]
     for key in ("estimated_rate", "estimated_rate_interval"):
         if key in decisive:
@@ -165,58 +152,56 @@ def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: lis
     }
 
 
-def _audit(run: Run, judged: Dataset, decisions: Decisions) -> dict:
+def _audit(run: Run, labeled: pd.DataFrame) -> dict:
     """Write audit.csv, a sample for a person to judge, and return what the rows judged so far say.
 
     What is measured are the automatic decisions; human ones only say what is true. Sampled rows that a person
     relabeled or dropped were wrong; ambiguous ones are counted, but not as wrong.
+
+    Args:
+        labeled: the labeled rows of decisions_table.
     """
-    labeled = np.flatnonzero(has_label(judged.given_labels))
-    p_wrong = decisions.p_wrong[labeled]
+    p_wrong = labeled.p_wrong.to_numpy()
     stratum = stratify(p_wrong)
-    rows, weights = draw_sample(
-        stratum, run.config.pseudo.audit_size, seed_of(run.config.seed, "audit")
-    )
-    sample = judged.take(labeled[rows])
-    table = sample.table()[["id", "path", "given_label"]]
-    table = table.assign(stratum=np.array(STRATA)[stratum[rows]], weight=weights)
+    seed = seed_of(run.config.seed, "audit")
+    rows, weights = draw_sample(stratum, run.config.pseudo.audit_size, seed)
+    sample = labeled[["id", "path", "given_label"]].iloc[rows].reset_index(drop=True)
+    table = sample.assign(stratum=np.array(STRATA)[stratum[rows]], weight=weights)
     write_csv(run.path / "audit.csv", escape_formulas(table))
-    actions = table.id.map(decided(run.path).set_index("id").action).dropna()
+    actions = sample.id.map(decided(run.path).set_index("id").action).dropna()
     wrong = actions.isin(["relabel", "drop"]).to_numpy()
-    counts = {
-        "n": len(rows),
-        "reviewed": len(actions),
-        "ambiguous": int((actions == "ambiguous").sum()),
-    }
+    n_ambiguous = int((actions == "ambiguous").sum())
+    counts = {"n": len(rows), "reviewed": len(actions), "ambiguous": n_ambiguous}
     return counts | estimate(stratum, rows[actions.index], wrong, float(p_wrong.mean()))
 
 
 def _score_out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:
-    """Write oof.csv, its log-probabilities, and, where answers are tuned, thresholds.json; return the scores."""
-    judged, metric = prepared.judged, run.config.metric
-    classes = judged.classes
-    rows = np.flatnonzero(has_label(judged.given_labels))
+    """Write oof_log_probs.npy, and, where answers are tuned, thresholds.json; return the out-of-fold scores."""
+    classes = prepared.judged.classes
+    rows = np.flatnonzero(has_label(prepared.judged.given_labels))
+    labels = prepared.judged.given_labels[rows]
     log_probs = np.asarray(decisions.posterior.log_probs[rows], np.float32)
-    labels = judged.given_labels[rows]
-    write_csv(run.path / "oof.csv", oof_table(decisions, judged))
     write_npy(run.path / "oof_log_probs.npy", log_probs)
     scores = score(log_probs, labels, classes)
     # labels that may be wrong promise nothing of a test set
     n_test = 0 if run.mode in REPAIRS else prepared.tested
     scores["interval"] = expected(scores["accuracy"], len(rows), n_test)
-    if metric and (rule := tuned(metric, log_probs, labels, classes)):
+    if rule := tuned(run.config.metric, log_probs, labels, classes):
         write_json(run.path / "thresholds.json", rule)
         scores["tuned"] = {"before": rule["before"], "after": rule["after"]}
-    metrics = {"oof": scores}
-    if len(classes) <= MAX_LISTED_CLASSES:
-        metrics["oof_classes"] = of_classes(log_probs, labels, classes)
-    return metrics
+    if len(classes) > MAX_LISTED_CLASSES:
+        return {"oof": scores}
+    return {"oof": scores, "oof_classes": of_classes(log_probs, labels, classes)}
 
 
-def _clean_labels(prepared: PreparedData) -> np.ndarray:
-    """True labels of the judged samples where an experiment knows them, else the given ones."""
+def _clean_labels(prepared: PreparedData, file: str, rows: np.ndarray) -> np.ndarray | None:
+    """True labels of these rows (a mask), where the table of an experiment has them, else the given ones.
+
+    None where there is no such table: then nobody knows.
+    """
+    if file not in prepared.truths:
+        return None
     judged = prepared.judged
     texts = judged.table().set_index("id").given_label
-    for truth in prepared.truths.values():
-        texts.update(truth.set_index("id").clean)
-    return parse(texts, judged.classes, multi_label=judged.given_labels.ndim == 2)
+    texts.update(prepared.truths[file].set_index("id").clean)
+    return parse(texts, judged.classes, judged.given_labels.ndim == 2)[rows]

@@ -1,7 +1,5 @@
 """Predictions as a competition wants them: in the columns and the row order of its sample_submission.csv."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,19 +22,17 @@ def predictions_table(
     Raises:
         UserError: a probability is not a number.
     """
-    is_number = np.isfinite(probs).reshape(len(probs), -1).all(axis=1)
+    columns = [f"p_{name}" for name in classes]
+    scores = pd.DataFrame(class_scores(probs), targets.index, columns)
+    is_number = np.isfinite(scores).all(axis=1)
     if not is_number.all():
         first_id = targets.id[~is_number].iloc[0]
         raise UserError(
             f"the prediction of {first_id} is no number; train again with a lower train.lr"
         )
-    confidence = (
-        label_scores(probs, answers).reshape(len(probs), -1).min(axis=1)
-    )  # of label sets, of the least certain answer
-    table = targets.assign(label=names(answers, classes), confidence=confidence)
-    return table.assign(
-        **{f"p_{name}": column for name, column in zip(classes, class_scores(probs).T, strict=True)}
-    )
+    # of a label set, the confidence in its least certain answer
+    confidence = label_scores(probs, answers).reshape(len(probs), -1).min(axis=1)
+    return targets.assign(label=names(answers, classes), confidence=confidence).join(scores)
 
 
 def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -59,10 +55,9 @@ def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
     ids = table.iloc[:, 0]
     columns = table.columns[1:]
-    if ids.duplicated().any():
-        raise UserError(
-            f"{sample}: id {ids[ids.duplicated()].iloc[0]!r} stands twice; keep one row"
-        )
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise UserError(f"{sample}: id {repeated.iloc[0]!r} stands twice; keep one row")
     rows = predictions.set_index(_matching_ids(predictions.id, ids)).reindex(ids)
     missing = ids[rows.label.isna().to_numpy()]
     if len(missing):
@@ -73,8 +68,10 @@ def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
     probs = rows.filter(regex="^p_").rename(columns=lambda name: name[2:])
     classes = list(probs)
     if len(columns) == 1:
-        is_probability = len(classes) == 2 and _are_probabilities(table[columns[0]], classes)
-        values = probs[classes[1]] if is_probability else rows.label
+        cells = table[columns[0]]
+        are_shares = pd.to_numeric(cells, errors="coerce").between(0, 1).all()
+        asks_share = len(classes) == 2 and are_shares and not cells.isin(classes).all()
+        values = probs[classes[1]] if asks_share else rows.label
         return table.assign(**{columns[0]: values.to_numpy()})
     if {*columns} != {*classes}:
         raise UserError(
@@ -82,11 +79,6 @@ def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
             f"{', '.join(classes)}; rename them"
         )
     return pd.concat([ids, probs[columns].reset_index(drop=True)], axis=1)
-
-
-def _are_probabilities(column: pd.Series, classes: list[str]) -> bool:
-    numbers = pd.to_numeric(column, errors="coerce")
-    return bool(numbers.between(0, 1).all() and not column.isin(classes).all())
 
 
 def _matching_ids(ids: pd.Series, wanted: pd.Series) -> pd.Series:
