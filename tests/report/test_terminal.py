@@ -23,4 +23,5 @@ def test_the_summary_has_the_headline_the_scores_and_the_rounds(denoise):
 def test_a_run_without_scores_and_rounds_has_a_summary(tmp_path):
     metrics = {"mode": "train", "scores": {}, "rounds": [], "round": 1, "seconds": {"total": 1}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "metrics.jsonl").write_text("")
     assert "nothing shows whether" in summary(tmp_path)
