@@ -66,12 +66,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(title: str, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list]:
-    """A figure 6 inches wide and `height` inches high with a title, and its axes, row by row."""
+def new_figure(title: str, height: float, rows: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure 6 inches wide and `height` inches high with a title, and its axes, one below the other."""
     figure = Figure(figsize=(6, height))
     figure.suptitle(title, x=0.02, ha="left")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(axes.flat)
+    return figure, figure.subplots(rows, squeeze=False)[:, 0]
 
 
 def short(text: object, length: int = 14) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pandas as pd
@@ -21,12 +21,12 @@ ACTIONS = {"(drop)": "drop", "(ambiguous)": "ambiguous"}
 """Choices that are no class."""
 
 
-def write_label_studio(run: Path, limit: int = 5000) -> None:
+def write_label_studio(run: Path) -> None:
     """Write label_studio.json (tasks: the rows of review.html) and label_studio.xml (labeling interface).
 
     A run that has nothing to review writes neither.
     """
-    items, info = read_review_items(run, limit)
+    items, info = read_review_items(run)
     if items.empty:
         return
     root = document_root(load_run.read_table(run / "samples.csv", "path")["path"])
@@ -41,7 +41,7 @@ def document_root(paths: pd.Series) -> str:
     return os.path.dirname(os.path.commonpath(folders))
 
 
-def make_task(run: str, item: NamedTuple, root: str) -> dict[str, Any]:
+def make_task(run: str, item: NamedTuple, root: str) -> dict:
     """A task for one row of the review, with the predicted class as prediction and the image's address below `root`."""
     note = f"{item.id}: given {item.given_label or 'no label'}"
     predictions = []
@@ -60,7 +60,7 @@ def make_task(run: str, item: NamedTuple, root: str) -> dict[str, Any]:
     return {"data": data, "predictions": predictions}
 
 
-def choice(name: str) -> dict[str, Any]:
+def choice(name: str) -> dict:
     """One choice in a prediction or an annotation."""
     return {
         "from_name": "label",
@@ -84,7 +84,7 @@ class Mark(BaseModel):
     """One mark of a person: here, what was chosen."""
 
     from_name: str = ""
-    value: dict[str, Any] = {}
+    value: dict = {}
 
 
 class Annotation(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,7 @@ MAX_CANDIDATES = 2000
 """Rows of all classes together that may be an example, so that time and file size stay bounded."""
 
 
-def nearest_examples(
-    run: Path, info: dict[str, Any], items: pd.DataFrame
-) -> tuple[list, dict[int, str]]:
+def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, dict[int, str]]:
     """For each item, examples of its given and of its predicted class, by the round's out-of-fold log-probabilities.
 
     Args:

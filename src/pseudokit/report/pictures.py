@@ -64,9 +64,7 @@ def draw_pictures(data: dict) -> list[Picture]:
 
 def disagreements_grid(data: dict) -> CaptionedFigure:
     """The article's picture: the most confident disagreements."""
-    if data["metrics"]["mode"] == "augment":
-        return None
-    rows = load_run.disagreements(data["decisions"], GRID_IMAGES)
+    rows = load_run.disagreements(data["decisions"])
     return _grid_of_rows(
         data,
         rows.assign(label=rows["predicted"]),
@@ -82,7 +80,7 @@ def cutoff_grid(data: dict) -> CaptionedFigure:
         return None
     return _grid_of_rows(
         data,
-        load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1], GRID_IMAGES),
+        load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1]),
         ("label", "confidence"),
         "Nearest to the cutoff: pseudo-label | confidence",
         "pseudo-labels nearest to the cutoff. They are the likeliest to be wrong.",
@@ -94,7 +92,7 @@ def changed_grid(data: dict) -> CaptionedFigure:
     rows = pd.DataFrame([line for line in data["facts"] if line.get("why") == "flipped"])
     return _grid_of_rows(
         data,
-        rows[:GRID_IMAGES].rename(columns={"image": "id"}),
+        rows.rename(columns={"image": "id"}),
         ("label", "confidence"),
         "Changed by the round: new label | confidence",
         "labels that the round changed, compared with the round before.",
@@ -104,12 +102,13 @@ def changed_grid(data: dict) -> CaptionedFigure:
 def _grid_of_rows(
     data: dict, rows: pd.DataFrame, pair: tuple[str, str], title: str, caption: str
 ) -> CaptionedFigure:
-    """The images of rows, each below its pair of columns.
+    """The images of the first rows, each below its pair of columns.
 
     A frame tells whether `label` is right, where the truth is known.
     """
     if rows.empty:
         return None
+    rows = rows[:GRID_IMAGES]
     paths = load_run.image_paths(data["samples"])[rows["id"]]
     images = [load_run.read_image(path, IMAGE_PIXELS) for path in paths]
     texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +67,7 @@ def read_images(paths: Iterable[str], pixels: int) -> pd.DataFrame:
 
 def review_queues(
     items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None
-) -> list[dict[str, Any]]:
+) -> list[dict]:
     """Lists to go through: {"name", "blind": whether what the run thinks is hidden, "places" in rows}."""
     in_conflict = items["duplicates"] != ""
     is_kept = (items["decision"] == "keep") & ~in_conflict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ NO_TEXT = {"predicted": "", "decision": "", "duplicates": ""}
 """What stands where nothing is known of a sample."""
 
 
-def read_review_items(run: Path, limit: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_review_items(run: Path, limit: int = 5000) -> tuple[pd.DataFrame, dict]:
     """The samples in the order to look at them, and round.json of the decisive round.
 
     First the training rows with a duplicate that has another label. Then the label issues: those that the run did
@@ -62,7 +61,7 @@ def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
     return rows.assign(given_label="", p_wrong=np.nan, decision="accept")
 
 
-def class_names(items: pd.DataFrame, info: dict[str, Any]) -> list[str]:
+def class_names(items: pd.DataFrame, info: dict) -> list[str]:
     """What a person can choose from: the classes of the round, or those that occur where it does not say."""
     occurring = {*items["given_label"], *items["predicted"]} - {""}
     return load_run.label_names(info) or sorted(occurring)
