@@ -21,7 +21,7 @@ LEARN = np.arange(1200)
 HELD_OUT = np.arange(1200, 1797)
 FEW = np.arange(200)
 """Rows where nothing has to be learned well: every training looks at all of its rows once more at the end."""
-STEPS = 120
+STEPS = 90
 QUICK = {"batch_size": 64, "amp_dtype": "fp32", "augment": "none", "device": "cpu"}
 STEADY = {"schedule": "constant", "weight_decay": 0, "optimizer": "sgd", "batch_size": 16}
 """One plain step of gradient descent: what it changes is proportional to rate and gradient."""
