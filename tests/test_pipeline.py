@@ -65,21 +65,21 @@ def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
     )
     calls = {}
 
-    def fit(where, rows, labels, pool=(), steps=None):
-        if where == late:
+    def run(job):
+        if job.where == late:
             raise TimeBudgetExceeded
-        calls[where] = {
-            "rows": rows.tolist(),
-            "labels": labels.tolist(),
-            "steps": steps,
-            "unlabeled": pool,
+        calls[job.where] = {
+            "rows": job.rows.tolist(),
+            "labels": job.labels.tolist(),
+            "steps": job.steps,
+            "unlabeled": job.unlabeled,
         }
 
     train_final_models(
         Run(folder, mode, Config()),
         prepared,
         result,
-        SimpleNamespace(fit=fit, ahead=lambda tasks: None),
+        SimpleNamespace(run=run, ahead=lambda jobs: None),
     )
     return calls
 

@@ -171,6 +171,17 @@ def test_the_report_shows_what_disagrees_before_anything_else(run):
     assert counts.items() <= counted(page).items()
 
 
+METRICS = {
+    "mode": "denoise",
+    "reason": "no_change",
+    "round": 0,
+    "scores": {},
+    "rounds": [],
+    "seconds": {"total": 1.0},
+}
+"""metrics.json of a run without a round."""
+
+
 def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
     """30 clusters of 50 rows that are gone from the disk; the label that only one row has is still shown."""
     rows = [
@@ -180,7 +191,7 @@ def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
     ]
     columns = ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "duplicates.csv", index=False)
-    (tmp_path / "metrics.json").write_text(json.dumps({}))
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     page = write_report(tmp_path).read_text()
     assert page.count("<figure>") == 20
     assert page.count("not readable") == 20 * 2
