@@ -1,7 +1,6 @@
 """Copies in a run, as a user meets them: told, listed, shown first, and refused where they would flatter a score."""
 
 import base64
-import json
 import re
 import shutil
 
@@ -12,6 +11,7 @@ import pytest
 
 from pseudokit.report.report import write_report
 from tests.conftest import QUICK, run_script
+from tests.report.fake_run import make_run
 
 
 def table(path):
@@ -171,17 +171,6 @@ def test_the_report_shows_what_disagrees_before_anything_else(run):
     assert counts.items() <= counted(page).items()
 
 
-METRICS = {
-    "mode": "denoise",
-    "reason": "no_change",
-    "round": 0,
-    "scores": {},
-    "rounds": [],
-    "seconds": {"total": 1.0},
-}
-"""metrics.json of a run without a round."""
-
-
 def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
     """30 clusters of 50 rows that are gone from the disk; the label that only one row has is still shown."""
     rows = [
@@ -190,11 +179,12 @@ def test_the_report_of_many_and_large_clusters_stays_short_and_inert(tmp_path):
         for i in range(50)
     ]
     columns = ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
-    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "duplicates.csv", index=False)
-    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
-    page = write_report(tmp_path).read_text()
-    assert page.count("<figure>") == 20
-    assert page.count("not readable") == 20 * 2
-    assert page.count("<br>&lt;b&gt;x<br>") == 20
+    run = make_run(tmp_path / "run", "train")
+    pd.DataFrame(rows, columns=columns).to_csv(run / "duplicates.csv", index=False)
+    page = write_report(run).read_text()
+    clusters = page[page.index("Duplicates that disagree") : page.index('<div class="tables">')]
+    assert clusters.count("<figure>") == 20
+    assert clusters.count("not readable") == 20 * 2
+    assert clusters.count("<br>&lt;b&gt;x<br>") == 20
     assert "<b>" not in page
     assert counted(page) == {"clusters": "30", "rows": "1,500", "conflicts": "30"}
