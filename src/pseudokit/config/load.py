@@ -3,8 +3,6 @@
 Everything here answers in milliseconds: no heavy import, so a mistyped key is reported at once.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import reprlib

@@ -3,8 +3,6 @@
 python -m pseudokit.config.reference > docs/config.md        (make docs)
 """
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Iterator

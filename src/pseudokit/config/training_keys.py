@@ -1,7 +1,5 @@
 """The sections `train` and `pseudo` of the configuration: how networks are trained, and how rows are decided."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat

@@ -1,7 +1,5 @@
 """The error that is the user's, and the kinds of values that a configuration has."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

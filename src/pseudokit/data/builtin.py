@@ -1,7 +1,5 @@
 """Built-in sets, written once as image files, so that they are read as anyone's data is."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

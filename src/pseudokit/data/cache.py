@@ -1,7 +1,5 @@
 """Decoded images in a memory-mapped file: made once, shared by processes, resumed where it stopped."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Cells that look like formulas get a quote in the tables FOR_PEOPLE, and lose it 
 hold their cells as they are.
 """
 
-from __future__ import annotations
-
 import bz2
 import codecs
 import gzip

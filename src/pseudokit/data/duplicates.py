@@ -1,7 +1,5 @@
 """Duplicates among the images of a run, in all its data sets: equal or nearly so."""
 
-from __future__ import annotations
-
 import hashlib
 from itertools import combinations
 

@@ -7,8 +7,6 @@ log-probabilities are (N, C, 2), of no and yes, so that a question is a problem 
 As text a label set is the names of its classes, `cat dog`; `?cat` where it is unknown; NONE where all answers are no.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 

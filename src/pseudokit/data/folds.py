@@ -1,7 +1,5 @@
 """Folds in which groups and duplicates stay together."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Image files → one uint8 array: in memory, or in a memory-mapped file if it does not fit."""
 
-from __future__ import annotations
-
 import io
 import os
 import warnings

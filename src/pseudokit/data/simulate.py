@@ -1,7 +1,5 @@
 """For experiments: labels are hidden or flipped on purpose, and the truth is kept for scoring."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One table or folder → ids, image files and labels, in whatever layout a competition has them."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

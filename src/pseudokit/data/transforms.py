@@ -3,8 +3,6 @@
 The only file that imports albumentations. augmentations.yaml has the presets.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import warnings

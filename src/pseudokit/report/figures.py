@@ -4,8 +4,6 @@ Colors are Okabe and Ito's, which color-blind readers can tell apart. Figures ar
 type, so that they can still be read at the width of a phone.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import warnings

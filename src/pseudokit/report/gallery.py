@@ -1,7 +1,5 @@
 """Best and worst images: the most confident right and wrong predictions on images that no model had learned."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from .load_run import scored_model

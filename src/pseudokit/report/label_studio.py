@@ -1,7 +1,5 @@
 """Label Studio: tasks with predictions out, its annotations back in (docs/review.md)."""
 
-from __future__ import annotations
-
 import os
 from operator import attrgetter
 from pathlib import Path

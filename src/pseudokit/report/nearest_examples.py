@@ -1,7 +1,5 @@
 """What a label issue is compared with: the nearest examples whose given label the run agrees with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 A function a picture. It returns None where the run does not have the data.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

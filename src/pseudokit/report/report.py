@@ -1,7 +1,5 @@
 """report.html and plots/*.png: what a finished run says, in one file that opens offline."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """review.html: one file in which a person decides on label issues by keyboard and exports corrections.csv."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The samples for a person to look at: one table, which review.html shows and Label Studio gets as tasks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

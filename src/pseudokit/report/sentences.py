@@ -1,7 +1,5 @@
 """What a run achieved, in a few sentences for the top of report.html and for the terminal. Reads metrics.json only."""
 
-from __future__ import annotations
-
 from ..labels.noise import OF_THE_CLASS
 from .load_run import decisive_round, scored_model
 from .report_tables import DECISIONS, accuracy_interval, between, duration, percent

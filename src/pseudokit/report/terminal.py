@@ -1,7 +1,5 @@
 """What a run achieved, for the terminal: `python -m pseudokit.report.terminal RUN_FOLDER …`"""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The machine, the versions and the code that a run is made with: env.json."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """How a process holds a run folder, and how it ends: by a signal, or by a fault of the machine."""
 
-from __future__ import annotations
-
 import errno
 import os
 import platform
