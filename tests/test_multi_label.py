@@ -110,7 +110,7 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
     assert np.load(run / "oof_log_probs.npy").shape == (200, 3, 2)
     assert set(table.label) >= {NONE, "blue", "green red"}
     both = api.predict(
-        [run, run], str(squares / "unlabeled.csv"), run / "unlabeled.csv", weights="oof"
+        [run, run], str(squares / "unlabeled.csv"), run / "unlabeled.csv", weights="2,1"
     )
     assert len(both) == 150
 

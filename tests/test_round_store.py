@@ -106,7 +106,7 @@ def test_the_rate_of_noise_of_the_class_and_its_interval(name):
     assert abs(info["estimated_rate"] - rate) < 0.01
     assert low < info["estimated_rate"] < high
     assert info["noise_type"] == name
-    assert np.shape(info["noise_matrix_low"]) == (K, K)
+    assert np.shape(info["noise_matrix"]) == (K, K)
 
 
 def test_what_is_hard_is_not_called_wrong_where_the_surest_rows_show_no_noise():

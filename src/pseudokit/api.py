@@ -84,7 +84,7 @@ def predict(
         out: CSV file; default: predictions.csv in the first run.
         submission: sample_submission.csv, filled beside out.
         tta: views of each image; default: predict.tta.
-        weights: of several runs: `oof`, or a number a run as `2,1`; default: all alike.
+        weights: of several runs: a number a run, as `2,1`; default: all alike.
         arm: student, baseline or both; default: predict.arm of each run.
 
     Returns:

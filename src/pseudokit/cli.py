@@ -41,7 +41,7 @@ PREDICT = """Predict with the models of a run, or with the average of several ru
 
 python predict.py --run runs/NAME                                            its data.test
 python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
-python predict.py --run runs/A --run runs/B --weights oof --data test.csv    weighted by what fits out-of-fold rows best
+python predict.py --run runs/A --run runs/B --weights 2,1 --data test.csv    the first counts twice
 """
 OF_TRAINING = ("mode", "config", "fresh", "check", "overrides")
 OPTIONS = {
@@ -168,7 +168,7 @@ def _predict_parser() -> Parser:
         action="append",
         help="run folder; again for an ensemble",
     )
-    add("--weights", help="of several runs: oof, or a number a run as 2,1 (default: all alike)")
+    add("--weights", help="of several runs: a number a run, as 2,1 (default: all alike)")
     add("--data", help="CSV or folder of images (default: data.test of the first run)")
     add("--out", help="default: predictions.csv in the first run's folder")
     add("--submission", help="sample_submission.csv: also write submission.csv beside --out")

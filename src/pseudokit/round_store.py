@@ -13,9 +13,8 @@ from .data.dataset import Dataset
 from .data.encoding import has_label, is_correct, names
 from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
-from .labels.noise import DIFFICULTY, anchor_counts, bootstrap
+from .labels.noise import DIFFICULTY, anchor_counts, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
-from .labels.posterior import PosteriorSummary
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
 BACK = "bring it back, choose another name= or start over with --fresh"
@@ -143,7 +142,7 @@ def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
 def _noise_summary(
     decisions: Decisions, given_labels: np.ndarray, likeliest_rate: float | None = None
 ) -> dict:
-    """The noise matrix with its type and 95 % intervals; empty where given labels are not judged for noise."""
+    """The noise matrix, its type, the rate and its interval; empty where given labels are not judged for noise."""
     if decisions.matrix is None:
         return {}
     info = {"noise_type": decisions.noise, "noise_matrix": _rounded(decisions.matrix)}
@@ -151,16 +150,11 @@ def _noise_summary(
         info["estimated_rate"] = float(decisions.p_wrong[given_labels >= 0].mean())
     if decisions.noise == DIFFICULTY:
         info["estimated_rate_interval"] = _rounded(rate_interval(likeliest_rate))
-        info["noise_rate_by_confidence"] = _rounded(decisions.posterior.difficulty.rates)
-        return info
-    posterior = PosteriorSummary(
-        decisions.predicted, decisions.confidence, decisions.self_confidence, decisions.p_wrong
-    )
-    anchors = anchor_counts(posterior, given_labels, len(decisions.matrix))
-    (low, high), (rate, *interval) = bootstrap(decisions.posterior, anchors)
-    info["noise_matrix_low"] = _rounded(low)
-    info["noise_matrix_high"] = _rounded(high)
-    if decisions.noise != "look-alike":  # nothing bounds the rate of that
+    elif decisions.noise != "look-alike":  # nothing bounds the rate of that
+        anchors = anchor_counts(
+            decisions.predicted, decisions.confidence, given_labels, len(decisions.matrix)
+        )
+        rate, *interval = bootstrap_rate(decisions.posterior, anchors)
         info["estimated_rate"] = float(rate)
         info["estimated_rate_interval"] = _rounded(interval)
     return info

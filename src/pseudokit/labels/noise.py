@@ -43,12 +43,12 @@ def estimate_noise(predicted: PosteriorSummary, given_labels: Array, k: int) -> 
 
     given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
     """
-    counts = anchor_counts(predicted, given_labels, k)
+    counts = anchor_counts(predicted.best, predicted.confidence, given_labels, k)
     disagrees = (predicted.best != given_labels)[given_labels >= 0]
     return shrink(counts), _noise_type(counts, disagrees.mean())
 
 
-def anchor_counts(predicted: PosteriorSummary, given_labels: Array, k: int) -> Array:
+def anchor_counts(predicted: Array, confidence: Array, given_labels: Array, k: int) -> Array:
     """(K, K) counts [predicted, given] of the most confident rows of each predicted class.
 
     Among them a label that disagrees is wrong. Among all rows it may be the prediction, and the counts would show the
@@ -56,10 +56,10 @@ def anchor_counts(predicted: PosteriorSummary, given_labels: Array, k: int) -> A
     """
     labeled = np.flatnonzero(given_labels >= 0)
     counts = np.zeros((k, k))
-    for c, positions in enumerate(by_class(predicted.best[labeled], k)):
+    for c, positions in enumerate(by_class(predicted[labeled], k)):
         rows = labeled[positions]
         n = max(MIN_ANCHORS, int(ANCHOR_FRACTION * len(rows)))
-        anchors = rows[most_confident(predicted.confidence[rows], n)]
+        anchors = rows[most_confident(confidence[rows], n)]
         counts[c] = np.bincount(given_labels[anchors], minlength=k)
     return counts
 
@@ -131,14 +131,11 @@ def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
     return q
 
 
-def bootstrap(posterior: Posterior, counts: Array) -> tuple[Array, Array]:
-    """95 % intervals of the noise matrix and of the rate of wrong labels (percentile bootstrap, Efron 1979).
+def bootstrap_rate(posterior: Posterior, counts: Array) -> Array:
+    """The rate of wrong labels, and the ends of its 95 % interval, (3,) (percentile bootstrap, Efron 1979).
 
     The anchors of each class, `counts`, are drawn anew. The rate moves with the matrix, on a part of the rows, with the
     chance of each row to be wrong or not, and with what the model is off.
-
-    Returns:
-        (low, high) of each cell, (2, K, K); the rate, its low and high, (3,).
     """
     k = len(counts)
     rng = np.random.default_rng(0)
@@ -159,5 +156,5 @@ def bootstrap(posterior: Posterior, counts: Array) -> tuple[Array, Array]:
     chance = np.sqrt(variance) / len(labeled)
     error = np.hypot(chance, RATE_MODEL_SD * rate)
     rates = np.array(rates) + rate - p_wrong[part].mean() + error * rng.normal(size=draws)
-    low, high = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
-    return np.quantile(matrices, (0.025, 0.975), axis=0), np.array([rate, low, high])
+    ends = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
+    return np.array([rate, *ends])

@@ -17,7 +17,6 @@ from ..data.encoding import parse
 from ..data.images import load_images
 from ..data.tables import read_split
 from ..labels.arrays import Array
-from ..labels.ensemble import best_weights, mixture
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
 from ..report.sentences import points
@@ -118,7 +117,7 @@ def predict_runs(
     Args:
         targets: see read_targets.
         tta: views of each image; default: predict.tta of each run.
-        weights: `oof`, by which out-of-fold rows are most likely; a number a run, as `1,2`; None = all alike.
+        weights: a number a run, as `1,2`; None = all alike.
         alone: this process predicts by itself, as the others of torchrun wait for something else.
 
     Raises:
@@ -131,14 +130,15 @@ def predict_runs(
             raise UserError(
                 f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
             )
-    oof_probs, labels = _shared_out_of_fold(runs)
-    shares = _parse_weights(weights, oof_probs, labels)
+    shares = _parse_weights(weights, len(runs))
     paths = targets.path.to_numpy(object)
     alone = alone or len(runs) > 1  # the other processes can learn of one trainer only
-    probs = mixture(np.stack([_predict_run(run, paths, tta, alone) for run in runs]), shares)
+    of_runs = np.stack([_predict_run(run, paths, tta, alone) for run in runs])
+    probs = np.tensordot(shares, of_runs, 1)
     answers = probs.argmax(-1)
+    oof_probs, labels = _shared_out_of_fold(runs)
     if len(labels):
-        log_probs = np.log(mixture(oof_probs, shares) + 1e-30)
+        log_probs = np.log(np.tensordot(shares, oof_probs, 1) + 1e-30)
         if len(runs) > 1:
             name = metric or "accuracy"
             score = measure(name, log_probs, labels, spec.classes)
@@ -193,21 +193,14 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[Array, Array]:
     return np.exp(np.stack(arrays)), labels
 
 
-def _parse_weights(weights: str | None, oof_probs: Array, labels: Array) -> Array:
-    """(M,) that sum to 1."""
-    n = len(oof_probs)
-    if weights == "oof":
-        if not len(labels):
-            raise UserError(
-                "--weights oof: these runs have no out-of-fold rows in common (oof.csv); give numbers"
-            )
-        return best_weights(oof_probs, labels)
+def _parse_weights(weights: str | None, n: int) -> Array:
+    """(n,) that sum to 1."""
     alike = ",".join("1" * n)
     texts = pd.Series((weights or alike).split(","))
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
     if len(numbers) != n or not ((numbers > 0) & (numbers < np.inf)).all():
         raise UserError(
-            f"--weights {weights} must be oof, or a number for each of the {n} --run, as {alike}"
+            f"--weights {weights} must be a number above 0 for each of the {n} --run, as {alike}"
         )
     return numbers / numbers.sum()
 
