@@ -40,20 +40,6 @@ def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path):
     assert set(embedded(write_review(run).read_text())["classes"]) == {"NA", "nan", "007", "null"}
 
 
-def test_wrong_shares_fall_to_what_is_left(denoise):
-    shares = load_run.read_run(denoise)["wrong"]
-    assert [s["round"] for s in shares] == [0, 1, 2]
-    assert [s["train"] for s in shares] == [0.1, 0.0, 0.0]
-
-
-def test_wrong_shares_leave_out_what_nobody_knows(augment):
-    assert load_run.read_run(augment)["wrong"] == [
-        {"round": 0},
-        {"round": 1, "unlabeled": 0.0},
-        {"round": 2, "unlabeled": 0.0},
-    ]
-
-
 def test_a_loss_curve_has_the_name_of_its_folder(tmp_path, denoise):
     run = shutil.copytree(denoise, tmp_path / "run")
     shutil.copytree(run / "round_2" / "fold_1", run / "student")

@@ -7,7 +7,6 @@ import pytest
 
 from pseudokit.report import pictures
 from pseudokit.report.load_run import read_run
-from pseudokit.report.metrics_log import write_metrics
 
 from .fake_run import make_run
 
@@ -74,7 +73,6 @@ def test_every_round_has_its_point(denoise):
     assert lines == {
         "out-of-fold accuracy against given labels": [[1, 0.9], [2, 0.9]],
         "labels changed since the round before": [[1, 0.1], [2, 0.05]],
-        "given labels still wrong": [[0, 0.1], [1, 0.0], [2, 0.0]],
     }
 
 
@@ -89,21 +87,6 @@ def test_every_loss_curve_has_a_look_of_its_own(denoise):
     assert len({(line.get_color(), line.get_linestyle()) for line in first.lines}) == 24
     assert {line.get_label() for line in first.lines} == set(history["round 1"])
     assert len(last.lines) == 1
-
-
-def test_changed_labels_are_those_of_the_metrics_log(tmp_path):
-    run = make_run(tmp_path / "run", "augment")
-    first = run / "round_1" / "decisions.csv"
-    table = pd.read_csv(first, dtype=str, keep_default_na=False)
-    table.loc[(table["decision"] == "accept") & (table["label"] != "3"), "label"] = "3"
-    table.to_csv(first, index=False)
-    write_metrics(run)
-    data = read_run(run)
-    flipped = [line for line in data["facts"] if line.get("why") == "flipped"]
-    _, figure = pictures.changed_grid(data)
-    names = [text.get_text() for text in figure.axes[0].texts]
-    assert names == [f"{line['label']} | {line['confidence']:.3f}" for line in flipped]
-    assert 10 < len(names) <= 25
 
 
 @pytest.mark.parametrize("n", [1, 30, 60])

@@ -47,7 +47,6 @@ def read_run(run: Path) -> dict:
     """Everything that the report shows, by name; what the run does not have is None or empty."""
     metrics = read_json(run / "metrics.json")
     decisive = decisive_round(metrics)
-    truth = read_truth(run)
     duplicates = "cluster id path split given_label kind conflict"
     return {
         "name": run.resolve().name,
@@ -60,8 +59,7 @@ def read_run(run: Path) -> dict:
         "cutoffs": cutoffs(metrics, decisive),
         "samples": read_table(run / "samples.csv", "id path split given_label"),
         "duplicates": read_table(run / "duplicates.csv", duplicates),
-        "decisions": read_decisions(run / f"round_{decisive.get('round')}", truth),
-        "wrong": wrong_shares(run, metrics["rounds"], truth),
+        "decisions": read_decisions(run / f"round_{decisive.get('round')}", read_truth(run)),
         "scored": read_table(run / "scored.csv", "arm split id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
         "history": read_history(run, metrics["rounds"]),
@@ -117,24 +115,6 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
     )
     table = read_table(folder / "decisions.csv", columns)
     return None if table is None else table.assign(truth=table.id.map(truth))
-
-
-def wrong_shares(run: Path, rounds: list[dict], truth: pd.Series) -> list[dict]:
-    """Per round what stays wrong: {"round", "train": of the labeled set, "unlabeled": of the pseudo-labels}.
-
-    Round 0 is what was given. A dropped label is not learned, so it is not wrong. [] where no truth is known.
-    """
-    if truth.empty or not rounds:
-        return []
-    shares = []
-    for number in range(len(rounds) + 1):
-        table = read_decisions(run / f"round_{max(number, 1)}", truth)
-        labels = table.label if number else table.given_label
-        has_label = labels != ""
-        is_wrong = has_label & (labels != table.truth)
-        is_counted = table.truth.notna() & (has_label | (table.given_label != ""))
-        shares.append({"round": number, **is_wrong[is_counted].groupby(table.split).mean()})
-    return shares
 
 
 def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:

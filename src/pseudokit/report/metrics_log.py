@@ -1,7 +1,7 @@
-"""metrics.jsonl: what every round achieved in flat numbers, the final scores, and the images worth a look.
+"""metrics.jsonl: what every round achieved in flat numbers, and the final scores.
 
 A line a round, {"round", …}. Then a line for each model that was scored and for each part of metrics.json,
-{"of", …}. Then a line for each image, {"image", …}. One table of a round at a time is in memory.
+{"of", …}. One table of a round at a time is in memory.
 """
 
 import json
@@ -15,15 +15,12 @@ import pandas as pd
 from ..data.encoding import counts, parse
 from ..labels.metrics import share_interval
 from ..system.files import atomic_write, read_json
-from .load_run import decisive_round, read_table
+from .load_run import read_table
 
 MAX_CLASSES = 100
 """Of more classes, only those that received a label are counted: a line a round must stay readable."""
-IMAGES_PER_KIND = 21
-"""Of three kinds: as many as a person looks through at once."""
-COLUMNS = "id given_label predicted confidence p_wrong decision label model"
+COLUMNS = "given_label predicted confidence decision label"
 """Of decisions.csv, what is counted here."""
-IMAGE_COLUMNS = ["image", "why", "given_label", "predicted", "confidence", "label"]
 PARTS = ("oof", "noise", "unlabeled", "trusted", "audit", "difference")
 """Parts of metrics.json that get a line."""
 
@@ -37,42 +34,26 @@ def write_metrics(run: Path) -> None:
 def metric_lines(run: Path) -> list[dict]:
     """Every line of metrics.jsonl."""
     metrics = read_json(run / "metrics.json")
-    decisive = decisive_round(metrics)
     lines = []
-    images = []
-    labels_before = None
     for info in metrics["rounds"]:
         table = read_table(run / f"round_{info['round']}" / "decisions.csv", COLUMNS)
         lines.append(round_line(info, table))
-        if labels_before is None:
-            labels_before = table.given_label
-        if info is decisive:
-            images = image_lines(table, labels_before)
-        labels_before = table.label
-    return lines + score_lines(metrics) + images
+    return lines + score_lines(metrics)
 
 
 def round_line(info: dict, table: pd.DataFrame) -> dict:
     """The numbers of round.json and what its decisions amount to.
 
-    oof_accuracy: how far out-of-fold predictions agree with the given labels, with interval and spread over folds.
-    calibration_error: the expected one (Guo et al. 2017), over ten bins of confidence.
+    oof_accuracy: how far out-of-fold predictions agree with the given labels, with interval.
     oof_precision: the accuracy of the oof_precision_n labeled rows at or above cutoff_in_use.
     """
     labeled = table[table.given_label != ""]
     is_right = labeled.predicted == labeled.given_label
-    fold_of = {key: model["fold"] for key, model in info["models"].items()}
-    last_model = labeled.model.str.rpartition("+")[2]
-    of_folds = is_right.groupby(last_model.map(fold_of)).mean()
-    bins = (labeled.confidence * 10).astype(int).clip(upper=9)
-    gaps = (labeled.confidence - is_right).groupby(bins).sum()
     cutoff = cutoff_in_use(table)
     above = is_right[labeled.confidence >= cutoff]
     line = info | {f"decisions/{decision}": n for decision, n in info["decisions"].items()}
     line |= interval_facts("oof_accuracy", info["oof_accuracy"], len(labeled))
     line |= {
-        "oof_accuracy_sd_over_folds": of_folds.std(),
-        "calibration_error": gaps.abs().sum() / len(labeled),
         "cutoff_in_use": cutoff,
         "oof_precision_n": len(above),
         "oof_precision": above.mean(),
@@ -134,27 +115,3 @@ def flat(values: dict) -> dict:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def image_lines(table: pd.DataFrame, labels_before: pd.Series) -> list[dict]:
-    """IMAGES_PER_KIND rows of each kind, or all that there are, the plainest first; `why` is the first kind of a row.
-
-    borderline: unlabeled images nearest to the cutoff in use (where none was accepted, the most confident); without
-    unlabeled images, labels as likely wrong as right. flipped: the label is not what it was in `labels_before` (N,).
-    label_issue: probably wrong.
-    """
-    confidence = table.confidence
-    p_wrong = table.p_wrong
-    distance = (p_wrong - 0.5).abs()
-    is_unlabeled = table.given_label == ""
-    if is_unlabeled.any():
-        cutoff = np.nan_to_num(cutoff_in_use(table), nan=1)
-        distance = (confidence[is_unlabeled] - cutoff).abs()
-    kinds = {
-        "borderline": distance.nsmallest(IMAGES_PER_KIND),
-        "flipped": confidence[table.label != labels_before].nlargest(IMAGES_PER_KIND),
-        "label_issue": p_wrong[p_wrong > 0.5].nlargest(IMAGES_PER_KIND),
-    }
-    parts = [table.loc[values.index].assign(why=why) for why, values in kinds.items()]
-    rows = pd.concat(parts).drop_duplicates("id").rename(columns={"id": "image"})
-    return rows[IMAGE_COLUMNS].to_dict("records")

@@ -85,18 +85,6 @@ def cutoff_grid(data: dict) -> CaptionedFigure:
     )
 
 
-def changed_grid(data: dict) -> CaptionedFigure:
-    """The labels that the decisive round changed against the round before, the most confident first."""
-    rows = pd.DataFrame([line for line in data["facts"] if line.get("why") == "flipped"])
-    return _grid_of_rows(
-        data,
-        rows.rename(columns={"image": "id"}),
-        ("label", "confidence"),
-        "Changed by the round: new label | confidence",
-        "labels that the round changed, compared with the round before.",
-    )
-
-
 def _grid_of_rows(
     data: dict, rows: pd.DataFrame, pair: tuple[str, str], title: str, caption: str
 ) -> CaptionedFigure:
@@ -256,29 +244,23 @@ def rounds(data: dict) -> CaptionedFigure:
     if len(data["rounds"]) < 2:
         return None
     infos = pd.DataFrame(data["rounds"]).set_index("round")
-    wrong = pd.DataFrame(data["wrong"], columns=["round", "train", "unlabeled"]).set_index("round")
-    series = {
+    panels = {
         "out-of-fold accuracy against given labels": infos["oof_accuracy"],
         "labels changed since the round before": infos["changed"] / len(data["decisions"]),
-        "given labels still wrong": wrong["train"],
-        "wrong pseudo-labels": wrong["unlabeled"],
     }
-    table = pd.DataFrame(series).astype(float)
-    table = table.loc[:, table.sum() > 0]
-    figure, axes = new_figure("Round by round", 0.9 + 1.6 * table.shape[1], table.shape[1])
-    for axis, name in zip(axes, table, strict=True):
-        shares = table[name].dropna()
+    figure, axes = new_figure("Round by round", 4.1, len(panels))
+    for axis, (name, shares) in zip(axes, panels.items(), strict=True):
         axis.plot(shares.index, shares, "o-", linewidth=2)
         for number, share in shares.items():
             point, offset = (number, share), (0, 8)
             axis.annotate(
                 f"{share:.2%}", point, offset, textcoords="offset points", ha="center", size=10
             )
-        axis.set(title=name, xticks=table.index, xlim=(-0.3, table.index[-1] + 0.3))
+        axis.set(title=name, xticks=infos.index, xlim=(0.7, infos.index[-1] + 0.3))
         axis.margins(y=0.45)
         percent_axis(axis.yaxis)
     axes[-1].set_xlabel("round")
-    return "What every round of teachers and decisions achieved. Round 0 is what was given.", figure
+    return "What every round of teachers and decisions achieved.", figure
 
 
 def losses(data: dict) -> CaptionedFigure:
@@ -301,7 +283,6 @@ def losses(data: dict) -> CaptionedFigure:
 PICTURES = {
     "grid": disagreements_grid,
     "pool_grid": cutoff_grid,
-    "flipped": changed_grid,
     "confusion": confusion,
     "confidence": confidence,
     "coverage": coverage,
@@ -310,6 +291,6 @@ PICTURES = {
     "rounds": rounds,
     "losses": losses,
 }
-PHOTOS = ("grid", "pool_grid", "flipped")
+PHOTOS = ("grid", "pool_grid")
 WITHOUT_ROUNDS = ("confusion", "losses")
 """Pictures that need no decisions of a round."""

@@ -1,4 +1,4 @@
-"""metrics.jsonl of a finished run in Weights & Biases, with tables, images and plots. Disabled by default.
+"""metrics.jsonl of a finished run in Weights & Biases, with tables and plots. Disabled by default.
 
 The rounds are one job of the type `teacher`, what became of them one of the type `student`. Their group is the run.
 """
@@ -14,18 +14,15 @@ import yaml
 from ..config.keys import STUDENTS, Wandb
 from ..system.environment import PACKAGE
 from ..system.files import hash_of, log, read_json
-from .load_run import image_paths, read_dict, read_image, read_lines, read_table
-from .metrics_log import IMAGE_COLUMNS
+from .load_run import read_dict, read_lines
 from .report_tables import report_tables
 
 TIMEOUT_SECONDS = 360.0
-"""For all of it: two jobs with some megabytes of images. wandb itself waits 90 s for a server that is silent."""
-IMAGE_PIXELS = 128
-"""Longest side of an image in the table."""
+"""For all of it: two jobs with some megabytes of plots. wandb itself waits 90 s for a server that is silent."""
 
 
 def track(run: Path, config: Wandb) -> None:
-    """Log metrics.jsonl, images and plots. Reads files only, so it can be called again; a failure is only logged.
+    """Log metrics.jsonl, tables and plots. Reads files only, so it can be called again; a failure is only logged.
 
     In a process of its own: some versions of wandb wait without end for a server that is silent.
     """
@@ -72,19 +69,13 @@ def send(run: Path) -> None:
     import wandb
 
     lines = read_lines(run / "metrics.jsonl")
-    paths = image_paths(read_table(run / "samples.csv", "id path"))
-    images = wandb.Table(columns=["id", *IMAGE_COLUMNS[1:], "image"])
     teacher = _start_job(run, "teacher")
     for line in lines:
         if "round" in line:
             teacher.log(line, step=line["round"])
-        elif "image" in line:
-            image = read_image(paths[line["image"]], IMAGE_PIXELS)
-            images.add_data(*line.values(), None if image is None else wandb.Image(image))
     _log_scores(teacher, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
     for title, table in report_tables(read_json(run / "metrics.json"), lines).items():
         teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
-    teacher.log({"images": images})
     teacher.finish()
 
     student = _start_job(run, "student")
