@@ -41,8 +41,8 @@ PREFERRED_Z = -2.0
 this. Of noise drawn by class the others were 2.8 to 250 ahead (30,000 rows), of people's labels 3.7 behind to 4.4."""
 LOOK_ALIKE_LEAD = 0.04
 """Noise is called look-alike, which gives up on most label issues, only if that is ahead by so many more standard
-deviations of a row. Of noise drawn that way it was 0.27 to 2.4 ahead, of noise drawn by the probabilities of a weak model
-0.06, of people's labels at most 0.02 (docs/log.md)."""
+deviations of a row. Of noise drawn that way it was 0.27 to 2.4 ahead, of noise drawn by the probabilities of a weak
+model 0.06, of people's labels at most 0.02 (docs/log.md)."""
 
 
 @dataclass(frozen=True)
