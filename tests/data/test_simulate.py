@@ -110,7 +110,7 @@ def test_uniform_flips_reach_every_other_class_alike():
         np.testing.assert_allclose(np.delete(to, k), 1 / 3, atol=0.05)
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "pairflip", "matrix"])
+@pytest.mark.parametrize("kind", ["symmetric", "pairflip", [[0.8, 0.1, 0.1]] * 3])
 def test_the_same_seed_flips_the_same_labels(kind):
     dataset = labeled([100, 100, 100])
     first, again, other = (
@@ -119,19 +119,6 @@ def test_the_same_seed_flips_the_same_labels(kind):
     )
     assert (first == again).all()
     assert (first != other).any()
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.1, 0.4])
-def test_without_a_matrix_the_mean_rate_is_near_the_rate(rate):
-    dataset = labeled([2000] * 10)
-    flipped = [
-        (
-            inject_noise(dataset, Simulate(noise="matrix", noise_rate=rate), seed)[0].given_labels
-            != dataset.given_labels
-        ).mean()
-        for seed in range(5)
-    ]
-    np.testing.assert_allclose(flipped, rate, rtol=0.1)
 
 
 def test_a_matrix_that_is_given_is_respected():

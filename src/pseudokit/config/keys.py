@@ -70,9 +70,9 @@ class Simulate(Section):
 
     keep_labels: Count | None = None
     """Keep this many given labels (class-balanced); the other rows become unlabeled images."""
-    noise: Literal["symmetric", "pairflip", "matrix"] | list[list[Share]] | None = None
-    """Corrupt given labels. symmetric = to any other class; pairflip = to the next class; matrix = by a random matrix;
-    or a matrix T[true, given] of your own, in the order of the sorted class names."""
+    noise: Literal["symmetric", "pairflip"] | list[list[Share]] | None = None
+    """Corrupt given labels. symmetric = to any other class; pairflip = to the next class; or a matrix
+    T[true, given] of your own, in the order of the sorted class names."""
     noise_rate: Share = 0.1
     """Fraction of the labeled set that is flipped; a flipped label always differs from the true one. A matrix of your
     own has its own rates."""

@@ -76,25 +76,9 @@ def _flip(
         noisy = clean.copy()
         noisy[rows] = (clean[rows] + shift) % n_classes
         return noisy
-    if simulate.noise == "matrix":
-        matrix = _draw_matrix(simulate.noise_rate, n_classes, rng)
-    else:
-        matrix = _check_matrix(simulate.noise, n_classes)
-    edges = matrix.cumsum(1)[clean]
+    edges = _check_matrix(simulate.noise, n_classes).cumsum(1)[clean]
     edges[:, -1] = 1.0  # a sum may fall short of it by rounding
     return (rng.random((len(clean), 1)) >= edges).sum(1)
-
-
-def _draw_matrix(
-    noise_rate: float,
-    n_classes: int,
-    rng: np.random.Generator,
-) -> ndarray:
-    """A random T[true, given] with a mean flip rate of `noise_rate`; classes differ in it by up to three times."""
-    rates = rng.uniform(0.5, 1.5, n_classes)
-    rates = np.minimum(noise_rate * rates / rates.mean(), 1)
-    wrong = rng.dirichlet(np.full(n_classes - 1, 0.5), n_classes) * rates[:, None]
-    return np.stack([np.insert(row, i, 1 - row.sum()) for i, row in enumerate(wrong)])
 
 
 def _check_matrix(
