@@ -202,5 +202,5 @@ class Bench:
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files and folders below a folder."""
-    signs = ("*.part", "*.part.*", "*.rows", "checkpoint.pt", ".holder", "tmp*", "*.undo")
+    signs = ("*.part", "*.part.*", "checkpoint.pt", ".holder", "tmp*", "*.undo")
     return [file for sign in signs for file in folder.rglob(sign)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html", "rounds.png"}
-"""Files with wall-clock times in them; of the others, `seconds` and `waited` are left out."""
+"""Files with wall-clock times in them; of the others, `seconds` is left out."""
 
 
 def contents(run: Path) -> dict:
@@ -24,7 +24,7 @@ def contents(run: Path) -> dict:
             ]
         elif file.name == "history.csv":
             table = pd.read_csv(file, dtype=str, keep_default_na=False)
-            found[name] = table.drop(columns=["seconds", "waited"]).to_csv()
+            found[name] = table.drop(columns="seconds").to_csv()
         else:
             found[name] = file.read_bytes()
     return found

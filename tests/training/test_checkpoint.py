@@ -80,7 +80,7 @@ def learn(
         network or fresh, spec, given_labels or training_set(), train, bar, saved=saved
     )
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
-    return state, history.drop(columns=["seconds", "waited"])
+    return state, history.drop(columns="seconds")
 
 
 def steps_on_file(folder) -> int:

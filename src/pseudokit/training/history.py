@@ -1,7 +1,6 @@
 """The loss curve of a network in training, history.csv, and progress bars."""
 
 import time
-from collections.abc import Iterator
 
 import pandas as pd
 
@@ -12,37 +11,28 @@ ROWS_PER_CURVE = 20
 
 
 class TrainingHistory:
-    """What every step lost, and how long training waited for images. The time runs from its making on.
+    """What every step lost. The time runs from its making on.
 
-    steps: for each its loss (NaN: it was left out), learning rate, seconds so far, and how many of them were waited.
+    steps: for each its loss (NaN: it was left out), learning rate, and seconds so far.
     """
 
     def __init__(self):
         self.start = time.monotonic()
-        self.waited = 0.0
-        self.steps: list[tuple[float, float, float, float]] = []
+        self.steps: list[tuple[float, float, float]] = []
 
     def add(self, loss: float, lr: float) -> None:
         """Note one step."""
-        self.steps.append((loss, lr, time.monotonic() - self.start, self.waited))
-
-    def timed(self, batches: Iterator) -> Iterator:
-        """The same batches; the time that each takes to come is counted."""
-        while True:
-            start = time.monotonic()
-            batch = next(batches)
-            self.waited += time.monotonic() - start
-            yield batch
+        self.steps.append((loss, lr, time.monotonic() - self.start))
 
     def table(self, epochs_per_step: float) -> pd.DataFrame:
         """history.csv: one row for about every twentieth of the steps, with the mean loss of those steps."""
-        table = pd.DataFrame(self.steps, columns=["loss", "lr", "seconds", "waited"])
+        table = pd.DataFrame(self.steps, columns=["loss", "lr", "seconds"])
         table.insert(0, "epoch", (table.index + 1) * epochs_per_step)
         table["skipped"] = table["loss"].isna().cumsum()
         steps_per_row = max(1, len(table) // ROWS_PER_CURVE)
         rows = table.groupby(table.index // steps_per_row)
         curve = rows.tail(1).assign(loss=rows["loss"].mean().to_numpy())
-        return curve.round({"epoch": 3, "seconds": 3, "waited": 3}).reset_index(drop=True)
+        return curve.round({"epoch": 3, "seconds": 3}).reset_index(drop=True)
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps; of the start, how long ago it was."""

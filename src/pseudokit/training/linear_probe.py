@@ -114,7 +114,6 @@ def fit_head(
             "loss": losses,
             "lr": 1.0,
             "seconds": round(time.monotonic() - start, 3),
-            "waited": 0.0,
             "skipped": 0,
             "prior": prior,
         }

@@ -56,7 +56,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
 
     Returns:
-        The network in eval mode, and its history: epoch, loss, lr, seconds; waited, how many of them for images;
+        The network in eval mode, and its history: epoch, loss, lr, seconds;
         skipped, how many steps so far were left out because their gradient was not finite.
 
     Raises:
@@ -77,7 +77,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     criterion = make_criterion(training_set.labels, spec, train).to(device)
     training_set = replace(training_set, labels=criterion.targets(training_set.labels))
 
-    batches = history.timed(labeled_batches(training_set, train, spec.size, saved.step))
+    batches = labeled_batches(training_set, train, spec.size, saved.step)
     mix = make_mixup(train, len(spec.classes))
     optimizer = make_optimizer(network, train)
     schedule = make_schedule(optimizer, train, training_set.steps)
@@ -91,7 +91,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     }
     consistency = average = None
     if train.consistency_weight and len(training_set.unlabeled):
-        unlabeled = history.timed(unlabeled_batches(training_set, train, spec.size, saved.step))
+        unlabeled = unlabeled_batches(training_set, train, spec.size, saved.step)
         consistency = Consistency(unlabeled, train.consistency_teacher_weight, process_group)
         state["consistency"] = consistency.to(device)
     if train.ema_decay:

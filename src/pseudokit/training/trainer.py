@@ -18,7 +18,6 @@ from ..config.types import UserError
 from ..data.cache import reserve
 from ..data.encoding import has_label
 from ..data.images import load_images
-from ..data.transforms import is_whole_batch
 from ..labels.arrays import Array
 from ..labels.out_of_fold import FoldJob, Second
 from ..round_store import BACK
@@ -48,11 +47,6 @@ from .models import (
     save_model,
 )
 from .predict import batch_size, embed, log_probs
-
-BATCHES_PER_WRITE = 16
-"""After how many of them embeddings are written down: a run that is stopped loses seconds."""
-MAX_WAITING_SHARE = 0.1
-"""Share of the time that the network may wait for images before the log says what helps."""
 
 
 @dataclass(frozen=True)
@@ -222,31 +216,26 @@ class Trainer:
                 return np.load(file, mmap_mode="r")
             log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
-        part = self._embed(name)
+        part = self.folder / f"{name}.part"
+        self._embed(part)
         file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
         return np.load(file, mmap_mode="r")
 
-    def _embed(self, name: str) -> Path:
-        """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
+    def _embed(self, file: Path) -> None:
+        """Embed all images into a file, a batch at a time: the memory may not hold all embeddings."""
         network, spec = self.backbone.network, self.backbone.spec
         train = self.config.train_of("backbone")
         n = len(self.pixels)
-        part = next(self.folder.glob(f"{name}.*.rows"), None)
-        if part is None:
-            part = self.folder / f"{name}.0.rows"
-            reserve(part, (n, linear_classifier(network).in_features), np.float32)
-        done = int(part.name.split(".")[1])
-        log.info(f"embed: {n - done:,} of {n:,} images")
-        embeddings = np.lib.format.open_memmap(part, "r+")
-        step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
-        with progress_bar(n, "embed", done) as bar:
-            for first in range(done, n, step):
+        reserve(file, (n, linear_classifier(network).in_features), np.float32)
+        log.info(f"embed: {n:,} images")
+        embeddings = np.lib.format.open_memmap(file, "r+")
+        step = batch_size(spec.size, pick_device(train.device))
+        with progress_bar(n, "embed") as bar:
+            for first in range(0, n, step):
                 rows = np.arange(first, min(first + step, n))
                 embeddings[rows] = embed(network, spec, self.pixels, rows, train)
-                embeddings.flush()
-                part = part.replace(self.folder / f"{name}.{rows[-1] + 1}.rows")
                 bar.update(len(rows))
-        return part
+        embeddings.flush()
 
 
 @dataclass
@@ -361,11 +350,6 @@ class JobRunner:
         if last.skipped:
             line += f", {last.skipped:,.0f} of them left out (no finite gradient)"
         line += f", loss {last.loss:.3f}, {last.seconds:.1f} s"
-        augment = self.trainer.config.train_of(job.where).augment
-        has_waited = last.waited > MAX_WAITING_SHARE * last.seconds
-        if has_waited and not is_whole_batch(augment, model.spec.size):
-            percent = f"{100 * last.waited / last.seconds:.0f} %"
-            line += f"; {percent} of it waiting for images: try train.num_workers=2 or more"
         log.info(line)
         return model
 
