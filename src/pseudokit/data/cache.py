@@ -54,8 +54,7 @@ def open_cache(
                 log.info(f"images: {len(paths):,} will take {size} in {pixels_file}")
                 # First, as it must not speak of pixels that are lost.
                 good_file.unlink(missing_ok=True)
-                reserve(pixels_file, shape)
-                pixels = np.load(pixels_file, mmap_mode="r+")
+                pixels = reserve(pixels_file, shape)
                 good = decode_all(decode, paths, pixels)
                 pixels.flush()
                 write_npy(good_file, good)
@@ -113,12 +112,13 @@ def _version_of(path: str) -> tuple:
     return path, facts.st_size, facts.st_mtime_ns
 
 
-def reserve(file: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
-    """Make an .npy file of zeros and take its room on the disk: a full disk would kill who writes to a map later."""
+def reserve(file: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> ndarray:
+    """A map of a new .npy file, whose room on the disk is taken: a full disk would kill who writes to a map later."""
     with whole(file) as part:
         array = np.lib.format.open_memmap(part.name, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(part.fileno(), 0, array.offset + array.nbytes)
+    return np.load(file, mmap_mode="r+")
 
 
 def free_memory() -> int:

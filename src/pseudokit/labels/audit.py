@@ -104,9 +104,8 @@ def estimate(
             "low": estimated_rate - rate["high"],
             "high": estimated_rate - rate["low"],
         }
-    flagged = share_wrong(np.array([0]))
     return {
         "noise_rate": rate,
-        "flag_precision": flagged,
+        "flag_precision": share_wrong(np.array([0])),
         "estimate_error": error,
     }

@@ -90,13 +90,12 @@ def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, d
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
     columns = _count_by_class(log_probs.argmax(-1), labels, len(classes))
     hits, predicted, n = (pd.Series(column, classes) for column in columns)
-    auc = by_class("auc", log_probs, labels)
     table = pd.DataFrame(
         {
             "n": n,
             "recall": hits / n,
             "precision": hits / predicted,
-            "auc": auc,
+            "auc": by_class("auc", log_probs, labels),
         }
     )
     table = table[n > 0].astype(object)
@@ -126,12 +125,11 @@ def kappa(predicted: Array, labels: Array, classes: Classes) -> float:
     from sklearn.metrics import cohen_kappa_score
 
     rank = ranks(classes)
-    predicted = rank[predicted]
-    labels = rank[labels]
     every = np.arange(len(rank))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one class alone has no kappa
-        return float(cohen_kappa_score(predicted, labels, labels=every, weights="quadratic"))
+        value = cohen_kappa_score(rank[predicted], rank[labels], labels=every, weights="quadratic")
+    return float(value)
 
 
 PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
@@ -179,12 +177,10 @@ def share_interval(share: float, n: float) -> dict[str, float]:
     center = share + Z_95**2 / (2 * n)
     half = Z_95 * float(np.sqrt(variance + (Z_95 / (2 * n)) ** 2))
     whole = 1 + Z_95**2 / n
-    low = (center - half) / whole
-    high = (center + half) / whole
     return {
         "se": float(np.sqrt(variance)),
-        "low": low,
-        "high": high,
+        "low": (center - half) / whole,
+        "high": (center + half) / whole,
     }
 
 
@@ -255,8 +251,9 @@ def paired_gain(before: Array, after: Array) -> dict[str, float]:
     change = after.astype(float) - before
     gain = float(change.mean())
     half = float(Z_95 * change.std() / np.sqrt(len(change)))
-    accuracy = {"before": float(before.mean()), "after": float(after.mean())}
-    return accuracy | {
+    return {
+        "before": float(before.mean()),
+        "after": float(after.mean()),
         "gain": gain,
         "low": gain - half,
         "high": gain + half,

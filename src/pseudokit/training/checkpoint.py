@@ -85,8 +85,9 @@ class Checkpoints:
         try:
             state = torch.load(self._file, weights_only=True, map_location="cpu")
         except Exception as error:  # cut off or edited: torch raises many types
-            name = type(error).__name__
-            log.info(f"{self._file} cannot be read ({name}); its network is trained anew")
+            log.info(
+                f"{self._file} cannot be read ({type(error).__name__}); its network is trained anew"
+            )
             return None
         return state if state.get("key") == self._key else None
 

@@ -110,8 +110,8 @@ class Computation:
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
-        mean_and_std = [self.spec.mean, self.spec.std]
-        mean, std = (torch.tensor(values, device=self.device) * 255 for values in mean_and_std)
+        mean = torch.tensor(self.spec.mean, device=self.device) * 255
+        std = torch.tensor(self.spec.std, device=self.device) * 255
         pixels = pixels.to(self.device, non_blocking=True).float()
         images = pixels.sub(mean).div_(std).permute(0, 3, 1, 2)  # in channels_last
         is_16_bit = self.dtype != torch.float32

@@ -91,7 +91,7 @@ class BinaryCrossEntropy(CrossEntropy):
     @staticmethod
     def class_weights(labels: Array, k: int) -> Tensor:
         """(K,) weight of yes against no, so that both count alike."""
-        yes = np.where(labels > 0, labels, 0).sum(0)
+        yes = np.maximum(labels, 0).sum(0)
         known = (labels >= 0).sum(0)
         weights = (known - yes) / np.maximum(yes, 1)
         return torch.from_numpy(weights).float()

@@ -226,9 +226,8 @@ class Trainer:
         network, spec = self.backbone.network, self.backbone.spec
         train = self.config.train_of("backbone")
         n = len(self.pixels)
-        reserve(file, (n, linear_classifier(network).in_features), np.float32)
+        embeddings = reserve(file, (n, linear_classifier(network).in_features), np.float32)
         log.info(f"embed: {n:,} images")
-        embeddings = np.lib.format.open_memmap(file, "r+")
         step = batch_size(spec.size, pick_device(train.device))
         with progress_bar(n, "embed") as bar:
             for first in range(0, n, step):
