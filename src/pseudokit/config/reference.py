@@ -4,7 +4,6 @@ python -m pseudokit.config.reference > docs/config.md        (make docs)
 """
 
 import json
-import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Annotated, Any
@@ -23,8 +22,6 @@ contains a word.
 """
 TABLE = "| key | type | default | meaning |\n|---|---|---|---|\n"
 KINDS = {"string": "text", "boolean": "true or false", "object": "mapping"}
-MAX_LINE_CHARACTERS = 100
-"""Of a line that `--keys` prints: fits an ordinary terminal."""
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -45,10 +42,7 @@ def find_keys(word: str) -> str:
     blocks = []
     for key, value_type, default, meaning in key_rows():
         if word.lower() in f"{key} {meaning}".lower():
-            text = textwrap.fill(
-                meaning, MAX_LINE_CHARACTERS, initial_indent="    ", subsequent_indent="    "
-            )
-            block = f"{key}: {value_type} (default {default})\n{text}\n"
+            block = f"{key}: {value_type} (default {default})\n    {meaning}\n"
             blocks.append(block.replace("`", ""))
     return "\n".join(blocks) or f"no key contains {word!r}; docs/config.md lists all of them\n"
 

@@ -1,6 +1,5 @@
 """The machine, the versions and the code that a run is made with: env.json."""
 
-import hashlib
 import os
 import platform
 from importlib import metadata
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.keys import VERSION
+from .files import hash_of
 
 PACKAGE = Path(__file__).resolve().parent.parent
 """The folder of this package."""
@@ -48,7 +48,4 @@ def _version(package: str) -> str | None:
 
 def code_hash() -> str:
     """Hash of the kit's own source: the same hash means the same code."""
-    digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
+    return hash_of(*sorted(PACKAGE.rglob("*.py")))

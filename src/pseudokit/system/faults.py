@@ -16,7 +16,7 @@ from .files import read_json, write_json
 
 SAME_SIGNAL_SECONDS = 0.25
 """A second signal within this time is the first one again: `timeout` and torchrun send each of theirs twice."""
-LOCK_WAIT_SECONDS = 15.0
+LOCK_WAIT_SECONDS = 10.0
 """The data workers of a process that died hold its lock until they notice; they look every five seconds."""
 BROKEN_PIPE = (ConnectionError, EOFError)
 """Raised when the other end of a pipe is a data worker that has died."""
@@ -145,10 +145,9 @@ def held(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock, holder_file = FileLock(path / ".lock"), path / ".holder"
-    was_killed = _is_dead(_read_holder(holder_file))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_WAIT_SECONDS if was_killed else 0)
+        lock.acquire(timeout=LOCK_WAIT_SECONDS)
         holder = {"pid": os.getpid(), "host": platform.node(), "command": " ".join(sys.argv)}
         write_json(holder_file, holder)
     except Timeout:
@@ -174,14 +173,3 @@ def _read_holder(file: Path) -> dict:
     with suppress(OSError, UserError):
         return read_json(file, "pid", "host", "command")
     return {}
-
-
-def _is_dead(holder: dict) -> bool:
-    """Whether the process that wrote the file has ended. Nobody knows on another machine, and on Windows."""
-    if not holder or holder["host"] != platform.node() or os.name == "nt":
-        return False
-    try:
-        os.kill(holder["pid"], 0)  # sends nothing
-    except OSError as error:
-        return error.errno == errno.ESRCH  # no such process
-    return False
