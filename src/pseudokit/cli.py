@@ -55,10 +55,7 @@ OPTIONS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Shows the script's text as help; a wrong argument is one line like any other wrong input."""
-
-    def __init__(self, text: str):
-        super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A wrong argument is one line like any other wrong input."""
 
     def error(self, message: str):
         raise UserError(f"{message}; see {self.prog} --help")
@@ -105,7 +102,7 @@ def _train_or_check(mode: str, args: argparse.Namespace) -> None:
 
 
 def _training_parser(text: str) -> Parser:
-    parser = Parser(text)
+    parser = Parser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
         "--config",
@@ -159,7 +156,7 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _predict_parser() -> Parser:
-    parser = Parser(PREDICT)
+    parser = Parser(description=PREDICT, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
         "--run",

@@ -13,7 +13,7 @@ from .data.dataset import Dataset
 from .data.encoding import has_label, is_correct, names
 from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
-from .labels.noise import DIFFICULTY, anchor_counts, bootstrap_rate
+from .labels.noise import DIFFICULTY, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
@@ -122,8 +122,9 @@ def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
     those with it the share that was not.
     """
     by_class = {}
-    for column, name in enumerate(dataset.classes):
-        noise = _noise_summary(decisions.questions[column], dataset.given_labels[:, column])
+    columns = zip(dataset.classes, decisions.questions, dataset.given_labels.T, strict=True)
+    for name, question, given_labels in columns:
+        noise = _noise_summary(question, given_labels)
         if not noise:
             return {}
         (_, extra), (missing, _) = noise["noise_matrix"]
@@ -145,17 +146,20 @@ def _noise_summary(
     """The noise matrix, its type, the rate and its interval; empty where given labels are not judged for noise."""
     if decisions.matrix is None:
         return {}
-    info = {"noise_type": decisions.noise, "noise_matrix": _rounded(decisions.matrix)}
-    if decisions.noise in (DIFFICULTY, "look-alike"):
-        info["estimated_rate"] = float(decisions.p_wrong[given_labels >= 0].mean())
+    rate = decisions.p_wrong[given_labels >= 0].mean()
+    interval = None  # nothing bounds the rate of look-alike noise
     if decisions.noise == DIFFICULTY:
-        info["estimated_rate_interval"] = _rounded(rate_interval(likeliest_rate))
-    elif decisions.noise != "look-alike":  # nothing bounds the rate of that
-        anchors = anchor_counts(
-            decisions.predicted, decisions.confidence, given_labels, len(decisions.matrix)
+        interval = rate_interval(likeliest_rate)
+    elif decisions.noise != "look-alike":
+        rate, *interval = bootstrap_rate(
+            decisions.posterior, decisions.predicted, decisions.confidence
         )
-        rate, *interval = bootstrap_rate(decisions.posterior, anchors)
-        info["estimated_rate"] = float(rate)
+    info = {
+        "noise_type": decisions.noise,
+        "noise_matrix": _rounded(decisions.matrix),
+        "estimated_rate": float(rate),
+    }
+    if interval:
         info["estimated_rate_interval"] = _rounded(interval)
     return info
 

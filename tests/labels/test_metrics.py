@@ -232,10 +232,8 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
     expected = paired_gain(
         hits["baseline", "test"].astype(float), hits["student", "test"].astype(float)
     )
-    assert found == pytest.approx(
-        {"split": "test"} | expected | paired_arms(scored, ("test",), "baseline")
-    )
-    both = paired_arms(scored, ("val", "trusted"), "baseline")
+    assert found == pytest.approx({"split": "test"} | expected | paired_arms(scored, ("test",)))
+    both = paired_arms(scored, ("val", "trusted"))
     assert both["n"] == 300
     assert both["gain"] == pytest.approx(
         hits["student", "val"].mean() - hits["baseline", "val"].mean()
@@ -254,7 +252,7 @@ def test_a_paired_interval_counts_only_rows_that_differ():
         )
         for arm, predicted in right.items()
     ]
-    gain = paired_arms(pd.concat(tables), ("test",), "baseline")
+    gain = paired_arms(pd.concat(tables), ("test",))
     assert (gain["low"] + gain["high"]) / 2 == pytest.approx(0.1)
     assert (gain["high"] - gain["low"]) / 2 == pytest.approx(1.96 * (0.1 * 0.9 / 100) ** 0.5)
 

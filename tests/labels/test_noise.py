@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from pseudokit.labels.calibration import calibrate
-from pseudokit.labels.noise import anchor_counts, bootstrap_rate, deconvolve, estimate_noise
+from pseudokit.labels.noise import bootstrap_rate, deconvolve, estimate_noise
 from pseudokit.labels.posterior import Posterior
 
 K, N = 6, 12_000
@@ -62,8 +62,7 @@ def type_of(q, given_labels):
 def rate_and_interval(q, given_labels):
     belief = Posterior(logs_of(q), given_labels)
     summary = belief.summary()
-    anchors = anchor_counts(summary.best, summary.confidence, given_labels, q.shape[1])
-    return bootstrap_rate(belief, anchors)
+    return bootstrap_rate(belief, summary.best, summary.confidence)
 
 
 MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}

@@ -166,7 +166,7 @@ def write_scored(run, t):
         tables.append(pd.DataFrame(columns).assign(confidence=0.5 + rng.permutation(N) / 400))
     scored = pd.concat(tables)
     scored.to_csv(run / "scored.csv", index=False)
-    gain = paired_arms(scored, ("test",), "baseline")
+    gain = paired_arms(scored, ("test",))
     return scores, {"split": "test"} | {key: gain[key] for key in ("n", "gain", "low", "high")}
 
 

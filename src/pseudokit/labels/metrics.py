@@ -260,17 +260,15 @@ def paired_gain(before: Array, after: Array) -> dict[str, float]:
     }
 
 
-def paired_arms(
-    scored: pd.DataFrame, splits: tuple[str, ...], base: str
-) -> dict[str, float] | None:
-    """What the student gains on the arm `base` on the rows of these splits that both predict; None where there is none.
+def paired_arms(scored: pd.DataFrame, splits: tuple[str, ...]) -> dict[str, float] | None:
+    """What the student gains on the baseline on the rows of these splits that both predict; None where there is none.
 
     scored: table of scored.csv. Returns paired_gain with n, the number of rows.
     """
     rows = scored[scored["split"].isin(splits) & (scored["label"] != "")]
     rows = rows.assign(hit=(rows["label"] == rows["predicted"]).astype(float))
     hits = rows.pivot(index=["split", "id"], columns="arm", values="hit")
-    hits = hits.reindex(columns=[base, "student"]).dropna().to_numpy()
+    hits = hits.reindex(columns=["baseline", "student"]).dropna().to_numpy()
     return paired_gain(*hits.T) | {"n": len(hits)} if len(hits) else None
 
 

@@ -131,13 +131,14 @@ def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
     return q
 
 
-def bootstrap_rate(posterior: Posterior, counts: Array) -> Array:
+def bootstrap_rate(posterior: Posterior, predicted: Array, confidence: Array) -> Array:
     """The rate of wrong labels, and the ends of its 95 % interval, (3,) (percentile bootstrap, Efron 1979).
 
-    The anchors of each class, `counts`, are drawn anew. The rate moves with the matrix, on a part of the rows, with the
-    chance of each row to be wrong or not, and with what the model is off.
+    The anchors of each class are drawn anew, see anchor_counts. The rate moves with the matrix, on a part of the rows,
+    with the chance of each row to be wrong or not, and with what the model is off.
     """
-    k = len(counts)
+    k = posterior.log_probs.shape[1]
+    counts = anchor_counts(predicted, confidence, posterior.given_labels, k)
     rng = np.random.default_rng(0)
     draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_DRAWN_CELLS // k**2))
     totals = counts.sum(1).astype(int)

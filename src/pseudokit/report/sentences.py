@@ -1,5 +1,7 @@
 """What a run achieved, in a few sentences for the top of report.html and for the terminal. Reads metrics.json only."""
 
+import pandas as pd
+
 from ..labels.noise import OF_THE_CLASS
 from .load_run import decisive_round, scored_model
 from .report_tables import DECISIONS, accuracy_interval, between, duration, percent
@@ -158,8 +160,12 @@ def round_sentence(metrics: dict) -> str:
 def human_sentence(metrics: dict) -> str:
     """How many decisions of a person were applied."""
     counts = {action: n for action, n in metrics["human"].items() if action != "files"}
-    listed = ", ".join(f"{n:,} {action}" for action, n in counts.items())
-    return f"{sum(counts.values()):,} decisions of a person were applied ({listed})."
+    return f"{sum(counts.values()):,} decisions of a person were applied ({listed(counts)})."
+
+
+def listed(counts: dict[str, int] | pd.Series) -> str:
+    """`1,200 keep, 30 relabel`"""
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
 SENTENCES = {

@@ -41,7 +41,7 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
     if len(table.merge(decided(run.path))) == len(table):
         log.info(f"{file}: all of its {len(table):,} decisions are in force already")
         return None
-    if not (run.path / "student" / "model.json").exists():
+    if not run.has_student():
         raise UserError(
             f"--run {run.path} was stopped before its end; run its last command again, or --revert"
         )

@@ -1,5 +1,7 @@
 """What a run came to: scores of its models, the tables that people open, metrics.json."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -39,21 +41,25 @@ def score_arms(
     prepared: PreparedData, arms: dict[str, list[TrainedModel]], predict: Predict
 ) -> tuple[dict, pd.DataFrame]:
     """{arm: {split: scores}} on val, trusted and test, and the single predictions (as scored.csv holds them)."""
+    dataset = prepared.dataset
     scores = {}
     tables = []
-    for arm, models in arms.items():
-        for split in SCORED_SPLITS:
-            rows = np.flatnonzero(prepared.dataset.split == split)
-            if not len(rows):
-                continue
-            samples = prepared.dataset.take(rows)
-            log_probs = np.log(mean_probs(models, rows, predict) + 1e-30)
-            labels, classes = samples.given_labels, samples.classes
-            scores.setdefault(arm, {})[split] = score(log_probs, labels, classes)
-            predicted = names(log_probs.argmax(-1), classes)
-            table = samples.table().rename(columns={"given_label": "label"})
-            table = table.assign(arm=arm, predicted=predicted, confidence=confidence(log_probs))
-            tables.append(table[SCORED_COLUMNS])
+    for (arm, models), split in product(arms.items(), SCORED_SPLITS):
+        rows = np.flatnonzero(dataset.split == split)
+        if not len(rows):
+            continue
+        labels = dataset.given_labels[rows]
+        log_probs = np.log(mean_probs(models, rows, predict) + 1e-30)
+        scores.setdefault(arm, {})[split] = score(log_probs, labels, dataset.classes)
+        columns = {
+            "arm": arm,
+            "split": split,
+            "id": dataset.id[rows],
+            "label": names(labels, dataset.classes),
+            "predicted": names(log_probs.argmax(-1), dataset.classes),
+            "confidence": confidence(log_probs),
+        }
+        tables.append(pd.DataFrame(columns))
     return scores, pd.concat(tables) if tables else pd.DataFrame(columns=SCORED_COLUMNS)
 
 
@@ -63,7 +69,7 @@ def difference(scored: pd.DataFrame) -> dict | None:
     None without a baseline, or where nothing is scored.
     """
     for split in reversed(SCORED_SPLITS):
-        if gain := paired_arms(scored, (split,), "baseline"):
+        if gain := paired_arms(scored, (split,)):
             return {"split": split} | gain
     return None
 
@@ -101,8 +107,13 @@ def write_results(
     """
     judged, decisions = prepared.judged, result.decisions
     rounds = RoundStore(run.path).rounds()
-    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round}
-    metrics |= scores | {"rounds": rounds}
+    metrics = {
+        "mode": run.mode,
+        "reason": result.reason,
+        "round": result.round,
+        **scores,
+        "rounds": rounds,
+    }
     write_csv(run.path / "labels.csv", labels_table(result, judged))
     if decisions:
         table = decisions_table(decisions, judged, "").assign(path=judged.path)
@@ -118,8 +129,7 @@ def write_results(
             columns = ["id", "path", "label", "confidence", "round"]
             write_csv(run.path / "pseudo_labels.csv", accepted[columns])
             clean = _clean_labels(prepared, "hidden.csv", ~is_given)
-            is_accepted = table.decision == "accept"
-            cutoff = lowest_cutoff(table.confidence[is_accepted], run.config.pseudo)
+            cutoff = lowest_cutoff(accepted.confidence, run.config.pseudo)
             metrics["unlabeled"] = pool_scores(result.label[~is_given], clean) | {"cutoff": cutoff}
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))

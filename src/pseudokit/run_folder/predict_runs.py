@@ -68,7 +68,7 @@ def _choose_arm(run: Path) -> str:
 
     Rows of the test set never choose: they only tell how good the choice was.
     """
-    gain = paired_arms(read_csv(run / "scored.csv"), ("val", "trusted"), "baseline")
+    gain = paired_arms(read_csv(run / "scored.csv"), ("val", "trusted"))
     if gain is None:
         return "student"
     difference = f"student − baseline {points(gain, 'gain')}"

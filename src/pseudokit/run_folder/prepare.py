@@ -25,6 +25,7 @@ from ..labels.arrays import Array
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
 from ..labels.out_of_fold import Second
+from ..report.sentences import listed
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
@@ -289,9 +290,8 @@ def _check_folds(judged: Dataset, clusters: Array, config: Config) -> None:
 def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: Array) -> None:
     """Print how many samples and duplicates there are."""
     counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
-    splits = ", ".join(f"{n:,} {split}" for split, n in counts_by_split.items())
-    log.info(f"samples: {splits}; {len(dataset.classes)} classes")
-    kinds = ", ".join(f"{n:,} {kind}" for kind, n in count_duplicates(copies).items())
+    log.info(f"samples: {listed(counts_by_split)}; {len(dataset.classes)} classes")
+    kinds = listed(count_duplicates(copies))
     n_refused = (refused != "").sum()
     file = run.path / "duplicates.csv"
     log.info(f"duplicates: {kinds}; {n_refused:,} unlabeled images get no pseudo-label; see {file}")
@@ -299,16 +299,15 @@ def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: Array) 
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
     """What trains and predicts on this data."""
-    judged, dataset = prepared.judged, prepared.dataset
     trainer = Trainer(
         run.config,
         prepared.pixels,
-        judged.given_labels,
-        dataset.classes,
+        prepared.judged.given_labels,
+        prepared.dataset.classes,
         run.path,
         prepared.input_hash,
     )
-    offer(trainer, dataset.path)
+    offer(trainer, prepared.dataset.path)
     return JobRunner(trainer, _label_propagation(run, prepared, trainer), run.time_for)
 
 

@@ -13,6 +13,7 @@ from ..data.encoding import has_label
 from ..labels.decide import decide_labels
 from ..labels.decisions import Decisions
 from ..labels.pseudo_labels import lower_bound
+from ..report.sentences import listed
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, write_csv
 from .folder import read_status, run_config
@@ -75,8 +76,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     cutoffs = cutoff_table(dataset, decisions)
     log.info(cutoffs.to_string(index=False, float_format="{:.4g}".format, na_rep="–"))
     counts = table.decision.value_counts().sort_index()
-    summary = ", ".join(f"{n:,} {decision}" for decision, n in counts.items())
-    log.info(f"round {len(rounds)}, {mode}: {summary}; {run / 'selected.csv'}")
+    log.info(f"round {len(rounds)}, {mode}: {listed(counts)}; {run / 'selected.csv'}")
 
 
 def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
