@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from pseudokit.config.keys import Data
 from pseudokit.config.types import UserError
-from pseudokit.data import images
+from pseudokit.data import cache, images
 from pseudokit.data.cache import free_memory
 from pseudokit.data.images import decode, load_images
 
@@ -307,13 +307,17 @@ def test_a_changed_file_is_decoded_anew(tmp_path):
     assert load_images(files, data)[0][:, 0, 0, 0].tolist() == [0, 1, 2, 77, 4]
 
 
-def test_a_cache_that_was_stopped_is_made_anew(tmp_path, monkeypatch):
+def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):
     files, data = numbered(tmp_path, 200), Data(cache=str(tmp_path / "cache"), **FORMAT)
+    monkeypatch.setattr(cache, "IMAGES_PER_CHUNK", 16)
     with monkeypatch.context() as patch:
         count_decodes(patch, stop_after=120)
         with pytest.raises(KeyboardInterrupt):
             load_images(files, data)
-    pixels, good = load_images(files, data)
+    with monkeypatch.context() as patch:
+        seen = count_decodes(patch)
+        pixels, good = load_images(files, data)
+    assert len(seen) == 200 - 7 * 16, "the chunks that were finished are kept"
     assert good.all()
     assert pixels[:, 0, 0, 0].tolist() == list(range(200))
 
@@ -351,7 +355,7 @@ def test_two_processes_make_one_cache_and_read_the_same(tmp_path):
         pixels, good = result.result()
         assert good.all()
         assert pixels[:, 0, 0, 0].tolist() == list(range(200))
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2, "the images, and which are good"
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2, "the images and their states"
 
 
 def test_a_cache_is_locked_while_it_is_made(tmp_path, monkeypatch):
@@ -397,7 +401,7 @@ def test_free_memory_is_some_of_the_machines():
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-700], lambda data: b"", lambda data: b"text" * 99, None]
 )
-@pytest.mark.parametrize("which", [".npy", ".good.npy"])
+@pytest.mark.parametrize("which", [".npy", ".states.npy"])
 def test_a_damaged_cache_is_made_anew(tmp_path, damage, which):
     files, data = numbered(tmp_path, 20), Data(cache=str(tmp_path / "cache"), **FORMAT)
     whole, good = (np.array(a) for a in load_images(files, data))

@@ -153,7 +153,16 @@ def test_images_are_found_whichever_row_stands_first(competition, order):
     assert sorted(below(data, folder)) == ["images/000.png", "images/sub/900.png"]
 
 
-def test_files_that_are_no_images_are_told(tmp_path, caplog):
+def test_rows_that_an_open_quote_takes_in_are_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="kit")
+    table = tmp_path / "train.csv"
+    table.write_text('id,label,by\n000,cat,"p1\n001,dog,p2\n002,cat,p"\n003,dog,p4\n')
+    assert list(read_split(Data(train=str(table)), "train").id) == ["000", "003"]
+    assert caplog.text.count("train.csv") == 1
+    assert "'by'" in caplog.text
+
+
+def test_files_that_are_no_images_are_told_and_a_class_of_them_is_refused(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="kit")
     for name in ("set/cat/0.png", "set/cat/notes.txt", "set/dog/0.JFIF", "set/about.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +171,9 @@ def test_files_that_are_no_images_are_told(tmp_path, caplog):
     assert set(read_split(data, "train").label) == {"cat", "dog"}
     assert str(tmp_path / "set") in caplog.text
     assert "about.md" in caplog.text
+    (tmp_path / "set" / "owl").mkdir()
+    (tmp_path / "set" / "owl" / "0.heic").touch()
+    assert str(tmp_path / "set" / "owl") in refusal(data)
 
 
 def test_a_parquet_file_has_no_columns_of_lists_or_bytes(tmp_path):

@@ -111,6 +111,7 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
 def embedded(tmp_path, monkeypatch):
     """embedded(pixels, cut=…): (embeddings, rows that were embedded now); cut: after so many rows it is cut off."""
     monkeypatch.setitem(predict.MAX_BATCH_PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
+    monkeypatch.setattr(trainer_module, "BATCHES_PER_WRITE", 2)
     real, rows_now = trainer_module.embed, []
 
     def made(pixels, cut=None):
@@ -142,16 +143,17 @@ def noise() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
 
 
-def test_embeddings_that_are_cut_off_are_made_anew_to_the_same_bytes(tmp_path, embedded, noise):
+def test_embeddings_that_are_cut_off_go_on_to_the_same_bytes(tmp_path, embedded, noise):
     for cut in (0, 16, 32):
         with pytest.raises(KeyboardInterrupt):
             embedded(noise, cut)
-    again, rows = embedded(noise)
-    assert rows == [*range(60)]
+    resumed, rows = embedded(noise)
+    assert rows == [*range(48, 60)]
     for file in tmp_path.glob("embeddings_*"):
         file.unlink()
-    whole, _ = embedded(noise)
-    np.testing.assert_array_equal(again, whole)
+    whole, rows = embedded(noise)
+    assert rows == [*range(60)]
+    np.testing.assert_array_equal(resumed, whole)
 
 
 def test_a_damaged_file_of_embeddings_is_made_anew(tmp_path, embedded, noise):

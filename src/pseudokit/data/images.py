@@ -73,7 +73,7 @@ def load_images(paths: ndarray, data: Data) -> tuple[ndarray, ndarray]:
     fits_in_memory = np.prod(shape, dtype=float) <= free_memory() / 2
     if data.cache is None and size() == 1 and fits_in_memory:
         pixels = np.zeros(shape, np.uint8)
-        good = decode_all(decode_one, paths, pixels)
+        good = decode_all(decode_one, paths, pixels, np.zeros(len(paths), np.uint8))
     else:
         pixels, good = open_cache(decode_one, paths, shape, Path(data.cache or DEFAULT_CACHE))
     if not good.all():

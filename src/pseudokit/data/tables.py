@@ -111,16 +111,23 @@ def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
     files = _list_files(folder)
     images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     others = sorted({*files} - {*images})
+    suffixes = ", ".join(IMAGE_SUFFIXES)
     if not images:
-        raise UserError(f"{key} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"{key} holds no image ({suffixes})")
     if others:
         log.info(
             f"{folder}: {len(others):,} files that are no images by their suffix are skipped ({others[0]}, …)"
         )
     top_folders = [_top_folder(name) for name in images]
-    if split in LABELED_SPLITS and "" in top_folders:
-        name = images[top_folders.index("")]
-        raise UserError(f"{key}: {name} lies in no class folder; use <class>/<file>")
+    if split in LABELED_SPLITS:
+        without_image = {_top_folder(name) for name in others} - {*top_folders, ""}
+        if "" in top_folders:
+            name = images[top_folders.index("")]
+            raise UserError(f"{key}: {name} lies in no class folder; use <class>/<file>")
+        if without_image:
+            raise UserError(
+                f"{folder / min(without_image)} holds files and no image ({suffixes}); convert them or move it away"
+            )
     prefix = folder.resolve().name
     columns = {
         "id": [f"{prefix}/{name}" for name in images],
@@ -159,8 +166,11 @@ def _top_folder(name: str) -> str:
 
 
 def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.DataFrame:
-    read = _read_parquet if file.suffix.lower() in PARQUET_SUFFIXES else read_csv
-    table = read(file)
+    if file.suffix.lower() in PARQUET_SUFFIXES:
+        table = _read_parquet(file)
+    else:
+        table = read_csv(file)
+        _warn_of_line_breaks(table, file)
     if not len(table):
         raise UserError(f"{file} has no rows")
     usual_name = next((name for name in ID_COLUMNS if name in table), " / ".join(ID_COLUMNS))
@@ -202,6 +212,17 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         raise UserError(
             f"{file} cannot be read as parquet ({' '.join(str(error).split())}); pip install pyarrow, or save it as CSV"
         ) from None
+
+
+def _warn_of_line_breaks(table: pd.DataFrame, file: Path) -> None:
+    """A quote that is not closed takes the rows up to the next quote into its cell, and they are lost. In a label or
+    group that is refused. In other columns it may be text of several lines."""
+    columns = [name for name in table if table[name].str.contains("\n", regex=False).any()]
+    if columns:
+        log.info(
+            f"warning: {file}: cells of {', '.join(map(repr, columns))} hold line breaks. If the text should not have "
+            "several lines, a quote is not closed, and rows are lost"
+        )
 
 
 def _column(table: pd.DataFrame, name: str, key: str, file: Path) -> pd.Series:

@@ -48,6 +48,9 @@ from .models import (
 )
 from .predict import batch_size, embed, log_probs
 
+BATCHES_PER_WRITE = 16
+"""After how many of them embeddings are written down: a run that is stopped loses seconds."""
+
 
 @dataclass(frozen=True)
 class TrainJob:
@@ -216,25 +219,31 @@ class Trainer:
                 return np.load(file, mmap_mode="r")
             log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
-        part = self.folder / f"{name}.part"
-        self._embed(part)
+        part = self._embed(name)
         file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
         return np.load(file, mmap_mode="r")
 
-    def _embed(self, file: Path) -> None:
-        """Embed all images into a file, a batch at a time: the memory may not hold all embeddings."""
+    def _embed(self, name: str) -> Path:
+        """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
         network, spec = self.backbone.network, self.backbone.spec
         train = self.config.train_of("backbone")
         n = len(self.pixels)
-        embeddings = reserve(file, (n, linear_classifier(network).in_features), np.float32)
-        log.info(f"embed: {n:,} images")
-        step = batch_size(spec.size, pick_device(train.device))
-        with progress_bar(n, "embed") as bar:
-            for first in range(0, n, step):
+        part = next(self.folder.glob(f"{name}.*.rows"), None)
+        if part is None:
+            part = self.folder / f"{name}.0.rows"
+            reserve(part, (n, linear_classifier(network).in_features), np.float32)
+        done = int(part.name.split(".")[1])
+        log.info(f"embed: {n - done:,} of {n:,} images")
+        embeddings = np.load(part, mmap_mode="r+")
+        step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
+        with progress_bar(n, "embed", done) as bar:
+            for first in range(done, n, step):
                 rows = np.arange(first, min(first + step, n))
                 embeddings[rows] = embed(network, spec, self.pixels, rows, train)
+                embeddings.flush()
+                part = part.replace(self.folder / f"{name}.{rows[-1] + 1}.rows")
                 bar.update(len(rows))
-        embeddings.flush()
+        return part
 
 
 @dataclass
