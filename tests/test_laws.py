@@ -60,6 +60,17 @@ def digits(n=600, labeled=400, flipped=0.1, seed=0):
     return Dataset(ids, empty, split, given_, empty, tuple("0123456789")), data.data[:n] / 4, clean
 
 
+def rounds_of(folder, mode, dataset, fit, predict, policy, clusters=None, **options):
+    """self_train with its rounds kept in a folder."""
+    clusters = np.arange(len(dataset)) if clusters is None else clusters
+    store = RoundStore(folder)
+    return self_train(
+        SelfTrainingContext(
+            dataset, fit, predict, policy, store, mode=mode, clusters=clusters, **options
+        )
+    )
+
+
 def train(
     tmp_path, mode="denoise", dataset=None, x=None, policy=None, seed=0, clusters=None, **kwargs
 ):
@@ -68,20 +79,9 @@ def train(
     if mode == "denoise":  # rows without a label are not judged in this mode
         x, dataset = x[dataset.given_labels >= 0], dataset.take(dataset.given_labels >= 0)
     teacher = Teacher(x, 10)
-    clusters = np.arange(len(dataset)) if clusters is None else clusters
     policy = policy or Pseudo(rounds=3, folds=3, relabel_cutoff=0.6, cutoff=0.6)
-    result = self_train(
-        SelfTrainingContext(
-            dataset,
-            teacher.fit,
-            teacher.predict,
-            policy,
-            RoundStore(tmp_path),
-            mode=mode,
-            clusters=clusters,
-            seed=seed,
-            **kwargs,
-        )
+    result = rounds_of(
+        tmp_path, mode, dataset, teacher.fit, teacher.predict, policy, clusters, seed=seed, **kwargs
     )
     return result, teacher, dataset
 
@@ -182,17 +182,7 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
                 changed[0:200:4], 1
             )  # as many of each class: the prior stays
             dataset = replace(dataset, given_labels=changed)
-        self_train(
-            SelfTrainingContext(
-                dataset,
-                teacher.fit,
-                teacher.predict,
-                policy,
-                RoundStore(tmp_path / name),
-                mode="augment",
-                clusters=np.arange(600),
-            )
-        )
+        rounds_of(tmp_path / name, "augment", dataset, teacher.fit, teacher.predict, policy)
         found.append((dataset, teacher))
     a, b = (teacher.fits for _, teacher in found)
     assert a.keys() == b.keys()
@@ -232,17 +222,7 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
         logs[dataset.given_labels[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
         return logs
 
-    result = self_train(
-        SelfTrainingContext(
-            dataset,
-            teacher.fit,
-            one_class,
-            Pseudo(rounds=3),
-            RoundStore(tmp_path),
-            mode="augment",
-            clusters=np.arange(600),
-        )
-    )
+    result = rounds_of(tmp_path, "augment", dataset, teacher.fit, one_class, Pseudo(rounds=3))
     assert (result.reason, result.round) == ("collapse", 0)
     assert (result.label == dataset.given_labels).all()
     assert RoundStore(tmp_path).rounds()[0]["collapsed"]
@@ -276,17 +256,7 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 3, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
-        result = self_train(
-            SelfTrainingContext(
-                dataset,
-                the_same,
-                teacher.predict,
-                policy,
-                RoundStore(tmp_path),
-                mode="augment",
-                clusters=np.arange(600),
-            )
-        )
+        result = rounds_of(tmp_path, "augment", dataset, the_same, teacher.predict, policy)
     assert (result.reason, result.round) == expected
 
 
@@ -453,17 +423,7 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
         )
 
     policy = Pseudo(rounds=3, folds=3)
-    result = self_train(
-        SelfTrainingContext(
-            dataset,
-            spoiled,
-            teacher.predict,
-            policy,
-            RoundStore(tmp_path),
-            mode="denoise",
-            clusters=np.arange(600),
-        )
-    )
+    result = rounds_of(tmp_path, "denoise", dataset, spoiled, teacher.predict, policy)
     assert (result.reason, result.round) == ("no_gain", 1)
     assert (result.label == _learned(tmp_path, 2, dataset)).all()
 
@@ -487,18 +447,7 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
         return np.log(0.95 * probs + 0.005)
 
     policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.9)
-    result = self_train(
-        SelfTrainingContext(
-            dataset,
-            teacher.fit,
-            knows,
-            policy,
-            RoundStore(tmp_path),
-            mode=mode,
-            clusters=np.arange(600),
-            metric=metric,
-        )
-    )
+    result = rounds_of(tmp_path, mode, dataset, teacher.fit, knows, policy, metric=metric)
     agreement = [facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds()]
     assert agreement[1] < agreement[0] - 0.02
     assert result.round == len(agreement) > 1
@@ -519,17 +468,14 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
         return np.log(probs)
 
     policy = Pseudo(rounds=3, folds=3, relabel_cutoff=0.8)
-    result = self_train(
-        SelfTrainingContext(
-            dataset,
-            teacher.fit,
-            knows,
-            policy,
-            RoundStore(tmp_path),
-            mode="denoise",
-            clusters=np.arange(600),
-            time_for=lambda seconds: next(times),
-        )
+    result = rounds_of(
+        tmp_path,
+        "denoise",
+        dataset,
+        teacher.fit,
+        knows,
+        policy,
+        time_for=lambda seconds: next(times),
     )
     first, second = (facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds())
     assert second < first

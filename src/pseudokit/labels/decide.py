@@ -107,14 +107,12 @@ def _decide(
             predicted = posterior.summary()
             posterior = replace(posterior, difficulty=estimate)
         believed = posterior.summary()
-    contradicted = labeled & (believed.best != given_labels)
-    clear = noise == "look-alike" and believed.p_wrong[contradicted].mean() > CLEAR_CONTRADICTION
+    clear = noise == "look-alike" and _contradicts_clearly(believed, given_labels)
 
     # Which label is learned, and why
     decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
     if mode in REPAIRS:
-        action = policy.uncertain_labels or _default_action(mode, policy, noise, clear)
-        _decide_given(believed, given_labels, noise, policy, action, decision, reason)
+        _decide_given(believed, given_labels, mode, noise, clear, policy, decision, reason)
     accepted, why = select_pseudo_labels(predicted, given_labels, k, policy, refused, progress)
     reason[~labeled] = why[~labeled]
     if mode in USES_UNLABELED:
@@ -153,16 +151,19 @@ def _decide(
 def _decide_given(
     believed: PosteriorSummary,
     given_labels: Array,
+    mode: str,
     noise: str | None,
+    clear: bool,
     policy: Pseudo,
-    action: str,
     decision: Array,
     reason: Array,
 ) -> None:
     """In place: decisions and reasons for given labels (N,), from the posterior of the true class.
 
     relabel: another class reaches its cutoff. With a plain cutoff a label is dropped where it is wrong with that
-    confidence and no class replaces it. `action` is for what is then neither certainly right nor replaced.
+    confidence and no class replaces it. What is then neither certainly right nor replaced is uncertain.
+
+    clear: see _contradicts_clearly; of look-alike noise alone.
     """
     labeled = given_labels >= 0
     disagrees = labeled & (believed.best != given_labels)
@@ -177,10 +178,10 @@ def _decide_given(
         relabel = disagrees & (believed.confidence >= cutoffs[believed.best]) & (noise in EXPLAINED)
         if relabel.sum() < MIN_REPAIRED_SHARE * believed.p_wrong[labeled].sum():
             relabel[:] = False
-            if noise in OF_THE_CLASS and not policy.uncertain_labels and action == "soften":
-                # Models that know this noise would correct more. They do not know enough to teach probabilities.
-                action = "downweight"
         drop = np.zeros_like(labeled)
+    action = policy.uncertain_labels
+    if action is None:
+        action = _default_action(mode, policy, noise, clear, bool(relabel.any()))
     if noise in OF_THE_CLASS and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
         uncertain |= believed.confidence < MIN_CLEAR_CONFIDENCE
@@ -189,11 +190,19 @@ def _decide_given(
     reason[labeled] = words(which, reached, "wrong_but_no_replacement", "doubtful", "agrees")
 
 
-def _default_action(mode: str, policy: Pseudo, noise: str | None, clear: bool) -> str:
-    """What becomes of uncertain labels unless the policy says it.
+def _contradicts_clearly(believed: PosteriorSummary, given_labels: Array) -> bool:
+    """Whether models that contradict a label leave little for it, as good models do."""
+    contradicted = (given_labels >= 0) & (believed.best != given_labels)
+    return believed.p_wrong[contradicted].mean() > CLEAR_CONTRADICTION
 
-    Labels on similar classes teach probabilities where models that contradict a label leave little for it, as good
-    models do (`clear`); else the label counts as far as it may be right.
+
+def _default_action(
+    mode: str, policy: Pseudo, noise: str | None, clear: bool, relabels: bool
+) -> str:
+    """What becomes of uncertain labels unless the policy says it: probabilities are taught where models know enough.
+
+    They do not on similar classes unless they are clear; nor where they name noise of the class and can correct next to
+    nothing of it. Then the label counts as far as it may be right.
     """
     if policy.relabel_cutoff is not None:
         return "review"
@@ -201,7 +210,9 @@ def _default_action(mode: str, policy: Pseudo, noise: str | None, clear: bool) -
         return "drop"
     if noise == "none":
         return "review"
-    return "downweight" if noise == "look-alike" and not clear else "soften"
+    if noise == "look-alike":
+        return "soften" if clear else "downweight"
+    return "soften" if relabels or noise == DIFFICULTY else "downweight"
 
 
 def precision_cutoffs(believed: PosteriorSummary, given_labels: Array, precision: float) -> Array:
