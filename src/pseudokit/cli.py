@@ -39,9 +39,9 @@ Run again to go on where it stopped; --fresh starts over.
 """
 PREDICT = """Predict with the models of a run, or with the average of several runs, in the classes of training.
 
-python predict.py --run runs/NAME                                            its data.test
-python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
-python predict.py --run runs/A --run runs/B --weights 2,1 --data test.csv    the first counts twice
+    python predict.py --run runs/NAME                                            its data.test
+    python predict.py --run runs/NAME --data test.csv --submission sample_submission.csv
+    python predict.py --run runs/A --run runs/B --weights 2,1 --data test.csv    the first counts twice
 """
 OF_TRAINING = ("mode", "config", "fresh", "check", "overrides")
 OPTIONS = {
