@@ -22,9 +22,8 @@ import pandas as pd
 from common import ROOT, load_results, machine, metrics, save_results
 from photos import weights
 
-os.environ.pop(
-    "OMP_NUM_THREADS"
-)  # photos.py wants one thread; here a process has the machine to itself
+# photos.py wants one thread; here a process has the machine to itself.
+os.environ.pop("OMP_NUM_THREADS")
 DRAWS = 5
 
 

@@ -141,9 +141,8 @@ def score_setting(
         empty, empty, empty, given_labels, empty, tuple(map(str, range(teachers[0].shape[1])))
     )
     about = summary(d, samples, first)
-    by_class = OutOfFoldPredictions(
-        first.log_probs, empty
-    )  # noise of the class alone, as the kit had it before
+    # Noise of the class alone, as the kit had it before.
+    by_class = OutOfFoldPredictions(first.log_probs, empty)
     if first.likeliest_rate is not None:
         parts = [
             FoldPredictions(

@@ -84,9 +84,8 @@ def optimism(
     dataset = Dataset(ids, empty, split, given_labels, empty, tuple("0123456789"))
     job_runner = JobRunner(np.concatenate([x[rows], x[rest[N_UNLABELED:]]]))
     self_training.MIN_CHANGED_FRACTION = 0
-    self_training.NOISE_OF_GAIN = (
-        -np.inf if policy.leak_free_folds else np.inf
-    )  # no round ends the rounds
+    # No round ends the rounds.
+    self_training.NOISE_OF_GAIN = -np.inf if policy.leak_free_folds else np.inf
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore"):
         store = RoundStore(Path(folder))
         self_training.self_train(

@@ -300,9 +300,8 @@ def ranks(data: Path, out: Path) -> list[dict]:
         *files,
         "pseudo.rounds=2",
     ]
-    python(
-        *job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0"
-    )  # the cache of both
+    # The cache of both.
+    python(*job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0")
     one, mb, _ = python(*job, "name=one", **ONE_THREAD)
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--"]
     two, two_mb, _ = python(*launch, *job, "name=two", **ONE_THREAD)

@@ -4,9 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-os.environ["PYTHONPATH"] = os.path.join(
-    os.path.dirname(os.path.dirname(__file__)), "src"
-)  # of every child
+# Of every child.
+os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(os.path.dirname(__file__)), "src")
 
 import subprocess
 import sys

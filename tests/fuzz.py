@@ -201,9 +201,8 @@ class Tables:
     def _plain(data: bytes, encoding: str, sep: str) -> dict[str, str] | None:
         """The table by the standard library."""
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        text = (
-            data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-        )  # what holds one in quotes is refused
+        # What holds one in quotes is refused.
+        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
         header, *rows = [
             row
             for row in csv.reader(io.StringIO(text, newline=""), delimiter=sep)

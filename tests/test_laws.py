@@ -167,9 +167,8 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
 ):
     """Other labels in fold 0 change no model of fold 0, in any round."""
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf)  # all rounds are run
-    dealt = np.where(
-        np.arange(600) < 200, np.arange(600) % 4, -1
-    )  # folds are stratified by labels otherwise
+    # Folds are stratified by labels otherwise.
+    dealt = np.where(np.arange(600) < 200, np.arange(600) % 4, -1)
     monkeypatch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
     found = []
     for name, shift in (("a", 0), ("b", 1)):
@@ -178,9 +177,8 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
         teacher = Teacher(x, 10)
         if shift:
             changed = dataset.given_labels.copy()
-            changed[0:200:4] = np.roll(
-                changed[0:200:4], 1
-            )  # as many of each class: the prior stays
+            # As many of each class: the prior stays.
+            changed[0:200:4] = np.roll(changed[0:200:4], 1)
             dataset = replace(dataset, given_labels=changed)
         rounds_of(tmp_path / name, "augment", dataset, teacher.fit, teacher.predict, policy)
         found.append((dataset, teacher))
@@ -205,9 +203,8 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
 def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(
     tmp_path, mode, chosen, safe, monkeypatch
 ):
-    monkeypatch.setattr(
-        "pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf
-    )  # all rounds are run
+    # All rounds are run.
+    monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf if safe else np.inf)
     _, teacher, _ = train(tmp_path, mode, policy=Pseudo(rounds=2, folds=3, **chosen))
     assert ("round_2/fold_3" in teacher.fits) == safe, "two models a fold"
 
@@ -504,9 +501,8 @@ def test_a_recalled_round_is_neither_trained_nor_written_again(tmp_path):
 @pytest.mark.parametrize("policy", [{"leak_free_folds": True}, {"top_fraction": 0.9}])
 def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, policy, monkeypatch):
     """One run of three rounds, and one that stopped after two."""
-    always = (
-        -np.inf if "leak_free_folds" in policy else np.inf
-    )  # a gain, no loss: all rounds are run
+    # A gain, no loss: all rounds are run.
+    always = -np.inf if "leak_free_folds" in policy else np.inf
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", always)
     dataset, x, _ = digits(labeled=200, flipped=0)
     policy = {"folds": 3, "rounds": 3, "cutoff": 0.3} | policy

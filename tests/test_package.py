@@ -65,9 +65,8 @@ def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path)
             python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path
         ).strip()
     )
-    (site / "dependencies.pth").write_text(
-        sysconfig.get_path("purelib")
-    )  # torch and the others, not installed again
+    # torch and the others, not installed again.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     project = tmp_path / "project"
     (project / "src").mkdir(parents=True)
     (project / "src" / "__init__.py").write_text("raise ImportError('the own package of a user')")

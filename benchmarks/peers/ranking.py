@@ -120,9 +120,8 @@ def main(who: str, file: str, *size: str) -> None:
     seconds = time.monotonic() - start
     mb, score = peak.mb, np.zeros(len(given_labels))
     score[ranked] = -np.arange(len(ranked))
-    score[np.setdiff1d(np.arange(len(given_labels)), ranked)] = -len(
-        given_labels
-    )  # cleanlab ranks its issues alone
+    # cleanlab ranks its issues alone.
+    score[np.setdiff1d(np.arange(len(given_labels)), ranked)] = -len(given_labels)
     quality = float(average_precision_score(wrong, score))
     print(
         json.dumps(

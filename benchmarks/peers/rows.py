@@ -43,9 +43,8 @@ def main(n: int, folder: Path) -> None:
         seconds[stage] = seconds.get(stage, 0) + time.monotonic() - start
         return done
 
-    make_folds(
-        np.arange(100) % K, np.arange(100), 5, 0
-    )  # scikit-learn is imported once, whatever the rows
+    # scikit-learn is imported once, whatever the rows.
+    make_folds(np.arange(100) % K, np.arange(100), 5, 0)
     dataset = timed("load", lambda: load_dataset(Data(train=str(folder / "train.csv"))))
     clusters = timed("fold", lambda: find_clusters(dataset.group, np.empty((2, 0), int)))
     timed("fold", lambda: make_folds(dataset.given_labels, clusters, 5, 0))

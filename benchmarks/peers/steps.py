@@ -93,9 +93,8 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
 
 
 def main(what: str, name: str, size: str, config: str) -> None:
-    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[
-        1:
-    ]  # the first warms up
+    # The first warms up.
+    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[1:]
     print(json.dumps({"blocks": np.round(blocks, 2).tolist(), "mb": most_mb()}))
 
 

@@ -61,9 +61,8 @@ def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
         np.array([1, 1, 1, 1]),
     )
     believed = Posterior(np.log(q), given_labels).summary()
-    cutoffs = precision_cutoffs(
-        believed, given_labels, precision=0.87
-    )  # errors: 2 %, 6 %, 17 %; 6.5 % are used
+    # Errors: 2 %, 6 %, 17 %; 6.5 % are used.
+    cutoffs = precision_cutoffs(believed, given_labels, precision=0.87)
     assert cutoffs[0] == pytest.approx(0.9)
     assert np.isinf(cutoffs[1:]).all()
 
@@ -141,9 +140,8 @@ def test_a_rare_class_is_never_drained():
     rare = np.flatnonzero(given_labels == 0)[:20]
     rows = np.concatenate([rare, np.flatnonzero((given_labels > 0) & (q.argmax(1) > 0))])
     q, given_labels = q[rows], given_labels[rows]
-    q[:20] = (
-        np.roll(q[:20], 1, axis=1) * 0.01 + 0.99 * np.eye(K)[1]
-    )  # all of it is judged to be another class
+    # All of it is judged to be another class.
+    q[:20] = np.roll(q[:20], 1, axis=1) * 0.01 + 0.99 * np.eye(K)[1]
     d = decide_labels(logs_of(q), given_labels, "denoise", Pseudo())
     assert (d.label[:20] == 0).sum() >= CLASS_FLOOR * 20
     assert (d.reason[:20] == "class_floor").any()

@@ -37,9 +37,8 @@ def test_offsets_for_macro_f1_help_on_rows_they_were_not_tuned_on():
 
 def test_the_score_of_tuned_answers_is_not_that_of_the_rows_they_were_tuned_on():
     labels = np.random.default_rng(0).integers(0, 4, 80)
-    logs = np.random.default_rng(1).normal(
-        size=(80, 4)
-    )  # knows nothing: whatever is gained by tuning is chance
+    # Knows nothing: whatever is gained by tuning is chance.
+    logs = np.random.default_rng(1).normal(size=(80, 4))
     classes = ("a", "b", "c", "d")
     on_the_same = macro_f1(
         answer("macro_f1", tune("macro_f1", logs, labels, classes), logs, classes), labels, classes

@@ -13,9 +13,8 @@ from pseudokit.run_folder.reselect import DECIDES, cutoff_table
 def test_the_table_tells_the_coverage_that_a_cutoff_decides(align):
     rng = np.random.default_rng(0)
     given_labels = np.concatenate([np.arange(60) % 3, np.full(600, -1)])
-    probs = rng.dirichlet(
-        [6, 1, 1], len(given_labels)
-    )  # the models favor class 0 on unlabeled rows
+    # The models favor class 0 on unlabeled rows.
+    probs = rng.dirichlet([6, 1, 1], len(given_labels))
     probs[:60] = [np.roll(row, label) for row, label in zip(probs[:60], given_labels, strict=False)]
     empty = np.full(len(given_labels), "", object)
     dataset = Dataset(

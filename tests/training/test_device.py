@@ -16,6 +16,5 @@ def test_auto_is_fp32_for_mobile_networks_and_else_up_to_the_processor(name, mob
     network, _ = create_model(Model(name=name), ("a", "b"), 64, 3)
     dtype = pick_amp_dtype("auto", torch.device("cpu"), 64, network)
     assert dtype == (torch.bfloat16 if cpu_has_bf16() and not mobile else torch.float32)
-    assert (
-        pick_amp_dtype("bf16", torch.device("cpu"), 64, network) == torch.bfloat16
-    )  # who asks for it gets it
+    # Who asks for it gets it.
+    assert pick_amp_dtype("bf16", torch.device("cpu"), 64, network) == torch.bfloat16

@@ -53,9 +53,8 @@ def test_arguments_of_the_model_are_passed_on():
 def test_a_saved_model_reads_back_with_identical_logits(tmp_path):
     torch.manual_seed(3)
     network, spec = create_model(Model(kwargs={"drop_rate": 0.1}), CLASSES, 16, 1)
-    network.train()(
-        torch.randn(8, 1, 16, 16)
-    )  # moves the running statistics, which have to be kept as well
+    # Moves the running statistics, which have to be kept as well.
+    network.train()(torch.randn(8, 1, 16, 16))
     saved = save_model(tmp_path / "fold_0", network, spec)
     found = load_model(tmp_path / "fold_0")
     images = torch.randn(5, 1, 16, 16).to(memory_format=torch.channels_last)

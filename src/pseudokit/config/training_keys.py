@@ -84,7 +84,8 @@ class Pseudo(Section):
     probabilities of the classes; downweight = learn it with the probability that it is right as weight; review = learn
     it, and list it for you; drop = do not learn it. Default: soften. downweight if the wrong labels lie on images that
     models cannot tell apart (`noise_type` in round.json) and the models are not certain, or if noise is by class but
-    next to nothing can be relabeled. drop in joint mode. review if there is hardly any noise, or with `relabel_cutoff`."""
+    next to nothing can be relabeled. drop in joint mode. review if there is hardly any noise, or with
+    `relabel_cutoff`."""
     relabel_cutoff: NonNegativeFloat | None = None
     """Change a given label by the plain confidence of the models, from this value on, as in the article. It replaces
     the noise model and `relabel_precision`. Above 1 no label changes."""

@@ -54,9 +54,8 @@ def open_cache(
         with FileLock(folder / f"{name}.lock"):
             if not (_is_readable(pixels_file) and _is_readable(states_file)):
                 log.info(f"images: {len(paths):,} will take {size} in {pixels_file}")
-                states_file.unlink(
-                    missing_ok=True
-                )  # first, as it must not speak of pixels that are lost
+                # First, as it must not speak of pixels that are lost.
+                states_file.unlink(missing_ok=True)
                 reserve(pixels_file, shape)
                 reserve(states_file, shape[:1])
             pixels = np.load(pixels_file, mmap_mode="r+")

@@ -101,9 +101,8 @@ def _split(
         classes = np.zeros_like(classes)
     folds = np.empty(len(classes), int)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of a small class, and of clusters that are not needed
+        # Of a small class, and of clusters that are not needed.
+        warnings.simplefilter("ignore", UserWarning)
         for fold, (_, held_out) in enumerate(splitter.split(classes, classes, clusters)):
             folds[held_out] = fold
     return folds

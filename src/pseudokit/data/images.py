@@ -17,12 +17,10 @@ from .cache import decode_all, free_memory, open_cache
 
 MAX_IMAGE_PIXELS = 100_000_000
 """Of one image: 300 MB as RGB. A larger one is refused by its header, before it takes memory."""
-os.environ.setdefault(
-    "OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS)
-)  # OpenCV reads both when it is imported
-os.environ.setdefault(
-    "OPENCV_LOG_LEVEL", "SILENT"
-)  # our own messages also name the file and a remedy
+# OpenCV reads both when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS))
+# Our own messages also name the file and a remedy.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2  # noqa: E402
 

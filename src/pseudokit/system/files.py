@@ -114,9 +114,8 @@ def logged(path: Path) -> Iterator[None]:
     """Write the log to this file too, with the traceback of an error that is a fault of ours."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.handleError = lambda record: (
-        None
-    )  # a full disk shows where more than a line of the log is lost
+    # A full disk shows where more than a line of the log is lost.
+    handler.handleError = lambda record: None
     log.addHandler(handler)
     try:
         yield
