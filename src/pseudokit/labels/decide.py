@@ -106,7 +106,7 @@ def _decide(
             posterior = replace(posterior, sharpness=estimate.sharpness)
             predicted = posterior.summary()
             posterior = replace(posterior, difficulty=estimate)
-        believed = posterior.summary()
+        believed = posterior.summary() if noise in EXPLAINED else predicted
     clear = noise == "look-alike" and _contradicts_clearly(believed, given_labels)
 
     # Which label is learned, and why
@@ -123,15 +123,17 @@ def _decide(
     _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
 
     # How much it counts
-    taught = believed
+    taught = posterior
     if clear and mode == "denoise":
-        posterior = replace(posterior, sharpness=CLEAR_SHARPNESS)
-        taught = posterior.summary()
+        taught = replace(posterior, sharpness=CLEAR_SHARPNESS)
     pseudo_labeled = decision == "accept"
     soft = (decision == "soften") | (pseudo_labeled & (policy.targets == "soft"))
     weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
     weighted = soft | (pseudo_labeled & (policy.targets == "weighted"))
-    weight[weighted] = taught.confidence[weighted]
+    weight[weighted] = believed.confidence[weighted]
+    if taught is not posterior:
+        for rows, probs in taught.blocks(np.flatnonzero(soft)):
+            weight[rows] = probs.max(1)
     return Decisions(
         predicted=predicted.best,
         confidence=predicted.confidence,
@@ -143,6 +145,7 @@ def _decide(
         weight=weight,
         soft=soft,
         posterior=posterior,
+        taught=taught,
         matrix=matrix,
         noise=noise,
     )

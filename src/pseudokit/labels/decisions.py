@@ -32,9 +32,11 @@ class Decisions:
     weight: Array
     """1, or less: how much a label counts, which share of a soft target its label has."""
     soft: Array
-    """Whether `posterior` is learned in place of the label."""
+    """Whether `taught` is learned in place of the label."""
     posterior: Posterior
-    """Probabilities of the true class; what a soft row learns."""
+    """Probabilities of the true class."""
+    taught: Posterior | None = None
+    """What a soft row learns: these, or sharper ones. Of label sets each class has its own."""
     matrix: Array | None = None
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None = None
@@ -55,7 +57,7 @@ class Decisions:
         targets = np.zeros(self.posterior.log_probs.shape, np.float32)
         hard = np.flatnonzero(~self.soft & (self.label >= 0))
         targets[hard, self.label[hard]] = self.weight[hard]
-        for rows, probs in self.posterior.blocks(np.flatnonzero(self.soft)):
+        for rows, probs in self.taught.blocks(np.flatnonzero(self.soft)):
             targets[rows] = probs
         return targets
 

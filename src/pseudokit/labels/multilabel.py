@@ -40,7 +40,7 @@ class LabelSetDecisions(Decisions):
 def _targets_of_class(question: Decisions) -> Array:
     weight = np.maximum(question.weight, 0.5)  # less would say the opposite
     p_yes = np.where(question.label == 1, weight, 1 - weight)
-    for rows, probs in question.posterior.blocks(np.flatnonzero(question.soft)):
+    for rows, probs in question.taught.blocks(np.flatnonzero(question.soft)):
         p_yes[rows] = probs[:, 1]
     return np.where(question.label < 0, -1, p_yes).astype(np.float32)
 

@@ -81,7 +81,7 @@ def cores() -> int:
 
 @cache
 def _join():
-    """torch.distributed, after this process has joined the others. Objects travel by gloo, also where GPUs train."""
+    """torch.distributed, after this process has joined the others. Jobs travel by gloo, also where GPUs train."""
     import torch
     import torch.distributed as dist
 

@@ -99,8 +99,7 @@ class _Views:
     def __getitem__(self, key: tuple[int, Tensor]) -> list[Tensor]:
         number, positions = key
         positions = positions.numpy()
-        pixels = torch.from_numpy(self.pixels[self.rows[positions]])
-        pixels = pixels.to(self.device, non_blocking=True)
+        pixels = torch.from_numpy(self.pixels[self.rows[positions]]).to(self.device)
         views = [augment(pixels, number) if augment else pixels for augment in self.augments]
         return [*views, torch.from_numpy(self.targets[positions])]
 
@@ -125,7 +124,7 @@ def _load(views: _Views, positions: Iterator[Tensor], start: int, train: Train) 
         num_workers=workers,
         worker_init_fn=_ignore_ctrl_c,
         generator=torch.Generator(),  # its own, so that dropout does not depend on the number of processes
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
         multiprocessing_context="fork",
     )
     return iter(loader)

@@ -106,14 +106,14 @@ class Computation:
         self.spec = spec
         self.device = pick_device(device)
         self.dtype = pick_amp_dtype(amp_dtype, self.device, spec.size, network)
+        self.mean = torch.tensor(spec.mean, device=self.device) * 255
+        self.std = torch.tensor(spec.std, device=self.device) * 255
         network.to(self.device)
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
-        mean = torch.tensor(self.spec.mean, device=self.device) * 255
-        std = torch.tensor(self.spec.std, device=self.device) * 255
         pixels = pixels.to(self.device, non_blocking=True).float()
-        images = pixels.sub(mean).div_(std).permute(0, 3, 1, 2)  # in channels_last
+        images = pixels.sub(self.mean).div_(self.std).permute(0, 3, 1, 2)  # in channels_last
         is_16_bit = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
             return function(images).float()

@@ -72,7 +72,10 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     torch.manual_seed(training_set.seed)  # dropout, drop path, mixup
     network.train()
     if train.linear_probe_first:
-        network = _with_best_head(network, spec, training_set, train)
+        if not saved.step:  # else the checkpoint has it
+            network = _with_best_head(network, spec, training_set, train)
+        for norm in batch_norms(network):
+            norm.eval()
     forward = partial(computation.run, network)
     criterion = make_criterion(training_set.labels, spec, train).to(device)
     training_set = replace(training_set, labels=criterion.targets(training_set.labels))
@@ -115,7 +118,9 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             process_group.average_gradients(network)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
-            is_finite = bool(norm.isfinite())
+            # Both at once: each wait for the device costs time.
+            norm, value = torch.stack([norm, loss.detach()]).tolist()
+            is_finite = math.isfinite(norm)
             if is_finite or scaler.is_enabled():  # the scaler leaves the step out by itself
                 scaler.step(optimizer)
                 scaler.update()
@@ -123,7 +128,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             if average:
                 average.update(network, step + 1)
 
-            history.add(loss.item() if is_finite else math.nan, optimizer.param_groups[-1]["lr"])
+            history.add(value if is_finite else math.nan, optimizer.param_groups[-1]["lr"])
             if bar:
                 bar.update(1)
             skipped = 0 if is_finite else skipped + 1
@@ -188,7 +193,4 @@ def _with_best_head(
         spec.multi_label,
         given_labels,
     )
-    network = with_head(network, head).train()
-    for norm in batch_norms(network):
-        norm.eval()
-    return network
+    return with_head(network, head).train()

@@ -1,4 +1,4 @@
-"""The losses, and what logits mean under them. Only this file knows how one label an image and several labels differ.
+"""The losses, and what logits mean under them.
 
 A new loss is a subclass of `CrossEntropy`, and a line in `make_criterion`.
 """

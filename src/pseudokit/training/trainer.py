@@ -251,7 +251,7 @@ class JobRunner:
     """Trains and predicts for the loop. A model that is in its folder already is read: so a stopped run goes on.
 
     second: see predict_out_of_fold; None = no second opinion. time_for: whether so many seconds are left.
-    seconds_per_step: of the slowest network that this process has trained.
+    seconds_per_step: of the slowest network that this process has trained, without making it and its statistics.
     """
 
     trainer: Trainer
