@@ -1,4 +1,4 @@
-# make demo   the main job on real digits: wrong labels found and repaired, a pool labeled
+# make demo   the main job on real digits: wrong labels found and repaired, unlabeled images labeled
 # make test   every test; make lint: ruff; make gpu-check: what only a GPU can show. All set up .venv the first time.
 # make docs   docs/config.md, written from the config classes
 # make test-kaggle   every test on the versions of Kaggle's image, in .venv-kaggle

@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent / "src")
-)  # runs from a plain copy, without installation
+# It runs from a plain copy, without installation.
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
 from pseudokit.cli import pseudo_main
 

@@ -109,8 +109,12 @@ def by_link(link: str, target: str, source: str = "images") -> Callable[[Path], 
 def circle(folder: Path) -> str:
     secret(folder)
     (folder / "images" / "a" / "again").symlink_to(folder / "images")
+    (folder / "images" / "b").mkdir()
+    (folder / "images" / "b" / "other").symlink_to(folder / "images" / "a")
+    (folder / "images" / "a" / "other").symlink_to(folder / "images" / "b")
     table = read_split(Data(train=str(folder / "images")), "train")
-    return "" if list(table.id) == ["images/a/x.png"] else f"{len(table)} rows of one image"
+    ids = ["images/a/x.png", "images/b/other/x.png"]  # the second by a link that is no circle
+    return "" if list(table.id) == ids else f"{len(table)} rows of one image"
 
 
 def unreadable(data: Data, name: str) -> str:

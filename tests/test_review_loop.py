@@ -56,6 +56,24 @@ def test_select_with_the_same_policy_decides_the_same(denoised):
     assert (denoised / "selected.csv").read_bytes() == last.read_bytes()
 
 
+def test_select_goes_by_what_the_round_recorded_whatever_became_of_samples_csv(denoised, tmp_path):
+    run = shutil.copytree(denoised, tmp_path / "x")
+    samples = table(run / "samples.csv")
+    samples.assign(given_label=samples.given_label.replace("1", "2")).to_csv(
+        run / "samples.csv", index=False
+    )
+    ok(run_script("pseudo.py", "--mode", "select", "--run", run))
+    last = max(run.glob("round_*/decisions.csv"))
+    assert (run / "selected.csv").read_bytes() == last.read_bytes()
+    (run / "selected.csv").unlink()
+    (run / "status.json").unlink()
+    done = run_script("pseudo.py", "--mode", "select", "--run", run)
+    assert done.returncode
+    assert done.stderr.count("\n") == 1
+    assert "status.json" in done.stderr
+    assert not (run / "selected.csv").exists(), "a mode that nobody knows decides nothing"
+
+
 def test_select_with_a_cutoff_above_one_changes_no_label(denoised):
     ok(run_script("pseudo.py", "--mode", "select", "--run", denoised, "pseudo.relabel_cutoff=1.5"))
     selected = table(denoised / "selected.csv")

@@ -16,13 +16,13 @@ from .report.terminal import summary
 from .report.tracking import track
 from .round_store import RoundStore, model_files
 from .run_folder.corrections import applied, store_corrections, with_corrections
-from .run_folder.evaluate import difference, score_arms, score_trusted, write_results
+from .run_folder.evaluate import difference, score_arms, score_trusted, write_tables
 from .run_folder.folder import Run
 from .run_folder.predict_runs import open_finished, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
 from .self_training import SelfTrainingContext, SelfTrainingResult, self_train
-from .system.files import TimeBudgetExceeded, log, read_json, write_csv, write_json
+from .system.files import TimeBudgetExceeded, log, write_csv, write_json
 from .training.loop import step_budget
 from .training.models import TrainedModel, load_model
 from .training.trainer import JobRunner, TrainJob
@@ -154,12 +154,11 @@ def evaluate(
             metrics["trusted"] = trusted
         if gain := difference(scored_rows):
             metrics["difference"] = gain
-        write_results(run, prepared, result, metrics)
+        metrics = write_tables(run, prepared, result, metrics)
     if run.config.data.submission:
         with run.stage("submission"):
             write_submission(run.path)
-    file = run.path / "metrics.json"
-    write_json(file, read_json(file) | {"seconds": run.times()})
+    write_json(run.path / "metrics.json", metrics | {"seconds": run.times()})
 
 
 def write_pages(run: Run) -> None:

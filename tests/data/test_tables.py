@@ -63,6 +63,20 @@ def test_the_path_that_the_id_names_beats_the_same_name_elsewhere(competition):
     assert below(data, folder) == ["images/y/a.jpg", "images/x/a.jpg"]
 
 
+@pytest.mark.parametrize("folders", [1, 2])
+def test_the_whole_name_beats_the_same_name_before_a_suffix(competition, folders):
+    folder, data = competition("images/s/a.png", "images/s/a.png.jpg", id=["a.png"], label=["cat"])
+    (folder / "more").mkdir()
+    image_dir = [data.image_dir, str(folder / "more")][:folders]
+    assert below(data.model_copy(update={"image_dir": image_dir}), folder) == ["images/s/a.png"]
+
+
+def test_a_sign_within_a_quoted_name_of_the_header_separates_nothing(tmp_path):
+    (tmp_path / "train.csv").write_text('id,label,"t;x;y;z"\na,cat,1\nb,dog,2\n')
+    table = read_split(Data(train=str(tmp_path / "train.csv")), "train")
+    assert list(table.label) == ["cat", "dog"]
+
+
 def test_an_id_that_names_two_images_is_refused(competition):
     _, data = competition(
         "images/x/a.jpg", "images/y/a.jpg", "images/b.jpg", id=["a", "b"], **LABELS

@@ -125,6 +125,9 @@ def test_where_noise_lies_on_hard_rows_nothing_is_relabeled_and_label_issues_tea
         assert np.allclose(taught.max(1), d.weight[label_issues])
         assert (taught.argmax(1) == d.predicted[label_issues]).all()
         assert (taught.max(1) > d.confidence[label_issues]).all()
+        # Rounds are compared by the estimate: sharper probabilities would outvote another round's.
+        believed = d.posterior(np.flatnonzero(label_issues))
+        assert np.allclose(believed.max(1), d.confidence[label_issues])
     assert set(
         decide_labels(
             logs_of(q), given_labels, "denoise", Pseudo(uncertain_labels="review")

@@ -93,10 +93,13 @@ def test_every_kind_of_noise_has_words():
 
 def test_human_decisions_and_rounds_that_changed_nothing_are_told():
     human = {"files": 2, "keep": 3, "relabel": 9}
-    _, unchanged, decisions = headline(METRICS | {"round": 0, "human": human})
+    ended = {"round": 0, "reason": "no_change", "human": human}
+    _, unchanged, decisions = headline(METRICS | ended)
     assert "given labels" in unchanged
     assert "12 decisions" in decisions
     assert "3 keep, 9 relabel" in decisions
+    for_want_of_time = headline(METRICS | {"round": 0, "reason": "time_budget"})
+    assert not any("student learned" in sentence for sentence in for_want_of_time)
 
 
 def test_an_audit_tells_its_shares_with_intervals_or_asks_for_reviews():

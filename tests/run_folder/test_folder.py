@@ -302,6 +302,18 @@ def test_a_folder_without_any_student_is_no_finished_run_and_is_refused_by_name(
     assert str(tmp_path) in str(error.value)
 
 
+def test_a_folder_of_runs_is_no_run_and_what_another_process_writes_in_them_stays(tmp_path):
+    student = tmp_path / "run" / "student"
+    student.mkdir(parents=True)
+    (student / "model.json").write_text("{}")
+    (student / "model.safetensors.part").write_text("being written")
+    with pytest.raises(UserError) as error, reopen_run(tmp_path):
+        pass
+    assert str(tmp_path) in str(error.value)
+    assert (student / "model.safetensors.part").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("place", ["student", "corrections/0001/student"])
 def test_a_run_is_reopened_also_while_its_student_is_put_aside(tmp_path, place):
     (tmp_path / place).mkdir(parents=True)

@@ -25,6 +25,9 @@ MAX_FAULTS = 10
 """Faults that a message names."""
 MAX_KEY_CHARACTERS = 200
 """Of an unknown key in a message: the search for the nearest one takes time with the square of the length."""
+GIVEN = reprlib.Repr()
+"""How a message shows what was given: the middle of what is longer than this is left out."""
+GIVEN.maxstring = MAX_KEY_CHARACTERS
 INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 
@@ -68,12 +71,8 @@ def _load(text: str) -> Any:
     """Raises yaml.YAMLError, whatever is wrong with the text."""
     try:
         return yaml.load(text, _Loader)
-    except (
-        ValueError,
-        AttributeError,
-        LookupError,
-        TypeError,
-    ) as error:  # of `!!int x` and the like
+    # Of `!!int x` and the like.
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
         raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
@@ -175,7 +174,7 @@ def _describe(error: Any) -> str:
         below = error["input"] if isinstance(error["input"], dict) else {}
         return _describe_unknown(where, [where, *(f"{where}.{key}" for key in below)])
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (given: {reprlib.repr(error['input'])})" if where else message
+    return f"{where}: {message} (given: {GIVEN.repr(error['input'])})" if where else message
 
 
 def _describe_unknown(key: str, typed: list[str]) -> str:

@@ -25,8 +25,8 @@ FOR_PEOPLE = ("label_issues.csv", "duplicates.csv", "audit.csv", "corrections.cs
 FORMULA = r"'*[=+\-@\t\r＝＋－＠]."
 """How a formula begins; the quotes before it may be those of `escape_formulas`."""
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-BEFORE_FORMULA = re.compile(rf"\A(?={FORMULA})(?!{NUMBER}\Z)", re.DOTALL)
-QUOTE_BEFORE_FORMULA = re.compile(rf"\A'(?={FORMULA})", re.DOTALL)
+BEFORE_FORMULA = re.compile(rf"(?!{NUMBER}\Z){FORMULA}", re.DOTALL)
+QUOTE_BEFORE_FORMULA = re.compile(rf"'{FORMULA}", re.DOTALL)
 
 
 def read_csv(path: Path, **options) -> pd.DataFrame:
@@ -51,7 +51,9 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
             sign: pd.read_csv(BytesIO(content), sep=sign, header=None, nrows=1, **as_text).iloc[0]
             for sign in SEPARATORS
         }
-        sign = max(headers, key=lambda sign: len(headers[sign]))
+        # A quote that is left in a cell was cut open: then the sign stands inside a name.
+        is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}
+        sign = max(headers, key=lambda sign: (not is_cut[sign], len(headers[sign])))
         table = pd.read_csv(BytesIO(content), sep=sign, **as_text, **options)
     except Exception as error:  # each kind of file raises errors of its own
         raise UserError(
@@ -103,9 +105,13 @@ def _check_encoding(content: bytes) -> str:
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a quote before each cell that a spreadsheet would run; numbers stay."""
-    return table.replace(BEFORE_FORMULA, "'", regex=True)
+
+    def escape(cell: object) -> object:
+        return f"'{cell}" if isinstance(cell, str) and BEFORE_FORMULA.match(cell) else cell
+
+    return table.map(escape)
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table of text that was given to escape_formulas."""
-    return table.replace(QUOTE_BEFORE_FORMULA, "", regex=True)
+    return table.map(lambda cell: cell[1:] if QUOTE_BEFORE_FORMULA.match(cell) else cell)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
+import pandas as pd
 from numpy import ndarray
 
 NONE = "(none)"
@@ -123,9 +124,11 @@ def parse(
     """
     if not multi_label:
         index = {"": -1} | {name: k for k, name in enumerate(classes)}
-        return np.array([index[text] for text in texts], np.int64)
-    sets = {text: _read_set(text, classes) for text in set(texts)}
-    return np.array([sets[text] for text in texts], np.int64).reshape(-1, len(classes))
+        return np.array([index[text] for text in np.asarray(texts, object)], np.int64)
+    sign = separator(classes)
+    rows, different = pd.factorize(np.asarray(texts, object))
+    sets = np.array([_read_set(text, classes, sign) for text in different], np.int64)
+    return sets.reshape(-1, len(classes))[rows]
 
 
 def labels_among(
@@ -138,9 +141,10 @@ def labels_among(
     if not multi_label:
         return different & {*classes}
     labels = set()
+    sign = separator(classes)
     for text in different:
         with suppress(KeyError):
-            parse([text], classes, multi_label)
+            _read_set(text, classes, sign)
             labels.add(text)
     return labels
 
@@ -159,11 +163,12 @@ def _write_set(
 def _read_set(
     text: str,
     classes: Sequence[str],
+    sign: str,
 ) -> list[int]:
-    """The C answers of one label set."""
+    """The C answers of one label set. sign: see separator."""
     answers = dict.fromkeys(classes, 0 if text else -1)
     if text not in ("", NONE):
-        for name in text.split(separator(classes)):
+        for name in text.split(sign):
             answers[name.removeprefix(UNKNOWN)] = -1 if name.startswith(UNKNOWN) else 1
     if len(answers) > len(classes):
         raise KeyError(text)

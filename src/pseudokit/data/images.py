@@ -41,9 +41,8 @@ REDUCTION_FLAGS = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
 }
 """By how much a JPEG is reduced. Of color images as well, in spite of the names."""
-Image.MAX_IMAGE_PIXELS = (
-    None  # Pillow reads headers only, so neither its limit nor its warnings matter
-)
+# Pillow reads headers only, so neither its limit nor its warnings matter.
+Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -154,7 +153,7 @@ def resize(image: ndarray, side: int) -> ndarray:
 
 
 def _report_unreadable(paths: ndarray, data: Data) -> None:
-    reasons = {True: "not an image, damaged, or too large", False: "missing"}
+    reasons = {True: "not an image, damaged, too large, or no plain file", False: "missing"}
     examples = [f"{path} ({reasons[os.path.exists(path)]})" for path in paths[:MAX_LISTED_IMAGES]]
     message = one_line(f"{len(paths)} images cannot be read, such as {', '.join(examples)}")
     if data.bad_images == "refuse":

@@ -9,7 +9,7 @@ from numpy import ndarray
 from ..config.keys import Simulate
 from ..config.types import UserError
 from .dataset import Dataset
-from .encoding import strata
+from .encoding import names, strata
 
 
 def hide_labels(
@@ -56,10 +56,12 @@ def inject_noise(
     labels[is_known] = _flip(labels[is_known], n_classes, simulate, rng)
     given_labels = dataset.given_labels.copy()
     given_labels[rows] = labels
-    noisy = replace(dataset, given_labels=given_labels)
-    truth = dataset.table().rename(columns={"given_label": "clean"})
-    truth["given_label"] = noisy.table().given_label
-    return noisy, truth.loc[rows, ["id", "clean", "given_label"]]
+    truth = {
+        "id": dataset.id[rows],
+        "clean": names(dataset.given_labels[rows], dataset.classes),
+        "given_label": names(labels, dataset.classes),
+    }
+    return replace(dataset, given_labels=given_labels), pd.DataFrame(truth)
 
 
 def _flip(

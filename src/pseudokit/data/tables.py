@@ -142,15 +142,19 @@ def _list_files(folder: str | Path) -> list[str]:
     """Sorted paths below the folder of all its files but hidden ones. Links are followed, but never in a circle."""
     paths = []
     for parent, subfolders, files in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
-        place = Path(parent).resolve()
         subfolders[:] = [
             name
             for name in subfolders
-            if not name.startswith(".") and not place.is_relative_to(Path(parent, name).resolve())
+            if not name.startswith(".") and not _is_circle(Path(parent, name))
         ]
         paths += [os.path.join(parent, name) for name in files if not name.startswith(".")]
     start = len(os.path.join(folder, ""))
     return sorted(path[start:].replace(os.sep, "/") for path in paths)
+
+
+def _is_circle(folder: Path) -> bool:
+    """Whether it is a link to a folder on its own way."""
+    return folder.is_symlink() and any(map(folder.samefile, folder.absolute().parents))
 
 
 def _refuse_unreadable(error: OSError) -> None:
@@ -302,12 +306,15 @@ def _find_images(ids: Iterable[str], folders: list[str], suffix: str) -> list[st
 
 def _index_by_name(folders: list[str]) -> dict[str, list[str]]:
     """Every name that an image may be called by, with or without folder and suffix → the image files of that name."""
-    by_name, by_path = defaultdict(list), defaultdict(list)
+    by_stem, by_name, by_path_stem, by_path = (defaultdict(list) for _ in range(4))
     for folder in filter(os.path.isdir, folders):
         for path in _list_files(folder):
             stem, suffix = os.path.splitext(path)
             if suffix.lower() in IMAGE_SUFFIXES:
-                for name in (path, stem):
-                    by_path[name].append(os.path.join(folder, path))
-                    by_name[os.path.basename(name)].append(os.path.join(folder, path))
-    return by_name | by_path  # the path below the folder outranks the name alone
+                file = os.path.join(folder, path)
+                by_stem[os.path.basename(stem)].append(file)
+                by_name[os.path.basename(path)].append(file)
+                by_path_stem[stem].append(file)
+                by_path[path].append(file)
+    # What is more exact outranks the others.
+    return by_stem | by_name | by_path_stem | by_path

@@ -241,8 +241,8 @@ def pool_scores(label: Array, clean: Array | None) -> dict:
         "pseudo_labels": int(has_one.sum()),
         "coverage": float(has_one.mean()),
     }
-    if clean is not None and has_one.any():
-        scores["accuracy"] = float((label == clean)[has_one].mean())
+    if clean is not None and (is_known := has_one & (clean >= 0)).any():
+        scores["accuracy"] = float((label == clean)[is_known].mean())
     return scores
 
 

@@ -53,7 +53,6 @@ def read_run(run: Path) -> dict:
         "config": (run / "config.yaml").read_text(encoding="utf-8"),
         "env": read_json(run / "env.json"),
         "metrics": metrics,
-        "rounds": metrics["rounds"],
         "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
@@ -129,7 +128,7 @@ def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
     return history
 
 
-def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
+def disagreements(decisions: pd.DataFrame, n: int) -> pd.DataFrame:
     """The n labeled rows whose prediction differs from the given label, most confident first.
 
     Among equal confidences (many are 1) the least self-confident comes first.
@@ -140,7 +139,7 @@ def disagreements(decisions: pd.DataFrame, n: int = 25) -> pd.DataFrame:
     return rows.sort_values(order, ascending=[False, True], kind="stable").head(n)
 
 
-def nearest_cutoff(pseudo_labels: pd.DataFrame, cutoff: float, n: int = 25) -> pd.DataFrame:
+def nearest_cutoff(pseudo_labels: pd.DataFrame, cutoff: float, n: int) -> pd.DataFrame:
     """The n pseudo-labels whose confidence is nearest to the cutoff (unknown: the lowest), nearest first."""
     distance = (pseudo_labels.confidence - np.nan_to_num(cutoff)).abs()
     return pseudo_labels.loc[distance.sort_values(kind="stable").index[:n]]

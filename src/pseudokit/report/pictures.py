@@ -62,7 +62,7 @@ def draw_pictures(data: dict) -> list[Picture]:
 
 def disagreements_grid(data: dict) -> CaptionedFigure:
     """The article's picture: the most confident disagreements."""
-    rows = load_run.disagreements(data["decisions"])
+    rows = load_run.disagreements(data["decisions"], GRID_IMAGES)
     return _grid_of_rows(
         data,
         rows.assign(label=rows["predicted"]),
@@ -78,7 +78,7 @@ def cutoff_grid(data: dict) -> CaptionedFigure:
         return None
     return _grid_of_rows(
         data,
-        load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1]),
+        load_run.nearest_cutoff(data["pseudo_labels"], data["cutoffs"][1], GRID_IMAGES),
         ("label", "confidence"),
         "Nearest to the cutoff: pseudo-label | confidence",
         "pseudo-labels nearest to the cutoff. They are the likeliest to be wrong.",
@@ -94,7 +94,6 @@ def _grid_of_rows(
     """
     if rows.empty:
         return None
-    rows = rows[:GRID_IMAGES]
     paths = load_run.image_paths(data["samples"])[rows["id"]]
     images = [load_run.read_image(path, IMAGE_PIXELS) for path in paths]
     texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))
@@ -241,9 +240,9 @@ def noise_matrix(data: dict) -> CaptionedFigure:
 
 def rounds(data: dict) -> CaptionedFigure:
     """What each round achieved. One round has nothing to compare with."""
-    if len(data["rounds"]) < 2:
+    if len(data["metrics"]["rounds"]) < 2:
         return None
-    infos = pd.DataFrame(data["rounds"]).set_index("round")
+    infos = pd.DataFrame(data["metrics"]["rounds"]).set_index("round")
     panels = {
         "out-of-fold accuracy against given labels": infos["oof_accuracy"],
         "labels changed since the round before": infos["changed"] / len(data["decisions"]),

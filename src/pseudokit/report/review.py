@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..system.files import atomic_write, hash_of
 from . import load_run
 from .nearest_examples import nearest_examples
 from .report import render
-from .review_items import NO_TEXT, class_names, read_review_items
+from .review_items import MAX_ITEMS, NO_TEXT, class_names, read_review_items
 
 EXAMPLE_PIXELS = 96
 """Longer side of an example, and of a sample where there are many: what the page shows in its grid."""
@@ -19,7 +20,7 @@ MAX_SAMPLE_PIXELS = 256
 """Longer side of a sample's image where there are few: a larger one shows no more on a laptop."""
 
 
-def write_review(run: Path, limit: int = 5000) -> Path | None:
+def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
     """Write review.html with the `limit` samples to look at first, and those of audit.csv.
 
     Returns:
@@ -32,11 +33,12 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
     if rows.empty:
         return None
     near, example_paths = nearest_examples(run, info, rows)
-    examples = read_images(example_paths.values(), EXAMPLE_PIXELS)
+    examples = thumbnails(example_paths.values(), EXAMPLE_PIXELS)
     # the fewer samples, the larger, so that the page stays below 30 MB
-    pixels = int(EXAMPLE_PIXELS * max(1, 5000 / len(rows)) ** 0.5)
-    images = read_images(rows["path"], min(pixels, MAX_SAMPLE_PIXELS))
-    rows = rows.drop(columns="path").join(images).assign(near=near)
+    pixels = int(EXAMPLE_PIXELS * max(1, MAX_ITEMS / len(rows)) ** 0.5)
+    images = thumbnails(rows["path"], min(pixels, MAX_SAMPLE_PIXELS))
+    hashes = rows["path"].map(load_run.image_hash)
+    rows = rows.drop(columns="path").assign(image=images, sha256=hashes, near=near)
     name = run.resolve().name
     # the browser forgets decisions where what was decided on has changed
     decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items)]
@@ -46,21 +48,17 @@ def write_review(run: Path, limit: int = 5000) -> Path | None:
         "classes": class_names(rows, info),
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
         "queues": review_queues(items, rows, audit),
-        "examples": dict(zip(example_paths, examples["image"], strict=True)),
+        "examples": dict(zip(example_paths, examples, strict=True)),
     }
     page = run / "review.html"
     atomic_write(page, render("review.html", content=content))
     return page
 
 
-def read_images(paths: Iterable[str], pixels: int) -> pd.DataFrame:
-    """For each path the image as a `data:` address and the sha256 of the file; both are "" where it has gone."""
-
-    def read_image(path: str) -> tuple[str, str]:
-        return load_run.thumbnail(path, pixels), load_run.image_hash(path)
-
+def thumbnails(paths: Iterable[str], pixels: int) -> list[str]:
+    """For each path the image as a `data:` address; "" where it has gone."""
     with ThreadPoolExecutor() as threads:  # OpenCV releases the interpreter's lock
-        return pd.DataFrame(threads.map(read_image, paths), columns=["image", "sha256"])
+        return list(threads.map(partial(load_run.thumbnail, side=pixels), paths))
 
 
 def review_queues(

@@ -12,9 +12,11 @@ COLUMNS = "id path given_label predicted confidence p_wrong decision"
 """What is known of a sample."""
 NO_TEXT = {"predicted": "", "decision": "", "duplicates": ""}
 """What stands where nothing is known of a sample."""
+MAX_ITEMS = 5000
+"""Samples on a page: with them it stays below 30 MB."""
 
 
-def read_review_items(run: Path, limit: int = 5000) -> tuple[pd.DataFrame, dict]:
+def read_review_items(run: Path, limit: int = MAX_ITEMS) -> tuple[pd.DataFrame, dict]:
     """The samples in the order to look at them, and round.json of the decisive round.
 
     First the training rows with a duplicate that has another label. Then the label issues: those that the run did

@@ -152,8 +152,8 @@ def audit_sentence(metrics: dict) -> str:
 
 def round_sentence(metrics: dict) -> str:
     """Whether the rounds changed anything at all."""
-    if metrics["round"]:
-        return ""
+    if metrics["round"] or metrics["reason"] == "time_budget":
+        return ""  # round 0 for want of time: there is no student
     return "The student learned the given labels: no round changed them."
 
 

@@ -19,6 +19,7 @@ def summary(run: Path) -> str:
     """The headline of the report, accuracies, rounds, and where to look."""
     metrics = read_json(run / "metrics.json")
     title = f"{metrics['mode']} · {run.name}"
+    pages = [run / "report.html", run / "review.html"]
     blocks = ["", title, "─" * max(62, len(title)), *headline(metrics)]
     tables = report_tables(metrics, read_lines(run / "metrics.jsonl"))
     for name, columns in COLUMNS.items():
@@ -27,7 +28,7 @@ def summary(run: Path) -> str:
     blocks += [
         "",
         run_facts(metrics),
-        f"report {run / 'report.html'} · review {run / 'review.html'}",
+        " · ".join(f"{page.stem} {page}" for page in pages if page.exists()),
     ]
     return "\n".join(blocks)
 

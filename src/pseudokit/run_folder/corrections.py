@@ -21,7 +21,7 @@ from ..report.label_studio import read_annotations
 from ..report.load_run import image_hash, read_dict
 from ..self_training import SelfTrainingResult
 from ..system.files import log, read_json, write_csv
-from .folder import Run
+from .folder import Run, student_models
 
 ACTIONS = ("keep", "relabel", "drop", "ambiguous")
 COLUMNS = ["id", "given_label", "action", "label"]
@@ -102,7 +102,7 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
 
 def _classes(run: Path) -> list[str]:
     """The classes of the student, also while it is put aside."""
-    return read_json(next(run.rglob("student/model.json")))["classes"]
+    return read_json(student_models(run)[0])["classes"]
 
 
 def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:

@@ -97,13 +97,13 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     return {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
 
 
-def write_results(
+def write_tables(
     run: Run, prepared: PreparedData, result: SelfTrainingResult, scores: dict
-) -> None:
-    """The tables that people open, and metrics.json. Only here is the truth of an experiment looked at.
+) -> dict:
+    """Write the tables that people open. Only here is the truth of an experiment looked at.
 
-    Args:
-        scores: what metrics.json is to hold besides, see above.
+    Returns:
+        What metrics.json is to hold: the scores, see above, and what the tables say.
     """
     judged, decisions = prepared.judged, result.decisions
     rounds = RoundStore(run.path).rounds()
@@ -137,7 +137,7 @@ def write_results(
     if steps := applied(run.path):
         actions = decided(run.path).groupby("action").size().to_dict()
         metrics["human"] = {"files": len(steps)} | actions
-    write_json(run.path / "metrics.json", metrics)
+    return metrics
 
 
 def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: list[dict]) -> dict:

@@ -130,11 +130,17 @@ def reopen_run(path: Path) -> Iterator[Run]:
     Raises:
         UserError: it is no run folder, has no student yet, or is held by another process.
     """
-    if not any(path.rglob("student/model.json")):  # also one that corrections have put aside
+    if not student_models(path):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
+    run = Run(path, run_mode(path), run_config(path))
     with held(path), logged(path / "log.txt"):
         log.info(f"run folder {path}{mend_after_kill(path)}")
-        yield Run(path, read_status(path)["mode"], run_config(path))
+        yield run
+
+
+def student_models(path: Path) -> list[Path]:
+    """model.json of the student, and of those that corrections have put aside."""
+    return [*path.glob("student/model.json"), *path.glob("corrections/*/student/model.json")]
 
 
 def new_run(config_file: Path, overrides: list[str], mode: str) -> Run:
@@ -182,7 +188,7 @@ def changed_keys(old: Config, new: Config) -> list[str]:
 def _refuse_other_config(run: Run) -> None:
     changed = changed_keys(run_config(run.path), run.config)
     old_mode = read_status(run.path)["mode"]
-    if old_mode != run.mode:
+    if old_mode not in ("", run.mode):
         changed.append(f"mode: {old_mode} → {run.mode}")
     if changed:
         keys = "; ".join(changed)
@@ -216,6 +222,11 @@ def _empty(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def run_mode(path: Path) -> str:
+    """The mode of a run that is there."""
+    return read_json(path / "status.json", "mode")["mode"]
 
 
 def read_status(path: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from ..round_store import RoundStore, model_files
 from ..system.files import log, write_csv
 from ..training.models import TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
-from .folder import read_status, run_config
+from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
 
 Predict = Callable[[TrainedModel, Array], Array]
@@ -81,7 +81,7 @@ def _choose_arm(run: Path) -> str:
 def _folders_without_baseline(run: Path) -> list[Path]:
     """The student, after train.py with the fold models; without a student the models of the last finished round."""
     files = [*run.glob("student/model.json")]
-    if not files or read_status(run)["mode"] == "train":
+    if not files or run_mode(run) == "train":
         number = len(RoundStore(run).rounds()) or 1  # of the first round also if it is not finished
         files += model_files(run, number)
     return [file.parent for file in files]
@@ -136,7 +136,7 @@ def predict_runs(
     of_runs = np.stack([_predict_run(run, paths, tta, alone) for run in runs])
     probs = np.tensordot(shares, of_runs, 1)
     answers = probs.argmax(-1)
-    oof_probs, labels = _shared_out_of_fold(runs)
+    oof_probs, labels = _shared_out_of_fold(runs) if metric or len(runs) > 1 else ((), ())
     if len(labels):
         log_probs = np.log(np.tensordot(shares, oof_probs, 1) + 1e-30)
         if len(runs) > 1:

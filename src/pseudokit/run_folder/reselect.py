@@ -7,7 +7,7 @@ import pandas as pd
 from ..config.load import differences
 from ..config.types import UserError
 from ..data.csv_text import read_csv, unescape_formulas
-from ..data.dataset import LEARNED_SPLITS, Dataset
+from ..data.dataset import Dataset
 from ..data.duplicates import refused_reasons
 from ..data.encoding import has_label
 from ..labels.decide import decide_labels
@@ -16,7 +16,7 @@ from ..labels.pseudo_labels import lower_bound
 from ..report.sentences import listed
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, write_csv
-from .folder import read_status, run_config
+from .folder import run_config, run_mode
 
 DECIDES = (
     "data.learn_from_test",
@@ -51,17 +51,14 @@ def reselect(run: Path, overrides: list[str]) -> None:
             f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
             "leave it out, or make a new run with another name"
         )
-    store, mode = RoundStore(run), read_status(run)["mode"]
+    store, mode = RoundStore(run), run_mode(run)
     rounds = store.rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
-    samples = read_csv(run / "samples.csv")
-    dataset = Dataset.from_table(
-        samples[samples.split.isin(LEARNED_SPLITS)],
-        tuple(rounds[-1]["classes"]),
-        config.data.multi_label,
-    )
-    predicted = store.recall(len(rounds), dataset)
+    number, classes = rounds[-1]["round"], tuple(rounds[-1]["classes"])
+    judged = read_csv(run / f"round_{number}" / "decisions.csv").assign(path="", group="")
+    dataset = Dataset.from_table(judged, classes, config.data.multi_label)
+    predicted = store.recall(number, dataset)
     copies = unescape_formulas(read_csv(run / "duplicates.csv"))
     decisions = decide_labels(
         predicted.log_probs,
@@ -76,7 +73,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
     cutoffs = cutoff_table(dataset, decisions)
     log.info(cutoffs.to_string(index=False, float_format="{:.4g}".format, na_rep="–"))
     counts = table.decision.value_counts().sort_index()
-    log.info(f"round {len(rounds)}, {mode}: {listed(counts)}; {run / 'selected.csv'}")
+    log.info(f"round {number}, {mode}: {listed(counts)}; {run / 'selected.csv'}")
 
 
 def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:

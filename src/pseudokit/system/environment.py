@@ -48,4 +48,5 @@ def _version(package: str) -> str | None:
 
 def code_hash() -> str:
     """Hash of the kit's own source: the same hash means the same code."""
-    return hash_of(*sorted(PACKAGE.rglob("*.py")))
+    files = sorted(PACKAGE.rglob("*.py"))
+    return hash_of([file.relative_to(PACKAGE).as_posix() for file in files], *files)

@@ -147,7 +147,7 @@ def held(path: Path) -> Iterator[None]:
     lock, holder_file = FileLock(path / ".lock"), path / ".holder"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_WAIT_SECONDS)
+        lock.acquire(timeout=LOCK_WAIT_SECONDS if _has_died(_read_holder(holder_file)) else 0)
         holder = {"pid": os.getpid(), "host": platform.node(), "command": " ".join(sys.argv)}
         write_json(holder_file, holder)
     except Timeout:
@@ -173,3 +173,14 @@ def _read_holder(file: Path) -> dict:
     with suppress(OSError, UserError):
         return read_json(file, "pid", "host", "command")
     return {}
+
+
+def _has_died(holder: dict) -> bool:
+    """Whether the process that wrote the file is gone; on another machine, and on Windows, nobody knows."""
+    if holder.get("host") != platform.node() or os.name == "nt":
+        return False
+    try:
+        os.kill(holder["pid"], 0)  # sends nothing
+    except OSError as error:
+        return error.errno == errno.ESRCH  # no such process
+    return False

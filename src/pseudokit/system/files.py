@@ -120,9 +120,8 @@ def logged(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(
-            error, UserError | TimeBudgetExceeded
-        ):  # the terminal shows one line at most
+        # The terminal shows one line at most.
+        if not isinstance(error, UserError | TimeBudgetExceeded):
             record = {"msg": "ended by", "exc_info": sys.exc_info()}
             handler.emit(logging.makeLogRecord(record))
         raise
