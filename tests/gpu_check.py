@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy import ndarray
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
@@ -40,7 +41,7 @@ def learned(precision: str, **options) -> TrainedModel:
     return TrainedModel(network, form)
 
 
-def predicted(model: TrainedModel, device: str, precision: str) -> np.ndarray:
+def predicted(model: TrainedModel, device: str, precision: str) -> ndarray:
     model = replace(model, spec=replace(model.spec, amp_dtype=precision))
     return log_probs(model, PIXELS, ROWS[1200:], device=device)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import ndarray
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Pseudo
@@ -20,8 +21,8 @@ MODES = ["augment", "denoise", "joint"]
 
 @dataclass
 class Centroids:
-    means: np.ndarray
-    learned: np.ndarray
+    means: ndarray
+    learned: ndarray
     hash: str
 
 

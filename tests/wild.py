@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy import ndarray
 from PIL import Image
 from pyarrow import parquet
 
@@ -102,7 +103,7 @@ CORNERS = {
 }
 
 
-def picture(side: int = 32) -> np.ndarray:
+def picture(side: int = 32) -> ndarray:
     image = np.zeros((side, side, 3), np.uint8)
     half = side // 2
     for name, (top, left) in zip("rgbw", ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
@@ -117,7 +118,7 @@ def saved(kind: str, image: Any = None, **options) -> bytes:
     return file.getvalue()
 
 
-def corners(image: np.ndarray) -> str:
+def corners(image: ndarray) -> str:
     """The nearest named color a quarter from each corner, in reading order."""
     a, b = image.shape[0] // 4, 3 * image.shape[0] // 4
     seen = [image[i, j].astype(int) for i in (a, b) for j in (a, b)]

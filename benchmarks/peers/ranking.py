@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
 BLOCK = 2**22
 """Probabilities that are made at once."""
@@ -37,7 +38,7 @@ def make(file: Path, n: int, k: int) -> None:
     np.save(_of(file, "wrong"), wrong)
 
 
-def kit(file: Path, given_labels: np.ndarray) -> np.ndarray:
+def kit(file: Path, given_labels: ndarray) -> ndarray:
     from pseudokit.config.keys import Pseudo
     from pseudokit.labels.decide import decide_labels
 
@@ -45,14 +46,14 @@ def kit(file: Path, given_labels: np.ndarray) -> np.ndarray:
     return np.argsort(-decisions.p_wrong, kind="stable")
 
 
-def cleanlab(file: Path, given_labels: np.ndarray) -> np.ndarray:
+def cleanlab(file: Path, given_labels: ndarray) -> ndarray:
     from cleanlab.filter import find_label_issues
 
     probs = np.load(_of(file, "probs"), mmap_mode="r")
     return find_label_issues(given_labels, probs, return_indices_ranked_by="self_confidence")
 
 
-def cleanlab_batched(file: Path, given_labels: np.ndarray) -> np.ndarray:
+def cleanlab_batched(file: Path, given_labels: ndarray) -> ndarray:
     from cleanlab.experimental.label_issues_batched import find_label_issues_batched
 
     return find_label_issues_batched(

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from .data.dataset import USES_UNLABELED
 from .data.encoding import has_label
@@ -128,7 +129,7 @@ def train_final_models(
 
 def _unlabeled_images(
     prepared: PreparedData, result: SelfTrainingResult
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[ndarray, ndarray | None]:
     """What the student sees without a label: rows (M,), and the log-probabilities (M, K) that decided about them."""
     rows = np.flatnonzero(~has_label(result.label) & (prepared.refused == ""))
     if result.decisions is None or result.label.ndim == 2:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from .config.types import UserError
 from .data.csv_text import read_csv
@@ -141,7 +142,7 @@ def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
 
 
 def _noise_summary(
-    decisions: Decisions, given_labels: np.ndarray, likeliest_rate: float | None = None
+    decisions: Decisions, given_labels: ndarray, likeliest_rate: float | None = None
 ) -> dict:
     """The noise matrix, its type, the rate and its interval; empty where given labels are not judged for noise."""
     if decisions.matrix is None:
@@ -168,9 +169,7 @@ def _rounded(values) -> list:
     return np.round(values, 6).tolist()
 
 
-def decisions_table(
-    decisions: Decisions, dataset: Dataset, judge: np.ndarray | str
-) -> pd.DataFrame:
+def decisions_table(decisions: Decisions, dataset: Dataset, judge: ndarray | str) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
     return dataset.table()[["id", "split", "given_label"]].assign(
         predicted=names(decisions.predicted, dataset.classes),

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy import ndarray
 
 from .config.keys import Pseudo
 from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
-from .labels.arrays import Array
 from .labels.calibration import calibrate_models
 from .labels.decide import REPAIRS, decide_labels
 from .labels.decisions import NOTHING_LEARNED, Decisions
@@ -43,18 +43,18 @@ NOISE_OF_GAIN = 2.0
 class SelfTrainingResult:
     """What the rounds came to: the label to learn of every sample (-1 = none), and why they ended."""
 
-    label: Array
+    label: ndarray
     decisions: Decisions | None = None
     round: int = 0
     """The round that decided; 0 = the given labels stand."""
     reason: str = "max_rounds"
-    human: Array | bool = False
+    human: ndarray | bool = False
     """(N,) where a person decided."""
     predicted: OutOfFoldPredictions | None = None
     """The mean over the rounds up to this one."""
 
     @property
-    def targets(self) -> Array:
+    def targets(self) -> ndarray:
         """What is learned: the labels, or (N, K) targets where some are soft; a person's label is never soft."""
         targets = self.label if self.decisions is None else self.decisions.targets()
         if targets.ndim == 1:
@@ -82,9 +82,9 @@ class SelfTrainingContext:
     """Keeps every round, so that a run that was stopped goes on."""
     mode: str
     """Which labels may change: `denoise` the given ones, `augment` those of unlabeled samples, `joint` both."""
-    clusters: Array
+    clusters: ndarray
     """(N,) samples of one cluster (group or copies) never straddle folds."""
-    refused: Array | str = ""
+    refused: ndarray | str = ""
     """(N,) reason for which an unlabeled sample may not receive a label; empty = it may."""
     seed: int = 0
     metric: str | None = None
@@ -103,7 +103,7 @@ class SelfTrainingContext:
         return self.mode == "augment" and self.policy.min_precision is not None
 
     def decide(
-        self, log_probs: Array, number: int, likeliest_rate: float | None = None
+        self, log_probs: ndarray, number: int, likeliest_rate: float | None = None
     ) -> Decisions:
         """The decisions of one round, always from the given labels."""
         return decide_labels(
@@ -209,7 +209,7 @@ def _fold_jobs(context: SelfTrainingContext, last: SelfTrainingResult) -> list[F
     return leak_free_fold_jobs(given_labels, chains, folds, context.clusters, number, seed)
 
 
-def _facts(context: SelfTrainingContext, decisions: Decisions, labels: Array) -> dict:
+def _facts(context: SelfTrainingContext, decisions: Decisions, labels: ndarray) -> dict:
     """What round.json says of a round: how many labels it changed, and how far the pseudo-labels drifted."""
     facts = {
         "changed": int(differ(decisions.label, labels).sum()),

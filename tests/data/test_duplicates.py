@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import ndarray
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Data
@@ -22,7 +23,7 @@ from pseudokit.data.folds import connect
 
 
 @pytest.fixture(scope="module")
-def digits64() -> np.ndarray:
+def digits64() -> ndarray:
     """300 real digits as (300, 64, 64, 1) uint8."""
     images = (load_digits().images[:300] * 15.9).astype(np.uint8)
     return np.stack(
@@ -31,7 +32,7 @@ def digits64() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def photos() -> np.ndarray:
+def photos() -> ndarray:
     """40 color images with a fine grain, (40, 96, 96, 3) uint8."""
     rng = np.random.default_rng(0)
     coarse = [
@@ -44,7 +45,7 @@ def photos() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def same_hash() -> np.ndarray:
+def same_hash() -> ndarray:
     """24 different images of one difference hash, (24, 64, 64, 1) uint8: each row brightens, with a step somewhere."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 60, 64) + 190 * (np.arange(64) >= rng.integers(8, 56, (24, 8, 1)))
@@ -66,7 +67,7 @@ def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
     assert np.bitwise_count(alike[0] ^ alike[2]) > 15
 
 
-def clusters_of(pixels) -> np.ndarray:
+def clusters_of(pixels) -> ndarray:
     return connect(find_links(pixels, len(pixels)), len(pixels))
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import ndarray
 
 from pseudokit.data.folds import find_clusters, make_folds
 
 
-def alone(n) -> np.ndarray:
+def alone(n) -> ndarray:
     return np.arange(n)
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from numpy import ndarray
 from PIL import Image, ImageOps
 
 from pseudokit.config.keys import Data
@@ -19,7 +20,7 @@ from pseudokit.data.cache import free_memory
 from pseudokit.data.images import decode, load_images
 
 
-def gradient(height=12, width=20, color=False) -> np.ndarray:
+def gradient(height=12, width=20, color=False) -> ndarray:
     """Bright to the right; with color the red channel alone also grows downwards."""
     image = np.tile(np.linspace(40, 200, width), (height, 1))
     if not color:
@@ -34,7 +35,7 @@ ALPHA = COLOUR.copy()
 ALPHA.putalpha(255)
 
 
-def paths(*files) -> np.ndarray:
+def paths(*files) -> ndarray:
     return np.array([str(file) for file in files], object)
 
 
@@ -152,7 +153,7 @@ def test_grey_images_have_one_channel_even_when_stored_as_rgb(tmp_path):
     assert load_images(paths(tmp_path / "b.png"), Data(channels=3))[0].shape[3] == 3
 
 
-def numbered(folder, n=150) -> np.ndarray:
+def numbered(folder, n=150) -> ndarray:
     """n images, number i all of grey level i."""
     for i in range(n):
         cv2.imwrite(str(folder / f"{i:03d}.png"), np.full((10, 10), i, np.uint8))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy import ndarray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -47,7 +48,7 @@ def digits():
     ], data.target[:400]
 
 
-def embedded(backbone, pixels, rows=None) -> np.ndarray:
+def embedded(backbone, pixels, rows=None) -> ndarray:
     network, spec = backbone
     rows = np.arange(len(pixels)) if rows is None else rows
     return embed(network, spec, pixels, rows, Train(amp_dtype="fp32", device="cpu"))
@@ -62,7 +63,7 @@ def numbers(n=300, d=7, k=3, seed=0):
     ), labels
 
 
-def probs_of(head, x) -> np.ndarray:
+def probs_of(head, x) -> ndarray:
     return head(torch.from_numpy(x)).softmax(1).detach().numpy()
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy import ndarray
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
@@ -49,7 +50,7 @@ def trained(digits, *, rows=LEARN, steps=STEPS, seed=0, labels=None, **options):
     return TrainedModel(network, replace(spec, amp_dtype="fp32")), history, before
 
 
-def probs(model, digits, rows=HELD_OUT) -> np.ndarray:
+def probs(model, digits, rows=HELD_OUT) -> ndarray:
     return np.exp(log_probs(model, digits[0], rows, device="cpu"))
 
 
@@ -235,7 +236,7 @@ def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(
     assert kept == linear_probe_first, "the statistics under which the head is right"
 
 
-def learning_rates(digits, schedule, **options) -> np.ndarray:
+def learning_rates(digits, schedule, **options) -> ndarray:
     """The rates of 20 steps."""
     recipe = {"schedule": schedule, "lr": 0.01, "batch_size": 8} | options
     history = trained(digits, rows=FEW, steps=20, **recipe)[1]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy import ndarray
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Config, Model
@@ -139,7 +140,7 @@ def embedded(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def noise() -> np.ndarray:
+def noise() -> ndarray:
     return np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
 
 

@@ -1,50 +1,52 @@
-"""Small operations on arrays of probabilities and of classes that several files share."""
+"""Small operations on arrays of probabilities and of classes that several files share.
+
+Docstrings in this folder say shapes: N rows, K classes, (N, C, 2) for label sets, see data/encoding.py.
+"""
 
 import numpy as np
+from numpy import ndarray
 
-Array = np.ndarray
-"""The docstring of a function says the shape: N rows, K classes, (N, C, 2) for label sets, see data/encoding.py."""
 MIN_PROBABILITY = 1e-12
 """Keeps logarithms and divisions finite; far below any probability that a model can tell from zero."""
 
 
-def row_sums(values: Array) -> Array:
+def row_sums(values: ndarray) -> ndarray:
     """(M, K) → (M,). einsum is several times as fast as sum where K is small."""
     return np.einsum("ij->i", values)
 
 
-def normalize(probs: Array) -> Array:
+def normalize(probs: ndarray) -> ndarray:
     """(M, K) with rows that sum to 1."""
     return probs / row_sums(probs)[:, None]
 
 
-def normalize_log(logs: Array) -> Array:
+def normalize_log(logs: ndarray) -> ndarray:
     """(…, K) logs as log-probabilities, log softmax; NaN stays NaN."""
     return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
 
 
-def soften(probs: Array, temperature: float) -> Array:
+def soften(probs: ndarray, temperature: float) -> ndarray:
     """(M, K) probabilities p → p^(1 / temperature), normalized; a temperature below 1 sharpens them."""
     return normalize(np.maximum(probs, 1e-30) ** (1 / temperature))
 
 
-def by_class(classes: Array, k: int) -> list[Array]:
+def by_class(classes: ndarray, k: int) -> list[ndarray]:
     """For each of k classes its positions in classes (M,), in order."""
     order = np.argsort(classes, kind="stable")
     ends = np.cumsum(np.bincount(classes, minlength=k))
     return np.split(order, ends[:-1])
 
 
-def most_confident(confidence: Array, n: int) -> Array:
+def most_confident(confidence: ndarray, n: int) -> ndarray:
     """The positions of the n highest values of confidence (M,), highest first; of equal ones the first."""
     return np.argsort(-confidence, kind="stable")[: max(n, 0)]
 
 
-def last_where(values: Array, holds: Array) -> float:
+def last_where(values: ndarray, holds: ndarray) -> float:
     """The last of the values (M,) for which `holds` (M,) is true; infinity where it never is."""
     return values[holds][-1] if holds.any() else np.inf
 
 
-def words(which: Array, *names: str) -> Array:
+def words(which: ndarray, *names: str) -> ndarray:
     """(N,) names[which] as objects. Rows of one word share its string, so that memory does not grow with its length."""
     return np.array(names, object)[which.astype(int)]

@@ -1,9 +1,10 @@
 """A stratified sample of the labeled rows for a person to judge, and what it says about a run. Arrays only."""
 
 import numpy as np
+from numpy import ndarray
 
 from ..data.encoding import counts
-from .arrays import Array, by_class, most_confident
+from .arrays import by_class, most_confident
 
 STRATA = ("flagged", "doubtful", "other")
 SAMPLE_FRACTIONS = np.array([0.5, 0.2, 0.3])
@@ -15,7 +16,7 @@ POSTERIOR_DRAWS = 10_000
 """Leaves an interval uncertain by about a hundredth of its width."""
 
 
-def stratify(p_wrong: Array) -> Array:
+def stratify(p_wrong: ndarray) -> ndarray:
     """(N,) index into STRATA. A row is flagged where its label is more likely wrong than right."""
     stratum = np.where(p_wrong > 0.5, 0, 2)
     rows = np.flatnonzero(stratum)
@@ -24,7 +25,7 @@ def stratify(p_wrong: Array) -> Array:
     return stratum
 
 
-def allocate(sizes: Array, n: int) -> Array:
+def allocate(sizes: ndarray, n: int) -> ndarray:
     """How many rows of each stratum make a sample of n: one by one to the one furthest below its share."""
     taken = np.zeros(len(sizes), int)
     wanted = np.maximum(SAMPLE_FRACTIONS * n, MIN_ROWS_PER_STRATUM)
@@ -34,7 +35,7 @@ def allocate(sizes: Array, n: int) -> Array:
     return taken
 
 
-def draw_sample(stratum: Array, n: int, seed: int) -> tuple[Array, Array]:
+def draw_sample(stratum: ndarray, n: int, seed: int) -> tuple[ndarray, ndarray]:
     """Rows of a sample of n, each stratum sampled without replacement, in an order that says nothing about it.
 
     Returns:
@@ -52,9 +53,9 @@ def draw_sample(stratum: Array, n: int, seed: int) -> tuple[Array, Array]:
 
 
 def estimate(
-    stratum: Array,
-    rows: Array,
-    wrong: Array,
+    stratum: ndarray,
+    rows: ndarray,
+    wrong: ndarray,
     estimated_rate: float,
 ) -> dict[str, dict | None]:
     """Noise rate, precision of the flags, and the error of estimated_rate, each with a 95 % interval.
@@ -86,7 +87,7 @@ def estimate(
     low = np.where(n_wrong == 0, 0, n_wrong + unseen)
     high = np.where(n_wrong == n_judged, sizes, n_wrong + unseen)
 
-    def share_wrong(strata: Array) -> dict[str, float] | None:
+    def share_wrong(strata: ndarray) -> dict[str, float] | None:
         if not n_judged[strata].all():
             return None
         n = sizes[strata].sum()

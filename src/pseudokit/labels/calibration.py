@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy import ndarray
 
-from .arrays import MIN_PROBABILITY, Array, normalize_log
+from .arrays import MIN_PROBABILITY, normalize_log
 from .difficulty import LOOK_ALIKE_LEAD, PREFERRED_Z, RATE_CORRECTION, compare
 from .difficulty import MAX_FIT_ROWS as MAX_COMPARED_ROWS
 from .noise import OF_THE_CLASS, deconvolve, estimate_noise
@@ -22,8 +23,8 @@ TEMPERATURE_BOUNDS = (0.05, 10)
 
 def calibrate_models(
     models: list[FoldPredictions],
-    given_labels: Array,
-    learned_labels: Array,
+    given_labels: ndarray,
+    learned_labels: ndarray,
     *,
     choose: bool = True,
     likeliest_rate: float | None = None,
@@ -51,7 +52,7 @@ def calibrate_models(
     k = models[0].log_probs.shape[1]
     labeled = given_labels >= 0
 
-    def noise_of(log_probs: Array) -> tuple[Array, str]:
+    def noise_of(log_probs: ndarray) -> tuple[ndarray, str]:
         return estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
 
     plain = average_models(models, n).log_probs
@@ -89,7 +90,7 @@ def calibrate_models(
 
 
 def _calibrate_each_class(
-    models: list[FoldPredictions], given_labels: Array, learned_labels: Array
+    models: list[FoldPredictions], given_labels: ndarray, learned_labels: ndarray
 ) -> tuple[list[FoldPredictions], dict]:
     """calibrate_models for label sets, every class by itself."""
     calibrated = []
@@ -107,8 +108,8 @@ def _calibrate_each_class(
 
 
 def _likelihood_by_class(
-    log_probs: Array, given_labels: Array, matrix: Array
-) -> tuple[Array, float]:
+    log_probs: ndarray, given_labels: ndarray, matrix: ndarray
+) -> tuple[ndarray, float]:
     """How well noise of the class explains the given labels; log_probs: (N, K), calibrated; matrix: T[true, given].
 
     Returns:
@@ -129,11 +130,11 @@ def _likelihood_by_class(
 
 
 def calibrate(
-    log_probs: Array,
-    given_labels: Array,
-    matrix: Array,
+    log_probs: ndarray,
+    given_labels: ndarray,
+    matrix: ndarray,
     noisy: bool,
-) -> tuple[Array, float]:
+) -> tuple[ndarray, float]:
     """One model's (N, K) log-probabilities → those of the true class, and the temperature that this took.
 
     Args:
@@ -148,12 +149,12 @@ def calibrate(
     return scale(log_probs, temperature, bias), temperature
 
 
-def scale(log_probs: Array, temperature: float, bias: Array | float = 0.0) -> Array:
+def scale(log_probs: ndarray, temperature: float, bias: ndarray | float = 0.0) -> ndarray:
     """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalized."""
     return normalize_log(log_probs.astype(float) / temperature + bias)
 
 
-def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[float, Array]:
+def fit_scale(log_probs: ndarray, given_labels: ndarray, matrix: ndarray) -> tuple[float, ndarray]:
     """The temperature and the bias a class (Guo et al. 2017) under which the labels, seen through T, are most likely.
 
     Maximizes mean log Σ_k q_k T[k, given] - Σ bias² / (2 BIAS_SD² N) with q = softmax(log_probs / temperature + bias).
@@ -169,7 +170,7 @@ def fit_scale(log_probs: Array, given_labels: Array, matrix: Array) -> tuple[flo
     to_given = matrix[:, given_labels[rows]].T
     penalty = 1 / BIAS_SD**2 / len(rows)
 
-    def loss(x: Array) -> tuple[float, Array]:
+    def loss(x: ndarray) -> tuple[float, ndarray]:
         """Value and gradient at x = (log temperature, bias)."""
         inverse = np.exp(-x[0])
         bias = x[1:]

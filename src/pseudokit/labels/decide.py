@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy import ndarray
 
 from ..config.keys import Pseudo
 from ..data.dataset import USES_UNLABELED
 from ..data.encoding import counts
-from .arrays import Array, last_where, most_confident, words
+from .arrays import last_where, most_confident, words
 from .decisions import Decisions
 from .difficulty import estimate_difficulty_noise
 from .multilabel import decide_images
@@ -37,12 +38,12 @@ CLASS_FLOOR = 0.5
 
 
 def decide_labels(
-    log_probs: Array,
-    given_labels: Array,
+    log_probs: ndarray,
+    given_labels: ndarray,
     mode: str,
     policy: Pseudo,
     *,
-    refused: Array | str = "",
+    refused: ndarray | str = "",
     progress: float = 1.0,
     likeliest_rate: float | None = None,
 ) -> Decisions:
@@ -78,11 +79,11 @@ def decide_labels(
 
 
 def _decide(
-    log_probs: Array,
-    given_labels: Array,
+    log_probs: ndarray,
+    given_labels: ndarray,
     mode: str,
     policy: Pseudo,
-    refused: Array,
+    refused: ndarray,
     progress: float,
     likeliest_rate: float | None,
 ) -> Decisions:
@@ -153,13 +154,13 @@ def _decide(
 
 def _decide_given(
     believed: PosteriorSummary,
-    given_labels: Array,
+    given_labels: ndarray,
     mode: str,
     noise: str | None,
     clear: bool,
     policy: Pseudo,
-    decision: Array,
-    reason: Array,
+    decision: ndarray,
+    reason: ndarray,
 ) -> None:
     """In place: decisions and reasons for given labels (N,), from the posterior of the true class.
 
@@ -193,7 +194,7 @@ def _decide_given(
     reason[labeled] = words(which, reached, "wrong_but_no_replacement", "doubtful", "agrees")
 
 
-def _contradicts_clearly(believed: PosteriorSummary, given_labels: Array) -> bool:
+def _contradicts_clearly(believed: PosteriorSummary, given_labels: ndarray) -> bool:
     """Whether models that contradict a label leave little for it, as good models do."""
     contradicted = (given_labels >= 0) & (believed.best != given_labels)
     return believed.p_wrong[contradicted].mean() > CLEAR_CONTRADICTION
@@ -218,7 +219,9 @@ def _default_action(
     return "soften" if relabels or noise == DIFFICULTY else "downweight"
 
 
-def precision_cutoffs(believed: PosteriorSummary, given_labels: Array, precision: float) -> Array:
+def precision_cutoffs(
+    believed: PosteriorSummary, given_labels: ndarray, precision: float
+) -> ndarray:
     """(K,) the lowest probability of a class at which the labels turned into it reach an estimated precision.
 
     The estimate is the mean probability of all rows from there on, which is right as far as probabilities are
@@ -235,7 +238,7 @@ def precision_cutoffs(believed: PosteriorSummary, given_labels: Array, precision
 
 
 def _protect_classes(
-    given_labels: Array, p_wrong: Array, decision: Array, label: Array, reason: Array
+    given_labels: ndarray, p_wrong: ndarray, decision: ndarray, label: ndarray, reason: ndarray
 ) -> None:
     """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left."""
     k = max(given_labels.max(), label.max()) + 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy import ndarray
 
-from .arrays import Array, words
+from .arrays import words
 from .posterior import Posterior
 
 NOTHING_LEARNED = "learned_nothing"
@@ -21,23 +22,23 @@ class Decisions:
     the probability of the true class that the policy forms.
     """
 
-    predicted: Array
-    confidence: Array
-    self_confidence: Array
-    p_wrong: Array
-    decision: Array
-    label: Array
+    predicted: ndarray
+    confidence: ndarray
+    self_confidence: ndarray
+    p_wrong: ndarray
+    decision: ndarray
+    label: ndarray
     """The class index to learn, -1 = none."""
-    reason: Array
-    weight: Array
+    reason: ndarray
+    weight: ndarray
     """1, or less: how much a label counts, which share of a soft target its label has."""
-    soft: Array
+    soft: ndarray
     """Whether `taught` is learned in place of the label."""
     posterior: Posterior
     """Probabilities of the true class."""
     taught: Posterior | None = None
     """What a soft row learns: these, or sharper ones. Of label sets each class has its own."""
-    matrix: Array | None = None
+    matrix: ndarray | None = None
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None = None
     """The type of the noise, see noise.py."""
@@ -46,11 +47,11 @@ class Decisions:
     questions: tuple[Decisions, ...] = ()
     """Of label sets the decisions on each of the C classes."""
 
-    def each(self, name: str) -> Array:
+    def each(self, name: str) -> ndarray:
         """One of the arrays above; of label sets (N, C), as each class has it."""
         return getattr(self, name)
 
-    def targets(self) -> Array:
+    def targets(self) -> ndarray:
         """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows."""
         if (self.weight == 1).all():
             return self.label
@@ -61,7 +62,7 @@ class Decisions:
             targets[rows] = probs
         return targets
 
-    def believed_labels(self, other: Decisions) -> Array:
+    def believed_labels(self, other: Decisions) -> ndarray:
         """(N,) the likeliest class by the mean of the probabilities of both; -1 where no label is given."""
         given_labels = self.posterior.given_labels
         labels = np.full(len(given_labels), -1)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
 
-from .arrays import MIN_PROBABILITY, Array, normalize, soften
+from .arrays import MIN_PROBABILITY, normalize, soften
 
 BINS = 8
 """Bins of equally many rows by confidence, each with an error rate of its own."""
@@ -55,18 +56,18 @@ class DifficultyNoise:
 
     sharpness: float
     """Exponent of the probabilities p."""
-    edges: Array
+    edges: ndarray
     """(BINS - 1,) confidences between the bins."""
-    rates: Array
+    rates: ndarray
     """(BINS,) share of wrong labels in each bin."""
-    confusions: Array
+    confusions: ndarray
     """(K, K) which wrong label a true class gets; rows sum to 1, the diagonal is zero."""
     by_image: float
     """Share of the wrong labels that follow the image instead of the confusions."""
     estimated_rate: float
     """Share of all given labels that are wrong."""
 
-    def likelihood(self, truth: Array, given_labels: Array) -> Array:
+    def likelihood(self, truth: ndarray, given_labels: ndarray) -> ndarray:
         """(M, K) probability of the given label (M,) if class k were true; truth: (M, K) is q."""
         rate = self.rates[np.searchsorted(self.edges, truth.max(1))]
         by_confusion = (1 - self.by_image) * self.confusions.T[given_labels]
@@ -75,13 +76,13 @@ class DifficultyNoise:
         likelihood[np.arange(len(given_labels)), given_labels] = 1 - rate
         return likelihood
 
-    def log_likelihood(self, probs: Array, given_labels: Array) -> Array:
+    def log_likelihood(self, probs: ndarray, given_labels: ndarray) -> ndarray:
         """(M,) log-probability of each given label (M,); probs: (M, K) is p."""
         truth = soften(probs, 1 / self.sharpness)
         return np.log((truth * self.likelihood(truth, given_labels)).sum(1))
 
 
-def _looks_like(truth: Array, given_labels: Array, sharpness: float) -> Array:
+def _looks_like(truth: ndarray, given_labels: ndarray, sharpness: float) -> ndarray:
     """(M, K) how likely the given label (M,) is among the classes other than k that the image looks like."""
     rows = np.arange(len(given_labels))
     looks = soften(truth, sharpness / LOOKS_LIKE_POWER)
@@ -91,8 +92,8 @@ def _looks_like(truth: Array, given_labels: Array, sharpness: float) -> Array:
 
 
 def estimate_difficulty_noise(
-    log_probs: Array, given_labels: Array, likeliest_rate: float
-) -> tuple[DifficultyNoise, Array]:
+    log_probs: ndarray, given_labels: ndarray, likeliest_rate: float
+) -> tuple[DifficultyNoise, ndarray]:
     """The noise, sharpened until its rate is RATE_CORRECTION times likeliest_rate, see compare.
 
     The likeliest rate is too low: part of what a model cannot tell is noise that it has learned, and the likelihood
@@ -118,7 +119,7 @@ def estimate_difficulty_noise(
     return noise, counts / np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
 
 
-def _sample_rows(log_probs: Array, given_labels: Array) -> tuple[Array, Array, Array]:
+def _sample_rows(log_probs: ndarray, given_labels: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Labeled rows, at most MAX_FIT_ROWS, drawn at random: row numbers (M,) in order, probabilities (M, K), labels."""
     labeled = np.flatnonzero(given_labels >= 0)
     max_rows = min(MAX_FIT_ROWS, max(MIN_ROWS, MAX_FIT_PROBABILITIES // log_probs.shape[1]))
@@ -128,8 +129,8 @@ def _sample_rows(log_probs: Array, given_labels: Array) -> tuple[Array, Array, A
 
 
 def fit(
-    probs: Array,
-    given_labels: Array,
+    probs: ndarray,
+    given_labels: ndarray,
     sharpness: float,
     by_image: float | None = None,
 ) -> DifficultyNoise:
@@ -177,9 +178,9 @@ def fit(
 
 
 def compare(
-    log_probs: Array,
-    given_labels: Array,
-    other: Array,
+    log_probs: ndarray,
+    given_labels: ndarray,
+    other: ndarray,
     other_parameters: int,
 ) -> tuple[float, float]:
     """By how many standard errors noise by difficulty explains the given labels better than another model of noise.
@@ -204,11 +205,11 @@ def compare(
     few_probs = probs[:MAX_SEARCH_ROWS]
     few_labels = labels[:MAX_SEARCH_ROWS]
 
-    def by_difficulty(sharpness: float) -> Array:
+    def by_difficulty(sharpness: float) -> ndarray:
         noise = fit(few_probs, few_labels, sharpness, by_image=0.0)
         return noise.log_likelihood(few_probs, few_labels)
 
-    def without_noise(sharpness: float) -> Array:
+    def without_noise(sharpness: float) -> ndarray:
         return np.log(soften(probs, 1 / sharpness)[np.arange(n), labels])
 
     noise = fit(probs, labels, _likeliest_sharpness(by_difficulty), by_image=0.0)
@@ -220,7 +221,7 @@ def compare(
     return min(z_other, z_no_noise), float(noise.estimated_rate)
 
 
-def _likeliest_sharpness(log_likelihood: Callable[[float], Array]) -> float:
+def _likeliest_sharpness(log_likelihood: Callable[[float], ndarray]) -> float:
     """The sharpness with the highest mean of log_likelihood(sharpness)."""
     from scipy.optimize import minimize_scalar
 
@@ -237,7 +238,7 @@ def _likeliest_sharpness(log_likelihood: Callable[[float], Array]) -> float:
     return float(np.exp(best.x))
 
 
-def _vuong(ahead: Array, more_parameters: int) -> float:
+def _vuong(ahead: ndarray, more_parameters: int) -> float:
     """By how many standard errors a model is ahead of another: `ahead` (n,) is the lead of its log-likelihoods."""
     error = np.sqrt(len(ahead)) * ahead.std()
     return float((ahead.sum() - more_parameters) / max(error, MIN_PROBABILITY))

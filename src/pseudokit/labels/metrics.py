@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..data.encoding import class_scores, counts, is_correct, label_scores
-from .arrays import Array
 
 GOALS = ("accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5")
 RANKING = ("auc", "map")
@@ -21,7 +21,7 @@ Z_95 = 1.96
 Classes = Sequence[str]
 
 
-def score(log_probs: Array, labels: Array, classes: Classes) -> dict[str, float]:
+def score(log_probs: ndarray, labels: ndarray, classes: Classes) -> dict[str, float]:
     """n and the scores that these classes have; None where one cannot be told."""
     scores = {"n": len(labels)}
     for metric in known(classes, labels.ndim == 2):
@@ -43,8 +43,8 @@ def known(classes: Classes, multi_label: bool = False) -> list[str]:
 
 def measure(
     metric: str,
-    log_probs: Array,
-    labels: Array,
+    log_probs: ndarray,
+    labels: ndarray,
     classes: Classes,
 ) -> float:
     """One score of log-probabilities against labels; higher is better, but for log_loss.
@@ -60,7 +60,7 @@ def measure(
     return -mean if metric == "log_loss" else mean
 
 
-def _row_scores(metric: str, log_probs: Array, labels: Array) -> Array:
+def _row_scores(metric: str, log_probs: ndarray, labels: ndarray) -> ndarray:
     """(N,) what each row adds to a score that is a mean over rows; higher is better."""
     if metric == "accuracy":
         return is_correct(log_probs.argmax(-1), labels).astype(float)
@@ -71,7 +71,7 @@ def _row_scores(metric: str, log_probs: Array, labels: Array) -> Array:
     return (n_likelier < TOP).astype(float)
 
 
-def by_class(metric: str, log_probs: Array, labels: Array) -> Array:
+def by_class(metric: str, log_probs: ndarray, labels: ndarray) -> ndarray:
     """(K,) area under the ROC curve (auc) or average precision (map) of each class against the rest, else NaN."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -86,7 +86,7 @@ def by_class(metric: str, log_probs: Array, labels: Array) -> Array:
     return values
 
 
-def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, dict]:
+def of_classes(log_probs: ndarray, labels: ndarray, classes: Classes) -> dict[str, dict]:
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
     columns = _count_by_class(log_probs.argmax(-1), labels, len(classes))
     hits, predicted, n = (pd.Series(column, classes) for column in columns)
@@ -102,14 +102,16 @@ def of_classes(log_probs: Array, labels: Array, classes: Classes) -> dict[str, d
     return table.where(table.notna(), None).to_dict("index")
 
 
-def _count_by_class(predicted: Array, labels: Array, k: int) -> tuple[Array, Array, Array]:
+def _count_by_class(
+    predicted: ndarray, labels: ndarray, k: int
+) -> tuple[ndarray, ndarray, ndarray]:
     """(k,) each: rows that have a class and are predicted so, that are predicted so, that have it."""
     hits = counts(np.where(predicted == labels, labels, -1), k)
     n_predicted = counts(np.where(labels >= 0, predicted, -1), k)
     return hits, n_predicted, counts(labels, k)
 
 
-def macro_f1(predicted: Array, labels: Array, classes: Classes) -> float:
+def macro_f1(predicted: ndarray, labels: ndarray, classes: Classes) -> float:
     """The mean F1 of the classes that are predicted or occur: as scikit-learn's, but fast enough for tuning.
 
     F1 = 2 · hits / (predicted + labeled), each a count of rows.
@@ -120,7 +122,7 @@ def macro_f1(predicted: Array, labels: Array, classes: Classes) -> float:
     return float((2 * hits[occur] / either[occur]).mean()) if occur.any() else 0.0
 
 
-def kappa(predicted: Array, labels: Array, classes: Classes) -> float:
+def kappa(predicted: ndarray, labels: ndarray, classes: Classes) -> float:
     """Cohen's kappa with quadratic weights, of classes whose names are numbers."""
     from sklearn.metrics import cohen_kappa_score
 
@@ -136,7 +138,7 @@ PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
 """Scores of the predicted classes alone."""
 
 
-def ranks(classes: Classes) -> Array | None:
+def ranks(classes: Classes) -> ndarray | None:
     """(K,) the place of each class among all by its number, for quadratic kappa; None where a name is no number."""
     try:
         return np.array(classes, float).argsort().argsort()
@@ -146,9 +148,9 @@ def ranks(classes: Classes) -> Array | None:
 
 def gain(
     metric: str,
-    before: Array,
-    after: Array,
-    labels: Array,
+    before: ndarray,
+    after: ndarray,
+    labels: ndarray,
     classes: Classes,
 ) -> tuple[float, float]:
     """What log-probabilities `after` gain on `before` on the same rows, and the standard error of it.
@@ -160,7 +162,7 @@ def gain(
         change = _row_scores(metric, after, labels) - _row_scores(metric, before, labels)
         return float(change.mean()), float(change.std() / np.sqrt(len(change)))
 
-    def change_on(rows: Array) -> float:
+    def change_on(rows: ndarray) -> float:
         of_after = measure(metric, after[rows], labels[rows], classes)
         return of_after - measure(metric, before[rows], labels[rows], classes)
 
@@ -202,11 +204,11 @@ def expected(accuracy: float, n: int, m: int) -> dict[str, float]:
 
 
 def noise_scores(
-    p_wrong: Array,
-    given_labels: Array,
-    label: Array,
-    clean: Array | None,
-    soft: Array,
+    p_wrong: ndarray,
+    given_labels: ndarray,
+    label: ndarray,
+    clean: ndarray | None,
+    soft: ndarray,
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
@@ -233,7 +235,7 @@ def noise_scores(
     return scores
 
 
-def pool_scores(label: Array, clean: Array | None) -> dict:
+def pool_scores(label: ndarray, clean: ndarray | None) -> dict:
     """How many unlabeled rows (or answers) have a pseudo-label, and how many of those are right where it is known."""
     has_one = label >= 0
     scores = {
@@ -246,7 +248,7 @@ def pool_scores(label: Array, clean: Array | None) -> dict:
     return scores
 
 
-def paired_gain(before: Array, after: Array) -> dict[str, float]:
+def paired_gain(before: ndarray, after: ndarray) -> dict[str, float]:
     """Accuracy before and after, the gain and its 95 % interval (normal, paired), from hits (n,) on the same rows."""
     change = after.astype(float) - before
     gain = float(change.mean())
@@ -272,7 +274,7 @@ def paired_arms(scored: pd.DataFrame, splits: tuple[str, ...]) -> dict[str, floa
     return paired_gain(*hits.T) | {"n": len(hits)} if len(hits) else None
 
 
-def confirmed(trusted: list[Array], out_of_fold: list[Array]) -> dict:
+def confirmed(trusted: list[ndarray], out_of_fold: list[ndarray]) -> dict:
     """The gain on trusted samples, that in out-of-fold agreement, and whether the second warns of the first.
 
     Each argument: hits of the first and of the last round, (n,) on the same rows. The warning is given when agreement

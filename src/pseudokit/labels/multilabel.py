@@ -7,9 +7,9 @@ written for K classes then holds for each class by itself; here its parts are pu
 from collections.abc import Sequence
 
 import numpy as np
+from numpy import ndarray
 
 from ..data.encoding import has_label
-from .arrays import Array
 from .decisions import Decisions
 from .posterior import Posterior
 
@@ -17,7 +17,7 @@ ORDER = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", 
 """The decision on an image is the first of these that one of its classes has."""
 
 
-def _stack(questions: Sequence[Decisions], name: str) -> Array:
+def _stack(questions: Sequence[Decisions], name: str) -> ndarray:
     """(N, C) one of the arrays of Decisions, a column a class."""
     return np.stack([getattr(question, name) for question in questions], 1)
 
@@ -25,19 +25,19 @@ def _stack(questions: Sequence[Decisions], name: str) -> Array:
 class LabelSetDecisions(Decisions):
     """Decisions on images, from those on each of their classes; predicted and label are (N, C)."""
 
-    def each(self, name: str) -> Array:
+    def each(self, name: str) -> ndarray:
         return _stack(self.questions, name)
 
-    def targets(self) -> Array:
+    def targets(self) -> ndarray:
         """(N, C) float32 probability of yes that is learned, -1 = unknown. A label counts for less near 0.5."""
         return np.stack([_targets_of_class(question) for question in self.questions], 1)
 
-    def believed_labels(self, other: Decisions) -> Array:
+    def believed_labels(self, other: Decisions) -> ndarray:
         pairs = zip(self.questions, other.questions, strict=True)
         return np.stack([one.believed_labels(two) for one, two in pairs], 1)
 
 
-def _targets_of_class(question: Decisions) -> Array:
+def _targets_of_class(question: Decisions) -> ndarray:
     weight = np.maximum(question.weight, 0.5)  # less would say the opposite
     p_yes = np.where(question.label == 1, weight, 1 - weight)
     for rows, probs in question.taught.blocks(np.flatnonzero(question.soft)):
@@ -45,7 +45,9 @@ def _targets_of_class(question: Decisions) -> Array:
     return np.where(question.label < 0, -1, p_yes).astype(np.float32)
 
 
-def decide_images(questions: list[Decisions], log_probs: Array, given_labels: Array) -> Decisions:
+def decide_images(
+    questions: list[Decisions], log_probs: ndarray, given_labels: ndarray
+) -> Decisions:
     """The decisions on images from those on each class.
 
     confidence: of the least certain answer, of unlabeled images among those that were accepted; p_wrong: that any of

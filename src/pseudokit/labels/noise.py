@@ -6,8 +6,9 @@ The model: the true class of row i is drawn from q_i, its given label from T[tru
 from dataclasses import replace
 
 import numpy as np
+from numpy import ndarray
 
-from .arrays import MIN_PROBABILITY, Array, by_class, most_confident
+from .arrays import MIN_PROBABILITY, by_class, most_confident
 from .posterior import Posterior, PosteriorSummary
 
 ANCHOR_FRACTION = 0.2
@@ -38,7 +39,9 @@ EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
 """With all other types the given label is no evidence, and nothing is relabeled unasked."""
 
 
-def estimate_noise(predicted: PosteriorSummary, given_labels: Array, k: int) -> tuple[Array, str]:
+def estimate_noise(
+    predicted: PosteriorSummary, given_labels: ndarray, k: int
+) -> tuple[ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type, see _noise_type.
 
     given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
@@ -48,7 +51,9 @@ def estimate_noise(predicted: PosteriorSummary, given_labels: Array, k: int) -> 
     return shrink(counts), _noise_type(counts, disagrees.mean())
 
 
-def anchor_counts(predicted: Array, confidence: Array, given_labels: Array, k: int) -> Array:
+def anchor_counts(
+    predicted: ndarray, confidence: ndarray, given_labels: ndarray, k: int
+) -> ndarray:
     """(K, K) counts [predicted, given] of the most confident rows of each predicted class.
 
     Among them a label that disagrees is wrong. Among all rows it may be the prediction, and the counts would show the
@@ -64,7 +69,7 @@ def anchor_counts(predicted: Array, confidence: Array, given_labels: Array, k: i
     return counts
 
 
-def shrink(counts: Array) -> Array:
+def shrink(counts: ndarray) -> ndarray:
     """T[true, given] (K, K), rows sum to 1, from counts: each cell as far from the mean of all as chance allows.
 
     James–Stein: T = mean + between / (between + chance) · (share - mean), where `between` is the variance of the wrong
@@ -82,7 +87,7 @@ def shrink(counts: Array) -> Array:
     return matrix / matrix.sum(1, keepdims=True)
 
 
-def _wrong_cells(counts: Array) -> tuple[Array, float, Array, float]:
+def _wrong_cells(counts: ndarray) -> tuple[ndarray, float, ndarray, float]:
     """Statistics of the cells of T off the diagonal, from counts (K, K).
 
     The share of each cell (K, K), the mean of all; the variance of each cell by chance (K, 1); and `spread`, their
@@ -99,7 +104,7 @@ def _wrong_cells(counts: Array) -> tuple[Array, float, Array, float]:
     return shares, mean, chance, max(0, beyond_chance) / mean**2
 
 
-def _noise_type(counts: Array, disagreement: float) -> str:
+def _noise_type(counts: ndarray, disagreement: float) -> str:
     """What the noise looks like: `none`, `look-alike`, `pair`, `uniform` or `class-dependent`.
 
     Where the anchors show hardly any of the disagreement that all rows show, it lies on rows that the models find hard:
@@ -118,7 +123,7 @@ def _noise_type(counts: Array, disagreement: float) -> str:
     return "pair" if wrong.max(1).sum() > PAIR_FRACTION * wrong.sum() else "class-dependent"
 
 
-def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
+def deconvolve(probs: ndarray, matrix: ndarray, steps: int = 10) -> ndarray:
     """(N, K) probabilities of the given label → (N, K) probabilities q of the true class, with probs ≈ q · T.
 
     A model that learned noisy labels predicts the noise too. Richardson–Lucy (Richardson 1972, Lucy 1974) undoes it and
@@ -131,7 +136,7 @@ def deconvolve(probs: Array, matrix: Array, steps: int = 10) -> Array:
     return q
 
 
-def bootstrap_rate(posterior: Posterior, predicted: Array, confidence: Array) -> Array:
+def bootstrap_rate(posterior: Posterior, predicted: ndarray, confidence: ndarray) -> ndarray:
     """The rate of wrong labels, and the ends of its 95 % interval, (3,) (percentile bootstrap, Efron 1979).
 
     The anchors of each class are drawn anew, see anchor_counts. The rate moves with the matrix, on a part of the rows,

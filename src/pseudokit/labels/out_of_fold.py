@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
+from numpy import ndarray
 
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .arrays import Array, normalize_log
+from .arrays import normalize_log
 from .decisions import Decisions
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
-Predict = Callable[[object, Array], Array]
+Predict = Callable[[object, ndarray], ndarray]
 """predict(model, rows) → (len(rows), K) log-probabilities; of label sets (len(rows), C, 2), see data/encoding.py."""
 
 
@@ -25,10 +26,10 @@ class FoldJob:
     """Folder of the model: `round_1/fold_0`."""
     fold: int
     """Of the given labels, the fold that the model does not learn."""
-    learned: Array
+    learned: ndarray
     """Row numbers that it learns, and their targets: (len(learned),) or (len(learned), K)."""
-    targets: Array
-    judged: Array
+    targets: ndarray
+    judged: ndarray
     """Row numbers that it predicts."""
 
 
@@ -36,8 +37,8 @@ class FoldJob:
 class FoldPredictions:
     """What one model predicts."""
 
-    rows: Array
-    log_probs: Array
+    rows: ndarray
+    log_probs: ndarray
     """(len(rows), K) or (len(rows), C, 2)."""
     hash: str
     fold: int
@@ -48,11 +49,11 @@ class FoldPredictions:
 class OutOfFoldPredictions:
     """Out-of-fold log-probabilities of every row, the mean over models and rounds."""
 
-    log_probs: Array
+    log_probs: ndarray
     """(N, K) or (N, C, 2) float32."""
-    judge: Array
+    judge: ndarray
     """(N,) hashes of the models that predicted the row, joined by +."""
-    chains: Array | None = None
+    chains: ndarray | None = None
     """(folds, N, …) what the models of each fold say alone, NaN where they predict nothing; of leak-free rounds."""
     models: dict[str, dict] = field(default_factory=dict)
     """Of this round: hash → {"fold": the fold that the model did not learn}."""
@@ -65,7 +66,7 @@ class OutOfFoldPredictions:
         return self.calibration.get("likeliest_rate")
 
 
-Second = Callable[[FoldJob], Array]
+Second = Callable[[FoldJob], ndarray]
 """second(fold_job) → (len(fold_job.judged), K) log of what else speaks for each class, from what that job learned."""
 
 
@@ -73,7 +74,7 @@ def predict_out_of_fold(
     fold_jobs: list[FoldJob],
     fit: Fit,
     predict: Predict,
-    clusters: Array,
+    clusters: ndarray,
     second: Second | None = None,
     ahead: Callable[[list[FoldJob]], None] | None = None,
 ) -> list[FoldPredictions]:
@@ -103,9 +104,9 @@ def predict_out_of_fold(
 
 
 def plain_fold_jobs(
-    labels: Array,
-    targets: Array,
-    folds: Array,
+    labels: ndarray,
+    targets: ndarray,
+    folds: ndarray,
     number: int,
 ) -> list[FoldJob]:
     """One model a fold: it learns the labels of the other folds and predicts its own, and rows without a fold (-1).
@@ -123,10 +124,10 @@ def plain_fold_jobs(
 
 
 def leak_free_fold_jobs(
-    given_labels: Array,
+    given_labels: ndarray,
     chains: list[Decisions],
-    folds: Array,
-    clusters: Array,
+    folds: ndarray,
+    clusters: ndarray,
     number: int,
     seed: int,
 ) -> list[FoldJob]:
@@ -171,7 +172,7 @@ def average_models(
     return OutOfFoldPredictions(log_probs, judge, chains, models)
 
 
-def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[Array, Array]:
+def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray, ndarray]:
     """(n, …) log of the mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
     total = np.zeros((n, *predictions[0].log_probs.shape[1:]))
     n_models = np.zeros(n)
@@ -191,7 +192,7 @@ def average_rounds(
 ) -> OutOfFoldPredictions:
     """The mean over n rounds, n - 1 of which `earlier` is the mean of: log-probabilities averaged and normalized."""
 
-    def mean(new: Array, old: Array) -> Array:
+    def mean(new: ndarray, old: ndarray) -> ndarray:
         with np.errstate(invalid="ignore"):  # NaN where a chain predicts nothing
             return normalize_log((new + (n - 1) * old) / n)
 

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy import ndarray
 
 from ..system.distributed import cores
-from .arrays import MIN_PROBABILITY, Array, normalize, row_sums, soften
+from .arrays import MIN_PROBABILITY, normalize, row_sums, soften
 from .difficulty import DifficultyNoise
 
 BLOCK_PROBABILITIES = 2**19
@@ -18,13 +19,13 @@ BLOCK_PROBABILITIES = 2**19
 class PosteriorSummary:
     """What is kept of a posterior, one number a row. The last two are NaN where no label is given."""
 
-    best: Array
+    best: ndarray
     """(N,) the likeliest class."""
-    confidence: Array
+    confidence: ndarray
     """(N,) its probability."""
-    self_confidence: Array
+    self_confidence: ndarray
     """(N,) the probability of the given label."""
-    p_wrong: Array
+    p_wrong: ndarray
     """(N,) the probability of all other classes together."""
 
 
@@ -36,23 +37,23 @@ class Posterior:
     one, P(true = k | image, given) ∝ q_k · P(given | true = k).
     """
 
-    log_probs: Array
+    log_probs: ndarray
     """(N, K) out-of-fold log-probabilities, which may lie in a memory-mapped file."""
-    given_labels: Array
+    given_labels: ndarray
     """(N,) class index, -1 = unlabeled."""
-    matrix: Array | None = None
+    matrix: ndarray | None = None
     """T[true, given] (K, K), noise of the class, see noise.py."""
     sharpness: float = 1.0
     difficulty: DifficultyNoise | None = None
     """Noise by difficulty, in place of a matrix."""
-    prior_ratio: Array | None = None
+    prior_ratio: ndarray | None = None
     """(K,) by which the probabilities of unlabeled rows are multiplied, see align."""
 
-    def __call__(self, rows: Array) -> Array:
+    def __call__(self, rows: ndarray) -> ndarray:
         """(len(rows), K) float64 probabilities of these row numbers."""
         return normalize(self._unnormalized(rows))
 
-    def blocks(self, rows: Array) -> Iterator[tuple[Array, Array]]:
+    def blocks(self, rows: ndarray) -> Iterator[tuple[ndarray, ndarray]]:
         """(row numbers, their probabilities), a block of the rows at a time."""
         for block in self._blocks(len(rows)):
             yield rows[block], self(rows[block])
@@ -85,7 +86,7 @@ class Posterior:
         step = max(1, BLOCK_PROBABILITIES // self.log_probs.shape[1])
         return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
-    def _unnormalized(self, rows: Array | slice) -> Array:
+    def _unnormalized(self, rows: ndarray | slice) -> ndarray:
         """(m, K) float64 to which the probabilities are proportional."""
         joint = np.exp(self.log_probs[rows]).astype(float)
         given_labels = self.given_labels[rows]
@@ -102,7 +103,7 @@ class Posterior:
         return joint
 
 
-def align(posterior: Posterior, prior: Array) -> Posterior:
+def align(posterior: Posterior, prior: ndarray) -> Posterior:
     """Distribution alignment (ReMixMatch, Berthelot et al. 2020): unlabeled rows get the class shares of the labels.
 
     Their probabilities are multiplied by prior (K,) / mean probability over all unlabeled rows, and normalized.

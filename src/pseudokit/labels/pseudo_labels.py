@@ -1,9 +1,10 @@
 """Which unlabeled images receive a pseudo-label: small rules over out-of-fold probabilities, one after the other."""
 
 import numpy as np
+from numpy import ndarray
 
 from ..config.keys import Pseudo
-from .arrays import Array, by_class, last_where, most_confident, words
+from .arrays import by_class, last_where, most_confident, words
 from .posterior import PosteriorSummary
 
 DEFAULT_CUTOFF = 0.95
@@ -20,12 +21,12 @@ MIN_ROWS_PER_CLASS = 2
 
 def select_pseudo_labels(
     predicted: PosteriorSummary,
-    given_labels: Array,
+    given_labels: ndarray,
     k: int,
     policy: Pseudo,
-    refused: Array,
+    refused: ndarray,
     progress: float,
-) -> tuple[Array, Array]:
+) -> tuple[ndarray, ndarray]:
     """Which unlabeled rows receive their likeliest class as label, and why.
 
     Each rule is a key of `pseudo`, and names the reason of the rows that it takes away.
@@ -71,7 +72,7 @@ def plain_cutoff(policy: Pseudo) -> float:
     return DEFAULT_CUTOFF if policy.cutoff is None else policy.cutoff
 
 
-def lowest_cutoff(accepted: Array, policy: Pseudo) -> float | None:
+def lowest_cutoff(accepted: ndarray, policy: Pseudo) -> float | None:
     """What a report names as the cutoff: the plain one; by precision, the lowest confidence (A,) that was accepted."""
     if policy.min_precision is None:
         return plain_cutoff(policy)
@@ -79,12 +80,12 @@ def lowest_cutoff(accepted: Array, policy: Pseudo) -> float | None:
 
 
 def cutoffs_by_precision(
-    predicted: Array,
-    confidence: Array,
-    labels: Array,
+    predicted: ndarray,
+    confidence: ndarray,
+    labels: ndarray,
     k: int,
     precision: float,
-) -> Array:
+) -> ndarray:
     """(K,) lowest confidence in a class at which the lower bound of the out-of-fold precision reaches `precision`.
 
     All (L,) over labeled rows. A class with too few rows for its own bound takes that of all classes together; where
@@ -98,7 +99,7 @@ def cutoffs_by_precision(
     return np.where(np.isinf(of_classes), of_all, of_classes)
 
 
-def _lowest_cutoff(confidence: Array, right: Array, precision: float) -> float:
+def _lowest_cutoff(confidence: ndarray, right: ndarray, precision: float) -> float:
     """The lowest confidence from which on precision is, with 95 % confidence, at least this; inf where none is."""
     order = np.argsort(-confidence, kind="stable")
     hits = np.cumsum(right[order])
@@ -106,20 +107,20 @@ def _lowest_cutoff(confidence: Array, right: Array, precision: float) -> float:
     return last_where(confidence[order], bounds >= precision)
 
 
-def lower_bound(hits: Array, n: Array) -> Array:
+def lower_bound(hits: ndarray, n: ndarray) -> ndarray:
     """One-sided 95 % lower bound of a share from hits among n (Clopper & Pearson 1934); 0 without a hit."""
     from scipy.stats import beta
 
     return np.where(hits > 0, beta.ppf(ERROR, np.maximum(hits, 1), n - hits + 1), 0.0)
 
 
-def class_shares(labels: Array, k: int) -> Array:
+def class_shares(labels: ndarray, k: int) -> ndarray:
     """(K,) shares of the classes among labels (L,); equal where there is none."""
     counts = np.bincount(labels, minlength=k).astype(float)
     return counts / counts.sum() if counts.any() else np.full(k, 1 / k)
 
 
-def drift(pseudo_labels: Array, labels: Array, k: int) -> dict[str, float | bool]:
+def drift(pseudo_labels: ndarray, labels: ndarray, k: int) -> dict[str, float | bool]:
     """How far the classes of pseudo-labels (A,) are from those of the labels (L,).
 
     Returns:

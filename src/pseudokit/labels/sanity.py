@@ -1,7 +1,8 @@
 """Whether out-of-fold predictions know anything of the labels. Arrays in, a reason out."""
 
+from numpy import ndarray
+
 from ..data.encoding import counts
-from .arrays import Array
 
 MIN_ROWS = 30
 """With fewer rows, chance alone may look like ignorance."""
@@ -9,7 +10,7 @@ MAX_P_VALUE = 0.01
 """One-sided: predictions that know nothing agree as often as these do in more than one of a hundred cases."""
 
 
-def learned_nothing(predicted: Array, given_labels: Array, k: int) -> str:
+def learned_nothing(predicted: ndarray, given_labels: ndarray, k: int) -> str:
     """Why these predictions cannot judge any label; "" where they can.
 
     They cannot where they agree with the given labels no better than chance would, with the same number of rows in

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy import ndarray
 
-from .arrays import Array
 from .metrics import PREDICTED, Classes, ranks
 
 TRIALS = 21
@@ -21,8 +21,8 @@ PARTS = 5
 
 def tuned(
     metric: str,
-    log_probs: Array,
-    labels: Array,
+    log_probs: ndarray,
+    labels: ndarray,
     classes: Classes,
 ) -> dict | None:
     """{"metric", "numbers", "before", "after"}, see tune; None where there is nothing to tune.
@@ -52,8 +52,8 @@ def tuned(
 
 def tune(
     metric: str,
-    log_probs: Array,
-    labels: Array,
+    log_probs: ndarray,
+    labels: ndarray,
     classes: Classes,
 ) -> list[float]:
     """The numbers by which `answer` scores best on log-probabilities and labels, one after the other.
@@ -78,10 +78,10 @@ def tune(
 
 def answer(
     metric: str,
-    numbers: list[float] | Array,
-    log_probs: Array,
+    numbers: list[float] | ndarray,
+    log_probs: ndarray,
     classes: Classes,
-) -> Array:
+) -> ndarray:
     """Labels by tuned numbers."""
     numbers = np.asarray(numbers)
     if log_probs.ndim == 3:
@@ -96,11 +96,11 @@ def answer(
 
 def _trials(
     metric: str,
-    numbers: Array,
+    numbers: ndarray,
     i: int,
-    log_probs: Array,
+    log_probs: ndarray,
     classes: Classes,
-) -> Iterator[tuple[float, Array]]:
+) -> Iterator[tuple[float, ndarray]]:
     """(value, answers) for values of numbers[i], the others as they are.
 
     For F1 in a few operations a value: an offset decides between the class and the best of the others alone.

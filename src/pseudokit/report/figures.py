@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
+from numpy import ndarray
 from PIL import ImageOps
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -64,7 +65,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(title: str, height: float, rows: int = 1) -> tuple[Figure, np.ndarray]:
+def new_figure(title: str, height: float, rows: int = 1) -> tuple[Figure, ndarray]:
     """A figure 6 inches wide and `height` inches high with a title, and its axes, one below the other."""
     figure = Figure(figsize=(6, height))
     figure.suptitle(title, x=0.02, ha="left")
@@ -121,7 +122,7 @@ def image_grid(images: list, names: list[str], is_right: list[bool | None], titl
 
 
 @styled
-def matrix_figure(title: str, matrix: np.ndarray, names: list[str], **axis_labels: str) -> Figure:
+def matrix_figure(title: str, matrix: ndarray, names: list[str], **axis_labels: str) -> Figure:
     """Heat map of the shares of each row of a matrix, with the numbers in its fields if they fit.
 
     Args:

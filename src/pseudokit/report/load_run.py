@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from PIL.Image import Image, fromarray
 
 from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
@@ -82,7 +83,7 @@ def label_names(info: dict) -> list[str]:
     return info.get("label_sets") or info.get("classes", [])
 
 
-def cutoffs(metrics: dict, info: dict) -> np.ndarray:
+def cutoffs(metrics: dict, info: dict) -> ndarray:
     """(2,) the cutoff on given labels and that on unlabeled images of a round; NaN where the run has none."""
     of_unlabeled = metrics.get("unlabeled", {}).get("cutoff")
     return np.array([info.get("cutoff"), of_unlabeled], float)  # None becomes NaN

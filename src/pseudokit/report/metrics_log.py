@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..data.encoding import counts, parse
 from ..labels.metrics import share_interval
@@ -75,7 +75,7 @@ def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:
     """
     classes = info["classes"]
 
-    def count(texts: pd.Series) -> np.ndarray:
+    def count(texts: pd.Series) -> ndarray:
         return counts(parse(texts, classes, info.get("multi_label", False)), len(classes))
 
     labeled = table.given_label != ""

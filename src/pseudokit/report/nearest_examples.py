@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from . import load_run
 
@@ -44,7 +45,7 @@ def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, 
     return near, paths[sorted(shown)].to_dict()
 
 
-def find_candidates(decisions: pd.DataFrame) -> dict[str, np.ndarray]:
+def find_candidates(decisions: pd.DataFrame) -> dict[str, ndarray]:
     """class → rows that agree with their given label, evenly spread from the least to the most confident."""
     agrees = decisions["predicted"] == decisions["given_label"]
     is_kept = decisions["decision"] == "keep"
@@ -58,7 +59,7 @@ def find_candidates(decisions: pd.DataFrame) -> dict[str, np.ndarray]:
     return candidates
 
 
-def nearest_rows(log_probs: np.ndarray, row: int, candidates: np.ndarray) -> list[int]:
+def nearest_rows(log_probs: ndarray, row: int, candidates: ndarray) -> list[int]:
     """The few candidates whose log-probabilities (N, K) are nearest to those of a row (-1: not judged)."""
     if row < 0 or not len(candidates):
         return []

@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..data.csv_text import escape_formulas
 from ..data.dataset import SCORED_SPLITS, USES_UNLABELED
@@ -204,7 +205,7 @@ def _score_out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -
     return {"oof": scores, "oof_classes": of_classes(log_probs, labels, classes)}
 
 
-def _clean_labels(prepared: PreparedData, file: str, rows: np.ndarray) -> np.ndarray | None:
+def _clean_labels(prepared: PreparedData, file: str, rows: ndarray) -> ndarray | None:
     """True labels of these rows (a mask), where the table of an experiment has them, else the given ones.
 
     None where there is no such table: then nobody knows.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.keys import STUDENTS, Config
 from ..config.load import with_changes
@@ -16,7 +17,6 @@ from ..data.csv_text import read_csv
 from ..data.encoding import parse
 from ..data.images import load_images
 from ..data.tables import read_split
-from ..labels.arrays import Array
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
 from ..report.sentences import points
@@ -27,7 +27,7 @@ from ..training.trainer import PredictJob, Trainer, offer
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
 
-Predict = Callable[[TrainedModel, Array], Array]
+Predict = Callable[[TrainedModel, ndarray], ndarray]
 """(model, rows) → log-probabilities of the rows."""
 
 
@@ -152,7 +152,7 @@ def predict_runs(
     return predictions_table(targets, probs, answers, spec.classes)
 
 
-def _predict_run(run: FinishedRun, paths: Array, tta: int | None, alone: bool) -> Array:
+def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) -> ndarray:
     """Probabilities, averaged over the models of a run and over views."""
     tta = run.config.predict.tta if tta is None else tta
     if tta < 1:
@@ -166,7 +166,7 @@ def _predict_run(run: FinishedRun, paths: Array, tta: int | None, alone: bool) -
     if not alone:
         offer(trainer, paths)
 
-    def predict(model: TrainedModel, rows: Array) -> Array:
+    def predict(model: TrainedModel, rows: ndarray) -> ndarray:
         if alone:
             return trainer.run_job(PredictJob(model, rows, tta))
         return trainer.predict(model, rows, tta)
@@ -174,12 +174,12 @@ def _predict_run(run: FinishedRun, paths: Array, tta: int | None, alone: bool) -
     return mean_probs(run.models, np.arange(len(paths)), predict)
 
 
-def mean_probs(models: list[TrainedModel], rows: Array, predict: Predict) -> Array:
+def mean_probs(models: list[TrainedModel], rows: ndarray, predict: Predict) -> ndarray:
     """The mean of the probabilities of several models."""
     return np.mean([np.exp(predict(model, rows)) for model in models], axis=0)
 
 
-def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[Array, Array]:
+def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:
     """The rows that all runs predicted out of fold under the same label: probabilities (M, n, …) and labels."""
     files = [run.path / "oof_log_probs.npy" for run in runs]
     if not all(file.exists() for file in files):
@@ -193,7 +193,7 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[Array, Array]:
     return np.exp(np.stack(arrays)), labels
 
 
-def _parse_weights(weights: str | None, n: int) -> Array:
+def _parse_weights(weights: str | None, n: int) -> ndarray:
     """(n,) that sum to 1."""
     alike = ",".join("1" * n)
     texts = pd.Series((weights or alike).split(","))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy import ndarray
 
 from ..config.keys import Config
 from ..config.load import with_changes
@@ -21,7 +22,6 @@ from ..data.folds import find_clusters, fold_table, make_folds
 from ..data.images import load_images
 from ..data.simulate import hide_labels, inject_noise
 from ..data.transforms import build
-from ..labels.arrays import Array
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
 from ..labels.out_of_fold import Second
@@ -67,9 +67,9 @@ class PreparedData:
 
     dataset: Dataset
     judged: Dataset
-    pixels: Array
-    clusters: Array
-    refused: Array
+    pixels: ndarray
+    clusters: ndarray
+    refused: ndarray
     truths: dict[str, pd.DataFrame]
     tested: int
     input_hash: str = ""
@@ -176,7 +176,7 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
         )
 
 
-def _refuse_small_classes(given_labels: Array, classes: tuple[str, ...], folds: int) -> None:
+def _refuse_small_classes(given_labels: ndarray, classes: tuple[str, ...], folds: int) -> None:
     """Every fold needs a row of every class; of label sets, also one without it."""
     kinds = {"rows": counts(given_labels, len(classes))}
     if given_labels.ndim == 2:
@@ -190,7 +190,7 @@ def _refuse_small_classes(given_labels: Array, classes: tuple[str, ...], folds: 
             )
 
 
-def _check_models(config: Config, classes: tuple[str, ...], pixels: Array) -> None:
+def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     _, side, _, channels = pixels.shape
     create_model(config.model, classes, side, channels)
@@ -214,7 +214,7 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: Array) -> No
             )
 
 
-def _note_start(run: Run, judged: Dataset, pixels: Array, refused: Array) -> str:
+def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) -> str:
     """Write env.json where a run begins; where it goes on, compare with it.
 
     Returns:
@@ -264,7 +264,7 @@ def _changed_rows(file: Path, judged: Dataset) -> str:
     return f"{len(ids):,} rows of the data ({ids[0]!r}, …)" if len(ids) else ""
 
 
-def _check_folds(judged: Dataset, clusters: Array, config: Config) -> None:
+def _check_folds(judged: Dataset, clusters: ndarray, config: Config) -> None:
     """Print the folds of the first round, smallest classes first.
 
     Raises:
@@ -287,7 +287,7 @@ def _check_folds(judged: Dataset, clusters: Array, config: Config) -> None:
             )
 
 
-def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: Array) -> None:
+def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: ndarray) -> None:
     """Print how many samples and duplicates there are."""
     counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
     log.info(f"samples: {listed(counts_by_split)}; {len(dataset.classes)} classes")

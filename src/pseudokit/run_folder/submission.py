@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.types import UserError
 from ..data.csv_text import read_csv
@@ -12,7 +13,7 @@ from ..data.encoding import class_scores, label_scores, names
 
 
 def predictions_table(
-    targets: pd.DataFrame, probs: np.ndarray, answers: np.ndarray, classes: Sequence[str]
+    targets: pd.DataFrame, probs: ndarray, answers: ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
     """The table of predictions.csv: id, path, label, confidence and one column `p_<class>` a class.
 

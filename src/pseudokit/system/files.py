@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..config.types import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+    from numpy import ndarray
 
 log = logging.getLogger("kit")
 
@@ -61,7 +61,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def write_npy(path: Path, array: np.ndarray) -> None:
+def write_npy(path: Path, array: ndarray) -> None:
     """Write an array of numbers, whole or not at all."""
     import numpy as np
 

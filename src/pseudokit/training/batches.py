@@ -8,12 +8,12 @@ from itertools import islice
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config.keys import Train
 from ..data.transforms import Augment, build, is_whole_batch
-from ..labels.arrays import Array
 from .device import pick_device, pick_workers
 
 WEAK_AUGMENT = "gentle"
@@ -30,14 +30,14 @@ class TrainingSet:
     teacher_log_probs: (len(unlabeled), K), what out-of-fold teachers predict of them; None = nothing.
     """
 
-    pixels: Array
-    rows: Array
-    labels: Array
+    pixels: ndarray
+    rows: ndarray
+    labels: ndarray
     steps: int
     seed: int
-    pseudo: Array | None = None
-    unlabeled: Array | tuple = ()
-    teacher_log_probs: Array | None = None
+    pseudo: ndarray | None = None
+    unlabeled: ndarray | tuple = ()
+    teacher_log_probs: ndarray | None = None
 
 
 def labeled_batches(
@@ -89,9 +89,9 @@ class _Views:
     batch alone.
     """
 
-    pixels: Array
-    rows: Array
-    targets: Array
+    pixels: ndarray
+    rows: ndarray
+    targets: ndarray
     augments: list[Augment | None]
     are_whole_batch: bool
     device: str | torch.device = "cpu"

@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy import ndarray
 from scipy import sparse
-
-from ..labels.arrays import Array
 
 NEIGHBORS_PER_IMAGE = 10
 CELLS_PER_SIDE = 8
@@ -35,7 +34,7 @@ def graph_power(labels_per_class: float) -> float:
     return 2.0 if labels_per_class < 2 * FEW_LABELS_PER_CLASS else 0.0
 
 
-def neighbor_graph(features: Array) -> sparse.csr_array:
+def neighbor_graph(features: ndarray) -> sparse.csr_array:
     """The affinities of images to their nearest neighbors.
 
     They are exp(-d² / (σ_i σ_j)), with the distance to the farthest neighbor as σ (self-tuning, Zelnik-Manor & Perona
@@ -66,7 +65,7 @@ def neighbor_graph(features: Array) -> sparse.csr_array:
     return graph.tocsr().astype(np.float32)
 
 
-def gradient_features(pixels: Array) -> Array:
+def gradient_features(pixels: ndarray) -> ndarray:
     """How strong edges of each direction are in each part of an image.
 
     A histogram of oriented gradients (Dalal & Triggs 2005) with soft cells and bins.
@@ -94,10 +93,10 @@ def gradient_features(pixels: Array) -> Array:
 
 def propagate_labels(
     graph: sparse.csr_array,
-    learned: Array,
-    targets: Array,
+    learned: ndarray,
+    targets: ndarray,
     classes: int,
-) -> Array:
+) -> ndarray:
     """The labels of every row, from those of the learned rows alone.
 
     Local and global consistency (Zhou et al. 2004): F ← (1 - r) S F + r Y, from F = Y.

@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pandas as pd
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 
 from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from ..labels.arrays import Array
 from .losses import BinaryCrossEntropy, CrossEntropy, loss_kind
 from .models import TrainedModel, classifier_ids
 
@@ -45,7 +45,7 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
     return last
 
 
-def alike_features(embeddings: Array) -> Array:
+def alike_features(embeddings: ndarray) -> ndarray:
     """(N, D) embeddings around their mean, of unit length: the features of neighbor_graph."""
     x = embeddings - embeddings.mean(0)
     length = np.linalg.norm(x, axis=1, keepdims=True)
@@ -64,7 +64,7 @@ def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
 
 
 @torch.inference_mode()
-def head_log_probs(model: TrainedModel, embeddings: Array) -> Array:
+def head_log_probs(model: TrainedModel, embeddings: ndarray) -> ndarray:
     """(n, D) embeddings → float32 log-probabilities, see predict.log_probs."""
     head = linear_classifier(model.network)
     x = torch.from_numpy(np.asarray(embeddings, np.float32))  # from the file into memory
@@ -73,11 +73,11 @@ def head_log_probs(model: TrainedModel, embeddings: Array) -> Array:
 
 
 def fit_head(
-    embeddings: Array,
-    labels: Array,
+    embeddings: ndarray,
+    labels: ndarray,
     k: int,
     multi_label: bool,
-    given_labels: Array,
+    given_labels: ndarray,
 ) -> tuple[nn.Linear, pd.DataFrame]:
     """Logistic regression on embeddings with a normal prior on the weights, by L-BFGS.
 
@@ -155,7 +155,7 @@ def _fit(
     return losses
 
 
-def _choose_prior(x: Tensor, given_labels: Array, k: int, criterion: CrossEntropy) -> float:
+def _choose_prior(x: Tensor, given_labels: ndarray, k: int, criterion: CrossEntropy) -> float:
     """The prior under which heads that did not learn some of the given labels predict those best, by log loss.
 
     No row takes part that the final head does not learn.
@@ -179,7 +179,7 @@ def _choose_prior(x: Tensor, given_labels: Array, k: int, criterion: CrossEntrop
     return best_prior
 
 
-def _splits(given_labels: Array) -> list[tuple[Array, Array]]:
+def _splits(given_labels: ndarray) -> list[tuple[ndarray, ndarray]]:
     """(learned, held out) masks. No row is held out of a class that the others lack: no head could know it."""
     if given_labels.dtype.kind == "f":  # soft answers to several questions: by the most certain yes
         given_labels = given_labels.argmax(1)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy import ndarray
 from torch import Tensor, nn
 
 from ..config.keys import Train
-from ..labels.arrays import Array
 from ..system.distributed import ProcessGroup
 from .models import ModelSpec
 
@@ -44,12 +44,12 @@ class CrossEntropy(nn.CrossEntropyLoss):
         return logits.log_softmax(1)
 
     @staticmethod
-    def targets(labels: Array) -> Array:
+    def targets(labels: ndarray) -> ndarray:
         """Labels as the loss takes them."""
         return labels
 
     @staticmethod
-    def class_weights(labels: Array, k: int) -> Tensor:
+    def class_weights(labels: ndarray, k: int) -> Tensor:
         """(K,) weights inverse to the counts, with mean 1 over the rows; 0 for a class without rows."""
         counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=k)
         n_classes = np.count_nonzero(counts)
@@ -84,12 +84,12 @@ class BinaryCrossEntropy(CrossEntropy):
         return torch.stack([no, yes], -1)
 
     @staticmethod
-    def targets(labels: Array) -> Array:
+    def targets(labels: ndarray) -> ndarray:
         """Labels as the loss takes them: float32, NaN = unknown."""
         return np.where(labels < 0, np.nan, labels).astype(np.float32)
 
     @staticmethod
-    def class_weights(labels: Array, k: int) -> Tensor:
+    def class_weights(labels: ndarray, k: int) -> Tensor:
         """(K,) weight of yes against no, so that both count alike."""
         yes = np.maximum(labels, 0).sum(0)
         known = (labels >= 0).sum(0)
@@ -102,7 +102,7 @@ def loss_kind(multi_label: bool) -> type[CrossEntropy]:
     return BinaryCrossEntropy if multi_label else CrossEntropy
 
 
-def make_criterion(labels: Array, spec: ModelSpec, train: Train) -> CrossEntropy:
+def make_criterion(labels: ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
     """The loss that a config asks for. labels: all that are learned, by which classes are weighted."""
     kind = loss_kind(spec.multi_label)
     weight = None

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 
 from ..config.keys import Train
 from ..data.transforms import Spec, build
-from ..labels.arrays import Array
 from .device import Computation
 from .history import progress_bar
 from .losses import loss_kind
@@ -32,14 +32,14 @@ def batch_size(size: int, device: torch.device) -> int:
 @torch.inference_mode()
 def log_probs(
     model: TrainedModel,
-    pixels: Array,
-    rows: Array,
+    pixels: ndarray,
+    rows: ndarray,
     *,
     device: str = "auto",
     tta: int = 1,
     spec: Spec = "auto",
     first: int = 0,
-) -> Array:
+) -> ndarray:
     """Log-probabilities of images.
 
     Args:
@@ -74,7 +74,9 @@ def log_probs(
 
 
 @torch.inference_mode()
-def embed(network: nn.Module, spec: ModelSpec, pixels: Array, rows: Array, train: Train) -> Array:
+def embed(
+    network: nn.Module, spec: ModelSpec, pixels: ndarray, rows: ndarray, train: Train
+) -> ndarray:
     """(len(rows), D) float32: what a timm network makes of each image before its classifier.
 
     pixels: (N, H, W, C) uint8. rows: the numbers of those images that are embedded.
@@ -88,7 +90,9 @@ def embed(network: nn.Module, spec: ModelSpec, pixels: Array, rows: Array, train
     return np.concatenate([computation.run(features, batch).cpu().numpy() for _, batch in batches])
 
 
-def _batches(pixels: Array, rows: Array, computation: Computation) -> Iterator[tuple[int, Tensor]]:
+def _batches(
+    pixels: ndarray, rows: ndarray, computation: Computation
+) -> Iterator[tuple[int, Tensor]]:
     """The images of these rows, in order, and how many came before."""
     step = batch_size(computation.spec.size, computation.device)
     for start in range(0, len(rows), step):

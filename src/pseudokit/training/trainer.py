@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from numpy import ndarray
 from torch import nn
 
 from ..config.keys import STUDENTS, Config
@@ -18,7 +19,6 @@ from ..config.types import UserError
 from ..data.cache import reserve
 from ..data.encoding import has_label
 from ..data.images import load_images
-from ..labels.arrays import Array
 from ..labels.out_of_fold import FoldJob, Second
 from ..round_store import BACK
 from ..system.distributed import (
@@ -64,8 +64,8 @@ class TrainJob:
     """
 
     where: str
-    rows: Array
-    labels: Array
+    rows: ndarray
+    labels: ndarray
     unlabeled: tuple = ()
     steps: int = 0
     input_hash: str = ""
@@ -75,7 +75,7 @@ class PredictJob(NamedTuple):
     """Rows that a model predicts. tta: views of an image. first: how many rows come before these, see log_probs."""
 
     model: TrainedModel
-    rows: Array
+    rows: ndarray
     tta: int
     first: int = 0
 
@@ -90,8 +90,8 @@ class Trainer:
     """
 
     config: Config
-    pixels: Array
-    given_labels: Array
+    pixels: ndarray
+    given_labels: ndarray
     classes: tuple[str, ...]
     folder: Path | None = None
     input_hash: str = ""
@@ -168,7 +168,7 @@ class Trainer:
         network = with_head(self.backbone.network, head)
         return TrainedModel(network, spec, backbone=self.backbone.hash), history
 
-    def predict(self, model: TrainedModel, rows: Array, tta: int) -> Array:
+    def predict(self, model: TrainedModel, rows: ndarray, tta: int) -> ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches."""
         batch = batch_size(model.spec.size, pick_device(self.config.train.device))
         share = batch * max(1, math.ceil(len(rows) / (batch * size())))
@@ -209,7 +209,7 @@ class Trainer:
         return save_model(folder, *self.fresh_network("backbone", seed))
 
     @cached_property
-    def embeddings(self) -> Array:
+    def embeddings(self) -> ndarray:
         """(N, D) of all images, in a file of the run. Its name has hashes of what it was made from, and of itself."""
         # input_hash has the images that are judged, but not those that are only scored.
         scored_only = self.pixels[len(self.given_labels) :]
@@ -259,7 +259,7 @@ class JobRunner:
     time_for: Callable[[float], bool]
     seconds_per_step: float = 0.0
 
-    def fit(self, where: str, rows: Array, labels: Array) -> TrainedModel:
+    def fit(self, where: str, rows: ndarray, labels: ndarray) -> TrainedModel:
         """The model of a folder that learns these labels, see `run`."""
         return self.run(TrainJob(where, rows, labels))
 
@@ -277,7 +277,7 @@ class JobRunner:
             self._refuse_late([job])
         return self._keep(job, *self.trainer.train(job))
 
-    def predict(self, model: TrainedModel, rows: Array, views: int = 1) -> Array:
+    def predict(self, model: TrainedModel, rows: ndarray, views: int = 1) -> ndarray:
         """(len(rows), K) log-probabilities; views: of each image: itself, and others drawn from predict.augment."""
         if model.backbone:
             return head_log_probs(model, self.trainer.embeddings[rows])
@@ -362,7 +362,7 @@ class JobRunner:
         return model
 
 
-def offer(trainer: Trainer, paths: Array) -> None:
+def offer(trainer: Trainer, paths: ndarray) -> None:
     """Send the trainer to the other processes, if there are any. Its images travel as their paths."""
     if size() > 1:
         broadcast(replace(trainer, pixels=paths))
