@@ -130,12 +130,12 @@ class Full:
             def write(self, data):
                 if fault.happens():
                     super().write(bytes(data)[: len(data) // 2])
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.name))
+                    fault.strike(str(self.name))
                 return super().write(data)
 
         def fsync(number: int) -> None:
             if fault.happens():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                fault.strike()
             real(number)
 
         def opened(path, mode, **more):
@@ -149,6 +149,16 @@ class Full:
         if self.file:
             self.file.write_text(str(self.count))
         return 0 < self.n <= self.count
+
+    def strike(self, file: str | None = None) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
+
+
+class HalfWritten(Full):
+    """A fault: die by SIGKILL half-way through the n-th write."""
+
+    def strike(self, file: str | None = None) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Bench:

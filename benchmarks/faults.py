@@ -36,7 +36,18 @@ from pathlib import Path
 
 import numpy as np
 from common import ROOT, save_results
-from fault_tools import MODES, Bench, Full, Renames, child, contents, ended, leftovers, warm_up
+from fault_tools import (
+    MODES,
+    Bench,
+    Full,
+    HalfWritten,
+    Renames,
+    child,
+    contents,
+    ended,
+    leftovers,
+    warm_up,
+)
 
 MAX_SECONDS_TO_END = 60.0
 """Seconds in which torchrun must have ended after one of its processes was killed."""
@@ -60,6 +71,14 @@ def killed_at_rename(bench: Bench, mode: str, n: int) -> dict:
     return {"rename": n} | bench.goes_on(mode)
 
 
+def killed_at_write(bench: Bench, mode: str, chance: random.Random) -> dict:
+    """SIGKILL half-way through one of its writes."""
+    n = chance.randint(1, bench.reference(mode)["writes"])
+    code = ended(child("pseudo", bench.command(mode), bench.output, HalfWritten(n)))
+    assert code == -signal.SIGKILL, "this write was not reached"
+    return {"write": n} | bench.goes_on(mode)
+
+
 def kills(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     chance, rows = random.Random(seed), []
     for mode in ["joint"] if quick else MODES:
@@ -67,16 +86,24 @@ def kills(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
         renames = sorted(chance.sample(renames, 2)) if quick else renames
         for n in renames:
             rows.append({"mode": mode, "how": "rename"} | killed_at_rename(bench, mode, n))
-        for _ in range(1 if quick else tries):
-            rows.append({"mode": mode, "how": "random"} | killed_at_random(bench, mode, chance))
+        if quick:  # at a place that does not depend on the speed of the machine
+            rows.append({"mode": mode, "how": "write"} | killed_at_write(bench, mode, chance))
+        else:
+            for _ in range(tries):
+                rows.append({"mode": mode, "how": "random"} | killed_at_random(bench, mode, chance))
         print(f"{mode}: {len(rows)} kills so far, {sum(map(good, rows))} good", flush=True)
     lines = [
         "| mode | killed | kills | resumed | identical | temporary files left |",
         "|---|---|---|---|---|---|",
     ]
-    for mode, how in itertools.product(MODES, ("rename", "random")):
+    moments = {
+        "rename": "at every rename of a file",
+        "write": "half-way through a write",
+        "random": "at a random moment",
+    }
+    for mode, how in itertools.product(MODES, moments):
         group = [row for row in rows if (row["mode"], row["how"]) == (mode, how)]
-        what = {"rename": "at every rename of a file", "random": "at a random moment"}[how]
+        what = moments[how]
         lines += [f"| {mode} | {what} | {counted(group)} |"] if group else []
     return finish("faults_kills", rows, [*lines, f"| all | | {counted(rows)} |"], quick)
 

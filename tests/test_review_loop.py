@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +11,7 @@ import pytest
 from tests.conftest import QUICK, run_script
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
-from tests.warm import Script
+from tests.warm import kill_behind
 
 COLUMNS = ["id", "given_label", "action", "label", "image_sha256"]
 
@@ -314,7 +312,7 @@ def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byt
     run, file, before, after = applied
     copy = copy_of(denoised, "killed")
     command = ["pseudo.py", "--mode", "apply", "--run", str(copy), "--corrections", str(file)]
-    _kill_when(copy / "student" / "history.csv", command, gone=copy / "student")
+    kill_behind(copy / "student" / "history.csv", command)
     first = table(file)[:1].assign(action="drop", label="")
     refused = apply(copy, "--corrections", write_lines(file.with_name("other.csv"), first))
     assert refused.returncode == 2
@@ -329,15 +327,6 @@ def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byt
         assert reverted["student/history.csv"] == before["student/history.csv"], (
             "the student was trained again"
         )
-
-
-def _kill_when(sign, command, gone):
-    """Start the script and SIGKILL it as soon as `gone` has been absent and then a file appears."""
-    script, absent = Script(*command), False
-    while not (absent and sign.exists()) and script.poll() is None:
-        absent = absent or not gone.exists()
-        time.sleep(0.001)
-    assert script.kill() == -signal.SIGKILL, f"the run ended before {sign} was seen"
 
 
 def without_seconds(files):

@@ -7,9 +7,11 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,14 +38,20 @@ FORKED.set_forkserver_preload(
 
 
 class Script:
-    """`python ARGS` at the root of the kit, started: a script, or -m and a module. more: environment variables."""
+    """`python ARGS` at the root of the kit, started: a script, or -m and a module.
 
-    def __init__(self, *args, **more: str):
+    pause_at: a file. When the process has put it in place for the first time, it waits; see `until_paused`.
+    more: environment variables.
+    """
+
+    def __init__(self, *args, pause_at: Path | None = None, **more: str):
         self.args = [str(arg) for arg in args]
         self._said = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  open as long as this is
-        told = self.args, os.environ | more, [file.name for file in self._said]
+        self._pause, theirs = FORKED.Pipe()
+        told = self.args, os.environ | more, [file.name for file in self._said], pause_at, theirs
         self.process = FORKED.Process(target=_play, args=told)
         self.process.start()
+        theirs.close()
         self.pid = self.process.pid
 
     def poll(self) -> int | None:
@@ -56,8 +64,23 @@ class Script:
         if self.poll() is None:
             self.kill()
             raise subprocess.TimeoutExpired(self.args, timeout)
-        out, err = (file.read().decode() for file in self._said)
+        out, err = (Path(file.name).read_text() for file in self._said)
         return subprocess.CompletedProcess(self.args, self.poll(), out, err)
+
+    def until_paused(self, timeout: float = 300) -> None:
+        """Wait until it waits behind its file.
+
+        Raises:
+            EOFError: it ended without such a file.
+        """
+        if not self._pause.poll(timeout):
+            self.kill()
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        self._pause.recv()
+
+    def go_on(self) -> None:
+        """End its pause."""
+        self._pause.send("go on")
 
     def kill(self) -> int:
         """SIGKILL; returns the exit code."""
@@ -66,7 +89,22 @@ class Script:
         return self.poll()
 
 
-def _play(args: list[str], environment: dict[str, str], said: list[str]) -> None:
+def kill_behind(file: Path, command: list) -> None:
+    """Start the script, and SIGKILL it when it has put this file in place."""
+    script = Script(*command, pause_at=file)
+    script.until_paused()
+    assert script.kill() == -signal.SIGKILL
+
+
+def _play(
+    args: list[str],
+    environment: dict[str, str],
+    said: list[str],
+    pause_at: Path | None,
+    pause: Connection,
+) -> None:
+    if pause_at:
+        _pause_once(pause_at, pause)
     for descriptor, name in enumerate(said, 1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
     os.environ.clear()
@@ -83,3 +121,17 @@ def _play(args: list[str], environment: dict[str, str], said: list[str]) -> None
             runpy.run_path(args[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # as at the end of any process, but not of one that multiprocessing has made
+
+
+def _pause_once(file: Path, pause: Connection) -> None:
+    """Wait for a word of the parent behind the first os.replace to this file. So all files of the kit are written."""
+    replace = os.replace
+
+    def replace_and_pause(source, target):
+        replace(source, target)
+        if Path(target) == file:
+            os.replace = replace
+            pause.send(str(target))
+            pause.recv()
+
+    os.replace = replace_and_pause

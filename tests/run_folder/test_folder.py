@@ -5,7 +5,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -32,6 +31,32 @@ main(lambda: with_run.__enter__())
 """
 
 
+HOLDS = """
+import fcntl, os
+from contextlib import suppress
+parent, alive = os.pipe()
+if os.fork():
+    os.kill(os.getpid(), 9)
+os.close(alive)
+os.read(parent, 1)
+lock = os.open(os.environ["LOCK"], os.O_RDWR)
+with suppress(BlockingIOError):
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", flush=True)
+open(os.environ["ENDS"]).read()
+"""
+"""A process that is killed, and its child that has the lock of the run folder until somebody opens the FIFO."""
+WAITS = """
+import time
+def first_sleep(seconds, sleep=time.sleep):
+    print("waits", flush=True)
+    open({ends!r}, "w").close()
+    time.sleep = sleep
+time.sleep = first_sleep
+"""
+"""A process that opens the FIFO when it sleeps for the first time, as filelock does while it waits."""
+
+
 def opened(out, *args, mode="denoise") -> subprocess.CompletedProcess:
     """A process that opens the run folder `out`/x as the scripts do, and ends."""
     return run_script("-c", OPEN, mode, f"out={out}", "name=x", *args)
@@ -56,7 +81,7 @@ def test_a_folder_in_use_is_refused_to_another_process_and_left_alone(tmp_path):
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
-        assert "held\n" in holder.stdout
+        assert any(line == "held\n" for line in holder.stdout)
         (tmp_path / "x" / "precious.txt").write_text("mine")
         message = one_line(run_script("train.py", "--fresh", f"out={tmp_path}", "name=x"))
         assert str(tmp_path / "x") in message
@@ -72,14 +97,20 @@ def test_a_folder_in_use_is_refused_to_another_process_and_left_alone(tmp_path):
 
 
 def test_a_lock_that_a_data_worker_still_holds_for_a_dead_process_is_taken_over(tmp_path):
-    orphan = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)"
-    fork = f"{OPEN}\nimport os, time\nif os.fork():\n    os.kill(os.getpid(), 9)\n{orphan}"
-    command = [sys.executable, "-c", fork, "train", f"out={tmp_path}", "name=x"]
-    assert subprocess.call(command, cwd=ROOT, stdout=subprocess.DEVNULL) == -signal.SIGKILL
-    threading.Timer(
-        1, (tmp_path / "go").touch
-    ).start()  # until then filelock 3 holds it, filelock 4 does not
-    assert opened(tmp_path, mode="train").returncode == 0
+    """The worker ends when the next process waits for the lock for the first time."""
+    ends = tmp_path / "ends"
+    os.mkfifo(ends)
+    environment = os.environ | {"LOCK": str(tmp_path / "x" / ".lock"), "ENDS": str(ends)}
+    dies = [sys.executable, "-c", OPEN + HOLDS, "train", f"out={tmp_path}", "name=x"]
+    with subprocess.Popen(
+        dies, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert any(line == "held\n" for line in process.stdout)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+        code = WAITS.format(ends=str(ends)) + OPEN
+        taken = run_script("-c", code, "train", f"out={tmp_path}", "name=x")
+    assert taken.returncode == 0, taken.stderr
+    assert taken.stdout.startswith("waits\n")
 
 
 def test_what_a_killed_process_was_writing_is_swept_up(tmp_path):

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,9 @@ def torchrun(*args) -> subprocess.CompletedProcess:
     return Script(*TORCHRUN, *args).wait()
 
 
-def written_at(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
-
-
 def side_by_side(*args, until: tuple[Path, int] | None = None) -> subprocess.CompletedProcess:
     """What torchrun does, with the packages loaded already: two processes; one that fails ends the two. What both
-    said. until: (file, signal), the signal that both get as soon as the file is written (again)."""
+    said. until: (file, signal), the signal that both get when the first of them has written the file."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -51,23 +48,33 @@ def side_by_side(*args, until: tuple[Path, int] | None = None) -> subprocess.Com
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
     }
-    scripts = [Script(*args, RANK=str(i), LOCAL_RANK=str(i), **place) for i in range(2)]
-    before = written_at(until[0]) if until else None
-    while None in (codes := [script.poll() for script in scripts]) and not any(codes):
-        time.sleep(0.005)
-        if until and written_at(until[0]) != before:
-            for script in scripts:
-                os.kill(script.pid, until[1])
-            for script in scripts:
-                script.process.join()
-            codes = [script.poll() for script in scripts]
-            break
-    code = next(filter(None, codes), 0)
-    if code:
+    file, number = until or (None, 0)
+    scripts = [
+        Script(*args, pause_at=file, RANK=str(i), LOCAL_RANK=str(i), **place) for i in range(2)
+    ]
+    if until:
+        scripts[0].until_paused()
         for script in scripts:
-            script.kill()
+            os.kill(script.pid, number)
+        with suppress(BrokenPipeError):  # SIGKILL has ended it
+            scripts[0].go_on()
+        codes = [script.wait(60).returncode for script in scripts]
+    else:
+        codes = codes_until_one_fails(scripts)
+    code = next(filter(None, codes), 0)
     one, two = (script.wait() for script in scripts)
     return subprocess.CompletedProcess(args, code, one.stdout + two.stdout, one.stderr + two.stderr)
+
+
+def codes_until_one_fails(scripts: list[Script]) -> list[int]:
+    """The exit codes of those that end; when one fails, the others are killed."""
+    running, codes = {script.process.sentinel: script for script in scripts}, []
+    while running and not any(codes):
+        ended = [running.pop(sentinel) for sentinel in wait(running)]
+        codes += [script.wait().returncode for script in ended]
+    for script in running.values():
+        script.kill()
+    return codes
 
 
 def bytes_of(run) -> dict[str, bytes]:
@@ -152,19 +159,35 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     assert done.stderr.count("error: no finite gradient") == 1
 
 
-def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(alone):
+DIES = """
+import os, signal
+from pathlib import Path
+from pseudokit.cli import pseudo_main
+
+second = Path(__file__).with_name("second")
+
+def replace(source, target, replace=os.replace):
+    replace(source, target)
+    if str(target).endswith("fold_0/model.json"):
+        os.kill(int(second.read_text()), signal.SIGKILL)
+
+if os.environ["RANK"] == "1":
+    second.write_text(str(os.getpid()))
+else:
+    os.replace = replace
+pseudo_main()
+"""
+"""pseudo.py. The first process kills the second when it has written a network, in which both had a part."""
+
+
+def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(alone, tmp_path):
     runs, command, one, _ = alone
     command = [*command, "name=killed"]
-    script = Script(*TORCHRUN, *command)
-    first = runs / "killed" / "round_1" / "fold_0" / "model.json"
-    while not first.exists() and script.poll() is None:
-        time.sleep(0.05)
-    os.kill(second_of(script.pid), signal.SIGKILL)
-    start = time.monotonic()
-    done = script.wait(timeout=60)
+    (tmp_path / "dies.py").write_text(DIES)
+    done = Script(*TORCHRUN, tmp_path / "dies.py", *command[1:]).wait(timeout=60)
     assert done.returncode != 0
-    assert time.monotonic() - start < 60
     assert "SIGKILL" in done.stderr or "Signal 9" in done.stderr
+    assert not (runs / "killed" / "student").exists()
     done = side_by_side(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     two = bytes_of(runs / "killed")
@@ -297,18 +320,3 @@ def test_two_hosts_write_the_same_bytes_as_one_process(alone, hosts):
     assert [process.returncode for process in running] == [0, 0], said
     two = bytes_of(runs / "hosts")
     assert [name for name in one if one[name] != two.get(name)] == []
-
-
-def second_of(parent: int) -> int:
-    """The process of rank 1 below torchrun."""
-    for entry in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/environ") as environ:
-                if (
-                    int(stat.read().rsplit(")", 1)[1].split()[1]) == parent
-                    and "\0RANK=1\0" in "\0" + environ.read()
-                ):
-                    return int(entry)
-        except (OSError, ValueError):
-            continue
-    raise AssertionError("there is no second process")

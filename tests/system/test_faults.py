@@ -13,45 +13,44 @@ import pytest
 from pseudokit.cli import main
 from pseudokit.config.types import UserError
 from pseudokit.run_folder.folder import Run
-from pseudokit.system.faults import fault
+from pseudokit.system.faults import SAME_SIGNAL_SECONDS, OnSignal, fault
 from pseudokit.system.files import log, logged, read_json
 from tests.conftest import ROOT, run_script
 from tests.training.test_checkpoint import learn
 
 WAIT = """
-import time
+import os, signal
+from contextlib import nullcontext
 from pseudokit.cli import main
-from pseudokit.system.faults import finishing
+from pseudokit.system import faults
+
+signals, written_by_signals = os.pipe()
+os.set_blocking(written_by_signals, False)
+signal.set_wakeup_fd(written_by_signals)
+faults.SAME_SIGNAL_SECONDS = 0
+
 def work():
-    with finishing() as asked:
-        print("in a step", flush=True)
-        for _ in range(200):
-            time.sleep(0.05)
-            if asked() and {polite}:
-                break
-print("ready", flush=True)
-main(work if {busy} else lambda: time.sleep(10))
+    with faults.finishing() if {busy} else nullcontext():
+        for _ in range({times}):
+            print("ready", flush=True)
+            os.read(signals, 1)
+
+main(work)
 """
+"""It waits for signals, that many, inside a block that the first does not interrupt, or outside of one."""
 
 
-def signalled(
-    number: int, busy: bool = True, polite: bool = True, times: int = 1
-) -> tuple[int, str]:
-    """Exit code and stderr of a process that gets a signal when it is ready; times: that often, half a second apart."""
-    command = [sys.executable, "-c", WAIT.format(busy=busy, polite=polite)]
+def signalled(number: int, busy: bool = True, times: int = 1) -> tuple[int, str]:
+    """Exit code and stderr of a process that gets a signal whenever it is ready for one."""
+    command = [sys.executable, "-c", WAIT.format(busy=busy, times=times)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        process.stdout.readline()
-        if busy:
-            process.stdout.readline()
-        else:  # the handler is there a moment after
-            time.sleep(0.5)
         for _ in range(times):
+            assert process.stdout.readline() == "ready\n"
             process.send_signal(number)
-            time.sleep(0.5)
-        said = process.communicate(timeout=20)[1]
-    return process.returncode, said
+        stderr = process.communicate(timeout=20)[1]
+    return process.returncode, stderr
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -64,8 +63,22 @@ def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(number, code, busy
 
 
 def test_a_second_signal_ends_it_at_once():
-    ended, said = signalled(signal.SIGINT, polite=False, times=2)
-    assert (ended, said) == (130, "")
+    assert signalled(signal.SIGINT, times=2) == (130, "")
+
+
+def test_a_signal_that_comes_twice_in_a_moment_is_one(monkeypatch):
+    """`timeout` and torchrun send each of theirs twice."""
+    now, exit_codes = [100.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(os, "_exit", exit_codes.append)
+    handler = OnSignal(is_busy=True)
+    for seconds in (0, SAME_SIGNAL_SECONDS):
+        now[0] += seconds
+        handler(signal.SIGTERM, None)
+    assert exit_codes == []
+    now[0] += 0.01
+    handler(signal.SIGTERM, None)
+    assert exit_codes == [143]
 
 
 FAULTS = {
