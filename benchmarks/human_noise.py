@@ -100,8 +100,7 @@ def calibrate(
         FoldPredictions(part, log_probs[part], str(n), int(n))
         for n, part in zip(numbers, rows, strict=True)
     ]
-    options = {} if first is None else {"choose": False, "likeliest_rate": first.likeliest_rate}
-    parts, about = calibrate_models(parts, given_labels, given_labels, **options)
+    parts, about = calibrate_models(parts, given_labels, given_labels, earlier=first)
     return replace(average_models(parts, len(given_labels)), calibration=about)
 
 
@@ -144,7 +143,7 @@ def score_setting(
     about = summary(d, samples, first)
     # Noise of the class alone, as the kit had it before.
     by_class = OutOfFoldPredictions(first.log_probs, empty)
-    if first.likeliest_rate is not None:
+    if first.likeliest_rate:
         parts = [
             FoldPredictions(
                 np.flatnonzero(folds[0] == f), teachers[0][folds[0] == f], str(f), int(f)

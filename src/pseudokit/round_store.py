@@ -14,7 +14,7 @@ from .data.dataset import Dataset
 from .data.encoding import has_label, is_correct, names
 from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
-from .labels.noise import DIFFICULTY, bootstrap_rate
+from .labels.noise import DIFFICULTY, LOOK_ALIKE, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
@@ -51,7 +51,7 @@ class RoundStore:
             table.model.to_numpy(object),
             chains,
             info["models"],
-            {"likeliest_rate": info.get("likeliest_rate")},
+            {key: info.get(key) for key in ("likeliest_rate", "class_noise_in_doubt")},
         )
 
     def record(
@@ -151,7 +151,7 @@ def _noise_summary(
     interval = None  # nothing bounds the rate of look-alike noise
     if decisions.noise == DIFFICULTY:
         interval = rate_interval(likeliest_rate)
-    elif decisions.noise != "look-alike":
+    elif decisions.noise != LOOK_ALIKE:
         rate, *interval = bootstrap_rate(
             decisions.posterior, decisions.predicted, decisions.confidence
         )

@@ -182,8 +182,8 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
             given_labels,
             last.label,
             # a plain cutoff needs no noise model
-            choose=earlier is None and context.policy.relabel_cutoff is None,
-            likeliest_rate=earlier.likeliest_rate if earlier else None,
+            choose=context.policy.relabel_cutoff is None,
+            earlier=earlier,
         )
     predicted = average_models(models, len(given_labels), context.leak_free)
     predicted = replace(predicted, calibration=calibration)

@@ -8,8 +8,8 @@ from numpy import ndarray
 from .arrays import MIN_PROBABILITY, normalize_log
 from .difficulty import LOOK_ALIKE_LEAD, PREFERRED_Z, RATE_CORRECTION, compare
 from .difficulty import MAX_FIT_ROWS as MAX_COMPARED_ROWS
-from .noise import OF_THE_CLASS, deconvolve, estimate_noise
-from .out_of_fold import FoldPredictions, average_models
+from .noise import LOOK_ALIKE, OF_THE_CLASS, avoids_confident_rows, deconvolve, estimate_noise
+from .out_of_fold import FoldPredictions, OutOfFoldPredictions, average_models
 from .posterior import Posterior
 
 MAX_BLOCK_ROWS = 100_000
@@ -19,6 +19,10 @@ MAX_FIT_ROWS = 20_000
 BIAS_SD = 0.3
 """Sd of the prior of the bias a class, in log-probability: few rows hardly move it (1.0 is no better: docs/log.md)."""
 TEMPERATURE_BOUNDS = (0.05, 10)
+MAX_RETURNS = 0.12
+"""Of the labels that the first models contradict, the share that the second ones return to, up to which the first ones
+are believed. It was 0.07 to 0.09 where a weak model's confusions had drawn the labels, and 0.15 to 0.26 where people
+had given them (docs/log.md)."""
 
 
 def calibrate_models(
@@ -27,7 +31,7 @@ def calibrate_models(
     learned_labels: ndarray,
     *,
     choose: bool = True,
-    likeliest_rate: float | None = None,
+    earlier: OutOfFoldPredictions | None = None,
 ) -> tuple[list[FoldPredictions], dict]:
     """The predictions of each model as log-probabilities of the true class; given labels may be wrong.
 
@@ -38,28 +42,32 @@ def calibrate_models(
 
     Args:
         given_labels: (N,) class index, -1 = unlabeled. learned_labels: (N,) the labels that the models learned.
-        choose: whether to compare the two kinds of noise. Models of later rounds learned repaired labels and cannot
-            tell; they get the likeliest_rate of the first round, None = noise of the class.
+        choose: whether to compare the two kinds of noise in the first round.
+        earlier: predictions of the rounds before. Models of later rounds learned repaired labels and cannot compare, so
+            the kind of noise is that of the first round; but see _follows_images.
 
     Returns:
         Calibrated predictions, and what round.json says about it.
     """
     if given_labels.ndim == 2:
         return _calibrate_each_class(models, given_labels, learned_labels)
-    if likeliest_rate is not None:
-        return models, {"likeliest_rate": likeliest_rate}
     n = len(given_labels)
     k = models[0].log_probs.shape[1]
-    labeled = given_labels >= 0
-
-    def noise_of(log_probs: ndarray) -> tuple[ndarray, str]:
-        return estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
-
     plain = average_models(models, n).log_probs
-    matrix, noise = noise_of(plain)
-    of_class = noise in OF_THE_CLASS
-    if not of_class:
+    likeliest_rate = None
+    if earlier is not None:
+        follows_images = _follows_images(earlier, plain, given_labels)
+        likeliest_rate = 0.0 if follows_images else earlier.likeliest_rate
+    if likeliest_rate:
+        return models, {"likeliest_rate": likeliest_rate}
+
+    predicted = Posterior(plain, given_labels).summary()
+    matrix, noise = estimate_noise(predicted, given_labels, k)
+    if likeliest_rate == 0:
+        noise = LOOK_ALIKE
+    if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
+    labeled = given_labels >= 0
     learned_noise = np.array_equal(learned_labels[labeled], given_labels[labeled])
     calibrated = []
     temperatures = []
@@ -68,25 +76,55 @@ def calibrate_models(
         log_probs, temperature = calibrate(model.log_probs, labels, matrix, learned_noise)
         calibrated.append(replace(model, log_probs=log_probs))
         temperatures.append(round(temperature, 4))
-    facts = {"temperatures": temperatures}
-    if not choose:
+    facts = {"temperatures": temperatures, "likeliest_rate": likeliest_rate}
+    if earlier is not None or not choose:
         return calibrated, facts
+    compared = _compare_kinds(plain, calibrated, given_labels, noise)
+    if "likeliest_rate" in compared:
+        return models, compared
+    in_doubt = noise in OF_THE_CLASS and avoids_confident_rows(predicted, given_labels, k)
+    return calibrated, facts | compared | {"class_noise_in_doubt": in_doubt}
 
+
+def _compare_kinds(
+    plain: ndarray, calibrated: list[FoldPredictions], given_labels: ndarray, noise: str
+) -> dict:
+    """What round.json says of the kind of noise, with a likeliest_rate where it is noise by difficulty.
+
+    plain: (N, K) log-probabilities as the models give them; calibrated: for `noise`, a type of estimate_noise.
+    """
+    n, k = plain.shape
+    of_class = noise in OF_THE_CLASS
+    matrix = np.eye(k)
     log_probs = average_models(calibrated, n).log_probs
-    parameters = len(models)  # their temperatures
+    parameters = len(calibrated)  # their temperatures
     if of_class:
-        matrix, _ = noise_of(log_probs)
-        parameters += len(models) * k + (1 if noise == "uniform" else k * (k - 1))
+        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
+        parameters += len(calibrated) * k + (1 if noise == "uniform" else k * (k - 1))
     likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, matrix)
     z, rate = compare(plain, given_labels, likelihood, parameters)
     compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
     least_z = PREFERRED_Z
-    if noise == "look-alike":
-        least_z -= LOOK_ALIKE_LEAD * np.sqrt(min(labeled.sum(), MAX_COMPARED_ROWS))
-    if z <= least_z:
-        return calibrated, facts | compared
-    # Both rates are too low; where noise follows the image closely, the likeliest one by far.
-    return models, compared | {"likeliest_rate": max(rate, of_class * class_rate / RATE_CORRECTION)}
+    if noise == LOOK_ALIKE:
+        n_compared = min((given_labels >= 0).sum(), MAX_COMPARED_ROWS)
+        least_z -= LOOK_ALIKE_LEAD * np.sqrt(n_compared)
+    if z > least_z:
+        # Both rates are too low; where noise follows the image closely, the likeliest one by far.
+        compared["likeliest_rate"] = max(rate, of_class * class_rate / RATE_CORRECTION)
+    return compared
+
+
+def _follows_images(earlier: OutOfFoldPredictions, log_probs: ndarray, given_labels: ndarray) -> bool:
+    """Whether what was called noise of the class follows the images instead, which the next models can tell.
+
+    Either the models of the first round know little, or they are right to contradict a label. Where they know little,
+    models of other folds often return to it. log_probs: (N, K) of the models of this round.
+    """
+    if not earlier.calibration.get("class_noise_in_doubt"):
+        return False
+    contradicted = (given_labels >= 0) & (earlier.log_probs.argmax(1) != given_labels)
+    returned = log_probs.argmax(1) == given_labels
+    return bool(returned[contradicted].mean() <= MAX_RETURNS)
 
 
 def _calibrate_each_class(

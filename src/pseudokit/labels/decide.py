@@ -12,7 +12,7 @@ from .arrays import last_where, most_confident, words
 from .decisions import Decisions
 from .difficulty import estimate_difficulty_noise
 from .multilabel import decide_images
-from .noise import DIFFICULTY, EXPLAINED, OF_THE_CLASS, estimate_noise
+from .noise import DIFFICULTY, EXPLAINED, LOOK_ALIKE, OF_THE_CLASS, estimate_noise
 from .posterior import Posterior, PosteriorSummary, align
 from .pseudo_labels import class_shares, select_pseudo_labels
 from .sanity import learned_nothing
@@ -60,7 +60,8 @@ def decide_labels(
         policy: the section `pseudo` of the config.
         refused: (N,) reason for which an unlabeled row may not receive a label; empty = it may.
         progress: fraction of the rounds that are run, this one included.
-        likeliest_rate: of wrong labels, where noise is by difficulty, see calibration.py; None = of the class.
+        likeliest_rate: of wrong labels, where noise is by difficulty, see calibration.py; None = of the class; 0 = it
+            follows the images.
 
     Returns:
         One decision a sample, with its reason.
@@ -98,8 +99,10 @@ def _decide(
     predicted = believed = posterior.summary()
     matrix = noise = None
     if mode in REPAIRS and policy.relabel_cutoff is None:
-        if likeliest_rate is None:
+        if not likeliest_rate:
             matrix, noise = estimate_noise(predicted, given_labels, k)
+            if likeliest_rate == 0:
+                noise = LOOK_ALIKE
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
         else:
             noise = DIFFICULTY
@@ -108,7 +111,7 @@ def _decide(
             predicted = posterior.summary()
             posterior = replace(posterior, difficulty=estimate)
         believed = posterior.summary() if noise in EXPLAINED else predicted
-    clear = noise == "look-alike" and _contradicts_clearly(believed, given_labels)
+    clear = noise == LOOK_ALIKE and _contradicts_clearly(believed, given_labels)
 
     # Which label is learned, and why
     decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
@@ -214,7 +217,7 @@ def _default_action(
         return "drop"
     if noise == "none":
         return "review"
-    if noise == "look-alike":
+    if noise == LOOK_ALIKE:
         return "soften" if clear else "downweight"
     return "soften" if relabels or noise == DIFFICULTY else "downweight"
 

@@ -33,15 +33,21 @@ MIN_DISAGREEMENT = 0.02
 disagreement is not called noise."""
 OF_THE_CLASS = ("uniform", "pair", "class-dependent")
 """Types of noise that T describes."""
+LOOK_ALIKE = "look-alike"
+"""The type of noise that follows what images look like, so that no model of it helps."""
 DIFFICULTY = "difficulty"
 """The type of noise that difficulty.py describes."""
 EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
 """With all other types the given label is no evidence, and nothing is relabeled unasked."""
+CONFIDENT_FRACTION = 0.4
+MAX_AREA = 0.56
+MIN_AREA_Z = 3.0
+"""Noise of the class is in doubt where, among the most confident rows of a predicted class, a contradicted one is less
+confident than another with a probability above MAX_AREA, by so many standard errors. It was up to 0.536 with noise of
+the class, 0.576 to 0.65 with noise that follows the images (docs/log.md)."""
 
 
-def estimate_noise(
-    predicted: PosteriorSummary, given_labels: ndarray, k: int
-) -> tuple[ndarray, str]:
+def estimate_noise(predicted: PosteriorSummary, given_labels: ndarray, k: int) -> tuple[ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type, see _noise_type.
 
     given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
@@ -51,9 +57,7 @@ def estimate_noise(
     return shrink(counts), _noise_type(counts, disagrees.mean())
 
 
-def anchor_counts(
-    predicted: ndarray, confidence: ndarray, given_labels: ndarray, k: int
-) -> ndarray:
+def anchor_counts(predicted: ndarray, confidence: ndarray, given_labels: ndarray, k: int) -> ndarray:
     """(K, K) counts [predicted, given] of the most confident rows of each predicted class.
 
     Among them a label that disagrees is wrong. Among all rows it may be the prediction, and the counts would show the
@@ -87,7 +91,7 @@ def shrink(counts: ndarray) -> ndarray:
     return matrix / matrix.sum(1, keepdims=True)
 
 
-def _wrong_cells(counts: ndarray) -> tuple[ndarray, float, ndarray, float]:
+def _wrong_cells(counts: ndarray) -> tuple[ndarray, float, float]:
     """Statistics of the cells of T off the diagonal, from counts (K, K).
 
     The share of each cell (K, K), the mean of all; the variance of each cell by chance (K, 1); and `spread`, their
@@ -115,12 +119,35 @@ def _noise_type(counts: ndarray, disagreement: float) -> str:
     """
     on_anchors = 1 - np.trace(counts) / counts.sum()
     if on_anchors < MIN_ANCHOR_RATIO * disagreement or disagreement == 0:
-        return "none" if disagreement < MIN_DISAGREEMENT else "look-alike"
+        return "none" if disagreement < MIN_DISAGREEMENT else LOOK_ALIKE
     *_, spread = _wrong_cells(counts)
     if spread < UNIFORM_SPREAD:
         return "uniform"
     wrong = counts - np.diag(counts.diagonal())
     return "pair" if wrong.max(1).sum() > PAIR_FRACTION * wrong.sum() else "class-dependent"
+
+
+def avoids_confident_rows(predicted: PosteriorSummary, given_labels: ndarray, k: int) -> bool:
+    """Whether wrong labels are rarer the more confident the models are, which noise of the class does not do.
+
+    The area under the ROC curve by which confidence tells contradicted labels (Mann & Whitney 1947), among the most
+    confident rows of each predicted class, where nearly all contradicted labels are wrong ones.
+    """
+    labeled = np.flatnonzero(given_labels >= 0)
+    best = predicted.best[labeled]
+    confidence = predicted.confidence[labeled]
+    contradicted = best != given_labels[labeled]
+    excess = pairs = variance = 0.0
+    for rows in by_class(best, k):
+        n = int(CONFIDENT_FRACTION * len(rows))
+        confident = rows[most_confident(confidence[rows], n)]
+        ranks = 1 + np.flatnonzero(contradicted[confident])  # 1 is the most confident row
+        n_pairs = len(ranks) * (n - len(ranks))
+        excess += (ranks - (n + 1) / 2).sum()
+        pairs += n_pairs
+        variance += n_pairs * (n + 1) / 12
+    area = 0.5 + excess / max(pairs, 1)
+    return bool(area > MAX_AREA and excess > MIN_AREA_Z * np.sqrt(variance))
 
 
 def deconvolve(probs: ndarray, matrix: ndarray, steps: int = 10) -> ndarray:

@@ -62,7 +62,7 @@ class OutOfFoldPredictions:
 
     @property
     def likeliest_rate(self) -> float | None:
-        """The likeliest rate of wrong labels, where noise is by difficulty."""
+        """The likeliest rate of wrong labels, where noise is by difficulty; 0 = it follows the images."""
         return self.calibration.get("likeliest_rate")
 
 

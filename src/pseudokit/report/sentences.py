@@ -25,8 +25,9 @@ NOISE_TYPES = {
     "class-dependent": "How often a label is wrong depends on the class.",
     "difficulty": "Harder images have more wrong labels, as usual where people label. This explains the given labels "
     "better than noise that depends on the class alone.",
-    "look-alike": "The noise is on images that no model can tell apart, so nothing is relabeled. Decide by hand in "
-    "review.html, or set pseudo.uncertain_labels=review to keep these labels.",
+    "look-alike": "Wrong labels lie where images look like the class that they were given, and get rarer where models "
+    "are confident, so nothing is relabeled. Decide by hand in review.html, or set pseudo.uncertain_labels=review to "
+    "keep these labels.",
 }
 DISPUTED = ("relabel", "soften", "downweight", "drop", "review")
 """Decisions on given labels that are probably wrong."""
