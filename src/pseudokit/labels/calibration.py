@@ -114,7 +114,9 @@ def _compare_kinds(
     return compared
 
 
-def _follows_images(earlier: OutOfFoldPredictions, log_probs: ndarray, given_labels: ndarray) -> bool:
+def _follows_images(
+    earlier: OutOfFoldPredictions, log_probs: ndarray, given_labels: ndarray
+) -> bool:
     """Whether what was called noise of the class follows the images instead, which the next models can tell.
 
     Either the models of the first round know little, or they are right to contradict a label. Where they know little,

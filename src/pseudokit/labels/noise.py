@@ -47,7 +47,9 @@ confident than another with a probability above MAX_AREA, by so many standard er
 the class, 0.576 to 0.65 with noise that follows the images (docs/log.md)."""
 
 
-def estimate_noise(predicted: PosteriorSummary, given_labels: ndarray, k: int) -> tuple[ndarray, str]:
+def estimate_noise(
+    predicted: PosteriorSummary, given_labels: ndarray, k: int
+) -> tuple[ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type, see _noise_type.
 
     given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
@@ -57,7 +59,9 @@ def estimate_noise(predicted: PosteriorSummary, given_labels: ndarray, k: int) -
     return shrink(counts), _noise_type(counts, disagrees.mean())
 
 
-def anchor_counts(predicted: ndarray, confidence: ndarray, given_labels: ndarray, k: int) -> ndarray:
+def anchor_counts(
+    predicted: ndarray, confidence: ndarray, given_labels: ndarray, k: int
+) -> ndarray:
     """(K, K) counts [predicted, given] of the most confident rows of each predicted class.
 
     Among them a label that disagrees is wrong. Among all rows it may be the prediction, and the counts would show the
