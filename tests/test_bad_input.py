@@ -174,7 +174,7 @@ def test_the_folder_of_a_refused_run_says_that_it_failed_and_why(csv):
 
 
 def test_all_rows_in_one_group(csv):
-    """No fold could be held out: there would be nothing to learn for the model that judges it."""
+    """No fold could be held out: there would be nothing to learn for the model that predicts it."""
     csv("train", csv("train").assign(patient="p1"))
     with limited(10):
         message = refusal(csv, "denoise", "data.group_col=patient")
@@ -240,7 +240,7 @@ def test_any_view_that_changes_the_size_is_refused(csv, key):
 
 
 @pytest.mark.parametrize("mode", ["denoise", "joint"])
-def test_fold_safe_rounds_are_refused_where_given_labels_may_change(csv, mode):
+def test_leak_free_rounds_are_refused_where_given_labels_may_change(csv, mode):
     assert "pseudo.leak_free_folds" in refusal(csv, mode, "pseudo.leak_free_folds=true")
 
 

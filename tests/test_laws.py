@@ -104,14 +104,14 @@ def test_a_second_opinion_hears_what_a_judge_learned_and_multiplies_what_it_says
         assert len(fold_job.targets) == len(fold_job.learned)
         return 50.0 * np.eye(10)[clean[fold_job.judged]]
 
-    told, _, _ = train(tmp_path / "told", "augment", second=knows, **options)
-    pool = dataset.given_labels < 0
-    np.testing.assert_array_equal(told.label[pool], clean[pool])
+    informed, _, _ = train(tmp_path / "told", "augment", second=knows, **options)
+    unlabeled = dataset.given_labels < 0
+    np.testing.assert_array_equal(informed.label[unlabeled], clean[unlabeled])
     np.testing.assert_allclose(
-        told.decisions.posterior(np.arange(len(dataset))).sum(1), 1, rtol=1e-4
+        informed.decisions.posterior(np.arange(len(dataset))).sum(1), 1, rtol=1e-4
     )
     alone, _, _ = train(tmp_path / "alone", "augment", **options)
-    assert (alone.label[pool] != clean[pool]).any(), "judges alone do not know it all"
+    assert (alone.label[unlabeled] != clean[unlabeled]).any(), "models alone do not know it all"
     even, _, _ = train(
         tmp_path / "even",
         "augment",
@@ -142,7 +142,9 @@ def test_each_labeled_row_is_judged_once_a_round_and_every_other_row_by_all(tmp_
         assert all(times[i] == (1 if i in learned else 4) for i in range(len(dataset)))
 
 
-def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_fold(tmp_path):
+def test_in_leak_free_rounds_a_label_is_predicted_once_and_an_unlabeled_row_once_by_each_fold(
+    tmp_path,
+):
     policy = Pseudo(rounds=2, folds=4, cutoff=0.3, leak_free_folds=True)
     _, teacher, dataset = train(tmp_path, "augment", policy=policy)
     for number in (1, 2):
@@ -163,7 +165,7 @@ def test_in_fold_safe_rounds_a_label_is_judged_once_and_a_pool_row_once_by_each_
     )
 
 
-def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold(
+def test_leak_free_models_learn_nothing_that_comes_from_the_labels_of_their_fold(
     tmp_path, monkeypatch
 ):
     """Other labels in fold 0 change no model of fold 0, in any round."""
@@ -201,7 +203,7 @@ def test_fold_safe_models_learn_nothing_that_comes_from_the_labels_of_their_fold
         ("augment", {"min_precision": 0.5, "leak_free_folds": False}, False),
     ],
 )
-def test_rounds_are_fold_safe_where_out_of_fold_scores_choose(
+def test_rounds_are_leak_free_where_out_of_fold_scores_choose(
     tmp_path, mode, chosen, safe, monkeypatch
 ):
     # All rounds are run.
@@ -215,7 +217,7 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
     teacher = Teacher(x, 10)
 
     def one_class(model, rows):
-        """Right on labeled rows, the pool all in class 3."""
+        """Right on labeled rows; all unlabeled ones in class 3."""
         logs = teacher.predict(model, rows)
         logs[dataset.given_labels[rows] < 0] = np.log([0.001] * 3 + [0.991] + [0.001] * 6)
         return logs
@@ -235,7 +237,7 @@ def test_pseudo_labels_that_collapse_end_the_rounds_and_are_not_learned(tmp_path
         (False, 0, ("no_change", 2)),
     ],
 )
-def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise_too(
+def test_a_loss_ends_the_rounds_and_where_they_are_leak_free_a_gain_within_noise_too(
     tmp_path, safe, shift, expected
 ):
     """From the second round on teachers say what those of the first said, or the next class."""
@@ -260,7 +262,7 @@ def test_a_loss_ends_the_rounds_and_where_they_are_fold_safe_a_gain_within_noise
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_row_is_judged_by_a_model_that_learned_a_copy_of_it(tmp_path, mode):
-    """Copies among the labeled set, across it and the pool, and within the pool, in every round."""
+    """Copies among labeled rows, among unlabeled ones and across the two, in every round."""
     clusters = np.arange(600)
     clusters[100:200] //= 2
     clusters[400:460] = np.arange(60)
@@ -384,14 +386,14 @@ def test_noise_falls_and_what_was_right_mostly_stays_right(tmp_path):
 def test_pseudo_labels_are_mostly_right_and_given_labels_stand(tmp_path):
     dataset, x, clean = digits(labeled=200, flipped=0)
     result, _, _ = train(tmp_path, "augment", dataset, x, policy=Pseudo(rounds=2, cutoff=0.6))
-    pool = dataset.given_labels < 0
-    taken = pool & (result.label >= 0)
-    assert taken.sum() > 0.5 * pool.sum()
+    unlabeled = dataset.given_labels < 0
+    taken = unlabeled & (result.label >= 0)
+    assert taken.sum() > 0.5 * unlabeled.sum()
     assert (result.label[taken] == clean[taken]).mean() > 0.93
-    assert (result.label[~pool] == dataset.given_labels[~pool]).all()
+    assert (result.label[~unlabeled] == dataset.given_labels[~unlabeled]).all()
 
 
-def test_in_joint_mode_dropped_labels_do_not_teach_the_pool(tmp_path):
+def test_in_joint_mode_dropped_labels_do_not_teach_unlabeled_images(tmp_path):
     dataset, x, _ = digits()
     _, teacher, _ = train(tmp_path, "joint", dataset, x)
     table = _learned(tmp_path, 2, dataset)
@@ -431,7 +433,7 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(
     tmp_path, mode, metric
 ):
-    """The first judges lean towards most wrong labels, and away from some right ones; the later ones know the truth.
+    """The first models lean towards most wrong labels, and away from some right ones; the later ones know the truth.
     So they agree with fewer labels."""
     dataset, x, clean = digits(labeled=600, flipped=0.2)
     teacher, rows = Teacher(x, 10), np.arange(600)
@@ -455,7 +457,7 @@ def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_t
 def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_good_within_noise(
     tmp_path,
 ):
-    """The second judges are wrong about two rows more than the first."""
+    """The second models are wrong about two rows more than the first."""
     dataset, x, clean = digits(labeled=600, flipped=0.1)
     teacher, times = Teacher(x, 10), iter([True, False])
 
@@ -561,14 +563,14 @@ def test_selection_never_empties_a_class(case, policy, mode):
 def test_decisions_mean_what_they_say(case, policy, mode):
     logs, labels = case
     d = decide_labels(logs, labels, mode, policy)
-    pool = labels < 0
+    unlabeled = labels < 0
     allowed = (
         {"keep"}
         if mode == "augment"
         else {"keep", "relabel", "drop", "review", "downweight", "soften"}
     )
-    assert set(d.decision[~pool]) <= allowed
-    assert set(d.decision[pool]) <= ({"leave"} if mode == "denoise" else {"accept", "leave"})
+    assert set(d.decision[~unlabeled]) <= allowed
+    assert set(d.decision[unlabeled]) <= ({"leave"} if mode == "denoise" else {"accept", "leave"})
     for decision, label in {
         "keep": labels,
         "review": labels,
@@ -577,7 +579,7 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     }.items():
         rows = d.decision == decision
         assert (d.label[rows] == label[rows]).all()
-    assert (d.predicted[~pool] == logs.argmax(1)[~pool]).all()
+    assert (d.predicted[~unlabeled] == logs.argmax(1)[~unlabeled]).all()
     assert (d.label[np.isin(d.decision, ["drop", "leave"])] == -1).all()
     relabeled = d.decision == "relabel"
     assert ((d.label != labels) & (d.label >= 0))[relabeled].all()
@@ -593,8 +595,8 @@ def test_decisions_mean_what_they_say(case, policy, mode):
     assert np.allclose(
         as_targets[d.decision == "downweight"].sum(1), 1 - d.p_wrong[d.decision == "downweight"]
     )
-    assert np.isfinite(d.p_wrong[~pool]).all()
-    assert ((d.p_wrong[~pool] >= 0) & (d.p_wrong[~pool] <= 1 + 1e-9)).all()
+    assert np.isfinite(d.p_wrong[~unlabeled]).all()
+    assert ((d.p_wrong[~unlabeled] >= 0) & (d.p_wrong[~unlabeled] <= 1 + 1e-9)).all()
 
 
 @settings(max_examples=100, deadline=None)

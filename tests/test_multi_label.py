@@ -115,7 +115,7 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
     assert len(both) == 150
 
 
-def test_a_pool_is_answered_yes_and_no_and_repeats_from_text_labels_byte_for_byte(squares, options):
+def test_unlabeled_images_get_yes_and_no_and_text_labels_give_the_same_bytes(squares, options):
     more = [f"data.unlabeled={squares / 'unlabeled.csv'}", "pseudo.rounds=1", "pseudo.cutoff=0.9"]
     more += ["pseudo.train_baseline=false"]
     run = api.pseudo("augment", [*options, *more, "name=onehot"])
@@ -123,9 +123,9 @@ def test_a_pool_is_answered_yes_and_no_and_repeats_from_text_labels_byte_for_byt
     labels = " ".join(table.label).replace("?", " ?").split()
     assert {"blue", "green", "red"} <= set(labels)
     assert (table.confidence.astype(float) >= 0.9).all()
-    pool = read_json(run / "metrics.json")["unlabeled"]
-    assert pool["n"] == 450
-    assert 150 < pool["pseudo_labels"] < 450
+    unlabeled = read_json(run / "metrics.json")["unlabeled"]
+    assert unlabeled["n"] == 450
+    assert 150 < unlabeled["pseudo_labels"] < 450
     words = [
         f"data.train={squares / 'text.csv'}",
         "data.label_col=label",

@@ -1,4 +1,4 @@
-"""Who learns what at the end: student, baseline, and the pool that the student may look at."""
+"""Who learns what at the end: student, baseline, and the unlabeled images that the student may look at."""
 
 from types import SimpleNamespace
 
@@ -17,11 +17,13 @@ GIVEN = np.array([0, 1, 0, 1, -1, -1, -1, -1])
 
 
 @pytest.mark.parametrize("mode", ["augment", "joint", "denoise"])
-def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(tmp_path, mode):
-    """Rows 0…3 have a label, one of them dropped; 4…7 are the pool: one has a pseudo-label, one is refused."""
+def test_the_student_alone_looks_at_unlabeled_images_and_never_at_rows_that_are_refused(
+    tmp_path, mode
+):
+    """Rows 0…3 have a label, one of them dropped; 4…7 are unlabeled: one has a pseudo-label, one is refused."""
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
-    said = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
-    decisions = SimpleNamespace(posterior=said.__getitem__, targets=lambda: label)
+    probs = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
+    decisions = SimpleNamespace(posterior=probs.__getitem__, targets=lambda: label)
     calls = arms(tmp_path, mode, SelfTrainingResult(label, decisions, 1, "max_rounds"))
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
@@ -30,7 +32,7 @@ def test_the_student_alone_looks_at_the_pool_and_never_at_rows_that_are_refused(
     if looked:
         rows, logs = calls["student"]["unlabeled"]
         assert rows.tolist() == looked
-        assert np.allclose(np.exp(logs), said[looked])
+        assert np.allclose(np.exp(logs), probs[looked])
     else:
         assert calls["student"]["unlabeled"] == ()
     assert calls["baseline"]["rows"] == [0, 1, 2, 3]

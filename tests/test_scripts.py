@@ -108,11 +108,11 @@ def test_the_run_folder_is_as_contracted(runs, mode):
     for arm in ("teacher", "student", "baseline"):
         assert metrics["scores"][arm]["test"]["n"] == 100
         assert metrics["scores"][arm]["test"]["accuracy"] > 0.6
-    found, scores = metrics["difference"], metrics["scores"]
-    assert (found["split"], found["n"]) == ("test", 100)
+    difference, scores = metrics["difference"], metrics["scores"]
+    assert (difference["split"], difference["n"]) == ("test", 100)
     gain = scores["student"]["test"]["accuracy"] - scores["baseline"]["test"]["accuracy"]
-    assert found["gain"] == pytest.approx(gain)
-    assert found["low"] <= found["gain"] <= found["high"]
+    assert difference["gain"] == pytest.approx(gain)
+    assert difference["low"] <= difference["gain"] <= difference["high"]
     for text in ((run / "report.html").read_text(), summary(run)):
         assert f"{100 * gain:+.2f} points" in text
     assert not list(run.rglob("*.part"))
@@ -134,20 +134,20 @@ def test_every_decision_names_the_weights_that_judged(runs):
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_judges_average_the_views_that_were_asked_for(runs, views):
+def test_teachers_average_the_views_that_were_asked_for(runs, views):
     run = runs[0] / "augment"
     decided = table(run / "round_1" / "decisions.csv")
     config = load_config(run / "config.yaml", [])
     paths = table(run / "samples.csv").set_index("id").path[decided.id]
     pixels, _ = load_images(paths.to_numpy(object), config.data)
-    pool, said = np.flatnonzero(decided.split == "unlabeled"), []
+    unlabeled, probs = np.flatnonzero(decided.split == "unlabeled"), []
     for folder in sorted(run.glob("round_1/fold_*")):
         model = load_model(folder)
         rows = np.flatnonzero(decided.model.str.contains(model.hash))
         logs = log_probs(model, pixels, rows, tta=views, spec=config.view)
-        said.append(np.exp(logs[np.searchsorted(rows, pool)]))
-    stored = np.exp(np.load(run / "round_1" / "log_probs.npy")[pool])
-    same = np.allclose(np.mean(said, axis=0), stored, atol=1e-4)
+        probs.append(np.exp(logs[np.searchsorted(rows, unlabeled)]))
+    stored = np.exp(np.load(run / "round_1" / "log_probs.npy")[unlabeled])
+    same = np.allclose(np.mean(probs, axis=0), stored, atol=1e-4)
     assert config.pseudo.tta == 2
     assert same == (views == 2)
 
@@ -159,8 +159,8 @@ def test_scores_and_predictions_average_the_views_that_were_asked_for(runs, tmp_
     pixels, _ = load_images(files.to_numpy(object), load_config(run / "config.yaml", []).data)
     model, rows = load_model(run / "student"), np.arange(len(files))
     for views in (1, 3):
-        said = np.exp(log_probs(model, pixels, rows, tta=views, spec="gentle")).max(1)
-        assert np.allclose(said, scored.confidence.astype(float), atol=1e-4) == (views == 3)
+        highest = np.exp(log_probs(model, pixels, rows, tta=views, spec="gentle")).max(1)
+        assert np.allclose(highest, scored.confidence.astype(float), atol=1e-4) == (views == 3)
     confidence = {}
     for name, tta in {"default": (), "one": ("--tta", 1)}.items():
         ok(run_script("predict.py", "--run", run, "--out", tmp_path / name, *tta))
@@ -189,7 +189,7 @@ def test_denoise_finds_and_repairs_most_flips(runs):
     assert noise["residual_rate"] == pytest.approx(1 - right_after.mean())
 
 
-def test_augment_labels_the_pool_and_leaves_given_labels(runs, digits):
+def test_augment_labels_the_unlabeled_images_and_leaves_given_labels(runs, digits):
     run = runs[0] / "augment"
     truth = digits.set_index("id").label
     pseudo = table(run / "pseudo_labels.csv")
@@ -207,7 +207,7 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
     shuffled = digits[500:].sample(frac=1, random_state=1)
     shuffled[["id"]].assign(label="d0").to_csv(tmp_path / "sample_submission.csv", index=False)
     out = tmp_path / "predictions.csv"
-    said = ok(
+    output = ok(
         run_cold(
             "predict.py",
             "--run",
@@ -222,7 +222,7 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
             tmp_path / "sample_submission.csv",
         )
     )
-    assert all(model in said for model in ("student", "round_1/fold_0", "round_1/fold_1"))
+    assert all(model in output for model in ("student", "round_1/fold_0", "round_1/fold_1"))
     predictions, filled = table(out), table(tmp_path / "submission.csv")
     assert list(predictions.id) == list(digits.id[500:])
     assert list(filled.id) == list(shuffled.id)
@@ -261,8 +261,8 @@ def test_the_resolved_config_can_be_fed_back(runs):
     folder, _ = runs
     stored = folder / "denoise" / "config.yaml"
     assert yaml.safe_load(stored.read_text())["train"]["batch_size"] == 64
-    said = ok(run_script("pseudo.py", "--mode", "denoise", "--config", stored))
-    assert "done already" in said
+    output = ok(run_script("pseudo.py", "--mode", "denoise", "--config", stored))
+    assert "done already" in output
 
 
 def test_another_config_under_the_same_name_is_refused_and_fresh_starts_over(runs):
@@ -405,10 +405,11 @@ def test_a_student_of_another_name_is_trained_as_a_whole(frozen):
 def test_a_frozen_run_predicts_what_it_scored(frozen, name):
     run = frozen[0] / name
     ok(run_script("predict.py", "--run", run))
-    found, scored = table(run / "predictions.csv"), table(run / "scored.csv")
+    predictions, scored = table(run / "predictions.csv"), table(run / "scored.csv")
     student = scored[scored.arm == "student"]
     assert (
-        found.set_index("id").label.reindex(student.id).to_numpy() == student.predicted.to_numpy()
+        predictions.set_index("id").label.reindex(student.id).to_numpy()
+        == student.predicted.to_numpy()
     ).mean() > 0.98
 
 

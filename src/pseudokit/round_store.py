@@ -70,7 +70,7 @@ class RoundStore:
         folder = self.folder / f"round_{number}"
         if (folder / "round.json").exists():
             return
-        table = decisions_table(decisions, dataset, predicted.judge)
+        table = decisions_table(decisions, dataset, predicted.predicted_by)
         write_npy(folder / "log_probs.npy", predicted.log_probs)
         write_csv(folder / "ids.csv", table[["id", "split"]])
         write_csv(folder / "decisions.csv", table)
@@ -169,7 +169,9 @@ def _rounded(values) -> list:
     return np.round(values, 6).tolist()
 
 
-def decisions_table(decisions: Decisions, dataset: Dataset, judge: ndarray | str) -> pd.DataFrame:
+def decisions_table(
+    decisions: Decisions, dataset: Dataset, predicted_by: ndarray | str
+) -> pd.DataFrame:
     """As decisions.csv holds them: one row a judged sample, class names, empty where there is no label."""
     return dataset.table()[["id", "split", "given_label"]].assign(
         predicted=names(decisions.predicted, dataset.classes),
@@ -179,5 +181,5 @@ def decisions_table(decisions: Decisions, dataset: Dataset, judge: ndarray | str
         decision=decisions.decision,
         label=names(decisions.label, dataset.classes),
         reason=decisions.reason,
-        model=judge,
+        model=predicted_by,
     )

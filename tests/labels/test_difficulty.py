@@ -1,4 +1,4 @@
-"""Noise that depends on how hard an image is, on simulated judges of which the truth is known."""
+"""Noise that depends on how hard an image is, on simulated models of which the truth is known."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from .test_noise import MATRICES, K, logs_of, uneven, uniform, world
 
 
 def people(rate=0.12, n=12_000, seed=0):
-    """(probs, truth, given): good judges that are less sure than they could be, and labels of people who err more often
+    """(probs, truth, given): good models that are less sure than they could be, and labels of people who err more often
     on hard images, and take one of two similar classes there."""
     rng = np.random.default_rng(seed)
     q, truth, _ = world(uniform(0.0), 12.0, n, seed)

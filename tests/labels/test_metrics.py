@@ -18,10 +18,10 @@ from pseudokit.labels.metrics import (
     of_classes,
     paired_arms,
     paired_gain,
-    pool_scores,
     ranks,
     score,
     share_interval,
+    unlabeled_scores,
 )
 from pseudokit.run_folder.evaluate import difference
 
@@ -189,8 +189,8 @@ def test_a_better_model_of_label_sets_gains(labels, metric):
 
 def test_pseudo_labels_whose_truth_nobody_knows_count_neither_as_right_nor_as_wrong():
     label, clean = np.array([0, 1, 2, 2, -1]), np.array([0, 0, -1, -1, 1])
-    assert pool_scores(label, clean)["accuracy"] == 0.5
-    assert "accuracy" not in pool_scores(label[2:], clean[2:])
+    assert unlabeled_scores(label, clean)["accuracy"] == 0.5
+    assert "accuracy" not in unlabeled_scores(label[2:], clean[2:])
 
 
 def hits(share, n=2000, seed=0):

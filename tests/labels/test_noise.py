@@ -60,9 +60,9 @@ def type_of(q, given_labels):
 
 
 def rate_and_interval(q, given_labels):
-    belief = Posterior(logs_of(q), given_labels)
-    summary = belief.summary()
-    return bootstrap_rate(belief, summary.best, summary.confidence)
+    posterior = Posterior(logs_of(q), given_labels)
+    summary = posterior.summary()
+    return bootstrap_rate(posterior, summary.best, summary.confidence)
 
 
 MATRICES = {"uniform": uniform(0.2), "pair": pair(0.3), "class-dependent": uneven()}
@@ -87,8 +87,8 @@ def test_no_noise_and_noise_on_hard_rows_are_told_from_noise_of_the_class():
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_posterior_is_calibrated_and_ranks_better_than_self_confidence(name):
     q, truth, given_labels = world(MATRICES[name], sharpness=3)
-    belief = posterior(q, given_labels, matrix_of(q, given_labels))
-    p_wrong, wrong = 1 - belief[np.arange(N), given_labels], truth != given_labels
+    probs = posterior(q, given_labels, matrix_of(q, given_labels))
+    p_wrong, wrong = 1 - probs[np.arange(N), given_labels], truth != given_labels
     tenths = np.minimum((p_wrong * 10).astype(int), 9)
     for tenth in np.unique(tenths):
         rows = tenths == tenth

@@ -29,63 +29,66 @@ RIGHT = rows(*[(k, 0.99) for k in range(K)] * 10), np.tile(np.arange(K), 10)
 """Ten labeled rows a class, all of them predicted as they are labeled."""
 
 
-def select(pool, policy, labeled=RIGHT, refused=None, progress=1.0):
+def select(unlabeled, policy, labeled=RIGHT, refused=None, progress=1.0):
     """(accepted, reason) of unlabeled rows with these probabilities (M, K), beside labeled ones."""
-    probs = np.concatenate([pool, labeled[0]])
-    given_labels = np.concatenate([np.full(len(pool), -1), labeled[1]])
+    probs = np.concatenate([unlabeled, labeled[0]])
+    given_labels = np.concatenate([np.full(len(unlabeled), -1), labeled[1]])
     reasons = np.full(len(probs), "", object)
     if refused is not None:
-        reasons[: len(pool)] = refused
+        reasons[: len(unlabeled)] = refused
     predicted = Posterior(np.log(np.maximum(probs, 1e-300)), given_labels).summary()
     taken, reason = select_pseudo_labels(
         predicted, given_labels, probs.shape[1], policy, reasons, progress
     )
-    assert not taken[len(pool) :].any(), "labeled rows receive none"
-    return taken[: len(pool)], reason[: len(pool)]
+    assert not taken[len(unlabeled) :].any(), "labeled rows receive none"
+    return taken[: len(unlabeled)], reason[: len(unlabeled)]
 
 
-def accepted(pool, progress=1.0, **policy):
-    return select(pool, Pseudo(**policy), progress=progress)[0]
+def accepted(unlabeled, progress=1.0, **policy):
+    return select(unlabeled, Pseudo(**policy), progress=progress)[0]
 
 
-POOL = rows((0, 0.99), (0, 0.9), (0, 0.8), (1, 0.97), (1, 0.6), (2, 0.5))
+UNLABELED = rows((0, 0.99), (0, 0.9), (0, 0.8), (1, 0.97), (1, 0.6), (2, 0.5))
 
 
 def test_a_cutoff_decides_alone_by_default_and_0_95_is_the_default():
-    assert accepted(POOL).tolist() == [1, 0, 0, 1, 0, 0]
-    assert accepted(POOL, cutoff=0.8).tolist() == [1, 1, 1, 1, 0, 0]
-    assert accepted(POOL, cutoff=0.55, relabel_cutoff=0.9).tolist() == [1, 1, 1, 1, 1, 0]
+    assert accepted(UNLABELED).tolist() == [1, 0, 0, 1, 0, 0]
+    assert accepted(UNLABELED, cutoff=0.8).tolist() == [1, 1, 1, 1, 0, 0]
+    assert accepted(UNLABELED, cutoff=0.55, relabel_cutoff=0.9).tolist() == [1, 1, 1, 1, 1, 0]
 
 
 def test_a_growing_share_takes_the_surest_of_each_class():
-    pool = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
+    unlabeled = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
     for progress, each in ((0.5, 6), (1.0, 12)):
-        taken = accepted(pool, cutoff=0, top_fraction=0.4, progress=progress)
-        confidence = pool.max(1)
+        taken = accepted(unlabeled, cutoff=0, top_fraction=0.4, progress=progress)
+        confidence = unlabeled.max(1)
         for k in range(K):
-            own = taken & (pool.argmax(1) == k)
-            assert own.sum() == each
-            assert confidence[own].min() > confidence[~own & (pool.argmax(1) == k)].max()
+            of_class = taken & (unlabeled.argmax(1) == k)
+            assert of_class.sum() == each
+            assert (
+                confidence[of_class].min()
+                > confidence[~of_class & (unlabeled.argmax(1) == k)].max()
+            )
 
 
 @pytest.mark.parametrize(("start", "each"), [(0.0, 6), (0.3, 9), (0.9, 12)])
 def test_no_round_takes_less_than_the_share_to_start_from_and_none_more_than_the_last(start, each):
-    pool = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
-    taken = accepted(pool, cutoff=0, top_fraction=0.4, top_fraction_start=start, progress=0.5)
-    assert np.bincount(pool.argmax(1)[taken]).tolist() == [each] * K
+    unlabeled = rows(*[(k, 0.6 + 0.01 * i) for k in range(K) for i in range(30)])
+    taken = accepted(unlabeled, cutoff=0, top_fraction=0.4, top_fraction_start=start, progress=0.5)
+    assert np.bincount(unlabeled.argmax(1)[taken]).tolist() == [each] * K
 
 
 def test_a_rare_class_gives_its_own_share_only():
-    pool = rows(
+    unlabeled = rows(
         *[(0, 0.6 + 0.001 * i) for i in range(100)], *[(1, 0.6 + 0.01 * i) for i in range(10)]
     )
-    taken = accepted(pool, cutoff=0, top_fraction=0.7)
-    assert [int((taken & (pool.argmax(1) == k)).sum()) for k in range(K)] == [70, 7, 0]
+    taken = accepted(unlabeled, cutoff=0, top_fraction=0.7)
+    assert [int((taken & (unlabeled.argmax(1) == k)).sum()) for k in range(K)] == [70, 7, 0]
 
 
 def test_a_refused_row_receives_nothing_by_any_rule():
     refused = np.array(["copy", "", "", "copy", "", "copy"], object)
-    taken, reason = select(POOL, Pseudo(cutoff=0), refused=refused)
+    taken, reason = select(UNLABELED, Pseudo(cutoff=0), refused=refused)
     assert taken.tolist() == [0, 1, 1, 0, 1, 0]
     assert reason[[0, 3, 5]].tolist() == ["copy"] * 3
 
@@ -98,16 +101,18 @@ def test_the_bound_is_the_exact_one():
 
 @given(st.integers(1, 500), st.floats(0.5, 0.999))
 def test_n_right_labels_prove_just_enough_for_a_cutoff_or_for_none(n, precision):
-    found = cutoffs_by_precision(np.zeros(n, int), np.full(n, 0.9), np.zeros(n, int), 1, precision)
-    assert np.isfinite(found[0]) == (0.05 ** (1 / n) >= precision), "one-sided, without an error"
+    cutoffs = cutoffs_by_precision(
+        np.zeros(n, int), np.full(n, 0.9), np.zeros(n, int), 1, precision
+    )
+    assert np.isfinite(cutoffs[0]) == (0.05 ** (1 / n) >= precision), "one-sided, without an error"
 
 
 def test_by_precision_the_cutoff_is_the_lowest_whose_bound_reaches_it():
     confidence = np.linspace(1, 0.5, 400)
     labels, predicted = np.zeros(400, int), np.zeros(400, int)
     labels[200:] = 1  # everything below 0.75 is wrong
-    found = cutoffs_by_precision(predicted, confidence, labels, 2, 0.95)[0]
-    n = (confidence >= found).sum()
+    cutoff = cutoffs_by_precision(predicted, confidence, labels, 2, 0.95)[0]
+    n = (confidence >= cutoff).sum()
     bounds = lower_bound(np.array([200, 200]), np.array([n, n + 1]))
     assert n > 200, "some wrong ones are borne by 200 right ones"
     assert bounds[0] >= 0.95 > bounds[1]
@@ -139,11 +144,11 @@ def test_what_passes_by_precision_has_it_where_labels_are_a_fair_sample(seed, pr
 
 def test_alignment_moves_the_mean_towards_the_labels_and_keeps_distributions():
     rng = np.random.default_rng(0)
-    pool = rng.dirichlet([3, 1, 0.3], 2000)
+    unlabeled = rng.dirichlet([3, 1, 0.3], 2000)
     prior = np.array([0.2, 0.3, 0.5])
-    aligned = align(Posterior(np.log(pool), np.full(2000, -1)), prior)(np.arange(2000))
+    aligned = align(Posterior(np.log(unlabeled), np.full(2000, -1)), prior)(np.arange(2000))
     assert np.allclose(aligned.sum(1), 1)
-    assert np.abs(aligned.mean(0) - prior).sum() < 0.5 * np.abs(pool.mean(0) - prior).sum()
+    assert np.abs(aligned.mean(0) - prior).sum() < 0.5 * np.abs(unlabeled.mean(0) - prior).sum()
 
 
 def test_drift_is_the_share_that_would_have_to_change_class_and_collapse_is_told_from_it():
@@ -156,24 +161,26 @@ def test_drift_is_the_share_that_would_have_to_change_class_and_collapse_is_told
     tenfold = np.repeat(np.arange(10), np.geomspace(10, 100, 10).astype(int))
     assert drift(tenfold, labels, 10)["drift"] > 0.2
     assert not drift(tenfold, labels, 10)["collapsed"], (
-        "a pool whose classes are imbalanced 1:10 is no collapse"
+        "unlabeled images whose classes are imbalanced 1:10 are no collapse"
     )
     assert drift(np.empty(0, int), labels, 10) == {"drift": 0, "collapsed": False}
 
 
 @pytest.mark.parametrize("kind", ["hard", "weighted", "soft"])
 def test_what_a_pseudo_label_teaches(kind):
-    probs = np.concatenate([rows((0, 0.99), (1, 0.99), (2, 0.99)), POOL])
-    given_ = np.array([0, 1, 2] + [-1] * 6)
+    probs = np.concatenate([rows((0, 0.99), (1, 0.99), (2, 0.99)), UNLABELED])
+    given_labels = np.array([0, 1, 2] + [-1] * 6)
     policy = Pseudo(cutoff=0.75, targets=kind)
-    decisions = decide_labels(np.log(probs), given_, "augment", policy)
+    decisions = decide_labels(np.log(probs), given_labels, "augment", policy)
     taken = decisions.decision == "accept"
     assert taken[3:].tolist() == [1, 1, 1, 1, 0, 0]
     targets = decisions.targets()
     if kind == "hard":
         assert (targets == decisions.label).all()
         return
-    expected = POOL[:4] if kind == "soft" else np.eye(K)[[0, 0, 0, 1]] * POOL[:4].max(1)[:, None]
+    expected = (
+        UNLABELED[:4] if kind == "soft" else np.eye(K)[[0, 0, 0, 1]] * UNLABELED[:4].max(1)[:, None]
+    )
     assert np.allclose(targets[taken], expected, atol=1e-6)
     assert np.allclose(targets[:3], np.eye(K)), "given labels stand"
 
@@ -194,17 +201,18 @@ def wild(draw):
 @settings(max_examples=300, deadline=None)
 @given(wild())
 def test_whatever_the_rules_the_order_of_rows_is_kept_and_limits_hold(case):
-    pool, labeled, policy = case
-    taken, reason = select(pool, policy, labeled)
-    predicted, confidence = pool.argmax(1), pool.max(1)
-    assert reason.shape == (len(pool),)
+    unlabeled, labeled, policy = case
+    taken, reason = select(unlabeled, policy, labeled)
+    predicted, confidence = unlabeled.argmax(1), unlabeled.max(1)
+    assert reason.shape == (len(unlabeled),)
     assert ((reason == "above_cutoff") == taken).all()
-    counts = np.bincount(predicted[taken], minlength=pool.shape[1])
+    counts = np.bincount(predicted[taken], minlength=unlabeled.shape[1])
     if policy.top_fraction is not None:
         assert (
-            counts <= np.ceil(policy.top_fraction * np.bincount(predicted, minlength=pool.shape[1]))
+            counts
+            <= np.ceil(policy.top_fraction * np.bincount(predicted, minlength=unlabeled.shape[1]))
         ).all()
-    for k in range(pool.shape[1]):
-        own = predicted == k
-        if (own & taken).any() and (own & ~taken).any():
-            assert confidence[own & taken].min() >= confidence[own & ~taken].max() - 1e-12
+    for k in range(unlabeled.shape[1]):
+        of_class = predicted == k
+        if (of_class & taken).any() and (of_class & ~taken).any():
+            assert confidence[of_class & taken].min() >= confidence[of_class & ~taken].max() - 1e-12

@@ -10,7 +10,7 @@ from pseudokit.labels.sanity import learned_nothing
 K = 10
 
 
-def judges(n, accuracy, seed):
+def predictions(n, accuracy, seed):
     """(predicted, given): right with this probability, else any class."""
     rng = np.random.default_rng(seed)
     given_labels = rng.integers(0, K, n)
@@ -18,9 +18,9 @@ def judges(n, accuracy, seed):
 
 
 def test_random_predictions_are_seen_through_nearly_always_and_good_ones_never_blamed():
-    blind = [learned_nothing(*judges(200, 0.0, seed), K) != "" for seed in range(200)]
+    blind = [learned_nothing(*predictions(200, 0.0, seed), K) != "" for seed in range(200)]
     assert np.mean(blind) > 0.97
-    assert not any(learned_nothing(*judges(200, 0.4, seed), K) for seed in range(200))
+    assert not any(learned_nothing(*predictions(200, 0.4, seed), K) for seed in range(200))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
@@ -30,7 +30,7 @@ def test_one_class_for_all_is_no_knowledge_however_frequent_the_class(share):
 
 
 def test_rows_without_a_label_and_classes_of_one_row_are_not_asked():
-    predicted, given_labels = judges(300, 1.0, 0)
+    predicted, given_labels = predictions(300, 1.0, 0)
     assert not learned_nothing(
         np.r_[predicted, np.zeros(1000, int)], np.r_[given_labels, np.full(1000, -1)], K
     )

@@ -50,7 +50,7 @@ def test_report_is_one_file_that_opens_offline(mode, request):
                 "losses",
             },
         ),
-        ("augment", {"pool_grid", "confusion", "confidence", "coverage", "rounds", "losses"}),
+        ("augment", {"unlabeled_grid", "confusion", "confidence", "coverage", "rounds", "losses"}),
     ],
 )
 def test_every_picture_is_a_file_and_in_the_page(mode, names, request):
@@ -68,11 +68,11 @@ def test_every_picture_is_a_file_and_in_the_page(mode, names, request):
 def test_the_same_run_gives_the_same_bytes_and_old_pictures_go(tmp_path):
     run = make_run(tmp_path / "run", "denoise")
     (run / "plots").mkdir()
-    (run / "plots" / "pool_grid.png").write_bytes(b"of an earlier report")
+    (run / "plots" / "unlabeled_grid.png").write_bytes(b"of an earlier report")
     (run / "plots" / "mine.png").write_bytes(b"of the user")
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first
-    assert not (run / "plots" / "pool_grid.png").exists()
+    assert not (run / "plots" / "unlabeled_grid.png").exists()
     assert (run / "plots" / "mine.png").exists()
     assert not list(run.rglob("*.part"))
 

@@ -23,7 +23,7 @@ EVIL = [
 
 @pytest.fixture(scope="module")
 def review(tmp_path_factory):
-    """The page over 200 digits, 20 of them suspects, and its samples."""
+    """The page over 200 digits, 20 of them label issues, and its samples."""
     run = make_run(tmp_path_factory.mktemp("review") / "run", "denoise")
     file = write_review(run)
     return file, embedded(file.read_text())["samples"]

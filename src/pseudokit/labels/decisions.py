@@ -43,7 +43,7 @@ class Decisions:
     noise: str | None = None
     """The type of the noise, see noise.py."""
     problem: str = ""
-    """Why the models cannot judge any label, see sanity.py."""
+    """Why the models say nothing about any label, see sanity.py."""
     questions: tuple[Decisions, ...] = ()
     """Of label sets the decisions on each of the C classes."""
 

@@ -235,7 +235,7 @@ def noise_scores(
     return scores
 
 
-def pool_scores(label: ndarray, clean: ndarray | None) -> dict:
+def unlabeled_scores(label: ndarray, clean: ndarray | None) -> dict:
     """How many unlabeled rows (or answers) have a pseudo-label, and how many of those are right where it is known."""
     has_one = label >= 0
     scores = {

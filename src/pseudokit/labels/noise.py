@@ -85,10 +85,10 @@ def shrink(counts: ndarray) -> ndarray:
     """
     shares, mean, chance, spread = _wrong_cells(counts)
     between = spread * mean**2
-    believed = between / (between + chance)
+    kept_share = between / (between + chance)
     if between <= UNIFORM_SPREAD * mean**2:
-        believed[:] = 0
-    cells = np.maximum(mean + believed * (shares - mean), MIN_PROBABILITY)
+        kept_share[:] = 0
+    cells = np.maximum(mean + kept_share * (shares - mean), MIN_PROBABILITY)
     np.fill_diagonal(cells, 0)
     p_right = np.maximum(1 - cells.sum(1), 1 / len(counts))
     matrix = cells + np.diag(p_right)

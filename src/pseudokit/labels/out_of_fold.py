@@ -51,7 +51,7 @@ class OutOfFoldPredictions:
 
     log_probs: ndarray
     """(N, K) or (N, C, 2) float32."""
-    judge: ndarray
+    predicted_by: ndarray
     """(N,) hashes of the models that predicted the row, joined by +."""
     chains: ndarray | None = None
     """(folds, N, …) what the models of each fold say alone, NaN where they predict nothing; of leak-free rounds."""
@@ -162,29 +162,29 @@ def average_models(
 
     chained: also those of the models of each fold alone.
     """
-    log_probs, judge = _mean_log_probs(predictions, n)
+    log_probs, predicted_by = _mean_log_probs(predictions, n)
     chains = None
     if chained:
         folds = sorted({model.fold for model in predictions})
         of_folds = [[model for model in predictions if model.fold == fold] for fold in folds]
         chains = np.stack([_mean_log_probs(models, n)[0] for models in of_folds])
     models = {model.hash: {"fold": model.fold} for model in predictions}
-    return OutOfFoldPredictions(log_probs, judge, chains, models)
+    return OutOfFoldPredictions(log_probs, predicted_by, chains, models)
 
 
 def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray, ndarray]:
     """(n, …) log of the mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
     total = np.zeros((n, *predictions[0].log_probs.shape[1:]))
     n_models = np.zeros(n)
-    judge = np.full(n, "", object)
+    predicted_by = np.full(n, "", object)
     for model in predictions:
         total[model.rows] += np.exp(model.log_probs)
         n_models[model.rows] += 1
-        judge[model.rows] = _join_hashes(judge[model.rows], model.hash)
+        predicted_by[model.rows] = _join_hashes(predicted_by[model.rows], model.hash)
     with np.errstate(invalid="ignore"):
         probs = (total.T / n_models).T
     log_probs = np.log(np.maximum(probs, 1e-30))
-    return log_probs.astype(np.float32), judge
+    return log_probs.astype(np.float32), predicted_by
 
 
 def average_rounds(
@@ -199,7 +199,7 @@ def average_rounds(
     return replace(
         predicted,
         log_probs=mean(predicted.log_probs, earlier.log_probs),
-        judge=_join_hashes(earlier.judge, predicted.judge),
+        predicted_by=_join_hashes(earlier.predicted_by, predicted.predicted_by),
         chains=None if predicted.chains is None else mean(predicted.chains, earlier.chains),
     )
 

@@ -11,7 +11,7 @@ MAX_P_VALUE = 0.01
 
 
 def learned_nothing(predicted: ndarray, given_labels: ndarray, k: int) -> str:
-    """Why these predictions cannot judge any label; "" where they can.
+    """Why these predictions say nothing about any label; "" where they can.
 
     They cannot where they agree with the given labels no better than chance would, with the same number of rows in
     every class (binomial test). Predictions that all fall on one class never do better. A class with a single labeled

@@ -24,7 +24,7 @@ def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, 
 
     Returns:
         near: for each item [rows of the given class, rows of the predicted class], numbers of rows in decisions.csv.
-            Both are empty for an item that the round did not judge, and where the round's files are gone.
+            Both are empty for an item that the round did not predict, and where the round's files are gone.
         paths: row in decisions.csv → its image.
     """
     folder = run / f"round_{info.get('round')}"
@@ -60,7 +60,7 @@ def find_candidates(decisions: pd.DataFrame) -> dict[str, ndarray]:
 
 
 def nearest_rows(log_probs: ndarray, row: int, candidates: ndarray) -> list[int]:
-    """The few candidates whose log-probabilities (N, K) are nearest to those of a row (-1: not judged)."""
+    """The few candidates whose log-probabilities (N, K) are nearest to those of a row (-1: not predicted)."""
     if row < 0 or not len(candidates):
         return []
     others = candidates[candidates != row]

@@ -281,7 +281,7 @@ def losses(data: dict) -> CaptionedFigure:
 # file name → function; the order of the page
 PICTURES = {
     "grid": disagreements_grid,
-    "pool_grid": cutoff_grid,
+    "unlabeled_grid": cutoff_grid,
     "confusion": confusion,
     "confidence": confidence,
     "coverage": coverage,
@@ -290,6 +290,6 @@ PICTURES = {
     "rounds": rounds,
     "losses": losses,
 }
-PHOTOS = ("grid", "pool_grid")
+PHOTOS = ("grid", "unlabeled_grid")
 WITHOUT_ROUNDS = ("confusion", "losses")
 """Pictures that need no decisions of a round."""

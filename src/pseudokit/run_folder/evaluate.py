@@ -18,8 +18,8 @@ from ..labels.metrics import (
     noise_scores,
     of_classes,
     paired_arms,
-    pool_scores,
     score,
+    unlabeled_scores,
 )
 from ..labels.pseudo_labels import lowest_cutoff
 from ..labels.thresholds import tuned
@@ -131,7 +131,9 @@ def write_tables(
             write_csv(run.path / "pseudo_labels.csv", accepted[columns])
             clean = _clean_labels(prepared, "hidden.csv", ~is_given)
             cutoff = lowest_cutoff(accepted.confidence, run.config.pseudo)
-            metrics["unlabeled"] = pool_scores(result.label[~is_given], clean) | {"cutoff": cutoff}
+            metrics["unlabeled"] = unlabeled_scores(result.label[~is_given], clean) | {
+                "cutoff": cutoff
+            }
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
         metrics |= _score_out_of_fold(run, prepared, decisions)

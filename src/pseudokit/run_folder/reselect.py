@@ -68,7 +68,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
         refused=refused_reasons(copies, dataset.id, config.data),
         likeliest_rate=predicted.likeliest_rate,
     )
-    table = decisions_table(decisions, dataset, predicted.judge)
+    table = decisions_table(decisions, dataset, predicted.predicted_by)
     write_csv(run / "selected.csv", table)
     cutoffs = cutoff_table(dataset, decisions)
     log.info(cutoffs.to_string(index=False, float_format="{:.4g}".format, na_rep="–"))

@@ -84,7 +84,7 @@ class PredictJob(NamedTuple):
 class Trainer:
     """What every process has at hand, and how it trains and predicts: whole networks, or heads on a frozen one.
 
-    pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or judges. folder: the run
+    pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or predicts. folder: the run
     folder, for checkpoints and what is frozen; None = there are no checkpoints. input_hash: of the judged images, the
     classes and the files of weights: what is large is read once.
     """
