@@ -1,7 +1,8 @@
 """The article's job: 70,000 MNIST images, 10 % drawn for a random label, 2 folds. And: is the student as good as clean?
 
     python benchmarks/denoise.py quality  --mnist FOLDER    three rounds, three draws of noise: ranking and repair
-    python benchmarks/denoise.py speed    --mnist FOLDER    one round, decode to report, three times
+    python benchmarks/denoise.py speed    --mnist FOLDER    one round, decode to report, three times (docs/img/grid.png
+                                                            is plots/grid.png of the first)
     python benchmarks/denoise.py students --mnist FOLDER    60,000 / 10,000: repaired, clean, noisy labels; three seeds
     python benchmarks/denoise.py originals --mnist FOLDER   MNIST's own labels: the first 50 label issues as a picture
 

@@ -11,23 +11,23 @@ TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html", "rounds.p
 
 def contents(run: Path) -> dict:
     """Every contracted file of a run without its wall-clock fields."""
-    found = {}
+    files = {}
     for file in sorted(run.rglob("*")):
         name = file.relative_to(run).as_posix()
         if file.is_dir() or file.name in TIMES:
             continue
         if file.suffix == ".json":
-            found[name] = _without_times(json.loads(file.read_text()))
+            files[name] = _without_times(json.loads(file.read_text()))
         elif file.suffix == ".jsonl":
-            found[name] = [
+            files[name] = [
                 _without_times(json.loads(line)) for line in file.read_text().splitlines()
             ]
         elif file.name == "history.csv":
             table = pd.read_csv(file, dtype=str, keep_default_na=False)
-            found[name] = table.drop(columns="seconds").to_csv()
+            files[name] = table.drop(columns="seconds").to_csv()
         else:
-            found[name] = file.read_bytes()
-    return found
+            files[name] = file.read_bytes()
+    return files
 
 
 def _without_times(value):

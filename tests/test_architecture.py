@@ -29,15 +29,15 @@ def module_of(file: Path) -> str:
 
 def imports(file: Path) -> set[str]:
     """Modules of the package that a file imports, also inside its functions."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             above = list(file.relative_to(PACKAGE).parent.parts)
             parts = [*above[: len(above) + 1 - node.level], *(node.module or "").split(".")]
             base = ".".join(filter(None, parts))
             names = [f"{base}.{alias.name}".lstrip(".") for alias in node.names]
-            found.update(name if name in FILES else base for name in names)
-    return found
+            modules.update(name if name in FILES else base for name in names)
+    return modules
 
 
 FILES = {module_of(file): file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"}

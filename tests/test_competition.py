@@ -61,14 +61,14 @@ def test_out_of_fold_rows_are_on_file_in_every_mode_and_say_what_to_expect(runs,
     names = np.array(read_json(runs[0] / "student" / "model.json")["classes"])
     assert (names[logs.argmax(1)] == oof.predicted).all()
     np.testing.assert_array_equal(logs, np.load(runs[0] / "round_1" / "log_probs.npy"))
-    said = read_json(runs[0] / "metrics.json")
-    assert said["oof"]["accuracy"] == pytest.approx((oof.predicted == oof.label).mean())
-    assert said["oof"]["interval"]["test_n"] == 100
-    interval = said["oof"]["interval"]
+    metrics = read_json(runs[0] / "metrics.json")
+    assert metrics["oof"]["accuracy"] == pytest.approx((oof.predicted == oof.label).mean())
+    assert metrics["oof"]["interval"]["test_n"] == 100
+    interval = metrics["oof"]["interval"]
     expected = f"{100 * interval['test_low']:.2f} to {100 * interval['test_high']:.2f}"
     assert expected in (runs[0] / "report.html").read_text()
-    assert {"log_loss", "macro_f1", "auc", "map", "top5"} <= set(said["oof"])
-    recall = {name: of["recall"] for name, of in said["oof_classes"].items()}
+    assert {"log_loss", "macro_f1", "auc", "map", "top5"} <= set(metrics["oof"])
+    recall = {name: of["recall"] for name, of in metrics["oof_classes"].items()}
     assert recall == pytest.approx((oof.predicted == oof.label).groupby(oof.label).mean().to_dict())
 
 
@@ -88,11 +88,11 @@ def test_a_goal_that_the_classes_do_not_have_is_refused_before_training(args):
 
 
 def test_the_submission_of_a_run_is_that_of_predict(runs, files, tmp_path):
-    said = predict(runs[:1], out=tmp_path / "p.csv", submission=files / "sample.csv")
-    own = table(runs[0] / "submission.csv")
-    assert list(own.id) == list(table(files / "sample.csv").id)
-    assert own.equals(table(tmp_path / "submission.csv"))
-    assert (own.set_index("id").label[said.id].to_numpy() == said.label).all()
+    predictions = predict(runs[:1], out=tmp_path / "p.csv", submission=files / "sample.csv")
+    submission = table(runs[0] / "submission.csv")
+    assert list(submission.id) == list(table(files / "sample.csv").id)
+    assert submission.equals(table(tmp_path / "submission.csv"))
+    assert (submission.set_index("id").label[predictions.id].to_numpy() == predictions.label).all()
 
 
 @pytest.mark.parametrize("weights", [None, "3,1"])

@@ -15,7 +15,7 @@ LEAST = 10
 
 def messages() -> list[re.Pattern]:
     """A pattern for every sentence in the code, its {placeholders} standing for anything."""
-    found = set()
+    patterns = set()
     for file in [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]:
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
         inner = {
@@ -24,14 +24,14 @@ def messages() -> list[re.Pattern]:
         for node in nodes:
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
-            own = "".join(text for text in texts if isinstance(text, str))
+            fixed = "".join(text for text in texts if isinstance(text, str))
             if (
                 id(node) not in inner
-                and own.count(" ") > 1
-                and len(re.findall(r"\w", own)) >= LEAST
+                and fixed.count(" ") > 1
+                and len(re.findall(r"\w", fixed)) >= LEAST
             ):
-                found.add("".join(".*" if text is None else re.escape(text) for text in texts))
-    return [re.compile(pattern) for pattern in found]
+                patterns.add("".join(".*" if text is None else re.escape(text) for text in texts))
+    return [re.compile(pattern) for pattern in patterns]
 
 
 def quoted_lines() -> list[str]:
@@ -78,6 +78,6 @@ def test_what_a_page_links_to_is_there(page):
 def test_keys_that_a_page_names_exist(name):
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     sections = {key.split(".")[0] for key in KEYS if "." in key}
-    found = set(re.findall(rf"\b(?:{'|'.join(sections)})\.\w+", text))
-    found = {key for key in found if not key.endswith((".csv", ".json", ".py", ".safetensors"))}
-    assert sorted(found - set(KEYS)) == []
+    keys = set(re.findall(rf"\b(?:{'|'.join(sections)})\.\w+", text))
+    keys = {key for key in keys if not key.endswith((".csv", ".json", ".py", ".safetensors"))}
+    assert sorted(keys - set(KEYS)) == []

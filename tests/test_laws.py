@@ -173,7 +173,7 @@ def test_leak_free_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     # Folds are stratified by labels otherwise.
     dealt = np.where(np.arange(600) < 200, np.arange(600) % 4, -1)
     monkeypatch.setattr("pseudokit.self_training.make_folds", lambda *_: dealt)
-    found = []
+    pairs = []
     for name, shift in (("a", 0), ("b", 1)):
         dataset, x, _ = digits(labeled=200, flipped=0)
         policy = Pseudo(rounds=3, folds=4, cutoff=0.3, leak_free_folds=True)
@@ -184,8 +184,8 @@ def test_leak_free_models_learn_nothing_that_comes_from_the_labels_of_their_fold
             changed[0:200:4] = np.roll(changed[0:200:4], 1)
             dataset = replace(dataset, given_labels=changed)
         rounds_of(tmp_path / name, "augment", dataset, teacher.fit, teacher.predict, policy)
-        found.append((dataset, teacher))
-    a, b = (teacher.fits for _, teacher in found)
+        pairs.append((dataset, teacher))
+    a, b = (teacher.fits for _, teacher in pairs)
     assert a.keys() == b.keys()
     of_fold_0 = [w for w in a if int(w.split("fold_")[1]) % 4 == 0]
     assert {w.split("/")[0] for w in of_fold_0} == {"round_1", "round_2", "round_3"}

@@ -31,13 +31,13 @@ def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in shown if output.output_type == "error"]
-    said = "".join(
+    printed = "".join(
         output.text
         for output in shown
         if output.output_type == "stream" and output.name == "stdout"
     )
-    assert "check: nothing stands in the way" in said
-    assert "out-of-fold accuracy" in said
+    assert "check: nothing stands in the way" in printed
+    assert "out-of-fold accuracy" in printed
     assert sum("image/png" in output.get("data", {}) for output in shown) >= 4, (
         "plots are shown inline"
     )

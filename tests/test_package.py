@@ -36,8 +36,8 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, copy)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder]
     run(sys.executable, "-m", "pip", "wheel", *options, copy, cwd=folder)
-    (found,) = folder.glob("pseudokit-*.whl")
-    return found
+    (wheel,) = folder.glob("pseudokit-*.whl")
+    return wheel
 
 
 def test_the_wheel_holds_one_package_with_its_configs_templates_and_presets(wheel):
@@ -78,8 +78,8 @@ def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path)
         "pseudo.train_baseline=false",
         "name=x",
     ]
-    said = run(*command, *data, *options, cwd=project)
-    assert (folder / "runs" / "x" / "report.html").exists(), said
+    output = run(*command, *data, *options, cwd=project)
+    assert (folder / "runs" / "x" / "report.html").exists(), output
     place = run(python, "-c", "import pseudokit; print(pseudokit.__file__)", cwd=project)
     assert Path(place.strip()).is_relative_to(site)
 

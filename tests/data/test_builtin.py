@@ -30,11 +30,11 @@ def test_what_a_killed_process_left_of_them_is_replaced(tmp_path):
     left = tmp_path / "digits.part" / "training" / "0" / "cut_off.png"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half an im")
-    found = with_builtin(Data(cache=str(tmp_path)))
+    data = with_builtin(Data(cache=str(tmp_path)))
     assert not list(tmp_path.rglob("cut_off.png"))
     assert not left.exists()
     assert len(list(tmp_path.rglob("*.png"))) == 5000
-    assert found.train == str(tmp_path / "digits" / "training")
+    assert data.train == str(tmp_path / "digits" / "training")
 
 
 def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):

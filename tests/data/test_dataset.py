@@ -19,20 +19,20 @@ def files(tmp_path):
     """files(train=…, unlabeled=…, **data) → Data: a mapping becomes a CSV, a string the text of one."""
 
     def files(**splits) -> Data:
-        found = {}
+        keys = {}
         for split, content in splits.items():
-            found[split] = content
+            keys[split] = content
             if split in ("train", "unlabeled", "val", "trusted", "test") and not isinstance(
                 content, Path
             ):
-                found[split] = tmp_path / f"{split}.csv"
+                keys[split] = tmp_path / f"{split}.csv"
                 text = (
                     content
                     if isinstance(content, str)
                     else pd.DataFrame(content).to_csv(index=False)
                 )
-                found[split].write_text(text, encoding="utf-8")
-        return Data(**{key: str(value) for key, value in found.items()})
+                keys[split].write_text(text, encoding="utf-8")
+        return Data(**{key: str(value) for key, value in keys.items()})
 
     return files
 

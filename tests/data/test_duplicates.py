@@ -111,9 +111,9 @@ def test_a_copy_is_found(request, name, kind):
     rows = np.arange(0, len(images), len(images) // 20)
     copy = (COPIES | {"half": resized(0.5), "three quarters": resized(0.75)})[kind]
     copies = np.stack([copy(image) for image in images[rows]])
-    found = clusters_of(np.concatenate([images, copies]))
-    assert len(np.unique(found[: len(images)])) == len(images), "different images stay apart"
-    assert (found[len(images) :] == found[rows]).all()
+    clusters = clusters_of(np.concatenate([images, copies]))
+    assert len(np.unique(clusters[: len(images)])) == len(images), "different images stay apart"
+    assert (clusters[len(images) :] == clusters[rows]).all()
 
 
 def test_recompressed_copies_of_small_digits_are_found():
@@ -122,8 +122,10 @@ def test_recompressed_copies_of_small_digits_are_found():
     images = np.stack(
         [cv2.resize(image, (28, 28), interpolation=cv2.INTER_LINEAR) for image in images]
     )[..., None]
-    found = clusters_of(np.concatenate([images, np.stack([jpeg(90)(image) for image in images])]))
-    assert (found[300:] == found[:300]).mean() > 0.95
+    clusters = clusters_of(
+        np.concatenate([images, np.stack([jpeg(90)(image) for image in images])])
+    )
+    assert (clusters[300:] == clusters[:300]).mean() > 0.95
 
 
 def test_different_small_digits_are_no_duplicates():
@@ -183,9 +185,9 @@ def test_what_is_only_scored_changes_no_link_among_the_first_rows(same_hash):
 
 def test_copies_are_found_across_the_first_rows_and_the_others(digits64):
     copies = np.stack([noisy(digits64[i]) for i in range(40)])
-    found = connect(find_links(np.concatenate([digits64[:60], copies]), 60), 100)
-    assert (found[60:] == found[:40]).all()
-    assert len(np.unique(found)) == 60
+    clusters = connect(find_links(np.concatenate([digits64[:60], copies]), 60), 100)
+    assert (clusters[60:] == clusters[:40]).all()
+    assert len(np.unique(clusters)) == 60
 
 
 # ---- the table

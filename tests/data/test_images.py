@@ -238,7 +238,7 @@ def large_jpeg(folder, size) -> str:
 
 
 @pytest.mark.parametrize(
-    ("size", "side", "found"),
+    ("size", "side", "shape"),
     [
         ((400, 240), None, (240, 400)),
         ((400, 240), 128, (240, 400)),
@@ -250,13 +250,13 @@ def large_jpeg(folder, size) -> str:
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(
-    tmp_path, size, side, found, channels
+    tmp_path, size, side, shape, channels
 ):
     file = large_jpeg(tmp_path, size)
     image = decode(file, channels, side)
-    assert image.shape[:2] == found
+    assert image.shape[:2] == shape
     whole = decode(file, channels)
-    resized = cv2.resize(whole, found[::-1], interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(whole, shape[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(image.astype(int) - resized).mean() < 2, (
         "the same picture, colors in their places"
     )

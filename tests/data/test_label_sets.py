@@ -19,9 +19,11 @@ def read(tmp_path, text, **keys):
 
 
 def test_names_with_a_sign_between_them(tmp_path):
-    found = read(tmp_path, "id,label\n1,cat dog\n2,dog\n3,(none)\n4,\n5,owl ?cat\n6,cat dog owl\n")
-    assert found.classes == ("cat", "dog", "owl")
-    given_labels = dict(zip(found.id, found.given_labels.tolist(), strict=True))
+    dataset = read(
+        tmp_path, "id,label\n1,cat dog\n2,dog\n3,(none)\n4,\n5,owl ?cat\n6,cat dog owl\n"
+    )
+    assert dataset.classes == ("cat", "dog", "owl")
+    given_labels = dict(zip(dataset.id, dataset.given_labels.tolist(), strict=True))
     assert given_labels == {
         "1": [1, 1, 0],
         "2": [0, 1, 0],
@@ -30,27 +32,27 @@ def test_names_with_a_sign_between_them(tmp_path):
         "5": [-1, 0, 1],
         "6": [1, 1, 1],
     }
-    assert found.split[list(found.id).index("4")] == "unlabeled"
+    assert dataset.split[list(dataset.id).index("4")] == "unlabeled"
 
 
 def test_names_with_blanks_want_another_sign(tmp_path):
-    found = read(tmp_path, "id,label\n1,Mass|Pleural Effusion\n2,Mass\n", label_sep="|")
-    assert found.classes == ("Mass", "Pleural Effusion")
-    assert found.table().given_label.tolist() == ["Mass|Pleural Effusion", "Mass"]
+    dataset = read(tmp_path, "id,label\n1,Mass|Pleural Effusion\n2,Mass\n", label_sep="|")
+    assert dataset.classes == ("Mass", "Pleural Effusion")
+    assert dataset.table().given_label.tolist() == ["Mass|Pleural Effusion", "Mass"]
 
 
 def test_one_hot_columns_are_the_classes_and_an_empty_cell_is_not_known(tmp_path):
     text = "id,dog,cat,owl\n1,1,1,0\n2,0,,1.0\n3,0,0,0\n4,,,\n"
-    found = read(tmp_path, text, label_col=["dog", "cat", "owl"])
-    assert found.classes == ("cat", "dog", "owl")
-    given_labels = dict(zip(found.id, found.given_labels.tolist(), strict=True))
+    dataset = read(tmp_path, text, label_col=["dog", "cat", "owl"])
+    assert dataset.classes == ("cat", "dog", "owl")
+    given_labels = dict(zip(dataset.id, dataset.given_labels.tolist(), strict=True))
     assert given_labels == {"1": [1, 1, 0], "2": [-1, 0, 1], "3": [0, 0, 0], "4": [-1, -1, -1]}
 
 
 def test_a_one_hot_column_whose_name_has_a_blank_is_one_class(tmp_path):
-    found = read(tmp_path, "id,big cat,dog\n1,1,1\n2,0,1\n", label_col=["big cat", "dog"])
-    assert found.classes == ("big cat", "dog")
-    assert found.given_labels.tolist() == [[1, 1], [0, 1]]
+    dataset = read(tmp_path, "id,big cat,dog\n1,1,1\n2,0,1\n", label_col=["big cat", "dog"])
+    assert dataset.classes == ("big cat", "dog")
+    assert dataset.given_labels.tolist() == [[1, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("name", ["a|b", "?", "?cat dog|"])
@@ -66,9 +68,9 @@ def test_a_name_that_no_train_row_has_is_refused(tmp_path):
 
 
 def test_every_class_needs_rows_with_it_and_without_it(tmp_path):
-    found = read(tmp_path, "id,label\n1,cat dog\n2,cat dog\n3,cat\n")
+    dataset = read(tmp_path, "id,label\n1,cat dog\n2,cat dog\n3,cat\n")
     with pytest.raises(UserError, match=r"'cat'.*data\.train.*pseudo\.folds=2"):
-        check_dataset(found, Config(), "train")
+        check_dataset(dataset, Config(), "train")
     with pytest.raises(UserError, match="metric=kappa"):
         check_dataset(
             read(tmp_path, "id,label\n1,a\n2,a\n3,b\n4,b\n"), Config(metric="kappa"), "train"

@@ -125,12 +125,12 @@ def test_a_matrix_that_is_given_is_respected():
     matrix = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
     dataset = labeled([4000, 4000, 4000])
     noisy, _ = inject_noise(dataset, Simulate(noise=matrix), 0)
-    found = [
+    shares = [
         np.bincount(noisy.given_labels[dataset.given_labels == k], minlength=3) / 4000
         for k in range(3)
     ]
-    np.testing.assert_allclose(found, matrix, atol=0.03)
-    assert (np.array(found)[np.array(matrix) == 0] == 0).all()
+    np.testing.assert_allclose(shares, matrix, atol=0.03)
+    assert (np.array(shares)[np.array(matrix) == 0] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say(audited, figure):
 
 def test_the_estimate_is_unbiased_and_its_interval_narrower_than_of_a_plain_sample(audited):
     for rate, audits in audited.items():
-        misses = [found["noise_rate"]["value"] - truth["noise_rate"] for found, truth in audits]
+        misses = [
+            estimates["noise_rate"]["value"] - truth["noise_rate"] for estimates, truth in audits
+        ]
         assert abs(np.mean(misses)) < 3 * np.std(misses) / len(misses) ** 0.5
         if rate == 0.08:
             widths = [
-                found["noise_rate"]["high"] - found["noise_rate"]["low"] for found, _ in audits
+                estimates["noise_rate"]["high"] - estimates["noise_rate"]["low"]
+                for estimates, _ in audits
             ]
             assert np.mean(widths) < 2 * 1.96 * np.sqrt(rate * (1 - rate) / 200)
 
@@ -93,18 +96,18 @@ def test_laws_of_the_sample(people, n):
     assert len(set(rows.tolist())) == len(rows) == min(n, len(people))
     reached = np.isin(stratum, stratum[rows])
     assert np.isclose(weights.sum(), reached.sum()), "the weights do not stand for every row"
-    found = estimate(stratum, rows, wrong[rows], 0.1)
-    assert (found["noise_rate"] is None) == (not reached.all())
-    for interval in filter(None, found.values()):
+    estimates = estimate(stratum, rows, wrong[rows], 0.1)
+    assert (estimates["noise_rate"] is None) == (not reached.all())
+    for interval in filter(None, estimates.values()):
         assert interval["low"] <= interval["value"] + 1e-9
         assert interval["value"] <= interval["high"] + 1e-9
     if n >= len(people):  # everything is known
-        assert np.allclose(list(found["noise_rate"].values()), wrong.mean())
+        assert np.allclose(list(estimates["noise_rate"].values()), wrong.mean())
 
 
 def test_a_stratum_without_a_judged_row_leaves_the_rate_open():
     stratum, rows = np.repeat([0, 1, 2], 10), np.arange(15)
-    found = estimate(stratum, rows, rows < 9, 0.1)
-    assert found["noise_rate"] is found["estimate_error"] is None
-    assert found["flag_precision"]["value"] == 0.9
+    estimates = estimate(stratum, rows, rows < 9, 0.1)
+    assert estimates["noise_rate"] is estimates["estimate_error"] is None
+    assert estimates["flag_precision"]["value"] == 0.9
     assert estimate(stratum, rows[:0], rows[:0] > 0, 0.1)["flag_precision"] is None

@@ -29,7 +29,7 @@ CLASSES = ("0", "1", "2", "3", "4", "10")
 ANIMALS = ("ant", "bee", "cat", "dog")
 
 
-def said(n=600, k=6, skill=2.0, seed=0):
+def predictions(n=600, k=6, skill=2.0, seed=0):
     """(N, K) log-probabilities of a model of some skill, and the labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, k, n)
@@ -39,7 +39,7 @@ def said(n=600, k=6, skill=2.0, seed=0):
 
 
 def test_every_score_is_that_of_scikit_learn():
-    logs, labels = said()
+    logs, labels = predictions()
     probs, predicted, every = np.exp(logs), logs.argmax(1), np.arange(6)
     one_hot = np.eye(6)[labels]
     right = {
@@ -58,7 +58,7 @@ def test_every_score_is_that_of_scikit_learn():
 def test_kappa_goes_by_the_numbers_that_classes_are_and_not_by_their_spelling():
     assert ranks(("1", "10", "2")).tolist() == [0, 2, 1]
     assert ranks(("a", "1")) is None
-    logs, labels = said(k=3)
+    logs, labels = predictions(k=3)
     spelled = measure("kappa", logs, labels, ("1", "10", "2"))
     order = [0, 2, 1]
     assert spelled == pytest.approx(
@@ -74,7 +74,7 @@ def test_a_score_that_classes_do_not_have_is_left_out():
 
 
 def test_classes_that_do_not_occur_have_no_part_in_a_mean_over_classes():
-    logs, labels = said(k=4)
+    logs, labels = predictions(k=4)
     labels = np.where(labels == 3, 0, labels)
     for metric in ("auc", "map"):
         assert np.isfinite(measure(metric, logs, labels, ("a", "b", "c", "d")))
@@ -85,8 +85,8 @@ def test_classes_that_do_not_occur_have_no_part_in_a_mean_over_classes():
 
 @pytest.mark.parametrize("metric", GOALS)
 def test_a_better_model_gains_and_a_worse_one_loses_whatever_the_score(metric):
-    weak, labels = said(skill=1.0)
-    noise, _ = said(skill=0.0, seed=1)
+    weak, labels = predictions(skill=1.0)
+    noise, _ = predictions(skill=0.0, seed=1)
     strong = weak.copy()
     strong[np.arange(len(labels)), labels] += 1.5
     strong -= np.logaddexp.reduce(strong, axis=1, keepdims=True)
@@ -102,17 +102,17 @@ def test_a_better_model_gains_and_a_worse_one_loses_whatever_the_score(metric):
 def test_the_standard_error_of_a_gain_is_its_spread_over_samples(metric):
     gains, errors = [], []
     for seed in range(60):
-        before, labels = said(400, 6, 1.0, seed)
+        before, labels = predictions(400, 6, 1.0, seed)
         after = before + np.random.default_rng(1000 + seed).normal(0, 0.5, before.shape)
-        found = gain(
+        change, standard_error = gain(
             metric,
             before,
             after - np.logaddexp.reduce(after, axis=1, keepdims=True),
             labels,
             CLASSES,
         )
-        gains.append(found[0])
-        errors.append(found[1])
+        gains.append(change)
+        errors.append(standard_error)
     assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.3)
 
 
@@ -134,8 +134,8 @@ def test_the_accuracy_of_others_is_expected_in_a_wider_interval():
     assert expected(1.0, 20, 20)["low"] < 1, "twenty hits do not prove that there is no miss"
     rng, inside = np.random.default_rng(0), 0
     for _ in range(500):
-        found = expected(rng.binomial(2000, 0.9) / 2000, 2000, 500)
-        inside += found["test_low"] <= rng.binomial(500, 0.9) / 500 <= found["test_high"]
+        interval = expected(rng.binomial(2000, 0.9) / 2000, 2000, 500)
+        inside += interval["test_low"] <= rng.binomial(500, 0.9) / 500 <= interval["test_high"]
     assert 0.92 < inside / 500 < 0.98
 
 
@@ -146,9 +146,9 @@ def logits_of(labels, seed=0, sure=2.0):
 
 
 def test_scores_of_label_sets_are_those_of_scikit_learn(labels):
-    logs, own = logits_of(labels), score(logits_of(labels), labels, ANIMALS)
+    logs, scores = logits_of(labels), score(logits_of(labels), labels, ANIMALS)
     probs, predicted = np.exp(logs[..., 1]), logs.argmax(-1)
-    assert own == pytest.approx(
+    assert scores == pytest.approx(
         {
             "n": 400,
             "accuracy": sk.accuracy_score(labels, predicted),
@@ -158,9 +158,9 @@ def test_scores_of_label_sets_are_those_of_scikit_learn(labels):
             "map": sk.average_precision_score(labels, probs),
         }
     )
-    assert list(own)[1:] == known(ANIMALS, multi_label=True)
-    found = of_classes(logs, labels, ANIMALS)
-    assert [found[name]["recall"] for name in ANIMALS] == pytest.approx(
+    assert list(scores)[1:] == known(ANIMALS, multi_label=True)
+    by_name = of_classes(logs, labels, ANIMALS)
+    assert [by_name[name]["recall"] for name in ANIMALS] == pytest.approx(
         sk.recall_score(labels, predicted, average=None)
     )
 
@@ -169,13 +169,13 @@ def test_scores_of_label_sets_are_those_of_scikit_learn(labels):
 def test_unknown_answers_count_in_no_score(labels, metric):
     logs, some = logits_of(labels), labels.copy()
     some[::3, 0] = -1
-    said = logs.copy()
-    said[::3, 0] = said[::3, 0, ::-1]  # the opposite
+    other = logs.copy()
+    other[::3, 0] = other[::3, 0, ::-1]  # the opposite
     assert measure(metric, logs, some, ANIMALS) == pytest.approx(
-        measure(metric, said, some, ANIMALS)
+        measure(metric, other, some, ANIMALS)
     )
     assert measure(metric, logs, labels, ANIMALS) != pytest.approx(
-        measure(metric, said, labels, ANIMALS), abs=1e-3
+        measure(metric, other, labels, ANIMALS), abs=1e-3
     )
 
 
@@ -200,11 +200,11 @@ def hits(share, n=2000, seed=0):
 def test_the_interval_of_a_paired_gain_is_that_of_the_differences():
     before = hits(0.8)
     after = before | hits(0.2, seed=1)
-    found = paired_gain(before, after)
-    assert found["gain"] == pytest.approx(after.mean() - before.mean())
-    assert found["low"] < found["gain"] < found["high"]
+    interval = paired_gain(before, after)
+    assert interval["gain"] == pytest.approx(after.mean() - before.mean())
+    assert interval["low"] < interval["gain"] < interval["high"]
     unpaired = 1.96 * np.sqrt(before.var() / 2000 + after.var() / 2000)
-    assert found["high"] - found["gain"] < 0.8 * unpaired, "pairing removes what both share"
+    assert interval["high"] - interval["gain"] < 0.8 * unpaired, "pairing removes what both share"
     same = paired_gain(before, before)
     assert (same["before"], same["gain"], same["low"], same["high"]) == (before.mean(), 0, 0, 0)
 
@@ -235,11 +235,11 @@ def test_the_difference_of_arms_is_that_of_the_rows_both_judged_in_the_role_that
         for split in ("val", "test")
     }
     scored = pd.concat([rows(arm, split, every, right) for (arm, split), right in hits.items()])
-    found = difference(scored.sample(frac=1, random_state=0))
+    by_split = difference(scored.sample(frac=1, random_state=0))
     expected = paired_gain(
         hits["baseline", "test"].astype(float), hits["student", "test"].astype(float)
     )
-    assert found == pytest.approx({"split": "test"} | expected | paired_arms(scored, ("test",)))
+    assert by_split == pytest.approx({"split": "test"} | expected | paired_arms(scored, ("test",)))
     both = paired_arms(scored, ("val", "trusted"))
     assert both["n"] == 300
     assert both["gain"] == pytest.approx(

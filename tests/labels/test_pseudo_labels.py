@@ -63,12 +63,9 @@ def test_a_growing_share_takes_the_surest_of_each_class():
         taken = accepted(unlabeled, cutoff=0, top_fraction=0.4, progress=progress)
         confidence = unlabeled.max(1)
         for k in range(K):
-            of_class = taken & (unlabeled.argmax(1) == k)
-            assert of_class.sum() == each
-            assert (
-                confidence[of_class].min()
-                > confidence[~of_class & (unlabeled.argmax(1) == k)].max()
-            )
+            of_class = unlabeled.argmax(1) == k
+            assert (of_class & taken).sum() == each
+            assert confidence[of_class & taken].min() > confidence[of_class & ~taken].max()
 
 
 @pytest.mark.parametrize(("start", "each"), [(0.0, 6), (0.3, 9), (0.9, 12)])

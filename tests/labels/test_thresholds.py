@@ -7,7 +7,7 @@ from pseudokit.data import encoding
 from pseudokit.labels.metrics import macro_f1
 from pseudokit.labels.thresholds import answer, tune, tuned
 
-from .test_metrics import ANIMALS, CLASSES, logits_of, said
+from .test_metrics import ANIMALS, CLASSES, logits_of, predictions
 
 
 def rare(seed):
@@ -28,10 +28,12 @@ def test_offsets_for_macro_f1_help_on_rows_they_were_not_tuned_on():
         macro_f1(answer("macro_f1", numbers, new_logs, classes), new_labels, classes)
         > before + 0.01
     )
-    found = tuned("macro_f1", logs, labels, classes)
-    assert found["numbers"] == numbers
+    result = tuned("macro_f1", logs, labels, classes)
+    assert result["numbers"] == numbers
     assert (
-        found["after"] > found["before"] == pytest.approx(macro_f1(logs.argmax(1), labels, classes))
+        result["after"]
+        > result["before"]
+        == pytest.approx(macro_f1(logs.argmax(1), labels, classes))
     )
 
 
@@ -43,9 +45,9 @@ def test_the_score_of_tuned_answers_is_not_that_of_the_rows_they_were_tuned_on()
     on_the_same = macro_f1(
         answer("macro_f1", tune("macro_f1", logs, labels, classes), logs, classes), labels, classes
     )
-    found = tuned("macro_f1", logs, labels, classes)
-    assert on_the_same > found["before"] + 0.05
-    assert found["after"] < found["before"] + 0.05
+    result = tuned("macro_f1", logs, labels, classes)
+    assert on_the_same > result["before"] + 0.05
+    assert result["after"] < result["before"] + 0.05
 
 
 def test_cuts_for_kappa_stay_in_order_and_help_where_a_model_says_too_much():
@@ -55,13 +57,13 @@ def test_cuts_for_kappa_stay_in_order_and_help_where_a_model_says_too_much():
     logs = -0.5 * np.abs(seen[:, None] - np.arange(5)) * 0.7
     logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
     classes = ("0", "1", "2", "3", "4")
-    found = tuned("kappa", logs, place, classes)
-    assert found["numbers"] == sorted(found["numbers"])
-    assert found["after"] > found["before"]
+    result = tuned("kappa", logs, place, classes)
+    assert result["numbers"] == sorted(result["numbers"])
+    assert result["after"] > result["before"]
 
 
 def test_nothing_is_tuned_for_other_scores_or_where_it_does_not_help():
-    logs, labels = said()
+    logs, labels = predictions()
     assert tuned("accuracy", logs, labels, CLASSES) is None
     sure = np.log(np.where(np.eye(6)[labels], 0.95, 0.01))
     assert tuned("macro_f1", sure, labels, CLASSES)["numbers"] is None

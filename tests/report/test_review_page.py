@@ -148,7 +148,7 @@ def test_filters_by_pair_and_by_reviewed(review, open_page):
 def test_the_single_view_shows_facts_and_examples_that_agree(review, open_page):
     file, s = review
     page = open_page(file)
-    said = page.inner_text("#single")
+    card = page.inner_text("#single")
     for text in (
         s[0]["id"],
         "given",
@@ -156,7 +156,7 @@ def test_the_single_view_shows_facts_and_examples_that_agree(review, open_page):
         f"nearest examples of {s[0]['given_label']}",
         s[0]["decision"],
     ):
-        assert text in said
+        assert text in card
     assert page.locator(".examples img").count() == 8
     press(page, "?")
     assert page.is_visible("#help")

@@ -44,9 +44,9 @@ def no_account(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def heard(monkeypatch, no_account):
+def requests(monkeypatch, no_account):
     """What arrives at a server that answers nobody, and stands in for wandb's own and for every proxy."""
-    said = []
+    received = []
 
     def listen(server):
         while True:
@@ -56,7 +56,7 @@ def heard(monkeypatch, no_account):
                 return
             with guest:
                 guest.settimeout(1)
-                said.append(guest.recv(1000))
+                received.append(guest.recv(1000))
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -65,7 +65,7 @@ def heard(monkeypatch, no_account):
             monkeypatch.setenv(name.upper(), address)
         monkeypatch.setenv("WANDB_BASE_URL", address)
         threading.Thread(target=listen, args=[server], daemon=True).start()
-        yield said
+        yield received
         server.shutdown(socket.SHUT_RDWR)
 
 
@@ -81,7 +81,7 @@ def finished(folder, mode):
 
 @pytest.mark.parametrize("mode", ["augment", "denoise"])
 def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(
-    tmp_path, heard, mode, capfd, monkeypatch
+    tmp_path, requests, mode, capfd, monkeypatch
 ):
     run = finished(tmp_path, mode)
     monkeypatch.setenv("WANDB_PROJECT", "p")
@@ -93,21 +93,21 @@ def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(
     assert jobs["teacher"]["config"]["train"] == {"lr": 0.006}
     lines = read_lines(run / "metrics.jsonl")
     rounds = [line for line in lines if "round" in line]
-    told = [
+    logged = [
         {key: row.get(key) for key in line}
         for row, line in zip(jobs["teacher"]["history"], rounds, strict=False)
     ]
-    assert told == rounds
+    assert logged == rounds
     assert [row["_step"] for row in jobs["teacher"]["history"]][:2] == [1, 2]
     _student_has_scores_and_plots(jobs["student"], lines)
     _teacher_has_scores_and_tables(jobs["teacher"], run)
     assert list((tmp_path / "home").iterdir()) == []
-    assert heard == []
+    assert requests == []
     assert capfd.readouterr() == ("", "")
 
 
 def _student_has_scores_and_plots(job, lines):
-    told = {key: value for row in job["history"] for key, value in row.items()}
+    logged = {key: value for row in job["history"] for key, value in row.items()}
     scores = [line for line in lines if line.get("of") in ("student", "baseline")]
     expected = {
         f"{line['of']}/{key}": value
@@ -115,16 +115,16 @@ def _student_has_scores_and_plots(job, lines):
         for key, value in line.items()
         if key != "of"
     }
-    assert expected == {key: told.get(key) for key in expected}
+    assert expected == {key: logged.get(key) for key in expected}
     assert "student/test/accuracy_low" in expected
-    assert {key[6:] for key in told if key.startswith("plots/")} == PLOTS
-    assert all((job["files"] / told[f"plots/{name}"]["path"]).exists() for name in PLOTS)
+    assert {key[6:] for key in logged if key.startswith("plots/")} == PLOTS
+    assert all((job["files"] / logged[f"plots/{name}"]["path"]).exists() for name in PLOTS)
 
 
 def _teacher_has_scores_and_tables(job, run):
-    told = {key: value for row in job["history"] for key, value in row.items()}
-    assert "teacher/test/accuracy" in told
-    assert (job["files"] / told["tables/Rounds"]["path"]).exists()
+    logged = {key: value for row in job["history"] for key, value in row.items()}
+    assert "teacher/test/accuracy" in logged
+    assert (job["files"] / logged["tables/Rounds"]["path"]).exists()
     assert all(file.is_relative_to(run) for file in job["artifacts"].values())
 
 
@@ -156,7 +156,7 @@ def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
 
 
 def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(
-    tmp_path, heard, monkeypatch, caplog
+    tmp_path, requests, monkeypatch, caplog
 ):
     run = finished(tmp_path, "denoise")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -166,7 +166,7 @@ def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(
         tracking.track(run, Wandb(mode="online"))
     assert time.monotonic() - start < 30
     assert "warning: wandb.mode=online" in caplog.text
-    assert heard, "or the other tests could not tell that nobody was called"
+    assert requests, "or the other tests could not tell that nobody was called"
 
 
 def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_account):
@@ -182,7 +182,10 @@ def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_accou
         [sys.executable, "-c", code], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    said, reader = [], threading.Thread(target=lambda: said.append(_read_all(ours)), daemon=True)
+    received, reader = (
+        [],
+        threading.Thread(target=lambda: received.append(_read_all(ours)), daemon=True),
+    )
     reader.start()
     try:
         assert process.wait(timeout=60) == 0, "does it wait for an answer?"
@@ -190,7 +193,7 @@ def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_accou
         process.kill()
         reader.join(10)
     os.close(ours)
-    text = b"".join(said).decode()
+    text = b"".join(received).decode()
     assert "warning: wandb.mode=online" in text
     assert "No API key configured" in text
     assert text.endswith("the run goes on\r\n")
@@ -198,12 +201,12 @@ def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_accou
 
 
 def _read_all(descriptor) -> bytes:
-    found = b""
+    content = b""
     while True:
         try:
             part = os.read(descriptor, 4096)
         except OSError:  # the other end is closed
-            return found
+            return content
         if not part:
-            return found
-        found += part
+            return content
+        content += part

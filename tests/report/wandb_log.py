@@ -52,13 +52,13 @@ def read_job(folder: Path) -> dict:
     }
 
 
-def items(found) -> dict:
+def items(nested_items) -> dict:
     """{key: value}; a value of several items, like an image, is a dict again."""
-    told: dict = {}
-    for item in found:
+    values: dict = {}
+    for item in nested_items:
         *above, last = item.nested_key or [item.key]
-        place = told
+        place = values
         for key in above:
             place = place.setdefault(key, {})
         place[last] = json.loads(item.value_json)
-    return told
+    return values

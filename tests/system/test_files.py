@@ -112,7 +112,7 @@ def test_a_seed_depends_on_its_parts_and_on_nothing_else():
     seeds = [seed_of(*part) for part in parts]
     assert len(set(seeds)) == len(parts)
     assert all(0 <= seed < 2**31 for seed in seeds)
-    told = [
+    printed = [
         run_script(
             "-c",
             f"from pseudokit.system.files import seed_of; print([seed_of(*p) for p in {parts}])",
@@ -120,4 +120,4 @@ def test_a_seed_depends_on_its_parts_and_on_nothing_else():
         ).stdout
         for seed in ("1", "2")
     ]
-    assert told == [f"{seeds}\n"] * 2
+    assert printed == [f"{seeds}\n"] * 2

@@ -23,16 +23,16 @@ def neighbor_graph(pixels):
 def test_a_label_a_class_spreads_to_most_similar_images():
     pixels, classes = digits()
     first = np.array([np.flatnonzero(classes == k)[0] for k in range(10)])
-    said = propagate_labels(neighbor_graph(pixels), first, classes[first], 10)
-    assert (said.argmax(1) == classes).mean() > 0.7, "ten labels of six hundred"
-    np.testing.assert_allclose(np.exp(said).sum(1), 1, rtol=1e-5)
+    log_probs = propagate_labels(neighbor_graph(pixels), first, classes[first], 10)
+    assert (log_probs.argmax(1) == classes).mean() > 0.7, "ten labels of six hundred"
+    np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, rtol=1e-5)
 
 
 def test_affinities_are_symmetric_and_no_image_is_its_own_neighbor():
-    found = neighbor_graph(digits(200)[0])
-    assert abs(found - found.T).max() < 1e-6
-    assert found.diagonal().max() == 0
-    assert found.min() >= 0
+    graph = neighbor_graph(digits(200)[0])
+    assert abs(graph - graph.T).max() < 1e-6
+    assert graph.diagonal().max() == 0
+    assert graph.min() >= 0
 
 
 def test_features_know_the_direction_of_an_edge_but_not_the_brightness():
@@ -46,11 +46,11 @@ def test_features_know_the_direction_of_an_edge_but_not_the_brightness():
 
 def test_color_images_of_any_size_have_as_many_features():
     rng = np.random.default_rng(0)
-    found = [
+    features = [
         gradient_features(rng.integers(0, 256, (3, size, size, c), np.uint8))
         for size, c in ((8, 1), (41, 3))
     ]
-    assert found[0].shape == found[1].shape
+    assert features[0].shape == features[1].shape
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,9 +59,9 @@ def test_whatever_the_images_every_row_has_probabilities(n, seed, kind):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (n, 12, 12, 1), np.uint8)
     pixels = {"noise": pixels, "same": np.repeat(pixels[:1], n, axis=0), "black": pixels * 0}[kind]
-    said = propagate_labels(neighbor_graph(pixels), np.array([0]), np.array([1]), 3)
-    assert np.isfinite(said).all()
-    np.testing.assert_allclose(np.exp(said).sum(1), 1, rtol=1e-5)
+    log_probs = propagate_labels(neighbor_graph(pixels), np.array([0]), np.array([1]), 3)
+    assert np.isfinite(log_probs).all()
+    np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, rtol=1e-5)
 
 
 def test_soft_labels_spread_as_far_as_they_go():

@@ -144,7 +144,7 @@ def test_a_network_whose_last_layer_is_not_linear_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"model": {"freeze_backbone": True}}, "give model.checkpoint"),
         (
@@ -164,10 +164,10 @@ def test_a_network_whose_last_layer_is_not_linear_is_refused():
         ),
     ],
 )
-def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, said):
-    with pytest.raises(ValueError, match=said):
+def test_keys_that_a_frozen_network_cannot_heed_are_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
         Config.model_validate(keys)
-    if said in ("predict.tta", "train.consistency_weight"):
+    if message in ("predict.tta", "train.consistency_weight"):
         assert (
             not Config.model_validate(keys | {"student": {"name": "resnet18"}})
             .model_of("student")
@@ -183,13 +183,13 @@ def test_embeddings_are_compared_whatever_their_scale():
     x[:, :6] += 6 * rng.normal(0, 1, (3, 6))[group]
     x *= 1e-6
     x[:, 7] = 3e-6
-    said = propagate_labels(
+    log_probs = propagate_labels(
         neighbor_graph(alike_features(x.astype(np.float32))),
         np.array([0, 40, 80]),
         np.array([0, 1, 2]),
         3,
     )
-    assert (said.argmax(1) == group).mean() > 0.95
+    assert (log_probs.argmax(1) == group).mean() > 0.95
 
 
 K = 4
@@ -258,13 +258,13 @@ def test_noisy_labels_choose_a_stronger_prior():
 def test_pseudo_labels_neither_choose_the_prior_nor_weaken_it():
     x, labels = features(400)
     given_labels = np.where(np.arange(400) < 40, labels, -1)
-    own, _ = fitted(x[:40], labels[:40], K)
+    labeled_only, _ = fitted(x[:40], labels[:40], K)
     _, history = fitted(x, labels, K, given_labels=given_labels)
     _, other = fitted(
         x, np.where(given_labels < 0, (labels + 1) % K, labels), K, given_labels=given_labels
     )
     assert prior_of(history) == prior_of(other) >= MIN_PSEUDO_LABEL_PRIOR
-    assert np.isfinite(probs(own, x)).all()
+    assert np.isfinite(probs(labeled_only, x)).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9])

@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augm
 def test_other_processes_make_the_same_images(digits, options):
     """…, in the same order, whatever their number; and they end with the training."""
     pixels, target = digits
-    found = []
+    results = []
     for workers in (0, 1, 2):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
@@ -132,9 +132,9 @@ def test_other_processes_make_the_same_images(digits, options):
         network, _ = train_model(
             network, spec, training_set, Train(**QUICK | options, num_workers=workers)
         )
-        found.append(network.fc.weight.detach())
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+        results.append(network.fc.weight.detach())
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
     gc.collect()
     assert not multiprocessing.active_children()
 
@@ -142,14 +142,14 @@ def test_other_processes_make_the_same_images(digits, options):
 def test_dropout_repeats_whatever_was_drawn_before(digits):
     """A resumed run has drawn other random numbers by then."""
     pixels, target = digits
-    found = []
+    results = []
     for earlier in (0, 5):
         torch.manual_seed(0)
         network, spec = create_model(Model(kwargs={"drop_rate": 0.5}), tuple("0123456789"), 16, 1)
         torch.rand(earlier)
         train_model(network, spec, TrainingSet(pixels, FEW, target[FEW], 5, 0), Train(**QUICK))
-        found.append(network.fc.weight.detach().clone())
-    assert torch.equal(*found)
+        results.append(network.fc.weight.detach().clone())
+    assert torch.equal(*results)
 
 
 def test_training_does_not_touch_the_images(digits):
@@ -329,15 +329,15 @@ def test_balanced_class_weights_make_up_for_rare_classes():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (2000, 16, 16, 1), np.uint8)
     rows, labels = np.arange(1500), np.where(rng.random(1500) < 0.9, 3, 7)
-    found = {}
+    results = {}
     for weights in ("none", "balanced"):
         model, _, _ = trained(
             (noise, None), rows=rows, labels=labels, steps=60, lr=1e-2, class_weights=weights
         )
-        found[weights] = probs(model, (noise, None), np.arange(1500, 2000)).mean(0)
-    assert found["none"][3] == pytest.approx(0.9, abs=0.05)
-    assert found["balanced"][3] == pytest.approx(0.5, abs=0.15)
-    assert found["balanced"][7] == pytest.approx(0.5, abs=0.15)
+        results[weights] = probs(model, (noise, None), np.arange(1500, 2000)).mean(0)
+    assert results["none"][3] == pytest.approx(0.9, abs=0.05)
+    assert results["balanced"][3] == pytest.approx(0.5, abs=0.15)
+    assert results["balanced"][7] == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
@@ -401,7 +401,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     pixels, target = digits
     rows = np.concatenate([np.flatnonzero(target[:1200] == k)[:2] for k in range(10)])
     unlabeled = np.setdiff1d(LEARN, rows)
-    found = {}
+    results = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
@@ -416,8 +416,8 @@ def test_consistency_teaches_from_images_without_labels(digits):
         network, _ = train_model(
             network, spec, training_set, Train(**QUICK | options | {"batch_size": 32})
         )
-        found[weight] = accuracy(TrainedModel(network, spec, ""), digits)
-    assert found[1.0] > found[0.0] + 0.05
+        results[weight] = accuracy(TrainedModel(network, spec, ""), digits)
+    assert results[1.0] > results[0.0] + 0.05
 
 
 def test_consistency_never_sees_a_label_of_unlabeled_images(digits):
@@ -425,11 +425,11 @@ def test_consistency_never_sees_a_label_of_unlabeled_images(digits):
     pixels, target = digits
     states = []
     for labels in (target, (target + 1) % 10):
-        own = np.where(np.arange(len(target)) < 100, target, labels)
+        targets = np.where(np.arange(len(target)) < 100, target, labels)
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
         training_set = TrainingSet(
-            pixels, np.arange(100), own[:100], 5, 0, unlabeled=np.arange(100, 600)
+            pixels, np.arange(100), targets[:100], 5, 0, unlabeled=np.arange(100, 600)
         )
         states.append(
             train_model(network, spec, training_set, Train(**QUICK | {"consistency_weight": 1.0}))[

@@ -21,10 +21,10 @@ def logits():
 
 
 def test_log_probabilities_are_of_no_and_yes_and_sum_to_one(logits):
-    said = BinaryCrossEntropy.log_probs(logits)
-    assert said.shape == (50, 4, 2)
-    assert torch.allclose(said.exp().sum(-1), torch.ones(50, 4, dtype=said.dtype))
-    assert torch.allclose(said[..., 1].exp(), logits.sigmoid())
+    output = BinaryCrossEntropy.log_probs(logits)
+    assert output.shape == (50, 4, 2)
+    assert torch.allclose(output.exp().sum(-1), torch.ones(50, 4, dtype=output.dtype))
+    assert torch.allclose(output[..., 1].exp(), logits.sigmoid())
 
 
 def test_an_unknown_answer_teaches_nothing_and_the_others_as_if_it_were_not_there(answers, logits):
@@ -67,8 +67,8 @@ def test_a_head_answers_each_class_by_itself(answers):
     rng = np.random.default_rng(2)
     x = (np.maximum(answers, 0) + rng.normal(0, 0.1, answers.shape)).astype(np.float32)
     head, _ = fit_head(x, answers, 4, True, answers)
-    said = (head(torch.from_numpy(x)) > 0).numpy()
-    assert (said == answers)[answers >= 0].all()
+    output = (head(torch.from_numpy(x)) > 0).numpy()
+    assert (output == answers)[answers >= 0].all()
 
 
 @pytest.mark.parametrize("kind", [CrossEntropy, BinaryCrossEntropy])

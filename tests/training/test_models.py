@@ -56,13 +56,13 @@ def test_a_saved_model_reads_back_with_identical_logits(tmp_path):
     # Moves the running statistics, which have to be kept as well.
     network.train()(torch.randn(8, 1, 16, 16))
     saved = save_model(tmp_path / "fold_0", network, spec)
-    found = load_model(tmp_path / "fold_0")
+    loaded = load_model(tmp_path / "fold_0")
     images = torch.randn(5, 1, 16, 16).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        assert torch.equal(found.network(images), network.eval()(images))
-    assert found.spec == spec
-    assert found.hash == saved.hash
-    assert not found.network.training
+        assert torch.equal(loaded.network(images), network.eval()(images))
+    assert loaded.spec == spec
+    assert loaded.hash == saved.hash
+    assert not loaded.network.training
 
 
 def test_the_hash_names_the_weights(tmp_path):
@@ -144,8 +144,8 @@ def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(
     if ending == "safetensors":
         save_file(state, file := file.with_suffix(".safetensors"))
     network, _ = create_model(Model(checkpoint=str(file)), CLASSES, 16, channels)
-    found = network.state_dict()
-    assert found["fc.weight"].shape == (3, 96)
+    weights = network.state_dict()
+    assert weights["fc.weight"].shape == (3, 96)
     for name in state:
         if not name.startswith("fc."):
             wanted = (
@@ -153,7 +153,7 @@ def test_weights_of_the_same_architecture_are_used_and_the_head_is_fresh(
                 if name == "conv1.0.weight" and channels == 1
                 else state[name]
             )
-            torch.testing.assert_close(found[name], wanted, msg=name)
+            torch.testing.assert_close(weights[name], wanted, msg=name)
 
 
 def test_a_missing_weights_file_is_refused(tmp_path):

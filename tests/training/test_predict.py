@@ -66,10 +66,10 @@ def test_rows_of_three_channels_are_normalized_by_channel(tta):
     wanted = ((images - torch.tensor(spec.mean)) / torch.tensor(spec.std)).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = network(wanted)
-    found = log_probs(
+    output = log_probs(
         TrainedModel(network, spec, ""), pixels, np.arange(4), tta=tta, spec="none", **CPU
     )
-    np.testing.assert_allclose(found, logits.log_softmax(1), atol=1e-4)
+    np.testing.assert_allclose(output, logits.log_softmax(1), atol=1e-4)
 
 
 def test_the_order_is_that_of_the_rows(model, pixels):
