@@ -220,7 +220,7 @@ def originals(args) -> None:
     figure = figures.image_grid(
         tiles, titles, [None] * len(tiles), "The labels of MNIST itself: label | predicted"
     )
-    (ROOT / "docs" / "img" / "mnist_suspects.png").write_bytes(figures.png(figure))
+    (ROOT / "docs" / "img" / "mnist_label_issues.png").write_bytes(figures.png(figure))
     noise = metrics(run)["noise"]
     rows = label_issues[["rank", "id", "given_label", "predicted", "p_wrong", "decision"]].to_dict(
         "records"

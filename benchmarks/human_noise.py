@@ -162,7 +162,7 @@ def score_setting(
         "interval": about.get("estimated_rate_interval"),
         "z": first.calibration.get("difficulty_z"),
         "kit": scores_of(d, truth, given_labels),
-        "two judges": scores_of(decided(second, given_labels), truth, given_labels),
+        "two models": scores_of(decided(second, given_labels), truth, given_labels),
         "before": scores_of(decided(by_class, given_labels), truth, given_labels),
         "peers": peers(teachers[0], given_labels, truth),
     }
@@ -409,7 +409,7 @@ def table_settings(rows: list[dict]) -> list[str]:
         "|---" * 9 + "|",
     ]
     for row in rows:
-        kit_is, peer, two, before = (row[key] for key in ("kit", "peers", "two judges", "before"))
+        kit_is, peer, two, before = (row[key] for key in ("kit", "peers", "two models", "before"))
         filters = {
             name: value for name, value in peer["f1"].items() if name != "predicted_neq_given"
         }

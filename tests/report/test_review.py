@@ -17,7 +17,7 @@ from pseudokit.report.review import write_review
 from .fake_run import HOSTILE, Tags, embedded, make_run
 
 
-def test_review_holds_the_suspects_in_order_with_the_hash_of_their_image(denoise):
+def test_review_holds_the_label_issues_in_order_with_the_hash_of_their_image(denoise):
     content = embedded(write_review(denoise, limit=30).read_text())
     table = pd.read_csv(denoise / "label_issues.csv", dtype=str)
     first = table[table["decision"] != "keep"]

@@ -41,7 +41,7 @@ function element(tag, className, text) {
 
 function say(text) { find("message").textContent = text; }
 function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
-function said(verdict) { return verdict.action + (verdict.action === "relabel" ? " → " + verdict.label : ""); }
+function describe(decision) { return decision.action + (decision.action === "relabel" ? " → " + decision.label : ""); }
 function blind() { return queues[queue].blind; }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
@@ -108,7 +108,7 @@ function paint() {
 
 function single(sample) {
   const box = element("div", "sample"), side = element("div"), open = suggests(sample), decided = made.get(sample.id);
-  side.append(factList("verdict", [["given", sample.given_label], ["suggested", open ? sample.predicted : ""]]));
+  side.append(factList("suggestion", [["given", sample.given_label], ["suggested", open ? sample.predicted : ""]]));
   if (sample.duplicates && !blind()) {
     side.append(element("span", "badge", "duplicates disagree"), element("span", "", " " + sample.duplicates));
   }
@@ -117,7 +117,7 @@ function single(sample) {
     ["p_wrong", open && sample.p_wrong !== null ? percent(sample.p_wrong) : ""],
     ["the run's decision", open ? sample.decision : ""],
     ["id", sample.id],
-    ["your decision", decided ? said(decided) : "–", decided && "human"],
+    ["your decision", decided ? describe(decided) : "–", decided && "human"],
   ]));
   if (open) side.append(compared(sample));
   box.append(picture(sample.image), side);
@@ -151,15 +151,15 @@ function compared(sample) {
 function columns() { return Math.max(1, Math.floor((find("grid").clientWidth - 12) / CARD.width)); }
 
 function buildCard(place, number) {
-  const sample = samples[place], verdict = made.get(sample.id);
-  const card = element("div", "card" + (verdict ? " reviewed" : "") + (place === at ? " current" : ""));
+  const sample = samples[place], decision = made.get(sample.id);
+  const card = element("div", "card" + (decision ? " reviewed" : "") + (place === at ? " current" : ""));
   Object.assign(card, { id: "card-" + place, role: "option", ariaSelected: selected.has(place) });
   Object.assign(card, { ariaSetSize: shown.length, ariaPosInSet: number, title: change(sample).join(" ") });
   card.dataset.place = place;
   const pairOfNames = element("span", "pair");
   pairOfNames.append(...change(sample).map((text) => element("span", "", text)));
   card.append(picture(sample.image), pairOfNames);
-  if (verdict) card.append(element("span", "human", "✓ " + said(verdict)));
+  if (decision) card.append(element("span", "human", "✓ " + describe(decision)));
   else if (suggests(sample) && sample.confidence !== null) {
     card.append(element("span", "quiet", percent(sample.confidence) + " · " + sample.decision));
   }
@@ -201,11 +201,11 @@ function targets() {
   return view === "grid" && selected.size ? shown.filter((place) => selected.has(place)) : [at];
 }
 
-/** verdict: sample → {action, label}, or null where the action has no meaning. One call is one step of undo. */
-function decide(places, verdict) {
+/** decision: sample → {action, label}, or null where the action has no meaning. One call is one step of undo. */
+function decide(places, decision) {
   const step = [];
   for (const place of places) {
-    const { id } = samples[place], decided = verdict(samples[place]);
+    const { id } = samples[place], decided = decision(samples[place]);
     if (!decided) continue;
     step.push([id, made.get(id) || null]);
     made.set(id, decided);
@@ -213,7 +213,7 @@ function decide(places, verdict) {
   if (!step.length) { say("nothing here that this could decide"); return; }
   history.push(step);
   const [[id]] = step;
-  say(step.length === 1 ? id + ": " + said(made.get(id)) : step.length + " decided; u takes them back");
+  say(step.length === 1 ? id + ": " + describe(made.get(id)) : step.length + " decided; u takes them back");
   selected.clear();
   const index = shown.indexOf(places[places.length - 1]);
   const open = shown.findIndex((place, i) => i > index && !made.has(samples[place].id));
@@ -283,10 +283,10 @@ function changeView() {
 function focusView() { find(view).focus({ preventScroll: true }); }
 
 function corrections() {
-  const runs = (text) => /^'*[=+\-@\t\r＝＋－＠]./s.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
-  const inert = (text) => (runs(text) ? "'" + text : text); // see data/csv_text.py
+  const isFormula = (text) => /^'*[=+\-@\t\r＝＋－＠]./s.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+  const escapeFormula = (text) => (isFormula(text) ? "'" + text : text); // see data/csv_text.py
   const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
-  const line = (cells) => cells.map(inert).map(quote).join(",") + "\n";
+  const line = (cells) => cells.map(escapeFormula).map(quote).join(",") + "\n";
   const rows = samples.filter((sample) => made.has(sample.id)).map((sample) => {
     const { action, label } = made.get(sample.id);
     return line([sample.id, sample.given_label, action, label, sample.sha256]);
