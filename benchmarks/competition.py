@@ -119,7 +119,7 @@ def table(results: list[dict]) -> None:
         minutes = {name: seconds / 60 for name, seconds in row["seconds"].items()}
         about = row["oof"]["interval"]
         lines += [
-            "2,021 labeled photos of six kinds of rubbish, 506 to predict",
+            "2,021 labeled photos of six kinds of trash, 506 to predict",
             "",
             "| command | minutes |",
             "|---|---|",

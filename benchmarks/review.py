@@ -2,7 +2,7 @@
 
     python benchmarks/review.py [--n 5000] [--repeats 5]
 
-Two kinds of thumbnails: 28×28 grey PNG (digits) and 96 px JPEG (pieces of two photographs; both ship with
+Two kinds of thumbnails: 28×28 gray PNG (digits) and 96 px JPEG (pieces of two photographs; both ship with
 scikit-learn). Open: from the request to a page that has answered a key press by painting. Scroll: every frame moves the
 grid by half its height. Needs playwright and a Chromium.
 """

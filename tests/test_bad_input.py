@@ -68,8 +68,8 @@ def refusal(csv, mode: str, *args) -> str:
     chosen = [] if mode == "train" else ["--mode", mode]
     with pytest.raises(UserError) as caught:
         SCRIPTS[mode]([*chosen, *csv.args, *QUICK, *map(str, args)])
-    found = [path.name for path in csv.folder.rglob("*") if path.is_dir()]
-    assert not {"round_1", "student", "baseline"} & set(found)
+    folders = [path.name for path in csv.folder.rglob("*") if path.is_dir()]
+    assert not {"round_1", "student", "baseline"} & set(folders)
     return one_line(caught)
 
 

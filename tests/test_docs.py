@@ -9,7 +9,7 @@ from pseudokit.config.load import KEYS
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-LEAST = 10
+MIN_LETTERS = 10
 """Letters of its own that the text of a message must have to be recognized."""
 
 
@@ -28,7 +28,7 @@ def messages() -> list[re.Pattern]:
             if (
                 id(node) not in inner
                 and fixed.count(" ") > 1
-                and len(re.findall(r"\w", fixed)) >= LEAST
+                and len(re.findall(r"\w", fixed)) >= MIN_LETTERS
             ):
                 patterns.add("".join(".*" if text is None else re.escape(text) for text in texts))
     return [re.compile(pattern) for pattern in patterns]

@@ -433,7 +433,7 @@ def test_a_round_that_makes_teachers_worse_is_not_returned(tmp_path):
 def test_a_round_that_sees_through_wrong_labels_is_not_ended_for_contradicting_them(
     tmp_path, mode, metric
 ):
-    """The first models lean towards most wrong labels, and away from some right ones; the later ones know the truth.
+    """The first models lean toward most wrong labels, and away from some right ones; the later ones know the truth.
     So they agree with fewer labels."""
     dataset, x, clean = digits(labeled=600, flipped=0.2)
     teacher, rows = Teacher(x, 10), np.arange(600)

@@ -48,8 +48,8 @@ def denoised(digits, tmp_path_factory):
 
 
 def test_select_with_the_same_policy_decides_the_same(denoised):
-    said = ok(run_script("pseudo.py", "--mode", "select", "--run", denoised))
-    assert "estimated precision" in said
+    output = ok(run_script("pseudo.py", "--mode", "select", "--run", denoised))
+    assert "estimated precision" in output
     last = max(denoised.glob("round_*/decisions.csv"))
     assert (denoised / "selected.csv").read_bytes() == last.read_bytes()
 
@@ -156,11 +156,14 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
     page.close()
     before = files_of(run)
     ok(apply(run, "--corrections", tmp_path / "corrections.csv"))
-    said = table(tmp_path / "corrections.csv").set_index("id")
-    labels = table(run / "labels.csv").set_index("id").loc[said.index]
-    assert sorted(said.action) == ["drop", "keep", "relabel"]
+    corrections = table(tmp_path / "corrections.csv").set_index("id")
+    labels = table(run / "labels.csv").set_index("id").loc[corrections.index]
+    assert sorted(corrections.action) == ["drop", "keep", "relabel"]
     assert (labels.source == "human").all()
-    assert (labels.label == said.label.where(said.action != "keep", said.given_label)).all()
+    assert (
+        labels.label
+        == corrections.label.where(corrections.action != "keep", corrections.given_label)
+    ).all()
     ok(apply(run, "--revert"))
     assert without_seconds(files_of(run)) == without_seconds(before)
 
@@ -261,9 +264,9 @@ def test_human_decisions_outrank_automatic_ones_and_the_student_learns_them(appl
 
 def test_the_same_corrections_again_change_nothing(applied):
     run, file, _, after = applied
-    said = ok(apply(run, "--corrections", file))
-    assert "in force already" in said
-    assert "done already" in said
+    output = ok(apply(run, "--corrections", file))
+    assert "in force already" in output
+    assert "done already" in output
     assert files_of(run) == after
 
 
@@ -285,8 +288,8 @@ def test_the_audit_tells_the_noise_rate_the_precision_of_flags_and_the_error(app
         "estimate_error": None,
     }
     metrics = json.loads(after["metrics.json"])
-    audit, wrong, said = metrics["audit"], truth.clean != truth.given_label, table(file)
-    wrong[said.id] = (said.action != "keep").to_numpy()
+    audit, wrong, corrections = metrics["audit"], truth.clean != truth.given_label, table(file)
+    wrong[corrections.id] = (corrections.action != "keep").to_numpy()
     assert audit["reviewed"] == 60
     for key, value in {
         "noise_rate": wrong.mean(),

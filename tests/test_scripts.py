@@ -318,9 +318,9 @@ def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
 def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits):
     rng = np.random.default_rng(0)
     for i, row in digits[:60].iterrows():
-        grey = cv2.imread(row.path, 0)
+        gray = cv2.imread(row.path, 0)
         image = cv2.resize(
-            np.stack([grey, grey // 2, 255 - grey], 2), (int(rng.integers(20, 90)), 48)
+            np.stack([gray, gray // 2, 255 - gray], 2), (int(rng.integers(20, 90)), 48)
         )
         split, label = ("train", row.label) if i < 50 else ("unlabeled", "any/where")
         path = tmp_path / split / label / f"{row.id}.jpg"

@@ -46,10 +46,16 @@ class Script:
 
     def __init__(self, *args, pause_at: Path | None = None, **more: str):
         self.args = [str(arg) for arg in args]
-        self._said = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  open as long as this is
+        self._outputs = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  open as long as this is
         self._pause, theirs = FORKED.Pipe()
-        told = self.args, os.environ | more, [file.name for file in self._said], pause_at, theirs
-        self.process = FORKED.Process(target=_play, args=told)
+        arguments = (
+            self.args,
+            os.environ | more,
+            [file.name for file in self._outputs],
+            pause_at,
+            theirs,
+        )
+        self.process = FORKED.Process(target=_play, args=arguments)
         self.process.start()
         theirs.close()
         self.pid = self.process.pid
@@ -59,12 +65,12 @@ class Script:
         return self.process.exitcode
 
     def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Its exit code and what it said, once it has ended; in time, or it is killed."""
+        """Its exit code and what it printed, once it has ended; in time, or it is killed."""
         self.process.join(timeout)
         if self.poll() is None:
             self.kill()
             raise subprocess.TimeoutExpired(self.args, timeout)
-        out, err = (Path(file.name).read_text() for file in self._said)
+        out, err = (Path(file.name).read_text() for file in self._outputs)
         return subprocess.CompletedProcess(self.args, self.poll(), out, err)
 
     def until_paused(self, timeout: float = 300) -> None:
@@ -99,13 +105,13 @@ def kill_behind(file: Path, command: list) -> None:
 def _play(
     args: list[str],
     environment: dict[str, str],
-    said: list[str],
+    outputs: list[str],
     pause_at: Path | None,
     pause: Connection,
 ) -> None:
     if pause_at:
         _pause_once(pause_at, pause)
-    for descriptor, name in enumerate(said, 1):
+    for descriptor, name in enumerate(outputs, 1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
     os.environ.clear()
     os.environ.update(environment)

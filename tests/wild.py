@@ -236,11 +236,11 @@ def images() -> list[Case]:
         "CMYK": (saved("JPEG", pil.convert("CMYK"), quality=95), "rgbw"),
         "palette": (saved("PNG", pil.quantize(4)), "rgbw"),
         "1 bit": (saved("PNG", Image.fromarray(picture()[:, :, 0]).convert("1")), "wkkw"),
-        "grey": (saved("PNG", Image.fromarray(np.full((9, 9), 128, np.uint8))), "yyyy"),
+        "gray": (saved("PNG", Image.fromarray(np.full((9, 9), 128, np.uint8))), "yyyy"),
         "alpha": (saved("PNG", with_alpha()), "rgbw"),
-        "grey with alpha": (saved("PNG", Image.new("LA", (9, 9), (128, 3))), "yyyy"),
+        "gray with alpha": (saved("PNG", Image.new("LA", (9, 9), (128, 3))), "yyyy"),
         "16 bit": (cv2.imencode(".png", deep)[1].tobytes(), "rgbw"),
-        "16 bit grey": (
+        "16 bit gray": (
             cv2.imencode(".png", np.full((9, 9), 32_900, np.uint16))[1].tobytes(),
             "yyyy",
         ),

@@ -29,9 +29,9 @@ def gradient(height=12, width=20, color=False) -> ndarray:
     return np.stack([red, image, image / 3], 2).astype(np.uint8)
 
 
-GREY, COLOUR = Image.fromarray(gradient()), Image.fromarray(gradient(color=True))
+GRAY, COLOR = Image.fromarray(gradient()), Image.fromarray(gradient(color=True))
 SIXTEEN = Image.fromarray(gradient().astype(np.uint16) * 257)
-ALPHA = COLOUR.copy()
+ALPHA = COLOR.copy()
 ALPHA.putalpha(255)
 
 
@@ -42,24 +42,24 @@ def paths(*files) -> ndarray:
 @pytest.mark.parametrize(
     ("name", "image", "near"),
     [
-        ("a.png", GREY, 0),
-        ("a.jpg", GREY, 3),
-        ("a.bmp", GREY, 0),
-        ("a.tif", GREY, 0),
-        ("a.pgm", GREY, 0),
-        ("a.webp", GREY, 3),
+        ("a.png", GRAY, 0),
+        ("a.jpg", GRAY, 3),
+        ("a.bmp", GRAY, 0),
+        ("a.tif", GRAY, 0),
+        ("a.pgm", GRAY, 0),
+        ("a.webp", GRAY, 3),
         ("a.png", SIXTEEN, 1),
         ("a.tif", SIXTEEN, 1),
-        ("a.png", COLOUR, 0),
-        ("a.jpg", COLOUR, 12),
-        ("a.bmp", COLOUR, 0),
-        ("a.tif", COLOUR, 0),
-        ("a.ppm", COLOUR, 0),
+        ("a.png", COLOR, 0),
+        ("a.jpg", COLOR, 12),
+        ("a.bmp", COLOR, 0),
+        ("a.tif", COLOR, 0),
+        ("a.ppm", COLOR, 0),
         ("a.png", ALPHA, 0),
-        ("a.png", GREY.convert("LA"), 0),
-        ("a.png", COLOUR.convert("P", palette=1), 30),
-        ("a.gif.png", GREY.convert("P"), 0),
-        ("a.PNG", GREY, 0),
+        ("a.png", GRAY.convert("LA"), 0),
+        ("a.png", COLOR.convert("P", palette=1), 30),
+        ("a.gif.png", GRAY.convert("P"), 0),
+        ("a.PNG", GRAY, 0),
     ],
     ids=lambda value: getattr(value, "mode", str(value)),
 )
@@ -67,22 +67,22 @@ def test_every_usual_kind_of_image_is_read(tmp_path, name, image, near):
     image.save(tmp_path / name)
     color = image.mode not in ("L", "LA", "I;16")
     expected = np.asarray(
-        COLOUR if image.mode in ("RGB", "RGBA") or near == 30 else GREY.convert("RGB"), int
+        COLOR if image.mode in ("RGB", "RGBA") or near == 30 else GRAY.convert("RGB"), int
     )
     rgb = decode(str(tmp_path / name), 3)
     assert rgb.dtype == np.uint8
     assert rgb.shape == (12, 20, 3)
     assert np.abs(rgb.astype(int) - expected).max() <= near
-    grey = decode(str(tmp_path / name), 1)
-    assert grey.dtype == np.uint8
-    assert grey.shape == (12, 20)
+    gray = decode(str(tmp_path / name), 1)
+    assert gray.dtype == np.uint8
+    assert gray.shape == (12, 20)
     if not color:
-        assert np.abs(grey.astype(int) - gradient()).max() <= near
+        assert np.abs(gray.astype(int) - gradient()).max() <= near
     assert decode(str(tmp_path / name)).dtype == np.uint8
 
 
 def test_a_black_and_white_image_is_read(tmp_path):
-    GREY.point(lambda value: 255 * (value > 100)).convert("1").save(tmp_path / "a.png")
+    GRAY.point(lambda value: 255 * (value > 100)).convert("1").save(tmp_path / "a.png")
     assert set(np.unique(decode(str(tmp_path / "a.png"), 1))) == {0, 255}
 
 
@@ -97,7 +97,7 @@ def test_red_is_in_channel_zero(tmp_path, name):
 def test_a_photo_that_was_turned_is_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    COLOUR.resize((64, 32)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    COLOR.resize((64, 32)).save(tmp_path / "a.jpg", exif=exif, quality=95)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")))
     rgb = decode(str(tmp_path / "a.jpg"), 3)
     assert rgb.shape == upright.shape
@@ -112,7 +112,7 @@ def test_images_of_any_size_are_squashed_to_one(tmp_path):
         ("c.png", (16, 16)),
         ("d.png", (3, 200)),
     ):
-        GREY.resize(size).save(tmp_path / name)
+        GRAY.resize(size).save(tmp_path / name)
     pixels, good = load_images(paths(*sorted(tmp_path.iterdir())), Data(size=16))
     assert pixels.shape == (4, 16, 16, 1)
     assert pixels.dtype == np.uint8
@@ -120,7 +120,7 @@ def test_images_of_any_size_are_squashed_to_one(tmp_path):
     assert (pixels[:, :, 0, 0] < pixels[:, :, -1, 0]).all(), (
         "the whole image is seen, left to right"
     )
-    np.testing.assert_array_equal(pixels[2, :, :, 0], np.asarray(GREY.resize((16, 16))))
+    np.testing.assert_array_equal(pixels[2, :, :, 0], np.asarray(GRAY.resize((16, 16))))
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_images_of_any_size_are_squashed_to_one(tmp_path):
 def test_the_side_is_that_of_the_images_within_bounds(tmp_path, sizes, side):
     files = [tmp_path / f"{i}.png" for i in range(len(sizes))]
     for file, size in zip(files, sizes, strict=True):
-        GREY.resize(size).save(file)
+        GRAY.resize(size).save(file)
     assert load_images(paths(*files), Data())[0].shape[1:] == (side, side, 1)
 
 
-def test_grey_images_have_one_channel_even_when_stored_as_rgb(tmp_path):
-    GREY.convert("RGB").save(tmp_path / "a.png")
-    GREY.save(tmp_path / "b.png")
-    COLOUR.save(tmp_path / "c.png")
+def test_gray_images_have_one_channel_even_when_stored_as_rgb(tmp_path):
+    GRAY.convert("RGB").save(tmp_path / "a.png")
+    GRAY.save(tmp_path / "b.png")
+    COLOR.save(tmp_path / "c.png")
     assert load_images(paths(tmp_path / "a.png", tmp_path / "b.png"), Data())[0].shape[3] == 1
     mixed, _ = load_images(
         paths(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"), Data()
@@ -154,7 +154,7 @@ def test_grey_images_have_one_channel_even_when_stored_as_rgb(tmp_path):
 
 
 def numbered(folder, n=150) -> ndarray:
-    """n images, number i all of grey level i."""
+    """n images, number i all of gray level i."""
     for i in range(n):
         cv2.imwrite(str(folder / f"{i:03d}.png"), np.full((10, 10), i, np.uint8))
     return paths(*sorted(folder.iterdir()))
@@ -233,7 +233,7 @@ def test_a_folder_of_no_readable_image_is_refused_even_where_bad_ones_are_skippe
 def large_jpeg(folder, size) -> str:
     """A red ramp to the right, as large as (width, height)."""
     file = folder / "large.jpg"
-    COLOUR.resize(size, Image.Resampling.BICUBIC).save(file, quality=95)
+    COLOR.resize(size, Image.Resampling.BICUBIC).save(file, quality=95)
     return str(file)
 
 
@@ -265,7 +265,7 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_side(
 def test_a_photo_that_was_turned_is_upright_when_decoded_smaller(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    COLOUR.resize((400, 240)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    COLOR.resize((400, 240)).save(tmp_path / "a.jpg", exif=exif, quality=95)
     assert decode(str(tmp_path / "a.jpg"), 3, 60).shape == (100, 60, 3)
 
 
@@ -378,7 +378,7 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 240)
     for width, is_read in ((20, True), (21, False)):
         file = str(tmp_path / f"{width}.{ending}")
-        GREY.resize((width, 12)).save(file)
+        GRAY.resize((width, 12)).save(file)
         assert (decode(file, 1) is not None) == is_read
 
 

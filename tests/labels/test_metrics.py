@@ -140,7 +140,7 @@ def test_the_accuracy_of_others_is_expected_in_a_wider_interval():
 
 
 def logits_of(labels, seed=0, sure=2.0):
-    """Log-probabilities (N, C, 2) that lean towards the labels."""
+    """Log-probabilities (N, C, 2) that lean toward the labels."""
     z = np.random.default_rng(seed).normal(sure * (2 * np.maximum(labels, 0) - 1), 2.0)
     return np.stack([-np.logaddexp(0, z), -np.logaddexp(0, -z)], -1)
 

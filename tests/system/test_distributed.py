@@ -313,10 +313,10 @@ def test_two_hosts_write_the_same_bytes_as_one_process(alone, hosts):
             subprocess.Popen(on_host, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         )
     try:
-        said = [process.communicate(timeout=250)[1] for process in running]
+        error_texts = [process.communicate(timeout=250)[1] for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
+    assert [process.returncode for process in running] == [0, 0], error_texts
     two = bytes_of(runs / "hosts")
     assert [name for name in one if one[name] != two.get(name)] == []

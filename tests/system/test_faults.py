@@ -56,10 +56,10 @@ def signalled(number: int, busy: bool = True, times: int = 1) -> tuple[int, str]
 @pytest.mark.parametrize("busy", [True, False])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(number, code, busy):
-    ended, said = signalled(number, busy)
+    ended, error_text = signalled(number, busy)
     assert ended == code
-    assert said.count("\n") == 1
-    assert number.name in said
+    assert error_text.count("\n") == 1
+    assert number.name in error_text
 
 
 def test_a_second_signal_ends_it_at_once():
@@ -110,10 +110,12 @@ def test_what_the_machine_refuses_is_one_line_and_code_1(name, capsys, tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(broken)
     assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert named in said
-    assert read_json(tmp_path / "status.json")["reason"] == said.removeprefix("error: ").strip()
+    error_text = capsys.readouterr().err
+    assert error_text.count("\n") == 1
+    assert named in error_text
+    assert (
+        read_json(tmp_path / "status.json")["reason"] == error_text.removeprefix("error: ").strip()
+    )
 
 
 def test_other_errors_are_not_explained_away():

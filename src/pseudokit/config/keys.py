@@ -50,7 +50,7 @@ class Data(Section):
     size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Side in pixels to which images are resized. Default: that of the images, at most 128."""
     channels: Literal[1, 3] | None = None
-    """1 = grey, 3 = RGB. Default: 1 if the first images are all grey."""
+    """1 = gray, 3 = RGB. Default: 1 if the first images are all gray."""
     cache: str | None = None
     """Folder for decoded images, which later runs and other processes read in place of the files; built-in images are
     written there too. Default: images stay in memory, or in data/cache if they would take half of it."""

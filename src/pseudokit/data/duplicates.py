@@ -82,8 +82,8 @@ def difference_hashes(
     hashes = []
     for row in rows:
         thumbnail = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
-        grey = thumbnail.reshape(8, 9, -1).mean(2)
-        is_brighter = grey[:, 1:] > grey[:, :-1] + MIN_BRIGHTNESS_STEP
+        gray = thumbnail.reshape(8, 9, -1).mean(2)
+        is_brighter = gray[:, 1:] > gray[:, :-1] + MIN_BRIGHTNESS_STEP
         hashes.append(np.packbits(is_brighter).tobytes())
     return np.frombuffer(b"".join(hashes), np.uint64)
 

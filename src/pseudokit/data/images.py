@@ -91,7 +91,7 @@ def decode(
         side: pixels that are needed in width and height. The decoder may then reduce a JPEG to 1/2, 1/4 or 1/8, which
             skips most of its work, but to no less than this.
     Returns:
-        (H, W) grey or (H, W, 3) RGB uint8; None if it cannot be read or has more than MAX_IMAGE_PIXELS.
+        (H, W) gray or (H, W, 3) RGB uint8; None if it cannot be read or has more than MAX_IMAGE_PIXELS.
     """
     try:
         # A pipe or a device would be waited for.
@@ -141,8 +141,8 @@ def _side_and_channels(paths: ndarray, data: Data) -> tuple[int, int]:
         )
     median_side = np.median([max(image.shape[:2]) for image in images])
     default_side = int(np.clip(median_side, MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE))
-    is_grey = all((image == image[..., :1]).all() for image in images)
-    return data.size or default_side, data.channels or (1 if is_grey else 3)
+    is_gray = all((image == image[..., :1]).all() for image in images)
+    return data.size or default_side, data.channels or (1 if is_gray else 3)
 
 
 def resize(image: ndarray, side: int) -> ndarray:

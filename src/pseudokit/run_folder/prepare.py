@@ -242,9 +242,9 @@ def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) ->
     before = read_json(file)
     changed = [key for key in now if before.get(key) != now[key]]
     if "input_hash" in changed:
-        what = _changed_rows(run.path / "samples.csv", judged) or "images, copies, weights or keys"
+        parts = _changed_rows(run.path / "samples.csv", judged) or "images, copies, weights or keys"
         raise UserError(
-            f"{file}: {what} are not those that this run began with; bring them back, choose another name= or add "
+            f"{file}: {parts} are not those that this run began with; bring them back, choose another name= or add "
             "--fresh"
         )
     if changed:
