@@ -11,7 +11,7 @@ from .fake_run import make_run
 
 PHONE, LAPTOP = {"width": 390, "height": 844}, {"width": 1366, "height": 768}
 OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
-TINY = """[...document.body.querySelectorAll("*")]
+SMALL_TEXTS = """[...document.body.querySelectorAll("*")]
   .filter((node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()))
   .filter((node) => parseFloat(getComputedStyle(node).fontSize) < 12.5).map((node) => node.outerHTML.slice(0, 80))"""
 PWN = "window.__pwned=1"
@@ -53,7 +53,7 @@ def test_no_page_is_wider_than_the_screen(name, size, request, open_page):
     assert page.evaluate(OVERFLOW) <= 0
     page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
     assert page.evaluate(OVERFLOW) <= 0
-    assert page.evaluate(TINY) == []
+    assert page.evaluate(SMALL_TEXTS) == []
     assert page.evaluate("window.__pwned") is None
     assert page.locator("svg, script, b").count() == 0
 

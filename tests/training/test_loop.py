@@ -20,7 +20,7 @@ from pseudokit.training.predict import log_probs
 
 LEARN = np.arange(1200)
 HELD_OUT = np.arange(1200, 1797)
-FEW = np.arange(200)
+FEW_ROWS = np.arange(200)
 """Rows where nothing has to be learned well: every training looks at all of its rows once more at the end."""
 STEPS = 90
 QUICK = {"batch_size": 64, "amp_dtype": "fp32", "augment": "none", "device": "cpu"}
@@ -104,7 +104,7 @@ def test_the_history_has_its_columns_and_counts_epochs(plain):
 @pytest.mark.parametrize("augment", ["none", "affine"])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, augment):
     first, again, other = (
-        trained(digits, rows=FEW, steps=8, seed=seed, augment=augment, ema_decay=0.9)[
+        trained(digits, rows=FEW_ROWS, steps=8, seed=seed, augment=augment, ema_decay=0.9)[
             0
         ].network.state_dict()
         for seed in (1, 1, 2)
@@ -128,7 +128,7 @@ def test_other_processes_make_the_same_images(digits, options):
     for workers in (0, 1, 2):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, FEW, target[FEW], 6, 0, unlabeled=HELD_OUT)
+        training_set = TrainingSet(pixels, FEW_ROWS, target[FEW_ROWS], 6, 0, unlabeled=HELD_OUT)
         network, _ = train_model(
             network, spec, training_set, Train(**QUICK | options, num_workers=workers)
         )
@@ -147,14 +147,16 @@ def test_dropout_repeats_whatever_was_drawn_before(digits):
         torch.manual_seed(0)
         network, spec = create_model(Model(kwargs={"drop_rate": 0.5}), tuple("0123456789"), 16, 1)
         torch.rand(earlier)
-        train_model(network, spec, TrainingSet(pixels, FEW, target[FEW], 5, 0), Train(**QUICK))
+        train_model(
+            network, spec, TrainingSet(pixels, FEW_ROWS, target[FEW_ROWS], 5, 0), Train(**QUICK)
+        )
         results.append(network.fc.weight.detach().clone())
     assert torch.equal(*results)
 
 
 def test_training_does_not_touch_the_images(digits):
     before = digits[0].copy()
-    trained(digits, rows=FEW, steps=5, augment="affine")
+    trained(digits, rows=FEW_ROWS, steps=5, augment="affine")
     np.testing.assert_array_equal(digits[0], before)
 
 
@@ -200,7 +202,7 @@ def test_averaged_weights_are_others_than_the_last_ones_and_as_good(plain, digit
     assert accuracy(averaged, digits) > 0.9
     # a decay of nearly nothing is the last weights themselves
     last, other = (
-        trained(digits, rows=FEW, steps=10, ema_decay=decay)[0].network.fc.weight
+        trained(digits, rows=FEW_ROWS, steps=10, ema_decay=decay)[0].network.fc.weight
         for decay in (1e-9, 0.0)
     )
     torch.testing.assert_close(last, other, atol=1e-4, rtol=1e-3)
@@ -239,7 +241,7 @@ def test_head_first_begins_with_the_best_head_of_a_backbone_that_is_trained(
 def learning_rates(digits, schedule, **options) -> ndarray:
     """The rates of 20 steps."""
     recipe = {"schedule": schedule, "lr": 0.01, "batch_size": 8} | options
-    history = trained(digits, rows=FEW, steps=20, **recipe)[1]
+    history = trained(digits, rows=FEW_ROWS, steps=20, **recipe)[1]
     assert len(history) == 20
     return history.lr.to_numpy()
 
@@ -276,7 +278,7 @@ def test_constant_stays_after_the_warm_up(digits):
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
 def test_every_schedule_takes_any_number_of_steps(digits, schedule):
     for steps in (1, 2, 3, 4, 7):
-        _, history, _ = trained(digits, rows=FEW, steps=steps, batch_size=4, schedule=schedule)
+        _, history, _ = trained(digits, rows=FEW_ROWS, steps=steps, batch_size=4, schedule=schedule)
         assert np.isfinite(history.loss).all()
 
 
@@ -290,7 +292,7 @@ def test_lower_layers_learn_at_lower_rates(digits):
     ]
     for decay in (1.0, 0.5):
         recipe = STEADY | {"lr": 1e-3, "layer_decay": decay}
-        model, _, before = trained(digits, rows=FEW, steps=1, **recipe)
+        model, _, before = trained(digits, rows=FEW_ROWS, steps=1, **recipe)
         lengths[decay] = np.array([change(model, before, name).norm().item() for name in layers])
     rate = lengths[0.5] / lengths[1.0]
     assert rate[-1] == pytest.approx(1, rel=0.01)
@@ -300,7 +302,7 @@ def test_lower_layers_learn_at_lower_rates(digits):
 
 def test_gradients_are_clipped_to_the_norm(digits):
     def length(clip):
-        model, _, before = trained(digits, rows=FEW, steps=1, lr=1, clip_grad=clip, **STEADY)
+        model, _, before = trained(digits, rows=FEW_ROWS, steps=1, lr=1, clip_grad=clip, **STEADY)
         return change(model, before).norm().item()
 
     assert length(2e-2) == pytest.approx(2 * length(1e-2), rel=0.02)
@@ -312,7 +314,7 @@ def test_gradients_are_clipped_to_the_norm(digits):
 def test_weight_decay_spares_biases_and_norms(digits):
     """With a rate this small the loss moves nothing that can be seen; decay shrinks each weight by lr × decay."""
     options = {"lr": 1e-6, "schedule": "constant", "batch_size": 8}
-    model, _, before = trained(digits, rows=FEW, steps=1, weight_decay=1e5, **options)
+    model, _, before = trained(digits, rows=FEW_ROWS, steps=1, weight_decay=1e5, **options)
     after = dict(model.network.named_parameters())
     torch.testing.assert_close(after["fc.weight"], 0.9 * before["fc.weight"], atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(after["bn1.weight"], before["bn1.weight"], atol=1e-5, rtol=1e-5)
@@ -393,7 +395,7 @@ def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_
 
 def test_training_without_a_finite_gradient_is_wrong_input_not_a_model(digits):
     with pytest.raises(UserError, match=r"train\.lr"):
-        trained(digits, rows=FEW, lr=1e30, optimizer="sgd", schedule="constant")
+        trained(digits, rows=FEW_ROWS, lr=1e30, optimizer="sgd", schedule="constant")
 
 
 def test_consistency_teaches_from_images_without_labels(digits):
