@@ -405,7 +405,7 @@ def test_in_joint_mode_dropped_labels_do_not_teach_unlabeled_images(tmp_path):
 
 def test_rounds_end_with_a_named_reason(tmp_path):
     assert train(tmp_path / "a", policy=Pseudo(rounds=1, folds=3))[0].reason == "max_rounds"
-    ended, _, _ = train(tmp_path / "b", time_for=lambda seconds: seconds == 0)
+    ended, _, _ = train(tmp_path / "b", time_for_round=lambda number, seconds: seconds == 0)
     assert (ended.reason, ended.round) == ("time_budget", 1)
 
 
@@ -475,7 +475,7 @@ def test_a_repair_that_runs_out_of_time_reports_its_last_round_where_that_is_as_
         teacher.fit,
         knows,
         policy,
-        time_for=lambda seconds: next(times),
+        time_for_round=lambda number, seconds: next(times),
     )
     first, second = (facts["oof_accuracy"] for facts in RoundStore(tmp_path).rounds())
     assert second < first
@@ -517,7 +517,7 @@ def test_rounds_that_go_on_from_the_ledger_come_to_the_same_bytes(tmp_path, poli
         dataset,
         x,
         Pseudo(**policy),
-        time_for=lambda _: next(stopped),
+        time_for_round=lambda number, seconds: next(stopped),
     )
     assert not (tmp_path / "stopped" / "round_3").exists()
     _, teacher, _ = train(tmp_path / "stopped", "augment", dataset, x, Pseudo(**policy))

@@ -15,7 +15,7 @@ from .report.report import write_report
 from .report.review import write_review
 from .report.terminal import summary
 from .report.tracking import track
-from .round_store import RoundStore, model_files
+from .round_store import RoundStore, model_folders
 from .run_folder.corrections import applied, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_tables
 from .run_folder.folder import Run
@@ -66,12 +66,12 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
     """
     config = run.config
     store = RoundStore(run.path)
-    finished_rounds = iter(store.rounds()[1:])  # the first one never asks for time
+    n_finished = len(store.rounds())
 
-    def time_for_a_round(seconds: float) -> bool:
+    def time_for_round(number: int, seconds: float) -> bool:
         """Human decisions and a student stand on the finished rounds: none is added then, whatever time is left."""
         if applied(run.path) or run.has_student():
-            return next(finished_rounds, None) is not None
+            return number <= n_finished
         return run.time_for(seconds)
 
     with run.stage("rounds"):
@@ -88,7 +88,7 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             metric=config.metric,
             second=job_runner.second,
             ahead=job_runner.run_fold_jobs_ahead,
-            time_for=time_for_a_round,
+            time_for_round=time_for_round,
         )
         result = self_train(context)
     return with_corrections(run, prepared.judged, result)
@@ -115,15 +115,13 @@ def train_final_models(
         try:
             with run.stage(job.where):
                 job_runner.ahead(jobs)
-                model = job_runner.run(job)
+                models[job.where] = [job_runner.run(job)]
         except TimeBudgetExceeded:
             if job.where == "student":
                 raise
-            log.info(f"time budget: no time is left for the {job.where}")
-        else:
-            models[job.where] = [model]
-    if first_teachers := model_files(run.path, 1):
-        models["teacher"] = [load_model(file.parent) for file in first_teachers]
+            log.info("time budget: no time is left for the baseline")
+    if first_teachers := model_folders(run.path, 1):
+        models["teacher"] = [*map(load_model, first_teachers)]
     return models
 
 
@@ -148,14 +146,13 @@ def evaluate(
     """Score the models and write the tables that people open, metrics.json, and the submission."""
     predict = partial(job_runner.predict, views=run.config.predict.tta)
     with run.stage("score"):
-        scores, scored_rows = score_arms(prepared, models, predict)
+        metrics = write_tables(run, prepared, result)
+        metrics["scores"], scored_rows = score_arms(prepared, models, predict)
         write_csv(run.path / "scored.csv", scored_rows)
-        metrics = {"scores": scores}
         if trusted := score_trusted(run, prepared, predict):
             metrics["trusted"] = trusted
         if gain := difference(scored_rows):
             metrics["difference"] = gain
-        metrics = write_tables(run, prepared, result, metrics)
     if run.config.data.submission:
         with run.stage("submission"):
             write_submission(run.path)

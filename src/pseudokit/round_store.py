@@ -90,9 +90,9 @@ class RoundStore:
         )
 
 
-def model_files(folder: Path, number: int) -> list[Path]:
-    """model.json of each model of a round."""
-    return sorted(folder.glob(f"round_{number}/fold_*/model.json"))
+def model_folders(run: Path, number: int) -> list[Path]:
+    """The folder of each model of a round that is trained."""
+    return sorted(file.parent for file in run.glob(f"round_{number}/fold_*/model.json"))
 
 
 def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredictions) -> dict:

@@ -92,8 +92,8 @@ class SelfTrainingContext:
     second: Second | None = None
     ahead: Callable[[list[FoldJob]], None] | None = None
     """See predict_out_of_fold, and second."""
-    time_for: Callable[[float], bool] = lambda seconds: True
-    """Whether so many seconds are left."""
+    time_for_round: Callable[[int, float], bool] = lambda number, seconds: True
+    """Whether there is time for this round, of so many seconds. The first one is never asked for."""
 
     @property
     def leak_free(self) -> bool:
@@ -136,7 +136,7 @@ def self_train(context: SelfTrainingContext) -> SelfTrainingResult:
     last = best = SelfTrainingResult(dataset.given_labels)
     seconds = 0.0
     for number in range(1, context.policy.rounds + 1):
-        if number > 1 and not context.time_for(2 * seconds):  # as much again for the student
+        if number > 1 and not context.time_for_round(number, 2 * seconds):
             return replace(best, reason="time_budget")
         start = time.monotonic()
         try:  # the teachers

@@ -5,7 +5,7 @@ Everything here answers in milliseconds: no heavy import, so a mistyped key is r
 
 import difflib
 import re
-import reprlib
+from collections.abc import Container
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,23 +19,17 @@ from .types import Name, Names, Section, UserError
 
 MAX_CHARACTERS = 1_000_000
 """Of a config file."""
-MAX_DEPTH = 20
-"""Levels of a config file: enough for any augmentation, too few to exhaust the stack."""
-MAX_FAULTS = 10
-"""Faults that a message names."""
-MAX_KEY_CHARACTERS = 200
-"""Of an unknown key in a message: the search for the nearest one takes time with the square of the length."""
-GIVEN = reprlib.Repr()
-"""How a message shows what was given: the middle of what is longer than this is left out."""
-GIVEN.maxstring = MAX_KEY_CHARACTERS
+MAX_SHOWN_CHARACTERS = 200
+"""Of a key or value in a message. The search for the nearest key takes time with the square of its length."""
+MIN_LIKENESS = 0.6
+"""Of the last part of a name that a message suggests; the default of difflib."""
 INT, DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as a config needs it: few levels, no key twice, and no alias, with which a few lines grow without end. Whole
-    numbers are those of YAML 1.2; in 1.1 017 is 15, and 1:30 is 90. Nothing is a date."""
+    """YAML as a config needs it: no key twice, and no alias, with which a few lines grow without end. Whole numbers are
+    those of YAML 1.2; in 1.1 017 is 15, and 1:30 is 90. Nothing is a date."""
 
-    depth = 0
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, form) for tag, form in found if tag not in (INT, DATE)]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -44,12 +38,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
             self._refuse("aliases are not read; write the value out", self.peek_event().start_mark)
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            self._refuse("nested too deeply", self.peek_event().start_mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = set()
@@ -71,8 +60,9 @@ def _load(text: str) -> Any:
     """Raises yaml.YAMLError, whatever is wrong with the text."""
     try:
         return yaml.load(text, _Loader)
-    # Of `!!int x` and the like.
-    except (ValueError, AttributeError, LookupError, TypeError) as error:
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, AttributeError, LookupError, TypeError) as error:  # `!!int x`
         raise yaml.YAMLError(f"a value is not of its kind: {error}") from None
 
 
@@ -117,10 +107,7 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        errors = error.errors()
-        faults += [_describe(one) for one in errors[:MAX_FAULTS]]
-        if len(errors) > MAX_FAULTS:
-            faults.append(f"and {len(errors) - MAX_FAULTS} more")
+        faults += [_describe(one) for one in error.errors()]
     if faults:
         raise UserError(f"{path}: " + "; ".join(faults))
     return config
@@ -174,7 +161,8 @@ def _describe(error: Any) -> str:
         below = error["input"] if isinstance(error["input"], dict) else {}
         return _describe_unknown(where, [where, *(f"{where}.{key}" for key in below)])
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (given: {GIVEN.repr(error['input'])})" if where else message
+    given = repr(error["input"])[:MAX_SHOWN_CHARACTERS]
+    return f"{where}: {message} (given: {given})" if where else message
 
 
 def _describe_unknown(key: str, typed: list[str]) -> str:
@@ -182,22 +170,22 @@ def _describe_unknown(key: str, typed: list[str]) -> str:
     old_keys = yaml.safe_load(Path(__file__).with_name("old_keys.yaml").read_text(encoding="utf-8"))
     old = next((name for name in typed if name in old_keys), None)
     if old is None:
-        key = key[:MAX_KEY_CHARACTERS]
+        key = key[:MAX_SHOWN_CHARACTERS]
         return f"{key}: no such key{nearest(key, [*KEYS])}"
     verb = "is now" if old_keys[old] in KEYS else "is gone:"
     return f"{old} {verb} {old_keys[old]}"
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean x?` for the known name that is nearest, by the whole name or by its last part."""
-    names_by_last_part = {name.rpartition(".")[2]: name for name in known}
+    """`; did you mean x?` for the known name whose last part is most alike; of several that with the nearest section."""
+
+    def likeness(name: str) -> float:
+        return difflib.SequenceMatcher(None, last_part, name.rpartition(".")[2]).ratio()
+
     last_part = word.rpartition(".")[2]
-    close = []
-    if last_part not in names_by_last_part:
-        close = difflib.get_close_matches(word, known, 1)
-    for part in difflib.get_close_matches(last_part, names_by_last_part, 1):
-        close.append(names_by_last_part[part])
-    return f"; did you mean {close[0]}?" if close else ""
+    nearest_first = difflib.get_close_matches(word, known, len(known), cutoff=0)
+    best = max(nearest_first, key=likeness)
+    return f"; did you mean {best}?" if likeness(best) >= MIN_LIKENESS else ""
 
 
 def dump_config(config: Config) -> str:
@@ -205,12 +193,12 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """`a.b: old → new` for every key that differs."""
+def differences(old: Config, new: Config, but: Container[str] = ()) -> list[str]:
+    """`a.b: old → new` for every key that differs, but for some keys."""
     lines = []
     for name in KEYS:
         before, after = attrgetter(name)(old), attrgetter(name)(new)
-        if before != after:
+        if before != after and name not in but:
             lines.append(f"{name}: {before!r} → {after!r}")
     return lines
 

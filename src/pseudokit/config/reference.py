@@ -21,7 +21,13 @@ out, or write `key=`. What a run had in the end lies in its `config.yaml`; witho
 contains a word.
 """
 TABLE = "| key | type | default | meaning |\n|---|---|---|---|\n"
-KINDS = {"string": "text", "boolean": "true or false", "object": "mapping"}
+KINDS = {
+    "string": "text",
+    "boolean": "true or false",
+    "object": "mapping",
+    "integer": "whole number",
+    "number": "number",
+}
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -61,23 +67,18 @@ def kind(schema: dict) -> str:
     """The type of a value in a person's words, from its JSON schema."""
     if "anyOf" in schema:
         return " or ".join(kind(one) for one in schema["anyOf"] if one.get("type") != "null")
-    if "enum" in schema or "const" in schema:
-        return "one of " + ", ".join(
-            f"`{one}`" for one in schema.get("enum", [schema.get("const")])
-        )
+    if "const" in schema:
+        return f"one of `{schema['const']}`"
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{one}`" for one in schema["enum"])
     if schema.get("format") == "duration":
         return "time: `8.5h`, `30m`, `90s` or seconds"
     if schema["type"] == "array":
         return f"list of: {kind(schema['items'])}"
-    if schema["type"] not in ("integer", "number"):
-        return KINDS[schema["type"]]
-    limits = {sign: schema[name] for name, sign in SIGNS.items() if name in schema}
-    if schema["type"] == "number" and limits == {"≥": 0, "≤": 1}:
+    limits = [f"{sign} {schema[name]:g}" for name, sign in SIGNS.items() if name in schema]
+    if limits == ["≥ 0", "≤ 1"]:
         return "share 0…1"
-    name = "whole number" if schema["type"] == "integer" else "number"
-    return " ".join(
-        [name, ", ".join(f"{sign} {limit:g}" for sign, limit in limits.items())]
-    ).strip()
+    return f"{KINDS[schema['type']]} {', '.join(limits)}".strip()
 
 
 def shown(default: Any) -> str:

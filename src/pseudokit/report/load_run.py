@@ -16,7 +16,7 @@ from PIL.Image import Image, fromarray
 
 from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
-from ..round_store import model_files
+from ..round_store import model_folders
 from ..system.files import read_json
 
 NUMBERS = ["confidence", "self_confidence", "p_wrong", "epoch", "loss"]
@@ -119,13 +119,13 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
 
 def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
     """Training curves (epoch, loss) by what was trained: `round 1` has one by the name of each fold, `student` one."""
-    files = [file for info in rounds for file in model_files(run, info["round"])]
+    folders = [folder for info in rounds for folder in model_folders(run, info["round"])]
     history = {}
-    for file in [*files, run / "baseline" / "model.json", run / "student" / "model.json"]:
-        curve = read_table(file.with_name("history.csv"), "epoch loss")
+    for folder in [*folders, run / "baseline", run / "student"]:
+        curve = read_table(folder / "history.csv", "epoch loss")
         if curve is not None:
-            name = file.relative_to(run).parts[0].replace("_", " ")
-            history.setdefault(name, {})[file.parent.name.replace("_", " ")] = curve
+            name = folder.relative_to(run).parts[0].replace("_", " ")
+            history.setdefault(name, {})[folder.name.replace("_", " ")] = curve
     return history
 
 

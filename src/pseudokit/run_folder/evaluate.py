@@ -24,7 +24,7 @@ from ..labels.metrics import (
 from ..labels.pseudo_labels import lowest_cutoff
 from ..labels.thresholds import tuned
 from ..report.tables import label_issues_table, labels_table
-from ..round_store import RoundStore, decisions_table, model_files
+from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
 from ..system.files import seed_of, write_csv, write_json, write_npy
 from ..training.models import TrainedModel, load_model
@@ -90,7 +90,7 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     labeled = has_label(judged.given_labels)
     trusted_hits, out_of_fold_hits = [], []
     for number in (1, n_rounds):
-        teachers = [load_model(file.parent) for file in model_files(run.path, number)]
+        teachers = [load_model(folder) for folder in model_folders(run.path, number)]
         answers = mean_probs(teachers, rows, predict).argmax(-1)
         trusted_hits.append(is_correct(answers, dataset.given_labels[rows]))
         log_probs = np.load(run.path / f"round_{number}" / "log_probs.npy")[labeled]
@@ -98,23 +98,15 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     return {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
 
 
-def write_tables(
-    run: Run, prepared: PreparedData, result: SelfTrainingResult, scores: dict
-) -> dict:
+def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> dict:
     """Write the tables that people open. Only here is the truth of an experiment looked at.
 
     Returns:
-        What metrics.json is to hold: the scores, see above, and what the tables say.
+        What metrics.json is to hold beside the scores of the models.
     """
     judged, decisions = prepared.judged, result.decisions
     rounds = RoundStore(run.path).rounds()
-    metrics = {
-        "mode": run.mode,
-        "reason": result.reason,
-        "round": result.round,
-        **scores,
-        "rounds": rounds,
-    }
+    metrics = {"mode": run.mode, "reason": result.reason, "round": result.round, "rounds": rounds}
     write_csv(run.path / "labels.csv", labels_table(result, judged))
     if decisions:
         table = decisions_table(decisions, judged, "").assign(path=judged.path)

@@ -20,7 +20,7 @@ from ..data.tables import read_split
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
 from ..report.sentences import points
-from ..round_store import RoundStore, model_files
+from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
 from ..training.models import TrainedModel, load_model
 from ..training.trainer import PredictJob, Trainer, offer
@@ -80,11 +80,11 @@ def _choose_arm(run: Path) -> str:
 
 def _folders_without_baseline(run: Path) -> list[Path]:
     """The student, after train.py with the fold models; without a student the models of the last finished round."""
-    files = [*run.glob("student/model.json")]
-    if not files or run_mode(run) == "train":
+    folders = [file.parent for file in run.glob("student/model.json")]
+    if not folders or run_mode(run) == "train":
         number = len(RoundStore(run).rounds()) or 1  # of the first round also if it is not finished
-        files += model_files(run, number)
-    return [file.parent for file in files]
+        folders += model_folders(run, number)
+    return folders
 
 
 def read_targets(config: Config, source: str | None) -> pd.DataFrame:

@@ -199,19 +199,18 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> 
     some = torch.from_numpy(pixels[:2])
     for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):
         spec = attrgetter(key)(config)
-        augment = build(spec, side, seed=0) if spec else None
+        augment = spec and build(spec, side, seed=0)
+        if not augment:
+            continue
         try:
-            augmented = augment(some, 0) if augment else some
+            shape = tuple(augment(some, 0).shape)
+            if shape != some.shape:
+                raise ValueError(f"images become {shape[1:]}; give its crop or resize the value `size`")
         except Exception as error:  # every transform raises its own types
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{key}={spec} does not work: {type(error).__name__}: {reason}"
             ) from error
-        if augmented.shape != some.shape:
-            raise UserError(
-                f"{key} changes images from {(*some.shape[1:],)} to {(*augmented.shape[1:],)}; "
-                "give its crop or resize the value `size`"
-            )
 
 
 def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) -> str:
@@ -281,10 +280,9 @@ def _check_folds(judged: Dataset, clusters: ndarray, config: Config) -> None:
                 "(data.group_col) or are copies; add rows of other groups, merge the class or set another seed"
             )
         if number == 1:
-            smallest = table.sum(axis=1).argsort(kind="stable")[:MAX_CLASSES_SHOWN]
-            log.info(
-                f"rows a class in each fold, smallest first:\n{table.iloc[smallest].to_string()}"
-            )
+            smallest_first = table.iloc[table.sum(axis=1).argsort(kind="stable")]
+            text = smallest_first.to_string(max_rows=MAX_CLASSES_SHOWN)
+            log.info(f"rows a class in each fold, smallest first:\n{text}")
 
 
 def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: ndarray) -> None:

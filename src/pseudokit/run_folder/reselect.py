@@ -18,7 +18,7 @@ from ..round_store import RoundStore, decisions_table
 from ..system.files import log, write_csv
 from .folder import run_config, run_mode
 
-DECIDES = (
+DECIDES = {
     "data.learn_from_test",
     "pseudo.relabel_precision",
     "pseudo.uncertain_labels",
@@ -28,7 +28,7 @@ DECIDES = (
     "pseudo.top_fraction",
     "pseudo.top_fraction_start",
     "pseudo.distribution_alignment",
-)
+}
 """Keys by which stored predictions are decided. All others are of training or of the rounds."""
 CUTOFFS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
@@ -40,13 +40,11 @@ def reselect(run: Path, overrides: list[str]) -> None:
         UserError: there is no finished round, or an override is wrong or decides nothing here.
     """
     config = run_config(run, overrides)
-    # learn_from_test=never refuses files that data.test has too, and stored predictions do not tell which these are
-    idle = [
-        change
-        for change in differences(run_config(run), config)
-        if change.partition(":")[0] not in DECIDES or change.endswith("'never'")
-    ]
-    if idle:
+    decides = set(DECIDES)
+    if config.data.learn_from_test == "never":
+        # It refuses files that data.test has too, and stored predictions do not tell which these are.
+        decides.remove("data.learn_from_test")
+    if idle := differences(run_config(run), config, decides):
         raise UserError(
             f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
             "leave it out, or make a new run with another name"
