@@ -19,6 +19,8 @@ from .types import Name, Names, Section, UserError
 
 MAX_CHARACTERS = 1_000_000
 """Of a config file."""
+MAX_FAULTS = 10
+"""Faults that a message names."""
 MAX_SHOWN_CHARACTERS = 200
 """Of a key or value in a message. The search for the nearest key takes time with the square of its length."""
 MIN_LIKENESS = 0.6
@@ -107,7 +109,10 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        faults += [_describe(one) for one in error.errors()]
+        errors = error.errors()
+        faults += [_describe(one) for one in errors[:MAX_FAULTS]]
+        if len(errors) > MAX_FAULTS:
+            faults.append(f"and {len(errors) - MAX_FAULTS} more")
     if faults:
         raise UserError(f"{path}: " + "; ".join(faults))
     return config
@@ -177,7 +182,7 @@ def _describe_unknown(key: str, typed: list[str]) -> str:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean x?` for the known name whose last part is most alike; of several that with the nearest section."""
+    """`; did you mean x?` for the known name whose last part is most alike; of several, the nearest as a whole."""
 
     def likeness(name: str) -> float:
         return difflib.SequenceMatcher(None, last_part, name.rpartition(".")[2]).ratio()

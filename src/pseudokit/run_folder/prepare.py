@@ -205,7 +205,9 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> 
         try:
             shape = tuple(augment(some, 0).shape)
             if shape != some.shape:
-                raise ValueError(f"images become {shape[1:]}; give its crop or resize the value `size`")
+                raise ValueError(
+                    f"images become {shape[1:]}; give its crop or resize the value `size`"
+                )
         except Exception as error:  # every transform raises its own types
             reason = " ".join(str(error).split())
             raise UserError(
