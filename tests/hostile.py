@@ -30,6 +30,7 @@ from pseudokit.report.report import write_report
 from pseudokit.report.review import write_review
 from pseudokit.system.files import write_csv
 from pseudokit.training.models import create_model, load_model, save_model
+from tests import naming
 from tests.conftest import ROOT
 from tests.report.browser import open_browser
 from tests.report.fake_run import make_run
@@ -59,12 +60,14 @@ sys.addaudithook(watch)
 ASKS = "exec('try: socket.create_connection((\"asked at last\", 9))\\nexcept RuntimeError: pass')"
 
 
-def refused(action: Callable[[], object], part: str = "") -> str:
-    """What was let in: nothing, where the action is refused with a line that holds `part`."""
+def refused(action: Callable[[], object], *parts: object) -> str:
+    """What was let in: nothing, where the action is refused with a line that names all parts."""
     try:
         got = action()
     except UserError as error:
-        return "" if part in str(error) and "\n" not in str(error) else f"refused, but by: {error}"
+        line = str(error)
+        is_right = naming.names(line, *parts) and naming.is_one_line(line)
+        return "" if is_right else f"refused, but by: {line}"
     return f"it went through: {got!r}"[:200]
 
 
@@ -87,7 +90,7 @@ def by_id(name: str, **data) -> Callable[[Path], str]:
         secret(folder)
         write_csv(folder / "t.csv", pd.DataFrame({"id": [name.format(folder)], "label": ["a"]}))
         config = Data(train=str(folder / "t.csv"), image_dir=str(folder / "images"), **data)
-        return refused(lambda: read_split(config, "train"), "data.allow_outside_files=true")
+        return refused(lambda: read_split(config, "train"), "data.allow_outside_files")
 
     return case
 
@@ -101,7 +104,7 @@ def by_link(link: str, target: str, source: str = "images") -> Callable[[Path], 
         write_csv(folder / "t.csv", pd.DataFrame({"id": [source], "label": ["a"]}))
         train = folder / (source if source == "images" else "t.csv")
         data = Data(train=str(train), image_dir=str(folder / "images"))
-        return refused(lambda: read_split(data, "train"), "data.allow_outside_files=true")
+        return refused(lambda: read_split(data, "train"), "data.allow_outside_files")
 
     return case
 
@@ -121,7 +124,7 @@ def unreadable(data: Data, name: str) -> str:
     """What would be waited for, or would never end, is an image that cannot be read."""
     paths = read_split(data, "train").path.to_numpy(object)
     with limited(10):
-        return refused(lambda: load_images(paths, data), f"{name} (not an image")
+        return refused(lambda: load_images(paths, data), name, "data.bad_images")
 
 
 def pipe(folder: Path) -> str:
@@ -152,7 +155,7 @@ def allowed_by_name(folder: Path) -> str:
 
 def name_of_run(folder: Path) -> str:
     (folder / "c.yaml").write_text("name: ../../x\n")
-    return refused(lambda: load_config(folder / "c.yaml", []), "name: ")
+    return refused(lambda: load_config(folder / "c.yaml", []), "c.yaml", "name")
 
 
 # ---- code in data
@@ -189,7 +192,7 @@ def weights(file: str, how: str, model: str = "test_resnet") -> Callable[[Path],
 def fetching(name: str) -> Callable[[Path], str]:
     config = Model(kwargs={name: "x"})
     return lambda folder: refused(
-        lambda: create_model(config, ("a", "b"), 32, 3), f"model.kwargs: {name}"
+        lambda: create_model(config, ("a", "b"), 32, 3), "model.kwargs", name
     )
 
 
@@ -200,14 +203,14 @@ def model_of_a_stranger(**changed) -> Callable[[Path], str]:
         save_model(folder / "student", *create_model(Model(), ("a", "b"), 32, 1))
         about = json.loads((folder / "student" / "model.json").read_text())
         (folder / "student" / "model.json").write_text(json.dumps(about | changed))
-        return refused(lambda: load_model(folder / "student"), "no model of timm")
+        return refused(lambda: load_model(folder / "student"), "model.json")
 
     return case
 
 
 def yaml_that_runs(folder: Path) -> str:
     (folder / "c.yaml").write_text(f"name: !!python/object/apply:os.mkdir ['{folder}/it_ran']\n")
-    message = refused(lambda: load_config(folder / "c.yaml", []), "cannot be read as YAML")
+    message = refused(lambda: load_config(folder / "c.yaml", []), "c.yaml", "YAML")
     typed = refused(
         lambda: load_config(
             ROOT / "configs" / "default.yaml",

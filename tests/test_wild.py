@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests import fuzz, hostile, wild
+from tests import fuzz, hostile, naming, wild
 
 NAMED = [case for case in wild.cases() if not case.slow]
 IN_BROWSER = [name for name in hostile.cases() if name.endswith("in a browser")]
@@ -31,7 +31,7 @@ def test_nothing_is_let_in(name, tmp_path):
 
 
 def test_the_judge_of_wild_input_sees_what_is_wrong(tmp_path):
-    """A case that hangs, one that is refused with other words, and one that is read as something else."""
+    """A case that hangs, one that is refused for something else, and one that is read as something else."""
     plain = wild.read_table(wild.PLAIN)
     assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == (
         "handled",
@@ -41,9 +41,9 @@ def test_the_judge_of_wild_input_sees_what_is_wrong(tmp_path):
         wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path
     ) == ("handled", False)
     line, right = wild.check_case(
-        wild.Case("table", "x", wild.read_table(""), wild.Refused("other words")), tmp_path
+        wild.Case("table", "x", wild.read_table(""), wild.Refused("other.csv")), tmp_path
     )
-    assert "cannot be read as CSV" in line
+    assert naming.names(line, "t.csv")
     assert not right
     with pytest.raises(wild.Hangs):
         wild.check_case(

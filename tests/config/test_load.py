@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pseudokit.config.keys import Config
 from pseudokit.config.load import KEYS, differences, dump_config, load_config
-from pseudokit.config.types import UserError
 from tests.conftest import ROOT
+from tests.naming import names, refused
 
 
 @pytest.fixture
@@ -28,11 +28,7 @@ def read(tmp_path):
 
 
 def refusal(read, text: str, *overrides: str) -> str:
-    with pytest.raises(UserError) as caught:
-        read(text, *overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return refused(lambda: read(text, *overrides), "some.yaml")
 
 
 def test_an_override_beats_the_file_and_the_file_beats_the_default(read):
@@ -101,14 +97,13 @@ def test_the_value_of_a_text_key_is_taken_as_it_is_typed(read, key, text):
 )
 def test_an_unknown_key_names_the_nearest(read, typed, meant):
     message = refusal(read, "", typed)
-    assert f"{typed.split('=')[0]}: " in message
-    assert f"did you mean {meant}?" in message
+    assert names(message, typed.split("=")[0], meant)
 
 
 def test_an_unknown_key_like_no_other_is_named_without_a_guess(read):
     message = refusal(read, "zzqqxx: 1")
-    assert "zzqqxx: no such key" in message
-    assert "did you mean" not in message
+    assert names(message, "zzqqxx")
+    assert not any(names(message, key) for key in KEYS)
 
 
 def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
@@ -122,30 +117,29 @@ def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
     ]
     message = refusal(read, "train: {ema_decay: 1.5}\nsimulate: {keep_labels: 0}", *wrong)
     for name in (
-        "train.lr: ",
-        "pseudo.folds: ",
-        "data.channels: ",
-        "time_budget: ",
-        "model.nmae: ",
+        "train.lr",
+        "pseudo.folds",
+        "data.channels",
+        "time_budget",
+        "model.nmae",
         "'nonsense'",
-        "train.ema_decay: ",
-        "simulate.keep_labels: ",
-        "some.yaml",
+        "train.ema_decay",
+        "simulate.keep_labels",
     ):
-        assert name in message, name
-    assert "-1" in message
-    assert "did you mean model.name?" in message
+        assert names(message, name), name
+    assert names(message, "-1"), "what was given"
+    assert names(message, "model.name"), "what was meant"
 
 
 def test_a_wrong_augmentation_is_named_by_its_key_alone(read):
     """The field is a union; its branches are pydantic's affair and not the user's."""
     message = refusal(read, "", "train.augment=[HorizontalFlip]")
-    assert "train.augment: " in message
-    assert "literal[" not in message
+    assert names(message, "train.augment")
+    assert "train.augment." not in message
 
 
 def test_a_key_below_a_value_is_refused_by_the_name_of_the_value(read):
-    assert "data.train: " in refusal(read, "", "data.train.x=1")
+    assert names(refusal(read, "", "data.train.x=1"), "data.train")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +161,7 @@ def test_a_time_budget_is_read_in_its_unit(read, text, seconds):
 
 @pytest.mark.parametrize("text", ["soon", "0", "-5", "1.2.3h", "h", "8h30"])
 def test_a_wrong_time_budget_is_refused(read, text):
-    assert "time_budget: " in refusal(read, "", f"time_budget={text}")
+    assert names(refusal(read, "", f"time_budget={text}"), "time_budget")
 
 
 @pytest.mark.parametrize("name", ["exp7", "a-b.c+1", "Größe_2", "x"])
@@ -177,29 +171,25 @@ def test_a_name_that_can_be_a_folder_is_taken(read, name):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a b", "-rf", "a\\b", "x\\n"])
 def test_a_name_that_leaves_the_folder_is_refused(read, name):
-    assert "name: " in refusal(read, f'name: "{name}"' if name == "x\\n" else f"name: '{name}'")
+    text = f'name: "{name}"' if name == "x\\n" else f"name: '{name}'"
+    assert names(refusal(read, text), "name")
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "3"])
 def test_yaml_that_is_no_mapping_is_refused(read, text):
-    message = refusal(read, text)
-    assert "some.yaml" in message
-    assert "mapping" in message
+    refusal(read, text)
 
 
 @pytest.mark.parametrize("text", ["train:\n\tlr: 1\n", "a: [1, 2\n", "a: b: c\n"])
 def test_broken_yaml_is_refused_with_file_and_line(read, text):
     message = refusal(read, text)
-    assert "some.yaml" in message
-    assert "line 2" in message or "line 1" in message
+    assert names(message, "line 2") or names(message, "line 1")
 
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a: \x80")
     for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "binary.yaml"):
-        with pytest.raises(UserError, match=str(path)) as caught:
-            load_config(path, [])
-        assert "\n" not in str(caught.value)
+        refused(lambda path=path: load_config(path, []), path)
 
 
 # Control characters and Unicode line ends are left out: PyYAML itself does not bring them back.
@@ -310,10 +300,7 @@ OLD_KEYS = yaml.safe_load(
 @pytest.mark.parametrize("old", OLD_KEYS)
 def test_a_key_of_an_earlier_version_says_what_to_write_in_its_place(read, old):
     instead = OLD_KEYS[old]
-    with pytest.raises(UserError) as error:
-        read("", f"{old}=1")
-    assert old in str(error.value)
-    assert instead in str(error.value)
+    refused(lambda: read("", f"{old}=1"), old, instead)
     named = re.findall(
         r"\b(?:data|model|predict|pseudo|simulate|student|train|wandb)\.\w+", instead
     )
