@@ -742,7 +742,7 @@ def configs() -> list[Case]:
         ),
         "!!int x": ("seed: !!int x", (), "", Refused("c.yaml", "YAML")),
         "!!timestamp x": ("seed: !!timestamp x", (), "", Refused("c.yaml", "YAML")),
-        "5,000 brackets": ("a: " + "[" * 5000 + "]" * 5000, (), "", Refused("c.yaml", "line 1")),
+        "5,000 brackets": ("a: " + "[" * 5000 + "]" * 5000, (), "", Refused("c.yaml", "YAML")),
         "5,000 brackets typed": (
             "",
             ("train.augment=" + "[" * 5000,),
