@@ -700,7 +700,7 @@ def configs() -> list[Case]:
             "trian: {lr: 1}\nfolds: 3",
             (),
             "",
-            Refused("c.yaml", "trian", "train.lr", "folds", "pseudo.folds"),
+            Refused("c.yaml", "trian", "folds", "pseudo.folds"),
         ),
         "3,000 unknown keys": (
             "\n".join(f"k{i}: 1" for i in range(3000)),

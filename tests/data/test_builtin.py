@@ -2,6 +2,7 @@
 
 import errno
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,28 +14,35 @@ from pseudokit.data.dataset import load_dataset
 from pseudokit.data.images import load_images
 
 
-def test_digits_are_5000_real_images_with_100_a_class_set_aside(tmp_path):
-    data = Data(cache=str(tmp_path))
-    dataset = load_dataset(with_builtin(data))
+@pytest.fixture(scope="module")
+def digits_of_the_kit(tmp_path_factory) -> Data:
+    """The digits, written where a killed process had begun to write them: the arguments that read them."""
+    cache = tmp_path_factory.mktemp("cache")
+    cut_off = cache / "digits.part" / "training" / "0" / "cut_off.png"
+    cut_off.parent.mkdir(parents=True)
+    cut_off.write_bytes(b"half an im")
+    return with_builtin(Data(cache=str(cache)))
+
+
+def test_digits_are_5000_real_images_with_100_a_class_set_aside(digits_of_the_kit):
+    data = digits_of_the_kit
+    dataset = load_dataset(data)
     for split, each in (("train", 400), ("test", 100)):
         assert (np.bincount(dataset.given_labels[dataset.split == split]) == each).all()
     pixels, _ = load_images(dataset.path, data)
     assert pixels.shape == (5000, 28, 28, 1)
     assert len(np.unique(pixels.reshape(5000, -1), axis=0)) > 4990, "no image stands in both parts"
-    stamp = (tmp_path / "digits").stat().st_mtime_ns
-    with_builtin(data)
-    assert (tmp_path / "digits").stat().st_mtime_ns == stamp
+    stamp = (Path(data.cache) / "digits").stat().st_mtime_ns
+    with_builtin(Data(cache=data.cache))
+    assert (Path(data.cache) / "digits").stat().st_mtime_ns == stamp
 
 
-def test_what_a_killed_process_left_of_them_is_replaced(tmp_path):
-    left = tmp_path / "digits.part" / "training" / "0" / "cut_off.png"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half an im")
-    data = with_builtin(Data(cache=str(tmp_path)))
-    assert not list(tmp_path.rglob("cut_off.png"))
-    assert not left.exists()
-    assert len(list(tmp_path.rglob("*.png"))) == 5000
-    assert data.train == str(tmp_path / "digits" / "training")
+def test_what_a_killed_process_left_of_them_is_replaced(digits_of_the_kit):
+    cache = Path(digits_of_the_kit.cache)
+    assert not list(cache.rglob("cut_off.png"))
+    assert not (cache / "digits.part").exists()
+    assert len(list(cache.rglob("*.png"))) == 5000
+    assert digits_of_the_kit.train == str(cache / "digits" / "training")
 
 
 def test_a_disk_without_room_for_them_is_named(tmp_path, monkeypatch):
