@@ -326,20 +326,18 @@ def test_smoothed_labels_make_modest_predictions(plain, digits):
     assert probs(smooth, digits).max(1).mean() < 0.8 < probs(plain[0], digits).max(1).mean()
 
 
-def test_balanced_class_weights_make_up_for_rare_classes():
+def test_a_balanced_loss_makes_up_for_rare_classes():
     """Of noise nothing but the share of each class can be learned: 9:1 as it is, 1:1 when balanced."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (2000, 16, 16, 1), np.uint8)
     rows, labels = np.arange(1500), np.where(rng.random(1500) < 0.9, 3, 7)
     results = {}
-    for weights in ("none", "balanced"):
-        model, _, _ = trained(
-            (noise, None), rows=rows, labels=labels, steps=60, lr=1e-2, class_weights=weights
-        )
-        results[weights] = probs(model, (noise, None), np.arange(1500, 2000)).mean(0)
-    assert results["none"][3] == pytest.approx(0.9, abs=0.05)
-    assert results["balanced"][3] == pytest.approx(0.5, abs=0.15)
-    assert results["balanced"][7] == pytest.approx(0.5, abs=0.15)
+    for loss in ("cross_entropy", "balanced_cross_entropy"):
+        model, _, _ = trained((noise, None), rows=rows, labels=labels, steps=60, lr=1e-2, loss=loss)
+        results[loss] = probs(model, (noise, None), np.arange(1500, 2000)).mean(0)
+    assert results["cross_entropy"][3] == pytest.approx(0.9, abs=0.05)
+    assert results["balanced_cross_entropy"][3] == pytest.approx(0.5, abs=0.15)
+    assert results["balanced_cross_entropy"][7] == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])

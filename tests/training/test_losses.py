@@ -1,13 +1,17 @@
 """Losses: known answers alone where an image may have several labels, and the consistency term."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pseudokit.config.training_keys import Train
+from pseudokit.config.types import UserError
 from pseudokit.system.distributed import ALONE, ProcessGroup
 from pseudokit.training.linear_probe import fit_head
-from pseudokit.training.losses import BinaryCrossEntropy, Consistency, CrossEntropy
+from pseudokit.training.losses import LOSSES, BinaryCrossEntropy, Consistency, make_criterion
 
 
 @pytest.fixture
@@ -71,15 +75,43 @@ def test_a_head_answers_each_class_by_itself(answers):
     assert (output == answers)[answers >= 0].all()
 
 
-@pytest.mark.parametrize("kind", [CrossEntropy, BinaryCrossEntropy])
-def test_parts_of_a_batch_average_to_the_loss_of_the_whole(kind, answers, logits):
+def made(loss, labels, multi_label=False, smoothing=0.1):
+    """The loss of this name for labels of four classes, in double precision."""
+    spec = SimpleNamespace(classes=tuple("abcd"), multi_label=multi_label)
+    train = Train(loss=loss, label_smoothing=smoothing)
+    return make_criterion(labels, spec, train).double()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_parts_of_a_batch_average_to_the_loss_of_the_whole(loss, multi_label, answers, logits):
     """Also where the parts differ in size, in known answers and in the weights of their classes."""
-    labels = answers if kind is BinaryCrossEntropy else np.arange(50) % 4
-    targets = torch.from_numpy(kind.targets(labels))
-    criterion = kind(torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64), label_smoothing=0.1)
+    labels = answers if multi_label else np.arange(50) ** 2 % 4
+    criterion = made(loss, labels, multi_label)
+    targets = torch.from_numpy(criterion.targets(labels))
     groups = [ProcessGroup(3, index) for index in range(3)]
     parts = [criterion.of_part(group.part(logits), targets, group) for group in groups]
     assert sum(parts).item() / 3 == pytest.approx(criterion(logits, targets).item())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_soft_targets_of_certain_classes_teach_as_those_classes_and_of_weight_zero_nothing(
+    loss, logits
+):
+    labels = np.arange(48) % 4  # all classes are as frequent, so that they weigh alike in any loss
+    criterion = made(loss, labels)
+    one_hot = torch.eye(4, dtype=torch.float64)[labels]
+    hard = criterion(logits[:48], torch.from_numpy(labels))
+    assert criterion(logits[:48], one_hot).item() == pytest.approx(hard.item())
+    one_hot[24:] = 0
+    criterion(logits[:48], one_hot).backward()
+    assert (logits.grad[24:] == 0).all()
+    assert (logits.grad[:24].abs().sum(1) > 0).all()
+
+
+def test_a_loss_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match=r"train\.loss"):
+        made("mean", np.arange(4))
 
 
 @pytest.mark.parametrize(

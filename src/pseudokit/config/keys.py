@@ -180,6 +180,9 @@ class Config(Section):
             f"{frozen}: a head has no strong view to learn; leave train.consistency_weight out": (
                 frozen_student and consistency
             ),
+            f"{frozen}: a head is fitted by cross-entropy; leave train.loss out": (
+                frozen_student and self.train.loss != "cross_entropy"
+            ),
             f"pseudo.label_propagation {one_class}": multi_label and pseudo.label_propagation,
             f"train.consistency_weight {one_class}": multi_label and consistency,
         }

@@ -32,8 +32,9 @@ class Train(Section):
     label_smoothing: ShareBelowOne = 0.0
     clip_grad: PositiveFloat | None = None
     """Largest gradient norm. Empty = no limit."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced = loss weights inverse to the class counts, for rare classes."""
+    loss: str = "cross_entropy"
+    """What training minimizes: cross_entropy; balanced_cross_entropy = with weights inverse to the class counts, for
+    rare classes; or a loss that you added to training/losses.py."""
     augment: Augmentation = "auto"
     """How images are varied. For small images, whole batches at once: gentle, affine, elastic, cutout, strong; written
     = the strongest, also with thicker and thinner strokes, for a handful of drawn or written images. By albumentations:

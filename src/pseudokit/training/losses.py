@@ -1,6 +1,6 @@
 """The losses, and what logits mean under them.
 
-A new loss is a subclass of `CrossEntropy`, and a line in `make_criterion`.
+A new loss is a subclass of `CrossEntropy`, and a function in `LOSSES` that makes it. `train.loss` takes its name there.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from ..config.keys import Train
+from ..config.types import UserError
 from ..system.distributed import ProcessGroup
 from .models import ModelSpec
 
@@ -19,8 +20,20 @@ from .models import ModelSpec
 class CrossEntropy(nn.CrossEntropyLoss):
     """One label an image: softmax over K classes. Labels are (n,) classes, or (n, K) soft targets.
 
+    A row of soft targets sums to its weight, at most 1. The mean divides by `count`.
+
     weight: (K,) of each class, see class_weights. label_smoothing: share of the target that all classes have alike.
     """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the rows. logits: (n, K)."""
+        if labels.ndim == 1:
+            return super().forward(logits, labels)
+        # Smoothed like torch does it, but a row keeps its weight.
+        row_weights = labels.sum(1, keepdim=True)
+        uniform = row_weights / labels.shape[1]
+        smooth = (1 - self.label_smoothing) * labels + self.label_smoothing * uniform
+        return F.cross_entropy(logits, smooth, self.weight)
 
     def count(self, labels: Tensor) -> Tensor | int:
         """What the mean divides by."""
@@ -102,13 +115,35 @@ def loss_kind(multi_label: bool) -> type[CrossEntropy]:
     return BinaryCrossEntropy if multi_label else CrossEntropy
 
 
-def make_criterion(labels: ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
-    """The loss that a config asks for. labels: all that are learned, by which classes are weighted."""
+def cross_entropy(labels: ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
+    """The loss, see make_criterion."""
+    return loss_kind(spec.multi_label)(label_smoothing=train.label_smoothing)
+
+
+def balanced_cross_entropy(labels: ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
+    """The loss under which all classes count alike, see make_criterion."""
     kind = loss_kind(spec.multi_label)
-    weight = None
-    if train.class_weights == "balanced":
-        weight = kind.class_weights(labels, len(spec.classes))
+    weight = kind.class_weights(labels, len(spec.classes))
     return kind(weight, label_smoothing=train.label_smoothing)
+
+
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "balanced_cross_entropy": balanced_cross_entropy,
+}
+
+
+def make_criterion(labels: ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
+    """The loss that a config asks for.
+
+    labels: all that are learned, (n,) classes or (n, K), soft targets or yes and no.
+
+    Raises:
+        UserError: there is no such loss.
+    """
+    if train.loss not in LOSSES:
+        raise UserError(f"train.loss={train.loss}: no such loss; choose {' or '.join(LOSSES)}")
+    return LOSSES[train.loss](labels, spec, train)
 
 
 MEAN_DECAY = 0.99
