@@ -60,7 +60,9 @@ class SelfTrainingResult:
         if targets.ndim == 1:
             return self.label
         hard = self.label
-        if hard.ndim == 1:
+        if (
+            hard.ndim == 1
+        ):  # rows without a label become those of the last class, and nobody learns them
             hard = np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
         human = np.broadcast_to(self.human, len(targets))[:, None]
         return np.where(human, hard, targets).astype(np.float32)
@@ -134,23 +136,29 @@ def self_train(context: SelfTrainingContext) -> SelfTrainingResult:
     dataset = context.dataset
     store = context.store
     last = best = SelfTrainingResult(dataset.given_labels)
-    seconds = 0.0
+    seconds = 0.0  # of the last round
     for number in range(1, context.policy.rounds + 1):
+        # The student, which comes after the rounds, takes about as long as one of them.
         if number > 1 and not context.time_for_round(number, 2 * seconds):
             return replace(best, reason="time_budget")
         start = time.monotonic()
-        try:  # the teachers
+
+        # Teachers learn the labels of the last round, and each predicts the rows whose label it did not learn. Of a
+        # round that an earlier process finished, the predictions are read.
+        try:
             predicted = store.recall(number, dataset) or _predict_round(context, last)
         except TimeBudgetExceeded:
-            if not best.round:
+            if number == 1:
                 raise
             return replace(best, reason="time_budget")
-        decisions = context.decide(predicted.log_probs, number, predicted.likeliest_rate)
 
+        # Confident predictions become labels.
+        decisions = context.decide(predicted.log_probs, number, predicted.likeliest_rate)
         facts = _facts(context, decisions, last.label)
         seconds = round(time.monotonic() - start, 3)
         store.record(number, dataset, predicted, decisions, **facts, seconds=seconds)
 
+        # Go on with the new labels, unless the round has made things worse or changed next to nothing.
         last = SelfTrainingResult(decisions.label, decisions, number, predicted=predicted)
         change, error = _gain(context, best, last)
         reason = _stop_reason(context, last, facts, change, error)
@@ -158,7 +166,8 @@ def self_train(context: SelfTrainingContext) -> SelfTrainingResult:
             return replace(best, reason=reason)
         if reason:
             return replace(last, reason=reason)
-        if change >= 0 or context.mode in REPAIRS:  # within noise: more teachers, cleaner labels
+        # A repair that is worse within noise is still preferred: it has more teachers and cleaner labels.
+        if change >= 0 or context.mode in REPAIRS:
             best = last
     return last
 

@@ -28,7 +28,7 @@ def job_runner(
 ) -> JobRunner:
     train = {"epochs": 0.1, "batch_size": 16, "amp_dtype": "fp32", "device": "cpu"} | options
     trainer = Trainer(Config(train=train), PIXELS, LABELS, CLASSES, folder, input_hash)
-    return JobRunner(trainer, None, time_for)
+    return JobRunner(trainer, time_for)
 
 
 def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):

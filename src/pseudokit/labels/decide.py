@@ -92,28 +92,29 @@ def _decide(
     k = log_probs.shape[1]
     labeled = given_labels >= 0
 
-    # What the models say of every row, and what that and the given label say together
+    # What the models say of every row (predicted), and what that and the given label say together (believed)
     posterior = Posterior(log_probs, given_labels)
     if policy.distribution_alignment:
         posterior = align(posterior, class_shares(given_labels[labeled], k))
     predicted = believed = posterior.summary()
     matrix = noise = None
     if mode in REPAIRS and policy.relabel_cutoff is None:
-        if not likeliest_rate:
+        if likeliest_rate:
+            noise = DIFFICULTY
+            estimate, matrix = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
+            posterior = replace(posterior, sharpness=estimate.sharpness)
+            predicted = posterior.summary()  # before the given labels count
+            posterior = replace(posterior, difficulty=estimate)
+        else:
             matrix, noise = estimate_noise(predicted, given_labels, k)
             if likeliest_rate == 0:
                 noise = LOOK_ALIKE
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
-        else:
-            noise = DIFFICULTY
-            estimate, matrix = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
-            posterior = replace(posterior, sharpness=estimate.sharpness)
-            predicted = posterior.summary()
-            posterior = replace(posterior, difficulty=estimate)
+        # Of other noise the given label is no evidence: models and label say no more than the models alone.
         believed = posterior.summary() if noise in EXPLAINED else predicted
     clear = noise == LOOK_ALIKE and _contradicts_clearly(believed, given_labels)
 
-    # Which label is learned, and why
+    # Which label is learned, and why: at first every given label stays, and unlabeled rows stay unlabeled
     decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
     if mode in REPAIRS:
         _decide_given(believed, given_labels, mode, noise, clear, policy, decision, reason)
@@ -126,7 +127,7 @@ def _decide(
     label[decision == "drop"] = -1
     _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
 
-    # How much it counts
+    # What a soft row teaches, and how much each label counts
     taught = posterior
     if clear and mode == "denoise":
         taught = replace(posterior, sharpness=CLEAR_SHARPNESS)
@@ -135,7 +136,9 @@ def _decide(
     weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
     weighted = soft | (pseudo_labeled & (policy.targets == "weighted"))
     weight[weighted] = believed.confidence[weighted]
-    if taught is not posterior:
+    if (
+        taught is not posterior
+    ):  # the weight of a soft row is the probability of its label as it is taught
         for rows, probs in taught.blocks(np.flatnonzero(soft)):
             weight[rows] = probs.max(1)
     return Decisions(

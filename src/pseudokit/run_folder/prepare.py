@@ -1,7 +1,6 @@
 """Everything that a run learns from, read and checked before any training."""
 
 from dataclasses import dataclass
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -24,18 +23,10 @@ from ..data.simulate import hide_labels, inject_noise
 from ..data.transforms import build
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
-from ..labels.out_of_fold import Second
 from ..report.sentences import listed
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
-from ..training.label_propagation import (
-    gradient_features,
-    graph_power,
-    neighbor_graph,
-    propagate_labels,
-)
-from ..training.linear_probe import alike_features
 from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import Run, changed_keys
@@ -308,29 +299,4 @@ def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
         prepared.input_hash,
     )
     offer(trainer, prepared.dataset.path)
-    return JobRunner(trainer, _label_propagation(run, prepared, trainer), run.time_for)
-
-
-def _label_propagation(run: Run, prepared: PreparedData, trainer: Trainer) -> Second | None:
-    """What the labels of similar images say of unlabeled ones, where pseudo.label_propagation asks for it.
-
-    The graph is made when it is first needed: a run that goes on after its rounds does without.
-    """
-    power, judged = run.config.pseudo.label_propagation, prepared.judged
-    n_judged, n_classes = len(judged), len(judged.classes)
-    if power == "auto":
-        power = graph_power(has_label(judged.given_labels).sum() / n_classes)
-    if not power:
-        return None
-
-    @cache
-    def graph():
-        if run.config.model.freeze_backbone:
-            return neighbor_graph(alike_features(trainer.embeddings[:n_judged]))
-        return neighbor_graph(gradient_features(prepared.pixels[:n_judged]))
-
-    def log_probs(fold_job):
-        spread = propagate_labels(graph(), fold_job.learned, fold_job.targets, n_classes)
-        return power * spread[fold_job.judged]
-
-    return log_probs
+    return JobRunner(trainer, run.time_for)

@@ -75,7 +75,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         if not saved.step:  # else the checkpoint has it
             network = _with_best_head(network, spec, training_set, train)
         for norm in batch_norms(network):
-            norm.eval()
+            norm.eval()  # the head was fitted under the statistics of the pretrained backbone
     forward = partial(computation.run, network)
     criterion = make_criterion(training_set.labels, spec, train).to(device)
     training_set = replace(training_set, labels=criterion.targets(training_set.labels))
@@ -102,19 +102,23 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         average = ModelEmaV3(network, decay=train.ema_decay, use_warmup=True)
         state["average"] = average
     saved.restore(state)
-    skipped = 0  # steps in a row
+    skipped = 0  # steps in a row whose gradient was not finite
     remedy = f"lower train.lr={train.lr:g} or set train.amp_dtype=fp32"
 
-    with finishing() as asked_to_stop:
+    with finishing() as asked_to_stop:  # a signal waits for the end of its step
         for step in range(saved.step, training_set.steps):
             pixels, labels = mix(*next(batches))
-            logits = forward(process_group.part(pixels))
+            logits = forward(
+                process_group.part(pixels)
+            )  # with several processes, every size-th image
             loss = criterion.of_part(logits, labels, process_group)
             if consistency:
                 loss = loss + train.consistency_weight * consistency(forward)
 
             optimizer.zero_grad()
-            scaler.scale(loss).backward()
+            scaler.scale(
+                loss
+            ).backward()  # scaled for fp16 only, whose small gradients would become zero
             process_group.average_gradients(network)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
@@ -134,6 +138,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             skipped = 0 if is_finite else skipped + 1
             if skipped > MAX_SKIPPED_STEPS:
                 raise UserError(f"no finite gradient for {skipped} steps; {remedy}")
+            # All processes save and stop after the same step.
             of_processes = process_group.gather((asked_to_stop(), saved.is_due()))
             signal, is_due = map(max, zip(*of_processes, strict=True))
             if signal or is_due:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy import ndarray
+from scipy import sparse
 from torch import nn
 
 from ..config.keys import STUDENTS, Config
@@ -36,7 +37,8 @@ from .batches import TrainingSet
 from .checkpoint import Checkpoints, forget
 from .device import pick_device
 from .history import progress_bar
-from .linear_probe import fit_head, head_log_probs, linear_classifier, with_head
+from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
+from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier, with_head
 from .loop import step_budget, train_model
 from .models import (
     ModelSpec,
@@ -223,6 +225,14 @@ class Trainer:
         file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
         return np.load(file, mmap_mode="r")
 
+    @cached_property
+    def graph(self) -> sparse.csr_array:
+        """The similar ones among the images that a run learns or judges, see neighbor_graph; made when first needed."""
+        n = len(self.given_labels)
+        if self.config.model.freeze_backbone:
+            return neighbor_graph(alike_features(self.embeddings[:n]))
+        return neighbor_graph(gradient_features(self.pixels[:n]))
+
     def _embed(self, name: str) -> Path:
         """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
         network, spec = self.backbone.network, self.backbone.spec
@@ -250,12 +260,11 @@ class Trainer:
 class JobRunner:
     """Trains and predicts for the loop. A model that is in its folder already is read: so a stopped run goes on.
 
-    second: see predict_out_of_fold; None = no second opinion. time_for: whether so many seconds are left.
+    time_for: whether so many seconds are left.
     seconds_per_step: of the slowest network that this process has trained, without making it and its statistics.
     """
 
     trainer: Trainer
-    second: Second | None
     time_for: Callable[[float], bool]
     seconds_per_step: float = 0.0
 
@@ -282,6 +291,22 @@ class JobRunner:
         if model.backbone:
             return head_log_probs(model, self.trainer.embeddings[rows])
         return self.trainer.predict(model, rows, views)
+
+    @property
+    def second(self) -> Second | None:
+        """What the labels of similar images say of unlabeled ones, where pseudo.label_propagation asks for it."""
+        trainer = self.trainer
+        power, n_classes = trainer.config.pseudo.label_propagation, len(trainer.classes)
+        if power == "auto":
+            power = graph_power(has_label(trainer.given_labels).sum() / n_classes)
+        if not power:
+            return None
+
+        def log_probs(job: FoldJob) -> ndarray:
+            spread = propagate_labels(trainer.graph, job.learned, job.targets, n_classes)
+            return power * spread[job.judged]
+
+        return log_probs
 
     def ahead(self, jobs: list[TrainJob]) -> None:
         """Let several processes, if there are any, do these jobs at once; `run` then finds the models."""
