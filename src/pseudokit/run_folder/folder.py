@@ -187,8 +187,8 @@ def changed_keys(old: Config, new: Config) -> list[str]:
 
 def _refuse_other_config(run: Run) -> None:
     changed = changed_keys(run_config(run.path), run.config)
-    old_mode = read_status(run.path)["mode"]
-    if old_mode not in ("", run.mode):
+    old_mode = run_mode(run.path)
+    if old_mode != run.mode:
         changed.append(f"mode: {old_mode} → {run.mode}")
     if changed:
         keys = "; ".join(changed)

@@ -1,7 +1,7 @@
 """predict.py: the models of one or several runs, the images to predict, the average, the answers."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
 from ..training.models import TrainedModel, load_model
-from ..training.trainer import PredictJob, Trainer, offer
+from ..training.trainer import Trainer, offer
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
 
@@ -165,12 +165,7 @@ def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool)
     trainer = Trainer(config, pixels, np.empty(0, np.int64), spec.classes)
     if not alone:
         offer(trainer, paths)
-
-    def predict(model: TrainedModel, rows: ndarray) -> ndarray:
-        if alone:
-            return trainer.run_job(PredictJob(model, rows, tta))
-        return trainer.predict(model, rows, tta)
-
+    predict = partial(trainer.predict, tta=tta, alone=alone)
     return mean_probs(run.models, np.arange(len(paths)), predict)
 
 

@@ -15,7 +15,7 @@ from ..data.encoding import has_label
 from ..system.files import log, read_json, write_json
 from ..training.loop import step_budget
 from ..training.models import TrainedModel
-from ..training.trainer import PredictJob, Trainer, TrainJob
+from ..training.trainer import Trainer, TrainJob
 from .folder import Run
 from .prepare import PreparedData
 
@@ -50,7 +50,7 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
     )
     rows = np.arange(min(len(prepared.pixels), PROBE_IMAGES))
     model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0))
-    predict = partial(trainer.run_job, PredictJob(model, rows, 1))
+    predict = partial(trainer.predict, model, rows, tta=1, alone=True)
     _, seconds = timeit.repeat(predict, number=1, repeat=2)  # the first one warms up
     return Pace(
         _seconds_a_step(trainer, "round_1/fold_0"),

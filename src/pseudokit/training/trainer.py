@@ -170,10 +170,11 @@ class Trainer:
         network = with_head(self.backbone.network, head)
         return TrainedModel(network, spec, backbone=self.backbone.hash), history
 
-    def predict(self, model: TrainedModel, rows: ndarray, tta: int) -> ndarray:
-        """(len(rows), K) log-probabilities; each process takes its share of the batches."""
+    def predict(self, model: TrainedModel, rows: ndarray, tta: int, alone: bool = False) -> ndarray:
+        """(len(rows), K) log-probabilities; each process takes its share of the batches, or this one alone all."""
         batch = batch_size(model.spec.size, pick_device(self.config.train.device))
-        share = batch * max(1, math.ceil(len(rows) / (batch * size())))
+        n_processes = 1 if alone else size()
+        share = batch * max(1, math.ceil(len(rows) / (batch * n_processes)))
         jobs = [
             PredictJob(model, rows[start : start + share], tta, start)
             for start in range(0, max(len(rows), 1), share)
