@@ -62,10 +62,15 @@ class Run:
         self.seconds[name] = round(seconds, 3)
 
     def write_status(self, state: str, stage: str, reason: str = "") -> None:
-        """Write status.json; while a run is running, also which process it is."""
-        status = {"state": state, "stage": stage, "reason": reason, "mode": self.mode}
-        if state == "running":
-            status |= {"pid": os.getpid(), "host": platform.node()}
+        """Write status.json: what the run is at, and the process that says so."""
+        status = {
+            "state": state,
+            "stage": stage,
+            "reason": reason,
+            "mode": self.mode,
+            "pid": os.getpid(),
+            "host": platform.node(),
+        }
         write_json(self.path / "status.json", status)
 
     def time_for(self, seconds: float) -> bool:
@@ -180,13 +185,8 @@ def find_config(name: Path) -> Path:
     return next((file for file in files if file.is_file()), name)
 
 
-def changed_keys(old: Config, new: Config) -> list[str]:
-    """`a.b: old → new` for every key that differs, but for those on which no byte of a run depends."""
-    return differences(old, new, FREE_KEYS)
-
-
 def _refuse_other_config(run: Run) -> None:
-    changed = changed_keys(run_config(run.path), run.config)
+    changed = differences(run_config(run.path), run.config, FREE_KEYS)
     old_mode = run_mode(run.path)
     if old_mode != run.mode:
         changed.append(f"mode: {old_mode} → {run.mode}")

@@ -10,7 +10,7 @@ import torch
 from numpy import ndarray
 
 from ..config.keys import Config
-from ..config.load import with_changes
+from ..config.load import differences, with_changes
 from ..config.types import UserError
 from ..data.builtin import BUILTIN_KEEP, with_builtin
 from ..data.csv_text import escape_formulas, read_csv
@@ -29,7 +29,7 @@ from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_js
 from ..training.device import pick_device
 from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
-from .folder import Run, changed_keys
+from .folder import FREE_KEYS, Run
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""
@@ -217,7 +217,7 @@ def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) ->
         UserError: the run began with another input.
     """
     config, file = run.config, run.path / "env.json"
-    keys = [run.mode, *changed_keys(Config(), config)]
+    keys = [run.mode, *differences(Config(), config, FREE_KEYS)]
     checkpoints = {config.model.checkpoint, config.model_of("student").checkpoint} - {None}
     weights = sorted(map(Path, checkpoints))
     samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
