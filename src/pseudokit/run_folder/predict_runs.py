@@ -22,7 +22,7 @@ from ..labels.thresholds import answer, tuned
 from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
-from ..training.models import TrainedModel, load_model
+from ..training.models import ModelSpec, TrainedModel, load_model
 from ..training.trainer import Trainer, offer
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
@@ -37,6 +37,11 @@ class FinishedRun(NamedTuple):
     path: Path
     config: Config
     models: list[TrainedModel]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Classes and size of the models."""
+        return self.models[0].spec
 
 
 def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
@@ -123,9 +128,9 @@ def predict_runs(
     Raises:
         UserError: the runs do not fit together, weights do not fit them, or an image cannot be read.
     """
-    spec, metric = runs[0].models[0].spec, runs[0].config.metric
+    spec, metric = runs[0].spec, runs[0].config.metric
     for run in runs:
-        other = run.models[0].spec
+        other = run.spec
         if (other.classes, other.multi_label) != (spec.classes, spec.multi_label):
             raise UserError(
                 f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
@@ -157,7 +162,7 @@ def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool)
     tta = run.config.predict.tta if tta is None else tta
     if tta < 1:
         raise UserError(f"--tta {tta} must be at least 1")
-    spec = run.models[0].spec
+    spec = run.spec
     as_trained = {"data.size": spec.size, "data.channels": spec.channels}
     # every row needs a prediction, so no image is skipped
     config = with_changes(run.config, as_trained | {"data.bad_images": "refuse"})
@@ -183,7 +188,7 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:
     # column i of `shared`: where a row stands in the arrays of run i
     shared = reduce(pd.merge, (table.reset_index(names=i) for i, table in enumerate(tables)))
     arrays = [np.load(file, mmap_mode="r")[shared[i]] for i, file in enumerate(files)]
-    spec = runs[0].models[0].spec
+    spec = runs[0].spec
     labels = parse(shared.label, spec.classes, spec.multi_label)
     return np.exp(np.stack(arrays)), labels
 

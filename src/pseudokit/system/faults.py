@@ -16,7 +16,7 @@ from .files import read_json, write_json
 
 SAME_SIGNAL_SECONDS = 0.25
 """A second signal within this time is the first one again: `timeout` and torchrun send each of theirs twice."""
-LOCK_WAIT_SECONDS = 6.0
+LOCK_WAIT_SECONDS = 8.0
 """The data workers of a process that died hold its lock until they notice; they look every five seconds."""
 BROKEN_PIPE = (ConnectionError, EOFError)
 """Raised when the other end of a pipe is a data worker that has died."""
