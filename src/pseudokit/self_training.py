@@ -60,9 +60,8 @@ class SelfTrainingResult:
         if targets.ndim == 1:
             return self.label
         hard = self.label
-        if (
-            hard.ndim == 1
-        ):  # rows without a label become those of the last class, and nobody learns them
+        if hard.ndim == 1:
+            # A row without a label (-1) gets the target of the last class here, but is never learned.
             hard = np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
         human = np.broadcast_to(self.human, len(targets))[:, None]
         return np.where(human, hard, targets).astype(np.float32)

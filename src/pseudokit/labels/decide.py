@@ -136,9 +136,8 @@ def _decide(
     weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
     weighted = soft | (pseudo_labeled & (policy.targets == "weighted"))
     weight[weighted] = believed.confidence[weighted]
-    if (
-        taught is not posterior
-    ):  # the weight of a soft row is the probability of its label as it is taught
+    # The weight of a soft row is the probability of its label as it is taught.
+    if taught is not posterior:
         for rows, probs in taught.blocks(np.flatnonzero(soft)):
             weight[rows] = probs.max(1)
     return Decisions(

@@ -108,17 +108,13 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     with finishing() as asked_to_stop:  # a signal waits for the end of its step
         for step in range(saved.step, training_set.steps):
             pixels, labels = mix(*next(batches))
-            logits = forward(
-                process_group.part(pixels)
-            )  # with several processes, every size-th image
+            logits = forward(process_group.part(pixels))  # all of the batch, if one process trains
             loss = criterion.of_part(logits, labels, process_group)
             if consistency:
                 loss = loss + train.consistency_weight * consistency(forward)
 
             optimizer.zero_grad()
-            scaler.scale(
-                loss
-            ).backward()  # scaled for fp16 only, whose small gradients would become zero
+            scaler.scale(loss).backward()  # scaled for fp16 alone, which has no small numbers
             process_group.average_gradients(network)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
