@@ -41,7 +41,7 @@ def test_the_student_alone_looks_at_unlabeled_images_and_never_at_rows_that_are_
 
 
 @pytest.mark.parametrize(("reason", "compared"), [("collapse", True), ("time_budget", False)])
-def test_a_first_round_without_labels_leaves_a_control_where_there_is_time(
+def test_a_first_round_without_labels_leaves_a_baseline_where_there_is_time(
     tmp_path, reason, compared
 ):
     result = SelfTrainingResult(GIVEN, None, 0, reason)

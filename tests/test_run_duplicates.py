@@ -136,7 +136,7 @@ def test_copies_of_scored_rows_receive_no_pseudo_label(run):
     assert not {"a_of_test", "a_of_val"} & set(table(run / "labels.csv").id)
 
 
-def test_a_copy_of_a_labeled_row_is_judged_by_the_model_that_judges_that_row(run):
+def test_a_copy_of_a_labeled_row_is_predicted_by_the_model_that_predicts_that_row(run):
     models = table(run / "round_1" / "decisions.csv").set_index("id").model
     assert models["a_of_train"] == models["0005"]
     assert models["0007"] == models["x1"]

@@ -103,7 +103,7 @@ def test_each_true_class_gives_its_labels_with_probabilities_that_sum_to_one(
     assert np.isfinite(noise.log_likelihood(probs, given_labels)).all()
 
 
-def test_the_sharper_the_judges_are_taken_to_be_the_more_labels_are_wrong():
+def test_the_sharper_the_models_are_taken_to_be_the_more_labels_are_wrong():
     probs, _, given_labels = people(n=4_000)
     log_probs = np.log(probs / probs.sum(1, keepdims=True))
     rates = [

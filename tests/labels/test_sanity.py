@@ -40,7 +40,7 @@ def test_rows_without_a_label_and_classes_of_one_row_are_not_asked():
 
 
 @pytest.mark.parametrize("mode", ["denoise", "augment", "joint"])
-def test_no_label_is_changed_or_given_by_such_judges(mode):
+def test_no_label_is_changed_or_given_by_such_models(mode):
     rng = np.random.default_rng(0)
     log_probs = np.log(rng.dirichlet(np.full(K, 0.05), 400) + 1e-9)
     given_labels = np.where(np.arange(400) < 200, rng.integers(0, K, 400), -1)
