@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 
 from tests.conftest import QUICK, run_script
+from tests.naming import lines_naming
 from tests.same_bytes import contents
 from tests.test_scripts import ok
 from tests.warm import kill_behind
@@ -58,12 +60,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(csv_data, arguments, signs):
     whole = contents(run)
     run.rename(folder / "whole")
     for sign in signs:
-        kill_behind(run / sign, command)
+        pid = kill_behind(run / sign, command)
     assert json.loads((run / "status.json").read_text())["state"] == "running"
+    checkpoint = run / "student" / "checkpoint.pt"
+    steps = [torch.load(checkpoint)["step"]] if signs[-1] == "student/checkpoint.pt" else []
     done = run_script(*command)
     ok(done)
-    assert "was killed" in done.stdout
-    assert ("goes on after" in done.stdout) == signs[-1].endswith("checkpoint.pt")
+    assert lines_naming(done.stdout, pid)
+    assert all(lines_naming(done.stdout, "student", step) for step in steps)
     again = contents(run)
     assert whole.keys() == again.keys()
     assert [name for name in whole if whole[name] != again[name]] == []

@@ -18,6 +18,7 @@ from pseudokit.report.terminal import summary
 from pseudokit.training.models import load_model
 from pseudokit.training.predict import log_probs
 from tests.conftest import QUICK, run_cold, run_script
+from tests.naming import process_refused
 from tests.report.wandb_log import read_job
 
 DECISIONS = [
@@ -261,19 +262,19 @@ def test_the_resolved_config_can_be_fed_back(runs):
     folder, _ = runs
     stored = folder / "denoise" / "config.yaml"
     assert yaml.safe_load(stored.read_text())["train"]["batch_size"] == 64
-    output = ok(run_script("pseudo.py", "--mode", "denoise", "--config", stored))
-    assert "done already" in output
+    written = [stored.with_name(name) for name in ("labels.csv", "status.json", "metrics.json")]
+    before = [file.stat().st_mtime_ns for file in written]
+    ok(run_script("pseudo.py", "--mode", "denoise", "--config", stored))
+    assert [file.stat().st_mtime_ns for file in written] == before, "it is the same run, and done"
 
 
-def test_another_config_under_the_same_name_is_refused_and_fresh_starts_over(runs):
+def test_another_config_under_the_same_name_is_refused_with_the_keys_that_differ(runs):
     folder, args = runs
     before = (folder / "augment" / "labels.csv").read_bytes()
     done = run_script(
         "pseudo.py", "--mode", "augment", "name=augment", *args, "train.lr=0.001", "seed=3"
     )
-    assert done.returncode == 2
-    assert "train.lr: 0.006 → 0.001" in done.stderr
-    assert "seed: 0 → 3" in done.stderr
+    process_refused(done, "train.lr", 0.006, 0.001, "seed", 0, 3)
     assert (folder / "augment" / "labels.csv").read_bytes() == before
 
 

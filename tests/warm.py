@@ -95,11 +95,12 @@ class Script:
         return self.poll()
 
 
-def kill_behind(file: Path, command: list) -> None:
-    """Start the script, and SIGKILL it when it has put this file in place."""
+def kill_behind(file: Path, command: list) -> int:
+    """Start the script, and SIGKILL it when it has put this file in place. Returns its process id."""
     script = Script(*command, pause_at=file)
     script.until_paused()
     assert script.kill() == -signal.SIGKILL
+    return script.pid
 
 
 def _play(

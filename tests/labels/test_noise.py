@@ -117,7 +117,7 @@ def test_wild_input_gives_distributions(k, n, sharpness, seed):
     logits = rng.normal(size=(n, k)) * sharpness
     q = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     given_labels = rng.integers(0, rng.integers(1, k + 1), n)
-    matrix = matrix_of(q, given_labels)
+    matrix, noise_type = estimated(q, given_labels)
     calibrated, hot = calibrate(
         np.log(np.maximum(q, 1e-30)), given_labels, matrix, noisy=bool(seed % 2)
     )
@@ -134,4 +134,4 @@ def test_wild_input_gives_distributions(k, n, sharpness, seed):
     assert 0.04 < hot < 11
     assert np.isfinite(rate)
     assert 0 <= least <= most <= 1 + 1e-9
-    assert type_of(q, given_labels) in ("none", "look-alike", "pair", "uniform", "class-dependent")
+    assert noise_type in ("none", "look-alike", "pair", "uniform", "class-dependent")

@@ -146,7 +146,7 @@ def test_a_network_whose_last_layer_is_not_linear_is_refused():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model": {"freeze_backbone": True}}, "give model.checkpoint"),
+        ({"model": {"freeze_backbone": True}}, "model.checkpoint"),
         (
             {"model": {"freeze_backbone": True, "checkpoint": "w"}, "pseudo": {"tta": 2}},
             "pseudo.tta",
