@@ -162,8 +162,7 @@ def test_what_fails_in_another_process_is_said_by_the_first(csv_data):
     keys = ["train.lr=1e30", "train.optimizer=sgd", "train.schedule=constant", "pseudo.folds=2"]
     done = side_by_side("pseudo.py", "--mode", "augment", *args, *QUICK, *keys)
     assert done.returncode != 0
-    assert done.stderr.count("error: ") == 1
-    assert lines_naming(done.stderr, "error", "train.lr")
+    assert len(lines_naming(done.stderr, "error", "train.lr")) == 1
 
 
 DIES = """
