@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import QUICK, run_script
-from tests.naming import names, process_refused
+from tests.naming import names, process_error, process_refused
 from tests.report.fake_run import embedded
 from tests.test_scripts import ok, table
 from tests.warm import kill_behind
@@ -66,7 +66,7 @@ def test_select_goes_by_what_the_round_recorded_whatever_became_of_samples_csv(d
     (run / "selected.csv").unlink()
     (run / "status.json").unlink()
     done = run_script("pseudo.py", "--mode", "select", "--run", run)
-    process_refused(done, run / "status.json")
+    process_error(done, run / "status.json")
     assert not (run / "selected.csv").exists(), "a mode that nobody knows decides nothing"
 
 
