@@ -16,7 +16,7 @@ from .files import read_json, write_json
 
 SAME_SIGNAL_SECONDS = 0.25
 """A second signal within this time is the first one again: `timeout` and torchrun send each of theirs twice."""
-LOCK_WAIT_SECONDS = 8.0
+LOCK_WAIT_SECONDS = 10.0
 """The data workers of a process that died hold its lock until they notice; they look every five seconds."""
 BROKEN_PIPE = (ConnectionError, EOFError)
 """Raised when the other end of a pipe is a data worker that has died."""
@@ -147,14 +147,12 @@ def held(path: Path) -> Iterator[None]:
     lock, holder_file = FileLock(path / ".lock"), path / ".holder"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_WAIT_SECONDS)
+        lock.acquire(timeout=LOCK_WAIT_SECONDS if _has_died(_read_holder(holder_file)) else 0)
         holder = {"pid": os.getpid(), "host": platform.node(), "command": " ".join(sys.argv)}
         write_json(holder_file, holder)
     except Timeout:
-        who = ""
-        with suppress(OSError, UserError):  # it may have just ended
-            holder = read_json(holder_file, "pid", "host", "command")
-            who = " ({pid} on {host}: {command})".format(**holder)
+        holder = _read_holder(holder_file)
+        who = " ({pid} on {host}: {command})".format(**holder) if holder else ""
         raise UserError(
             f"run folder {path} is in use by another process{who}; wait for it or choose another name="
         ) from None
@@ -169,3 +167,20 @@ def held(path: Path) -> Iterator[None]:
         with suppress(OSError):
             holder_file.unlink()
         lock.release()
+
+
+def _read_holder(file: Path) -> dict:
+    with suppress(OSError, UserError):
+        return read_json(file, "pid", "host", "command")
+    return {}
+
+
+def _has_died(holder: dict) -> bool:
+    """Whether the process that wrote the file is gone; on another machine, and on Windows, nobody knows."""
+    if holder.get("host") != platform.node() or os.name == "nt":
+        return False
+    try:
+        os.kill(holder["pid"], 0)  # sends nothing
+    except OSError as error:
+        return error.errno == errno.ESRCH  # no such process
+    return False
