@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudokit.config.keys import Pseudo
+from pseudokit.config.types import UserError
 from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.posterior import Posterior, align
 from pseudokit.labels.pseudo_labels import (
+    CUTOFF_RULES,
     cutoffs_by_precision,
     drift,
     lower_bound,
@@ -36,10 +38,8 @@ def select(unlabeled, policy, labeled=RIGHT, refused=None, progress=1.0):
     reasons = np.full(len(probs), "", object)
     if refused is not None:
         reasons[: len(unlabeled)] = refused
-    predicted = Posterior(np.log(np.maximum(probs, 1e-300)), given_labels).summary()
-    taken, reason = select_pseudo_labels(
-        predicted, given_labels, probs.shape[1], policy, reasons, progress
-    )
+    posterior = Posterior(np.log(np.maximum(probs, 1e-300)), given_labels)
+    taken, reason = select_pseudo_labels(posterior, posterior.summary(), policy, reasons, progress)
     assert not taken[len(unlabeled) :].any(), "labeled rows receive none"
     return taken[: len(unlabeled)], reason[: len(unlabeled)]
 
@@ -55,6 +55,33 @@ def test_a_cutoff_decides_alone_by_default_and_0_95_is_the_default():
     assert accepted(UNLABELED).tolist() == [1, 0, 0, 1, 0, 0]
     assert accepted(UNLABELED, cutoff=0.8).tolist() == [1, 1, 1, 1, 0, 0]
     assert accepted(UNLABELED, cutoff=0.55, relabel_cutoff=0.9).tolist() == [1, 1, 1, 1, 1, 0]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_adaptive_cutoffs_are_those_of_the_paper(seed, n):
+    unlabeled = np.random.default_rng(seed).dirichlet([3, 1, 0.3], n)
+    mean = unlabeled.mean(0)
+    cutoffs = unlabeled.max(1).mean() * mean / mean.max()
+    # a value on its cutoff may round to either side
+    margin = unlabeled.max(1) - cutoffs[unlabeled.argmax(1)]
+    taken = accepted(unlabeled, cutoff="adaptive")
+    assert (taken == (margin >= 0))[np.abs(margin) > 1e-9].all()
+
+
+def test_an_adaptive_cutoff_needs_no_unlabeled_row_and_stands_beside_a_precision():
+    assert accepted(np.empty((0, K)), cutoff="adaptive").shape == (0,)
+    unlabeled = rows((0, 0.9), (0, 0.7), (1, 0.7))
+    proof = rows(*[(k, 0.5) for k in range(K)] * 10), RIGHT[1]
+    taken = {
+        cutoff: select(unlabeled, Pseudo(cutoff=cutoff, min_precision=0.5), proof)[0].tolist()
+        for cutoff in (None, "adaptive", 0.8)
+    }
+    assert taken == {None: [1, 1, 1], "adaptive": [1, 0, 1], 0.8: [1, 0, 0]}
+
+
+def test_a_cutoff_that_is_neither_a_number_nor_a_rule_is_refused():
+    with pytest.raises(UserError, match=r"pseudo\.cutoff"):
+        accepted(UNLABELED, cutoff="mean")
 
 
 def test_a_growing_share_takes_the_surest_of_each_class():
@@ -188,7 +215,7 @@ def wild(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     probs = rng.dirichlet(np.full(k, draw(st.sampled_from([0.01, 1, 100]))), m + n)
     policy = Pseudo(
-        cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2))),
+        cutoff=draw(st.one_of(st.none(), st.floats(0, 1.2), st.sampled_from([*CUTOFF_RULES]))),
         min_precision=draw(st.one_of(st.none(), st.floats(0.5, 0.99))),
         top_fraction=draw(st.one_of(st.none(), st.floats(0.01, 1))),
     )

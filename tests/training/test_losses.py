@@ -11,7 +11,13 @@ from pseudokit.config.training_keys import Train
 from pseudokit.config.types import UserError
 from pseudokit.system.distributed import ALONE, ProcessGroup
 from pseudokit.training.linear_probe import fit_head
-from pseudokit.training.losses import LOSSES, BinaryCrossEntropy, Consistency, make_criterion
+from pseudokit.training.losses import (
+    LOSSES,
+    BinaryCrossEntropy,
+    Consistency,
+    check_loss,
+    make_criterion,
+)
 
 
 @pytest.fixture
@@ -111,7 +117,9 @@ def test_soft_targets_of_certain_classes_teach_as_those_classes_and_of_weight_ze
 
 def test_a_loss_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match=r"train\.loss"):
-        made("mean", np.arange(4))
+        check_loss(Train(loss="mean"))
+    for loss in LOSSES:
+        check_loss(Train(loss=loss))
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,10 @@ class Pseudo(Section):
     relabel_cutoff: NonNegativeFloat | None = None
     """Change a given label by the plain confidence of the models, from this value on, as in the article. It replaces
     the noise model and `relabel_precision`. Above 1 no label changes."""
-    cutoff: NonNegativeFloat | None = None
-    """An unlabeled image gets a pseudo-label from this confidence on. Above 1 none does. Default: 0.95. With
-    `min_precision` it is the lowest cutoff that may be chosen."""
+    cutoff: NonNegativeFloat | str | None = None
+    """An unlabeled image gets a pseudo-label from this confidence on. Above 1 none does. Default: 0.95. adaptive = each
+    class has its own, which follows the mean confidence and how likely the class is (FreeMatch). With `min_precision`
+    it is the lowest cutoff that may be chosen."""
     min_precision: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Choose the cutoff of each class by out-of-fold rows: the lowest one whose precision is at least this with 95 %
     confidence. Below about 300 labels this bound is loose; prefer `top_fraction`."""

@@ -118,7 +118,7 @@ def _decide(
     decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
     if mode in REPAIRS:
         _decide_given(believed, given_labels, mode, noise, clear, policy, decision, reason)
-    accepted, why = select_pseudo_labels(predicted, given_labels, k, policy, refused, progress)
+    accepted, why = select_pseudo_labels(posterior, predicted, policy, refused, progress)
     reason[~labeled] = why[~labeled]
     if mode in USES_UNLABELED:
         decision[accepted] = "accept"

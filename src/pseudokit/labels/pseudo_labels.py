@@ -1,11 +1,17 @@
-"""Which unlabeled images receive a pseudo-label: small rules over out-of-fold probabilities, one after the other."""
+"""Which unlabeled images receive a pseudo-label: small rules over out-of-fold probabilities, one after the other.
+
+A new rule for the cutoffs of the classes is a function in `CUTOFF_RULES`. `pseudo.cutoff` takes its name there.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy import ndarray
 
 from ..config.keys import Pseudo
+from ..config.types import UserError
 from .arrays import by_class, last_where, most_confident, words
-from .posterior import PosteriorSummary
+from .posterior import Posterior, PosteriorSummary
 
 DEFAULT_CUTOFF = 0.95
 """Of the plain confidence."""
@@ -20,42 +26,35 @@ MIN_ROWS_PER_CLASS = 2
 
 
 def select_pseudo_labels(
+    posterior: Posterior,
     predicted: PosteriorSummary,
-    given_labels: ndarray,
-    k: int,
     policy: Pseudo,
     refused: ndarray,
     progress: float,
 ) -> tuple[ndarray, ndarray]:
     """Which unlabeled rows receive their likeliest class as label, and why.
 
-    Each rule is a key of `pseudo`, and names the reason of the rows that it takes away.
+    Each class has a cutoff on the confidence, see class_cutoffs. Of the rows above it a class keeps at most a share.
 
     Args:
-        predicted: out-of-fold probabilities of N rows. given_labels: (N,) class index, -1 = unlabeled.
-        k: number of classes.
+        posterior: out-of-fold probabilities of N rows, with their given labels; predicted: its summary.
         refused: (N,) reasons that stand above all rules; empty = none.
         progress: fraction of the rounds that are run, this one included.
 
     Returns:
         (N,) bool accepted; (N,) reasons, which mean nothing for labeled rows.
     """
-    unlabeled = given_labels < 0
+    unlabeled = posterior.given_labels < 0
     best = predicted.best
     confidence = predicted.confidence
-    cutoffs = np.full(k, plain_cutoff(policy))
-    if policy.min_precision is not None:
-        rows = ~unlabeled
-        proof = best[rows], confidence[rows], given_labels[rows]
-        cutoffs = cutoffs_by_precision(*proof, k, policy.min_precision)
-        cutoffs = np.maximum(cutoffs, policy.cutoff or 0.0)
+    cutoffs = class_cutoffs(posterior, predicted, policy)
     accepted = unlabeled & (confidence >= cutoffs[best])
     reason = words(accepted, "below_cutoff", "above_cutoff")
     if policy.top_fraction is not None:
         fraction = min(
             policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start)
         )
-        for c in range(k):
+        for c in range(len(cutoffs)):
             of_class = unlabeled & (best == c)
             limit = int(np.ceil(fraction * of_class.sum() - 1e-9))
             rows = np.flatnonzero(accepted & of_class)
@@ -67,15 +66,61 @@ def select_pseudo_labels(
     return accepted & ~is_refused, reason
 
 
-def plain_cutoff(policy: Pseudo) -> float:
-    """The configured cutoff on unlabeled images, else the default."""
-    return DEFAULT_CUTOFF if policy.cutoff is None else policy.cutoff
+def class_cutoffs(posterior: Posterior, predicted: PosteriorSummary, policy: Pseudo) -> ndarray:
+    """(K,) the lowest confidence of each class with which an unlabeled row gets a pseudo-label.
 
-
-def lowest_cutoff(accepted: ndarray, policy: Pseudo) -> float | None:
-    """What a report names as the cutoff: the plain one; by precision, the lowest confidence (A,) that was accepted."""
+    Raises:
+        UserError: see cutoff_rule.
+    """
+    k = posterior.log_probs.shape[1]
+    cutoffs = np.full(k, DEFAULT_CUTOFF)
+    if policy.cutoff is not None:
+        rule = cutoff_rule(policy)
+        cutoffs = rule(posterior, predicted) if rule else np.full(k, policy.cutoff)
     if policy.min_precision is None:
-        return plain_cutoff(policy)
+        return cutoffs
+    rows = posterior.given_labels >= 0
+    proof = predicted.best[rows], predicted.confidence[rows], posterior.given_labels[rows]
+    proved = cutoffs_by_precision(*proof, k, policy.min_precision)
+    return proved if policy.cutoff is None else np.maximum(proved, cutoffs)
+
+
+def adaptive_cutoffs(posterior: Posterior, predicted: PosteriorSummary) -> ndarray:
+    """(K,) FreeMatch (Wang et al. 2023): the mean confidence of all unlabeled rows, lower for classes that are rare.
+
+    A class has its mean probability, divided by that of the likeliest class, as factor.
+    """
+    unlabeled = np.flatnonzero(posterior.given_labels < 0)
+    total = np.zeros(posterior.log_probs.shape[1])
+    for _, probs in posterior.blocks(unlabeled):
+        total += probs.sum(0)
+    if not total.any():  # no unlabeled row
+        return total
+    return predicted.confidence[unlabeled].mean() * total / total.max()
+
+
+CUTOFF_RULES = {"adaptive": adaptive_cutoffs}
+"""What `pseudo.cutoff` may name in place of a number: (posterior, predicted) → (K,) cutoffs of the classes."""
+
+
+def cutoff_rule(policy: Pseudo) -> Callable[[Posterior, PosteriorSummary], ndarray] | None:
+    """The rule that `pseudo.cutoff` names, None where it is a number.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    name = policy.cutoff
+    if not isinstance(name, str):
+        return None
+    if name not in CUTOFF_RULES:
+        raise UserError(f"pseudo.cutoff={name}: give a number, or {' or '.join(CUTOFF_RULES)}")
+    return CUTOFF_RULES[name]
+
+
+def reported_cutoff(accepted: ndarray, policy: Pseudo) -> float | None:
+    """What a report names as the cutoff: the number, or the lowest confidence (A,) that a rule accepted."""
+    if policy.min_precision is None and cutoff_rule(policy) is None:
+        return DEFAULT_CUTOFF if policy.cutoff is None else policy.cutoff
     return float(accepted.min()) if len(accepted) else None
 
 

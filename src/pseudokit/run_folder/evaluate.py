@@ -21,7 +21,7 @@ from ..labels.metrics import (
     score,
     unlabeled_scores,
 )
-from ..labels.pseudo_labels import lowest_cutoff
+from ..labels.pseudo_labels import reported_cutoff
 from ..labels.thresholds import tuned
 from ..report.tables import label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
@@ -122,7 +122,7 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
             columns = ["id", "path", "label", "confidence", "round"]
             write_csv(run.path / "pseudo_labels.csv", accepted[columns])
             clean = _clean_labels(prepared, "hidden.csv", ~is_given)
-            cutoff = lowest_cutoff(accepted.confidence, run.config.pseudo)
+            cutoff = reported_cutoff(accepted.confidence, run.config.pseudo)
             metrics["unlabeled"] = unlabeled_scores(result.label[~is_given], clean) | {
                 "cutoff": cutoff
             }

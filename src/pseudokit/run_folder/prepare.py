@@ -23,10 +23,12 @@ from ..data.simulate import hide_labels, inject_noise
 from ..data.transforms import build
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
+from ..labels.pseudo_labels import cutoff_rule
 from ..report.sentences import listed
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
+from ..training.losses import check_loss
 from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import FREE_KEYS, Run
@@ -77,6 +79,8 @@ def prepare(run: Run) -> PreparedData:
     config, mode = run.config, run.mode
     with run.stage("read"):
         _refuse_idle_keys(config, mode)
+        check_loss(config.train)
+        cutoff_rule(config.pseudo)
         dataset, truths = read_dataset(config, mode)
         check_dataset(dataset, config, mode)
         tested = int((dataset.split == "test").sum())

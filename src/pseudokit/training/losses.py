@@ -133,16 +133,17 @@ LOSSES = {
 }
 
 
+def check_loss(train: Train) -> None:
+    """Raises UserError where there is no loss of the name that a config asks for."""
+    if train.loss not in LOSSES:
+        raise UserError(f"train.loss={train.loss}: no such loss; choose {' or '.join(LOSSES)}")
+
+
 def make_criterion(labels: ndarray, spec: ModelSpec, train: Train) -> CrossEntropy:
     """The loss that a config asks for.
 
     labels: all that are learned, (n,) classes or (n, K), soft targets or yes and no.
-
-    Raises:
-        UserError: there is no such loss.
     """
-    if train.loss not in LOSSES:
-        raise UserError(f"train.loss={train.loss}: no such loss; choose {' or '.join(LOSSES)}")
     return LOSSES[train.loss](labels, spec, train)
 
 
