@@ -12,8 +12,6 @@ from .noise import LOOK_ALIKE, OF_THE_CLASS, avoids_confident_rows, deconvolve, 
 from .out_of_fold import FoldPredictions, OutOfFoldPredictions, average_models
 from .posterior import Posterior
 
-MAX_BLOCK_ROWS = 100_000
-"""Rows whose likelihood is computed at once: bounded memory."""
 MAX_FIT_ROWS = 20_000
 """Rows that a temperature is fitted on; more do not change its second digit."""
 BIAS_SD = 0.3
@@ -101,8 +99,9 @@ def _compare_kinds(
     if of_class:
         matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
         parameters += len(calibrated) * k + (1 if noise == "uniform" else k * (k - 1))
-    likelihood, class_rate = _likelihood_by_class(log_probs, given_labels, matrix)
-    z, rate = compare(plain, given_labels, likelihood, parameters)
+    seen_through = Posterior(log_probs, given_labels, matrix).summary()
+    class_rate = np.nanmean(seen_through.p_wrong)
+    z, rate = compare(plain, given_labels, np.log(seen_through.likelihood), parameters)
     compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
     least_z = PREFERRED_Z
     if noise == LOOK_ALIKE:
@@ -145,28 +144,6 @@ def _calibrate_each_class(
         for model, *log_probs in zip(models, *calibrated, strict=True)
     ]
     return models, {"temperatures": temperatures}
-
-
-def _likelihood_by_class(
-    log_probs: ndarray, given_labels: ndarray, matrix: ndarray
-) -> tuple[ndarray, float]:
-    """How well noise of the class explains the given labels; log_probs: (N, K), calibrated; matrix: T[true, given].
-
-    Returns:
-        (N,) log P(given) = log Σ_k q_k T[k, given], NaN where there is no label; the mean share of wrong labels.
-    """
-    likelihood = np.full(len(given_labels), np.nan)
-    wrong = 0.0
-    labeled = np.flatnonzero(given_labels >= 0)
-    for start in range(0, len(labeled), MAX_BLOCK_ROWS):
-        rows = labeled[start : start + MAX_BLOCK_ROWS]
-        labels = given_labels[rows]
-        joint = np.exp(log_probs[rows].astype(float)) * matrix.T[labels]
-        total = np.maximum(joint.sum(1), MIN_PROBABILITY)
-        p_right = joint[np.arange(len(rows)), labels] / total
-        likelihood[rows] = np.log(total)
-        wrong += (1 - p_right).sum()
-    return likelihood, wrong / len(labeled)
 
 
 def calibrate(

@@ -17,7 +17,7 @@ BLOCK_PROBABILITIES = 2**19
 
 @dataclass(frozen=True)
 class PosteriorSummary:
-    """What is kept of a posterior, one number a row. The last two are NaN where no label is given."""
+    """What is kept of a posterior, one number a row. The last three are NaN where no label is given."""
 
     best: ndarray
     """(N,) the likeliest class."""
@@ -27,6 +27,8 @@ class PosteriorSummary:
     """(N,) the probability of the given label."""
     p_wrong: ndarray
     """(N,) the probability of all other classes together."""
+    likelihood: ndarray
+    """(N,) P(given label | image) under the model of the noise."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Posterior:
     def summary(self) -> PosteriorSummary:
         """The posterior of all rows, one number each."""
         n = len(self.given_labels)
-        summary = PosteriorSummary(np.empty(n, int), *np.empty((3, n)))
+        summary = PosteriorSummary(np.empty(n, int), *np.empty((4, n)))
 
         def summarize(block: slice) -> None:
             joint = self._unnormalized(block)
@@ -72,6 +74,7 @@ class Posterior:
             best = joint.argmax(1)
             summary.best[block] = best
             summary.confidence[block] = joint[rows, best] / total
+            summary.likelihood[block] = np.where(labeled, total, np.nan)
             p_given = joint[rows, given_labels] / total
             summary.self_confidence[block] = np.where(labeled, p_given, np.nan)
             # 1 - self_confidence would round tiny values to 0, and lose their order
