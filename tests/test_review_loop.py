@@ -285,11 +285,10 @@ def test_the_audit_tells_the_noise_rate_the_precision_of_flags_and_the_error(app
     assert "60 of 60 rows" in (run / "report.html").read_text()
 
 
-def test_the_review_page_has_the_sample_of_the_audit_as_a_blind_queue(denoised):
+def test_the_review_page_has_the_sample_of_the_audit_as_a_queue(denoised):
     content = embedded((denoised / "review.html").read_text())
     drawn = table(denoised / "audit.csv")
     (queue,) = [queue for queue in content["queues"] if queue["name"] == "audit"]
-    assert queue["blind"]
     assert [content["samples"][place]["id"] for place in queue["places"]] == list(drawn.id)
 
 

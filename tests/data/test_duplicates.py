@@ -293,7 +293,8 @@ def test_a_file_that_is_unlabeled_and_test_may_be_learned(table_of):
     assert set(table.id) == {"b", "c", "d", "e"}, "a alone is one file, named twice"
     assert not refused_reasons(table, np.array(["a", "b", "c", "d"], object), Data()).any()
     counts = count_duplicates(table)
-    assert counts["clusters in train and test"] == 1
+    assert counts["clusters in unlabeled and test"] == 1
+    assert counts["clusters in train and unlabeled and test"] == 1
 
 
 def test_a_file_that_is_in_train_and_test_is_listed(table_of):

@@ -1,7 +1,6 @@
 """Duplicates among the images of a run, in all its data sets: equal or nearly so."""
 
 import hashlib
-from itertools import combinations
 
 import cv2
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import Data
-from .dataset import SCORED_SPLITS, SPLITS, Dataset
+from .dataset import SCORED_SPLITS, Dataset
 from .folds import connect, link_equal
 from .images import resize
 
@@ -180,16 +179,13 @@ def refused_reasons(
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
-    """What duplicates.csv holds: clusters, rows, conflicts, and for every two splits how many clusters are in both."""
+    """What duplicates.csv holds: clusters, rows, conflicts, and how many clusters lie in several splits, by splits."""
     is_conflict = table.conflict.astype(str) == "True"  # text, if the table was read from the file
     counts = {
         "clusters": table.cluster.nunique(),
         "rows": len(table),
         "conflicts": table.cluster[is_conflict].nunique(),
     }
-    splits_of_clusters = table.groupby("cluster").split.agg(set)
-    for a, b in combinations(SPLITS, 2):
-        in_both = sum({a, b} <= splits for splits in splits_of_clusters)
-        if in_both:
-            counts[f"clusters in {a} and {b}"] = in_both
-    return counts
+    in_splits = table.drop_duplicates(["cluster", "split"]).groupby("cluster").split
+    in_several = in_splits.agg(" and ".join)[in_splits.size() > 1]
+    return counts | in_several.value_counts().add_prefix("clusters in ").to_dict()

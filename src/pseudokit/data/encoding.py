@@ -125,9 +125,8 @@ def parse(
     if not multi_label:
         index = {"": -1} | {name: k for k, name in enumerate(classes)}
         return np.array([index[text] for text in np.asarray(texts, object)], np.int64)
-    sign = separator(classes)
     rows, different = pd.factorize(np.asarray(texts, object))
-    sets = np.array([_read_set(text, classes, sign) for text in different], np.int64)
+    sets = np.array([_read_set(text, classes) for text in different], np.int64)
     return sets.reshape(-1, len(classes))[rows]
 
 
@@ -141,10 +140,9 @@ def labels_among(
     if not multi_label:
         return different & {*classes}
     labels = set()
-    sign = separator(classes)
     for text in different:
         with suppress(KeyError):
-            _read_set(text, classes, sign)
+            _read_set(text, classes)
             labels.add(text)
     return labels
 
@@ -163,12 +161,11 @@ def _write_set(
 def _read_set(
     text: str,
     classes: Sequence[str],
-    sign: str,
 ) -> list[int]:
-    """The C answers of one label set. sign: see separator."""
+    """The C answers of one label set."""
     answers = dict.fromkeys(classes, 0 if text else -1)
     if text not in ("", NONE):
-        for name in text.split(sign):
+        for name in text.split(separator(classes)):
             answers[name.removeprefix(UNKNOWN)] = -1 if name.startswith(UNKNOWN) else 1
     if len(answers) > len(classes):
         raise KeyError(text)

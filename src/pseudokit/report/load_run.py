@@ -16,7 +16,6 @@ from PIL.Image import Image, fromarray
 
 from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
-from ..round_store import model_folders
 from ..system.files import read_json
 
 NUMBERS = ["confidence", "self_confidence", "p_wrong", "epoch", "loss"]
@@ -119,13 +118,14 @@ def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
 
 def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
     """Training curves (epoch, loss) by what was trained: `round 1` has one by the name of each fold, `student` one."""
-    folders = [folder for info in rounds for folder in model_folders(run, info["round"])]
     history = {}
-    for folder in [*folders, run / "baseline", run / "student"]:
-        curve = read_table(folder / "history.csv", "epoch loss")
-        if curve is not None:
-            name = folder.relative_to(run).parts[0].replace("_", " ")
-            history.setdefault(name, {})[folder.name.replace("_", " ")] = curve
+    for trained in [*(f"round_{info['round']}" for info in rounds), "baseline", "student"]:
+        curves = {
+            file.parent.name.replace("_", " "): read_table(file, "epoch loss")
+            for file in sorted((run / trained).rglob("history.csv"))
+        }
+        if curves:
+            history[trained.replace("_", " ")] = curves
     return history
 
 

@@ -30,15 +30,15 @@ def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, 
     folder = run / f"round_{info.get('round')}"
     if not (folder / "log_probs.npy").exists():
         return [[[], []]] * len(items), {}
-    columns = "id given_label predicted confidence decision"
+    columns = "id given_label predicted decision"
     decisions = load_run.read_table(folder / "decisions.csv", columns)
     log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
     candidates = find_candidates(decisions)
     item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])
     near = []
-    for row, *names in zip(item_rows, items["given_label"], items["predicted"], strict=True):
-        near.append([nearest_rows(log_probs, row, candidates.get(name, [])) for name in names])
+    for row, *classes in zip(item_rows, items["given_label"], items["predicted"], strict=True):
+        near.append([nearest_rows(log_probs, row, candidates.get(name)) for name in classes])
     samples = load_run.read_table(run / "samples.csv", "id path")
     paths = decisions["id"].map(load_run.image_paths(samples))
     shown = {row for pair in near for rows in pair for row in rows}
@@ -46,22 +46,18 @@ def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, 
 
 
 def find_candidates(decisions: pd.DataFrame) -> dict[str, ndarray]:
-    """class → rows that agree with their given label, evenly spread from the least to the most confident."""
+    """class → a random sample of the rows that agree with their given label."""
     agrees = decisions["predicted"] == decisions["given_label"]
     is_kept = decisions["decision"] == "keep"
-    agreed = decisions[agrees & is_kept].sort_values("confidence", kind="stable")
-    groups = agreed.groupby("given_label").groups
-    limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // max(1, len(groups)))
-    candidates = {}
-    for name, rows in groups.items():
-        places = np.linspace(0, len(rows) - 1, min(limit, len(rows)), dtype=int)
-        candidates[name] = rows.to_numpy()[places]
-    return candidates
+    agreed = decisions[agrees & is_kept].sample(frac=1, random_state=0)
+    by_class = agreed.groupby("given_label")
+    limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // max(1, by_class.ngroups))
+    return {name: rows.index.to_numpy()[:limit] for name, rows in by_class}
 
 
-def nearest_rows(log_probs: ndarray, row: int, candidates: ndarray) -> list[int]:
+def nearest_rows(log_probs: ndarray, row: int, candidates: ndarray | None) -> list[int]:
     """The few candidates whose log-probabilities (N, K) are nearest to those of a row (-1: not predicted)."""
-    if row < 0 or not len(candidates):
+    if row < 0 or candidates is None:
         return []
     others = candidates[candidates != row]
     distance = np.linalg.norm(log_probs[others] - log_probs[row], axis=1)

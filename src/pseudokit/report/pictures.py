@@ -41,8 +41,6 @@ class Picture(NamedTuple):
     """Of its file, without the suffix."""
     caption: str
     png: bytes
-    is_photo: bool
-    """Shows images of the data. A dark page must not invert their colors."""
 
 
 @styled
@@ -53,7 +51,7 @@ def draw_pictures(data: dict) -> list[Picture]:
     for name in names:
         if drawn := PICTURES[name](data):
             caption, figure = drawn
-            pictures.append(Picture(name, caption, png(figure), name in PHOTOS))
+            pictures.append(Picture(name, caption, png(figure)))
     return pictures
 
 
@@ -250,13 +248,7 @@ def rounds(data: dict) -> CaptionedFigure:
     figure, axes = new_figure("Round by round", 4.1, len(panels))
     for axis, (name, shares) in zip(axes, panels.items(), strict=True):
         axis.plot(shares.index, shares, "o-", linewidth=2)
-        for number, share in shares.items():
-            point, offset = (number, share), (0, 8)
-            axis.annotate(
-                f"{share:.2%}", point, offset, textcoords="offset points", ha="center", size=10
-            )
-        axis.set(title=name, xticks=infos.index, xlim=(0.7, infos.index[-1] + 0.3))
-        axis.margins(y=0.45)
+        axis.set(title=name, xticks=infos.index)
         percent_axis(axis.yaxis)
     axes[-1].set_xlabel("round")
     return "What every round of teachers and decisions achieved.", figure
@@ -290,6 +282,5 @@ PICTURES = {
     "rounds": rounds,
     "losses": losses,
 }
-PHOTOS = ("grid", "unlabeled_grid")
 WITHOUT_ROUNDS = ("confusion", "losses")
 """Pictures that need no decisions of a round."""

@@ -64,7 +64,7 @@ def thumbnails(paths: Iterable[str], pixels: int) -> list[str]:
 def review_queues(
     items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None
 ) -> list[dict]:
-    """Lists to go through: {"name", "blind": whether what the run thinks is hidden, "places" in rows}."""
+    """Lists to go through: {"name", "places" in rows}. The page hides in `audit` what the run thinks."""
     in_conflict = items["duplicates"] != ""
     is_kept = (items["decision"] == "keep") & ~in_conflict
     masks = {"to review": ~is_kept, "duplicates disagree": in_conflict, "kept by the run": is_kept}
@@ -72,7 +72,5 @@ def review_queues(
     if audit is not None:
         queues["audit"] = pd.Index(rows["id"]).get_indexer(audit["id"])
     return [
-        {"name": name, "blind": name == "audit", "places": places.tolist()}
-        for name, places in queues.items()
-        if len(places)
+        {"name": name, "places": places.tolist()} for name, places in queues.items() if len(places)
     ]
