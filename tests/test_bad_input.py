@@ -271,6 +271,16 @@ def test_an_unknown_optimizer(csv):
     assert names(refusal(csv, "train", "train.optimizer=adamx"), "train.optimizer='adamx'")
 
 
+@pytest.mark.parametrize("key", ["train.loss=focus", "pseudo.cutoff=focus", "pseudo.cutoff=-1"])
+def test_a_loss_or_a_rule_that_does_not_exist_is_refused_before_any_training(csv, key):
+    assert names(refusal(csv, "denoise", key), key)
+
+
+def test_a_loss_has_no_effect_on_a_frozen_backbone(csv):
+    keys = ["model.freeze_backbone=true", "model.checkpoint=x", "train.loss=balanced_cross_entropy"]
+    assert names(refusal(csv, "train", *keys), "train.loss", "model.freeze_backbone=true")
+
+
 def test_a_noise_matrix_that_does_not_fit(csv):
     message = refusal(csv, "denoise", "simulate.noise=[[0.9,0.1],[0.1,0.9]]")
     assert names(message, "simulate.noise", "10")

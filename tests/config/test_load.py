@@ -52,6 +52,12 @@ def test_a_number_in_any_notation_is_a_number(read, text):
     assert read("", f"train.lr={text}").train.lr == 0.001
 
 
+def test_a_cutoff_is_a_number_where_it_can_be_one_and_else_the_name_of_a_rule(read):
+    for text, cutoff in [("0.9", 0.9), ("9e-1", 0.9), ("2", 2.0), ("adaptive", "adaptive")]:
+        assert read("", f"pseudo.cutoff={text}").pseudo.cutoff == cutoff
+    assert read("pseudo: {cutoff: '0.9'}").pseudo.cutoff == 0.9
+
+
 def test_lists_mappings_and_nothing_can_be_given_on_the_command_line(read):
     config = read(
         "",

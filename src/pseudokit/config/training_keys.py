@@ -90,7 +90,7 @@ class Pseudo(Section):
     relabel_cutoff: NonNegativeFloat | None = None
     """Change a given label by the plain confidence of the models, from this value on, as in the article. It replaces
     the noise model and `relabel_precision`. Above 1 no label changes."""
-    cutoff: NonNegativeFloat | str | None = None
+    cutoff: Annotated[NonNegativeFloat | str | None, Field(union_mode="left_to_right")] = None
     """An unlabeled image gets a pseudo-label from this confidence on. Above 1 none does. Default: 0.95. adaptive = each
     class has its own, which follows the mean confidence and how likely the class is (FreeMatch). With `min_precision`
     it is the lowest cutoff that may be chosen."""

@@ -113,7 +113,9 @@ def cutoff_rule(policy: Pseudo) -> Callable[[Posterior, PosteriorSummary], ndarr
     if not isinstance(name, str):
         return None
     if name not in CUTOFF_RULES:
-        raise UserError(f"pseudo.cutoff={name}: give a number, or {' or '.join(CUTOFF_RULES)}")
+        raise UserError(
+            f"pseudo.cutoff={name}: give a number from 0 on, or {' or '.join(CUTOFF_RULES)}"
+        )
     return CUTOFF_RULES[name]
 
 
