@@ -273,7 +273,7 @@ def test_an_unknown_optimizer(csv):
 
 @pytest.mark.parametrize("key", ["train.loss=focus", "pseudo.cutoff=focus", "pseudo.cutoff=-1"])
 def test_a_loss_or_a_rule_that_does_not_exist_is_refused_before_any_training(csv, key):
-    assert names(refusal(csv, "denoise", key), key)
+    assert names(refusal(csv, "augment", key), key)
 
 
 def test_a_loss_has_no_effect_on_a_frozen_backbone(csv):
