@@ -12,7 +12,7 @@ from .fake_run import embedded, make_run
 
 
 def test_disagreements_are_exactly_the_most_confident(denoise):
-    rows = load_run.read_decisions(denoise / "round_2", load_run.read_truth(denoise))
+    rows = load_run.read_decisions(denoise, 2)
     rows = rows.sample(frac=1, random_state=0)
     rows.loc[rows.index[:3], "given_label"] = ""  # unlabeled rows never disagree
     disagreeing = [r for r in rows.itertuples() if r.given_label not in ("", r.predicted)]

@@ -10,7 +10,7 @@ import pytest
 from pseudokit.config.keys import Pseudo
 from pseudokit.data.csv_text import read_csv
 from pseudokit.labels.decide import decide_labels
-from pseudokit.report.load_run import read_decisions, read_run, read_truth
+from pseudokit.report.load_run import read_decisions, read_run
 from pseudokit.report.metrics_log import metric_lines, write_metrics
 from pseudokit.report.report import page_tables, write_report
 from pseudokit.report.report_tables import (
@@ -236,5 +236,5 @@ def test_decisions_of_a_class_called_like_nothing_are_counted(tmp_path):
     run = make_run(tmp_path / "run", "augment", names=HOSTILE)
     write_metrics(run)
     assert set(tables_of(run)["Classes"]["class"]) == set(HOSTILE)
-    decisions = read_decisions(run / "round_2", read_truth(run))
+    decisions = read_decisions(run, 2)
     assert decision_tables(decisions)["Decisions"]["rows"].sum() == len(decisions)

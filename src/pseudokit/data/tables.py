@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import ChainMap
 from functools import cache
 from pathlib import Path
 
@@ -108,31 +107,31 @@ def _refuse_outside(table: pd.DataFrame, folders: list[str]) -> None:
 
 def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
     """`<folder>/<class>/<file>`. The id is the path below the folder, with the folder's own name in front."""
-    files = _list_files(folder)
-    images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    others = sorted({*files} - {*images})
+    files = pd.Series(_list_files(folder), dtype=object)
+    top_folders = files.str.extract("^([^/]*)/", expand=False).fillna("")
+    is_image = files.str.lower().str.endswith(IMAGE_SUFFIXES)
+    images = files[is_image]
+    others = files[~is_image]
     suffixes = ", ".join(IMAGE_SUFFIXES)
-    if not images:
+    if images.empty:
         raise UserError(f"{key} holds no image ({suffixes})")
-    if others:
+    if len(others):
         log.info(
-            f"{folder}: {len(others):,} files that are no images by their suffix are skipped ({others[0]}, …)"
+            f"{folder}: {len(others):,} files that are no images by their suffix are skipped ({others.iloc[0]}, …)"
         )
-    top_folders = [_top_folder(name) for name in images]
     if split in LABELED_SPLITS:
-        without_image = {_top_folder(name) for name in others} - {*top_folders, ""}
-        if "" in top_folders:
-            name = images[top_folders.index("")]
-            raise UserError(f"{key}: {name} lies in no class folder; use <class>/<file>")
+        strays = images[top_folders == ""]
+        if len(strays):
+            raise UserError(f"{key}: {strays.iloc[0]} lies in no class folder; use <class>/<file>")
+        without_image = {*top_folders[~is_image]} - {*top_folders[is_image], ""}
         if without_image:
             raise UserError(
                 f"{folder / min(without_image)} holds files and no image ({suffixes}); convert them or move it away"
             )
-    prefix = folder.resolve().name
     columns = {
-        "id": [f"{prefix}/{name}" for name in images],
-        "path": [os.path.join(folder, name) for name in images],
-        "label": "" if split == "unlabeled" else top_folders,
+        "id": f"{folder.resolve().name}/" + images,
+        "path": os.path.join(folder, "") + images,
+        "label": "" if split == "unlabeled" else top_folders[is_image],
         "group": "",
     }
     return pd.DataFrame(columns, dtype=object)
@@ -159,11 +158,6 @@ def _is_circle(folder: Path) -> bool:
 
 def _refuse_unreadable(error: OSError) -> None:
     raise UserError(f"folder {error.filename} cannot be read ({error.strerror})") from None
-
-
-def _top_folder(name: str) -> str:
-    """The first folder of a path; empty where it is a file alone."""
-    return os.path.dirname(name).partition("/")[0]
 
 
 # ---- tables
@@ -280,41 +274,38 @@ def _read_one_hot(table: pd.DataFrame, multi_label: bool, file: Path) -> ndarray
 # ---- image files
 
 
-def _find_images(ids: Iterable[str], folders: list[str], suffix: str) -> list[str]:
+def _find_images(ids: pd.Series, folders: list[str], suffix: str) -> list[str]:
     """The image of each id: folder / (id + suffix) if it is there, otherwise any image of that name, with or without
     its folder and suffix, below the folders.
 
     Raises:
         UserError: an id names several images.
     """
-    paths = []
-    index = None
-    for name in ids:
-        path = os.path.join(folders[0], name + suffix)
-        if len(folders) > 1 or not os.path.exists(path):
-            if index is None:  # it lists all folders, and is seldom needed
-                index = _index_by_name(folders)
-            path, *others = index.get(name + suffix, [path])
-            if others:
-                raise UserError(
-                    f"id {name!r} names {len(others) + 1} images ({path}, {others[0]}, …); put their folder into the "
-                    "id, or name fewer folders in data.image_dir, or set data.image_suffix"
-                )
-        paths.append(path)
+    paths = [os.path.join(folders[0], name + suffix) for name in ids]
+    several = len(folders) > 1
+    missing = [row for row, path in enumerate(paths) if several or not os.path.exists(path)]
+    # It lists all folders, and is seldom needed.
+    index = _index_by_name(folders) if missing else {}
+    for row in missing:
+        paths[row], *others = index.get(ids[row] + suffix, [paths[row]])
+        if others:
+            raise UserError(
+                f"id {ids[row]!r} names {len(others) + 1} images ({paths[row]}, {others[0]}, …); put their folder into "
+                "the id, or name fewer folders in data.image_dir, or set data.image_suffix"
+            )
     return paths
 
 
 def _index_by_name(folders: list[str]) -> dict[str, list[str]]:
     """Every name that an image may be called by, with or without folder and suffix → the image files of that name."""
-    by_stem, by_name, by_path_stem, by_path = (defaultdict(list) for _ in range(4))
+    # What is more exact comes first and outranks the others.
+    indexes = [{}, {}, {}, {}]
     for folder in filter(os.path.isdir, folders):
         for path in _list_files(folder):
             stem, suffix = os.path.splitext(path)
             if suffix.lower() in IMAGE_SUFFIXES:
                 file = os.path.join(folder, path)
-                by_stem[os.path.basename(stem)].append(file)
-                by_name[os.path.basename(path)].append(file)
-                by_path_stem[stem].append(file)
-                by_path[path].append(file)
-    # What is more exact outranks the others.
-    return by_stem | by_name | by_path_stem | by_path
+                names = (path, stem, os.path.basename(path), os.path.basename(stem))
+                for index, name in zip(indexes, names, strict=True):
+                    index.setdefault(name, []).append(file)
+    return dict(ChainMap(*indexes))

@@ -144,4 +144,4 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
                 decision = {"action": action, "label": label}
                 lines[f"task {number}"] = task.data.model_dump() | decision
     columns = [*TaskData.model_fields, "action", "label"]
-    return pd.DataFrame(list(lines.values()), index=list(lines), columns=columns)
+    return pd.DataFrame.from_dict(lines, "index", columns=columns)

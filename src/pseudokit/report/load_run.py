@@ -58,7 +58,7 @@ def read_run(run: Path) -> dict:
         "cutoffs": cutoffs(metrics, decisive),
         "samples": read_table(run / "samples.csv", "id path split given_label"),
         "duplicates": read_table(run / "duplicates.csv", duplicates),
-        "decisions": read_decisions(run / f"round_{decisive.get('round')}", read_truth(run)),
+        "decisions": read_decisions(run, decisive.get("round")),
         "scored": read_table(run / "scored.csv", "arm split id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
         "history": read_history(run, metrics["rounds"]),
@@ -75,11 +75,6 @@ def decisive_round(metrics: dict) -> dict:
     rounds = metrics.get("rounds") or [{}]
     chosen = [info for info in rounds if info.get("round") == metrics.get("round")]
     return (chosen or rounds)[-1]
-
-
-def label_names(info: dict) -> list[str]:
-    """What labels are called in a round: the classes, or the label sets that occur; [] where it does not say."""
-    return info.get("label_sets") or info.get("classes", [])
 
 
 def cutoffs(metrics: dict, info: dict) -> ndarray:
@@ -100,20 +95,20 @@ def scored_model(scores: dict[str, dict]) -> tuple[str, str]:
     return "", ""
 
 
-def read_truth(run: Path) -> pd.Series:
-    """id → clean label, of the rows whose labels were corrupted or hidden on purpose."""
-    empty = pd.DataFrame(columns=["id", "clean"], dtype=str)
-    tables = [read_table(run / name, "id clean") for name in ("injected.csv", "hidden.csv")]
-    return pd.concat([empty, *tables]).set_index("id")["clean"]
-
-
-def read_decisions(folder: Path, truth: pd.Series) -> pd.DataFrame | None:
-    """The decisions of one round with a `truth` column (missing where nobody knows)."""
+def read_decisions(run: Path, number: int | None) -> pd.DataFrame | None:
+    """The decisions of one round with a `truth` column: the label before the run changed or hid it on purpose."""
     columns = (
         "id split given_label predicted confidence self_confidence p_wrong decision label reason"
     )
-    table = read_table(folder / "decisions.csv", columns)
-    return None if table is None else table.assign(truth=table.id.map(truth))
+    decisions = read_table(run / f"round_{number}" / "decisions.csv", columns)
+    if decisions is None:
+        return None
+    truth = {}
+    for name in ("injected.csv", "hidden.csv"):
+        if (run / name).exists():
+            table = read_table(run / name, "id clean")
+            truth |= dict(zip(table.id, table.clean, strict=True))
+    return decisions.assign(truth=decisions.id.map(truth))
 
 
 def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:

@@ -65,7 +65,7 @@ def round_line(info: dict, table: pd.DataFrame) -> dict:
 def cutoff_in_use(table: pd.DataFrame) -> float:
     """The lowest confidence of a pseudo-label, else of a relabeled row; NaN where there is neither."""
     decision = "accept" if "accept" in set(table.decision) else "relabel"
-    return float(table.confidence[table.decision == decision].min())
+    return table.confidence[table.decision == decision].min()
 
 
 def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:

@@ -3,8 +3,6 @@
 A function a picture. It returns None where the run does not have the data.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -30,28 +28,17 @@ GRID_IMAGES = 25
 """Five rows of five."""
 IMAGE_PIXELS = 128
 """Longer side of an image in a grid: about what five in a row of 6 inches can show."""
-MAX_ONE_LINE_NAME = 15
-"""Letters that fit above an image of a grid."""
-
-
-class Picture(NamedTuple):
-    """One picture of a run."""
-
-    name: str
-    """Of its file, without the suffix."""
-    caption: str
-    png: bytes
 
 
 @styled
-def draw_pictures(data: dict) -> list[Picture]:
-    """The pictures that this run has data for, in the order of the page."""
-    pictures = []
+def draw_pictures(data: dict) -> dict[str, tuple[str, bytes]]:
+    """Name → (caption, PNG) of the pictures that this run has data for, in the order of the page."""
+    pictures = {}
     names = WITHOUT_ROUNDS if data["decisions"] is None else PICTURES
     for name in names:
         if drawn := PICTURES[name](data):
             caption, figure = drawn
-            pictures.append(Picture(name, caption, png(figure)))
+            pictures[name] = (caption, png(figure))
     return pictures
 
 
@@ -96,9 +83,6 @@ def _grid_of_rows(
     images = [load_run.read_image(path, IMAGE_PIXELS) for path in paths]
     texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))
     first, second = (texts[column].replace("", "none").map(short) for column in pair)
-    names = first + " | " + second
-    if names.str.len().max() > MAX_ONE_LINE_NAME:
-        names = first + " |\n" + second
     truth = rows["id"].map(data["decisions"].set_index("id")["truth"])
     is_known = truth.notna() & (rows["label"] != "")
     is_right = (truth == rows["label"]).astype(object).where(is_known, None)
@@ -106,7 +90,7 @@ def _grid_of_rows(
         f"{len(rows)} {caption} Where the truth is known, right labels have a blue frame and wrong "
         "ones an orange-red one."
     )
-    return caption, image_grid(images, names, is_right, title)
+    return caption, image_grid(images, first + " |\n" + second, is_right, title)
 
 
 # ---- what the predictions are worth
@@ -117,8 +101,7 @@ def confusion(data: dict) -> CaptionedFigure:
     rows, source = predicted_rows(data)
     if rows.empty:
         return None
-    labels = load_run.label_names(data["decisive"])
-    labels = sorted({*labels, *rows["label"], *rows["predicted"]})
+    labels = sorted({*rows["label"], *rows["predicted"]})
     counts = confusion_matrix(rows["label"], rows["predicted"], labels=labels)
     n_wrong = len(rows) - counts.trace()
     title = f"Confusion matrix ({n_wrong:,} of {len(rows):,} differ)"
@@ -170,16 +153,14 @@ def coverage(data: dict) -> CaptionedFigure:
             continue
         # rows of equal confidence enter together: no cutoff could tell them apart
         is_right = part["predicted"] == part[column]
-        levels = is_right.groupby(part["confidence"]).agg(["size", "sum"])
-        above = levels.sort_index(ascending=False).cumsum()
-        above["coverage"] = above["size"] / len(part)
-        above["accuracy"] = above["sum"] / above["size"]
+        above = is_right.groupby(part["confidence"]).agg(["size", "sum"])[::-1].cumsum()
+        accuracy = above["sum"] / above["size"]
+        accuracy.index = above["size"] / len(part)
         label = f"{name} (n = {len(part):,})"
-        axis.plot(above["coverage"], above["accuracy"], "-", color=color, linewidth=2, label=label)
-        dot = above[above.index >= cutoff][-1:]
+        axis.plot(accuracy, "-", color=color, linewidth=2, label=label)
+        dot = accuracy[above.index >= cutoff][-1:]
         if len(dot):
-            label = f"cutoff {cutoff:.4g}"
-            axis.plot(dot["coverage"], dot["accuracy"], "o", color=color, label=label)
+            axis.plot(dot, "o", color=color, label=f"cutoff {cutoff:.4g}")
     axis.set(
         xlabel="coverage: share of the rows, most confident first",
         ylabel="accuracy of those rows",

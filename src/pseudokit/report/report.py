@@ -28,8 +28,8 @@ def write_report(run: Path) -> Path:
     pictures = draw_pictures(data)
     for name in PICTURES:
         (run / "plots" / f"{name}.png").unlink(missing_ok=True)
-    for picture in pictures:
-        atomic_write(run / "plots" / f"{picture.name}.png", picture.png)
+    for name, (_, png) in pictures.items():
+        atomic_write(run / "plots" / f"{name}.png", png)
     metrics = data["metrics"]
     tables = page_tables(data)
     content = render(

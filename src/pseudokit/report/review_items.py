@@ -62,6 +62,6 @@ def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
 
 
 def class_names(items: pd.DataFrame, info: dict) -> list[str]:
-    """What a person can choose from: the classes of the round, or those that occur where it does not say."""
+    """What a person can choose from: the classes or label sets of the round; without a round, those that occur."""
     occurring = {*items["given_label"], *items["predicted"]} - {""}
-    return load_run.label_names(info) or sorted(occurring)
+    return info.get("label_sets") or info.get("classes") or sorted(occurring)

@@ -69,20 +69,22 @@ def send(run: Path) -> None:
     import wandb
 
     lines = read_lines(run / "metrics.jsonl")
-    teacher = _start_job(run, "teacher")
-    for line in lines:
-        if "round" in line:
-            teacher.log(line, step=line["round"])
-    _log_scores(teacher, [line for line in lines if line.get("of") not in (None, *STUDENTS)])
-    for title, table in report_tables(read_json(run / "metrics.json"), lines).items():
-        teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
-    teacher.finish()
-
-    student = _start_job(run, "student")
-    _log_scores(student, [line for line in lines if line.get("of") in STUDENTS])
-    for file in sorted((run / "plots").glob("*.png")):
-        student.log({f"plots/{file.stem}": wandb.Image(str(file))})
-    student.finish()
+    scores = [line for line in lines if "of" in line]
+    with _start_job(run, "teacher") as teacher:
+        for line in lines:
+            if "round" in line:
+                teacher.log(line, step=line["round"])
+        for line in scores:
+            if line["of"] not in STUDENTS:
+                teacher.log(_with_prefix(line))
+        for title, table in report_tables(read_json(run / "metrics.json"), lines).items():
+            teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
+    with _start_job(run, "student") as student:
+        for line in scores:
+            if line["of"] in STUDENTS:
+                student.log(_with_prefix(line))
+        for file in sorted((run / "plots").glob("*.png")):
+            student.log({f"plots/{file.stem}": wandb.Image(str(file))})
 
 
 def _start_job(run: Path, job_type: str) -> Any:
@@ -99,9 +101,9 @@ def _start_job(run: Path, job_type: str) -> Any:
     )
 
 
-def _log_scores(job: Any, lines: list[dict]) -> None:
-    for line in lines:
-        job.log({f"{line['of']}/{key}": value for key, value in line.items() if key != "of"})
+def _with_prefix(line: dict) -> dict:
+    """The numbers of one model or part, by `student/test/accuracy` and the like."""
+    return {f"{line['of']}/{key}": value for key, value in line.items()}
 
 
 if __name__ == "__main__":
