@@ -104,7 +104,9 @@ def _compare_kinds(
     z, rate = compare(plain, given_labels, np.log(seen_through.likelihood), parameters)
     compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
     least_z = PREFERRED_Z
-    if noise == LOOK_ALIKE:
+    if noise == "uniform":  # people's is not: difficulty must be as clearly ahead
+        least_z = -PREFERRED_Z
+    elif noise == LOOK_ALIKE:
         n_compared = min((given_labels >= 0).sum(), MAX_COMPARED_ROWS)
         least_z -= LOOK_ALIKE_LEAD * np.sqrt(n_compared)
     if z > least_z:

@@ -40,11 +40,11 @@ DIFFICULTY = "difficulty"
 EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
 """With all other types the given label is no evidence, and nothing is relabeled unasked."""
 CONFIDENT_FRACTION = 0.4
-MAX_AREA = 0.56
+MAX_AREA = 0.55
 MIN_AREA_Z = 3.0
 """Noise of the class is in doubt where, among the most confident rows of a predicted class, a contradicted one is less
 confident than another with a probability above MAX_AREA, by so many standard errors. It was up to 0.536 with noise of
-the class, 0.576 to 0.65 with noise that follows the images (docs/log.md)."""
+the class, 0.556 to 0.65 with noise that follows the images (docs/log.md)."""
 
 
 def estimate_noise(
