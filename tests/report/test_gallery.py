@@ -49,7 +49,7 @@ def test_without_scores_the_images_are_out_of_fold_rows(denoise, tmp_path):
     assert (best["label"] == best["predicted"]).all()
 
 
-def test_an_id_in_two_splits_has_the_image_of_its_split():
+def test_an_id_in_two_splits_has_the_image_of_its_split(tmp_path):
     rows = pd.DataFrame(
         {
             "arm": "student",
@@ -64,7 +64,8 @@ def test_an_id_in_two_splits_has_the_image_of_its_split():
         {"id": ["a", "a"], "split": ["unlabeled", "test"], "path": ["unlabeled.png", "test.png"]}
     )
     metrics = {"scores": {"student": {"test": {"n": 1, "accuracy": 1.0}}}}
-    [(_, _, group)] = gallery(
-        {"scored": rows, "decisions": None, "metrics": metrics, "samples": samples}
-    )
+    samples.to_csv(tmp_path / "samples.csv")
+    rows.to_csv(tmp_path / "scored.csv")
+    scored = load_run.read_rows(tmp_path, "scored.csv", " ".join(rows))
+    [(_, _, group)] = gallery({"scored": scored, "decisions": None, "metrics": metrics})
     assert list(group["path"]) == ["test.png"]

@@ -46,22 +46,20 @@ def inject_noise(
     Raises:
         UserError: there are fewer than two classes, or the matrix does not fit them.
     """
-    rows = np.flatnonzero(dataset.split == "train")
-    labels = dataset.given_labels[rows]
-    is_known = labels >= 0
-    n_classes = len(dataset.classes) if labels.ndim == 1 else 2
+    is_train = dataset.split == "train"
+    noisy = dataset.given_labels.copy()
+    can_flip = ((noisy.T >= 0) & is_train).T
+    n_classes = len(dataset.classes) if noisy.ndim == 1 else 2
     if n_classes < 2:
         raise UserError("simulate.noise needs at least two classes")
     rng = np.random.default_rng(seed)
-    labels[is_known] = _flip(labels[is_known], n_classes, simulate, rng)
-    given_labels = dataset.given_labels.copy()
-    given_labels[rows] = labels
+    noisy[can_flip] = _flip(noisy[can_flip], n_classes, simulate, rng)
     truth = {
-        "id": dataset.id[rows],
-        "clean": names(dataset.given_labels[rows], dataset.classes),
-        "given_label": names(labels, dataset.classes),
+        "id": dataset.id[is_train],
+        "clean": names(dataset.given_labels[is_train], dataset.classes),
+        "given_label": names(noisy[is_train], dataset.classes),
     }
-    return replace(dataset, given_labels=given_labels), pd.DataFrame(truth)
+    return replace(dataset, given_labels=noisy), pd.DataFrame(truth)
 
 
 def _flip(

@@ -13,9 +13,6 @@ def gallery(data: dict) -> list[tuple[str, str, pd.DataFrame]]:
     rows, source = predicted_rows(data)
     if rows.empty:
         return []
-    # an id may stand in several splits
-    paths = data["samples"][["id", "split", "path"]]
-    rows = rows.merge(paths, how="left", on=["id", "split"])
     rows = rows.sort_values("confidence", ascending=False, kind="stable")
     is_right = rows["label"] == rows["predicted"]
     wrong = rows[~is_right]
@@ -38,7 +35,7 @@ def gallery(data: dict) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def predicted_rows(data: dict) -> tuple[pd.DataFrame, str]:
-    """Rows (id, split, label, predicted, confidence) that show what the run can do, and who predicted what.
+    """Rows (id, path, label, predicted, confidence) that show what the run can do, and who predicted what.
 
     The scored rows that carry the headline, or else out-of-fold rows. These are compared with the truth where it
     is known, else with the given label.

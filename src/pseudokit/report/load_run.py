@@ -18,6 +18,7 @@ from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
 from ..system.files import read_json
 
+MODELS = ("teacher", "baseline", "student")
 NUMBERS = ["confidence", "self_confidence", "p_wrong", "epoch", "loss"]
 
 
@@ -56,18 +57,12 @@ def read_run(run: Path) -> dict:
         "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,
         "cutoffs": cutoffs(metrics, decisive),
-        "samples": read_table(run / "samples.csv", "id path split given_label"),
         "duplicates": read_table(run / "duplicates.csv", duplicates),
         "decisions": read_decisions(run, decisive.get("round")),
-        "scored": read_table(run / "scored.csv", "arm split id label predicted confidence"),
+        "scored": read_rows(run, "scored.csv", "arm split id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
         "history": read_history(run, metrics["rounds"]),
     }
-
-
-def image_paths(samples: pd.DataFrame) -> pd.Series:
-    """id → image file. samples: of samples.csv; of an id that stands in several splits the first."""
-    return samples.drop_duplicates("id").set_index("id")["path"]
 
 
 def decisive_round(metrics: dict) -> dict:
@@ -89,10 +84,19 @@ def scored_model(scores: dict[str, dict]) -> tuple[str, str]:
     Both are "" where nothing is scored.
     """
     for split in reversed(SCORED_SPLITS):
-        for model in ("student", "baseline", "teacher"):
+        for model in reversed(MODELS):
             if split in scores.get(model, {}):
                 return split, model
     return "", ""
+
+
+def read_rows(run: Path, name: str, columns: str) -> pd.DataFrame | None:
+    """A table of samples with the `path` of each image. Both splits of an id that stands in two have their own."""
+    rows = read_table(run / name, columns)
+    if rows is None:
+        return None
+    samples = read_table(run / "samples.csv", "id split path")
+    return rows.merge(samples, how="left", on=["id", "split"])
 
 
 def read_decisions(run: Path, number: int | None) -> pd.DataFrame | None:
@@ -100,7 +104,7 @@ def read_decisions(run: Path, number: int | None) -> pd.DataFrame | None:
     columns = (
         "id split given_label predicted confidence self_confidence p_wrong decision label reason"
     )
-    decisions = read_table(run / f"round_{number}" / "decisions.csv", columns)
+    decisions = read_rows(run, f"round_{number}/decisions.csv", columns)
     if decisions is None:
         return None
     truth = {}

@@ -79,7 +79,7 @@ def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:
         return counts(parse(texts, classes, info.get("multi_label", False)), len(classes))
 
     labeled = table.given_label != ""
-    given = count(table.given_label[labeled])
+    given = count(table.given_label)
     parts = {"prior": given / max(given.sum(), 1), "labels": count(table.label[labeled])}
     if not labeled.all():
         parts["pseudo_labels"] = count(table.label[~labeled])

@@ -27,22 +27,19 @@ def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, 
             Both are empty for an item that the round did not predict, and where the round's files are gone.
         paths: row in decisions.csv → its image.
     """
-    folder = run / f"round_{info.get('round')}"
-    if not (folder / "log_probs.npy").exists():
+    file = run / f"round_{info.get('round')}" / "log_probs.npy"
+    if not file.exists():
         return [[[], []]] * len(items), {}
-    columns = "id given_label predicted decision"
-    decisions = load_run.read_table(folder / "decisions.csv", columns)
-    log_probs = np.load(folder / "log_probs.npy", mmap_mode="r")
+    log_probs = np.load(file, mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
+    decisions = load_run.read_decisions(run, info["round"])
     candidates = find_candidates(decisions)
     item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])
     near = []
     for row, *classes in zip(item_rows, items["given_label"], items["predicted"], strict=True):
         near.append([nearest_rows(log_probs, row, candidates.get(name)) for name in classes])
-    samples = load_run.read_table(run / "samples.csv", "id path")
-    paths = decisions["id"].map(load_run.image_paths(samples))
     shown = {row for pair in near for rows in pair for row in rows}
-    return near, paths[sorted(shown)].to_dict()
+    return near, decisions["path"][sorted(shown)].to_dict()
 
 
 def find_candidates(decisions: pd.DataFrame) -> dict[str, ndarray]:

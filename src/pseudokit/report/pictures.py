@@ -79,8 +79,7 @@ def _grid_of_rows(
     """
     if rows.empty:
         return None
-    paths = load_run.image_paths(data["samples"])[rows["id"]]
-    images = [load_run.read_image(path, IMAGE_PIXELS) for path in paths]
+    images = [load_run.read_image(path, IMAGE_PIXELS) for path in rows["path"]]
     texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))
     first, second = (texts[column].replace("", "none").map(short) for column in pair)
     truth = rows["id"].map(data["decisions"].set_index("id")["truth"])

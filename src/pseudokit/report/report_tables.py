@@ -10,9 +10,8 @@ from pandas.api.types import is_numeric_dtype
 
 from ..data.dataset import SCORED_SPLITS
 from ..labels.metrics import share_interval
-from .load_run import decisive_round
+from .load_run import MODELS, decisive_round
 
-MODELS = ("teacher", "baseline", "student")
 MAX_ROWS = 20
 """Rows of a table of classes or of pairs of classes: more is no overview."""
 DECIMALS = ("log loss", "macro F1", "auc", "map", "kappa")
