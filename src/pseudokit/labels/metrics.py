@@ -88,8 +88,8 @@ def by_class(metric: str, log_probs: ndarray, labels: ndarray) -> ndarray:
 
 def of_classes(log_probs: ndarray, labels: ndarray, classes: Classes) -> dict[str, dict]:
     """class → n, recall, precision, auc, of the classes that occur; None where it cannot be told."""
-    columns = _count_by_class(log_probs.argmax(-1), labels, len(classes))
-    hits, predicted, n = (pd.Series(column, classes) for column in columns)
+    counted = _count_by_class(log_probs.argmax(-1), labels, len(classes))
+    hits, predicted, n = map(pd.Series, counted)
     table = pd.DataFrame(
         {
             "n": n,
@@ -98,8 +98,8 @@ def of_classes(log_probs: ndarray, labels: ndarray, classes: Classes) -> dict[st
             "auc": by_class("auc", log_probs, labels),
         }
     )
-    table = table[n > 0].astype(object)
-    return table.where(table.notna(), None).to_dict("index")
+    table.index = classes
+    return table[table.n > 0].replace({np.nan: None}).to_dict("index")
 
 
 def _count_by_class(

@@ -101,22 +101,23 @@ def prepare(run: Run) -> PreparedData:
         tables = {"samples.csv": dataset.table(), "duplicates.csv": escape_formulas(copies)}
         for name, table in (tables | truths).items():
             write_csv(run.path / name, table)
-        _announce(run, dataset, copies, refused)
+        counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
+        log.info(f"samples: {listed(counts_by_split)}; {len(dataset.classes)} classes")
+        log.info(
+            f"duplicates: {listed(count_duplicates(copies))}; {(refused != '').sum():,} unlabeled images get no "
+            f"pseudo-label; see {run.path / 'duplicates.csv'}"
+        )
         _check_folds(judged, clusters, config)
     return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested, input_hash)
 
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
     """Raises UserError where a key of few labels meets a mode in which given labels may be wrong."""
-    if mode in REPAIRS and config.pseudo.leak_free_folds:
-        raise UserError(
-            f"pseudo.leak_free_folds=true needs --mode augment: in mode {mode} every fold's labels decide about those "
-            "of the others; leave it out"
-        )
-    if mode in REPAIRS and config.pseudo.label_propagation:
-        raise UserError(
-            "pseudo.label_propagation needs --mode augment: labels that may be wrong are not spread; leave it out"
-        )
+    for key in ("leak_free_folds", "label_propagation"):
+        if mode in REPAIRS and getattr(config.pseudo, key):
+            raise UserError(
+                f"pseudo.{key} needs --mode augment: in mode {mode} given labels may be wrong; leave it out"
+            )
 
 
 def read_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataFrame]]:
@@ -280,16 +281,6 @@ def _check_folds(judged: Dataset, clusters: ndarray, config: Config) -> None:
             smallest_first = table.iloc[table.sum(axis=1).argsort(kind="stable")]
             text = smallest_first.to_string(max_rows=MAX_CLASSES_SHOWN)
             log.info(f"rows a class in each fold, smallest first:\n{text}")
-
-
-def _announce(run: Run, dataset: Dataset, copies: pd.DataFrame, refused: ndarray) -> None:
-    """Print how many samples and duplicates there are."""
-    counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
-    log.info(f"samples: {listed(counts_by_split)}; {len(dataset.classes)} classes")
-    kinds = listed(count_duplicates(copies))
-    n_refused = (refused != "").sum()
-    file = run.path / "duplicates.csv"
-    log.info(f"duplicates: {kinds}; {n_refused:,} unlabeled images get no pseudo-label; see {file}")
 
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config.keys import Train
-from ..data.transforms import Augment, build, is_whole_batch
+from ..data.transforms import Spec, build, is_whole_batch
 from .device import pick_device, pick_workers
 
 WEAK_AUGMENT = "gentle"
@@ -55,8 +55,9 @@ def labeled_batches(
         training_set.pixels,
         training_set.rows,
         training_set.labels,
-        [build(train.augment, size, training_set.seed)],
-        is_whole_batch(train.augment, size),
+        [train.augment],
+        size,
+        training_set.seed,
     )
     return _load(views, _labeled_positions(training_set, train), start, train)
 
@@ -72,11 +73,8 @@ def unlabeled_batches(
     if log_probs is None:
         log_probs = np.zeros((len(rows), 1), np.float32)
     seed = training_set.seed + 1  # another order than that of the labeled rows
-    weak = build(WEAK_AUGMENT, size, seed)
-    strong = build(train.strong_augment, size, seed + 1)
-    are_whole_batch = is_whole_batch(WEAK_AUGMENT, size)
-    are_whole_batch &= is_whole_batch(train.strong_augment, size)
-    views = _Views(training_set.pixels, rows, log_probs, [weak, strong], are_whole_batch)
+    specs = [WEAK_AUGMENT, train.strong_augment]
+    views = _Views(training_set.pixels, rows, log_probs, specs, size, seed)
     images_per_batch = round(train.unlabeled_ratio * train.batch_size)
     return _load(views, _shuffled(len(rows), images_per_batch, seed), start, train)
 
@@ -85,16 +83,22 @@ def unlabeled_batches(
 class _Views:
     """A dataset of torch whose items are whole batches, by (number, positions): augmented images, and their targets.
 
-    There is one view of the images for each augmentation. What is drawn depends on its seed and on the number of the
-    batch alone.
+    There is one view of the images for each augmentation of specs, with a seed of its own. What is drawn depends on
+    that seed and on the number of the batch alone.
     """
 
     pixels: ndarray
     rows: ndarray
     targets: ndarray
-    augments: list[Augment | None]
-    are_whole_batch: bool
+    specs: list[Spec]
+    size: int
+    seed: int
     device: str | torch.device = "cpu"
+
+    def __post_init__(self):
+        numbered = enumerate(self.specs, self.seed)
+        self.augments = [build(spec, self.size, seed) for seed, spec in numbered]
+        self.are_whole_batch = all(is_whole_batch(spec, self.size) for spec in self.specs)
 
     def __getitem__(self, key: tuple[int, Tensor]) -> list[Tensor]:
         number, positions = key

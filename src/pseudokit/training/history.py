@@ -35,12 +35,14 @@ class TrainingHistory:
         return curve.round({"epoch": 3, "seconds": 3}).reset_index(drop=True)
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps; of the start, how long ago it was."""
-        return vars(self) | {"start": time.monotonic() - self.start}
+        """What a checkpoint keeps."""
+        return {"steps": self.steps}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where a checkpoint ends."""
-        vars(self).update(state | {"start": time.monotonic() - state["start"]})
+        """Go on where a checkpoint ends: the time runs on from its last step."""
+        self.steps = state["steps"]
+        *_, seconds = self.steps[-1]
+        self.start = time.monotonic() - seconds
 
 
 def progress_bar(total: int, title: str, done: int = 0):
