@@ -147,8 +147,8 @@ def _split_label(text: str, data: Data) -> list[str]:
 def _refuse_regression(classes: tuple[str, ...], data: Data) -> None:
     """The target of a regression would become as many classes as it has values."""
     numbers = pd.to_numeric(pd.Series(classes), errors="coerce")
-    is_regression = numbers.notna().all() and (numbers % 1 != 0).any()
-    if is_regression and len(classes) > MAX_DECIMAL_CLASSES and not data.multi_label:
+    has_decimals = numbers % 1 > 0
+    if has_decimals.sum() > MAX_DECIMAL_CLASSES:
         raise UserError(
             f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as {classes[0]}, a "
             "target of a regression; this kit learns classes: put them into bins, and write the bin's name"

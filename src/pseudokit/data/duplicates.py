@@ -96,7 +96,7 @@ def _close_pairs(hashes: ndarray) -> ndarray:
     close_pairs = []
     parts = hashes[:, None].view(np.uint16)
     for turn in range(4):
-        rotated = np.roll(parts, turn, axis=1).copy().view(np.uint64)[:, 0]
+        rotated = np.roll(parts, turn, axis=1).view(np.uint64)[:, 0]
         order = np.argsort(rotated, kind="stable")
         for step in range(1, N_NEIGHBORS + 1):
             pairs = np.stack([order[:-step], order[step:]])

@@ -51,14 +51,16 @@ def round_line(info: dict, table: pd.DataFrame) -> dict:
     is_right = labeled.predicted == labeled.given_label
     cutoff = cutoff_in_use(table)
     above = is_right[labeled.confidence >= cutoff]
-    line = info | {f"decisions/{decision}": n for decision, n in info["decisions"].items()}
-    line |= interval_facts("oof_accuracy", info["oof_accuracy"], len(labeled))
-    line |= {
+    line = {
+        **info,
+        **interval_facts("oof_accuracy", info["oof_accuracy"], len(labeled)),
         "cutoff_in_use": cutoff,
         "oof_precision_n": len(above),
         "oof_precision": above.mean(),
+        **class_counts(info, table),
     }
-    line |= class_counts(info, table)
+    for decision, n in info["decisions"].items():
+        line[f"decisions/{decision}"] = n
     return {key: value for key, value in line.items() if is_number(value)}
 
 

@@ -130,10 +130,10 @@ def classes_table(line: dict, oof_classes: dict, noise_by_class: dict) -> pd.Dat
     table = pd.DataFrame(counts)
     received = table["pseudo_labels" if counts["pseudo_labels"] else "labels"]
     table["share"] = received / max(received.sum(), 1)
-    change = (table["share"] - table["prior"]).abs()
-    order = change.sort_values(ascending=False, kind="stable").index
+    table["change"] = (table["share"] - table["prior"]).abs()
     table = table.join([pd.DataFrame(oof_classes).T, pd.DataFrame(noise_by_class).T])
-    table = table.loc[order[:MAX_ROWS]].filter(list(CLASS_COLUMNS)).dropna(axis=1, how="all")
+    table = table.sort_values("change", ascending=False, kind="stable")[:MAX_ROWS]
+    table = table.filter(list(CLASS_COLUMNS)).dropna(axis=1, how="all")
     return table.rename(columns=CLASS_COLUMNS).rename_axis("class").reset_index()
 
 

@@ -39,13 +39,12 @@ def _read_conflicts(run: Path) -> pd.DataFrame:
     """id, path, given_label, duplicates of the training rows whose duplicates have another label."""
     columns = "cluster id path split given_label conflict"
     table = load_run.read_table(run / "duplicates.csv", columns)
-    table = table[table["conflict"] == "True"]
-    labeled = table[table["given_label"] != ""]
-    label_texts = labeled["given_label"] + " (" + labeled["split"] + ")"
-    cluster_texts = label_texts.groupby(labeled["cluster"]).agg(" · ".join)
-    rows = table[table["split"] == "train"]
-    rows = rows.assign(duplicates=rows["cluster"].map(cluster_texts))
-    return rows[["id", "path", "given_label", "duplicates"]]
+    labeled = table[(table["conflict"] == "True") & (table["given_label"] != "")]
+    labels = labeled["given_label"] + " (" + labeled["split"] + ")"
+    duplicates = labels.groupby(labeled["cluster"]).transform(" · ".join)
+    rows = labeled.assign(duplicates=duplicates)
+    columns = ["id", "path", "given_label", "duplicates"]
+    return rows.loc[rows["split"] == "train", columns]
 
 
 def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
