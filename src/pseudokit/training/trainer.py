@@ -81,6 +81,11 @@ class PredictJob(NamedTuple):
     first: int = 0
 
 
+def title(where: str) -> str:
+    """`round_1/fold_0` → `round 1 · fold 0`; `student` stays."""
+    return where.replace("_", " ").replace("/", " · ")
+
+
 @dataclass(frozen=True)
 class Trainer:
     """What every process has at hand, and how it trains and predicts: whole networks, or heads on a frozen one.
@@ -148,7 +153,7 @@ class Trainer:
         folder = self.folder / job.where if self.folder and self.folder.exists() else None
         key = hash_of(job.input_hash, job.steps, code_hash(), torch.__version__, process_group.size)
         saved = Checkpoints(folder, key, train, process_group)
-        name = self.title(job.where)
+        name = title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
         with progress_bar(job.steps, f"{name} · train", saved.step) as bar:
@@ -190,11 +195,6 @@ class Trainer:
         spec = replace(spec, amp_dtype=train.amp_dtype, multi_label=self.given_labels.ndim == 2)
         return network, spec
 
-    @staticmethod
-    def title(where: str) -> str:
-        """`round_1/fold_0` → `round 1 · fold 0`; `student` stays."""
-        return where.replace("_", " ").replace("/", " · ")
-
     def is_frozen(self, where: str) -> bool:
         """Whether only a head is trained for this folder."""
         return self.config.model_of(where).freeze_backbone
@@ -228,8 +228,10 @@ class Trainer:
         """The similar ones among the images that a run learns or judges, see neighbor_graph; made when first needed."""
         n = len(self.given_labels)
         if self.config.model.freeze_backbone:
-            return neighbor_graph(alike_features(self.embeddings[:n]))
-        return neighbor_graph(gradient_features(self.pixels[:n]))
+            features = alike_features(self.embeddings[:n])
+        else:
+            features = gradient_features(self.pixels[:n])
+        return neighbor_graph(features)
 
     def _embed(self, name: str) -> Path:
         """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
@@ -368,7 +370,8 @@ class JobRunner:
 
     def _keep(self, job: TrainJob, model: TrainedModel, history: pd.DataFrame) -> TrainedModel:
         """Write a network into its folder, and what it cost into the log."""
-        folder, last = self.trainer.folder / job.where, history.iloc[-1]
+        folder = self.trainer.folder / job.where
+        last = history.iloc[-1]
         write_csv(folder / "history.csv", history)
         model = save_model(folder, model.network, model.spec, model.backbone, job.input_hash)
         forget(folder)
@@ -377,11 +380,11 @@ class JobRunner:
             steps = len(history)
         else:
             self.seconds_per_step = max(self.seconds_per_step, last.seconds / steps)
-        line = f"{self.trainer.title(job.where)}: {len(job.rows):,} labels, {steps:,} steps"
-        if last.skipped:
-            line += f", {last.skipped:,.0f} of them left out (no finite gradient)"
-        line += f", loss {last.loss:.3f}, {last.seconds:.1f} s"
-        log.info(line)
+        left_out = f" ({last.skipped:,.0f} without a finite gradient)" if last.skipped else ""
+        log.info(
+            f"{title(job.where)}: {len(job.rows):,} labels, {steps:,} steps{left_out}, loss {last.loss:.3f}, "
+            f"{last.seconds:.1f} s"
+        )
         return model
 
 
