@@ -47,10 +47,10 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
         content = _read_bytes(Path(path))
         as_text["encoding"] = _check_encoding(content)
         # The first line as it stands: pandas would rename columns that stand twice.
-        headers = {
-            sign: pd.read_csv(BytesIO(content), sep=sign, header=None, nrows=1, **as_text).iloc[0]
-            for sign in SEPARATORS
-        }
+        headers = {}
+        for sign in SEPARATORS:
+            first = pd.read_csv(BytesIO(content), sep=sign, header=None, nrows=1, **as_text)
+            headers[sign] = first.iloc[0]
         # A quote that is left in a cell was cut open: then the sign stands inside a name.
         is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}
         sign = max(headers, key=lambda sign: (not is_cut[sign], len(headers[sign])))

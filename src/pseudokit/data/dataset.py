@@ -66,7 +66,8 @@ class Dataset:
         Raises:
             KeyError: a label is none of the classes.
         """
-        table = table.assign(order=table.split.map(SPLITS.index)).sort_values(["order", "id"])
+        table = table.assign(order=table.split.map(SPLITS.index))
+        table = table.sort_values(["order", "id"])
         columns = {name: table[name].to_numpy(object) for name in TEXT_COLUMNS}
         given_labels = parse(table.given_label, classes, multi_label)
         return cls(given_labels=given_labels, classes=classes, **columns)
@@ -100,17 +101,18 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
     """
     is_learned = table.split.isin(LEARNED_SPLITS)
     scope = table.split.mask(is_learned, "learned")
-    repeated = table.id[table.assign(scope=scope).duplicated(["id", "scope"])]
+    repeated = table.id[table[["id"]].assign(scope=scope).duplicated()]
     if len(repeated):
         name = repeated.iloc[0]
         splits = table.split[table.id == name]
         listed = " and ".join(f"data.{split}" for split in splits.unique())
         raise UserError(f"id {name!r} stands {len(splits)} times in {listed}; keep one row per id")
-    is_in_both = table.split.isin(["val", "trusted"]) & table.path.isin(table.path[is_learned])
-    if is_in_both.any():
-        row = table[is_in_both].iloc[0]
+    scored = table[table.split.isin(["val", "trusted"])]
+    learned_too = scored[scored.path.isin(table.path[is_learned])]
+    if len(learned_too):
+        row = learned_too.iloc[0]
         raise UserError(
-            f"{is_in_both.sum()} rows of data.{row.split} are learned too, for example {row.id}; remove them from "
+            f"{len(learned_too)} rows of data.{row.split} are learned too, for example {row.id}; remove them from "
             "data.train and data.unlabeled"
         )
 

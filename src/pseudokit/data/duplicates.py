@@ -112,7 +112,8 @@ def _correlations(
     """(M,) Pearson correlation of the thumbnails of each of (2, M) pairs; 0 if one of them is flat."""
     side = min(pixels.shape[1], THUMBNAIL_SIDE)
     rows, places = np.unique(pairs, return_inverse=True)
-    thumbnails = np.stack([resize(pixels[row], side).ravel() for row in rows]).astype(np.float32)
+    thumbnails = [resize(pixels[row], side).ravel() for row in rows]
+    thumbnails = np.array(thumbnails, np.float32)
     thumbnails -= thumbnails.mean(1, keepdims=True)
     a, b = thumbnails[places.reshape(pairs.shape)]
     norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))

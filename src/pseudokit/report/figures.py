@@ -27,8 +27,6 @@ STYLE = {
     "figure.titlesize": 12,
     "figure.titleweight": "bold",
     "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.spines.top": False,

@@ -43,8 +43,8 @@ def predicted_rows(data: dict) -> tuple[pd.DataFrame, str]:
     scored, decisions = data["scored"], data["decisions"]
     split, arm = scored_model(data["metrics"]["scores"])
     if scored is not None and arm:
-        is_shown = (scored["arm"] == arm) & (scored["split"] == split) & (scored["label"] != "")
-        return scored[is_shown], f"the {arm} on {split}"
+        rows = scored[(scored["arm"] == arm) & (scored["split"] == split)]
+        return rows[rows["label"] != ""], f"the {arm} on {split}"
     if decisions is None:
         return pd.DataFrame(), ""
     rows = decisions[decisions["given_label"] != ""]

@@ -41,7 +41,8 @@ def read_dict(path: Path) -> dict:
 
 def read_lines(path: Path) -> list[dict]:
     """A file of one JSON object a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
 def read_run(run: Path) -> dict:

@@ -82,7 +82,10 @@ def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:
 
     labeled = table.given_label != ""
     given = count(table.given_label)
-    parts = {"prior": given / max(given.sum(), 1), "labels": count(table.label[labeled])}
+    parts = {
+        "prior": given / max(given.sum(), 1),
+        "labels": count(table.label[labeled]),
+    }
     if not labeled.all():
         parts["pseudo_labels"] = count(table.label[~labeled])
     by_class = pd.DataFrame(parts, classes)

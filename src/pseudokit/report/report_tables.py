@@ -186,8 +186,10 @@ def as_html(table: pd.DataFrame) -> str:
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """The same table with every cell as text."""
-    columns = {name: [cell_text(name, value) for value in column] for name, column in table.items()}
-    return pd.DataFrame(columns)
+    texts = pd.DataFrame()
+    for name, column in table.items():
+        texts[name] = [cell_text(name, value) for value in column]
+    return texts
 
 
 def cell_text(column: str, value: Any) -> str:

@@ -29,8 +29,9 @@ def track(run: Path, config: Wandb) -> None:
     if config.mode == "disabled":
         return
     folder = str(run.resolve())
-    environment = {"WANDB_PROJECT": "pseudo-label"} | os.environ
-    environment |= {
+    environment = {
+        "WANDB_PROJECT": "pseudo-label",
+        **os.environ,
         "WANDB_MODE": config.mode,
         "WANDB_DIR": folder,
         "WANDB_DATA_DIR": f"{folder}/wandb",  # else in the home folder
