@@ -26,6 +26,8 @@ from .gallery import predicted_rows
 CaptionedFigure = tuple[str, Figure] | None
 GRID_IMAGES = 25
 """Five rows of five."""
+MAX_ONE_LINE_NAME = 15
+"""Letters that fit above an image of a grid."""
 IMAGE_PIXELS = 128
 """Longer side of an image in a grid: about what five in a row of 6 inches can show."""
 
@@ -82,6 +84,9 @@ def _grid_of_rows(
     images = [load_run.read_image(path, IMAGE_PIXELS) for path in rows["path"]]
     texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))
     first, second = (texts[column].replace("", "none").map(short) for column in pair)
+    names = first + " | " + second
+    if names.str.len().max() > MAX_ONE_LINE_NAME:
+        names = first + " |\n" + second
     truth = rows["id"].map(data["decisions"].set_index("id")["truth"])
     is_known = truth.notna() & (rows["label"] != "")
     is_right = (truth == rows["label"]).astype(object).where(is_known, None)
@@ -89,7 +94,7 @@ def _grid_of_rows(
         f"{len(rows)} {caption} Where the truth is known, right labels have a blue frame and wrong "
         "ones an orange-red one."
     )
-    return caption, image_grid(images, first + " |\n" + second, is_right, title)
+    return caption, image_grid(images, names, is_right, title)
 
 
 # ---- what the predictions are worth

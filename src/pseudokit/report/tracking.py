@@ -104,7 +104,7 @@ def _start_job(run: Path, job_type: str) -> Any:
 
 def _with_prefix(line: dict) -> dict:
     """The numbers of one model or part, by `student/test/accuracy` and the like."""
-    return {f"{line['of']}/{key}": value for key, value in line.items()}
+    return {f"{line['of']}/{key}": value for key, value in line.items() if key != "of"}
 
 
 if __name__ == "__main__":
