@@ -11,6 +11,7 @@ from pseudokit.labels.decide import decide_labels
 from pseudokit.labels.posterior import Posterior, align
 from pseudokit.labels.pseudo_labels import (
     CUTOFF_RULES,
+    check_cutoff,
     cutoffs_by_precision,
     drift,
     lower_bound,
@@ -81,7 +82,9 @@ def test_an_adaptive_cutoff_needs_no_unlabeled_row_and_stands_beside_a_precision
 
 def test_a_cutoff_that_is_neither_a_number_nor_a_rule_is_refused():
     with pytest.raises(UserError, match=r"pseudo\.cutoff"):
-        accepted(UNLABELED, cutoff="mean")
+        check_cutoff(Pseudo(cutoff="mean"))
+    for cutoff in (None, 0.9, *CUTOFF_RULES):
+        check_cutoff(Pseudo(cutoff=cutoff))
 
 
 def test_a_growing_share_takes_the_surest_of_each_class():

@@ -3,8 +3,6 @@
 A new rule for the cutoffs of the classes is a function in `CUTOFF_RULES`. `pseudo.cutoff` takes its name there.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy import ndarray
 
@@ -67,16 +65,12 @@ def select_pseudo_labels(
 
 
 def class_cutoffs(posterior: Posterior, predicted: PosteriorSummary, policy: Pseudo) -> ndarray:
-    """(K,) the lowest confidence of each class with which an unlabeled row gets a pseudo-label.
-
-    Raises:
-        UserError: see cutoff_rule.
-    """
+    """(K,) the lowest confidence of each class with which an unlabeled row gets a pseudo-label."""
     k = posterior.log_probs.shape[1]
-    cutoffs = np.full(k, DEFAULT_CUTOFF)
-    if policy.cutoff is not None:
-        rule = cutoff_rule(policy)
-        cutoffs = rule(posterior, predicted) if rule else np.full(k, policy.cutoff)
+    if isinstance(policy.cutoff, str):
+        cutoffs = CUTOFF_RULES[policy.cutoff](posterior, predicted)
+    else:
+        cutoffs = np.full(k, plain_cutoff(policy))
     if policy.min_precision is None:
         return cutoffs
     rows = posterior.given_labels >= 0
@@ -103,26 +97,23 @@ CUTOFF_RULES = {"adaptive": adaptive_cutoffs}
 """What `pseudo.cutoff` may name in place of a number: (posterior, predicted) → (K,) cutoffs of the classes."""
 
 
-def cutoff_rule(policy: Pseudo) -> Callable[[Posterior, PosteriorSummary], ndarray] | None:
-    """The rule that `pseudo.cutoff` names, None where it is a number.
-
-    Raises:
-        UserError: there is no such rule.
-    """
+def check_cutoff(policy: Pseudo) -> None:
+    """Raises UserError where `pseudo.cutoff` is neither a number nor the name of a rule."""
     name = policy.cutoff
-    if not isinstance(name, str):
-        return None
-    if name not in CUTOFF_RULES:
-        raise UserError(
-            f"pseudo.cutoff={name}: give a number from 0 on, or {' or '.join(CUTOFF_RULES)}"
-        )
-    return CUTOFF_RULES[name]
+    if isinstance(name, str) and name not in CUTOFF_RULES:
+        rules = " or ".join(CUTOFF_RULES)
+        raise UserError(f"pseudo.cutoff={name}: give a number from 0 on, or {rules}")
+
+
+def plain_cutoff(policy: Pseudo) -> float:
+    """The configured number, else the default."""
+    return DEFAULT_CUTOFF if policy.cutoff is None else policy.cutoff
 
 
 def reported_cutoff(accepted: ndarray, policy: Pseudo) -> float | None:
     """What a report names as the cutoff: the number, or the lowest confidence (A,) that a rule accepted."""
-    if policy.min_precision is None and cutoff_rule(policy) is None:
-        return DEFAULT_CUTOFF if policy.cutoff is None else policy.cutoff
+    if policy.min_precision is None and not isinstance(policy.cutoff, str):
+        return plain_cutoff(policy)
     return float(accepted.min()) if len(accepted) else None
 
 

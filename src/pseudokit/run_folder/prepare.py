@@ -23,7 +23,7 @@ from ..data.simulate import hide_labels, inject_noise
 from ..data.transforms import build
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
-from ..labels.pseudo_labels import cutoff_rule
+from ..labels.pseudo_labels import check_cutoff
 from ..report.sentences import listed
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
@@ -80,7 +80,7 @@ def prepare(run: Run) -> PreparedData:
     with run.stage("read"):
         _refuse_idle_keys(config, mode)
         check_loss(config.train)
-        cutoff_rule(config.pseudo)
+        check_cutoff(config.pseudo)
         dataset, truths = read_dataset(config, mode)
         check_dataset(dataset, config, mode)
         tested = int((dataset.split == "test").sum())

@@ -12,7 +12,7 @@ from ..data.duplicates import refused_reasons
 from ..data.encoding import has_label
 from ..labels.decide import decide_labels
 from ..labels.decisions import Decisions
-from ..labels.pseudo_labels import lower_bound
+from ..labels.pseudo_labels import check_cutoff, lower_bound
 from ..report.sentences import listed
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, write_csv
@@ -49,6 +49,7 @@ def reselect(run: Path, overrides: list[str]) -> None:
             f"--mode select decides stored predictions again, on which {'; '.join(idle)} has no effect; "
             "leave it out, or make a new run with another name"
         )
+    check_cutoff(config.pseudo)
     store, mode = RoundStore(run), run_mode(run)
     rounds = store.rounds()
     if not rounds:
