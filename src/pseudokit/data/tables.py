@@ -3,6 +3,7 @@
 import os
 import re
 from collections import ChainMap
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,12 @@ def _refuse_characters(column: pd.Series, pattern: re.Pattern, key: str) -> None
 
 def _refuse_outside(table: pd.DataFrame, folders: list[str]) -> None:
     """A table from a stranger must not reach files that are none of its business."""
-    inside = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+    real_folder = cache(os.path.realpath)  # few folders hold many files
+    inside = tuple(os.path.join(real_folder(folder), "") for folder in folders)
     for name, path in zip(table.id, table.path, strict=True):
-        real_path = os.path.realpath(path)
+        parent, file = os.path.split(path)
+        is_link = os.path.islink(path)
+        real_path = os.path.realpath(path) if is_link else os.path.join(real_folder(parent), file)
         if ".." in name.split("/") or not real_path.startswith(inside):
             raise UserError(
                 f"id {name!r} leads out of {', '.join(folders)}, to {real_path}; move it, name its folder "
