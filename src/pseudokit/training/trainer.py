@@ -1,6 +1,7 @@
 """The networks of a run: how every process trains and predicts, and how the first one keeps and reads them."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,11 +82,6 @@ class PredictJob(NamedTuple):
     first: int = 0
 
 
-def title(where: str) -> str:
-    """`round_1/fold_0` → `round 1 · fold 0`; `student` stays."""
-    return where.replace("_", " ").replace("/", " · ")
-
-
 @dataclass(frozen=True)
 class Trainer:
     """What every process has at hand, and how it trains and predicts: whole networks, or heads on a frozen one.
@@ -153,7 +149,7 @@ class Trainer:
         folder = self.folder / job.where if self.folder and self.folder.exists() else None
         key = hash_of(job.input_hash, job.steps, code_hash(), torch.__version__, process_group.size)
         saved = Checkpoints(folder, key, train, process_group)
-        name = title(job.where)
+        name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
         with progress_bar(job.steps, f"{name} · train", saved.step) as bar:
@@ -194,6 +190,13 @@ class Trainer:
         network, spec = create_model(config, self.classes, *self.pixels.shape[2:])
         spec = replace(spec, amp_dtype=train.amp_dtype, multi_label=self.given_labels.ndim == 2)
         return network, spec
+
+    def title(self, where: str) -> str:
+        """`round_1/fold_0` → `round 1/2 · fold 1`; `student` stays."""
+        if where in STUDENTS:
+            return where
+        number, fold = map(int, re.findall(r"\d+", where))
+        return f"round {number}/{self.config.pseudo.rounds} · fold {fold + 1}"
 
     def is_frozen(self, where: str) -> bool:
         """Whether only a head is trained for this folder."""
@@ -382,8 +385,8 @@ class JobRunner:
             self.seconds_per_step = max(self.seconds_per_step, last.seconds / steps)
         left_out = f" ({last.skipped:,.0f} without a finite gradient)" if last.skipped else ""
         log.info(
-            f"{title(job.where)}: {len(job.rows):,} labels, {steps:,} steps{left_out}, loss {last.loss:.3f}, "
-            f"{last.seconds:.1f} s"
+            f"{self.trainer.title(job.where)}: {len(job.rows):,} labels, {steps:,} steps{left_out}, "
+            f"loss {last.loss:.3f}, {last.seconds:.1f} s"
         )
         return model
 
