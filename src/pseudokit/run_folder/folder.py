@@ -62,15 +62,10 @@ class Run:
         self.seconds[name] = round(seconds, 3)
 
     def write_status(self, state: str, stage: str, reason: str = "") -> None:
-        """Write status.json: what the run is at, and the process that says so."""
-        status = {
-            "state": state,
-            "stage": stage,
-            "reason": reason,
-            "mode": self.mode,
-            "pid": os.getpid(),
-            "host": platform.node(),
-        }
+        """Write status.json; while a run is running, also which process it is."""
+        status = {"state": state, "stage": stage, "reason": reason, "mode": self.mode}
+        if state == "running":
+            status |= {"pid": os.getpid(), "host": platform.node()}
         write_json(self.path / "status.json", status)
 
     def time_for(self, seconds: float) -> bool:
