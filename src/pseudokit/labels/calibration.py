@@ -49,20 +49,16 @@ def calibrate_models(
     """
     if given_labels.ndim == 2:
         return _calibrate_each_class(models, given_labels, learned_labels)
-    n = len(given_labels)
-    k = models[0].log_probs.shape[1]
-    plain = average_models(models, n).log_probs
-    likeliest_rate = None
-    if earlier is not None:
-        follows_images = _follows_images(earlier, plain, given_labels)
-        likeliest_rate = 0.0 if follows_images else earlier.likeliest_rate
-    if likeliest_rate:
+    likeliest_rate = None if earlier is None else earlier.likeliest_rate
+    if likeliest_rate:  # noise by difficulty
         return models, {"likeliest_rate": likeliest_rate}
+    k = models[0].log_probs.shape[1]
+    plain = average_models(models, len(given_labels)).log_probs
+    if earlier is not None and _follows_images(earlier, plain, given_labels):
+        likeliest_rate = 0.0
 
     predicted = Posterior(plain, given_labels).summary()
-    matrix, noise = estimate_noise(predicted, given_labels, k)
-    if likeliest_rate == 0:
-        noise = LOOK_ALIKE
+    matrix, noise = estimate_noise(predicted, given_labels, k, likeliest_rate == 0)
     if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
     labeled = given_labels >= 0
@@ -138,7 +134,10 @@ def _calibrate_each_class(
     temperatures = []
     for c in range(given_labels.shape[1]):
         of_class = [replace(model, log_probs=model.log_probs[:, c]) for model in models]
-        of_class, facts = calibrate_models(of_class, given_labels[:, c], learned_labels[:, c])
+        # Noise by difficulty cannot be told from two answers, yes and no.
+        of_class, facts = calibrate_models(
+            of_class, given_labels[:, c], learned_labels[:, c], choose=False
+        )
         calibrated.append([model.log_probs for model in of_class])
         temperatures += facts["temperatures"]
     models = [

@@ -106,9 +106,7 @@ def _decide(
             predicted = posterior.summary()  # before the given labels count
             posterior = replace(posterior, difficulty=estimate)
         else:
-            matrix, noise = estimate_noise(predicted, given_labels, k)
-            if likeliest_rate == 0:
-                noise = LOOK_ALIKE
+            matrix, noise = estimate_noise(predicted, given_labels, k, likeliest_rate == 0)
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
         # Of other noise the given label is no evidence: models and label say no more than the models alone.
         believed = posterior.summary() if noise in EXPLAINED else predicted

@@ -48,15 +48,17 @@ the class, 0.556 to 0.65 with noise that follows the images (docs/log.md)."""
 
 
 def estimate_noise(
-    predicted: PosteriorSummary, given_labels: ndarray, k: int
+    predicted: PosteriorSummary, given_labels: ndarray, k: int, follows_images: bool = False
 ) -> tuple[ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type, see _noise_type.
 
-    given_labels: (N,) class index, -1 = unlabeled; k: number of classes.
+    given_labels: (N,) class index, -1 = unlabeled; k: number of classes; follows_images: known before, see
+    calibration.py.
     """
     counts = anchor_counts(predicted.best, predicted.confidence, given_labels, k)
     disagrees = (predicted.best != given_labels)[given_labels >= 0]
-    return shrink(counts), _noise_type(counts, disagrees.mean())
+    noise = LOOK_ALIKE if follows_images else _noise_type(counts, disagrees.mean())
+    return shrink(counts), noise
 
 
 def anchor_counts(

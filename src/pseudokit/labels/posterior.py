@@ -60,6 +60,13 @@ class Posterior:
         for block in self._blocks(len(rows)):
             yield rows[block], self(rows[block])
 
+    def total(self, rows: ndarray) -> ndarray:
+        """(K,) the probabilities of these row numbers, added up."""
+        total = np.zeros(self.log_probs.shape[1])
+        for _, probs in self.blocks(rows):
+            total += probs.sum(0)
+        return total
+
     def summary(self) -> PosteriorSummary:
         """The posterior of all rows, one number each."""
         n = len(self.given_labels)
@@ -112,8 +119,5 @@ def align(posterior: Posterior, prior: ndarray) -> Posterior:
     Their probabilities are multiplied by prior (K,) / mean probability over all unlabeled rows, and normalized.
     """
     unlabeled = np.flatnonzero(posterior.given_labels < 0)
-    total = np.zeros(len(prior))
-    for _, probs in posterior.blocks(unlabeled):
-        total += probs.sum(0)
-    mean = total / max(len(unlabeled), 1)
+    mean = posterior.total(unlabeled) / max(len(unlabeled), 1)
     return replace(posterior, prior_ratio=prior / np.maximum(mean, 1e-9))

@@ -85,9 +85,7 @@ def adaptive_cutoffs(posterior: Posterior, predicted: PosteriorSummary) -> ndarr
     A class has its mean probability, divided by that of the likeliest class, as factor.
     """
     unlabeled = np.flatnonzero(posterior.given_labels < 0)
-    total = np.zeros(posterior.log_probs.shape[1])
-    for _, probs in posterior.blocks(unlabeled):
-        total += probs.sum(0)
+    total = posterior.total(unlabeled)
     if not total.any():  # no unlabeled row
         return total
     return predicted.confidence[unlabeled].mean() * total / total.max()
