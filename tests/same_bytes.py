@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html", "rounds.png"}
+TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html"}
 """Files with wall-clock times in them; of the others, `seconds` is left out."""
 
 

@@ -315,7 +315,7 @@ def test_a_killed_apply_goes_on_to_the_same_bytes_and_is_taken_back_byte_for_byt
 
 def without_seconds(files):
     """Bytes but for what is derived from wall-clock time."""
-    skip = ("history.csv", "report.html", "rounds.png")
+    skip = ("history.csv", "report.html")
     kept = {name: data for name, data in files.items() if not name.endswith(skip)}
     return kept | {"metrics.json": json.loads(kept["metrics.json"]) | {"seconds": None}}
 

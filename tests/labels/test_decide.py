@@ -62,7 +62,7 @@ def test_the_lowest_cutoff_that_reaches_the_precision_is_taken():
     )
     believed = Posterior(np.log(q), given_labels).summary()
     # Errors: 2 %, 6 %, 17 %; 6.5 % are used.
-    cutoffs = precision_cutoffs(believed, given_labels, precision=0.87)
+    cutoffs = precision_cutoffs(believed, precision=0.87)
     assert cutoffs[0] == pytest.approx(0.9)
     assert np.isinf(cutoffs[1:]).all()
 

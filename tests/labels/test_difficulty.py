@@ -213,7 +213,7 @@ def test_noise_of_the_class_is_believed_whatever_the_models_know(name, strength)
 def avoids(confidence, given_labels):
     """avoids_confident_rows where the first of two classes is predicted with this confidence."""
     log_probs = np.log(np.stack([confidence, 1 - confidence], 1))
-    return avoids_confident_rows(Posterior(log_probs, given_labels).summary(), given_labels, 2)
+    return avoids_confident_rows(Posterior(log_probs, given_labels).summary(), 2)
 
 
 def test_which_rows_are_wrong_decides_whether_confident_rows_are_avoided():

@@ -48,7 +48,7 @@ def posterior(q, given_labels, matrix):
 
 
 def estimated(q, given_labels):
-    return estimate_noise(Posterior(logs_of(q), given_labels).summary(), given_labels, q.shape[1])
+    return estimate_noise(Posterior(logs_of(q), given_labels).summary(), q.shape[1])
 
 
 def matrix_of(q, given_labels):

@@ -64,26 +64,6 @@ def test_labeled_rows_are_counted_right(records, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_precision_is_that_of_labeled_rows_from_the_lowest_accepted_row_on(records, mode):
-    for line in metric_lines(records[mode]):
-        rows, _ = by_hand(records[mode], line["round"]) if "round" in line else ([], {})
-        kind = "accept" if mode in ("augment", "joint") else "relabel"
-        gave = [float(r["confidence"]) for r in rows if r["decision"] == kind]
-        if not gave:
-            assert "oof_precision" not in line
-            continue
-        above = [
-            r["predicted"] == r["given_label"]
-            for r in rows
-            if r["given_label"] and float(r["confidence"]) >= min(gave)
-        ]
-        assert line["cutoff_in_use"] == min(gave)
-        assert line["oof_precision_n"] == len(above) > 20
-        assert line["oof_precision"] == pytest.approx(mean(above))
-    assert ("oof_precision" in metric_lines(records[mode])[0]) == (mode != "train")
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_classes_and_flips_are_counted_right(records, mode):
     before = None
     for line in metric_lines(records[mode]):

@@ -66,16 +66,6 @@ def test_reliability_compares_p_wrong_with_what_is_wrong(denoise):
     )
 
 
-def test_every_round_has_its_point(denoise):
-    data = read_run(denoise)
-    _, figure = pictures.rounds(data)
-    lines = {axis.get_title(): points(axis.lines[0]) for axis in figure.axes}
-    assert lines == {
-        "out-of-fold accuracy against given labels": [[1, 0.9], [2, 0.9]],
-        "labels changed since the round before": [[1, 0.1], [2, 0.05]],
-    }
-
-
 def test_every_loss_curve_has_a_look_of_its_own(denoise):
     table = pd.DataFrame({"epoch": [1.0, 2.0], "loss": [1.0, 0.5]})
     history = {"round 1": {f"fold {i}": table for i in range(24)}, "student": {"student": table}}

@@ -46,11 +46,10 @@ def test_report_is_one_file_that_opens_offline(mode, request):
                 "coverage",
                 "reliability",
                 "noise_matrix",
-                "rounds",
                 "losses",
             },
         ),
-        ("augment", {"unlabeled_grid", "confusion", "confidence", "coverage", "rounds", "losses"}),
+        ("augment", {"unlabeled_grid", "confusion", "confidence", "coverage", "losses"}),
     ],
 )
 def test_every_picture_is_a_file_and_in_the_page(mode, names, request):

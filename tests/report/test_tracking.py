@@ -22,7 +22,7 @@ from tests.naming import lines_naming
 from .fake_run import make_run
 from .wandb_log import read_job
 
-PLOTS = {"rounds", "confusion"}
+PLOTS = {"losses", "confusion"}
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 

@@ -58,7 +58,7 @@ def calibrate_models(
         likeliest_rate = 0.0
 
     predicted = Posterior(plain, given_labels).summary()
-    matrix, noise = estimate_noise(predicted, given_labels, k, likeliest_rate == 0)
+    matrix, noise = estimate_noise(predicted, k, likeliest_rate == 0)
     if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
     labeled = given_labels >= 0
@@ -76,7 +76,7 @@ def calibrate_models(
     compared = _compare_kinds(plain, calibrated, given_labels, noise)
     if "likeliest_rate" in compared:
         return models, compared
-    in_doubt = noise in OF_THE_CLASS and avoids_confident_rows(predicted, given_labels, k)
+    in_doubt = noise in OF_THE_CLASS and avoids_confident_rows(predicted, k)
     return calibrated, facts | compared | {"class_noise_in_doubt": in_doubt}
 
 
@@ -93,7 +93,7 @@ def _compare_kinds(
     log_probs = average_models(calibrated, n).log_probs
     parameters = len(calibrated)  # their temperatures
     if of_class:
-        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), given_labels, k)
+        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), k)
         parameters += len(calibrated) * k + (1 if noise == "uniform" else k * (k - 1))
     seen_through = Posterior(log_probs, given_labels, matrix).summary()
     class_rate = np.nanmean(seen_through.p_wrong)

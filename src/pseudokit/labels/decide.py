@@ -106,16 +106,16 @@ def _decide(
             predicted = posterior.summary()  # before the given labels count
             posterior = replace(posterior, difficulty=estimate)
         else:
-            matrix, noise = estimate_noise(predicted, given_labels, k, likeliest_rate == 0)
+            matrix, noise = estimate_noise(predicted, k, likeliest_rate == 0)
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
         # Of other noise the given label is no evidence: models and label say no more than the models alone.
         believed = posterior.summary() if noise in EXPLAINED else predicted
-    clear = noise == LOOK_ALIKE and _contradicts_clearly(believed, given_labels)
+    clear = noise == LOOK_ALIKE and _contradicts_clearly(believed)
 
     # Which label is learned, and why: at first every given label stays, and unlabeled rows stay unlabeled
     decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
     if mode in REPAIRS:
-        _decide_given(believed, given_labels, mode, noise, clear, policy, decision, reason)
+        decision[labeled], reason[labeled] = _decide_given(believed, mode, noise, clear, policy)
     accepted, why = select_pseudo_labels(posterior, predicted, policy, refused, progress)
     reason[~labeled] = why[~labeled]
     if mode in USES_UNLABELED:
@@ -157,23 +157,20 @@ def _decide(
 
 def _decide_given(
     believed: PosteriorSummary,
-    given_labels: ndarray,
     mode: str,
     noise: str | None,
     clear: bool,
     policy: Pseudo,
-    decision: ndarray,
-    reason: ndarray,
-) -> None:
-    """In place: decisions and reasons for given labels (N,), from the posterior of the true class.
+) -> tuple[ndarray, ndarray]:
+    """Decisions (L,) and reasons (L,) for the rows with a given label, from the posterior of the true class.
 
     relabel: another class reaches its cutoff. With a plain cutoff a label is dropped where it is wrong with that
     confidence and no class replaces it. What is then neither certainly right nor replaced is uncertain.
 
     clear: see _contradicts_clearly; of look-alike noise alone.
     """
-    labeled = given_labels >= 0
-    disagrees = labeled & (believed.best != given_labels)
+    labeled = believed.given_labels >= 0
+    disagrees = believed.contradicted
     uncertain = disagrees | (believed.p_wrong > 0.5)
     if policy.relabel_cutoff is not None:
         reached = "another_class_above_cutoff"
@@ -181,7 +178,7 @@ def _decide_given(
         drop = disagrees & (believed.p_wrong >= policy.relabel_cutoff)
     else:
         reached = "another_class_reaches_precision"
-        cutoffs = precision_cutoffs(believed, given_labels, policy.relabel_precision)
+        cutoffs = precision_cutoffs(believed, policy.relabel_precision)
         relabel = disagrees & (believed.confidence >= cutoffs[believed.best]) & (noise in EXPLAINED)
         if relabel.sum() < MIN_REPAIRED_SHARE * believed.p_wrong[labeled].sum():
             relabel[:] = False
@@ -193,14 +190,13 @@ def _decide_given(
         # Not where noise lies on hard images: there, what the models do not know would be taught.
         uncertain |= believed.confidence < MIN_CLEAR_CONFIDENCE
     which = np.select([relabel, drop, uncertain], [0, 1, 2], 3)[labeled]
-    decision[labeled] = words(which, "relabel", "drop", action, "keep")
-    reason[labeled] = words(which, reached, "wrong_but_no_replacement", "doubtful", "agrees")
+    decision = words(which, "relabel", "drop", action, "keep")
+    return decision, words(which, reached, "wrong_but_no_replacement", "doubtful", "agrees")
 
 
-def _contradicts_clearly(believed: PosteriorSummary, given_labels: ndarray) -> bool:
+def _contradicts_clearly(believed: PosteriorSummary) -> bool:
     """Whether models that contradict a label leave little for it, as good models do."""
-    contradicted = (given_labels >= 0) & (believed.best != given_labels)
-    return believed.p_wrong[contradicted].mean() > CLEAR_CONTRADICTION
+    return believed.p_wrong[believed.contradicted].mean() > CLEAR_CONTRADICTION
 
 
 def _default_action(
@@ -222,15 +218,13 @@ def _default_action(
     return "soften" if relabels or noise == DIFFICULTY else "downweight"
 
 
-def precision_cutoffs(
-    believed: PosteriorSummary, given_labels: ndarray, precision: float
-) -> ndarray:
+def precision_cutoffs(believed: PosteriorSummary, precision: float) -> ndarray:
     """(K,) the lowest probability of a class at which the labels turned into it reach an estimated precision.
 
     The estimate is the mean probability of all rows from there on, which is right as far as probabilities are
     calibrated; only USED_ERRORS of the errors that `precision` allows are used. Infinite where no cutoff reaches it.
     """
-    turned = np.flatnonzero((given_labels >= 0) & (believed.best != given_labels))
+    turned = believed.contradicted
     best, confidence = believed.best[turned], believed.confidence[turned]
     cutoffs = []
     for c in range(believed.best.max() + 1):

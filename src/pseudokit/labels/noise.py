@@ -48,16 +48,16 @@ the class, 0.556 to 0.65 with noise that follows the images (docs/log.md)."""
 
 
 def estimate_noise(
-    predicted: PosteriorSummary, given_labels: ndarray, k: int, follows_images: bool = False
+    predicted: PosteriorSummary, k: int, follows_images: bool = False
 ) -> tuple[ndarray, str]:
     """T[true, given] (K, K), how often each true class was given each label, and its type, see _noise_type.
 
-    given_labels: (N,) class index, -1 = unlabeled; k: number of classes; follows_images: known before, see
-    calibration.py.
+    k: number of classes; follows_images: known before, see calibration.py.
     """
+    given_labels = predicted.given_labels
     counts = anchor_counts(predicted.best, predicted.confidence, given_labels, k)
-    disagrees = (predicted.best != given_labels)[given_labels >= 0]
-    noise = LOOK_ALIKE if follows_images else _noise_type(counts, disagrees.mean())
+    disagreement = predicted.contradicted[given_labels >= 0].mean()
+    noise = LOOK_ALIKE if follows_images else _noise_type(counts, disagreement)
     return shrink(counts), noise
 
 
@@ -133,18 +133,17 @@ def _noise_type(counts: ndarray, disagreement: float) -> str:
     return "pair" if wrong.max(1).sum() > PAIR_FRACTION * wrong.sum() else "class-dependent"
 
 
-def avoids_confident_rows(predicted: PosteriorSummary, given_labels: ndarray, k: int) -> bool:
+def avoids_confident_rows(predicted: PosteriorSummary, k: int) -> bool:
     """Whether wrong labels are rarer the more confident the models are, which noise of the class does not do.
 
     The area under the ROC curve by which confidence tells contradicted labels (Mann & Whitney 1947), among the most
     confident rows of each predicted class, where nearly all contradicted labels are wrong ones.
     """
-    labeled = np.flatnonzero(given_labels >= 0)
-    best = predicted.best[labeled]
+    labeled = np.flatnonzero(predicted.given_labels >= 0)
     confidence = predicted.confidence[labeled]
-    contradicted = best != given_labels[labeled]
+    contradicted = predicted.contradicted[labeled]
     excess = pairs = variance = 0.0
-    for rows in by_class(best, k):
+    for rows in by_class(predicted.best[labeled], k):
         n = int(CONFIDENT_FRACTION * len(rows))
         confident = rows[most_confident(confidence[rows], n)]
         ranks = 1 + np.flatnonzero(contradicted[confident])  # 1 is the most confident row

@@ -19,6 +19,8 @@ BLOCK_PROBABILITIES = 2**19
 class PosteriorSummary:
     """What is kept of a posterior, one number a row. The last three are NaN where no label is given."""
 
+    given_labels: ndarray
+    """(N,) class index, -1 = unlabeled."""
     best: ndarray
     """(N,) the likeliest class."""
     confidence: ndarray
@@ -29,6 +31,11 @@ class PosteriorSummary:
     """(N,) the probability of all other classes together."""
     likelihood: ndarray
     """(N,) P(given label | image) under the model of the noise."""
+
+    @property
+    def contradicted(self) -> ndarray:
+        """(N,) whether a label is given, and another class is likelier."""
+        return (self.given_labels >= 0) & (self.best != self.given_labels)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Posterior:
     def summary(self) -> PosteriorSummary:
         """The posterior of all rows, one number each."""
         n = len(self.given_labels)
-        summary = PosteriorSummary(np.empty(n, int), *np.empty((4, n)))
+        summary = PosteriorSummary(self.given_labels, np.empty(n, int), *np.empty((4, n)))
 
         def summarize(block: slice) -> None:
             joint = self._unnormalized(block)

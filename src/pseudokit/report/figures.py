@@ -12,10 +12,8 @@ import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 from numpy import ndarray
-from PIL import ImageOps
+from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay
 
 BLUE = "#0072B2"
@@ -46,6 +44,8 @@ DOTS_PER_INCH = 120
 """Sharp on a phone, and a page of ten pictures stays below a megabyte."""
 GRID_COLUMNS = 5
 """Images in a row of a grid: about 130 pixels each."""
+UNREADABLE = Image.new("RGB", (1, 1), "white")
+"""What stands for an image that has gone."""
 MAX_NAMED_CLASSES = 40
 """Classes up to which a matrix names its rows and columns: more names overlap."""
 MAX_NUMBERED_CLASSES = 20
@@ -63,11 +63,13 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(title: str, height: float, rows: int = 1) -> tuple[Figure, ndarray]:
-    """A figure 6 inches wide and `height` inches high with a title, and its axes, one below the other."""
+def new_figure(
+    title: str, height: float, rows: int = 1, columns: int = 1
+) -> tuple[Figure, ndarray]:
+    """A figure 6 inches wide and `height` inches high with a title, and its axes, row by row."""
     figure = Figure(figsize=(6, height))
     figure.suptitle(title, x=0.02, ha="left")
-    return figure, figure.subplots(rows, squeeze=False)[:, 0]
+    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
 def short(text: object, length: int = 14) -> str:
@@ -76,11 +78,6 @@ def short(text: object, length: int = 14) -> str:
     if len(line) <= length:
         return line
     return f"{line[: length - 5]}…{line[-4:]}"
-
-
-def percent_axis(axis) -> None:
-    """Shares along an x or y axis as percent."""
-    axis.set_major_formatter(PercentFormatter(1))
 
 
 def count_axis(axis) -> None:
@@ -92,30 +89,23 @@ def count_axis(axis) -> None:
 
 @styled
 def image_grid(images: list, names: list[str], is_right: list[bool | None], title: str) -> Figure:
-    """Images five in a row, each in a square below its own name.
+    """Images five in a row, each below its own name.
 
     Args:
-        images: of Pillow in RGB, or None where the file cannot be read.
+        images: of Pillow in RGB, or None where the file cannot be read, which is left white.
         names: what stands above each image; may have two lines.
         is_right: True has a blue frame, False an orange-red one, None none.
         title: of the whole figure.
     """
     n_rows = math.ceil(len(images) / GRID_COLUMNS)
-    # one axis for all: an axis for each image takes five times as long to draw
-    figure, [axis] = new_figure(title, 0.5 + 1.4 * n_rows)
-    axis.set_axis_off()
-    for place, (image, name, right) in enumerate(zip(images, names, is_right, strict=True)):
-        row, column = divmod(place, GRID_COLUMNS)
-        x, y = 1.2 * column, 1.4 * row
-        axis.text(x + 0.5, y - 0.03, name, ha="center", va="bottom", size=9)
-        if image is None:
-            axis.text(x + 0.5, y + 0.5, "not readable", ha="center", va="center", size=8)
-        else:
-            square = ImageOps.pad(image, [max(image.size)] * 2, color="white")
-            axis.imshow(square, extent=(x, x + 1, y + 1, y))
-        frame = Rectangle((x, y), 1, 1, fill=False, linewidth=2.5, color=FRAME_COLORS[right])
-        axis.add_patch(frame)
-    axis.set(xlim=(0, 1.2 * GRID_COLUMNS - 0.2), ylim=(1.4 * n_rows - 0.4, -0.3))
+    figure, axes = new_figure(title, 0.5 + 1.4 * n_rows, n_rows, GRID_COLUMNS)
+    for axis in axes[len(images) :]:
+        axis.set_axis_off()
+    for axis, image, name, right in zip(axes, images, names, is_right, strict=False):
+        axis.set_title(name, size=9, loc="center")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, linewidth=2.5, color=FRAME_COLORS[right])
+        axis.imshow(image or UNREADABLE)
     return figure
 
 

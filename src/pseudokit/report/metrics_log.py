@@ -19,7 +19,7 @@ from .load_run import read_table
 
 MAX_CLASSES = 100
 """Of more classes, only those that received a label are counted: a line a round must stay readable."""
-COLUMNS = "given_label predicted confidence decision label"
+COLUMNS = "given_label label"
 """Of decisions.csv, what is counted here."""
 PARTS = ("oof", "noise", "unlabeled", "trusted", "audit", "difference")
 """Parts of metrics.json that get a line."""
@@ -45,29 +45,16 @@ def round_line(info: dict, table: pd.DataFrame) -> dict:
     """The numbers of round.json and what its decisions amount to.
 
     oof_accuracy: how far out-of-fold predictions agree with the given labels, with interval.
-    oof_precision: the accuracy of the oof_precision_n labeled rows at or above cutoff_in_use.
     """
-    labeled = table[table.given_label != ""]
-    is_right = labeled.predicted == labeled.given_label
-    cutoff = cutoff_in_use(table)
-    above = is_right[labeled.confidence >= cutoff]
+    n_labeled = int((table.given_label != "").sum())
     line = {
         **info,
-        **interval_facts("oof_accuracy", info["oof_accuracy"], len(labeled)),
-        "cutoff_in_use": cutoff,
-        "oof_precision_n": len(above),
-        "oof_precision": above.mean(),
+        **interval_facts("oof_accuracy", info["oof_accuracy"], n_labeled),
         **class_counts(info, table),
     }
     for decision, n in info["decisions"].items():
         line[f"decisions/{decision}"] = n
     return {key: value for key, value in line.items() if is_number(value)}
-
-
-def cutoff_in_use(table: pd.DataFrame) -> float:
-    """The lowest confidence of a pseudo-label, else of a relabeled row; NaN where there is neither."""
-    decision = "accept" if "accept" in set(table.decision) else "relabel"
-    return table.confidence[table.decision == decision].min()
 
 
 def class_counts(info: dict, table: pd.DataFrame) -> dict[str, float]:

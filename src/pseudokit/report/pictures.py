@@ -6,6 +6,7 @@ A function a picture. It returns None where the run does not have the data.
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import confusion_matrix
 
@@ -16,7 +17,6 @@ from .figures import (
     image_grid,
     matrix_figure,
     new_figure,
-    percent_axis,
     png,
     short,
     styled,
@@ -169,8 +169,8 @@ def coverage(data: dict) -> CaptionedFigure:
         xlabel="coverage: share of the rows, most confident first",
         ylabel="accuracy of those rows",
     )
-    percent_axis(axis.xaxis)
-    percent_axis(axis.yaxis)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(PercentFormatter(1))
     figure.legend(loc="outside lower left")
     return (
         "The accuracy of out-of-fold predictions above every possible cutoff. A dot marks the one in use.",
@@ -218,25 +218,7 @@ def noise_matrix(data: dict) -> CaptionedFigure:
     )
 
 
-# ---- how training and rounds went
-
-
-def rounds(data: dict) -> CaptionedFigure:
-    """What each round achieved. One round has nothing to compare with."""
-    if len(data["metrics"]["rounds"]) < 2:
-        return None
-    infos = pd.DataFrame(data["metrics"]["rounds"]).set_index("round")
-    panels = {
-        "out-of-fold accuracy against given labels": infos["oof_accuracy"],
-        "labels changed since the round before": infos["changed"] / len(data["decisions"]),
-    }
-    figure, axes = new_figure("Round by round", 4.1, len(panels))
-    for axis, (name, shares) in zip(axes, panels.items(), strict=True):
-        axis.plot(shares.index, shares, "o-", linewidth=2)
-        axis.set(title=name, xticks=infos.index)
-        percent_axis(axis.yaxis)
-    axes[-1].set_xlabel("round")
-    return "What every round of teachers and decisions achieved.", figure
+# ---- how training went
 
 
 def losses(data: dict) -> CaptionedFigure:
@@ -264,7 +246,6 @@ PICTURES = {
     "coverage": coverage,
     "reliability": reliability,
     "noise_matrix": noise_matrix,
-    "rounds": rounds,
     "losses": losses,
 }
 WITHOUT_ROUNDS = ("confusion", "losses")
