@@ -308,7 +308,7 @@ def people(args) -> list[dict]:
     from photos import CONFIG as PHOTOS
     from photos import keep_embeddings, weights
 
-    from pseudokit.api import pseudo
+    from pseudokit.api import run_command
 
     root, file = args.data / "cifar10_human", args.out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
@@ -336,7 +336,7 @@ def people(args) -> list[dict]:
                     f"name={name}",
                 ]
                 if arm == "frozen":
-                    pseudo("denoise", [*keys, *options, f"out={args.out}"], PHOTOS)
+                    run_command("denoise", [*keys, *options, f"out={args.out}"], PHOTOS)
                     save_embeddings()
                 else:
                     kit("--mode", "denoise", *keys, *options, out=args.out)

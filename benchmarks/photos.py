@@ -111,7 +111,7 @@ def tables(name: str, data: Path, out: Path) -> tuple[Path, Path, Path]:
 
 
 def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *keys: str) -> Path:
-    from pseudokit.api import pseudo
+    from pseudokit.api import run_command
 
     train, test, images = data
     file = out / "tf_efficientnet_lite0.safetensors"
@@ -125,7 +125,7 @@ def run_kit(mode: str, name: str, data: tuple[Path, Path, Path], out: Path, *key
         f"out={out}",
         *keys,
     ]
-    return pseudo(mode, overrides, CONFIG)
+    return run_command(mode, overrides, CONFIG)
 
 
 def features(run: Path) -> tuple[ndarray, pd.DataFrame]:

@@ -328,7 +328,8 @@ def whole_run(folder: Path) -> str:
         "train.min_steps=2",
         "pseudo.train_baseline=false",
     ]
-    both = f"import socket; from pseudokit.api import predict, pseudo; predict([pseudo('augment', {args!r})]); {ASKS}"
+    imports = "import socket; from pseudokit.api import predict, run_command"
+    both = f"{imports}; predict([run_command('augment', {args!r})]); {ASKS}"
     done = subprocess.run(
         [sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.api import predict, pseudo, train
+from pseudokit.api import predict, run_command
 from pseudokit.system.files import read_json
 from tests.conftest import QUICK
 from tests.naming import names, refused
@@ -45,7 +45,10 @@ def args(files, digits):
 @pytest.fixture(scope="module")
 def runs(args):
     """Two runs of different seeds, the second of which is tuned for macro F1."""
-    return [train([*args, "name=a"]), train([*args, "name=b", "seed=1", "metric=macro_f1"])]
+    return [
+        run_command("train", [*args, "name=a"]),
+        run_command("train", [*args, "name=b", "seed=1", "metric=macro_f1"]),
+    ]
 
 
 def table(path):
@@ -80,7 +83,7 @@ def test_answers_are_tuned_for_the_goal_on_out_of_fold_rows(runs):
 
 
 def test_a_goal_that_the_classes_do_not_have_is_refused_before_training(args):
-    refused(lambda: train([*args, "name=wrong", "metric=kappa"]), "metric=kappa")
+    refused(lambda: run_command("train", [*args, "name=wrong", "metric=kappa"]), "metric=kappa")
 
 
 # ---- predict.py
@@ -114,14 +117,15 @@ def test_weights_that_do_not_fit_the_runs_are_refused(runs, weights):
 
 def test_runs_of_other_classes_are_refused(runs, args, files, digits):
     digits[:100][["id"]].assign(label=["x", "y"] * 50).to_csv(files / "other.csv", index=False)
-    other = train(
+    other = run_command(
+        "train",
         [
             *args,
             f"data.train={files}/other.csv",
             "name=other",
             "pseudo.rounds=0",
             "data.submission=",
-        ]
+        ],
     )
     refused(lambda: predict([runs[0], other]), f"--run {other}", f"--run {runs[0]}")
 
@@ -135,7 +139,7 @@ def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_wou
     """A second is too short for anything: each call trains the one network that it always may."""
     cut = [*args, "name=cut", "time_budget=1s"]
     for models in (1, 2):
-        run = train(cut)
+        run = run_command("train", cut)
         status = read_json(run / "status.json")
         assert (status["state"], status["reason"]) == ("stopped", "time_budget")
         assert len(list(run.glob("round_1/fold_*/model.json"))) == models
@@ -144,33 +148,35 @@ def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_wou
         assert list(submitted.id) == list(table(files / "sample.csv").id)
         assert submitted.label.str.fullmatch("d[0-9]").all()
         assert (run / "report.html").exists()
-    assert read_json(train(cut) / "status.json")["state"] == "done"
+    assert read_json(run_command("train", cut) / "status.json")["state"] == "done"
     changes = read_json(run / "plan.json")["changes"]
     assert changes["train.epochs"] < 1
-    whole = train([*args, "name=whole", *(f"{key}={value}" for key, value in changes.items())])
+    whole = run_command(
+        "train", [*args, "name=whole", *(f"{key}={value}" for key, value in changes.items())]
+    )
     for file in ("labels.csv", "oof.csv", "submission.csv", "student/model.safetensors"):
         assert (run / file).read_bytes() == (whole / file).read_bytes(), file
 
 
 def test_another_budget_goes_on_with_the_same_plan(args):
-    run = train([*args, "name=again", "time_budget=1s"])
+    run = run_command("train", [*args, "name=again", "time_budget=1s"])
     plan = (run / "plan.json").read_bytes()
-    train([*args, "name=again", "time_budget=3h"])
+    run_command("train", [*args, "name=again", "time_budget=3h"])
     assert read_json(run / "status.json")["state"] == "done"
     assert (run / "plan.json").read_bytes() == plan
     assert len(table(run / "oof.csv")) == 300
 
 
 def test_a_budget_that_is_large_enough_changes_nothing(args, runs):
-    ample = train([*args, "name=ample", "time_budget=5h"])
+    ample = run_command("train", [*args, "name=ample", "time_budget=5h"])
     assert read_json(ample / "plan.json")["changes"] == {}
     assert (ample / "submission.csv").read_bytes() == (runs[0] / "submission.csv").read_bytes()
 
 
 def test_a_run_that_other_code_holds_in_this_process_is_let_go(args, runs):
     """A notebook runs cell after cell in one process."""
-    assert train([*args, "name=a"]) == runs[0]
-    noise = pseudo(
+    assert run_command("train", [*args, "name=a"]) == runs[0]
+    noise = run_command(
         "denoise", [*args, "name=noise", "pseudo.rounds=1", "pseudo.train_baseline=false"]
     )
     promised = read_json(noise / "metrics.json")["oof"]["interval"]

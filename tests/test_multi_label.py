@@ -82,17 +82,18 @@ def denoised(squares, options):
         "pseudo.train_baseline=false",
         "name=denoised",
     ]
-    return api.pseudo("denoise", [*options, *more])
+    return api.run_command("denoise", [*options, *more])
 
 
 def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, options):
-    run = api.train(
+    run = api.run_command(
+        "train",
         [
             *options,
             "name=plain",
             f"data.submission={squares / 'sample_submission.csv'}",
             "metric=macro_f1",
-        ]
+        ],
     )
     table, filled = read_csv(run / "predictions.csv"), pd.read_csv(run / "submission.csv")
     probs = table[[f"p_{name}" for name in CLASSES]].astype(float).to_numpy()
@@ -118,7 +119,7 @@ def test_training_predicts_each_class_by_itself_and_fills_a_submission(squares, 
 def test_unlabeled_images_get_yes_and_no_and_text_labels_give_the_same_bytes(squares, options):
     more = [f"data.unlabeled={squares / 'unlabeled.csv'}", "pseudo.rounds=1", "pseudo.cutoff=0.9"]
     more += ["pseudo.train_baseline=false"]
-    run = api.pseudo("augment", [*options, *more, "name=onehot"])
+    run = api.run_command("augment", [*options, *more, "name=onehot"])
     table = read_csv(run / "pseudo_labels.csv")
     labels = " ".join(table.label).replace("?", " ?").split()
     assert {"blue", "green", "red"} <= set(labels)
@@ -132,7 +133,7 @@ def test_unlabeled_images_get_yes_and_no_and_text_labels_give_the_same_bytes(squ
         "data.test=null",
         "name=text",
     ]
-    again = api.pseudo("augment", [*options, *more, *words])
+    again = api.run_command("augment", [*options, *more, *words])
     assert (again / "pseudo_labels.csv").read_bytes() == (run / "pseudo_labels.csv").read_bytes()
     assert (again / "labels.csv").read_bytes() == (run / "labels.csv").read_bytes()
 
@@ -174,6 +175,8 @@ def test_what_is_for_one_class_an_image_is_refused(squares, options):
     for key in ("pseudo.label_propagation=2", "train.consistency_weight=1"):
         arguments = [*options, *more, key]
         named = key.partition("=")[0]
-        refused(lambda a=arguments: api.pseudo("augment", a), named, "data.multi_label=true")
+        refused(lambda a=arguments: api.run_command("augment", a), named, "data.multi_label=true")
     arguments = [*options, "data.multi_label=false", "name=no"]
-    refused(lambda: api.train(arguments), "blue, green, red", "data.multi_label=true")
+    refused(
+        lambda: api.run_command("train", arguments), "blue, green, red", "data.multi_label=true"
+    )

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pseudokit.api import pseudo
+from pseudokit.api import run_command
 
 
 def test_labels_of_random_images_stay_as_they_are(tmp_path):
@@ -21,7 +21,7 @@ def test_labels_of_random_images_stay_as_they_are(tmp_path):
         "name=run",
         "train.min_steps=20",
     ]
-    run = pseudo("denoise", keys)
+    run = run_command("denoise", keys)
     labels = pd.read_csv(run / "labels.csv", dtype=str)
     assert len(labels) == 200
     assert (labels.given_label == labels.label).all()

@@ -1,27 +1,43 @@
-"""What the scripts do, as functions for a notebook: train, pseudo, apply, predict. Heavy imports come when used."""
+"""What the scripts do, as functions for a notebook: run, apply, predict. Heavy imports come when used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .config.keys import Config
+from .config.load import as_typed
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG, open_run, reopen_run
-from .system.files import show_log
+from .system.files import hash_of, show_log, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    Source = str | Path | pd.DataFrame | None
 
-def train(
-    overrides: Sequence[str] = (), config: str | Path = DEFAULT_CONFIG, fresh: bool = False
+
+def run(
+    mode: str,
+    *,
+    train: Source = None,
+    unlabeled: Source = None,
+    val: Source = None,
+    trusted: Source = None,
+    test: Source = None,
+    config: Mapping[str, Any] | None = None,
+    base: str | Path = DEFAULT_CONFIG,
+    fresh: bool = False,
 ) -> Path:
-    """Plain supervised training, as train.py. The same call again goes on where a run stopped.
+    """What train.py does, and pseudo.py in the modes that train. The same call again goes on where it stopped.
 
     Args:
-        overrides: `a.b=value`, as on the command line.
-        config: YAML file, or the name of one that comes with the kit.
+        mode: train (plain supervised training), augment, denoise or joint.
+        train, unlabeled, val, trusted, test: a file, a folder, or a table with the columns that the file would have;
+            the images of a table are looked for in `data.image_dir`, by default in the working folder.
+        config: keys and values, as {"train.lr": 1e-3}; docs/config.md lists them.
+        base: YAML file that the other keys come from, or the name of one that comes with the kit.
         fresh: empty the run folder first.
 
     Returns:
@@ -30,16 +46,42 @@ def train(
     Raises:
         UserError: the input is wrong; the message says how to mend it.
     """
-    return pseudo("train", overrides, config, fresh)
+    sources = {
+        "train": train,
+        "unlabeled": unlabeled,
+        "val": val,
+        "trusted": trusted,
+        "test": test,
+    }
+    overrides = [f"{key}={as_typed(value)}" for key, value in (config or {}).items()]
+    out = Path((config or {}).get("out", Config().out))
+    tables = False
+    for split, source in sources.items():
+        if source is None:
+            continue
+        if not isinstance(source, str | Path):
+            source = _write_table(source, out / "tables")
+            tables = True
+        overrides.append(f"data.{split}={source}")
+    if tables and "data.image_dir" not in (config or {}):
+        overrides.append(f"data.image_dir={Path.cwd()}")
+    return run_command(mode, overrides, base, fresh)
 
 
-def pseudo(
+def _write_table(table: pd.DataFrame, folder: Path) -> Path:
+    """Write a table under a name that its content gives it, so that the same table is the same file."""
+    file = folder / f"{hash_of(table.to_csv(index=False))}.csv"
+    write_csv(file, table)
+    return file
+
+
+def run_command(
     mode: str,
     overrides: Sequence[str] = (),
     config: str | Path = DEFAULT_CONFIG,
     fresh: bool = False,
 ) -> Path:
-    """Self-training in mode augment, denoise or joint, as pseudo.py; returns the run folder. See train."""
+    """`run` with everything said by `a.b=value`, as on the command line; returns the run folder."""
     show_log()
     with open_run(Path(config), list(overrides), mode, fresh) as run:
         if not run.finished():

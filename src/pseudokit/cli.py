@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .api import apply, predict, pseudo
+from .api import apply, predict, run_command
 from .config.reference import find_keys
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
@@ -98,7 +98,7 @@ def _train_or_check(mode: str, args: argparse.Namespace) -> None:
 
         check(args.config, args.overrides, mode)
     else:
-        pseudo(mode, args.overrides, args.config, args.fresh)
+        run_command(mode, args.overrides, args.config, args.fresh)
 
 
 def _training_parser(text: str) -> Parser:

@@ -4,6 +4,7 @@ Everything here answers in milliseconds: no heavy import, so a mistyped key is r
 """
 
 import difflib
+import json
 import re
 from collections.abc import Container
 from operator import attrgetter
@@ -91,6 +92,13 @@ def is_text(key: str, value: str) -> bool:
         return False
     kind = KEYS[key].annotation
     return kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("["))
+
+
+def as_typed(value: Any) -> str:
+    """A value of Python as it is typed on the command line: text and paths as they are, all else as JSON."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, str | Path) else json.dumps(value)
 
 
 def load_config(path: str | Path, overrides: list[str]) -> Config:
