@@ -13,7 +13,7 @@ NO_TEXT = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 """Characters that no name may hold: YAML, CSV or the file system would not give them back."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """The user's input is wrong. The message is one line that names file, row or key and the remedy (exit 2)."""
 
     def __init__(self, message: str):

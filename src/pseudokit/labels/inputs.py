@@ -1,0 +1,306 @@
+"""What Python code hands over (lists, Series, DataFrames, tensors, memory maps) as the arrays of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from ..config.types import UserError
+from .arrays import MIN_PROBABILITY, normalize_log
+
+MAX_SUM_ERROR = 0.05
+"""By which the probabilities of a row may miss 1: those of a file may be rounded to two digits."""
+BLOCK_VALUES = 2**21
+"""Values that are converted at once: 16 MB an array."""
+NO_LABEL = (("",), ("-1",))
+"""What says that a row has no label: as text, and among numbers."""
+NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "empty")
+"""What pandas calls Python objects that are numbers, or all missing."""
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """Labels of any form as class indices."""
+
+    indices: ndarray
+    """(N,) class index, -1 = none; several labels a row: (N, C) of yes = 1, no = 0 and unknown = -1."""
+    classes: ndarray
+    """(K,) what each index stands for, as the labels write it: names, or whole numbers."""
+    names: list[str]
+    """The classes as text, by which columns are matched."""
+    ids: pd.Index | None
+    """The index of the labels, where they are a pandas object."""
+
+
+def read_array(values: Any, name: str) -> ndarray:
+    """What NumPy makes of the values, without a copy where it can. name: of the argument.
+
+    Raises:
+        UserError: NumPy cannot read them.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # of a tensor on a GPU or with gradients
+        raise UserError(
+            f"{name} is no array ({error}); of a tensor give tensor.detach().cpu().float()"
+        ) from None
+
+
+# ---- labels
+
+
+def read_labels(
+    labels: Any,
+    classes: Sequence | None = None,
+    n_classes: int | None = None,
+) -> GivenLabels:
+    """Labels of any form as class indices.
+
+    Args:
+        labels: N class names or whole numbers; None, NaN, an empty text and -1 are no label. Or (N, C) of 1, 0 and no
+            answer, for rows with several labels.
+        classes: the classes in the order of the columns of predictions. Numbers are their positions, unless the classes
+            are numbers themselves. Default: 0 … n_classes - 1 for numbers, else the sorted labels.
+        n_classes: how many columns predictions have, where there are any.
+
+    Raises:
+        UserError: a label is none of the classes, or there are more or fewer classes than columns.
+    """
+    ids = labels.index if isinstance(labels, pd.Series | pd.DataFrame) else None
+    array = _label_array(labels)
+    if array.ndim == 2:
+        if classes is None:
+            classes = column_names(labels)
+        return _read_label_sets(array, classes, n_classes, ids)
+
+    codes, texts, is_number = _different_labels(array)
+    if classes is None:
+        classes = _classes_of(texts, is_number, n_classes)
+    names = [_as_text(name) for name in classes]
+    _check_classes(names, n_classes)
+    written = np.array(names, dtype=object)
+    if is_number:
+        positions = np.arange(len(names))
+        written = np.array(names, dtype=int) if all(map(_is_whole, names)) else positions
+
+    index_of = dict.fromkeys(NO_LABEL[is_number], -1)
+    index_of |= {str(key): k for k, key in enumerate(written)}
+    unknown = [position for position, text in enumerate(texts) if text not in index_of]
+    if unknown:
+        row = int(np.isin(codes, unknown).argmax())
+        raise UserError(
+            f"labels: {texts[codes[row]]!r} of {_place(row, ids)} is none of the {len(names)} classes "
+            f"({_shortened(written)}); correct it, or give classes="
+        )
+    indices = np.array([*(index_of[text] for text in texts), -1])[codes]
+    return GivenLabels(indices, written, names, ids)
+
+
+def _label_array(labels: Any) -> ndarray:
+    """(N,) or (N, C) labels as they are."""
+    array = read_array(labels, "labels")
+    if isinstance(labels, list | tuple):
+        array = np.array(labels, dtype=object)  # as text, NumPy takes a missing name for "nan"
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (1, 2) or len(array) == 0:
+        raise UserError(f"labels have the shape {array.shape}; give (N,), or (N, C) of 0 and 1")
+    return array
+
+
+def _different_labels(array: ndarray) -> tuple[ndarray, list[str], bool]:
+    """(N,) positions in the list of different labels as text, -1 = missing; the list; whether they are numbers."""
+    kind = pd.api.types.infer_dtype(array, skipna=True)
+    codes, different = pd.factorize(array)
+    return codes, [_as_text(value) for value in different], kind in NUMBERS
+
+
+def _read_label_sets(
+    array: ndarray, classes: Sequence | None, n_classes: int | None, ids: pd.Index | None
+) -> GivenLabels:
+    """read_labels for (N, C) answers."""
+    has_names = classes is not None
+    names = [_as_text(name) for name in (classes if has_names else range(array.shape[1]))]
+    if len(names) != array.shape[1]:
+        raise UserError(f"labels have {array.shape[1]} columns, and there are {len(names)} classes")
+    _check_classes(names, n_classes)
+    missing = pd.isna(array)
+    answers = np.where(missing, -1, array)
+    is_answer = np.isin(answers, (-1, 0, 1))
+    if not is_answer.all():
+        row = int((~is_answer).any(1).argmax())
+        raise UserError(
+            f"labels: {_place(row, ids)} has {_shortened(array[row])}; of several labels a row each is 1 or 0, "
+            "or NaN where it is not known"
+        )
+    written = np.array(names, dtype=object if has_names else int)
+    return GivenLabels(answers.astype(int), written, names, ids)
+
+
+def _classes_of(texts: list[str], is_number: bool, n_classes: int | None) -> list[str]:
+    """The classes in the order of the columns, where nobody names them."""
+    if is_number and n_classes is not None:
+        return [str(k) for k in range(n_classes)]
+    names = sorted({*texts} - {*NO_LABEL[is_number]})
+    if not all(map(_is_whole, names)):
+        if is_number:
+            raise UserError("labels are numbers that are not whole; give classes")
+        return names
+    by_number = sorted(names, key=int)
+    if not is_number and by_number != names and n_classes is not None:
+        raise UserError(
+            "labels are numbers as text, of which 10 stands before 2; say the order of the columns with classes="
+        )
+    return by_number if is_number else names
+
+
+def _check_classes(names: list[str], n_classes: int | None) -> None:
+    if len({*names}) < len(names):
+        raise UserError(f"classes hold a name twice: {_shortened(names)}")
+    if n_classes is not None and len(names) != n_classes:
+        raise UserError(
+            f"there are {len(names)} classes ({_shortened(names)}), and the predictions have {n_classes} columns; "
+            "name the columns in their order with classes="
+        )
+
+
+def _as_text(value: Any) -> str:
+    """A class as text, the same for 3, 3.0 and "3"."""
+    if isinstance(value, Real | np.bool_) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+# ---- probabilities
+
+
+def read_log_probs(
+    predictions: Any,
+    *,
+    logits: bool = False,
+    multi_label: bool = False,
+    name: str = "pred_probs",
+    ids: pd.Index | None = None,
+) -> ndarray:
+    """Predictions of any form as log-probabilities. They are read in blocks, so that a memory map stays on disk.
+
+    Args:
+        predictions: (N, K) probabilities; with multi_label (N, C) of yes.
+        logits: they are logits instead: of a softmax, with multi_label of a sigmoid.
+        name: of the argument; ids: of the rows, both for messages.
+
+    Returns:
+        (N, K) float32; with multi_label (N, C, 2) of no and yes.
+
+    Raises:
+        UserError: the shape is another one, or a row holds no probabilities.
+    """
+    array = read_array(predictions, name)
+    n_answers = 1 if multi_label else 2
+    if array.ndim != 2 or len(array) == 0 or array.shape[1] < n_answers:
+        raise UserError(
+            f"{name} has the shape {array.shape}; give a row an image, a column a class"
+        )
+    if array.dtype.kind not in "biuf":
+        raise UserError(
+            f"{name} holds {array.dtype}, not numbers; give its columns of probabilities"
+        )
+    log_probs = np.empty((*array.shape, 2) if multi_label else array.shape, np.float32)
+    step = max(1, BLOCK_VALUES // array.shape[1])
+    for start in range(0, len(array), step):
+        values = array[start : start + step].astype(float)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            block, is_bad = _to_log_probs(values, logits, multi_label)
+        if is_bad.any():
+            row = int(is_bad.argmax())
+            place = _place(start + row, ids)
+            values = _shortened(values[row].round(4))
+            if logits:
+                raise UserError(f"logits: {place} has {values}; leave such a row out")
+            raise UserError(
+                f"{name}: {place} has {values}, which are no probabilities (0 to 1, with the sum 1 unless there are "
+                "several labels a row); of raw outputs give logits= instead"
+            )
+        log_probs[start : start + step] = np.maximum(block, np.log(MIN_PROBABILITY))
+    return log_probs
+
+
+def _to_log_probs(values: ndarray, logits: bool, multi_label: bool) -> tuple[ndarray, ndarray]:
+    """(m, K) or (m, C, 2) log-probabilities of (m, K) or (m, C) values; (m,) which rows are none."""
+    if logits:
+        block = normalize_log(values)
+        if multi_label:
+            block = -np.logaddexp(0, np.stack([values, -values], -1))
+        return block, np.isnan(block.reshape(len(block), -1)).any(1)
+    in_range = ((values >= 0) & (values <= 1 + MAX_SUM_ERROR)).all(1)
+    if multi_label:
+        in_range &= (values <= 1).all(1)
+        return np.log(np.stack([1 - values, values], -1)), ~in_range
+    total = values.sum(1)
+    in_range &= np.abs(total - 1) <= MAX_SUM_ERROR
+    return np.log(values / total[:, None]), ~in_range
+
+
+# ---- tables
+
+
+def column_names(table: Any) -> list | None:
+    """The columns of a DataFrame; None of anything else, and of columns that are only numbered."""
+    if not isinstance(table, pd.DataFrame):
+        return None
+    columns = list(table.columns)
+    return None if columns == list(range(len(columns))) else columns
+
+
+def match_table(predictions: Any, given: GivenLabels, name: str) -> Any:
+    """A DataFrame with the rows in the order of the labels and the columns in that of the classes; all else as it is.
+
+    Columns with other names than the classes, and rows of labels without an index, are in order already.
+
+    Raises:
+        UserError: labels and predictions have different ids, or an id twice.
+    """
+    if not isinstance(predictions, pd.DataFrame):
+        return predictions
+    columns = [_as_text(column) for column in predictions.columns]
+    if sorted(columns) == sorted(given.names):
+        order = [columns.index(column) for column in given.names]
+        predictions = predictions.iloc[:, order]
+    ids = given.ids
+    if ids is None or predictions.index.equals(ids):
+        return predictions
+    for index, owner in ((ids, "labels"), (predictions.index, name)):
+        if index.has_duplicates:
+            twice = index[index.duplicated()][0]
+            raise UserError(f"the index of {owner} has {twice!r} twice; give each id once")
+    for index, owner, others in (
+        (ids, name, predictions.index),
+        (predictions.index, "labels", ids),
+    ):
+        missing = index[~index.isin(others)]
+        if len(missing):
+            raise UserError(
+                f"the index of {owner} lacks {len(missing):,} ids that the other one has, first {missing[0]!r}; give "
+                "both the same ids, or arrays in the same order (.to_numpy())"
+            )
+    return predictions.iloc[predictions.index.get_indexer(ids)]
+
+
+def _place(row: int, ids: pd.Index | None) -> str:
+    return f"row {row}" if ids is None else f"row {row} (id {ids[row]!r})"
+
+
+def _shortened(values: Sequence) -> str:
+    """The first few of them as text."""
+    shown = ", ".join(str(value) for value in values[:5])
+    return shown + ", …" if len(values) > 5 else shown
