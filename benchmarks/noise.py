@@ -1,7 +1,7 @@
 """Finding and repairing wrong labels under many kinds of noise, against cleanlab on identical probabilities.
 
     python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] [--part 0/2]     run (goes on where it stopped)
-    python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] --table          print and keep the tables
+    python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] --table          print and keep the tables (of one seed: noise_seed_N)
 
 FOLDER holds mnist_png and fashion_mnist_png, each with training/<class>/ and testing/<class>/. Training labels are
 flipped by this script: uniform, pair (to the next class), matrix (class-dependent), look-alike (the least certain
@@ -280,7 +280,8 @@ def table(args) -> None:
                 if runs
                 else []
             )
-    save_results("noise", rows, [*_ranking_table(rows), "", *_repair_table(rows)])
+    name = "noise" if len(args.seeds) > 1 else f"noise_seed_{args.seeds[0]}"
+    save_results(name, rows, [*_ranking_table(rows), "", *_repair_table(rows)])
 
 
 def _ranking_table(rows: list[dict]) -> list[str]:
