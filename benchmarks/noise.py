@@ -1,7 +1,7 @@
 """Finding and repairing wrong labels under many kinds of noise, against cleanlab on identical probabilities.
 
     python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] [--part 0/2]     run (goes on where it stopped)
-    python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] --table          print and keep the tables (of one seed: noise_seed_N)
+    python benchmarks/noise.py --data FOLDER [--seeds 0 1 2] --table          print, keep tables (noise_seed_N of one)
 
 FOLDER holds mnist_png and fashion_mnist_png, each with training/<class>/ and testing/<class>/. Training labels are
 flipped by this script: uniform, pair (to the next class), matrix (class-dependent), look-alike (the least certain
