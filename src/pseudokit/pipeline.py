@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from .config.keys import member_folder
 from .data.dataset import USES_UNLABELED
 from .data.encoding import has_label
 from .report.label_studio import write_label_studio
@@ -25,7 +27,7 @@ from .run_folder.time_budget import planned
 from .self_training import SelfTrainingContext, SelfTrainingResult, self_train
 from .system.files import TimeBudgetExceeded, log, write_csv, write_json
 from .training.loop import step_budget
-from .training.models import TrainedModel, load_model
+from .training.models import COUNCIL, TrainedModel, load_models
 from .training.trainer import JobRunner, TrainJob
 
 Models = dict[str, list[TrainedModel]]
@@ -49,6 +51,7 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
     result = SelfTrainingResult(prepared.judged.given_labels, None, 0, "time_budget")
     try:
         result = run_rounds(run, prepared, job_runner)
+        _write_council(run, result)
         models = train_final_models(run, prepared, result, job_runner)
     except TimeBudgetExceeded:
         result = replace(result, reason="time_budget")
@@ -88,10 +91,23 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             metric=config.metric,
             second=job_runner.second,
             ahead=job_runner.run_fold_jobs_ahead,
+            members=len(config.model.members),
             time_for_round=time_for_round,
         )
         result = self_train(context)
     return with_corrections(run, prepared.judged, result)
+
+
+def _write_council(run: Run, result: SelfTrainingResult) -> None:
+    """Write the weights of a council, which hold for student and baseline too: those of the round that decided."""
+    members = run.config.model.members
+    if len(members) == 1:
+        return
+    weights = [1 / len(members)] * len(members)
+    if result.predicted is not None:
+        weights = result.predicted.calibration["member_weights"]
+    names = [member.name for member in members]
+    write_json(run.path / COUNCIL, {"models": names, "weights": weights})
 
 
 def train_final_models(
@@ -110,19 +126,29 @@ def train_final_models(
         given_labels = prepared.judged.given_labels
         rows = np.flatnonzero(has_label(given_labels))
         jobs.append(TrainJob("baseline", rows, given_labels[rows], steps=steps))
+    n_members = len(run.config.models_of("student"))
+    councils = {job.where: _for_each_member(job, n_members) for job in jobs}
     models: Models = {}
-    for job in jobs:
+    for arm, of_arm in councils.items():
         try:
-            with run.stage(job.where):
-                job_runner.ahead(jobs)
-                models[job.where] = [job_runner.run(job)]
+            with run.stage(arm):
+                job_runner.ahead([*chain.from_iterable(councils.values())])
+                for job in of_arm:
+                    job_runner.run(job)
+                models[arm] = load_models([run.path / arm])
         except TimeBudgetExceeded:
-            if job.where == "student":
+            if arm == "student":
                 raise
             log.info("time budget: no time is left for the baseline")
     if first_teachers := model_folders(run.path, 1):
-        models["teacher"] = [*map(load_model, first_teachers)]
+        models["teacher"] = load_models(first_teachers)
     return models
+
+
+def _for_each_member(job: TrainJob, n_members: int) -> list[TrainJob]:
+    """The same job for every network of a council. The first one comes last: when it is there, the council is whole."""
+    members = reversed(range(n_members))
+    return [replace(job, where=member_folder(job.where, member)) for member in members]
 
 
 def _unlabeled_images(

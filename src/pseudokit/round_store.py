@@ -18,6 +18,8 @@ from .labels.noise import DIFFICULTY, LOOK_ALIKE, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
+RECALLED = ("likeliest_rate", "class_noise_in_doubt", "member_weights")
+"""What later rounds and the final models take from what calibration came to."""
 BACK = "bring it back, choose another name= or start over with --fresh"
 
 
@@ -51,7 +53,7 @@ class RoundStore:
             table.model.to_numpy(object),
             chains,
             info["models"],
-            {key: info.get(key) for key in ("likeliest_rate", "class_noise_in_doubt")},
+            {key: info.get(key) for key in RECALLED},
         )
 
     def record(

@@ -12,6 +12,7 @@ from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import classes_of, differ, has_label
 from .data.folds import make_folds
 from .labels.calibration import calibrate_models
+from .labels.council import weigh_members
 from .labels.decide import REPAIRS, decide_labels
 from .labels.decisions import NOTHING_LEARNED, Decisions
 from .labels.metrics import gain
@@ -23,6 +24,7 @@ from .labels.out_of_fold import (
     Second,
     average_models,
     average_rounds,
+    for_each_member,
     leak_free_fold_jobs,
     plain_fold_jobs,
     predict_out_of_fold,
@@ -93,6 +95,8 @@ class SelfTrainingContext:
     second: Second | None = None
     ahead: Callable[[list[FoldJob]], None] | None = None
     """See predict_out_of_fold, and second."""
+    members: int = 1
+    """Networks of a council; each predicts every fold."""
     time_for_round: Callable[[int, float], bool] = lambda number, seconds: True
     """Whether there is time for this round, of so many seconds. The first one is never asked for."""
 
@@ -176,7 +180,7 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
     given_labels = context.dataset.given_labels
     earlier = last.predicted
     models = predict_out_of_fold(
-        _fold_jobs(context, last),
+        for_each_member(_fold_jobs(context, last), context.members),
         context.fit,
         context.predict,
         context.clusters,
@@ -193,6 +197,9 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
             choose=context.policy.relabel_cutoff is None,
             earlier=earlier,
         )
+    if context.members > 1:
+        models, weights = weigh_members(models, given_labels, context.mode in REPAIRS)
+        calibration = calibration | weights
     predicted = average_models(models, len(given_labels), context.leak_free)
     predicted = replace(predicted, calibration=calibration)
     return average_rounds(predicted, earlier, last.round + 1) if earlier else predicted

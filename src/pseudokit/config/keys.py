@@ -3,6 +3,7 @@ training_keys.py."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
@@ -14,6 +15,17 @@ VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
 STUDENTS = ("student", "baseline")
 """The models that are trained at the end by one recipe, and their folders."""
+
+
+def member_folder(where: str, member: int) -> str:
+    """The folder of one network of a council: `student`, then `student/model_2` and so on."""
+    return f"{where}/model_{member + 1}" if member else where
+
+
+def split_folder(where: str) -> tuple[str, int]:
+    """What a network is trained for, and which member of a council it is: `student/model_2` → (`student`, 1)."""
+    match = re.fullmatch(r"(.+)/model_(\d+)", where)
+    return (match[1], int(match[2]) - 1) if match else (where, 0)
 
 
 class Data(Section):
@@ -79,10 +91,13 @@ class Simulate(Section):
 
 
 class Model(Section):
-    name: str = "test_resnet"
-    """Any timm model. test_resnet is timm's smallest ResNet (0.37 M parameters), right for small images on a CPU."""
-    checkpoint: str | None = None
-    """Pretrained weights: a .safetensors or .pth file. Default: random weights."""
+    name: str | Names = "test_resnet"
+    """Any timm model. test_resnet is timm's smallest ResNet (0.37 M parameters), right for small images on a CPU.
+    Several are a council: `[a, b, c]`. Each predicts every fold, and the mean of their probabilities counts, by weights
+    fitted out of fold. Student and baseline are councils too."""
+    checkpoint: str | Names | None = None
+    """Pretrained weights: a .safetensors or .pth file. Default: random weights. Of a council one file a model, in the
+    order of the names: `[x, y, z]`."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, for example {drop_rate: 0.2}. Pixels are normalized as the model
     was pretrained; {pretrained_cfg_overlay: {mean: [0.5], std: [0.5]}} changes that."""
@@ -91,10 +106,39 @@ class Model(Section):
     embeddings, in seconds. Of `train`, only amp_dtype and device matter then. A student with another `student.name` is
     trained as a whole."""
 
+    @field_validator("name", "checkpoint")
+    @classmethod
+    def _one_is_no_list(cls, value: str | list[str] | None) -> str | list[str] | None:
+        return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+    @model_validator(mode="after")
+    def _has_a_file_each(self) -> Model:
+        names, files = _as_list(self.name), _as_list(self.checkpoint)
+        if self.checkpoint and len(names) != len(files):
+            raise ValueError(
+                f"checkpoint has {len(files)} files for {len(names)} models; give one for each name"
+            )
+        return self
+
+    @property
+    def members(self) -> list[Model]:
+        """The single models of a council; of one that is no council itself."""
+        names = _as_list(self.name)
+        files = _as_list(self.checkpoint or [None] * len(names))
+        return [
+            self.model_copy(update={"name": name, "checkpoint": file})
+            for name, file in zip(names, files, strict=True)
+        ]
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
 
 class Student(Section):
     name: str | None = None
-    """Another timm model for the student, larger than the teachers (Noisy Student). Default: `model.name`."""
+    """Another timm model for the student, larger than the teachers (Noisy Student). Default: `model.name`. With it a
+    council teaches a single student."""
     checkpoint: str | None = None
     """Pretrained weights of the student. Default: those of `model` if the name is the same."""
     augment: Augmentation | None = None
@@ -161,7 +205,8 @@ class Config(Section):
     def _rules_hold(self) -> Config:
         model, pseudo, multi_label = self.model, self.pseudo, self.data.multi_label
         consistency = self.train.consistency_weight
-        frozen_student = self.model_of("student").freeze_backbone
+        students = self.models_of("student")
+        frozen_student = students[0].freeze_backbone
         needs_baseline = self.predict.arm in ("baseline", "both")
         frozen = "model.freeze_backbone=true"
         one_class = "is for one class an image, and data.multi_label=true; leave it out"
@@ -183,6 +228,9 @@ class Config(Section):
             f"{frozen}: a head is fitted by cross-entropy; leave train.loss out": (
                 frozen_student and self.train.loss != "cross_entropy"
             ),
+            "student.checkpoint is one file for several students (model.name); give student.name too": (
+                len(students) > 1 and self.student.checkpoint
+            ),
             f"pseudo.label_propagation {one_class}": multi_label and pseudo.label_propagation,
             f"train.consistency_weight {one_class}": multi_label and consistency,
         }
@@ -191,22 +239,30 @@ class Config(Section):
                 raise ValueError(fault)
         return self
 
-    def model_of(self, arm: str) -> Model:
-        """The model of a teacher (`round_R/fold_F`), or that of `student` and `baseline`."""
-        if arm not in STUDENTS:
-            return self.model
+    def models_of(self, arm: str) -> list[Model]:
+        """The models of a teacher (`round_R/fold_F`), or those of `student` and `baseline`: several in a council."""
+        models = self.model.members
         name, checkpoint = self.student.name, self.student.checkpoint
-        model = self.model if name in (None, self.model.name) else Model(name=name)
-        return model.model_copy(update={"checkpoint": checkpoint}) if checkpoint else model
+        if arm in STUDENTS and name:
+            models = [next((model for model in models if model.name == name), Model(name=name))]
+        if arm in STUDENTS and checkpoint:
+            models = [model.model_copy(update={"checkpoint": checkpoint}) for model in models]
+        return models
+
+    def model_of(self, where: str) -> Model:
+        """The model that is trained in this folder."""
+        arm, member = split_folder(where)
+        return self.models_of(arm)[member]
 
     @property
     def view(self) -> Augmentation:
         """What the further views of a prediction are drawn from."""
         return self.train.augment if self.predict.augment is None else self.predict.augment
 
-    def train_of(self, arm: str) -> Train:
+    def train_of(self, where: str) -> Train:
         """How a teacher is trained, or `student` and `baseline`."""
         augment = self.student.augment
+        arm, _ = split_folder(where)
         if arm not in STUDENTS or augment is None:
             return self.train
         return self.train.model_copy(update={"augment": augment})

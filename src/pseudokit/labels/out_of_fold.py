@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy import ndarray
 
+from ..config.keys import member_folder
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .arrays import normalize_log
@@ -31,6 +33,8 @@ class FoldJob:
     targets: ndarray
     judged: ndarray
     """Row numbers that it predicts."""
+    member: int = 0
+    """Which network of a council it is."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,10 @@ class FoldPredictions:
     """(len(rows), K) or (len(rows), C, 2)."""
     hash: str
     fold: int
+    member: int = 0
     """See FoldJob."""
+    weight: float = 1.0
+    """How much it counts in a mean."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,16 @@ def predict_out_of_fold(
         log_probs = predict(model, job.judged)
         if second is not None:
             log_probs = normalize_log(log_probs + second(job))
-        predictions.append(FoldPredictions(job.judged, log_probs, model.hash, job.fold))
+        predictions.append(FoldPredictions(job.judged, log_probs, model.hash, job.fold, job.member))
     return predictions
+
+
+def for_each_member(fold_jobs: list[FoldJob], n_members: int) -> list[FoldJob]:
+    """The same jobs for every network of a council: each learns and predicts the same rows."""
+    jobs = []
+    for job, member in product(fold_jobs, range(n_members)):
+        jobs.append(replace(job, where=member_folder(job.where, member), member=member))
+    return jobs
 
 
 def plain_fold_jobs(
@@ -158,7 +173,7 @@ def leak_free_fold_jobs(
 def average_models(
     predictions: list[FoldPredictions], n: int, chained: bool = False
 ) -> OutOfFoldPredictions:
-    """Predictions of n rows: the mean probabilities of the models that predicted a row; NaN where none did.
+    """Predictions of n rows: the weighted mean of what the models that predicted a row say; NaN where none did.
 
     chained: also those of the models of each fold alone.
     """
@@ -173,16 +188,16 @@ def average_models(
 
 
 def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray, ndarray]:
-    """(n, …) log of the mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
+    """(n, …) log of the weighted mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
     total = np.zeros((n, *predictions[0].log_probs.shape[1:]))
-    n_models = np.zeros(n)
+    weights = np.zeros(n)
     predicted_by = np.full(n, "", object)
     for model in predictions:
-        total[model.rows] += np.exp(model.log_probs)
-        n_models[model.rows] += 1
+        total[model.rows] += model.weight * np.exp(model.log_probs)
+        weights[model.rows] += model.weight
         predicted_by[model.rows] = _join_hashes(predicted_by[model.rows], model.hash)
     with np.errstate(invalid="ignore"):
-        probs = (total.T / n_models).T
+        probs = (total.T / weights).T
     log_probs = np.log(np.maximum(probs, 1e-30))
     return log_probs.astype(np.float32), predicted_by
 

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy import ndarray
 from PIL.Image import Image, fromarray
 
+from ..config.keys import split_folder
 from ..data.csv_text import FOR_PEOPLE, read_csv, unescape_formulas
 from ..data.dataset import SCORED_SPLITS
 from ..system.files import read_json
@@ -120,10 +121,12 @@ def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
     """Training curves (epoch, loss) by what was trained: `round 1` has one by the name of each fold, `student` one."""
     history = {}
     for trained in [*(f"round_{info['round']}" for info in rounds), "baseline", "student"]:
-        curves = {
-            file.parent.name.replace("_", " "): read_table(file, "epoch loss")
-            for file in sorted((run / trained).rglob("history.csv"))
-        }
+        curves = {}
+        for file in sorted((run / trained).rglob("history.csv")):
+            arm, member = split_folder(file.parent.as_posix())
+            name = Path(arm).name.replace("_", " ")
+            name += f" · model {member + 1}" if member else ""
+            curves[name] = read_table(file, "epoch loss")
         if curves:
             history[trained.replace("_", " ")] = curves
     return history

@@ -27,7 +27,7 @@ from ..report.tables import label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
 from ..system.files import seed_of, write_csv, write_json, write_npy
-from ..training.models import TrainedModel, load_model
+from ..training.models import TrainedModel, load_models
 from .corrections import applied, decided
 from .folder import Run
 from .predict_runs import Predict, mean_probs
@@ -90,7 +90,7 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     labeled = has_label(judged.given_labels)
     trusted_hits, out_of_fold_hits = [], []
     for number in (1, n_rounds):
-        teachers = [load_model(folder) for folder in model_folders(run.path, number)]
+        teachers = load_models(model_folders(run.path, number))
         answers = mean_probs(teachers, rows, predict).argmax(-1)
         trusted_hits.append(is_correct(answers, dataset.given_labels[rows]))
         log_probs = np.load(run.path / f"round_{number}" / "log_probs.npy")[labeled]

@@ -22,7 +22,7 @@ from ..labels.thresholds import answer, tuned
 from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
-from ..training.models import ModelSpec, TrainedModel, load_model
+from ..training.models import ModelSpec, TrainedModel, load_models
 from ..training.trainer import Trainer, offer
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
@@ -65,7 +65,7 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
         raise UserError(f"--run {run} has no student yet; run its command again to go on")
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)
     log.info(f"{run} predicts with {names}")
-    return FinishedRun(run, config, [load_model(folder) for folder in folders])
+    return FinishedRun(run, config, load_models(folders))
 
 
 def _choose_arm(run: Path) -> str:
@@ -175,8 +175,10 @@ def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool)
 
 
 def mean_probs(models: list[TrainedModel], rows: ndarray, predict: Predict) -> ndarray:
-    """The mean of the probabilities of several models."""
-    return np.mean([np.exp(predict(model, rows)) for model in models], axis=0)
+    """The weighted mean of the probabilities of several models."""
+    probs = [np.exp(predict(model, rows)) for model in models]
+    # as float32, so that the mean is float32 too
+    return np.average(probs, axis=0, weights=np.float32([model.weight for model in models]))
 
 
 def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:

@@ -33,7 +33,8 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
             blank[[f"p_{name}" for name in classes]] = 0.5
             filled = fill_submission(Path(config.data.submission), blank)
             log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
-        log.info(f"model: {config.model.name} from {config.model.checkpoint or 'random weights'}")
+        for model in config.model.members:
+            log.info(f"model: {model.name} from {model.checkpoint or 'random weights'}")
         free_gb = shutil.disk_usage(run.path).free / 1e9
         log.info(f"run folder: {folder}; {free_gb:,.1f} GB are free")
         seconds = costs(run.config, prepared, probe(run, prepared))

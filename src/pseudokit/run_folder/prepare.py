@@ -189,9 +189,11 @@ def _refuse_small_classes(given_labels: ndarray, classes: tuple[str, ...], folds
 def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     _, side, _, channels = pixels.shape
-    create_model(config.model, classes, side, channels)
-    if config.model_of("student") != config.model:
-        create_model(config.model_of("student"), classes, side, channels, "student")
+    for model in config.model.members:
+        create_model(model, classes, side, channels)
+    for student in config.models_of("student"):
+        if student not in config.model.members:
+            create_model(student, classes, side, channels, "student")
     some = torch.from_numpy(pixels[:2])
     for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):
         spec = attrgetter(key)(config)
@@ -223,8 +225,8 @@ def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) ->
     """
     config, file = run.config, run.path / "env.json"
     keys = [run.mode, *differences(Config(), config, FREE_KEYS)]
-    checkpoints = {config.model.checkpoint, config.model_of("student").checkpoint} - {None}
-    weights = sorted(map(Path, checkpoints))
+    models = [*config.model.members, *config.models_of("student")]
+    weights = sorted({Path(model.checkpoint) for model in models if model.checkpoint})
     samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
     input_hash = hash_of(keys, *samples, pixels[: len(judged)], *weights)
     device = pick_device(config.train.device).type

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from ..config.keys import Config
+from ..config.keys import Config, member_folder, split_folder
 from ..config.load import with_changes
 from ..data.encoding import has_label
 from ..system.files import log, read_json, write_json
@@ -35,7 +35,7 @@ EPOCH_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds a step of a teacher and of the student, and seconds an image that is predicted."""
+    """Seconds a step of a teacher and of the student, and seconds an image that is predicted; of all in a council."""
 
     teacher: float
     student: float
@@ -48,15 +48,24 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
     trainer = Trainer(
         config, prepared.pixels, prepared.judged.given_labels, prepared.dataset.classes
     )
-    rows = np.arange(min(len(prepared.pixels), PROBE_IMAGES))
-    model = TrainedModel(*trainer.fresh_network("round_1/fold_0", 0))
+    teachers, students = (
+        [member_folder(arm, member) for member in range(len(config.models_of(arm)))]
+        for arm in ("round_1/fold_0", "student")
+    )
+    return Pace(
+        sum(_seconds_a_step(trainer, where) for where in teachers),
+        sum(_seconds_a_step(trainer, where) for where in students),
+        sum(_seconds_an_image(trainer, where) for where in teachers),
+    )
+
+
+def _seconds_an_image(trainer: Trainer, where: str) -> float:
+    """That the network of this folder takes to predict one."""
+    rows = np.arange(min(len(trainer.pixels), PROBE_IMAGES))
+    model = TrainedModel(*trainer.fresh_network(where, 0))
     predict = partial(trainer.predict, model, rows, tta=1, alone=True)
     _, seconds = timeit.repeat(predict, number=1, repeat=2)  # the first one warms up
-    return Pace(
-        _seconds_a_step(trainer, "round_1/fold_0"),
-        _seconds_a_step(trainer, "student"),
-        seconds / len(rows),
-    )
+    return seconds / len(rows)
 
 
 def _seconds_a_step(trainer: Trainer, where: str) -> float:
@@ -66,7 +75,8 @@ def _seconds_a_step(trainer: Trainer, where: str) -> float:
         return 0.0
     labeled = np.flatnonzero(has_label(trainer.given_labels))
     rows = np.resize(labeled, config.train.batch_size)
-    unlabeled = (rows, None) if where == "student" and config.train.consistency_weight else ()
+    arm, _ = split_folder(where)
+    unlabeled = (rows, None) if arm == "student" and config.train.consistency_weight else ()
     job = TrainJob(where, rows, trainer.given_labels[rows], unlabeled, PROBE_STEPS)
     seconds = np.diff(trainer.train(job)[1].seconds)
     return float(np.median(seconds[WARM_UP_STEPS - 1 :]))

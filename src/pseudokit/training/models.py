@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config.keys import Model as ModelConfig
+from ..config.keys import member_folder, split_folder
 from ..config.load import nearest
 from ..config.types import UserError
 from ..system.files import atomic_write, read_json, write_json
@@ -22,6 +23,8 @@ REFUSED_KWARGS |= {"pretrained", "pretrained_cfg", "checkpoint_path", "cache_dir
 """Arguments by which timm would fetch or load weights. Here they come from `checkpoint` alone."""
 OVERLAY_KEYS = {"mean", "std"}
 """What pretrained_cfg_overlay may change: how pixels are normalized. Its other keys would fetch weights."""
+COUNCIL = "council.json"
+"""File of a run with the weight of each network of a council, once the rounds have ended; before, all count alike."""
 MAX_ERROR_CHARACTERS = 300
 """Of what timm or torch says; a list of all tensors would fill the terminal."""
 
@@ -50,12 +53,14 @@ class TrainedModel:
     """A network with what is needed to use it.
 
     hash: of its weights, its name in the round records. backbone: hash of the frozen network on which it is a head.
+    weight: how much it counts in a mean of models.
     """
 
     network: nn.Module
     spec: ModelSpec
     hash: str = ""
     backbone: str | None = None
+    weight: float = 1.0
 
 
 def create_model(
@@ -198,8 +203,8 @@ def load_model(folder: Path) -> TrainedModel:
 
     about, tensors = _read(folder)
     if backbone := about.get("backbone"):
-        run = folder.parents[1] if folder.name.startswith("fold_") else folder.parent
-        about_backbone, backbone_tensors = _read(run / "backbone")
+        run, member = _run_and_member(folder)
+        about_backbone, backbone_tensors = _read(run / member_folder("backbone", member))
         if about_backbone["hash"] != backbone:
             raise UserError(
                 f"{folder / 'model.json'} is a head on another backbone (hash {backbone}); train again with --fresh"
@@ -217,6 +222,34 @@ def load_model(folder: Path) -> TrainedModel:
     network.load_state_dict(tensors)
     network = network.to(memory_format=torch.channels_last).eval()
     return TrainedModel(network, spec, about["hash"], backbone)
+
+
+def load_models(folders: list[Path]) -> list[TrainedModel]:
+    """The model of each folder; of a council all of its networks, with their weights in a mean.
+
+    Raises:
+        UserError: see load_model.
+    """
+    return [model for folder in folders for model in _load_council(folder)]
+
+
+def _load_council(folder: Path) -> list[TrainedModel]:
+    folders = sorted(file.parent for file in folder.rglob("model.json"))
+    models = [load_model(folder) for folder in folders]
+    run, _ = _run_and_member(folder)
+    if len(models) > 1 and (run / COUNCIL).exists():
+        weights = read_json(run / COUNCIL, "weights")["weights"]
+        for model, folder in zip(models, folders, strict=True):
+            _, member = _run_and_member(folder)
+            model.weight = weights[member]
+    return models
+
+
+def _run_and_member(folder: Path) -> tuple[Path, int]:
+    """The run folder in which the folder of a model lies, and which member of a council the model is."""
+    arm, member = split_folder(folder.as_posix())
+    arm = Path(arm)
+    return arm.parents[1] if arm.name.startswith("fold_") else arm.parent, member
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from numpy import ndarray
 from scipy import sparse
 from torch import nn
 
-from ..config.keys import STUDENTS, Config
+from ..config.keys import STUDENTS, Config, member_folder, split_folder
 from ..config.types import UserError
 from ..data.cache import reserve
 from ..data.encoding import has_label
@@ -134,7 +134,7 @@ class Trainer:
         if self.is_frozen(job.where):
             return self._train_head(job)
         train = self.config.train_of(job.where)
-        seed = seed_of(self.config.seed, "student" if job.where in STUDENTS else job.where)
+        seed = self._seed(job.where)
         network, spec = self.fresh_network(job.where, seed)
         if batch_norms(network) and not train.linear_probe_first:
             # Statistics of a part of a batch are not those of the batch: one process trains alone.
@@ -158,17 +158,26 @@ class Trainer:
             )
         return TrainedModel(network, spec), history
 
+    def _seed(self, where: str) -> int:
+        """Of a network: from its folder, so that it does not depend on what was trained before."""
+        arm, member = split_folder(where)
+        if arm in STUDENTS:
+            where = member_folder("student", member)
+        return seed_of(self.config.seed, where)
+
     def _train_head(self, job: TrainJob) -> tuple[TrainedModel, pd.DataFrame]:
-        spec = self.backbone.spec
+        _, member = split_folder(job.where)
+        backbone = self.backbones[member]
+        spec = backbone.spec
         head, history = fit_head(
-            self.embeddings[job.rows],
+            self.embeddings[backbone.hash][job.rows],
             job.labels,
             len(spec.classes),
             spec.multi_label,
             self.given_labels[job.rows],
         )
-        network = with_head(self.backbone.network, head)
-        return TrainedModel(network, spec, backbone=self.backbone.hash), history
+        network = with_head(backbone.network, head)
+        return TrainedModel(network, spec, backbone=backbone.hash), history
 
     def predict(self, model: TrainedModel, rows: ndarray, tta: int, alone: bool = False) -> ndarray:
         """(len(rows), K) log-probabilities; each process takes its share of the batches, or this one alone all."""
@@ -192,37 +201,46 @@ class Trainer:
         return network, spec
 
     def title(self, where: str) -> str:
-        """`round_1/fold_0` → `round 1/2 · fold 1`; `student` stays."""
-        if where in STUDENTS:
-            return where
-        number, fold = map(int, re.findall(r"\d+", where))
-        return f"round {number}/{self.config.pseudo.rounds} · fold {fold + 1}"
+        """`round_1/fold_0` → `round 1/2 · fold 1`; `student` stays. Of a council also which model it is."""
+        arm, member = split_folder(where)
+        title = arm
+        if arm not in STUDENTS:
+            number, fold = map(int, re.findall(r"\d+", arm))
+            title = f"round {number}/{self.config.pseudo.rounds} · fold {fold + 1}"
+        return f"{title} · model {member + 1}" if len(self.config.models_of(arm)) > 1 else title
 
     def is_frozen(self, where: str) -> bool:
         """Whether only a head is trained for this folder."""
         return self.config.model_of(where).freeze_backbone
 
     @cached_property
-    def backbone(self) -> TrainedModel:
-        """The frozen network, which is kept in the folder `backbone` of the run."""
-        folder = self.folder / "backbone"
+    def backbones(self) -> list[TrainedModel]:
+        """The frozen network of each member, which is kept in the folder `backbone` of the run."""
+        n_members = len(self.config.model.members)
+        return [self._backbone(member_folder("backbone", member)) for member in range(n_members)]
+
+    def _backbone(self, where: str) -> TrainedModel:
+        folder = self.folder / where
         if (folder / "model.json").exists():
             return load_model(folder)
-        seed = seed_of(self.config.seed, "backbone")
-        return save_model(folder, *self.fresh_network("backbone", seed))
+        return save_model(folder, *self.fresh_network(where, self._seed(where)))
 
     @cached_property
-    def embeddings(self) -> ndarray:
-        """(N, D) of all images, in a file of the run. Its name has hashes of what it was made from, and of itself."""
+    def embeddings(self) -> dict[str, ndarray]:
+        """(N, D) of all images, by the hash of the frozen network."""
+        return {backbone.hash: self._embeddings(backbone) for backbone in self.backbones}
+
+    def _embeddings(self, backbone: TrainedModel) -> ndarray:
+        """(N, D) in a file of the run. Its name has hashes of what it was made from, and of itself."""
         # input_hash has the images that are judged, but not those that are only scored.
         scored_only = self.pixels[len(self.given_labels) :]
-        name = f"embeddings_{hash_of(self.backbone.hash, self.input_hash, scored_only)}"
+        name = f"embeddings_{hash_of(backbone.hash, self.input_hash, scored_only)}"
         for file in self.folder.glob(f"{name}_*.npy"):
             if file.stem == f"{name}_{hash_of(file)}":
                 return np.load(file, mmap_mode="r")
             log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
-        part = self._embed(name)
+        part = self._embed(backbone, name)
         file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
         return np.load(file, mmap_mode="r")
 
@@ -231,14 +249,15 @@ class Trainer:
         """The similar ones among the images that a run learns or judges, see neighbor_graph; made when first needed."""
         n = len(self.given_labels)
         if self.config.model.freeze_backbone:
-            features = alike_features(self.embeddings[:n])
+            of_members = [alike_features(x[:n]) for x in self.embeddings.values()]
+            features = np.concatenate(of_members, axis=1)
         else:
             features = gradient_features(self.pixels[:n])
         return neighbor_graph(features)
 
-    def _embed(self, name: str) -> Path:
+    def _embed(self, backbone: TrainedModel, name: str) -> Path:
         """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
-        network, spec = self.backbone.network, self.backbone.spec
+        network, spec = backbone.network, backbone.spec
         train = self.config.train_of("backbone")
         n = len(self.pixels)
         part = next(self.folder.glob(f"{name}.*.rows"), None)
@@ -246,7 +265,7 @@ class Trainer:
             part = self.folder / f"{name}.0.rows"
             reserve(part, (n, linear_classifier(network).in_features), np.float32)
         done = int(part.name.split(".")[1])
-        log.info(f"embed: {n - done:,} of {n:,} images")
+        log.info(f"embed: {n - done:,} of {n:,} images with {spec.name}")
         embeddings = np.load(part, mmap_mode="r+")
         step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
         with progress_bar(n, "embed", done) as bar:
@@ -292,7 +311,7 @@ class JobRunner:
     def predict(self, model: TrainedModel, rows: ndarray, views: int = 1) -> ndarray:
         """(len(rows), K) log-probabilities; views: of each image: itself, and others drawn from predict.augment."""
         if model.backbone:
-            return head_log_probs(model, self.trainer.embeddings[rows])
+            return head_log_probs(model, self.trainer.embeddings[model.backbone][rows])
         return self.trainer.predict(model, rows, views)
 
     @property

@@ -1,0 +1,91 @@
+"""How much each network of a council counts: the weights under which given labels are most likely, out of fold."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy import ndarray
+
+from ..data.encoding import has_label, is_correct
+from .arrays import MIN_PROBABILITY
+from .noise import estimate_noise
+from .out_of_fold import FoldPredictions, average_models
+from .posterior import Posterior
+
+PRIOR_ROWS = 100
+"""Equal weights count as much as so many labels: with 100 labels the weights go half of the way to what those say."""
+MAX_FIT_ROWS = 20_000
+"""Labels that the weights are fitted on; more do not change their second digit."""
+EM_STEPS = 200
+
+
+def weigh_members(
+    models: list[FoldPredictions], given_labels: ndarray, noisy: bool
+) -> tuple[list[FoldPredictions], dict]:
+    """The predictions of the networks of a council, each with the weight of its member.
+
+    Args:
+        given_labels: (N,) class index, -1 = unlabeled; of label sets (N, C).
+        noisy: given labels may be wrong, and are compared through the noise matrix that all members together estimate.
+
+    Returns:
+        Predictions with weights, and what round.json says: the weight of each member, and how often it predicts
+        the given labels, out of fold.
+    """
+    n = len(given_labels)
+    labeled = has_label(given_labels)
+    mean = average_models(models, n).log_probs
+    likelihoods = []
+    accuracies = []
+    for member in range(1 + max(model.member for model in models)):
+        of_member = [model for model in models if model.member == member]
+        log_probs = average_models(of_member, n).log_probs
+        likelihoods.append(_likelihood(log_probs, given_labels, mean if noisy else None))
+        hits = is_correct(log_probs[labeled].argmax(-1), given_labels[labeled])
+        accuracies.append(float(hits.mean()))
+    weights = fit_weights(np.stack(likelihoods)).round(6).tolist()
+    models = [replace(model, weight=weights[model.member]) for model in models]
+    return models, {"member_weights": weights, "member_accuracies": accuracies}
+
+
+def _likelihood(log_probs: ndarray, given_labels: ndarray, mean: ndarray | None) -> ndarray:
+    """P(given | image) of every given label, of label sets of every answer: (n,).
+
+    mean: (N, K) log-probabilities of all members, by which the noise matrix is estimated; None = labels are right.
+    """
+    if given_labels.ndim == 2:
+        answers = range(given_labels.shape[1])
+        by_class = [
+            _likelihood(log_probs[:, c], given_labels[:, c], mean if mean is None else mean[:, c])
+            for c in answers
+        ]
+        return np.concatenate(by_class)
+    k = log_probs.shape[1]
+    matrix = np.eye(k)
+    if mean is not None:
+        matrix, _ = estimate_noise(Posterior(mean, given_labels).summary(), k)
+    summary = Posterior(log_probs, given_labels, matrix).summary()
+    return summary.likelihood[given_labels >= 0]
+
+
+def fit_weights(likelihoods: ndarray) -> ndarray:
+    """The weights of a mean of probabilities under which labels are most likely; they sum to 1.
+
+    EM for the shares of a mixture (Dempster et al. 1977). It minimizes the log loss of the mean, with a Dirichlet prior
+    for equal weights.
+
+    Args:
+        likelihoods: (members, n) what each member gives the label of each row.
+
+    Returns:
+        (members,) weights.
+    """
+    n_members, n = likelihoods.shape
+    rows = np.random.default_rng(0).permutation(n)[:MAX_FIT_ROWS]
+    likelihoods = np.maximum(likelihoods[:, rows], MIN_PROBABILITY)
+    weights = np.full(n_members, 1 / n_members)
+    for _ in range(EM_STEPS):
+        parts = weights[:, None] * likelihoods
+        parts /= parts.sum(0)
+        weights = parts.sum(1) + PRIOR_ROWS / n_members
+        weights /= weights.sum()
+    return weights
