@@ -20,7 +20,8 @@ from pseudokit.config.load import dump_config, load_config
 from pseudokit.config.types import UserError
 from pseudokit.labels.council import fit_weights
 from pseudokit.labels.out_of_fold import FoldJob
-from pseudokit.report.load_run import read_history
+from pseudokit.report.load_run import read_history, read_run
+from pseudokit.report.report import page_tables
 from pseudokit.run_folder.predict_runs import open_finished
 from pseudokit.run_folder.reselect import reselect
 from pseudokit.training.trainer import JobRunner, Trainer
@@ -147,6 +148,8 @@ def test_student_and_baseline_are_councils_by_the_same_weights(council):
     weights = json.loads((run / "council.json").read_text())["weights"]
     info = json.loads((run / "round_1" / "round.json").read_text())
     assert weights == info["member_weights"]
+    council = page_tables(read_run(run))["Council"]
+    assert list(council.weight) == weights
     for arm in ("student", "baseline"):
         assert {file.parent.name for file in (run / arm).rglob("model.json")} == {arm, "model_2"}
         assert [model.weight for model in open_finished(run, arm).models] == weights

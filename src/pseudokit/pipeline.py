@@ -25,7 +25,7 @@ from .run_folder.predict_runs import open_finished, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
 from .self_training import SelfTrainingContext, SelfTrainingResult, self_train
-from .system.files import TimeBudgetExceeded, log, write_csv, write_json
+from .system.files import TimeBudgetExceeded, log, read_json, write_csv, write_json
 from .training.loop import step_budget
 from .training.models import COUNCIL, TrainedModel, load_models
 from .training.trainer import JobRunner, TrainJob
@@ -99,15 +99,16 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
 
 
 def _write_council(run: Run, result: SelfTrainingResult) -> None:
-    """Write the weights of a council, which hold for student and baseline too: those of the round that decided."""
-    members = run.config.model.members
-    if len(members) == 1:
+    """Write council.json: weights that hold for student and baseline too, those of the round that decided."""
+    names = [member.name for member in run.config.model.members]
+    if len(names) == 1:
         return
-    weights = [1 / len(members)] * len(members)
+    council = {"models": names, "weights": [1 / len(names)] * len(names)}
     if result.predicted is not None:
-        weights = result.predicted.calibration["member_weights"]
-    names = [member.name for member in members]
-    write_json(run.path / COUNCIL, {"models": names, "weights": weights})
+        facts = result.predicted.calibration
+        council["weights"] = facts["member_weights"]
+        council["oof_accuracies"] = facts["member_accuracies"]
+    write_json(run.path / COUNCIL, council)
 
 
 def train_final_models(
@@ -179,6 +180,8 @@ def evaluate(
             metrics["trusted"] = trusted
         if gain := difference(scored_rows):
             metrics["difference"] = gain
+    if (run.path / COUNCIL).exists():
+        metrics["council"] = read_json(run.path / COUNCIL)
     if run.config.data.submission:
         with run.stage("submission"):
             write_submission(run.path)

@@ -18,7 +18,12 @@ from .labels.noise import DIFFICULTY, LOOK_ALIKE, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
-RECALLED = ("likeliest_rate", "class_noise_in_doubt", "member_weights")
+RECALLED = (
+    "likeliest_rate",
+    "class_noise_in_doubt",
+    "member_weights",
+    "member_accuracies",
+)
 """What later rounds and the final models take from what calibration came to."""
 BACK = "bring it back, choose another name= or start over with --fresh"
 

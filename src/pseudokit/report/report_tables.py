@@ -51,6 +51,11 @@ ROUND_COLUMNS = {
     "interval": "95 % interval",
     "seconds": "time",
 }
+COUNCIL_COLUMNS = {
+    "models": "model",
+    "weights": "weight",
+    "oof_accuracies": "out-of-fold agreement",
+}
 CLASS_COLUMNS = {
     "prior": "share of given labels",
     "labels": "labels now",
@@ -65,6 +70,8 @@ CLASS_COLUMNS = {
 NOTES = {
     "Scores": "On images that no model learned. Teacher: the models of the first round together. Baseline: trained "
     "like the student, on the given labels alone.",
+    "Council": "The mean of the networks' probabilities counts, by weights under which held-out given labels are most "
+    "likely.",
     "Rounds": "Out-of-fold agreement: how often models predict given labels that they did not learn. Where given "
     "labels are wrong, a good model disagrees.",
     "Decisions": "What became of each label in the round that the student learned. Right: the share of the labels "
@@ -81,6 +88,7 @@ def report_tables(metrics: dict, lines: list[dict]) -> dict[str, pd.DataFrame]:
     round_lines = {line["round"]: line for line in lines if "round" in line}
     tables = {
         "Scores": scores_table(metrics["scores"]),
+        "Council": pd.DataFrame(metrics.get("council", {})).rename(columns=COUNCIL_COLUMNS),
         "Rounds": rounds_table(list(round_lines.values())),
         "Classes": classes_table(
             round_lines.get(decisive.get("round"), {}),
