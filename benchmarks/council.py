@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import json
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ PEOPLE_KEYS = [
     "pseudo.top_fraction=null",
     "pseudo.folds=2",
     "pseudo.rounds=2",
+    "pseudo.train_baseline=false",
 ]
 SIMPLE = ("mean of regressions", "features side by side", "mean × propagation")
 
@@ -64,11 +66,11 @@ def photos(name: str, labels: int, draw: int, arm: str, data: Path, out: Path) -
     classes = pd.read_csv(train).label.nunique()
     keys = [f"data.train={train}", f"data.test={test}", f"data.image_dir={images}"]
     keys += [f"simulate.keep_labels={labels * classes}", f"seed={draw}"]
+    keys.append("pseudo.train_baseline=false")
     run = run_kit("augment", arm, f"{name}-{labels}-{draw}-{arm}", out, keys)
     scores = metrics(run)["scores"]
     row = {"set": name, "labels": labels, "draw": draw, "n": scores["student"]["test"]["n"]}
     results = {arm: scores["student"]["test"]["accuracy"]}
-    results[f"{arm}, labels alone"] = scores["baseline"]["test"]["accuracy"]
     if arm == "council":
         row["weights"] = metrics(run)["rounds"][0]["member_weights"]
         results |= simple(run)
@@ -207,18 +209,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/council"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--sets", nargs="+", help="flowers, trash; label, rater1")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     args.data, args.out = args.data.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", module="sklearn")
-    save_embeddings = keep_embeddings(args.out / f"embeddings-{args.what}.npz")
-    jobs = [(name, labels) for name in SETS for labels in LABELS_PER_CLASS]
-    if args.what == "people":
-        jobs = [(column,) for column in VOTES]
-    todo = [(*job, draw, arm) for arm in args.arms for job in jobs for draw in args.seeds]
-    for job in [] if args.table else todo:
+    sets = args.sets or (SETS if args.what == "photos" else VOTES)
+    images = sets[0] if args.what == "photos" and len(sets) == 1 else args.what
+    save_embeddings = keep_embeddings(args.out / f"embeddings-{images}.npz")
+    kinds = product(sets, LABELS_PER_CLASS) if args.what == "photos" else product(sets)
+    jobs = [(*kind, draw, arm) for draw, kind, arm in product(args.seeds, list(kinds), ARMS)]
+    for job in [] if args.table else jobs:
         file = args.out / f"{args.what}-{'-'.join(map(str, job))}.json"
         if not file.exists():
             score = photos if args.what == "photos" else people
