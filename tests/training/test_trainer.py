@@ -134,7 +134,8 @@ def embedded(tmp_path, monkeypatch):
         given_labels = np.zeros(40, np.int64)
         trainer = Trainer(config, pixels, given_labels, ("a", "b"), tmp_path, "these")
         torch.manual_seed(0)
-        return np.array(trainer.embeddings), [*rows_now]
+        (embeddings,) = trainer.embeddings.values()
+        return np.array(embeddings), [*rows_now]
 
     return made
 
