@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from pseudokit.api import apply, predict, run_command
-from pseudokit.config.keys import Config, Pseudo, member_folder
+from pseudokit.config.keys import Config, Model, Pseudo, member_folder
 from pseudokit.config.load import dump_config, load_config
 from pseudokit.config.types import UserError
 from pseudokit.labels.council import fit_weights
@@ -95,6 +95,13 @@ def test_a_council_of_one_is_a_single_model(tmp_path):
         "x",
         "y",
     ]
+
+
+def test_a_student_of_its_own_name_is_a_single_one_trained_as_a_whole():
+    model = {"name": ["a", "b"], "checkpoint": ["x", "y"], "freeze_backbone": True}
+    config = Config(model=model, student={"name": "b", "checkpoint": "z"})
+    assert config.models_of("student") == [Model(name="b", checkpoint="z")]
+    assert [member.name for member in config.models_of("round_1/fold_0")] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def _as_list(value: Any) -> list:
 class Student(Section):
     name: str | None = None
     """Another timm model for the student, larger than the teachers (Noisy Student). Default: `model.name`. With it a
-    council teaches a single student."""
+    council teaches a single student, which is trained as a whole."""
     checkpoint: str | None = None
     """Pretrained weights of the student. Default: those of `model` if the name is the same."""
     augment: Augmentation | None = None
@@ -244,7 +244,7 @@ class Config(Section):
         models = self.model.members
         name, checkpoint = self.student.name, self.student.checkpoint
         if arm in STUDENTS and name:
-            models = [next((model for model in models if model.name == name), Model(name=name))]
+            models = models if name == self.model.name else [Model(name=name)]
         if arm in STUDENTS and checkpoint:
             models = [model.model_copy(update={"checkpoint": checkpoint}) for model in models]
         return models
