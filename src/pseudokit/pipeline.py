@@ -46,19 +46,25 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
     if corrections is not None:
         with run.stage("put aside"):
             store_corrections(run, corrections)
-    run.config = planned(run, prepared)
+    if run.trains:
+        run.config = planned(run, prepared)
     job_runner = make_job_runner(run, prepared)
     result = SelfTrainingResult(prepared.judged.given_labels, None, 0, "time_budget")
     try:
         result = run_rounds(run, prepared, job_runner)
-        _write_council(run, result)
-        models = train_final_models(run, prepared, result, job_runner)
+        if run.trains:
+            _write_council(run, result)
+            models = train_final_models(run, prepared, result, job_runner)
+        else:
+            models = {}
     except TimeBudgetExceeded:
         result = replace(result, reason="time_budget")
-        models = {"teacher": open_finished(run.path).models}
+        models = {}
+        if not prepared.outside.teachers:
+            models["teacher"] = open_finished(run.path).models
     evaluate(run, prepared, result, models, job_runner)
     write_pages(run)
-    finish(run, result, "student" in models)
+    finish(run, result, "student" in models or not run.trains)
 
 
 def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
@@ -73,7 +79,7 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
 
     def time_for_round(number: int, seconds: float) -> bool:
         """Human decisions and a student stand on the finished rounds: none is added then, whatever time is left."""
-        if applied(run.path) or run.has_student():
+        if applied(run.path) or run.is_whole():
             return number <= n_finished
         return run.time_for(seconds)
 
@@ -91,7 +97,9 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             metric=config.metric,
             second=job_runner.second,
             ahead=job_runner.run_fold_jobs_ahead,
-            members=len(config.model.members),
+            members=1 if prepared.outside.teachers else len(config.model.members),
+            outside=prepared.outside.teachers,
+            others=prepared.outside.others,
             time_for_round=time_for_round,
         )
         result = self_train(context)
@@ -104,8 +112,8 @@ def _write_council(run: Run, result: SelfTrainingResult) -> None:
     if len(names) == 1:
         return
     council = {"models": names, "weights": [1 / len(names)] * len(names)}
-    if result.predicted is not None:
-        facts = result.predicted.calibration
+    facts = result.predicted.calibration if result.predicted else {}
+    if facts.get("member_weights"):  # not where predictions from outside stand in for the teachers
         council["weights"] = facts["member_weights"]
         council["oof_accuracies"] = facts["member_accuracies"]
     write_json(run.path / COUNCIL, council)

@@ -19,6 +19,7 @@ from .labels.metrics import gain
 from .labels.out_of_fold import (
     Fit,
     FoldJob,
+    FoldPredictions,
     OutOfFoldPredictions,
     Predict,
     Second,
@@ -28,6 +29,7 @@ from .labels.out_of_fold import (
     leak_free_fold_jobs,
     plain_fold_jobs,
     predict_out_of_fold,
+    with_others,
 )
 from .labels.pseudo_labels import MAX_DRIFT, drift
 from .round_store import RoundStore
@@ -97,6 +99,10 @@ class SelfTrainingContext:
     """See predict_out_of_fold, and second."""
     members: int = 1
     """Networks of a council; each predicts every fold."""
+    outside: list[FoldPredictions] | None = None
+    """Predictions of all rows from outside, in place of trained teachers; then there is one round."""
+    others: FoldPredictions | None = None
+    """Predictions of unlabeled rows from outside beside those of the teachers, see with_others."""
     time_for_round: Callable[[int, float], bool] = lambda number, seconds: True
     """Whether there is time for this round, of so many seconds. The first one is never asked for."""
 
@@ -179,7 +185,7 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
     """Train the teachers of the next round and predict out of fold; the mean with the rounds before."""
     given_labels = context.dataset.given_labels
     earlier = last.predicted
-    models = predict_out_of_fold(
+    models = context.outside or predict_out_of_fold(
         for_each_member(_fold_jobs(context, last), context.members),
         context.fit,
         context.predict,
@@ -202,6 +208,8 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
         calibration = calibration | weights
     predicted = average_models(models, len(given_labels), context.leak_free)
     predicted = replace(predicted, calibration=calibration)
+    if context.others:
+        predicted = with_others(predicted, context.others)
     return average_rounds(predicted, earlier, last.round + 1) if earlier else predicted
 
 

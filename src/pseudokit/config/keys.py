@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from .training_keys import Pseudo, Train
 from .types import Augmentation, Count, Name, Names, Seconds, Section, Share
@@ -159,6 +159,43 @@ class Predict(Section):
     views are better where training needs strong ones."""
 
 
+def _split_commas(value: Any) -> Any:
+    """`a,b` → [a, b]; a number alone is a list of one."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
+
+
+Files = Annotated[Names, BeforeValidator(_split_commas)]
+Weights = Annotated[
+    list[Annotated[float, Field(ge=0)]], Field(min_length=1), BeforeValidator(_split_commas)
+]
+
+
+class Predictions(Section):
+    """Probabilities that other people's models predict, as files: one row an image, one column a class."""
+
+    labeled: Files | None = None
+    """Out-of-fold probabilities of the labeled rows, in place of teachers: `oof.csv`, `.parquet` or `.npy`. Columns:
+    id, and each class by its name or as p_<class>; of several labels an image the probability of yes. Rows are matched
+    by id. Mode denoise then trains nothing and reads no image. Modes augment and joint need `predictions.unlabeled`
+    too, and train the student alone. Several files, `a.csv,b.csv`, are averaged where they have the same row. Give what
+    the models said, not calibrated: the run calibrates."""
+    unlabeled: Files | None = None
+    """Probabilities of the unlabeled rows by other teachers (augment, joint); each file has all of them. In every round
+    the mean of these files and of the kit's own teachers counts."""
+    weights: Weights | None = None
+    """A number above 0 for each of the files, `2,1`. One more is that of the kit's own teachers together: 1 if it is
+    left out; 0 = they do not count for unlabeled rows. Default: all alike."""
+    ids: Files | None = None
+    """Which row of a .npy is which id: a .txt of one id a line, or a table with the column of ids. One file for every
+    .npy, or one for each, first those of `predictions.labeled`. The columns of a .npy are the sorted classes."""
+    fold_col: str | None = None
+    """Column that names the fold of each row: the model that predicted it learned the other folds. It stands in the
+    files of `predictions.labeled`, or in those of `predictions.ids`. Folds are calibrated one by one, and it is checked
+    that groups and copies do not straddle them."""
+
+
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"] = "disabled"
     """offline = write into the run folder, for `wandb sync` later. online = send; run `wandb login` first. Nothing is
@@ -190,6 +227,7 @@ class Config(Section):
     train: Train = Train()
     pseudo: Pseudo = Pseudo()
     predict: Predict = Predict()
+    predictions: Predictions = Predictions()
     wandb: Wandb = Wandb()
 
     @field_validator("version")

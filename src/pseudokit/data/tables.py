@@ -164,15 +164,10 @@ def _refuse_unreadable(error: OSError) -> None:
 
 
 def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.DataFrame:
-    if file.suffix.lower() in PARQUET_SUFFIXES:
-        table = _read_parquet(file)
-    else:
-        table = read_csv(file)
-        _warn_of_line_breaks(table, file)
+    table = read_cells(file)
     if not len(table):
         raise UserError(f"{file} has no rows")
-    usual_name = next((name for name in ID_COLUMNS if name in table), " / ".join(ID_COLUMNS))
-    ids = _column(table, data.id_col or usual_name, "data.id_col", file)
+    ids = read_ids(table, data, file)
     _refuse_row(ids == "", file, "the id is empty; fill it")
     group = ""
     if data.group_col and (split == "train" or data.group_col in table):
@@ -184,6 +179,29 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
         "group": group,
     }
     return pd.DataFrame(columns, dtype=object)
+
+
+def read_cells(file: Path) -> pd.DataFrame:
+    """All cells of a table as text, whatever they hold.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if file.suffix.lower() in PARQUET_SUFFIXES:
+        return _read_parquet(file)
+    table = read_csv(file)
+    _warn_of_line_breaks(table, file)
+    return table
+
+
+def read_ids(table: pd.DataFrame, data: Data, file: Path) -> pd.Series:
+    """The column of ids.
+
+    Raises:
+        UserError: the table has none.
+    """
+    usual_name = next((name for name in ID_COLUMNS if name in table), " / ".join(ID_COLUMNS))
+    return _column(table, data.id_col or usual_name, "data.id_col", file)
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:

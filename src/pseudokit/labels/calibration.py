@@ -159,10 +159,12 @@ def calibrate(
         given_labels: (N,) class index, -1 = unlabeled. matrix: T[true, given] (K, K).
         noisy: the model learned the given labels, so that it predicts their noise too, which is deconvolved.
     """
+    labeled = given_labels >= 0
+    if not labeled.any():  # a model from outside of unlabeled rows: nothing to fit it to
+        return log_probs, 1.0
     if noisy:
         probs = deconvolve(np.exp(log_probs.astype(float)), matrix)
         log_probs = np.log(np.maximum(probs, MIN_PROBABILITY))
-    labeled = given_labels >= 0
     temperature, bias = fit_scale(log_probs[labeled], given_labels[labeled], matrix)
     return scale(log_probs, temperature, bias), temperature
 

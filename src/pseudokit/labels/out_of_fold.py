@@ -202,6 +202,18 @@ def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray
     return log_probs.astype(np.float32), predicted_by
 
 
+def with_others(predicted: OutOfFoldPredictions, others: FoldPredictions) -> OutOfFoldPredictions:
+    """The mean of our own teachers and of others on the rows that these predict; their weight is their share of it."""
+    rows = others.rows
+    share = others.weight
+    probs = (1 - share) * np.exp(predicted.log_probs[rows]) + share * np.exp(others.log_probs)
+    log_probs = predicted.log_probs.copy()
+    log_probs[rows] = np.log(np.maximum(probs, 1e-30))
+    predicted_by = predicted.predicted_by.copy()
+    predicted_by[rows] = _join_hashes(predicted_by[rows], others.hash)
+    return replace(predicted, log_probs=log_probs, predicted_by=predicted_by)
+
+
 def average_rounds(
     predicted: OutOfFoldPredictions, earlier: OutOfFoldPredictions, n: int
 ) -> OutOfFoldPredictions:

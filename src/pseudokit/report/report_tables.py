@@ -37,6 +37,7 @@ REASONS = {
     "below_cutoff": "the confidence is below the cutoff",
     "beyond_share": "not among the most confident of its class (pseudo.top_fraction)",
     "class_floor": "its class would lose more than half of its labels",
+    "copy_of_labeled": "a copy of a labeled image, whose label teachers from outside may have learned",
     "learned_nothing": "the models are no better than chance",
     "duplicate_of_val": "a copy of an image in data.val, which is only scored (data.learn_from_test)",
     "duplicate_of_trusted": "a copy of an image in data.trusted, which is only scored (data.learn_from_test)",

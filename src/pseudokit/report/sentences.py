@@ -55,6 +55,8 @@ def result_sentence(metrics: dict) -> str:
             f"on {difference['n']:,} {difference['split']} images."
         )
     split, model = scored_model(metrics["scores"])
+    if not split and "predictions" in metrics and not metrics["predictions"]["student"]:
+        return "No model was trained: predictions from outside judge the given labels."
     if not split:
         return "No image was kept apart for scoring (data.test, data.val), so nothing shows whether the run helped."
     scores = metrics["scores"][model][split]
@@ -68,6 +70,12 @@ def points(values: dict[str, float], key: str) -> str:
     """`+0.85 points (95 % interval +0.51 to +1.19)`"""
     value, low, high = 100 * values[key], 100 * values["low"], 100 * values["high"]
     return f"{value:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
+
+
+def outside_sentence(metrics: dict) -> str:
+    """What speaks against predictions from outside being held out."""
+    warnings = metrics["predictions"].get("warnings", [])
+    return " ".join(f"Warning: {warning}." for warning in warnings)
 
 
 def noise_sentence(metrics: dict) -> str:
@@ -153,7 +161,8 @@ def audit_sentence(metrics: dict) -> str:
 
 def round_sentence(metrics: dict) -> str:
     """Whether the rounds changed anything at all."""
-    if metrics["round"] or metrics["reason"] == "time_budget":
+    student = metrics.get("predictions", {}).get("student", True)
+    if metrics["round"] or metrics["reason"] == "time_budget" or not student:
         return ""  # round 0 for want of time: there is no student
     return "The student learned the given labels: no round changed them."
 
@@ -170,6 +179,7 @@ def listed(counts: dict[str, int] | pd.Series) -> str:
 
 
 SENTENCES = {
+    "predictions": outside_sentence,
     "noise": noise_sentence,
     "unlabeled": pseudo_label_sentence,
     "oof": out_of_fold_sentence,

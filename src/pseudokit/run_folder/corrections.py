@@ -41,7 +41,7 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
     if len(table.merge(decided(run.path))) == len(table):
         log.info(f"{file}: all of its {len(table):,} decisions are in force already")
         return None
-    if not run.has_student():
+    if not run.is_whole():
         raise UserError(
             f"--run {run.path} was stopped before its end; run its last command again, or --revert"
         )
@@ -101,8 +101,9 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
 
 
 def _classes(run: Path) -> list[str]:
-    """The classes of the student, also while it is put aside."""
-    return read_json(student_models(run)[0])["classes"]
+    """The classes of the student, also while it is put aside; of a run that trains none those of its round."""
+    models = student_models(run)
+    return read_json(models[0] if models else run / "round_1" / "round.json")["classes"]
 
 
 def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
@@ -150,7 +151,8 @@ def store_corrections(run: Run, table: pd.DataFrame) -> None:
     file = run.path / "corrections" / f"{len(applied(run.path)) + 1:04d}" / "corrections.csv"
     write_csv(file, escape_formulas(table))
     mend(run.path)
-    log.info(f"{len(table):,} human decisions in {file}; the student is trained again")
+    again = "; the student is trained again" if run.trains else ""
+    log.info(f"{len(table):,} human decisions in {file}{again}")
 
 
 def revert(run: Run) -> None:
@@ -183,5 +185,5 @@ def mend(run: Path) -> None:
             os.replace(step / "student", run / "student")
         shutil.rmtree(step)
     steps = applied(run)
-    if steps and not (steps[-1] / "student").exists():
+    if steps and (run / "student").exists() and not (steps[-1] / "student").exists():
         os.replace(run / "student", steps[-1] / "student")

@@ -107,6 +107,8 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
     judged, decisions = prepared.judged, result.decisions
     rounds = RoundStore(run.path).rounds()
     metrics = {"mode": run.mode, "reason": result.reason, "round": result.round, "rounds": rounds}
+    if prepared.outside.facts:
+        metrics["predictions"] = prepared.outside.facts | {"student": run.trains}
     write_csv(run.path / "labels.csv", labels_table(result, judged))
     if decisions:
         table = decisions_table(decisions, judged, "").assign(path=judged.path)

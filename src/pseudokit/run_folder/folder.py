@@ -12,6 +12,7 @@ from pathlib import Path
 from ..config.keys import Config
 from ..config.load import differences, dump_config, load_config
 from ..config.types import UserError
+from ..data.dataset import USES_UNLABELED
 from ..system.environment import CONFIGS
 from ..system.faults import fault, held
 from ..system.files import TimeBudgetExceeded, atomic_write, log, logged, read_json, write_json
@@ -83,13 +84,24 @@ class Run:
         """Whether any network has been begun."""
         return any(self.path.glob("round_*")) or (self.path / "student").exists()
 
+    @property
+    def trains(self) -> bool:
+        """Whether any network is trained; none is where predictions from outside judge given labels, and no more."""
+        return self.mode in USES_UNLABELED or not self.config.predictions.labeled
+
+    def is_whole(self) -> bool:
+        """Whether all is there that labels and models come from: the student, or where none is trained the round."""
+        if self.trains:
+            return self.has_student()
+        return (self.path / "round_1" / "round.json").exists()
+
     def has_student(self) -> bool:
         """Whether the student is trained, and not put aside by corrections."""
         return (self.path / "student" / "model.json").exists()
 
     def finished(self) -> bool:
         """Whether this very run has been done before; says so."""
-        is_done = self.has_student() and read_status(self.path)["state"] == "done"
+        is_done = self.is_whole() and read_status(self.path)["state"] == "done"
         if is_done:
             log.info(f"done already (--fresh starts over); see {self.path / 'report.html'}")
         return is_done
@@ -128,11 +140,12 @@ def reopen_run(path: Path) -> Iterator[Run]:
     """A finished run, to be worked on again; held by this process until it is closed.
 
     Raises:
-        UserError: it is no run folder, has no student yet, or is held by another process.
+        UserError: it is no run folder, is not finished, or is held by another process.
     """
-    if not student_models(path):
+    config = run_config(path)
+    run = Run(path, run_mode(path), config)
+    if not student_models(path) and (run.trains or not run.is_whole()):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
-    run = Run(path, run_mode(path), run_config(path))
     with held(path), logged(path / "log.txt"):
         log.info(f"run folder {path}{mend_after_kill(path)}")
         yield run

@@ -61,6 +61,10 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
         raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
     else:
         folders = _folders_without_baseline(run)
+    if not folders and config.predictions.labeled:
+        raise UserError(
+            f"--run {run} has no model: predictions.labeled judged its labels; train one on its labels.csv (train.py)"
+        )
     if not folders:
         raise UserError(f"--run {run} has no student yet; run its command again to go on")
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)

@@ -27,6 +27,11 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
     run.path = folder.with_name(f"{folder.name}-check")
     with held(run.path):
         prepared = prepare(run)
+        if not run.trains:
+            run.write_status("done", "check")
+            log.info(f"run folder: {folder}; nothing is trained, so this takes seconds")
+            log.info("check: nothing stands in the way; leave out --check to begin")
+            return
         if config.data.submission:  # filled with predictions that say nothing
             classes = prepared.dataset.classes
             blank = read_targets(config, None).assign(label=classes[0])

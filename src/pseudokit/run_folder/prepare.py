@@ -1,6 +1,6 @@
 """Everything that a run learns from, read and checked before any training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from ..training.losses import check_loss
 from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import FREE_KEYS, Run
+from .outside import COPY_OF_LABELED, OutsidePredictions, read_outside, refuse_idle_predictions
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""
@@ -41,6 +42,8 @@ OF_PLAIN_TRAINING = {
     "pseudo.label_propagation": 0,
 }
 """Keys in mode train: one round gives the out-of-fold scores and changes no label, so there is nothing to compare."""
+OF_OUTSIDE_TEACHERS = {"pseudo.rounds": 1, "pseudo.leak_free_folds": False}
+"""Keys where predictions from outside stand in for all teachers: a second round would say the same."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,13 @@ class PreparedData:
     Attributes:
         dataset: the N samples that have an image here, the judged ones first.
         judged: those that are learned from or predicted out of fold (train, unlabeled).
-        pixels: (N, H, W, C) uint8, row i ↔ sample i.
+        pixels: (N, H, W, C) uint8, row i ↔ sample i; (N, 0, 0, 1) where nothing is trained.
         clusters: (len(judged),), see find_clusters.
         refused: (len(judged),) why an unlabeled row may receive no pseudo-label, "" = it may.
         truths: tables of hidden or flipped labels by file name, for scoring.
         tested: how many rows data.test has.
         input_hash: of everything that decides what is learned, see _note_start.
+        outside: what other people's models say.
     """
 
     dataset: Dataset
@@ -66,6 +70,7 @@ class PreparedData:
     truths: dict[str, pd.DataFrame]
     tested: int
     input_hash: str = ""
+    outside: OutsidePredictions = field(default_factory=OutsidePredictions)
 
 
 def prepare(run: Run) -> PreparedData:
@@ -76,39 +81,60 @@ def prepare(run: Run) -> PreparedData:
     """
     if run.mode == "train":
         run.config = with_changes(run.config, OF_PLAIN_TRAINING)
+    if run.config.predictions.labeled:
+        run.config = with_changes(run.config, OF_OUTSIDE_TEACHERS)
     config, mode = run.config, run.mode
     with run.stage("read"):
         _refuse_idle_keys(config, mode)
+        refuse_idle_predictions(config, mode, run.trains)
         check_loss(config.train)
         check_cutoff(config.pseudo)
         dataset, truths = read_dataset(config, mode)
         check_dataset(dataset, config, mode)
         tested = int((dataset.split == "test").sum())
         is_judged = np.isin(dataset.split, LEARNED_SPLITS)
-        dataset = dataset.take(is_judged | has_label(dataset.given_labels))
-        pixels, readable = load_images(dataset.path, config.data)
-        if not readable.all():
-            dataset = dataset.take(readable)
-            pixels, _ = load_images(dataset.path, config.data)
-            check_dataset(dataset, config, mode)
+        if run.trains:
+            is_used = is_judged | has_label(dataset.given_labels)
+            dataset, pixels = _load_pixels(dataset.take(is_used), config, mode)
+            _check_models(config, dataset.classes, pixels)
+        else:
+            dataset = dataset.take(is_judged)
+            pixels = np.empty((len(dataset), 0, 0, 1), np.uint8)
         judged = dataset.take(np.isin(dataset.split, LEARNED_SPLITS))
-        _check_models(config, dataset.classes, pixels)
-        links = find_links(pixels, len(judged))
+        links = find_links(pixels, len(judged)) if run.trains else np.empty((2, 0), int)
         copies = duplicates_table(dataset, pixels, links)
         clusters = find_clusters(judged.group, links)
         refused = refused_reasons(copies, judged.id, config.data)
-        input_hash = _note_start(run, judged, pixels, refused)
+        outside = read_outside(config, judged, clusters)
+        if outside.teachers and outside.copies is not None:
+            refused[outside.copies & (refused == "")] = COPY_OF_LABELED
+        input_hash = _note_start(run, judged, pixels, refused, outside)
         tables = {"samples.csv": dataset.table(), "duplicates.csv": escape_formulas(copies)}
         for name, table in (tables | truths).items():
             write_csv(run.path / name, table)
         counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
         log.info(f"samples: {listed(counts_by_split)}; {len(dataset.classes)} classes")
-        log.info(
-            f"duplicates: {listed(count_duplicates(copies))}; {(refused != '').sum():,} unlabeled images get no "
-            f"pseudo-label; see {run.path / 'duplicates.csv'}"
-        )
-        _check_folds(judged, clusters, config)
-    return PreparedData(dataset, judged, pixels, clusters, refused, truths, tested, input_hash)
+        if run.trains:
+            log.info(
+                f"duplicates: {listed(count_duplicates(copies))}; {(refused != '').sum():,} unlabeled images get no "
+                f"pseudo-label; see {run.path / 'duplicates.csv'}"
+            )
+        if not outside.teachers:
+            _check_folds(judged, clusters, config)
+    return PreparedData(
+        dataset, judged, pixels, clusters, refused, truths, tested, input_hash, outside
+    )
+
+
+def _load_pixels(dataset: Dataset, config: Config, mode: str) -> tuple[Dataset, ndarray]:
+    """The samples whose image can be read, and their pixels."""
+    pixels, readable = load_images(dataset.path, config.data)
+    if readable.all():
+        return dataset, pixels
+    dataset = dataset.take(readable)
+    pixels, _ = load_images(dataset.path, config.data)
+    check_dataset(dataset, config, mode)
+    return dataset, pixels
 
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
@@ -148,7 +174,7 @@ def check_dataset(dataset: Dataset, config: Config, mode: str) -> None:
     multi_label = given_labels.ndim == 2
     if len(classes) < 2 and not multi_label:
         raise UserError(f"data.train has one class only ({classes[0]!r}); at least two are needed")
-    if config.pseudo.rounds:
+    if config.pseudo.rounds and not config.predictions.labeled:
         _refuse_small_classes(given_labels, classes, config.pseudo.folds)
     metrics = known(classes, multi_label)
     if config.metric is not None and config.metric not in metrics:
@@ -213,12 +239,14 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> 
             ) from error
 
 
-def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) -> str:
+def _note_start(
+    run: Run, judged: Dataset, pixels: ndarray, refused: ndarray, outside: OutsidePredictions
+) -> str:
     """Write env.json where a run begins; where it goes on, compare with it.
 
     Returns:
-        The input hash: of the keys, the judged samples, their images, which of them are copies of scored ones, and
-        the files of weights.
+        The input hash: of the keys, the judged samples, their images, which of them are copies of scored ones, the
+        files of weights, and predictions from outside.
 
     Raises:
         UserError: the run began with another input.
@@ -227,8 +255,9 @@ def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) ->
     keys = [run.mode, *differences(Config(), config, FREE_KEYS)]
     models = [*config.model.members, *config.models_of("student")]
     weights = sorted({Path(model.checkpoint) for model in models if model.checkpoint})
+    predicted = [outside.input_hash] if outside.facts else []
     samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
-    input_hash = hash_of(keys, *samples, pixels[: len(judged)], *weights)
+    input_hash = hash_of(keys, *samples, pixels[: len(judged)], *weights, *predicted)
     device = pick_device(config.train.device).type
     now = environment() | {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
@@ -241,7 +270,10 @@ def _note_start(run: Run, judged: Dataset, pixels: ndarray, refused: ndarray) ->
     before = read_json(file)
     changed = [key for key in now if before.get(key) != now[key]]
     if "input_hash" in changed:
-        parts = _changed_rows(run.path / "samples.csv", judged) or "images, copies, weights or keys"
+        parts = (
+            _changed_rows(run.path / "samples.csv", judged)
+            or "images, copies, weights, predictions or keys"
+        )
         raise UserError(
             f"{file}: {parts} are not those that this run began with; bring them back, choose another name= or add "
             "--fresh"
@@ -295,5 +327,6 @@ def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
         run.path,
         prepared.input_hash,
     )
-    offer(trainer, prepared.dataset.path)
+    if run.trains:
+        offer(trainer, prepared.dataset.path)
     return JobRunner(trainer, run.time_for)

@@ -92,11 +92,12 @@ def costs(config: Config, prepared: PreparedData, pace: Pace) -> dict[str, float
     n_unlabeled = len(judged) - n_labeled
     n_learned = n_labeled + math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
     teacher_steps = 0
-    for number in range(pseudo.rounds):
+    rounds = 0 if config.predictions.labeled else pseudo.rounds
+    for number in range(rounds):
         n_rows = n_learned if number else n_labeled
         n_in_other_folds = n_rows * (pseudo.folds - 1) // pseudo.folds
         teacher_steps += pseudo.folds * step_budget(n_in_other_folds, config.train)
-    n_predicted = pseudo.rounds * pseudo.tta * (n_labeled + pseudo.folds * n_unlabeled)
+    n_predicted = rounds * pseudo.tta * (n_labeled + pseudo.folds * n_unlabeled)
     if config.model.freeze_backbone:  # each image is embedded once
         n_predicted = len(prepared.dataset)
     n_models = pseudo.folds + 2  # that are scored: the first teachers, student and baseline

@@ -1,0 +1,143 @@
+"""Predictions from outside: files of anyone's probabilities, a row an image, a column a class. Matched by id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from ..config.keys import Data, Predictions
+from ..config.types import UserError
+from .tables import read_cells, read_ids
+
+ARRAY_SUFFIX = ".npy"
+MAX_FOLDS = 100
+"""More distinct values are no folds: another column was named."""
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """What one file says, in its own order of rows."""
+
+    path: Path
+    ids: pd.Index
+    """(M,) text, each once."""
+    values: ndarray
+    """(M, K) numbers as the file has them, in the order of the classes; those of a .npy stay on disk."""
+    folds: ndarray | None
+    """(M,) name of the fold of each row; None = not known."""
+
+    def places(self, ids: ndarray) -> ndarray:
+        """(len(ids),) the row of each id in this file, -1 = it is not there."""
+        return self.ids.get_indexer(ids)
+
+
+def read_prediction_files(
+    predictions: Predictions, data: Data, classes: Sequence[str]
+) -> tuple[list[PredictionFile], list[PredictionFile]]:
+    """The files of predictions.labeled and those of predictions.unlabeled.
+
+    Raises:
+        UserError: a file cannot be read, lacks ids, a class or folds, or has an id twice.
+    """
+    labeled, unlabeled = predictions.labeled or [], predictions.unlabeled or []
+    id_files = _pair_ids([*labeled, *unlabeled], predictions.ids or [])
+    fold_col = predictions.fold_col
+    return (
+        [_read_file(path, id_files.get(path), data, classes, fold_col) for path in labeled],
+        [_read_file(path, id_files.get(path), data, classes, None) for path in unlabeled],
+    )
+
+
+def _pair_ids(paths: list[str], id_files: list[str]) -> dict[str, str]:
+    """Each .npy with the file of its ids."""
+    arrays = [*dict.fromkeys(path for path in paths if path.lower().endswith(ARRAY_SUFFIX))]
+    if id_files and not arrays:
+        raise UserError("predictions.ids is for .npy files, and there is none; leave it out")
+    if arrays and len(id_files) not in (1, len(arrays)):
+        raise UserError(
+            f"{arrays[0]} has no ids; give predictions.ids= one file for all {len(arrays)} .npy files, or one for each"
+        )
+    return dict(zip(arrays, cycle(id_files)))
+
+
+def _read_file(
+    name: str, id_file: str | None, data: Data, classes: Sequence[str], fold_col: str | None
+) -> PredictionFile:
+    path = Path(name)
+    for file in filter(None, (name, id_file)):
+        if not Path(file).is_file():
+            raise UserError(f"{file} does not exist; give a file of predictions, or of their ids")
+    if id_file:
+        values = _read_array(path, classes)
+        table = _read_id_table(Path(id_file), data)
+    else:
+        table = read_cells(path)
+        values = _read_columns(table, path, classes)
+    source = Path(id_file or name)
+    ids = pd.Index(read_ids(table, data, source))
+    if len(ids) != len(values):
+        raise UserError(
+            f"{path} has {len(values):,} rows, and {source} {len(ids):,} ids; give one id for each row"
+        )
+    if ids.has_duplicates:
+        raise UserError(f"{source}: id {ids[ids.duplicated()][0]!r} stands twice; keep one row")
+    folds = None if fold_col is None else _read_folds(table, fold_col, ids, source)
+    return PredictionFile(path, ids, values, folds)
+
+
+def _read_array(path: Path, classes: Sequence[str]) -> ndarray:
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as an array ({error}); save it by numpy") from None
+    if values.shape[1:] != (len(classes),):
+        raise UserError(
+            f"{path} has the shape {values.shape}; it needs a row an image and {len(classes)} columns, the sorted "
+            f"classes ({classes[0]}, …)"
+        )
+    if all(map(str.isdecimal, classes)) and sorted(classes, key=int) != list(classes):
+        raise UserError(
+            f"{path}: classes are numbers, and as text 10 stands before 2, so its columns may be in either order; give "
+            "a CSV or parquet file with a column for each class"
+        )
+    return values
+
+
+def _read_id_table(file: Path, data: Data) -> pd.DataFrame:
+    if file.suffix.lower() == ".txt":
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return pd.DataFrame({data.id_col or "id": lines})
+    return read_cells(file)
+
+
+def _read_columns(table: pd.DataFrame, path: Path, classes: Sequence[str]) -> ndarray:
+    """(M, K) of the columns p_<class>, else of those named by the classes; NaN where a cell is no number."""
+    columns = [f"p_{name}" for name in classes]
+    if columns[0] not in table:
+        columns = list(classes)
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise UserError(
+            f"{path} has no column {missing[0]!r}; it needs a column for each of the {len(classes)} classes, named by "
+            "the class or p_<class>"
+        )
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    return numbers.to_numpy(float)
+
+
+def _read_folds(table: pd.DataFrame, name: str, ids: pd.Index, source: Path) -> ndarray:
+    if name not in table:
+        raise UserError(f"{source} has no column {name!r}; mend predictions.fold_col")
+    folds = table[name].to_numpy(object)
+    if (folds == "").any():
+        raise UserError(f"{source}: id {ids[folds == ''][0]!r} has no fold in {name!r}; fill it")
+    n_folds = len({*folds})
+    if n_folds > MAX_FOLDS:
+        raise UserError(
+            f"{source}: {name!r} holds {n_folds:,} different values, too many for folds; mend predictions.fold_col"
+        )
+    return folds
