@@ -191,13 +191,14 @@ def read_log_probs(
     multi_label: bool = False,
     name: str = "pred_probs",
     ids: pd.Index | None = None,
+    remedy: str = "of raw outputs give logits= instead",
 ) -> ndarray:
     """Predictions of any form as log-probabilities. They are read in blocks, so that a memory map stays on disk.
 
     Args:
         predictions: (N, K) probabilities; with multi_label (N, C) of yes.
         logits: they are logits instead: of a softmax, with multi_label of a sigmoid.
-        name: of the argument; ids: of the rows, both for messages.
+        name: of the argument; ids: of the rows; remedy: where rows are no probabilities; all for messages.
 
     Returns:
         (N, K) float32; with multi_label (N, C, 2) of no and yes.
@@ -229,7 +230,7 @@ def read_log_probs(
                 raise UserError(f"logits: {place} has {values}; leave such a row out")
             raise UserError(
                 f"{name}: {place} has {values}, which are no probabilities (0 to 1, with the sum 1 unless there are "
-                "several labels a row); of raw outputs give logits= instead"
+                f"several labels a row); {remedy}"
             )
         log_probs[start : start + step] = np.maximum(block, np.log(MIN_PROBABILITY))
     return log_probs

@@ -236,6 +236,7 @@ def _read(file: PredictionFile, key: str, places: ndarray, judged: Dataset) -> n
         multi_label=judged.given_labels.ndim == 2,
         name=f"predictions.{key}={file.path}",
         ids=file.ids,
+        remedy="mend the row; write the softmax of logits, and exp of log-probabilities",
     )
     return log_probs[places]
 
