@@ -13,6 +13,7 @@ FLOORS = [
     ["data"],
     ["labels"],
     ["round_store"],
+    ["label_issues"],
     ["training", "self_training"],
     ["report"],
     ["run_folder"],

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "find_label_issues": "label_issues",
+    "select_pseudo_labels": "label_issues",
     "run": "api",
 }
 """Public function → the module that it lives in."""

@@ -1,5 +1,6 @@
 """What every round predicted and decided, on disk: `round_R/` of a run folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -115,24 +116,23 @@ def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredicti
         "models": predicted.models,
         **predicted.calibration,
     }
-    if not decisions.questions:
-        return info | _noise_summary(decisions, given_labels, predicted.likeliest_rate)
-    labels = np.concatenate([given_labels, decisions.predicted, decisions.label])
-    label_sets = sorted({*names(labels, dataset.classes)} - {""})
-    info |= {"multi_label": True, "label_sets": label_sets}
-    return info | _noise_by_class(decisions, dataset)
+    if decisions.questions:
+        labels = np.concatenate([given_labels, decisions.predicted, decisions.label])
+        label_sets = sorted({*names(labels, dataset.classes)} - {""})
+        info |= {"multi_label": True, "label_sets": label_sets}
+    return info | noise_summary(decisions, given_labels, dataset.classes, predicted.likeliest_rate)
 
 
-def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
-    """The noise of label sets, class by class.
+def _noise_by_class(decisions: Decisions, all_labels: ndarray, classes: Sequence[str]) -> dict:
+    """The noise of label sets (N, C), class by class.
 
     estimated_rate: of all answers; extra: of the images without a class the share that was given it; missing: of
     those with it the share that was not.
     """
     by_class = {}
-    columns = zip(dataset.classes, decisions.questions, dataset.given_labels.T, strict=True)
+    columns = zip(classes, decisions.questions, all_labels.T, strict=True)
     for name, question, given_labels in columns:
-        noise = _noise_summary(question, given_labels)
+        noise = noise_summary(question, given_labels, ("no", "yes"))
         if not noise:
             return {}
         (_, extra), (missing, _) = noise["noise_matrix"]
@@ -143,15 +143,20 @@ def _noise_by_class(decisions: Decisions, dataset: Dataset) -> dict:
             "missing": missing,
         }
     rates = [noise["rate"] for noise in by_class.values()]
-    n_answers = (dataset.given_labels >= 0).sum(0)
+    n_answers = (all_labels >= 0).sum(0)
     rate = float(np.average(rates, weights=n_answers))
     return {"estimated_rate": rate, "noise_by_class": by_class}
 
 
-def _noise_summary(
-    decisions: Decisions, given_labels: ndarray, likeliest_rate: float | None = None
+def noise_summary(
+    decisions: Decisions,
+    given_labels: ndarray,
+    classes: Sequence[str],
+    likeliest_rate: float | None = None,
 ) -> dict:
     """The noise matrix, its type, the rate and its interval; empty where given labels are not judged for noise."""
+    if decisions.questions:
+        return _noise_by_class(decisions, given_labels, classes)
     if decisions.matrix is None:
         return {}
     rate = decisions.p_wrong[given_labels >= 0].mean()

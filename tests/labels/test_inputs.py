@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pseudokit.config.types import UserError
-from pseudokit.labels import inputs
+from pseudokit.labels import arrays
 from pseudokit.labels.inputs import match_table, read_labels, read_log_probs
 
 NAMES = ["cat", "dog", "owl"]
@@ -78,7 +78,7 @@ def test_probabilities_of_any_form_are_the_same(tmp_path, monkeypatch):
         np.load(tmp_path / "probs.npy").astype(np.float32),
         1.02 * probs,
     ]
-    monkeypatch.setattr(inputs, "BLOCK_VALUES", 28)
+    monkeypatch.setattr(arrays, "MAX_BLOCK_VALUES", 28)
     for form in forms:
         assert np.exp(read_log_probs(form)) == pytest.approx(probs, abs=1e-6)
     logits = np.log(probs) + 7

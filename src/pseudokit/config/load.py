@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from .keys import Config
+from .keys import Config, Pseudo
 from .types import Name, Names, Section, UserError
 
 MAX_CHARACTERS = 1_000_000
@@ -124,6 +124,18 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
     if faults:
         raise UserError(f"{path}: " + "; ".join(faults))
     return config
+
+
+def make_policy(**values: Any) -> Pseudo:
+    """The section `pseudo` with the values of keyword arguments.
+
+    Raises:
+        UserError: any of them is wrong (all of them are named).
+    """
+    try:
+        return Pseudo(**values)
+    except ValidationError as error:
+        raise UserError("; ".join(map(_describe, error.errors()))) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 Docstrings in this folder say shapes: N rows, K classes, (N, C, 2) for label sets, see data/encoding.py.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy import ndarray
 
 MIN_PROBABILITY = 1e-12
 """Keeps logarithms and divisions finite; far below any probability that a model can tell from zero."""
+MAX_BLOCK_VALUES = 2**22
+"""Values that are changed at once where all of them need not be in memory: 32 MB an array."""
 
 
 def row_sums(values: ndarray) -> ndarray:
@@ -28,6 +32,14 @@ def normalize_log(logs: ndarray) -> ndarray:
 def soften(probs: ndarray, temperature: float) -> ndarray:
     """(M, K) probabilities p → p^(1 / temperature), normalized; a temperature below 1 sharpens them."""
     return normalize(np.maximum(probs, 1e-30) ** (1 / temperature))
+
+
+def row_blocks(values: ndarray) -> Iterator[slice]:
+    """Slices of the rows of values (N, …), at most MAX_BLOCK_VALUES values at a time."""
+    n = len(values)
+    step = max(1, MAX_BLOCK_VALUES * n // max(values.size, 1))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
 
 
 def by_class(classes: ndarray, k: int) -> list[ndarray]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy import ndarray
 
-from .arrays import MIN_PROBABILITY, normalize_log
+from .arrays import MIN_PROBABILITY, normalize_log, row_blocks
 from .difficulty import LOOK_ALIKE_LEAD, PREFERRED_Z, RATE_CORRECTION, compare
 from .difficulty import MAX_FIT_ROWS as MAX_COMPARED_ROWS
 from .noise import LOOK_ALIKE, OF_THE_CLASS, avoids_confident_rows, deconvolve, estimate_noise
@@ -159,14 +159,22 @@ def calibrate(
         given_labels: (N,) class index, -1 = unlabeled. matrix: T[true, given] (K, K).
         noisy: the model learned the given labels, so that it predicts their noise too, which is deconvolved.
     """
-    labeled = given_labels >= 0
-    if not labeled.any():  # a model from outside of unlabeled rows: nothing to fit it to
+    labeled = np.flatnonzero(given_labels >= 0)
+    if not len(labeled):  # a model from outside of unlabeled rows: nothing to fit it to
         return log_probs, 1.0
-    if noisy:
-        probs = deconvolve(np.exp(log_probs.astype(float)), matrix)
-        log_probs = np.log(np.maximum(probs, MIN_PROBABILITY))
-    temperature, bias = fit_scale(log_probs[labeled], given_labels[labeled], matrix)
-    return scale(log_probs, temperature, bias), temperature
+
+    def without_noise(logs: ndarray) -> ndarray:
+        if not noisy:
+            return logs
+        probs = deconvolve(np.exp(logs.astype(float)), matrix)
+        return np.log(np.maximum(probs, MIN_PROBABILITY))
+
+    rows = labeled[np.random.default_rng(0).permutation(len(labeled))[:MAX_FIT_ROWS]]
+    temperature, bias = fit_scale(without_noise(log_probs[rows]), given_labels[rows], matrix)
+    calibrated = np.empty(log_probs.shape)
+    for block in row_blocks(log_probs):
+        calibrated[block] = scale(without_noise(log_probs[block]), temperature, bias)
+    return calibrated, temperature
 
 
 def scale(log_probs: ndarray, temperature: float, bias: ndarray | float = 0.0) -> ndarray:
@@ -185,10 +193,9 @@ def fit_scale(log_probs: ndarray, given_labels: ndarray, matrix: ndarray) -> tup
     from scipy.optimize import minimize
 
     k = log_probs.shape[1]
-    rows = np.random.default_rng(0).permutation(len(given_labels))[:MAX_FIT_ROWS]
-    logs = log_probs[rows].astype(float)
-    to_given = matrix[:, given_labels[rows]].T
-    penalty = 1 / BIAS_SD**2 / len(rows)
+    logs = log_probs.astype(float)
+    to_given = matrix[:, given_labels].T
+    penalty = 1 / BIAS_SD**2 / len(logs)
 
     def loss(x: ndarray) -> tuple[float, ndarray]:
         """Value and gradient at x = (log temperature, bias)."""

@@ -12,12 +12,10 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.types import UserError
-from .arrays import MIN_PROBABILITY, normalize_log
+from .arrays import MIN_PROBABILITY, normalize_log, row_blocks
 
 MAX_SUM_ERROR = 0.05
 """By which the probabilities of a row may miss 1: those of a file may be rounded to two digits."""
-BLOCK_VALUES = 2**21
-"""Values that are converted at once: 16 MB an array."""
 NO_LABEL = (("",), ("-1",))
 """What says that a row has no label: as text, and among numbers."""
 NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "empty")
@@ -50,6 +48,24 @@ def read_array(values: Any, name: str) -> ndarray:
         raise UserError(
             f"{name} is no array ({error}); of a tensor give tensor.detach().cpu().float()"
         ) from None
+
+
+def read_table(predictions: Any, name: str) -> ndarray:
+    """(N, K) numbers as NumPy reads them.
+
+    Raises:
+        UserError: they have another shape, or are no numbers.
+    """
+    array = read_array(predictions, name)
+    if array.ndim != 2 or len(array) == 0 or array.shape[1] < 2:
+        raise UserError(
+            f"{name} has the shape {array.shape}; give a row an image, a column a class"
+        )
+    if array.dtype.kind not in "biuf":
+        raise UserError(
+            f"{name} holds {array.dtype}, not numbers; give its columns of probabilities"
+        )
+    return array
 
 
 # ---- labels
@@ -206,25 +222,15 @@ def read_log_probs(
     Raises:
         UserError: the shape is another one, or a row holds no probabilities.
     """
-    array = read_array(predictions, name)
-    n_answers = 1 if multi_label else 2
-    if array.ndim != 2 or len(array) == 0 or array.shape[1] < n_answers:
-        raise UserError(
-            f"{name} has the shape {array.shape}; give a row an image, a column a class"
-        )
-    if array.dtype.kind not in "biuf":
-        raise UserError(
-            f"{name} holds {array.dtype}, not numbers; give its columns of probabilities"
-        )
+    array = read_table(predictions, name)
     log_probs = np.empty((*array.shape, 2) if multi_label else array.shape, np.float32)
-    step = max(1, BLOCK_VALUES // array.shape[1])
-    for start in range(0, len(array), step):
-        values = array[start : start + step].astype(float)
+    for rows in row_blocks(array):
+        values = array[rows].astype(float)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             block, is_bad = _to_log_probs(values, logits, multi_label)
         if is_bad.any():
             row = int(is_bad.argmax())
-            place = _place(start + row, ids)
+            place = _place(rows.start + row, ids)
             values = _shortened(values[row].round(4))
             if logits:
                 raise UserError(f"logits: {place} has {values}; leave such a row out")
@@ -232,7 +238,7 @@ def read_log_probs(
                 f"{name}: {place} has {values}, which are no probabilities (0 to 1, with the sum 1 unless there are "
                 f"several labels a row); {remedy}"
             )
-        log_probs[start : start + step] = np.maximum(block, np.log(MIN_PROBABILITY))
+        log_probs[rows] = np.maximum(block, np.log(MIN_PROBABILITY))
     return log_probs
 
 
@@ -263,38 +269,33 @@ def column_names(table: Any) -> list | None:
     return None if columns == list(range(len(columns))) else columns
 
 
-def match_table(predictions: Any, given: GivenLabels, name: str) -> Any:
-    """A DataFrame with the rows in the order of the labels and the columns in that of the classes; all else as it is.
+def match_table(values: Any, given: GivenLabels, name: str) -> Any:
+    """A DataFrame with the columns in the order of the classes, and it or a Series with the rows in that of the labels.
 
-    Columns with other names than the classes, and rows of labels without an index, are in order already.
+    Columns with other names than the classes, and all that has no index, are taken to be in order.
 
     Raises:
-        UserError: labels and predictions have different ids, or an id twice.
+        UserError: labels and values have different ids, or an id twice.
     """
-    if not isinstance(predictions, pd.DataFrame):
-        return predictions
-    columns = [_as_text(column) for column in predictions.columns]
-    if sorted(columns) == sorted(given.names):
-        order = [columns.index(column) for column in given.names]
-        predictions = predictions.iloc[:, order]
+    if isinstance(values, pd.DataFrame):
+        columns = [_as_text(column) for column in values.columns]
+        if sorted(columns) == sorted(given.names):
+            values = values.iloc[:, [columns.index(column) for column in given.names]]
     ids = given.ids
-    if ids is None or predictions.index.equals(ids):
-        return predictions
-    for index, owner in ((ids, "labels"), (predictions.index, name)):
+    if ids is None or not isinstance(values, pd.Series | pd.DataFrame) or values.index.equals(ids):
+        return values
+    for index, owner in ((ids, "labels"), (values.index, name)):
         if index.has_duplicates:
             twice = index[index.duplicated()][0]
             raise UserError(f"the index of {owner} has {twice!r} twice; give each id once")
-    for index, owner, others in (
-        (ids, name, predictions.index),
-        (predictions.index, "labels", ids),
-    ):
+    for index, owner, others in ((ids, name, values.index), (values.index, "labels", ids)):
         missing = index[~index.isin(others)]
         if len(missing):
             raise UserError(
                 f"the index of {owner} lacks {len(missing):,} ids that the other one has, first {missing[0]!r}; give "
                 "both the same ids, or arrays in the same order (.to_numpy())"
             )
-    return predictions.iloc[predictions.index.get_indexer(ids)]
+    return values.iloc[values.index.get_indexer(ids)]
 
 
 def _place(row: int, ids: pd.Index | None) -> str:

@@ -11,7 +11,7 @@ from numpy import ndarray
 from ..config.keys import member_folder
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from .arrays import normalize_log
+from .arrays import normalize_log, row_blocks
 from .decisions import Decisions
 
 Fit = Callable[..., object]
@@ -193,13 +193,16 @@ def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray
     weights = np.zeros(n)
     predicted_by = np.full(n, "", object)
     for model in predictions:
-        total[model.rows] += model.weight * np.exp(model.log_probs)
+        for block in row_blocks(model.log_probs):
+            total[model.rows[block]] += model.weight * np.exp(model.log_probs[block])
         weights[model.rows] += model.weight
         predicted_by[model.rows] = _join_hashes(predicted_by[model.rows], model.hash)
-    with np.errstate(invalid="ignore"):
-        probs = (total.T / weights).T
-    log_probs = np.log(np.maximum(probs, 1e-30))
-    return log_probs.astype(np.float32), predicted_by
+    log_probs = np.empty(total.shape, np.float32)
+    for block in row_blocks(total):
+        with np.errstate(invalid="ignore"):
+            probs = (total[block].T / weights[block]).T
+        log_probs[block] = np.log(np.maximum(probs, 1e-30))
+    return log_probs, predicted_by
 
 
 def with_others(predicted: OutOfFoldPredictions, others: FoldPredictions) -> OutOfFoldPredictions:

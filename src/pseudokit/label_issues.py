@@ -1,0 +1,300 @@
+"""Wrong labels and pseudo-labels from anyone's predictions: arrays, tables or tensors in, a table out. No torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from .config.load import make_policy
+from .config.types import UserError
+from .data.encoding import has_label
+from .labels import pseudo_labels
+from .labels.calibration import calibrate_models
+from .labels.decide import decide_labels
+from .labels.decisions import Decisions
+from .labels.inputs import (
+    GivenLabels,
+    column_names,
+    match_table,
+    read_array,
+    read_labels,
+    read_log_probs,
+    read_table,
+)
+from .labels.out_of_fold import (
+    FoldPredictions,
+    OutOfFoldPredictions,
+    average_models,
+    average_rounds,
+)
+from .labels.posterior import Posterior
+from .round_store import noise_summary
+
+
+def find_label_issues(
+    labels: Any,
+    pred_probs: Any = None,
+    *,
+    logits: Any = None,
+    folds: Any = None,
+    classes: Sequence | None = None,
+    relabel_precision: float = 0.99,
+    uncertain_labels: str | None = None,
+) -> pd.DataFrame:
+    """Which labels are probably wrong, what they should be, and what a student would best learn.
+
+    The probabilities must be out of fold: no row predicted by a model that learned its label. Decisions are those of
+    one round of `--mode denoise`: docs/architecture.md, How a given label is judged.
+
+    Args:
+        labels: N class names or indices; NaN, None, an empty text or -1 is no label. With several labels a row (N, C)
+            of 1, 0 and NaN.
+        pred_probs: (N, K) out-of-fold probabilities; with several labels a row (N, C) of yes. A list of several is one
+            of each teacher or round: the first decides the kind of noise, and the mean of all decides the labels.
+            Tables are matched with the labels by index and by the names of the classes.
+        logits: in place of pred_probs, what a network gives before softmax (with several labels a row, sigmoid).
+        folds: (N,) which model predicted a row, where it is known; each is then calibrated by itself. Of a list of
+            pred_probs a list.
+        classes: the classes in the order of the columns. Default: the columns of a table; else 0 … K - 1 where labels
+            are numbers, and the sorted labels where they are names.
+        relabel_precision, uncertain_labels: as `pseudo.*` in docs/config.md.
+
+    Returns:
+        A row a label, in their order and with their index:
+        p_wrong: probability that the label is wrong; NaN without a label. is_issue: whether that is above 0.5.
+        suggested_label: the likeliest class, as the labels are written; with several labels a row the list of classes.
+        decision: keep, relabel, soften, downweight, drop or review; leave without a label.
+        rank: 1 = most probably wrong.
+        Its attrs hold noise_type, estimated_rate and, where it is known, estimated_rate_interval; with several labels a
+        row estimated_rate and noise_by_class. Where predictions are no better than chance there is a warning, attrs
+        hold `problem` alone, and all labels stay.
+
+    Raises:
+        UserError: labels or predictions cannot be used; it names row, id or class. It is a ValueError.
+    """
+    policy = make_policy(relabel_precision=relabel_precision, uncertain_labels=uncertain_labels)
+    teachers, name = _teachers(pred_probs, logits)
+    given = _read_given(labels, teachers[0], name, classes)
+    if not has_label(given.indices).any():
+        raise UserError("labels: no row has one; of rows without labels use select_pseudo_labels")
+    predicted = _average_teachers(teachers, given, _folds_of(folds, given, len(teachers)), name)
+    decisions = decide_labels(
+        predicted.log_probs,
+        given.indices,
+        "denoise",
+        policy,
+        likeliest_rate=predicted.likeliest_rate,
+    )
+    if decisions.problem:
+        warnings.warn(
+            f"{decisions.problem}: no label is called wrong. Check that the rows of labels and predictions belong "
+            "together, and so do classes and columns",
+            stacklevel=2,
+        )
+    return _issues_table(decisions, given, predicted.likeliest_rate)
+
+
+def _teachers(pred_probs: Any, logits: Any) -> tuple[list, str]:
+    """The predictions of each teacher, and the name of the argument that has them."""
+    if (pred_probs is None) == (logits is None):
+        raise UserError("give either pred_probs or logits")
+    name = "logits" if pred_probs is None else "pred_probs"
+    predictions = logits if pred_probs is None else pred_probs
+    if isinstance(predictions, list | tuple) and len(np.shape(predictions[0])) == 2:
+        return list(predictions), name
+    return [predictions], name
+
+
+def _read_given(labels: Any, predictions: Any, name: str, classes: Sequence | None) -> GivenLabels:
+    """The labels, as indices of the columns of the predictions."""
+    n, k = read_table(predictions, name).shape
+    given = read_labels(labels, column_names(predictions) if classes is None else classes, k)
+    if len(given.indices) != n:
+        raise UserError(f"there are {len(given.indices):,} labels, and {name} has {n:,} rows")
+    return given
+
+
+def _folds_of(folds: Any, given: GivenLabels, n_teachers: int) -> list[ndarray]:
+    """(N,) number of the fold of each row, of each teacher."""
+    n = len(given.indices)
+    if folds is None:
+        return [np.zeros(n, int)] * n_teachers
+    of_teachers = folds if isinstance(folds, list) and len(np.shape(folds[0])) == 1 else [folds]
+    numbers = []
+    for one in of_teachers:
+        array = read_array(match_table(one, given, "folds"), "folds")
+        if array.shape != (n,) or len(of_teachers) != n_teachers:
+            raise UserError(
+                f"folds: give one number a row, {n:,} of them, for each of the teachers"
+            )
+        codes, different = pd.factorize(array)
+        labeled = np.bincount(codes[has_label(given.indices)] + 1, minlength=len(different) + 1)
+        if (codes < 0).any() or not labeled[1:].all():
+            raise UserError("folds: every row needs one, and each of them rows with a label")
+        numbers.append(codes)
+    return numbers
+
+
+def _average_teachers(
+    teachers: list, given: GivenLabels, folds: list[ndarray], name: str
+) -> OutOfFoldPredictions:
+    """What all teachers say of the true class, calibrated and averaged as the rounds of a run are."""
+    labels = given.indices
+    earlier = None
+    for number, (teacher, fold) in enumerate(zip(teachers, folds, strict=True), 1):
+        log_probs = read_log_probs(
+            match_table(teacher, given, name),
+            logits=name == "logits",
+            multi_label=labels.ndim == 2,
+            name=name,
+            ids=given.ids,
+        )
+        if log_probs.shape[:2] != (len(labels), len(given.names)):
+            raise UserError(
+                f"{name}: number {number} has the shape {log_probs.shape[:2]}; give all the same one"
+            )
+        models = list(_by_fold(log_probs, fold))
+        models, calibration = calibrate_models(models, labels, labels, earlier=earlier)
+        predicted = replace(average_models(models, len(labels)), calibration=calibration)
+        earlier = predicted if earlier is None else average_rounds(predicted, earlier, number)
+    return earlier
+
+
+def _by_fold(log_probs: ndarray, folds: ndarray) -> Iterator[FoldPredictions]:
+    """The predictions of each model."""
+    n_folds = folds.max() + 1
+    for fold in range(n_folds):
+        rows = np.flatnonzero(folds == fold)
+        part = log_probs if n_folds == 1 else log_probs[rows]  # a copy
+        yield FoldPredictions(rows, part, str(fold), fold)
+
+
+def _issues_table(
+    decisions: Decisions, given: GivenLabels, likeliest_rate: float | None
+) -> pd.DataFrame:
+    """See find_label_issues."""
+    labels = given.indices
+    p_wrong = pd.Series(decisions.p_wrong, given.ids)
+    table = pd.DataFrame(
+        {
+            "p_wrong": p_wrong,
+            "is_issue": p_wrong > 0.5,
+            "suggested_label": _suggested(decisions, given),
+            "decision": decisions.decision,
+            "rank": p_wrong.rank(method="first", ascending=False).astype("Int64"),
+        }
+    )
+    if decisions.problem:
+        table.attrs["problem"] = decisions.problem
+    else:
+        noise = noise_summary(decisions, labels, given.names, likeliest_rate)
+        noise.pop("noise_matrix", None)
+        table.attrs |= noise
+    return table
+
+
+def _suggested(decisions: Decisions, given: GivenLabels) -> ndarray:
+    """(N,) the likeliest class as the labels write it, or lists of classes; where models know nothing what is given."""
+    questions = decisions.questions or (decisions,)
+    best = np.stack([question.posterior.summary().best for question in questions], -1)
+    if decisions.questions:
+        return np.array([None, *(list(given.classes[row == 1]) for row in best)], object)[1:]
+    best = best[:, 0]
+    if decisions.problem:
+        best = np.where(given.indices >= 0, given.indices, best)
+    return given.classes[best]
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Labels for N rows that had none."""
+
+    labels: ndarray
+    """(N,) class names, None where there is none; indices and -1 where the classes have no names."""
+    weights: ndarray
+    """(N,) how much each label counts; 0 where there is none."""
+    targets: ndarray
+    """(N, K) float32 what to learn: one-hot, or the probabilities; zeros where there is no label."""
+    confidence: ndarray
+    """(N,) probability of the likeliest class."""
+    reason: ndarray
+    """(N,) above_cutoff, below_cutoff or beyond_share."""
+
+
+def select_pseudo_labels(
+    pred_probs: Any = None,
+    *,
+    logits: Any = None,
+    classes: Sequence | None = None,
+    cutoff: float | str | None = None,
+    top_fraction: float | None = None,
+    min_precision: float | None = None,
+    labels: Any = None,
+    pred_probs_labeled: Any = None,
+    targets: str = "hard",
+) -> PseudoLabels:
+    """Which unlabeled rows are predicted confidently enough to be learned, and as what.
+
+    Args:
+        pred_probs: (N, K) probabilities of rows without a label; or logits of a softmax.
+        classes: names of the columns. Default: those of a DataFrame, else none.
+        cutoff: confidence from which a row gets a label, or "adaptive" (FreeMatch). Default: 0.95; with min_precision
+            there is none.
+        top_fraction: at most this share of the rows that are predicted as a class, the most confident first.
+        min_precision: each class has the lowest cutoff at which the precision on rows with a label is at least this
+            with 95 % confidence. It needs labels (L,) and pred_probs_labeled (L, K), their out-of-fold probabilities.
+        targets: hard = the class; weighted = the class with the confidence as weight; soft = the probabilities.
+
+    Raises:
+        UserError: predictions or labels cannot be used; it names row or class. It is a ValueError.
+    """
+    policy = make_policy(
+        cutoff=cutoff, top_fraction=top_fraction, min_precision=min_precision, targets=targets
+    )
+    pseudo_labels.check_cutoff(policy)
+    [predictions], name = _teachers(pred_probs, logits)
+    classes = column_names(predictions) if classes is None else classes
+    log_probs = read_log_probs(predictions, logits=name == "logits", name=name)
+    n, k = log_probs.shape
+    if classes is not None and len(classes) != k:
+        raise UserError(f"there are {len(classes)} classes, and {name} has {k} columns")
+    given_labels = np.full(n, -1)
+    if min_precision is not None:
+        proof, proof_labels = _read_proof(labels, pred_probs_labeled, classes)
+        log_probs = np.concatenate([log_probs, proof])
+        given_labels = np.concatenate([given_labels, proof_labels])
+    posterior = Posterior(log_probs, given_labels)
+    predicted = posterior.summary()
+    refused = np.full(len(log_probs), "", object)
+    accepted, reason = pseudo_labels.select_pseudo_labels(
+        posterior, predicted, policy, refused, progress=1.0
+    )
+
+    rows = np.flatnonzero(accepted)
+    confidence = predicted.confidence[:n]
+    indices = np.where(accepted, predicted.best, -1)[:n]
+    weights = np.zeros(n)
+    weights[rows] = confidence[rows] if targets == "weighted" else 1.0
+    learned = np.zeros((n, k), np.float32)
+    learned[rows, indices[rows]] = 1
+    if targets == "soft":
+        for block, probs in posterior.blocks(rows):
+            learned[block] = probs
+    chosen = indices if classes is None else np.array([*classes, None], object)[indices]
+    return PseudoLabels(chosen, weights, learned, confidence, reason[:n])
+
+
+def _read_proof(labels: Any, pred_probs: Any, classes: Sequence | None) -> tuple[ndarray, ndarray]:
+    """(L, K) log-probabilities and (L,) labels by which min_precision chooses cutoffs."""
+    name = "pred_probs_labeled"
+    if labels is None or pred_probs is None:
+        raise UserError(f"min_precision needs labels= and {name}=, rows whose precision is known")
+    given = _read_given(labels, pred_probs, name, classes)
+    table = match_table(pred_probs, given, name)
+    return read_log_probs(table, name=name, ids=given.ids), given.indices
