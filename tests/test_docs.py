@@ -1,6 +1,7 @@
 """What the documents say of the code exists: error lines, tests, files, keys."""
 
 import ast
+import doctest
 import re
 
 import pytest
@@ -81,3 +82,9 @@ def test_keys_that_a_page_names_exist(name):
     keys = set(re.findall(rf"\b(?:{'|'.join(sections)})\.\w+", text))
     keys = {key for key in keys if not key.endswith((".csv", ".json", ".py", ".safetensors"))}
     assert sorted(keys - set(KEYS)) == []
+
+
+def test_the_examples_of_the_api_run():
+    results = doctest.testfile(str(ROOT / "docs" / "api.md"), module_relative=False)
+    assert results.attempted > 10
+    assert results.failed == 0
