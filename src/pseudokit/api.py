@@ -1,4 +1,4 @@
-"""What the scripts do, as functions for a notebook: run, apply, predict. Heavy imports come when used."""
+"""What the scripts do, as functions for a notebook: run, apply, export, predict. Heavy imports come when used."""
 
 from __future__ import annotations
 
@@ -107,6 +107,30 @@ def apply(path: Path, corrections: Path | None) -> None:
         from .pipeline import run_pipeline
 
         run_pipeline(run, decisions)
+
+
+def export(
+    run: str | Path, form: str, out: str | Path | None = None, *, copy: bool = False
+) -> Path:
+    """What a finished run came to, for other programs, as `--mode export` of pseudo.py writes it.
+
+    Args:
+        run: the run folder.
+        form: table = your data.train with its labels repaired; folder = `<class>/<image>`; soft = what each row teaches
+            as probabilities with a weight; onnx = the student.
+        out: the file, or the folder of images; default: in `export/` of the run.
+        copy: of a folder: the images themselves, where links to them are the default.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the run is not finished, or does not have that form; the message says how to mend it.
+    """
+    from .run_folder.export import export as write
+
+    show_log()
+    return write(Path(run), form, Path(out) if out else None, copy)
 
 
 def predict(

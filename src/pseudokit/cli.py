@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .api import apply, predict, run_command
+from .api import apply, export, predict, run_command
 from .config.reference import find_keys
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
@@ -33,6 +33,8 @@ learns them.
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
     python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
     python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
+    python pseudo.py --mode export --run runs/NAME --format table    your own table with its labels repaired; or folder
+                                      (<class>/<image>), soft (probabilities and weights), onnx (the student)
     python pseudo.py --keys cutoff                                   the config keys about a word
 
 Run again to go on where it stopped; --fresh starts over.
@@ -50,8 +52,9 @@ OPTIONS = {
     "joint": OF_TRAINING,
     "select": ("mode", "run", "overrides"),
     "apply": ("mode", "run", "corrections", "revert"),
+    "export": ("mode", "run", "format", "out", "copy"),
 }
-"""The modes of pseudo.py, three that train and two that work on a run that is there, and the options of each."""
+"""The modes of pseudo.py, three that train and three that work on a run that is there, and the options of each."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +86,8 @@ def pseudo_command(argv: list[str] | None = None) -> None:
         reselect(args.run, args.overrides)
     elif args.mode == "apply":
         apply(args.run, args.corrections)
+    elif args.mode == "export":
+        export(args.run, args.format, args.out, copy=args.copy)
     else:
         _train_or_check(args.mode, args)
 
@@ -138,9 +143,12 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=OPTIONS,
         help="which labels may change, or what to do with a run",
     )
-    add("--run", type=Path, help="run folder (select, apply)")
+    add("--run", type=Path, help="run folder (select, apply, export)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
+    add("--format", choices=["table", "folder", "soft", "onnx"], help="what to write (export)")
+    add("--out", type=Path, help="where to (export; default: in export/ of the run)")
+    add("--copy", action="store_true", help="folder: copy the images, not links to them (export)")
     args = parser.parse_intermixed_args(argv)
     mode = args.mode
     used = OPTIONS[mode]
@@ -150,6 +158,8 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"--mode {mode} takes no {option}; leave it out")
     if "run" in used and not args.run:
         parser.error(f"--mode {mode} needs --run runs/NAME")
+    if mode == "export" and not args.format:
+        parser.error("--mode export needs --format, one of table, folder, soft, onnx")
     if mode == "apply" and bool(args.corrections) == args.revert:
         parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
     return args

@@ -42,24 +42,15 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
     Raises:
         UserError: it cannot be read, two columns have one name, or rows have more cells than the header.
     """
-    as_text = {"dtype": str, "keep_default_na": False}
     try:
-        content = _read_bytes(Path(path))
-        as_text["encoding"] = _check_encoding(content)
-        # The first line as it stands: pandas would rename columns that stand twice.
-        headers = {}
-        for sign in SEPARATORS:
-            first = pd.read_csv(BytesIO(content), sep=sign, header=None, nrows=1, **as_text)
-            headers[sign] = first.iloc[0]
-        # A quote that is left in a cell was cut open: then the sign stands inside a name.
-        is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}
-        sign = max(headers, key=lambda sign: (not is_cut[sign], len(headers[sign])))
-        table = pd.read_csv(BytesIO(content), sep=sign, **as_text, **options)
+        content = read_bytes(Path(path))
+        encoding = encoding_of(content)
+        sign, names = find_separator(content, encoding)
+        table = parse_csv(content, encoding, sign, **options)
     except Exception as error:  # each kind of file raises errors of its own
         raise UserError(
             f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it as CSV in UTF-8"
         ) from None
-    names = headers[sign]
     repeated = names[names.duplicated() & (names != "")]
     if len(repeated):
         raise UserError(f"{path} has two columns {repeated.iloc[0]!r}; leave one of them out")
@@ -70,7 +61,27 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
     return table
 
 
-def _read_bytes(path: Path) -> bytes:
+def parse_csv(content: bytes, encoding: str, sign: str, **options) -> pd.DataFrame:
+    """The cells between these signs as text. Raises what pandas does, which takes the options."""
+    return pd.read_csv(
+        BytesIO(content), sep=sign, encoding=encoding, dtype=str, keep_default_na=False, **options
+    )
+
+
+def find_separator(content: bytes, encoding: str) -> tuple[str, pd.Series]:
+    """What separates the columns of a table, and their names as they stand in it."""
+    # Read as a row of cells: pandas would rename columns that stand twice.
+    headers = {
+        sign: parse_csv(content, encoding, sign, header=None, nrows=1).iloc[0]
+        for sign in SEPARATORS
+    }
+    # A quote that is left in a cell was cut open: then the sign stands inside a name.
+    is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}
+    sign = max(headers, key=lambda sign: (not is_cut[sign], len(headers[sign])))
+    return sign, headers[sign]
+
+
+def read_bytes(path: Path) -> bytes:
     """The content of a file, unpacked.
 
     Raises:
@@ -94,7 +105,7 @@ def _open_zip(path: Path) -> IO[bytes]:
     return archive.open(files[0])
 
 
-def _check_encoding(content: bytes) -> str:
+def encoding_of(content: bytes) -> str:
     """utf-16 or utf-8. A NUL is refused, as some versions of pandas end a cell there."""
     has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if has_mark else "utf-8"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,9 +87,7 @@ def load_dataset(data: Data) -> Dataset:
     classes = _find_classes(table.label[table.split == "train"], data)
     _refuse_regression(classes, data)
     _refuse_confusable(classes, data)
-    if data.multi_label:
-        sign = separator(classes)
-        table["label"] = [sign.join(_split_label(text, data)) for text in table.label]
+    table["label"] = own_form(table.label, classes, data)
     _check_labels(table, classes, data)
     table = table.rename(columns={"label": "given_label"})
     return Dataset.from_table(table, classes, data.multi_label)
@@ -144,6 +143,14 @@ def _split_label(text: str, data: Data) -> list[str]:
     """The names in a label set as its table has them; one-hot columns were joined by our own separator."""
     sep = data.label_sep if isinstance(data.label_col, str) else separator(data.label_col)
     return [name for name in text.split(sep) if name]
+
+
+def own_form(labels: Iterable[str], classes: Sequence[str], data: Data) -> Iterable[str]:
+    """Labels as their table has them → as this kit writes them, see encoding.py."""
+    if not data.multi_label:
+        return labels
+    sign = separator(classes)
+    return [sign.join(_split_label(text, data)) for text in labels]
 
 
 def _refuse_regression(classes: tuple[str, ...], data: Data) -> None:

@@ -175,7 +175,7 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
     columns = {
         "id": ids,
         "path": _find_images(ids, folders, data.image_suffix),
-        "label": _read_labels(table, data, split, file),
+        "label": read_labels(table, data, split, file),
         "group": group,
     }
     return pd.DataFrame(columns, dtype=object)
@@ -258,10 +258,14 @@ def _refuse_row(is_wrong: pd.Series | ndarray, file: Path, fault: str) -> None:
 # ---- labels of a table
 
 
-def _read_labels(
+def read_labels(
     table: pd.DataFrame, data: Data, split: str, file: Path
 ) -> pd.Series | ndarray | str:
-    """The labels as text; empty where the split needs none and the table has none."""
+    """The labels as text; empty where the split needs none and the table has none.
+
+    Raises:
+        UserError: a column is missing, or a cell of a one-hot table is none of 1 and 0.
+    """
     names = [data.label_col] if isinstance(data.label_col, str) else data.label_col
     if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
         return ""

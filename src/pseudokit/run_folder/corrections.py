@@ -20,8 +20,8 @@ from ..data.encoding import classes_of, labels_among, parse
 from ..report.label_studio import read_annotations
 from ..report.load_run import image_hash, read_dict
 from ..self_training import SelfTrainingResult
-from ..system.files import log, read_json, write_csv
-from .folder import Run, student_models
+from ..system.files import log, write_csv
+from .folder import Run, run_classes
 
 ACTIONS = ("keep", "relabel", "drop", "ambiguous")
 COLUMNS = ["id", "given_label", "action", "label"]
@@ -45,7 +45,7 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
         raise UserError(
             f"--run {run.path} was stopped before its end; run its last command again, or --revert"
         )
-    classes, multi_label = _classes(run.path), run.config.data.multi_label
+    classes, multi_label = run_classes(run.path), run.config.data.multi_label
     labels = read_csv(run.path / "labels.csv").set_index("id").label
     labels_after = table.set_index("id").label.combine_first(labels)
     emptied = np.setdiff1d(
@@ -69,7 +69,7 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     Raises:
         UserError: the file cannot be read, or lines do not fit this run; all of those are named.
     """
-    classes = _classes(run.path)
+    classes = run_classes(run.path)
     table = _read_lines(run.path, file, classes)
     samples = read_csv(run.path / "samples.csv")
     samples = samples[samples.split.isin(LEARNED_SPLITS)].set_index("id")
@@ -98,12 +98,6 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
         raise UserError(f"{file}: nothing was applied; {'; '.join(named)}")
     action = table.action.mask(is_learned, np.where(is_given, "keep", "relabel"))
     return table.assign(action=action, label=label)[COLUMNS].sort_values("id", ignore_index=True)
-
-
-def _classes(run: Path) -> list[str]:
-    """The classes of the student, also while it is put aside; of a run that trains none those of its round."""
-    models = student_models(run)
-    return read_json(models[0] if models else run / "round_1" / "round.json")["classes"]
 
 
 def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:

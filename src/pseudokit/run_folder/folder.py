@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..config.keys import Config
 from ..config.load import differences, dump_config, load_config
@@ -154,6 +155,18 @@ def reopen_run(path: Path) -> Iterator[Run]:
 def student_models(path: Path) -> list[Path]:
     """model.json of the student, and of those that corrections have put aside."""
     return [*path.glob("student/model.json"), *path.glob("corrections/*/student/model.json")]
+
+
+def run_classes(path: Path) -> list[str]:
+    """The classes of the student, also while it is put aside; without one, those of the rounds."""
+    files = [*student_models(path), *path.glob("round_*/round.json")]
+    return read_json(files[0], "classes")["classes"]
+
+
+def planned_changes(path: Path) -> dict[str, Any]:
+    """The keys that a time budget has changed in a run, and their values."""
+    file = path / "plan.json"
+    return read_json(file, "changes")["changes"] if file.exists() else {}
 
 
 def new_run(config_file: Path, overrides: list[str], mode: str) -> Run:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..config.keys import Config
 from ..config.load import differences
 from ..config.types import UserError
 from ..data.csv_text import read_csv, unescape_formulas
@@ -12,10 +13,11 @@ from ..data.duplicates import refused_reasons
 from ..data.encoding import has_label
 from ..labels.decide import decide_labels
 from ..labels.decisions import Decisions
+from ..labels.out_of_fold import OutOfFoldPredictions
 from ..labels.pseudo_labels import check_cutoff, lower_bound
 from ..report.sentences import listed
 from ..round_store import RoundStore, decisions_table
-from ..system.files import log, write_csv
+from ..system.files import log, read_json, write_csv
 from .folder import run_config, run_mode
 
 DECIDES = {
@@ -50,29 +52,44 @@ def reselect(run: Path, overrides: list[str]) -> None:
             "leave it out, or make a new run with another name"
         )
     check_cutoff(config.pseudo)
-    store, mode = RoundStore(run), run_mode(run)
-    rounds = store.rounds()
+    mode = run_mode(run)
+    rounds = RoundStore(run).rounds()
     if not rounds:
         raise UserError(f"--run {run} has no finished round yet; run its command again to go on")
-    number, classes = rounds[-1]["round"], tuple(rounds[-1]["classes"])
-    judged = read_csv(run / f"round_{number}" / "decisions.csv").assign(path="", group="")
-    dataset = Dataset.from_table(judged, classes, config.data.multi_label)
-    predicted = store.recall(number, dataset)
-    copies = unescape_formulas(read_csv(run / "duplicates.csv"))
-    decisions = decide_labels(
-        predicted.log_probs,
-        dataset.given_labels,
-        mode,
-        config.pseudo,
-        refused=refused_reasons(copies, dataset.id, config.data),
-        likeliest_rate=predicted.likeliest_rate,
-    )
+    number = rounds[-1]["round"]
+    dataset, predicted, decisions = decide_again(run, config, number)
     table = decisions_table(decisions, dataset, predicted.predicted_by)
     write_csv(run / "selected.csv", table)
     cutoffs = cutoff_table(dataset, decisions)
     log.info(cutoffs.to_string(index=False, float_format="{:.4g}".format, na_rep="–"))
     counts = table.decision.value_counts().sort_index()
     log.info(f"round {number}, {mode}: {listed(counts)}; {run / 'selected.csv'}")
+
+
+def decide_again(
+    run: Path, config: Config, number: int, progress: float = 1.0
+) -> tuple[Dataset, OutOfFoldPredictions, Decisions]:
+    """The rows of a finished round, their stored predictions, and what becomes of them under this config.
+
+    Args:
+        progress: see decide_labels.
+    """
+    folder = run / f"round_{number}"
+    classes = tuple(read_json(folder / "round.json", "classes")["classes"])
+    judged = read_csv(folder / "decisions.csv").assign(path="", group="")
+    dataset = Dataset.from_table(judged, classes, config.data.multi_label)
+    predicted = RoundStore(run).recall(number, dataset)
+    copies = unescape_formulas(read_csv(run / "duplicates.csv"))
+    decisions = decide_labels(
+        predicted.log_probs,
+        dataset.given_labels,
+        run_mode(run),
+        config.pseudo,
+        refused=refused_reasons(copies, dataset.id, config.data),
+        progress=progress,
+        likeliest_rate=predicted.likeliest_rate,
+    )
+    return dataset, predicted, decisions
 
 
 def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:

@@ -1,0 +1,353 @@
+"""--mode export: what a finished run came to, in the forms that other programs read."""
+
+import os
+import shutil
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from ..config.keys import Data
+from ..config.load import with_changes
+from ..config.types import UserError
+from ..data.builtin import BUILTIN_SETS
+from ..data.csv_text import read_csv
+from ..data.dataset import LEARNED_SPLITS, Dataset, own_form
+from ..data.edit_table import edit_table
+from ..data.encoding import class_scores, has_label, names, parse, separator
+from ..data.tables import IMAGE_SUFFIXES, PARQUET_SUFFIXES, read_cells, read_ids, read_labels
+from ..report.sentences import listed
+from ..self_training import SelfTrainingResult
+from ..system.files import atomic_write, hash_of, log, read_json
+from .corrections import with_corrections
+from .folder import Run, planned_changes, read_status, run_classes, run_config, run_mode
+from .reselect import decide_again
+
+FORMATS = ("table", "folder", "soft", "onnx")
+N_CHECKED_IMAGES = 16
+"""At least so many, if there are, on which an ONNX file has to predict what the kit does."""
+MIN_WEIGHT = 1e-30
+"""A weight of 0 divides nothing."""
+
+
+def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -> Path:
+    """Write what a finished run came to.
+
+    Args:
+        path: the run folder; nothing else in it is changed.
+        form: one of FORMATS.
+        out: file, or folder of images; default: in `export/` of the run.
+        copy: images are copied, where links to them are the default.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the run is not finished, does not have that form, or out would overwrite what is not ours.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format {form} is none of {', '.join(FORMATS)}")
+    if copy and form != "folder":
+        raise UserError(f"--format {form} takes no --copy; leave it out")
+    run = Run(path, run_mode(path), run_config(path))
+    status = read_status(path)
+    is_decided = status["state"] == "done" or status["reason"] == "time_budget"
+    if not is_decided or not (path / "labels.csv").is_file():
+        raise UserError(f"--run {path} is not finished; run its last command again to go on")
+    out = out or path / "export" / _default_name(run, form)
+    _refuse_input(run, out)
+    if form == "folder":
+        export_folder(run, out, copy)
+    else:
+        contents = {"table": table_content, "soft": soft_content, "onnx": onnx_content}
+        atomic_write(out, contents[form](run, out))
+    log.info(f"written: {out}")
+    return out
+
+
+def _default_name(run: Run, form: str) -> str:
+    return {
+        "table": Path(run.config.data.train or "").name,
+        "folder": "folder",
+        "soft": "pseudo_labels_soft" + (".parquet" if find_spec("pyarrow") else ".csv"),
+        "onnx": "student.onnx",
+    }[form]
+
+
+def _refuse_input(run: Run, out: Path) -> None:
+    data = run.config.data
+    inputs = [data.train, data.unlabeled, data.val, data.trusted, data.test, data.submission]
+    there = [source for source in inputs if source and os.path.exists(source)]
+    if out.exists() and any(map(out.samefile, there)):
+        raise UserError(f"--out {out} is an input of this run; choose another place")
+
+
+def _read_labels(run: Run) -> pd.DataFrame:
+    return read_csv(run.path / "labels.csv")
+
+
+# ---- the user's table
+
+
+def table_content(run: Run, out: Path) -> bytes:
+    """data.train with the labels that the student learned; all other cells, rows and bytes are as they were.
+
+    Of a softened label the likeliest class is written. Rows whose label was dropped are left out.
+
+    Raises:
+        UserError: the run learned from a folder, or the table is not the one that the run has read.
+    """
+    data = run.config.data
+    source = Path(data.train or "")
+    if source.is_dir() or data.train in (None, *BUILTIN_SETS):
+        raise UserError(
+            f"--format table: data.train={data.train} is no table; use --format folder, or the columns id and label "
+            f"of {run.path / 'labels.csv'}"
+        )
+    if not source.is_file():
+        raise UserError(f"data.train={data.train} does not exist; go to the folder of that run")
+    classes = run_classes(run.path)
+    table = read_cells(source)
+    ids = read_ids(table, data, source)
+    given = pd.Series(
+        own_form(read_labels(table, data, "train", source), classes, data), table.index
+    )
+    _check_unchanged(run, ids, given)
+
+    learned = _read_labels(run).set_index("id")
+    label = learned.label.reindex(ids).set_axis(table.index)  # NaN: the run decided nothing
+    is_left_out = label == ""
+    is_changed = label.notna() & (label != given) & ~is_left_out
+    edited = table.copy()
+    rows = table.index[is_changed]
+    for name, cells in _cells_of(table.loc[rows], label[rows], classes, data).items():
+        edited.loc[rows, name] = cells
+    source_of = learned.source.reindex(ids).set_axis(table.index)
+    not_here = (learned.source == "pseudo") & ~learned.index.isin(ids)
+    counts = source_of[is_changed].value_counts().to_dict()
+    log.info(
+        f"{source}: {len(rows):,} of {len(table):,} labels are written anew ({listed(counts) or 'none'}); "
+        f"{is_left_out.sum():,} rows whose label was dropped are left out"
+    )
+    if not_here.any():
+        log.info(
+            f"{not_here.sum():,} pseudo-labels of data.unlabeled={data.unlabeled} have no row here; see "
+            f"{run.path / 'pseudo_labels.csv'}"
+        )
+    return edit_table(source, edited[~is_left_out], out)
+
+
+def _check_unchanged(run: Run, ids: pd.Series, given: pd.Series) -> None:
+    """Refuse a table whose labels are no longer those that the run has read."""
+    samples = _judged_samples(run).set_index("id")
+    before = samples.given_label.reindex(ids).set_axis(ids.index)
+    is_skipped = before.isna() & ((given == "") | (run.config.data.bad_images == "skip"))
+    differs = (before != given) & ~is_skipped
+    if not differs.any():
+        return
+    first = ids[differs].iloc[0]
+    simulate = run.config.simulate
+    if not (simulate.noise or simulate.keep_labels):
+        raise UserError(
+            f"data.train={run.config.data.train}: {first} and {differs.sum() - 1:,} other rows do not have the label "
+            "that this run has read; bring the table back"
+        )
+    log.info(
+        f"warning: {differs.sum():,} labels were changed or hidden on purpose (simulate), for example that of {first}; "
+        "what the student learned in their place is written"
+    )
+
+
+def _cells_of(
+    table: pd.DataFrame, labels: pd.Series, classes: list[str], data: Data
+) -> dict[str, pd.Series]:
+    """The label columns of these rows with these labels, in the form of the table: names, label sets or one-hot."""
+    if isinstance(data.label_col, str):
+        if data.multi_label:
+            sign = separator(classes)
+            labels = labels.str.split(sign, regex=False).str.join(data.label_sep)
+        return {data.label_col: labels}
+    answers = parse(labels, classes, data.multi_label)
+    if not data.multi_label:
+        answers = np.eye(len(classes), dtype=int)[answers]
+    columns = {}
+    for name in data.label_col:
+        old = pd.to_numeric(table[name].replace("", "-1" if data.multi_label else "0"))
+        new = answers[:, classes.index(name)] if name in classes else np.zeros(len(table), int)
+        texts = np.array(["0", "1", ""], object)[new]
+        columns[name] = table[name].where(old == new, texts)
+    return columns
+
+
+# ---- a folder of images
+
+
+def export_folder(run: Run, out: Path, copy: bool) -> None:
+    """`<class>/<image>` for every row that has a label now: links to the images, or copies.
+
+    Raises:
+        UserError: an image may have several classes, a class name is no folder name, an image is missing, or out is
+            there already.
+    """
+    if run.config.data.multi_label:
+        raise UserError("--format folder: an image of this run may have several classes; use table")
+    if out.is_symlink() or out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"--out {out} is there already; remove it or choose another folder")
+    rows = _read_labels(run).query("label != ''")
+    _refuse_names(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.") as part:
+        images = Path(part, "images")
+        for name in rows.label.unique():
+            (images / name).mkdir(parents=True)
+        for label, path, name in zip(rows.label, rows.path, _file_names(rows), strict=True):
+            place = images / label / name
+            if copy:
+                shutil.copy2(path, place)
+            else:
+                place.symlink_to(os.path.abspath(path))
+        if out.is_dir():
+            out.rmdir()
+        os.replace(images, out)
+    log.info(f"{len(rows):,} images: {listed(rows.source.value_counts())}")
+    if not copy:
+        log.info("links lead out of it: read it here with data.allow_outside_files=true")
+
+
+def _refuse_names(rows: pd.DataFrame) -> None:
+    """Refuse classes and images that a reader of folders would not find."""
+    for name in rows.label.unique():
+        if name.startswith(".") or {"/", os.sep} & {*name}:
+            raise UserError(f"--format folder: class {name!r} is no folder name; use table or soft")
+    for path in rows.path:
+        if not os.path.isfile(path):
+            raise UserError(f"{path} is not there; go to the folder in which the run was made")
+        if not path.lower().endswith(IMAGE_SUFFIXES):
+            raise UserError(f"--format folder: {path} has no suffix of an image; use table or soft")
+
+
+def _file_names(rows: pd.DataFrame) -> list[str]:
+    """The name of each image, with a hash of its id in front where several of a class, or hidden files, have it."""
+    files = rows.path.map(os.path.basename)
+    same = pd.DataFrame({"label": rows.label, "file": files.str.lower()})  # some disks ignore case
+    needs_hash = same.duplicated(keep=False) | files.str.startswith(".")
+    return list(files.where(~needs_hash, rows.id.map(hash_of) + "_" + files))
+
+
+# ---- soft labels
+
+
+def soft_content(run: Run, out: Path) -> bytes:
+    """See soft_labels; parquet, or CSV by the suffix of out.
+
+    Raises:
+        UserError: parquet needs a package that is missing.
+    """
+    table = soft_labels(run)
+    buffer = BytesIO()
+    if out.suffix.lower() not in PARQUET_SUFFIXES:
+        table.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
+    elif find_spec("pyarrow"):
+        table.to_parquet(buffer, index=False)
+    else:
+        raise UserError(f"--out {out} needs a package: pip install pyarrow, or choose a .csv")
+    log.info(f"{len(table):,} rows: {listed(table.source.value_counts())}")
+    return buffer.getvalue()
+
+
+def soft_labels(run: Run) -> pd.DataFrame:
+    """What every row of train and unlabeled teaches, from stored predictions.
+
+    Returns:
+        Columns id, path, source, weight and one p_<class> a class. The student learned p (a distribution; of label sets
+        the probability of yes, NaN where the answer is unknown) with this weight. A row that it did not learn has the
+        weight 0, and p is what the models say of it; NaN where they said nothing.
+
+    Raises:
+        UserError: labels.csv is not what the stored predictions come to.
+    """
+    dataset, result = _decided(run)
+    learned = _read_labels(run).set_index("id")
+    label = pd.Series(names(result.label, dataset.classes), dataset.id)
+    if not label[learned.index].equals(learned.label):
+        raise UserError(
+            f"{run.path / 'labels.csv'} is not what the stored predictions come to; train again with --fresh"
+        )
+    weight, probs = _taught(result, len(dataset.classes))
+    columns = {
+        "id": dataset.id,
+        "path": dataset.path,
+        "source": learned.source.reindex(dataset.id, fill_value="unlabeled").to_numpy(),
+        "weight": weight,
+    }
+    columns |= {f"p_{name}": probs[:, k] for k, name in enumerate(dataset.classes)}
+    return pd.DataFrame(columns)
+
+
+def _decided(run: Run) -> tuple[Dataset, SelfTrainingResult]:
+    """What the rounds came to, decided again from the predictions of the round that counts; nothing is trained."""
+    samples = _judged_samples(run)
+    classes = tuple(run_classes(run.path))
+    dataset = Dataset.from_table(samples, classes, run.config.data.multi_label)
+    result = SelfTrainingResult(dataset.given_labels)
+    number = read_json(run.path / "metrics.json", "round")["round"]
+    if number:
+        rounds = planned_changes(run.path).get("pseudo.rounds", run.config.pseudo.rounds)
+        _, _, decisions = decide_again(run.path, run.config, number, number / rounds)
+        result = SelfTrainingResult(decisions.label, decisions, number)
+    return dataset, with_corrections(run, dataset, result)
+
+
+def _judged_samples(run: Run) -> pd.DataFrame:
+    samples = read_csv(run.path / "samples.csv")
+    return samples[samples.split.isin(LEARNED_SPLITS)]
+
+
+def _taught(result: SelfTrainingResult, k: int) -> tuple[ndarray, ndarray]:
+    """(N,) weights and (N, K) probabilities, see soft_labels."""
+    targets = result.targets
+    is_learned = has_label(result.label)
+    if result.label.ndim == 2:
+        weight = is_learned.astype(np.float32)
+        probs = np.where(targets < 0, np.nan, targets).astype(np.float32)
+    else:
+        if targets.ndim == 1:
+            targets = np.eye(k, dtype=np.float32)[targets]
+        weight = np.where(is_learned, targets.sum(1), 0).astype(np.float32)
+        probs = targets / np.maximum(weight, MIN_WEIGHT)[:, None]
+    idle = np.flatnonzero(weight == 0)
+    if result.decisions is None:
+        probs[idle] = np.nan
+    elif result.label.ndim == 2:
+        probs[idle] = class_scores(np.exp(result.decisions.posterior.log_probs[idle]))
+    else:
+        probs[idle] = result.decisions.posterior(idle)
+    return weight, probs
+
+
+# ---- ONNX
+
+
+def onnx_content(run: Run, out: Path) -> bytes:
+    """The student as an ONNX model, see to_onnx, which has predicted images of the run as the kit does.
+
+    Raises:
+        UserError: there is no student, a package is missing, an image is gone, or predictions differ.
+    """
+    from ..data.images import load_images
+    from ..training.models import load_model
+    from ..training.onnx_export import to_onnx
+
+    if not run.has_student():
+        raise UserError(f"--run {run.path} has no student yet; run its command again to go on")
+    model = load_model(run.path / "student")
+    as_trained = {"data.size": model.spec.size, "data.channels": model.spec.channels}
+    alone = {"data.bad_images": "refuse", "data.cache": None}
+    paths = _judged_samples(run).path.to_numpy(object)
+    step = max(1, len(paths) // N_CHECKED_IMAGES)
+    pixels, _ = load_images(paths[::step], with_changes(run.config, as_trained | alone).data)
+    return to_onnx(model, pixels)

@@ -1,0 +1,112 @@
+"""A model as ONNX: one file that predicts without this kit, and without PyTorch."""
+
+import json
+import warnings
+from dataclasses import replace
+from io import BytesIO
+from textwrap import shorten
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor, nn
+
+from ..config.types import UserError
+from ..data.encoding import class_scores
+from ..system.files import log
+from .models import MAX_ERROR_CHARACTERS, TrainedModel
+from .predict import log_probs
+
+MAX_DIFFERENCE = 1e-3
+"""Of a probability, between the file and the kit: more changes answers."""
+OPSET = 17
+"""The first with layer norms as one operation; from 2022, so that old runtimes read the file."""
+
+
+class PixelsToProbabilities(nn.Module):
+    """A network with what this kit does before and after it.
+
+    Images are (N, H, W, C) uint8, as decoders give them; probabilities (N, K), of label sets those of yes.
+    """
+
+    def __init__(self, model: TrainedModel):
+        super().__init__()
+        self.network = model.network
+        self.multi_label = model.spec.multi_label
+        self.register_buffer("mean", torch.tensor(model.spec.mean) * 255)
+        self.register_buffer("std", torch.tensor(model.spec.std) * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = (pixels.float() - self.mean) / self.std
+        logits = self.network(images.permute(0, 3, 1, 2))
+        return logits.sigmoid() if self.multi_label else logits.softmax(1)
+
+
+def to_onnx(model: TrainedModel, pixels: ndarray) -> bytes:
+    """The content of an ONNX file: input `pixels` as above, output `probabilities`.
+
+    Its metadata names the classes in the order of the probabilities (JSON), the side of the images and their channels.
+
+    Args:
+        pixels: (N, H, W, C) uint8 images that file and kit must predict alike, both in fp32 on the CPU.
+
+    Raises:
+        UserError: a package is missing, the network has no form in ONNX, or the predictions differ.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        raise UserError("--format onnx needs two packages: pip install onnx onnxruntime") from None
+    content = _trace(model, pixels[:2])
+    graph = onnx.load_from_string(content)
+    about = {
+        "classes": json.dumps(model.spec.classes, ensure_ascii=False),
+        "size": str(model.spec.size),
+        "channels": "gray" if model.spec.channels == 1 else "RGB",
+    }
+    onnx.helper.set_model_props(graph, about)
+    content = graph.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (probs,) = session.run(None, {"pixels": pixels})
+    in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
+    expected = class_scores(
+        np.exp(log_probs(in_fp32, pixels, np.arange(len(pixels)), device="cpu"))
+    )
+    difference = float(np.abs(probs - expected).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise UserError(
+            f"--format onnx: a probability differs by {difference:.2g} from that of the kit; nothing is written"
+        )
+    log.info(
+        f"{len(pixels)} images are predicted as by the kit; largest difference {difference:.1e}"
+    )
+    return content
+
+
+def _trace(model: TrainedModel, pixels: ndarray) -> bytes:
+    """The model in ONNX, as it computes the probabilities of these images.
+
+    By the exporter that PyTorch had before today's: that one takes 5 to 40 times as long, needs a third package, and of
+    ten networks of timm it could not write one that this one can (maxvit).
+    """
+    buffer = BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is the older one, and which numbers are fixed
+            torch.onnx.export(
+                PixelsToProbabilities(model).eval(),
+                (torch.from_numpy(pixels),),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["probabilities"],
+                dynamic_axes={"pixels": {0: "n"}, "probabilities": {0: "n"}},
+            )
+    except Exception as error:  # each operation without a form in ONNX raises a type of its own
+        reason = shorten(str(error), MAX_ERROR_CHARACTERS)
+        raise UserError(
+            f"--format onnx: {model.spec.name} has no form in ONNX: {reason}"
+        ) from error
+    return buffer.getvalue()
