@@ -18,7 +18,7 @@ from ..data.builtin import BUILTIN_SETS
 from ..data.csv_text import read_csv
 from ..data.dataset import LEARNED_SPLITS, Dataset, own_form
 from ..data.edit_table import edit_table
-from ..data.encoding import class_scores, has_label, names, parse, separator
+from ..data.encoding import class_scores, has_label, labels_among, names, parse, separator
 from ..data.tables import IMAGE_SUFFIXES, PARQUET_SUFFIXES, read_cells, read_ids, read_labels
 from ..report.sentences import listed
 from ..self_training import SelfTrainingResult
@@ -53,7 +53,8 @@ def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -
         raise UserError(f"--format {form} is none of {', '.join(FORMATS)}")
     if copy and form != "folder":
         raise UserError(f"--format {form} takes no --copy; leave it out")
-    run = Run(path, run_mode(path), run_config(path))
+    config = run_config(path)  # first: it says where there is no run
+    run = Run(path, run_mode(path), config)
     status = read_status(path)
     is_decided = status["state"] == "done" or status["reason"] == "time_budget"
     if not is_decided or not (path / "labels.csv").is_file():
@@ -113,9 +114,7 @@ def table_content(run: Run, out: Path) -> bytes:
     classes = run_classes(run.path)
     table = read_cells(source)
     ids = read_ids(table, data, source)
-    given = pd.Series(
-        own_form(read_labels(table, data, "train", source), classes, data), table.index
-    )
+    given = _given_labels(table, classes, data, source)
     _check_unchanged(run, ids, given)
 
     learned = _read_labels(run).set_index("id")
@@ -139,6 +138,18 @@ def table_content(run: Run, out: Path) -> bytes:
             f"{run.path / 'pseudo_labels.csv'}"
         )
     return edit_table(source, edited[~is_left_out], out)
+
+
+def _given_labels(table: pd.DataFrame, classes: list[str], data: Data, source: Path) -> pd.Series:
+    """The labels of the table as this kit writes them."""
+    labels = own_form(read_labels(table, data, "train", source), classes, data)
+    labels = pd.Series(labels, table.index)
+    if not data.multi_label:
+        return labels
+    known = sorted(labels_among(labels, classes, multi_label=True))
+    in_order = names(parse(known, classes, multi_label=True), classes)
+    forms = dict(zip(known, in_order, strict=True))
+    return labels.map(lambda text: forms.get(text, text))
 
 
 def _check_unchanged(run: Run, ids: pd.Series, given: pd.Series) -> None:
