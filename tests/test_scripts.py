@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pseudokit.api import export
 from pseudokit.config.load import load_config
 from pseudokit.data.images import load_images
 from pseudokit.report.terminal import summary
@@ -118,6 +119,25 @@ def test_the_run_folder_is_as_contracted(runs, mode):
     for text in ((run / "report.html").read_text(), summary(run)):
         assert f"{100 * gain:+.2f} points" in text
     assert not list(run.rglob("*.part"))
+
+
+def test_what_is_exported_is_what_labels_csv_says(runs):
+    folder = runs[0]
+    printed = ok(
+        run_script(
+            "pseudo.py", "--mode", "export", "--run", folder / "denoise", "--format", "table"
+        )
+    )
+    exported = folder / "denoise" / "export" / "train.csv"
+    assert str(exported) in printed
+    labels = table(folder / "denoise" / "labels.csv").set_index("id").label
+    assert table(exported).set_index("id").label.to_dict() == labels[labels != ""].to_dict()
+    soft = pd.read_parquet(export(folder / "joint", "soft")).set_index("id")
+    labels = table(folder / "joint" / "labels.csv").set_index("id")
+    hard = labels[labels.source.isin(["given", "relabeled"]) & (labels.weight == "1")]
+    likeliest = soft.loc[hard.index].filter(regex="^p_").idxmax(axis=1).str.removeprefix("p_")
+    assert likeliest.to_dict() == hard.label.to_dict()
+    assert export(folder / "train", "onnx").stat().st_size > 1_000_000
 
 
 def test_the_precision_is_on_file_with_every_model(runs):
