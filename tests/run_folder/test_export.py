@@ -24,8 +24,9 @@ from pseudokit.data.images import load_images
 from pseudokit.report.tables import labels_table
 from pseudokit.run_folder.corrections import applied, store_corrections, with_corrections
 from pseudokit.run_folder.folder import Run
+from pseudokit.run_folder.predict_runs import mean_probs
 from pseudokit.system.files import write_csv, write_json
-from pseudokit.training.models import ModelSpec, TrainedModel, create_model, save_model
+from pseudokit.training.models import ModelSpec, TrainedModel, create_model, load_models, save_model
 from pseudokit.training.onnx_export import to_onnx
 from pseudokit.training.predict import log_probs
 from tests.naming import lines_naming, refused
@@ -289,6 +290,22 @@ def test_the_onnx_file_predicts_pixels_as_the_kit_does_and_names_its_classes(
     assert (about["size"], about["channels"]) == ("16", "RGB")
 
 
+def test_a_council_is_one_file(tmp_path, photos):
+    run = finished(tmp_path, {}, train=str(photos))
+    for seed, folder in enumerate(("student", "student/model_2")):
+        torch.manual_seed(seed)
+        save_model(run / folder, *create_model(Model(), ("cat", "dog"), 16, 3))
+    write_json(run / "council.json", {"weights": [0.9, 0.1]})
+    models = load_models([run / "student"])
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    rows = np.arange(5)
+    expected = mean_probs(
+        models, rows, lambda model, rows: log_probs(model, pixels, rows, device="cpu")
+    )
+    (probs,) = onnxruntime.InferenceSession(export(run, "onnx")).run(None, {"pixels": pixels})
+    np.testing.assert_allclose(probs, expected, atol=1e-5)
+
+
 class Changed(nn.Module):
     """A network that is another one in the file."""
 
@@ -301,7 +318,7 @@ class Changed(nn.Module):
 def test_a_file_that_predicts_something_else_is_refused():
     spec = ModelSpec("changed", {}, ["a", "b"], 8, 1, [0.5], [0.2])
     pixels = np.full((4, 8, 8, 1), 200, np.uint8)
-    refused(lambda: to_onnx(TrainedModel(Changed(), spec), pixels), "--format", "onnx")
+    refused(lambda: to_onnx([TrainedModel(Changed(), spec)], pixels), "--format", "onnx")
 
 
 # ---- all of them

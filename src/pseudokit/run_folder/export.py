@@ -350,15 +350,16 @@ def onnx_content(run: Run, out: Path) -> bytes:
         UserError: there is no student, a package is missing, an image is gone, or predictions differ.
     """
     from ..data.images import load_images
-    from ..training.models import load_model
+    from ..training.models import load_models
     from ..training.onnx_export import to_onnx
 
     if not run.has_student():
         raise UserError(f"--run {run.path} has no student yet; run its command again to go on")
-    model = load_model(run.path / "student")
-    as_trained = {"data.size": model.spec.size, "data.channels": model.spec.channels}
+    models = load_models([run.path / "student"])
+    spec = models[0].spec
+    as_trained = {"data.size": spec.size, "data.channels": spec.channels}
     alone = {"data.bad_images": "refuse", "data.cache": None}
     paths = _judged_samples(run).path.to_numpy(object)
     step = max(1, len(paths) // N_CHECKED_IMAGES)
     pixels, _ = load_images(paths[::step], with_changes(run.config, as_trained | alone).data)
-    return to_onnx(model, pixels)
+    return to_onnx(models, pixels)

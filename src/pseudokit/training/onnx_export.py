@@ -42,38 +42,49 @@ class PixelsToProbabilities(nn.Module):
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
 
 
-def to_onnx(model: TrainedModel, pixels: ndarray) -> bytes:
+class WeightedMean(nn.Module):
+    """The probabilities of a council: the mean over its networks, which have these weights."""
+
+    def __init__(self, models: list[TrainedModel]):
+        super().__init__()
+        self.members = nn.ModuleList(map(PixelsToProbabilities, models))
+        total = sum(model.weight for model in models)
+        self.weights = [model.weight / total for model in models]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pairs = zip(self.weights, self.members, strict=True)
+        return sum(weight * member(pixels) for weight, member in pairs)
+
+
+def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
     """The content of an ONNX file: input `pixels` as above, output `probabilities`.
 
     Its metadata names the classes in the order of the probabilities (JSON), the side of the images and their channels.
 
     Args:
+        models: one network, or those of a council.
         pixels: (N, H, W, C) uint8 images that file and kit must predict alike, both in fp32 on the CPU.
 
     Raises:
-        UserError: a package is missing, the network has no form in ONNX, or the predictions differ.
+        UserError: a package is missing, a network has no form in ONNX, or the predictions differ.
     """
     try:
         import onnx
         import onnxruntime
     except ImportError:
         raise UserError("--format onnx needs two packages: pip install onnx onnxruntime") from None
-    content = _trace(model, pixels[:2])
-    graph = onnx.load_from_string(content)
+    spec = models[0].spec
+    graph = onnx.load_from_string(_trace(models, pixels[:2]))
     about = {
-        "classes": json.dumps(model.spec.classes, ensure_ascii=False),
-        "size": str(model.spec.size),
-        "channels": "gray" if model.spec.channels == 1 else "RGB",
+        "classes": json.dumps(spec.classes, ensure_ascii=False),
+        "size": str(spec.size),
+        "channels": "gray" if spec.channels == 1 else "RGB",
     }
     onnx.helper.set_model_props(graph, about)
     content = graph.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (probs,) = session.run(None, {"pixels": pixels})
-    in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
-    expected = class_scores(
-        np.exp(log_probs(in_fp32, pixels, np.arange(len(pixels)), device="cpu"))
-    )
-    difference = float(np.abs(probs - expected).max())
+    difference = float(np.abs(probs - _predicted_by_the_kit(models, pixels)).max())
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
             f"--format onnx: a probability differs by {difference:.2g} from that of the kit; nothing is written"
@@ -84,8 +95,19 @@ def to_onnx(model: TrainedModel, pixels: ndarray) -> bytes:
     return content
 
 
-def _trace(model: TrainedModel, pixels: ndarray) -> bytes:
-    """The model in ONNX, as it computes the probabilities of these images.
+def _predicted_by_the_kit(models: list[TrainedModel], pixels: ndarray) -> ndarray:
+    """(N, K) probabilities."""
+    rows = np.arange(len(pixels))
+    predictions = []
+    for model in models:
+        in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
+        probs = np.exp(log_probs(in_fp32, pixels, rows, device="cpu"))
+        predictions.append(class_scores(probs))
+    return np.average(predictions, axis=0, weights=[model.weight for model in models])
+
+
+def _trace(models: list[TrainedModel], pixels: ndarray) -> bytes:
+    """The models in ONNX, as they compute the probabilities of these images.
 
     By the exporter that PyTorch had before today's: that one takes 5 to 40 times as long, needs a third package, and of
     ten networks of timm it could not write one that this one can (maxvit).
@@ -95,7 +117,7 @@ def _trace(model: TrainedModel, pixels: ndarray) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is the older one, and which numbers are fixed
             torch.onnx.export(
-                PixelsToProbabilities(model).eval(),
+                WeightedMean(models).eval(),
                 (torch.from_numpy(pixels),),
                 buffer,
                 dynamo=False,
@@ -107,6 +129,6 @@ def _trace(model: TrainedModel, pixels: ndarray) -> bytes:
     except Exception as error:  # each operation without a form in ONNX raises a type of its own
         reason = shorten(str(error), MAX_ERROR_CHARACTERS)
         raise UserError(
-            f"--format onnx: {model.spec.name} has no form in ONNX: {reason}"
+            f"--format onnx: {models[0].spec.name} has no form in ONNX: {reason}"
         ) from error
     return buffer.getvalue()
