@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     Source = str | Path | pd.DataFrame | None
 
+MODES = ("train", "augment", "denoise", "joint")
+"""Those that train."""
+
 
 def run(
     mode: str,
@@ -46,6 +49,8 @@ def run(
     Raises:
         UserError: the input is wrong; the message says how to mend it.
     """
+    if mode not in MODES:
+        raise UserError(f"mode {mode!r} is none of {', '.join(MODES)}")
     sources = {
         "train": train,
         "unlabeled": unlabeled,

@@ -308,6 +308,8 @@ def _decided(run: Run) -> tuple[Dataset, SelfTrainingResult]:
     number = read_json(run.path / "metrics.json", "round")["round"]
     if number:
         rounds = planned_changes(run.path).get("pseudo.rounds", run.config.pseudo.rounds)
+        if run.config.predictions.labeled:
+            rounds = 1  # as teachers from outside say the same in every round
         _, _, decisions = decide_again(run.path, run.config, number, number / rounds)
         result = SelfTrainingResult(decisions.label, decisions, number)
     return dataset, with_corrections(run, dataset, result)
@@ -354,7 +356,9 @@ def onnx_content(run: Run, out: Path) -> bytes:
     from ..training.onnx_export import to_onnx
 
     if not run.has_student():
-        raise UserError(f"--run {run.path} has no student yet; run its command again to go on")
+        raise UserError(
+            f"--run {run.path} has no student; run its command again to go on, or train one on --format table"
+        )
     models = load_models([run.path / "student"])
     spec = models[0].spec
     as_trained = {"data.size": spec.size, "data.channels": spec.channels}

@@ -19,6 +19,7 @@ from ..report.sentences import listed
 from ..round_store import RoundStore, decisions_table
 from ..system.files import log, read_json, write_csv
 from .folder import run_config, run_mode
+from .outside import COPY_OF_LABELED
 
 DECIDES = {
     "data.learn_from_test",
@@ -80,12 +81,15 @@ def decide_again(
     dataset = Dataset.from_table(judged, classes, config.data.multi_label)
     predicted = RoundStore(run).recall(number, dataset)
     copies = unescape_formulas(read_csv(run / "duplicates.csv"))
+    refused = refused_reasons(copies, dataset.id, config.data)
+    is_copy = (judged.reason == COPY_OF_LABELED).to_numpy()  # which duplicates.csv does not tell
+    refused[is_copy & (refused == "")] = COPY_OF_LABELED
     decisions = decide_labels(
         predicted.log_probs,
         dataset.given_labels,
         run_mode(run),
         config.pseudo,
-        refused=refused_reasons(copies, dataset.id, config.data),
+        refused=refused,
         progress=progress,
         likeliest_rate=predicted.likeliest_rate,
     )
