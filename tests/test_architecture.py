@@ -15,6 +15,7 @@ FLOORS = [
     ["round_store"],
     ["label_issues"],
     ["training", "self_training"],
+    ["estimators"],
     ["report"],
     ["run_folder"],
     ["pipeline"],

@@ -11,6 +11,7 @@ from typing import Any
 _HOMES = {
     "find_label_issues": "label_issues",
     "select_pseudo_labels": "label_issues",
+    "self_train": "estimators",
     "run": "api",
 }
 """Public function → the module that it lives in."""

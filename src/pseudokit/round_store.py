@@ -1,7 +1,7 @@
-"""What every round predicted and decided, on disk: `round_R/` of a run folder."""
+"""What every round predicted and decided: on disk, in `round_R/` of a run folder, or in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
@@ -96,6 +96,33 @@ class RoundStore:
         return sorted(
             (read_json(file, "round", "classes") for file in files), key=itemgetter("round")
         )
+
+
+@dataclass
+class MemoryStore:
+    """The rounds of one call of Python, which is not resumed."""
+
+    rounds: list[dict] = field(default_factory=list)
+    """What round.json would hold of each."""
+    predicted: OutOfFoldPredictions | None = None
+    decisions: Decisions | None = None
+    """Of the last round."""
+
+    def recall(self, number: int, dataset: Dataset) -> None:
+        """No round is there before it is trained."""
+
+    def record(
+        self,
+        number: int,
+        dataset: Dataset,
+        predicted: OutOfFoldPredictions,
+        decisions: Decisions,
+        **facts,
+    ) -> None:
+        """See RoundStore.record."""
+        self.rounds.append({"round": number, **facts, **summary(decisions, dataset, predicted)})
+        self.predicted = predicted
+        self.decisions = decisions
 
 
 def model_folders(run: Path, number: int) -> list[Path]:

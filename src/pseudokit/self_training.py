@@ -32,7 +32,7 @@ from .labels.out_of_fold import (
     with_others,
 )
 from .labels.pseudo_labels import MAX_DRIFT, drift
-from .round_store import RoundStore
+from .round_store import MemoryStore, RoundStore
 from .system.files import TimeBudgetExceeded, log, seed_of
 
 WORSE = ("collapse", "no_gain", NOTHING_LEARNED)
@@ -83,8 +83,8 @@ class SelfTrainingContext:
     """predict(model, rows) → (len(rows), K) log-probabilities."""
     policy: Pseudo
     """The section `pseudo` of the config."""
-    store: RoundStore
-    """Keeps every round, so that a run that was stopped goes on."""
+    store: RoundStore | MemoryStore
+    """Keeps every round; on disk, so that a run that was stopped goes on."""
     mode: str
     """Which labels may change: `denoise` the given ones, `augment` those of unlabeled samples, `joint` both."""
     clusters: ndarray
