@@ -1,6 +1,7 @@
-"""The notebook, as a competitor runs it: on the digits that stand in for a competition's files."""
+"""The notebooks, as people run them: on digits that stand in for a competition's files, and on data in packages."""
 
 import os
+import re
 
 import nbformat
 import pandas as pd
@@ -51,3 +52,19 @@ def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
         file.stem: file.parent.name for file in (tmp_path / "digits").glob("digits/testing/*/*.png")
     }
     assert (submitted.label == submitted.id.map(truth)).mean() > 0.5
+
+
+def test_the_notebook_of_any_model_repairs_labels_of_numbers_and_texts(tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "KIT", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / "any_model.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
+    printed = "".join(
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+    shares = re.findall(r"wrong labels: ([\d.]+) → ([\d.]+)", printed)
+    assert len(shares) == 2
+    for before, after in shares:
+        assert float(after) < 0.5 * float(before)

@@ -24,14 +24,11 @@ from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import counts, has_label
 from .data.folds import find_clusters, link_equal
 from .label_issues import issues_table
-from .labels.decide import REPAIRS
 from .labels.inputs import GivenLabels, read_array, read_labels, read_log_probs
-from .labels.out_of_fold import OutOfFoldPredictions
 from .round_store import MemoryStore
 from .self_training import SelfTrainingContext
 from .system.files import seed_of
 
-MODES = ("denoise", "augment", "joint")
 IDLE_KEYS = {
     "denoise": (
         "cutoff",
@@ -65,7 +62,7 @@ class EstimatorResult:
     pseudo_labels: pd.DataFrame
     """The rows without a label: label (as in `labels`), confidence, weight."""
     oof_probs: ndarray
-    """(N, K) probabilities of models that did not learn the row, the mean over the rounds. Of wrong labels calibrated."""
+    """(N, K) probabilities of models that did not learn the row, the mean over the rounds."""
     classes: ndarray
     """(K,) the class of each column."""
     estimator: Any
@@ -133,9 +130,7 @@ def self_train(
     given = replace(given, indices=labels[rows], ids=None)
     clusters = find_clusters(group[rows], link_equal(keys[rows]))
     _check_labels(given, clusters, mode, settings.folds)
-    models = RowModels(
-        X, rows, given.classes, fit_rows, predict_rows, takes_weights, random_state
-    )
+    models = RowModels(X, rows, given.classes, fit_rows, predict_rows, takes_weights, random_state)
     store = MemoryStore()
     context = SelfTrainingContext(
         _dataset(given),
@@ -302,8 +297,8 @@ def _clone(estimator: Any, seed: int) -> Any:
 
 
 def _read_policy(mode: str, **values: Any) -> Pseudo:
-    if mode not in MODES:
-        raise UserError(f"mode={mode!r} is none of {', '.join(MODES)}")
+    if mode not in IDLE_KEYS:
+        raise UserError(f"mode={mode!r} is none of {', '.join(IDLE_KEYS)}")
     for key in values:
         if key in IMAGE_KEYS:
             raise UserError(f"{key} is for images, not for rows of any kind; leave it out")
@@ -424,6 +419,8 @@ def row_keys(X: Any) -> ndarray:
         return pd.util.hash_pandas_object(X, index=False, categorize=False).to_numpy()
     flat = X.reshape(len(X), -1)
     if X.dtype.kind in "biuf":
-        digests = [hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(flat)]
+        digests = [
+            hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(flat)
+        ]
         return np.frombuffer(b"".join(digests), np.uint64)
     return pd.util.hash_pandas_object(pd.DataFrame(flat), index=False, categorize=False).to_numpy()
