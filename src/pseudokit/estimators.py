@@ -23,8 +23,8 @@ from .config.types import UserError
 from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import counts, has_label
 from .data.folds import find_clusters, link_equal
-from .label_issues import issues_table
 from .labels.inputs import GivenLabels, read_array, read_labels, read_log_probs
+from .labels.decisions import Decisions
 from .round_store import MemoryStore
 from .self_training import SelfTrainingContext
 from .system.files import seed_of
@@ -43,8 +43,13 @@ IDLE_KEYS = {
     "joint": ("leak_free_folds",),
 }
 """By mode: the keys of the section `pseudo` that decide nothing in it."""
+CUTOFF_KEYS = ("cutoff", "min_precision", "top_fraction")
+"""What chooses pseudo-labels. Without any of them the cutoff is adaptive: a fixed one of 0.95 suits networks, and many
+estimators never are as confident. Of eight rules it gained most on digits that no benchmark uses (docs/log.md)."""
 IMAGE_KEYS = ("tta", "label_propagation", "audit_size")
 """Keys of that section for images and run folders."""
+NOISE_KEYS = ("noise_type", "estimated_rate", "estimated_rate_interval")
+"""What round.json says of the noise."""
 MIN_WEIGHT = 1e-3
 """A class of a soft target with less weight is not learned: it would cost a row and change nothing."""
 
@@ -58,7 +63,8 @@ class EstimatorResult:
     weights: ndarray
     """(N,) how much each label counted, of a soft label its probability; 0 where nothing was learned."""
     issues: pd.DataFrame
-    """The rows with a label, as find_label_issues has them."""
+    """A row for each row with a label: p_wrong, is_issue, suggested_label, decision, rank (1 = most probably wrong). Its
+    attrs hold noise_type, estimated_rate and, where it is known, estimated_rate_interval."""
     pseudo_labels: pd.DataFrame
     """The rows without a label: label (as in `labels`), confidence, weight."""
     oof_probs: ndarray
@@ -110,14 +116,15 @@ def self_train(
         random_state: seed of folds and models.
         fit, predict: in place of an estimator: fit(X, y, sample_weight) returns a model, predict(model, X)
             probabilities, a column a class in sorted order, or in that of the model's `classes_`.
-        policy: other keys of the section `pseudo` in docs/config.md, such as cutoff=0.9 or relabel_precision=0.95.
+        policy: other keys of the section `pseudo` in docs/config.md, such as cutoff=0.9 or relabel_precision=0.95. An
+            estimator's confidences may be low, so by default the cutoff is "adaptive".
 
     Raises:
         UserError: an argument cannot be used; it is a ValueError.
     """
     settings = _read_policy(mode, rounds=rounds, folds=folds, **policy)
     fit_rows, predict_rows, takes_weights = _model_functions(estimator, fit, predict)
-    given = _read_y(y)
+    given = read_labels(y)
     X = _join(X, X_unlabeled, given)
     n = X.shape[0]
     labels = np.full(n, -1)
@@ -161,7 +168,10 @@ def self_train(
     written = np.append(given.classes, None if given.classes.dtype == object else -1)
     new_labels = written[result.label][back]
     weights = np.where(has_label(result.label), decisions.weight, 0)[back]
-    issues = issues_table(decisions, given, predicted.likeliest_rate).iloc[back].set_index(index)
+    issues = _issues_table(decisions, given).iloc[back].set_index(index)
+    if result.round:
+        round_info = store.rounds[result.round - 1]
+        issues.attrs = {key: round_info[key] for key in NOISE_KEYS if key in round_info}
     confidence = decisions.confidence[back]
     pseudo_labels = pd.DataFrame(
         {"label": new_labels, "confidence": confidence, "weight": weights}, index
@@ -184,6 +194,23 @@ _NOTHING_CHANGED = {
     "learned_nothing": "held-out predictions agree with the labels no better than chance does",
     "collapse": "the pseudo-labels fall on a few classes only",
 }
+
+
+def _issues_table(decisions: Decisions, given: GivenLabels) -> pd.DataFrame:
+    """See EstimatorResult.issues; rows without a label have no p_wrong."""
+    best = decisions.posterior.summary().best
+    if decisions.problem:
+        best = np.where(given.indices >= 0, given.indices, best)
+    p_wrong = pd.Series(decisions.p_wrong)
+    return pd.DataFrame(
+        {
+            "p_wrong": p_wrong,
+            "is_issue": p_wrong > 0.5,
+            "suggested_label": given.classes[best],
+            "decision": decisions.decision,
+            "rank": p_wrong.rank(method="first", ascending=False).astype("Int64"),
+        }
+    )
 
 
 # ---- models
@@ -304,27 +331,20 @@ def _read_policy(mode: str, **values: Any) -> Pseudo:
             raise UserError(f"{key} is for images, not for rows of any kind; leave it out")
         if key in IDLE_KEYS[mode]:
             raise UserError(f"{key} decides nothing in mode={mode!r}; leave it out")
+    if mode in USES_UNLABELED and not {*CUTOFF_KEYS} & values.keys():
+        values["cutoff"] = "adaptive"
     policy = make_policy(**values)
     if policy.rounds < 1:
         raise UserError("rounds=0 would be a plain fit; give at least 1")
     return policy
 
 
-def _read_y(y: Any) -> GivenLabels:
-    given = read_labels(y)
+def _join(X: Any, X_unlabeled: Any, given: GivenLabels) -> Any:
+    """All rows as one table, CSR matrix or array."""
     if given.indices.ndim == 2:
         raise UserError(
             f"y has {given.indices.shape[1]} columns; self_train learns one class a row: call it for each column"
         )
-    if len(given.classes) < 2:
-        raise UserError(
-            f"y has {len(given.classes)} classes, and at least two are needed; -1 is no class but means no label"
-        )
-    return given
-
-
-def _join(X: Any, X_unlabeled: Any, given: GivenLabels) -> Any:
-    """All rows as one table, CSR matrix or array."""
     X = _read_rows(X, "X")
     n = X.shape[0]
     if n != len(given.indices):
@@ -386,6 +406,10 @@ def _read_groups(groups: Any, n: int) -> ndarray:
 def _check_labels(given: GivenLabels, clusters: ndarray, mode: str, folds: int) -> None:
     """Refuse what the loop cannot learn: every fold needs a row of every class."""
     labels = given.indices
+    if len(given.classes) < 2:
+        raise UserError(
+            f"y has {len(given.classes)} classes, and at least two are needed; -1 is no class but means no label"
+        )
     if mode in USES_UNLABELED and has_label(labels).all():
         raise UserError(f"mode={mode!r} needs rows without a label: give X_unlabeled, or -1 in y")
     different = pd.DataFrame({"cluster": clusters, "label": labels}).drop_duplicates()
