@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from .config.keys import Pseudo
 from .data.dataset import USES_UNLABELED, Dataset
-from .data.encoding import classes_of, differ, has_label
+from .data.encoding import counts, differ, has_label
 from .data.folds import make_folds
 from .labels.calibration import calibrate_models
 from .labels.council import weigh_members
@@ -222,6 +222,9 @@ def _fold_jobs(context: SelfTrainingContext, last: SelfTrainingResult) -> list[F
     folds = make_folds(labels, context.clusters, context.policy.folds, seed)
     if last.predicted is None or not context.leak_free:
         return plain_fold_jobs(last.label, last.targets, folds, number)
+    # The out-of-fold word on the given labels of a chain comes from models that learned the labels of its fold.
+    plain = context.policy.model_copy(update={"mix_given": 0.0})
+    context = replace(context, policy=plain)
     chains = []
     for log_probs in last.predicted.chains:
         # What the models of one fold alone make of the unlabeled samples
@@ -240,8 +243,11 @@ def _facts(context: SelfTrainingContext, decisions: Decisions, labels: ndarray) 
     }
     if context.mode in USES_UNLABELED:
         given_labels = context.dataset.given_labels
-        pseudo_labels = classes_of(np.where(given_labels < 0, decisions.label, -1))
-        facts |= drift(pseudo_labels, classes_of(given_labels), len(context.dataset.classes))
+        k = len(context.dataset.classes)
+        pseudo_counts = counts(np.where(given_labels < 0, decisions.label, -1), k)
+        if context.policy.targets == "soft":
+            pseudo_counts = decisions.soft_pseudo_counts()
+        facts |= drift(pseudo_counts, counts(given_labels, k))
     return facts
 
 

@@ -55,5 +55,6 @@ def test_select_takes_the_keys_by_which_labels_are_decided_and_no_others():
             spy = Spy(policy)
             decide_labels(log_probs, given_labels, mode, spy)
             read |= spy.read
-    read -= {"pseudo.targets"}  # what is learned of a pseudo-label, and not which it is
+    # what a label teaches, and not which it is
+    read -= {f"pseudo.{key}" for key in ("targets", "power", "trim", "mix_given")}
     assert {*DECIDES} == read | {"data.learn_from_test"}

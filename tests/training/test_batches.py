@@ -32,6 +32,8 @@ def given_per_batch(steps=10, **options) -> list[int]:
 
 
 def test_given_labels_have_their_share_of_every_batch():
-    assert set(given_per_batch(min_labeled_fraction=0.3)) == {15}
+    assert set(given_per_batch(unlabeled_per_batch=4)) == {10}
     assert len(set(given_per_batch())) > 1, "without it as they come"
-    assert set(given_per_batch(min_labeled_fraction=0.01)) == {5}, "their own share is larger"
+    assert set(given_per_batch(unlabeled_per_batch=0.25)) == {40}
+    assert set(given_per_batch(unlabeled_per_batch=1e9)) == {1}
+    assert set(given_per_batch(unlabeled_per_batch=1e-9)) == {49}

@@ -269,6 +269,12 @@ class Config(Section):
             "student.checkpoint is one file for several students (model.name); give student.name too": (
                 len(students) > 1 and self.student.checkpoint
             ),
+            "pseudo.power and pseudo.trim shape soft pseudo-labels; set pseudo.targets=soft, or leave them out": (
+                pseudo.targets != "soft" and (pseudo.power != 1 or pseudo.trim > 0)
+            ),
+            "train.unlabeled_per_batch needs train.batch_size=2 or more; raise it, or leave one of the two out": (
+                self.train.unlabeled_per_batch is not None and self.train.batch_size < 2
+            ),
             f"pseudo.label_propagation {one_class}": multi_label and pseudo.label_propagation,
             f"train.consistency_weight {one_class}": multi_label and consistency,
         }

@@ -45,9 +45,10 @@ class Train(Section):
     draws one of the two."""
     cutmix: NonNegativeFloat = 0.0
     """Alpha of cutmix: a patch of each image comes from another one, which adds its share to the label."""
-    min_labeled_fraction: Share = 0.0
-    """Least share of given labels in every batch; the rest are pseudo-labels. Use it where a few given labels would
-    drown among many pseudo-labels. 0 = as they come."""
+    unlabeled_per_batch: PositiveFloat | None = None
+    """Pseudo-labeled images for each labeled one in every batch: 3 = a quarter of each batch has given labels. Use it
+    where a few given labels would drown among many pseudo-labels. It is rounded to whole images, at least one of each.
+    Default: as they come."""
     consistency_weight: NonNegativeFloat = 0.0
     """Weight of the consistency term (FixMatch): the student learns to answer the same for a weak and a strong view of
     unlabeled images without a pseudo-label. 0 = off. It needs small batches and many steps."""
@@ -113,7 +114,17 @@ class Pseudo(Section):
     the unlabeled images do have these shares."""
     targets: Literal["hard", "weighted", "soft"] = "hard"
     """What a pseudo-label teaches: hard = its class; weighted = its class, with the confidence as weight; soft = the
-    probabilities."""
+    probabilities. With `pseudo.cutoff=0` every unlabeled image teaches its probabilities."""
+    power: PositiveFloat = 1.0
+    """Exponent of the probabilities that soft pseudo-labels teach, the inverse of a temperature: 2 = sharper, 0.5 =
+    flatter, 1 = as they are."""
+    trim: ShareBelowOne = 0.0
+    """Probabilities of soft pseudo-labels below it become 0, after `power`; the others are scaled to 1. The likeliest
+    class always stays."""
+    mix_given: ShareBelowOne = 0.0
+    """Share of the out-of-fold probabilities in the target of a given label that stands: 0.05 = 0.95 the label + 0.05
+    the probabilities. Teachers of later rounds learn it too; not those of leak-free rounds, where these probabilities
+    come from models that learned labels of their fold."""
     leak_free_folds: bool | None = None
     """Keep out-of-fold scores honest over several rounds: the models of fold k learn pseudo-labels only from teachers
     that never saw the labels of fold k (mode augment). Costs about half as much again from the second round on.

@@ -16,6 +16,7 @@ from .noise import DIFFICULTY, EXPLAINED, LOOK_ALIKE, OF_THE_CLASS, estimate_noi
 from .posterior import Posterior, PosteriorSummary, align
 from .pseudo_labels import class_shares, select_pseudo_labels
 from .sanity import learned_nothing
+from .soft_targets import SoftTargets
 
 REPAIRS = ("denoise", "joint")
 """Modes in which given labels may change."""
@@ -95,7 +96,7 @@ def _decide(
     # What the models say of every row (predicted), and what that and the given label say together (believed)
     posterior = Posterior(log_probs, given_labels)
     if policy.distribution_alignment:
-        posterior = align(posterior, class_shares(given_labels[labeled], k))
+        posterior = align(posterior, class_shares(counts(given_labels, k)))
     predicted = believed = posterior.summary()
     matrix = noise = None
     if mode in REPAIRS and policy.relabel_cutoff is None:
@@ -129,15 +130,17 @@ def _decide(
     taught = posterior
     if clear and mode == "denoise":
         taught = replace(posterior, sharpness=CLEAR_SHARPNESS)
+    stands = np.isin(decision, ["keep", "review"])
+    taught = SoftTargets.of(taught, policy, stands)
     pseudo_labeled = decision == "accept"
     soft = (decision == "soften") | (pseudo_labeled & (policy.targets == "soft"))
+    soft |= stands & (policy.mix_given > 0)
     weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
-    weighted = soft | (pseudo_labeled & (policy.targets == "weighted"))
+    weighted = pseudo_labeled & (policy.targets == "weighted")
     weight[weighted] = believed.confidence[weighted]
     # The weight of a soft row is the probability of its label as it is taught.
-    if taught is not posterior:
-        for rows, probs in taught.blocks(np.flatnonzero(soft)):
-            weight[rows] = probs.max(1)
+    for rows, probs in taught.blocks(np.flatnonzero(soft)):
+        weight[rows] = probs[np.arange(len(rows)), label[rows]]
     return Decisions(
         predicted=predicted.best,
         confidence=predicted.confidence,

@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from .arrays import words
 from .posterior import Posterior
+from .soft_targets import SoftTargets
 
 NOTHING_LEARNED = "learned_nothing"
 """The reason of all decisions where out-of-fold predictions are no better than chance, see sanity.py."""
@@ -36,8 +37,8 @@ class Decisions:
     """Whether `taught` is learned in place of the label."""
     posterior: Posterior
     """Probabilities of the true class."""
-    taught: Posterior | None = None
-    """What a soft row learns: these, or sharper ones. Of label sets each class has its own."""
+    taught: SoftTargets | None = None
+    """What a soft row learns. Of label sets each class has its own."""
     matrix: ndarray | None = None
     """T[true, given] (K, K); None where no given label is judged for noise."""
     noise: str | None = None
@@ -51,6 +52,11 @@ class Decisions:
         """One of the arrays above; of label sets (N, C), as each class has it."""
         return getattr(self, name)
 
+    def has(self, decision: str) -> ndarray:
+        """(N,) which rows have this decision; of label sets for one of the classes at least."""
+        is_decided = self.each("decision") == decision
+        return is_decided if is_decided.ndim == 1 else is_decided.any(1)
+
     def targets(self) -> ndarray:
         """What is learned: `label` (N,) where that says it all, else (N, K) targets with soft and weighted rows."""
         if (self.weight == 1).all():
@@ -61,6 +67,11 @@ class Decisions:
         for rows, probs in self.taught.blocks(np.flatnonzero(self.soft)):
             targets[rows] = probs
         return targets
+
+    def soft_pseudo_counts(self) -> ndarray:
+        """(K,) how many pseudo-labels each class has, counted by the probabilities that soft ones teach."""
+        unlabeled = self.posterior.given_labels < 0
+        return self.taught.total(np.flatnonzero(self.soft & unlabeled))
 
     def believed_labels(self, other: Decisions) -> ndarray:
         """(N,) the likeliest class by the mean of the probabilities of both; -1 where no label is given."""

@@ -32,6 +32,9 @@ class LabelSetDecisions(Decisions):
         """(N, C) float32 probability of yes that is learned, -1 = unknown. A label counts for less near 0.5."""
         return np.stack([_targets_of_class(question) for question in self.questions], 1)
 
+    def soft_pseudo_counts(self) -> ndarray:
+        return np.array([question.soft_pseudo_counts()[1] for question in self.questions])
+
     def believed_labels(self, other: Decisions) -> ndarray:
         pairs = zip(self.questions, other.questions, strict=True)
         return np.stack([one.believed_labels(two) for one, two in pairs], 1)

@@ -150,14 +150,13 @@ def lower_bound(hits: ndarray, n: ndarray) -> ndarray:
     return np.where(hits > 0, beta.ppf(ERROR, np.maximum(hits, 1), n - hits + 1), 0.0)
 
 
-def class_shares(labels: ndarray, k: int) -> ndarray:
-    """(K,) shares of the classes among labels (L,); equal where there is none."""
-    counts = np.bincount(labels, minlength=k).astype(float)
-    return counts / counts.sum() if counts.any() else np.full(k, 1 / k)
+def class_shares(counts: ndarray) -> ndarray:
+    """(K,) shares of the classes from how often each occurs; equal where none does."""
+    return counts / counts.sum() if counts.any() else np.full(len(counts), 1 / len(counts))
 
 
-def drift(pseudo_labels: ndarray, labels: ndarray, k: int) -> dict[str, float | bool]:
-    """How far the classes of pseudo-labels (A,) are from those of the labels (L,).
+def drift(pseudo_counts: ndarray, label_counts: ndarray) -> dict[str, float | bool]:
+    """How far the classes of pseudo-labels are from those of the labels. Both (K,): how many of each class.
 
     Returns:
         drift: total variation of the two distributions, 0…1. collapsed: the pseudo-labels are spread over fewer than
@@ -165,9 +164,10 @@ def drift(pseudo_labels: ndarray, labels: ndarray, k: int) -> dict[str, float | 
     """
     from scipy.stats import entropy
 
-    shares = class_shares(pseudo_labels, k)
-    prior = class_shares(labels, k)
+    shares = class_shares(pseudo_counts)
+    prior = class_shares(label_counts)
     narrow = np.exp(entropy(shares)) < MIN_CLASS_RATIO * np.exp(entropy(prior))
-    enough = len(pseudo_labels) >= MIN_ROWS_PER_CLASS * k
-    distance = np.abs(shares - prior).sum() / 2 if len(pseudo_labels) else 0.0
+    n = pseudo_counts.sum()
+    enough = n >= MIN_ROWS_PER_CLASS * len(pseudo_counts)
+    distance = np.abs(shares - prior).sum() / 2 if n else 0.0
     return {"drift": float(distance), "collapsed": bool(enough and narrow)}

@@ -29,7 +29,7 @@ def labels_table(result: SelfTrainingResult, dataset: Dataset) -> pd.DataFrame:
         "human": is_human,
         "pseudo": table.given_label == "",
         "dropped": table.label == "",
-        "softened": decisions.soft if decisions else False,
+        "softened": decisions.has("soften") if decisions else False,
         "relabeled": table.label != table.given_label,
     }
     table["source"] = np.select(list(sources.values()), list(sources), "given")

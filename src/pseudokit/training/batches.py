@@ -1,6 +1,5 @@
 """What a network sees at each step: rows drawn into batches, and their augmented images."""
 
-import math
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,16 +139,16 @@ def _ignore_ctrl_c(worker: int) -> None:
 
 
 def _labeled_positions(training_set: TrainingSet, train: Train) -> Iterator[Tensor]:
-    """Positions in training_set.rows of each batch: as they come, or with a fixed share of given labels."""
+    """Positions in training_set.rows of each batch: as they come, or in a fixed ratio of given and pseudo-labels."""
     n, seed, pseudo = len(training_set.rows), training_set.seed, training_set.pseudo
-    if not train.min_labeled_fraction or pseudo is None or pseudo.all() or not pseudo.any():
-        yield from _shuffled(n, train.batch_size, seed)
-    given_fraction = max(train.min_labeled_fraction, 1 - pseudo.mean())
-    n_given = math.ceil(given_fraction * train.batch_size)
+    size, ratio = train.batch_size, train.unlabeled_per_batch
+    if ratio is None or pseudo is None or pseudo.all() or not pseudo.any():
+        yield from _shuffled(n, size, seed)
+    n_given = min(max(round(size / (1 + ratio)), 1), size - 1)
     given = torch.from_numpy(np.flatnonzero(~pseudo))
     others = torch.from_numpy(np.flatnonzero(pseudo))
     given_draws = _shuffled(len(given), n_given, seed)
-    other_draws = _shuffled(len(others), train.batch_size - n_given, seed + 1)
+    other_draws = _shuffled(len(others), size - n_given, seed + 1)
     for given_draw, other_draw in zip(given_draws, other_draws, strict=True):
         yield torch.cat([given[given_draw], others[other_draw]])
 

@@ -1,0 +1,273 @@
+"""What pseudo-labels and given labels teach: each shape against the default, hard pseudo-labels above 0.95.
+
+    python benchmarks/targets.py --data FOLDER --weights FILE [--sets mnist flowers] [--seeds 0 1 2 3 4]
+    python benchmarks/targets.py --data FOLDER --weights FILE --table
+
+FOLDER holds mnist_png and flower_photos; FILE has the weights of tf_efficientnet_lite0 (benchmarks/photos.py makes it).
+
+    mnist    100 labels, 10,000 unlabeled images, 10,000 test images; one round, so that all arms share their teachers
+             and differ by the student alone, which takes the same number of steps in each
+    flowers  10 labels a class, heads on the frozen network at 192 px; two rounds: the teachers of the second one learn
+             the shape, too
+
+All arms of a draw have the same seed, labels, images and first teachers. Nothing is chosen on the test images.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from common import ROOT, load_results, machine, mean_and_sd, save_results
+from numpy import ndarray
+from photos import keep_embeddings, tables
+
+from pseudokit.config.keys import Config
+from pseudokit.config.load import load_config
+from pseudokit.data.encoding import has_label
+from pseudokit.round_store import RoundStore
+from pseudokit.run_folder.folder import Run, open_run
+from pseudokit.run_folder.prepare import PreparedData, make_job_runner, prepare
+from pseudokit.self_training import SelfTrainingContext, SelfTrainingResult, self_train
+from pseudokit.system.files import hash_of
+from pseudokit.training.loop import step_budget
+from pseudokit.training.models import TrainedModel
+from pseudokit.training.trainer import JobRunner, TrainJob
+
+SETS = ("mnist", "flowers")
+N_UNLABELED = 10_000
+STUDENT_STEPS = 700
+LABELS_PER_CLASS = 10
+DEFAULT = "hard, cutoff 0.95"
+ALL_SOFT = ("pseudo.cutoff=0", "pseudo.targets=soft")
+ARMS = {
+    "labels alone": (),
+    DEFAULT: (),
+    "hard, all": ("pseudo.cutoff=0",),
+    "weighted, all": ("pseudo.cutoff=0", "pseudo.targets=weighted"),
+    "soft, cutoff 0.95": ("pseudo.targets=soft",),
+    "soft, all": ALL_SOFT,
+    "soft, all, power 2": (*ALL_SOFT, "pseudo.power=2"),
+    "soft, all, trim 0.1": (*ALL_SOFT, "pseudo.trim=0.1"),
+    "hard, mix 0.05": ("pseudo.mix_given=0.05",),
+    "hard, mix 0.2": ("pseudo.mix_given=0.2",),
+    "hard, ratio 1": ("train.unlabeled_per_batch=1",),
+    "hard, ratio 3": ("train.unlabeled_per_batch=3",),
+    "soft, all, ratio 3": (*ALL_SOFT, "train.unlabeled_per_batch=3"),
+}
+"""The keys of each shape. A ratio is of batches, which a head on a frozen network does not have."""
+
+
+def keys_of(which: str, draw: int, args: argparse.Namespace) -> list[str]:
+    """What all arms of a draw have in common."""
+    keys = [f"seed={draw}", f"name={which}-{draw}", f"out={args.out}"]
+    keys += ["pseudo.cutoff=null", "pseudo.top_fraction=null"]
+    if which == "mnist":
+        train, test = mnist_tables(draw, args.data / "mnist_png", args.out)
+        keys += [
+            f"data.train={train}",
+            f"data.test={test}",
+            f"data.image_dir={args.data / 'mnist_png'}",
+            "simulate.keep_labels=100",
+            "pseudo.rounds=1",
+            "pseudo.top_fraction_start=0",
+            "train.unlabeled_per_batch=null",
+            "train.consistency_weight=0",
+            "predict.tta=1",
+        ]
+    else:
+        train, test, images = tables("flowers", args.data, args.out)
+        n_classes = pd.read_csv(train).label.nunique()
+        keys += [
+            f"data.train={train}",
+            f"data.test={test}",
+            f"data.image_dir={images}",
+            f"model.checkpoint={args.weights}",
+            f"simulate.keep_labels={LABELS_PER_CLASS * n_classes}",
+            "pseudo.rounds=2",
+        ]
+    return keys
+
+
+def mnist_tables(draw: int, images: Path, out: Path) -> tuple[Path, Path]:
+    """train.csv with 10,100 training images of this draw, and test.csv with all test images."""
+    folder = out / "data" / f"mnist-{draw}"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {}
+    for part in ("training", "testing"):
+        files = sorted((images / part).rglob("*.png"))
+        rows = [(file.relative_to(images).as_posix(), file.parent.name) for file in files]
+        parts[part] = pd.DataFrame(rows, columns=["id", "label"])
+    parts["training"] = parts["training"].sample(N_UNLABELED + 100, random_state=draw)
+    for part, table in parts.items():
+        table.to_csv(folder / f"{part}.csv", index=False)
+    return folder / "training.csv", folder / "testing.csv"
+
+
+def run_draw(which: str, draw: int, args: argparse.Namespace) -> None:
+    """All arms of one draw that are not there yet."""
+    files = {arm: args.out / f"{which}-{draw}-{arm}.json" for arm in arms_of(which)}
+    if all(file.exists() for file in files.values()):
+        return
+    config = ROOT / "configs" / f"{'mnist' if which == 'mnist' else 'photos'}_few_labels.yaml"
+    with open_run(config, keys_of(which, draw, args), "augment", fresh=True) as run:
+        prepared = prepare(run)
+        job_runner = make_job_runner(run, prepared)
+        fit, predict = shared_training(job_runner), shared_predictions(job_runner)
+        for arm, file in files.items():
+            if not file.exists():
+                row = {"set": which, "draw": draw, "arm": arm}
+                row |= score(arm, run, prepared, fit, predict, job_runner.second)
+                file.write_text(json.dumps(row | {"machine": machine()}))
+
+
+def arms_of(which: str) -> list[str]:
+    return [arm for arm in ARMS if which == "mnist" or "ratio" not in arm]
+
+
+def shared_training(job_runner: JobRunner) -> Callable:
+    """fit(config, where, rows, labels, steps) → the model; one that has been trained is not trained again."""
+    models = {}
+
+    def fit(config: Config, where: str, rows: ndarray, labels: ndarray, steps: int = 0):
+        # The teachers of the first round learn no pseudo-label.
+        idle = {"unlabeled_per_batch"} if where.startswith("round_1/") else set()
+        keys = config.train_of(where).model_dump(exclude=idle)
+        name = hash_of(where, rows, labels, keys, steps)
+        if name not in models:
+            folder = job_runner.trainer.folder if config.model.freeze_backbone else None
+            trainer = replace(job_runner.trainer, config=config, folder=folder)
+            job = TrainJob(where, rows, labels, steps=steps or step_budget(len(rows), config.train))
+            model, _ = trainer.train(job)
+            models[name] = replace(model, hash=name)
+        return models[name]
+
+    return fit
+
+
+def shared_predictions(job_runner: JobRunner) -> Callable:
+    """predict(model, rows) → log-probabilities, computed once."""
+    log_probs = {}
+
+    def predict(model: TrainedModel, rows: ndarray) -> ndarray:
+        name = hash_of(model.hash, rows)
+        if name not in log_probs:
+            log_probs[name] = job_runner.predict(model, rows)
+        return log_probs[name]
+
+    return predict
+
+
+def score(arm: str, run: Run, prepared: PreparedData, fit: Callable, predict: Callable, second):
+    """Accuracy and log loss of one arm's student on the test images, and what it learned."""
+    start = time.monotonic()
+    config = load_config(run.path / "config.yaml", list(ARMS[arm]))
+    judged = prepared.judged
+    result = SelfTrainingResult(judged.given_labels, reason="")
+    if arm != "labels alone":
+        context = SelfTrainingContext(
+            judged,
+            partial(fit, config),
+            predict,
+            config.pseudo,
+            RoundStore(run.path / "arms" / arm),
+            mode="augment",
+            clusters=prepared.clusters,
+            refused=prepared.refused,
+            seed=config.seed,
+            second=second,
+        )
+        result = self_train(context)
+    rows = np.flatnonzero(has_label(result.label))
+    student = fit(config, "student", rows, result.targets[rows], STUDENT_STEPS)
+    test = np.flatnonzero(prepared.dataset.split == "test")
+    log_probs = predict(student, test)
+    labels = prepared.dataset.given_labels[test]
+    unlabeled = judged.given_labels < 0
+    return {
+        "accuracy": float((log_probs.argmax(1) == labels).mean()),
+        "log_loss": float(-log_probs[np.arange(len(test)), labels].mean()),
+        "coverage": float(has_label(result.label)[unlabeled].mean()),
+        "round": result.round,
+        "reason": result.reason,
+        "n_test": len(test),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Each shape beside the default, with paired differences over draws."""
+    lines = [
+        "What pseudo-labels and given labels teach: % of the test images right, mean ± sd over draws; difference to "
+        f"`{DEFAULT}` in points, paired; log loss of the student",
+    ]
+    for which in SETS:
+        group = {(row["arm"], row["draw"]): row for row in rows if row["set"] == which}
+        draws = sorted({draw for arm, draw in group if arm == DEFAULT})
+        if not draws:
+            continue
+        n_test = group[DEFAULT, draws[0]]["n_test"]
+        lines += [
+            "",
+            f"**{which}**, {n_test:,} test images",
+            "",
+            "| shape | n | right | difference | better in | log loss | difference |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for arm in arms_of(which):
+            pairs = [(group[arm, d], group[DEFAULT, d]) for d in draws if (arm, d) in group]
+            if not pairs:
+                continue
+            cells = [arm, str(len(pairs))]
+            for key, digits, scale in (("accuracy", 2, 100), ("log_loss", 3, 1)):
+                gains = [mine[key] - default[key] for mine, default in pairs]
+                cells.append(_mean_and_sd([mine[key] for mine, _ in pairs], digits, scale))
+                cells.append("" if arm == DEFAULT else _mean_and_sd(gains, digits, scale))
+                if key == "accuracy":
+                    n_better = sum(gain > 0 for gain in gains)
+                    cells.append("" if arm == DEFAULT else f"{n_better} of {len(gains)}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _mean_and_sd(values: list[float], digits: int, scale: float) -> str:
+    return mean_and_sd(values, digits, scale).split(" (")[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/targets"))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    args.data, args.out = args.data.expanduser().resolve(), args.out.resolve()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.table:
+        save_embeddings = keep_embeddings(args.out / "embeddings.npz")
+        for draw, which in product(args.seeds, args.sets):
+            run_draw(which, draw, args)
+            save_embeddings()
+    files = sorted(args.out.glob("*-*-*.json"))
+    rows = [json.loads(file.read_text()) for file in files] or load_results("targets")
+    save_results("targets", rows, table(rows))
+
+
+if __name__ == "__main__":
+    main()
