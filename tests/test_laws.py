@@ -165,8 +165,9 @@ def test_in_leak_free_rounds_a_label_is_predicted_once_and_an_unlabeled_row_once
     )
 
 
+@pytest.mark.parametrize("shape", [{}, {"targets": "soft", "power": 2, "mix_given": 0.3}])
 def test_leak_free_models_learn_nothing_that_comes_from_the_labels_of_their_fold(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, shape
 ):
     """Other labels in fold 0 change no model of fold 0, in any round."""
     monkeypatch.setattr("pseudokit.self_training.NOISE_OF_GAIN", -np.inf)  # all rounds are run
@@ -176,7 +177,7 @@ def test_leak_free_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     pairs = []
     for name, shift in (("a", 0), ("b", 1)):
         dataset, x, _ = digits(labeled=200, flipped=0)
-        policy = Pseudo(rounds=3, folds=4, cutoff=0.3, leak_free_folds=True)
+        policy = Pseudo(rounds=3, folds=4, cutoff=0.3, leak_free_folds=True, **shape)
         teacher = Teacher(x, 10)
         if shift:
             changed = dataset.given_labels.copy()
@@ -192,6 +193,42 @@ def test_leak_free_models_learn_nothing_that_comes_from_the_labels_of_their_fold
     same = {w: all(np.array_equal(*pair) for pair in zip(a[w], b[w], strict=True)) for w in a}
     assert all(same[w] for w in of_fold_0)
     assert not all(same.values()), "the other folds learned the changed labels"
+
+
+@pytest.mark.parametrize("leak_free", [False, True])
+def test_teachers_of_the_second_round_learn_the_shapes_of_the_first(tmp_path, leak_free):
+    policy = Pseudo(
+        folds=4, cutoff=0, targets="soft", trim=0.2, mix_given=0.3, leak_free_folds=leak_free
+    )
+    _, teacher, dataset = train(tmp_path, "augment", policy=policy)
+    assert teacher.fits["round_1/fold_0"][1].ndim == 1
+    rows, targets = teacher.fits["round_2/fold_0"]
+    given_labels = dataset.given_labels[rows]
+    labeled = given_labels >= 0
+    assert np.allclose(targets.sum(1), 1)
+    assert (targets[~labeled] < 0.99).any()
+    assert (targets[~labeled][targets[~labeled] > 0] >= 0.2).all()
+    of_label = targets[labeled, given_labels[labeled]]
+    # The word on given labels comes from models of other folds, which leak-free models must not hear.
+    assert of_label.min() == (1 if leak_free else pytest.approx(0.7, abs=0.05))
+
+
+@pytest.mark.parametrize(
+    ("targets", "collapses"), [("hard", True), ("weighted", True), ("soft", False)]
+)
+def test_pseudo_labels_collapse_where_what_they_teach_does(tmp_path, targets, collapses):
+    """All unlabeled rows are most of all one class, but teach all of them."""
+    dataset, _, clean = digits(labeled=300, flipped=0)
+    teacher = Teacher(np.zeros((len(dataset), 1)), 10)
+
+    def predict(model, rows):
+        probs = np.where(rows[:, None] < 300, np.eye(10)[clean[rows]] + 0.01, 0.08)
+        probs[rows >= 300, 0] = 0.28
+        return np.log(probs / probs.sum(1, keepdims=True))
+
+    policy = Pseudo(rounds=1, cutoff=0, targets=targets)
+    result = rounds_of(tmp_path, "augment", dataset, teacher.fit, predict, policy)
+    assert (result.reason == "collapse") == collapses
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,24 @@ def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
     assert names(message, "model.name"), "what was meant"
 
 
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        (["pseudo.power=2"], ["pseudo.power", "pseudo.targets"]),
+        (["pseudo.trim=0.1", "pseudo.targets=weighted"], ["pseudo.trim", "pseudo.targets"]),
+        (
+            ["train.unlabeled_per_batch=1", "train.batch_size=1"],
+            ["train.unlabeled_per_batch", "train.batch_size"],
+        ),
+        (["train.min_labeled_fraction=0.25"], ["train.unlabeled_per_batch"]),
+    ],
+)
+def test_a_shape_that_would_have_no_effect_is_refused(read, typed, keys):
+    message = refusal(read, "", *typed)
+    for key in keys:
+        assert names(message, key)
+
+
 def test_a_wrong_augmentation_is_named_by_its_key_alone(read):
     """The field is a union; its branches are pydantic's affair and not the user's."""
     message = refusal(read, "", "train.augment=[HorizontalFlip]")
