@@ -154,7 +154,7 @@ def self_train(
         warnings.warn(f"{_NOTHING_CHANGED[result.reason]}; all labels stay as given", stacklevel=2)
 
     learned = np.flatnonzero(has_label(result.label))
-    student = models.fit("student", learned, result.targets[learned])
+    student = models.fit("student", learned, result.targets(context.dataset)[learned])
     baseline = None
     if settings.train_baseline:
         labeled = np.flatnonzero(has_label(given.indices))

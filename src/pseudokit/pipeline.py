@@ -130,11 +130,11 @@ def train_final_models(
     rows = np.flatnonzero(has_label(result.label))
     steps = step_budget(len(rows), run.config.train)
     unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_UNLABELED else ()
-    jobs = [TrainJob("student", rows, result.targets[rows], unlabeled, steps)]
+    jobs = [TrainJob("student", rows, result.targets(prepared.judged)[rows], unlabeled, steps)]
     if run.config.pseudo.train_baseline and (result.round or result.reason == "collapse"):
-        given_labels = prepared.judged.given_labels
-        rows = np.flatnonzero(has_label(given_labels))
-        jobs.append(TrainJob("baseline", rows, given_labels[rows], steps=steps))
+        rows = np.flatnonzero(has_label(prepared.judged.given_labels))
+        targets = prepared.judged.given_targets[rows]
+        jobs.append(TrainJob("baseline", rows, targets, steps=steps))
     n_members = len(run.config.models_of("student"))
     councils = {job.where: _for_each_member(job, n_members) for job in jobs}
     models: Models = {}

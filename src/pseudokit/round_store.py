@@ -15,7 +15,7 @@ from .data.dataset import Dataset
 from .data.encoding import has_label, is_correct, names
 from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
-from .labels.noise import DIFFICULTY, LOOK_ALIKE, bootstrap_rate
+from .labels.noise import DIFFICULTY, LOOK_ALIKE, VOTES, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
 from .system.files import hash_of, read_json, write_csv, write_json, write_npy
 
@@ -187,10 +187,12 @@ def noise_summary(
     if decisions.matrix is None:
         return {}
     rate = decisions.p_wrong[given_labels >= 0].mean()
-    interval = None  # nothing bounds the rate of look-alike noise
+    interval = (
+        None  # nothing bounds the rate of look-alike noise, and that of votes is told by annotator
+    )
     if decisions.noise == DIFFICULTY:
         interval = rate_interval(likeliest_rate)
-    elif decisions.noise != LOOK_ALIKE:
+    elif decisions.noise not in (LOOK_ALIKE, VOTES):
         rate, *interval = bootstrap_rate(
             decisions.posterior, decisions.predicted, decisions.confidence
         )
@@ -199,6 +201,8 @@ def noise_summary(
         "noise_matrix": _rounded(decisions.matrix),
         "estimated_rate": float(rate),
     }
+    if decisions.noise == VOTES:
+        info["vote_correlation"] = _rounded(decisions.posterior.votes.correlation)
     if interval:
         info["estimated_rate_interval"] = _rounded(interval)
     return info

@@ -16,6 +16,7 @@ from .labels.council import weigh_members
 from .labels.decide import REPAIRS, decide_labels
 from .labels.decisions import NOTHING_LEARNED, Decisions
 from .labels.metrics import gain
+from .labels.noise import VOTES
 from .labels.out_of_fold import (
     Fit,
     FoldJob,
@@ -57,18 +58,29 @@ class SelfTrainingResult:
     predicted: OutOfFoldPredictions | None = None
     """The mean over the rounds up to this one."""
 
-    @property
-    def targets(self) -> ndarray:
+    def targets(self, dataset: Dataset) -> ndarray:
         """What is learned: the labels, or (N, K) targets where some are soft; a person's label is never soft."""
         targets = self.label if self.decisions is None else self.decisions.targets()
-        if targets.ndim == 1:
+        has_soft_labels = dataset.given_targets.ndim > dataset.given_labels.ndim
+        if targets.ndim == 1 and not has_soft_labels:
             return self.label
         hard = self.label
         if hard.ndim == 1:
             # A row without a label (-1) gets the target of the last class here, but is never learned.
-            hard = np.eye(targets.shape[1], dtype=targets.dtype)[self.label]
+            hard = np.eye(len(dataset.classes), dtype=np.float32)[self.label]
+        if targets.ndim == 1:
+            targets = hard
+        if dataset.soft_labels is not None and not self._judges_votes:
+            stands = (dataset.given_labels >= 0) & (self.label == dataset.given_labels)
+            targets = np.where(stands[:, None], dataset.soft_labels, targets)
         human = np.broadcast_to(self.human, len(targets))[:, None]
-        return np.where(human, hard, targets).astype(np.float32)
+        targets = np.where(human, hard, targets).astype(np.float32)
+        return dataset.weighted(targets) if has_soft_labels else targets
+
+    @property
+    def _judges_votes(self) -> bool:
+        """Whether the decisions have weighed the votes, so that a label that stands is certain."""
+        return self.decisions is not None and self.decisions.noise == VOTES
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,7 @@ class SelfTrainingContext:
             refused=self.refused,
             progress=number / self.policy.rounds,
             likeliest_rate=likeliest_rate,
+            votes=self.dataset.votes,
         )
 
 
@@ -194,7 +207,8 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
         context.ahead,
     )
     calibration = {}
-    if context.mode in REPAIRS:
+    # Votes are judged with a sharpness of their own.
+    if context.mode in REPAIRS and context.dataset.votes is None:
         models, calibration = calibrate_models(
             models,
             given_labels,
@@ -221,7 +235,7 @@ def _fold_jobs(context: SelfTrainingContext, last: SelfTrainingResult) -> list[F
     seed = seed_of(context.seed, fold_round, "folds")
     folds = make_folds(labels, context.clusters, context.policy.folds, seed)
     if last.predicted is None or not context.leak_free:
-        return plain_fold_jobs(last.label, last.targets, folds, number)
+        return plain_fold_jobs(last.label, last.targets(context.dataset), folds, number)
     # The out-of-fold word on the given labels of a chain comes from models that learned the labels of its fold.
     plain = context.policy.model_copy(update={"mix_given": 0.0})
     context = replace(context, policy=plain)
@@ -230,7 +244,9 @@ def _fold_jobs(context: SelfTrainingContext, last: SelfTrainingResult) -> list[F
         # What the models of one fold alone make of the unlabeled samples
         alone = (given_labels < 0)[..., None] & ~np.isnan(log_probs)
         log_probs = np.where(alone, log_probs, last.predicted.log_probs)
-        chains.append(context.decide(log_probs, last.round))
+        decisions = context.decide(log_probs, last.round)
+        chain = SelfTrainingResult(decisions.label, decisions)
+        chains.append((chain.label, chain.targets(context.dataset)))
     seed = seed_of(context.seed, number, "halves")
     return leak_free_fold_jobs(given_labels, chains, folds, context.clusters, number, seed)
 

@@ -51,7 +51,15 @@ class Data(Section):
     id_col: str | None = None
     """Column of the id. Default: the first of id, image_id, image, filename, path."""
     label_col: str | Names = "label"
-    """Column of the class name. Or the columns of a one-hot table, `[cat, dog]`: the one with a 1 names the class."""
+    """Column of the class name. Or several columns, `[cat, dog]`; `labels_are` says what they hold."""
+    labels_are: Literal["one_hot", "votes", "counts", "probabilities"] = "one_hot"
+    """What several columns hold. one_hot = a column for each class: the one with a 1 names it. votes = a column for
+    each annotator: the class name, empty or -1 where there is no vote; how good each annotator is, is estimated (Dawid
+    and Skene 1979). counts = a column for each class (`cat`, `votes_cat` or `cat_vote`): how many voted for it.
+    probabilities = the same with shares that sum to 1. Uncertain labels are learned as probabilities. A row without any
+    vote is unlabeled. A table of val, trusted or test without these columns may have a column `label`."""
+    weight_col: str | None = None
+    """Column of how much the label of a row counts: a number above 0, divided by the largest. Default: all alike."""
     multi_label: bool = False
     """true = an image may have several classes, or none, and each class is a yes-or-no question. Labels are names with
     `label_sep` between them, or one-hot columns (an empty cell: not known)."""
@@ -247,6 +255,7 @@ class Config(Section):
         frozen_student = students[0].freeze_backbone
         needs_baseline = self.predict.arm in ("baseline", "both")
         frozen = "model.freeze_backbone=true"
+        votes = self.data.labels_are != "one_hot"
         one_class = "is for one class an image, and data.multi_label=true; leave it out"
         faults = {
             f"predict.arm={self.predict.arm} needs the baseline that pseudo.train_baseline=false leaves out; "
@@ -277,6 +286,12 @@ class Config(Section):
             ),
             f"pseudo.label_propagation {one_class}": multi_label and pseudo.label_propagation,
             f"train.consistency_weight {one_class}": multi_label and consistency,
+            f"data.labels_are={self.data.labels_are} {one_class}": multi_label and votes,
+            f"data.weight_col {one_class}": multi_label and self.data.weight_col,
+            "simulate hides and flips plain labels: leave it out, or data.labels_are and data.weight_col": (
+                (votes or self.data.weight_col)
+                and (self.simulate.keep_labels or self.simulate.noise)
+            ),
         }
         for fault, is_there in faults.items():
             if is_there:

@@ -21,7 +21,13 @@ from ..config.types import UserError
 SEPARATORS = ",;\t"
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
-FOR_PEOPLE = ("label_issues.csv", "duplicates.csv", "audit.csv", "corrections.csv")
+FOR_PEOPLE = (
+    "label_issues.csv",
+    "duplicates.csv",
+    "audit.csv",
+    "annotators.csv",
+    "corrections.csv",
+)
 FORMULA = r"'*[=+\-@\t\r＝＋－＠]."
 """How a formula begins; the quotes before it may be those of `escape_formulas`."""
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from numpy import ndarray
 
@@ -16,6 +17,7 @@ from ..config.types import UNSEEN, UserError
 from ..system.files import log
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
 from .tables import read_split
+from .votes import Votes, collect_votes
 
 USES_UNLABELED = ("augment", "joint")
 """Modes in which unlabeled images may get a pseudo-label."""
@@ -35,6 +37,8 @@ class Dataset:
 
     id, path, split, group: (N,) text. given_labels: (N,) class indices or (N, C) answers, -1 = none, see encoding.py.
     classes: the K class names, sorted.
+    votes: what the given labels come from; None where they were read. soft_labels: (N, K) their probabilities, learned
+    in place of given labels that stand. weight: (N,) how much each row counts, at most 1; None = all alike.
     """
 
     id: ndarray
@@ -43,6 +47,9 @@ class Dataset:
     given_labels: ndarray
     group: ndarray
     classes: tuple[str, ...]
+    votes: Votes | None = None
+    soft_labels: ndarray | None = None
+    weight: ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.id)
@@ -50,7 +57,27 @@ class Dataset:
     def take(self, rows: ndarray) -> Dataset:
         """The rows at these positions (a mask or indices)."""
         columns = {name: getattr(self, name)[rows] for name in (*TEXT_COLUMNS, "given_labels")}
-        return replace(self, **columns)
+        for name in ("soft_labels", "weight"):
+            column = getattr(self, name)
+            columns[name] = None if column is None else column[rows]
+        votes = self.votes and self.votes.take(rows)
+        return replace(self, votes=votes, **columns)
+
+    @property
+    def given_targets(self) -> ndarray:
+        """What plain training learns: given_labels; with votes or weights (N, K) float32, a row sums to its weight."""
+        if self.soft_labels is None and self.weight is None:
+            return self.given_labels
+        targets = self.soft_labels
+        if targets is None:
+            targets = np.eye(len(self.classes))[self.given_labels]
+        return self.weighted(targets)
+
+    def weighted(self, targets: ndarray) -> ndarray:
+        """(N, K) targets times the weight of each row."""
+        if self.weight is not None:
+            targets = targets * self.weight[:, None]
+        return targets.astype(np.float32)
 
     def table(self) -> pd.DataFrame:
         """The table samples.csv: class names, empty where there is no label."""
@@ -71,6 +98,12 @@ class Dataset:
         table = table.sort_values(["order", "id"])
         columns = {name: table[name].to_numpy(object) for name in TEXT_COLUMNS}
         given_labels = parse(table.given_label, classes, multi_label)
+        if "votes" in table:
+            columns["votes"] = collect_votes(table.votes.tolist(), classes)
+        if "weight" in table:
+            weight = table.weight.fillna(table.weight.max()).to_numpy(float)
+            if weight.min() < weight.max():
+                columns["weight"] = weight / weight.max()
         return cls(given_labels=given_labels, classes=classes, **columns)
 
 
@@ -83,12 +116,16 @@ def load_dataset(data: Data) -> Dataset:
     tables = [read_split(data, split) for split in SPLITS if getattr(data, split)]
     table = pd.concat(tables, ignore_index=True)
     table.loc[(table.split == "train") & (table.label == ""), "split"] = "unlabeled"
+    if data.labels_are != "one_hot":
+        _fill_votes(table, data)
     _refuse_repeats(table)
-    classes = _find_classes(table.label[table.split == "train"], data)
+    classes = _find_classes(_labels_of_train(table), data)
     _refuse_regression(classes, data)
     _refuse_confusable(classes, data)
     table["label"] = own_form(table.label, classes, data)
     _check_labels(table, classes, data)
+    if "votes" in table:
+        _check_votes(table, classes)
     table = table.rename(columns={"label": "given_label"})
     return Dataset.from_table(table, classes, data.multi_label)
 
@@ -114,6 +151,24 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
             f"{len(learned_too)} rows of data.{row.split} are learned too, for example {row.id}; remove them from "
             "data.train and data.unlabeled"
         )
+
+
+def _fill_votes(table: pd.DataFrame, data: Data) -> None:
+    """In place: rows of a table without votes have none, but data.train needs the columns."""
+    if "votes" not in table:
+        raise UserError(
+            f"data.train={data.train}: data.labels_are={data.labels_are} needs a table with the columns of "
+            "data.label_col, and not a folder"
+        )
+    table["votes"] = [row if isinstance(row, tuple) else () for row in table.votes]
+
+
+def _labels_of_train(table: pd.DataFrame) -> pd.Series:
+    """Every class name that data.train has, also those that have votes and win nowhere."""
+    train = table[table.split == "train"]
+    if "votes" not in table:
+        return train.label
+    return pd.Series([name for row in train.votes for _, name, _ in row], dtype=object)
 
 
 def _find_classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
@@ -191,6 +246,16 @@ def _look(name: str) -> str:
     )
     words = unicodedata.normalize("NFC", seen).split()
     return re.sub(r"(?<=\d)\.0+$", "", " ".join(words))
+
+
+def _check_votes(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
+    """Refuse votes on scored rows for a class that data.train does not have."""
+    for split, name, votes in zip(table.split, table.id, table.votes, strict=True):
+        for _, vote, _ in votes:
+            if vote not in classes:
+                raise UserError(
+                    f"data.{split}: {name} has a vote for {vote!r}, which no row of data.train has; remove it"
+                )
 
 
 def _check_labels(table: pd.DataFrame, classes: tuple[str, ...], data: Data) -> None:

@@ -15,6 +15,7 @@ from ..config.types import NO_TEXT, UNSEEN, UserError
 from ..system.files import log
 from .csv_text import read_csv
 from .encoding import names
+from .votes import most_voted, read_votes
 
 LABELED_SPLITS = ("train", "val", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
@@ -49,7 +50,9 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
         source: file or folder to read in place of the one that the config names for this split.
 
     Returns:
-        One row an image with the columns id, path, label, group and split, all text. An empty label means none.
+        One row an image with the columns id, path, label, group and split, all text. An empty label means none. Where
+        labels are votes, also `votes`, see read_votes, and label is the class with most of them. With data.weight_col
+        also `weight`.
 
     Raises:
         UserError: the source is missing or unreadable, lacks a column or a label, or names a file that it may not.
@@ -175,9 +178,11 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
     columns = {
         "id": ids,
         "path": _find_images(ids, folders, data.image_suffix),
-        "label": read_labels(table, data, split, file),
+        **read_labels(table, data, split, file),
         "group": group,
     }
+    if data.weight_col and split == "train":
+        columns["weight"] = _read_weights(table, data, file)
     return pd.DataFrame(columns, dtype=object)
 
 
@@ -202,6 +207,15 @@ def read_ids(table: pd.DataFrame, data: Data, file: Path) -> pd.Series:
     """
     usual_name = next((name for name in ID_COLUMNS if name in table), " / ".join(ID_COLUMNS))
     return _column(table, data.id_col or usual_name, "data.id_col", file)
+
+
+def _read_weights(table: pd.DataFrame, data: Data, file: Path) -> ndarray:
+    """(N,) how much each row counts; an empty cell: as much as 1."""
+    cells = _column(table, data.weight_col, "data.weight_col", file)
+    weights = pd.to_numeric(cells.replace("", "1"), errors="coerce").to_numpy(float)
+    is_wrong = ~(np.isfinite(weights) & (weights > 0))
+    _refuse_row(is_wrong, file, f"{data.weight_col!r} must be a number above 0; mend the row")
+    return weights
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:
@@ -258,21 +272,26 @@ def _refuse_row(is_wrong: pd.Series | ndarray, file: Path, fault: str) -> None:
 # ---- labels of a table
 
 
-def read_labels(
-    table: pd.DataFrame, data: Data, split: str, file: Path
-) -> pd.Series | ndarray | str:
-    """The labels as text; empty where the split needs none and the table has none.
+def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict:
+    """The column label as text, empty where the split needs none and the table has none; with votes these, too.
 
     Raises:
-        UserError: a column is missing, or a cell of a one-hot table is none of 1 and 0.
+        UserError: a column is missing, or a cell is no answer of its kind.
     """
     names = [data.label_col] if isinstance(data.label_col, str) else data.label_col
+    has_votes = data.labels_are != "one_hot"
+    if has_votes and split not in ("train", "unlabeled") and not {*names} & {*table}:
+        names = ["label"]  # what is scored may have been judged by somebody else
+        has_votes = False
     if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
-        return ""
+        return {"label": ""}
     columns = [_column(table, name, "data.label_col", file) for name in names]
-    if isinstance(data.label_col, str):
-        return columns[0]
-    return _read_one_hot(pd.concat(columns, axis=1), data.multi_label, file)
+    if has_votes:
+        votes = read_votes(pd.concat(columns, axis=1), data.labels_are, file)
+        return {"label": [most_voted(row) for row in votes], "votes": votes}
+    if len(names) == 1 and (isinstance(data.label_col, str) or data.labels_are != "one_hot"):
+        return {"label": columns[0]}
+    return {"label": _read_one_hot(pd.concat(columns, axis=1), data.multi_label, file)}
 
 
 def _read_one_hot(table: pd.DataFrame, multi_label: bool, file: Path) -> ndarray:

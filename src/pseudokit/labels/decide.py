@@ -8,11 +8,21 @@ from numpy import ndarray
 from ..config.keys import Pseudo
 from ..data.dataset import USES_UNLABELED
 from ..data.encoding import counts
+from ..data.votes import Votes
+from .annotators import estimate_vote_noise
 from .arrays import last_where, most_confident, words
 from .decisions import Decisions
 from .difficulty import estimate_difficulty_noise
 from .multilabel import decide_images
-from .noise import DIFFICULTY, EXPLAINED, LOOK_ALIKE, OF_THE_CLASS, estimate_noise
+from .noise import (
+    DIFFICULTY,
+    EXPLAINED,
+    LOOK_ALIKE,
+    OF_THE_CLASS,
+    VOTES,
+    estimate_noise,
+    mean_matrix,
+)
 from .posterior import Posterior, PosteriorSummary, align
 from .pseudo_labels import class_shares, select_pseudo_labels
 from .sanity import learned_nothing
@@ -47,6 +57,7 @@ def decide_labels(
     refused: ndarray | str = "",
     progress: float = 1.0,
     likeliest_rate: float | None = None,
+    votes: Votes | None = None,
 ) -> Decisions:
     """Decide for every sample which label is learned: kept, changed, softened, dropped, reviewed, or a pseudo-label.
 
@@ -63,12 +74,13 @@ def decide_labels(
         progress: fraction of the rounds that are run, this one included.
         likeliest_rate: of wrong labels, where noise is by difficulty, see calibration.py; None = of the class; 0 = it
             follows the images.
+        votes: what the given labels come from, if it is more than one label a row.
 
     Returns:
         One decision a sample, with its reason.
     """
     refused = np.broadcast_to(np.asarray(refused, object), len(given_labels))
-    rules = (mode, policy, refused, progress, likeliest_rate)
+    rules = (mode, policy, refused, progress, likeliest_rate, votes)
     if given_labels.ndim == 2:
         questions = [
             _decide(log_probs[:, c], given_labels[:, c], *rules)
@@ -88,6 +100,7 @@ def _decide(
     refused: ndarray,
     progress: float,
     likeliest_rate: float | None,
+    votes: Votes | None,
 ) -> Decisions:
     """decide_labels for one class an image."""
     k = log_probs.shape[1]
@@ -100,7 +113,14 @@ def _decide(
     predicted = believed = posterior.summary()
     matrix = noise = None
     if mode in REPAIRS and policy.relabel_cutoff is None:
-        if likeliest_rate:
+        if votes is not None:
+            noise = VOTES
+            estimate = estimate_vote_noise(log_probs, votes)
+            posterior = replace(posterior, sharpness=estimate.sharpness)
+            predicted = posterior.summary()  # before the votes count
+            posterior = replace(posterior, votes=estimate)
+            matrix = mean_matrix(posterior)
+        elif likeliest_rate:
             noise = DIFFICULTY
             estimate, matrix = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
             posterior = replace(posterior, sharpness=estimate.sharpness)
@@ -189,7 +209,7 @@ def _decide_given(
     action = policy.uncertain_labels
     if action is None:
         action = _default_action(mode, policy, noise, clear, bool(relabel.any()))
-    if noise in OF_THE_CLASS and action in ("soften", "downweight"):
+    if noise in (*OF_THE_CLASS, VOTES) and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
         uncertain |= believed.confidence < MIN_CLEAR_CONFIDENCE
     which = np.select([relabel, drop, uncertain], [0, 1, 2], 3)[labeled]
@@ -218,7 +238,7 @@ def _default_action(
         return "review"
     if noise == LOOK_ALIKE:
         return "soften" if clear else "downweight"
-    return "soften" if relabels or noise == DIFFICULTY else "downweight"
+    return "soften" if relabels or noise in (DIFFICULTY, VOTES) else "downweight"
 
 
 def precision_cutoffs(believed: PosteriorSummary, precision: float) -> ndarray:

@@ -37,7 +37,9 @@ LOOK_ALIKE = "look-alike"
 """The type of noise that follows what images look like, so that no model of it helps."""
 DIFFICULTY = "difficulty"
 """The type of noise that difficulty.py describes."""
-EXPLAINED = (*OF_THE_CLASS, DIFFICULTY)
+VOTES = "votes"
+"""Not a type that is found: each annotator has confusions of their own, see annotators.py."""
+EXPLAINED = (*OF_THE_CLASS, DIFFICULTY, VOTES)
 """With all other types the given label is no evidence, and nothing is relabeled unasked."""
 CONFIDENT_FRACTION = 0.4
 MAX_AREA = 0.55
@@ -59,6 +61,15 @@ def estimate_noise(
     disagreement = predicted.contradicted[given_labels >= 0].mean()
     noise = LOOK_ALIKE if follows_images else _noise_type(counts, disagreement)
     return shrink(counts), noise
+
+
+def mean_matrix(posterior: Posterior) -> ndarray:
+    """T[true, given] (K, K), the mean over the labeled rows: which labels each true class was given."""
+    k = posterior.log_probs.shape[1]
+    counts = np.zeros((k, k))
+    for rows, probs in posterior.blocks(np.flatnonzero(posterior.given_labels >= 0)):
+        counts += probs.T @ np.eye(k)[posterior.given_labels[rows]]
+    return counts / np.maximum(counts.sum(1, keepdims=True), MIN_PROBABILITY)
 
 
 def anchor_counts(

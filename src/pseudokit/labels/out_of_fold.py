@@ -12,7 +12,6 @@ from ..config.keys import member_folder
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .arrays import normalize_log, row_blocks
-from .decisions import Decisions
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
@@ -140,7 +139,7 @@ def plain_fold_jobs(
 
 def leak_free_fold_jobs(
     given_labels: ndarray,
-    chains: list[Decisions],
+    chains: list[tuple[ndarray, ndarray]],
     folds: ndarray,
     clusters: ndarray,
     number: int,
@@ -152,16 +151,16 @@ def leak_free_fold_jobs(
     of the two predicts the fold. So no row is predicted by a model that learned it, and nothing that a model learned
     comes from the labels of its fold.
 
-    chains: for each fold the decisions by the predictions of its own models; folds: see plain_fold_jobs.
+    chains: for each fold the labels by the predictions of its own models, and their targets; folds: see
+    plain_fold_jobs.
     """
     unlabeled = folds < 0
     halves = make_folds(np.where(unlabeled, 0, -1), clusters, 2, seed)
     jobs = []
-    for fold, decisions in enumerate(chains):
-        targets = decisions.targets()
+    for fold, (labels, targets) in enumerate(chains):
         for half in range(2):
             given = has_label(given_labels) & (folds != fold)
-            pseudo_labeled = unlabeled & (halves != half) & has_label(decisions.label)
+            pseudo_labeled = unlabeled & (halves != half) & has_label(labels)
             learned = np.flatnonzero(given | pseudo_labeled)
             held_out = (folds == fold) & (half == 0)  # predicted once a round
             judged = np.flatnonzero(held_out | unlabeled & (halves == half))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..system.distributed import cores
+from .annotators import VoteNoise
 from .arrays import MIN_PROBABILITY, normalize, row_sums, soften
 from .difficulty import DifficultyNoise
 
@@ -55,6 +56,8 @@ class Posterior:
     sharpness: float = 1.0
     difficulty: DifficultyNoise | None = None
     """Noise by difficulty, in place of a matrix."""
+    votes: VoteNoise | None = None
+    """Noise of several annotators, in place of a matrix."""
     prior_ratio: ndarray | None = None
     """(K,) by which the probabilities of unlabeled rows are multiplied, see align."""
 
@@ -115,6 +118,9 @@ class Posterior:
             joint[given_labels < 0] *= self.prior_ratio
         if self.difficulty is not None:
             joint[labeled] *= self.difficulty.likelihood(joint[labeled], labels)
+        if self.votes is not None:
+            row_numbers = np.arange(len(self.given_labels))[rows][labeled]
+            joint[labeled] = self.votes.joint(joint[labeled], row_numbers)
         if self.matrix is not None:
             joint[labeled] = np.maximum(joint[labeled], MIN_PROBABILITY) * self.matrix.T[labels]
         return joint

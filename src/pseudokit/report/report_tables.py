@@ -68,6 +68,15 @@ CLASS_COLUMNS = {
     "missing": "missing labels",
     "extra": "extra labels",
 }
+ANNOTATOR_COLUMNS = {
+    "annotator": "annotator",
+    "confusion": "most frequent confusion",
+    "votes": "votes",
+    "agreement": "agreement with others",
+    "accuracy": "estimated accuracy",
+    "interval": "95 % interval",
+    "confusion_rate": "share of that class",
+}
 NOTES = {
     "Scores": "On images that no model learned. Teacher: the models of the first round together. Baseline: trained "
     "like the student, on the given labels alone.",
@@ -77,6 +86,8 @@ NOTES = {
     "labels are wrong, a good model disagrees.",
     "Decisions": "What became of each label in the round that the student learned. Right: the share of the labels "
     "that are true, where this experiment changed or hid labels on purpose.",
+    "Annotators": "Estimated from votes and images together (Dawid and Skene 1979). First the worst ones; all are in "
+    "annotators.csv. Agreement: how often others voted the same on the same image.",
     "Classes": "First the classes whose share changed most. Share now: of the pseudo-labels, if there are any, else of "
     "the labels. Recall and precision: out of fold, against given labels.",
 }
@@ -91,6 +102,7 @@ def report_tables(metrics: dict, lines: list[dict]) -> dict[str, pd.DataFrame]:
         "Scores": scores_table(metrics["scores"]),
         "Council": pd.DataFrame(metrics.get("council", {})).rename(columns=COUNCIL_COLUMNS),
         "Rounds": rounds_table(list(round_lines.values())),
+        "Annotators": annotators_table(metrics.get("annotators", [])),
         "Classes": classes_table(
             round_lines.get(decisive.get("round"), {}),
             metrics.get("oof_classes", {}),
@@ -144,6 +156,17 @@ def classes_table(line: dict, oof_classes: dict, noise_by_class: dict) -> pd.Dat
     table = table.sort_values("change", ascending=False, kind="stable")[:MAX_ROWS]
     table = table.filter(list(CLASS_COLUMNS)).dropna(axis=1, how="all")
     return table.rename(columns=CLASS_COLUMNS).rename_axis("class").reset_index()
+
+
+def annotators_table(annotators: list[dict]) -> pd.DataFrame:
+    """One row an annotator, at most MAX_ROWS, the least accurate first."""
+    table = pd.DataFrame(annotators)
+    if table.empty:
+        return table
+    ends = zip(table["accuracy_low"], table["accuracy_high"], strict=True)
+    table["interval"] = [between(*interval) for interval in ends]
+    table = table.sort_values("accuracy", kind="stable")[:MAX_ROWS]
+    return table[list(ANNOTATOR_COLUMNS)].rename(columns=ANNOTATOR_COLUMNS)
 
 
 def decision_tables(decisions: pd.DataFrame) -> dict[str, pd.DataFrame]:

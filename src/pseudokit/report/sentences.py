@@ -25,6 +25,7 @@ NOISE_TYPES = {
     "class-dependent": "How often a label is wrong depends on the class.",
     "difficulty": "Harder images have more wrong labels, as usual where people label. This explains the given labels "
     "better than noise that depends on the class alone.",
+    "votes": "Votes and images are weighed together; each annotator has confusions of their own.",
     "look-alike": "Wrong labels lie where images look like the class that they were given, and get rarer where models "
     "are confident, so nothing is relabeled. Decide by hand in review.html, or set pseudo.uncertain_labels=review to "
     "keep these labels.",

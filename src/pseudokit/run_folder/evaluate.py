@@ -9,6 +9,7 @@ from numpy import ndarray
 from ..data.csv_text import escape_formulas
 from ..data.dataset import SCORED_SPLITS, USES_UNLABELED
 from ..data.encoding import confidence, has_label, is_correct, names, parse
+from ..labels.annotators import annotators_table
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
 from ..labels.decisions import Decisions
@@ -21,6 +22,7 @@ from ..labels.metrics import (
     score,
     unlabeled_scores,
 )
+from ..labels.noise import VOTES
 from ..labels.pseudo_labels import reported_cutoff
 from ..labels.thresholds import tuned
 from ..report.tables import label_issues_table, labels_table
@@ -131,6 +133,8 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
         metrics |= _score_out_of_fold(run, prepared, decisions)
+        if judged.votes is not None and judged.votes.annotators:
+            metrics["annotators"] = _describe_annotators(run, prepared, decisions)
     if steps := applied(run.path):
         actions = decided(run.path).groupby("action").size().to_dict()
         metrics["human"] = {"files": len(steps)} | actions
@@ -157,6 +161,18 @@ def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: lis
         "type": decisive.get("noise_type"),
         "difficulty_z": rounds[0].get("difficulty_z"),
     }
+
+
+def _describe_annotators(run: Run, prepared: PreparedData, decisions: Decisions) -> list[dict]:
+    """Write annotators.csv; its rows."""
+    judged = prepared.judged
+    rows = np.flatnonzero(judged.given_labels >= 0)
+    truth = judged.soft_labels[rows]
+    if decisions.noise == VOTES:
+        truth = decisions.posterior(rows)
+    table = annotators_table(judged.votes.take(rows), truth, judged.classes)
+    write_csv(run.path / "annotators.csv", escape_formulas(table))
+    return table.replace({np.nan: None}).to_dict("records")
 
 
 def _audit(run: Run, labeled: pd.DataFrame) -> dict:

@@ -142,7 +142,7 @@ def table_content(run: Run, out: Path) -> bytes:
 
 def _given_labels(table: pd.DataFrame, classes: list[str], data: Data, source: Path) -> pd.Series:
     """The labels of the table as this kit writes them."""
-    labels = own_form(read_labels(table, data, "train", source), classes, data)
+    labels = own_form(read_labels(table, data, "train", source)["label"], classes, data)
     labels = pd.Series(labels, table.index)
     if not data.multi_label:
         return labels
@@ -288,7 +288,7 @@ def soft_labels(run: Run) -> pd.DataFrame:
         raise UserError(
             f"{run.path / 'labels.csv'} is not what the stored predictions come to; train again with --fresh"
         )
-    weight, probs = _taught(result, len(dataset.classes))
+    weight, probs = _taught(result, dataset)
     columns = {
         "id": dataset.id,
         "path": dataset.path,
@@ -320,16 +320,16 @@ def _judged_samples(run: Run) -> pd.DataFrame:
     return samples[samples.split.isin(LEARNED_SPLITS)]
 
 
-def _taught(result: SelfTrainingResult, k: int) -> tuple[ndarray, ndarray]:
+def _taught(result: SelfTrainingResult, dataset: Dataset) -> tuple[ndarray, ndarray]:
     """(N,) weights and (N, K) probabilities, see soft_labels."""
-    targets = result.targets
+    targets = result.targets(dataset)
     is_learned = has_label(result.label)
     if result.label.ndim == 2:
         weight = is_learned.astype(np.float32)
         probs = np.where(targets < 0, np.nan, targets).astype(np.float32)
     else:
         if targets.ndim == 1:
-            targets = np.eye(k, dtype=np.float32)[targets]
+            targets = np.eye(len(dataset.classes), dtype=np.float32)[targets]
         weight = np.where(is_learned, targets.sum(1), 0).astype(np.float32)
         probs = targets / np.maximum(weight, MIN_WEIGHT)[:, None]
     idle = np.flatnonzero(weight == 0)

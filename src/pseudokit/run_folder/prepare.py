@@ -21,6 +21,8 @@ from ..data.folds import find_clusters, fold_table, make_folds
 from ..data.images import load_images
 from ..data.simulate import hide_labels, inject_noise
 from ..data.transforms import build
+from ..data.votes import write_votes
+from ..labels.annotators import label_by_votes
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
 from ..labels.pseudo_labels import check_cutoff
@@ -113,6 +115,8 @@ def prepare(run: Run) -> PreparedData:
         tables = {"samples.csv": dataset.table(), "duplicates.csv": escape_formulas(copies)}
         for name, table in (tables | truths).items():
             write_csv(run.path / name, table)
+        if judged.votes:
+            write_votes(run.path / "votes.npz", judged.votes)
         counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
         log.info(f"samples: {listed(counts_by_split)}; {len(dataset.classes)} classes")
         if run.trains:
@@ -154,7 +158,7 @@ def read_dataset(config: Config, mode: str) -> tuple[Dataset, dict[str, pd.DataF
         log.info(f"data.train={data.train}: built-in images, not a file or folder of yours")
         keep_labels = simulate.keep_labels or BUILTIN_KEEP
         simulate = simulate.model_copy(update={"keep_labels": keep_labels})
-    dataset, truths = load_dataset(data), {}
+    dataset, truths = label_by_votes(load_dataset(data)), {}
     if mode not in USES_UNLABELED:
         dataset = dataset.take(dataset.split != "unlabeled")
     elif simulate.keep_labels:
@@ -258,6 +262,8 @@ def _note_start(
     weights = sorted({Path(model.checkpoint) for model in models if model.checkpoint})
     predicted = [outside.input_hash] if outside.facts else []
     samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
+    if judged.given_targets is not judged.given_labels:
+        samples.append(judged.given_targets)
     input_hash = hash_of(keys, *samples, pixels[: len(judged)], *weights, *predicted)
     device = pick_device(config.train.device).type
     now = environment() | {

@@ -11,6 +11,7 @@ from ..data.csv_text import read_csv, unescape_formulas
 from ..data.dataset import Dataset
 from ..data.duplicates import refused_reasons
 from ..data.encoding import has_label
+from ..data.votes import read_votes_file
 from ..labels.decide import decide_labels
 from ..labels.decisions import Decisions
 from ..labels.out_of_fold import OutOfFoldPredictions
@@ -92,6 +93,7 @@ def decide_again(
         refused=refused,
         progress=progress,
         likeliest_rate=predicted.likeliest_rate,
+        votes=read_votes_file(run / "votes.npz"),
     )
     return dataset, predicted, decisions
 

@@ -1,0 +1,152 @@
+"""What several people say of an image: a vote each, counts of votes, or shares. labels/annotators.py judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+from scipy.sparse import csr_array
+
+from ..config.types import UserError
+from ..system.files import atomic_write
+
+NO_VOTE = ("", "-1", "-1.0")
+"""Cells of somebody who did not vote."""
+MAX_SUM_ERROR = 0.01
+"""By which the probabilities of a row may miss 1: tables round them."""
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The votes on N images for K classes by A annotators; A = 1 without a name where only counts are known."""
+
+    counts: csr_array
+    """(N, A · K) how often each annotator said each class; column a · K + k."""
+    annotators: tuple[str, ...] = ()
+    """Their names, sorted; empty where nobody knows who voted."""
+
+    @property
+    def k(self) -> int:
+        """Number of classes."""
+        return self.counts.shape[1] // max(len(self.annotators), 1)
+
+    def take(self, rows: ndarray | slice) -> Votes:
+        """Those on the images at these positions (a mask or indices)."""
+        return replace(self, counts=self.counts[rows])
+
+    def totals(self) -> ndarray:
+        """(N, K) how many votes each class has."""
+        n_annotators = self.counts.shape[1] // self.k
+        return self.counts @ np.tile(np.eye(self.k), (n_annotators, 1))
+
+    @property
+    def is_one_label(self) -> bool:
+        """Whether one annotator, at most once an image, named one class: then votes are labels like all others."""
+        one_class = (self.counts > 0).sum(1).max() <= 1
+        return bool(len(self.annotators) <= 1 and one_class and self.counts.max() <= 1)
+
+
+def class_of_column(column: str) -> str:
+    """The class whose votes a column counts: `votes_cat`, `cat_vote`, `cat_votes` and `cat` count those for cat."""
+    return column.removeprefix("votes_").removesuffix("_votes").removesuffix("_vote")
+
+
+def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
+    """For each row its votes, each as (annotator, class name, how often). An empty cell: nobody voted.
+
+    Args:
+        cells: text; a column for each annotator (votes), or for each class (counts, probabilities).
+
+    Raises:
+        UserError: a count is not a whole number from 0 on, or probabilities do not sum to 1.
+    """
+    if labels_are == "votes":
+        rows = zip(*(cells[name] for name in cells), strict=True)
+        return [
+            tuple(
+                (who, vote, 1.0)
+                for who, vote in zip(cells, row, strict=True)
+                if vote not in NO_VOTE
+            )
+            for row in rows
+        ]
+    numbers = cells.replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    is_number = np.isfinite(numbers) & (numbers >= 0)
+    numbers[~is_number] = 0
+    sums = numbers.sum(1)
+    if labels_are == "counts":
+        is_right = (is_number & (numbers % 1 == 0)).all(1)
+        rule = "hold whole numbers from 0 on (shares: data.labels_are=probabilities)"
+    else:
+        is_right = is_number.all(1) & ((sums == 0) | (abs(sums - 1) <= MAX_SUM_ERROR))
+        rule = "hold probabilities that sum to 1 (numbers of votes: data.labels_are=counts)"
+        numbers = numbers / np.where(sums > 0, sums, 1)[:, None]
+    if not is_right.all():
+        columns = ", ".join(cells)
+        raise UserError(
+            f"{file} line {np.argmin(is_right) + 2}: the columns {columns} must {rule}; mend the row or data.label_col"
+        )
+    classes = [class_of_column(name) for name in cells]
+    return [
+        tuple(("", name, number) for name, number in zip(classes, row, strict=True) if number)
+        for row in numbers.tolist()
+    ]
+
+
+def most_voted(votes: tuple) -> str:
+    """The class name with most votes, of several the first by name; "" without a vote."""
+    totals: dict[str, float] = {}
+    for _, name, times in votes:
+        totals[name] = totals.get(name, 0) + times
+    return min(totals, key=lambda name: (-totals[name], name), default="")
+
+
+def collect_votes(rows: Sequence[tuple], classes: Sequence[str]) -> Votes | None:
+    """The votes of all rows as read_votes returns them; None where they are labels like all others.
+
+    Raises:
+        KeyError: a vote is none of the classes.
+    """
+    names = sorted({who for votes in rows for who, _, _ in votes})
+    annotator = {name: a for a, name in enumerate(names)}
+    class_index = {name: k for k, name in enumerate(classes)}
+    row, column, times = [], [], []
+    for number, votes in enumerate(rows):
+        for who, name, n in votes:
+            row.append(number)
+            column.append(annotator[who] * len(classes) + class_index[name])
+            times.append(n)
+    shape = (len(rows), max(len(names), 1) * len(classes))
+    counts = csr_array((np.array(times, float), (row, column)), shape=shape)
+    votes = Votes(counts, tuple(filter(None, names)))
+    return None if votes.is_one_label else votes
+
+
+def write_votes(file: Path, votes: Votes) -> None:
+    """Write the votes into a run folder, from where read_votes_file brings them back."""
+    counts = votes.counts
+    arrays = {
+        "data": counts.data,
+        "indices": counts.indices,
+        "indptr": counts.indptr,
+        "shape": counts.shape,
+        "annotators": np.array(votes.annotators, str),
+    }
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    atomic_write(file, buffer.getvalue())
+
+
+def read_votes_file(file: Path) -> Votes | None:
+    """The votes of a run; None where it has none."""
+    if not file.exists():
+        return None
+    with np.load(file) as arrays:
+        parts = arrays["data"], arrays["indices"], arrays["indptr"]
+        counts = csr_array(parts, shape=tuple(arrays["shape"]))
+        return Votes(counts, tuple(arrays["annotators"].tolist()))
