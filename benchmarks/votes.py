@@ -97,7 +97,7 @@ def simulated_data(args, seed: int) -> tuple[pd.DataFrame, pd.Series, list[str],
     root = args.data / "mnist_png"
     tables = {}
     for split, n in {"train": SIMULATED_ROWS, "test": TEST_ROWS}.items():
-        files = sorted((root / split).rglob("*.png"))
+        files = sorted((root / f"{split}ing").rglob("*.png"))
         chosen = np.random.default_rng(seed).permutation(len(files))[:n]
         paths = [files[i] for i in sorted(chosen)]
         ids = [path.relative_to(root).as_posix() for path in paths]

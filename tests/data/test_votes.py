@@ -9,6 +9,7 @@ from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
 from pseudokit.labels.annotators import label_by_votes
+from pseudokit.run_folder.folder import DEFAULT_CONFIG
 
 VOTES = "id,amy,ben,cat\n1,x,x,y\n2,y,y,y\n3,,-1,\n4,x,,y\n5,x,x,x\n6,y,,\n"
 
@@ -118,9 +119,9 @@ def test_votes_need_a_table_and_plain_classes(tmp_path):
     folder = tmp_path / "photos" / "x"
     folder.mkdir(parents=True)
     (folder / "1.png").write_bytes(b"")
-    with pytest.raises(UserError, match="data.labels_are=votes"):
+    with pytest.raises(UserError, match=r"data\.labels_are=votes"):
         load_dataset(Data(train=str(folder.parent), labels_are="votes", label_col=["a", "b"]))
     for keys in (["data.multi_label=true"], ["simulate.noise=symmetric"]):
         with pytest.raises(UserError, match=r"data\.labels_are"):
-            load_config(None, ["data.labels_are=votes", "data.label_col=[a, b]", *keys])
+            load_config(DEFAULT_CONFIG, ["data.labels_are=votes", "data.label_col=[a, b]", *keys])
     assert Config().data.labels_are == "one_hot"

@@ -77,7 +77,7 @@ def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
         ]
     numbers = cells.replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
     is_number = np.isfinite(numbers) & (numbers >= 0)
-    numbers[~is_number] = 0
+    numbers = np.where(is_number, numbers, 0)
     sums = numbers.sum(1)
     if labels_are == "counts":
         is_right = (is_number & (numbers % 1 == 0)).all(1)
