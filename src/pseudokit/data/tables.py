@@ -287,8 +287,8 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
         return {"label": ""}
     columns = [_column(table, name, "data.label_col", file) for name in names]
     if has_votes:
-        columns = {column.name: column for column in columns}.values()  # one that is named twice counts once
-        votes = read_votes(pd.concat(columns, axis=1), data.labels_are, file)
+        cells = table[list(dict.fromkeys(names))]  # a column that is named twice counts once
+        votes = read_votes(cells, data.labels_are, file)
         return {"label": [most_voted(row) for row in votes], "votes": votes}
     if len(names) == 1 and (isinstance(data.label_col, str) or data.labels_are != "one_hot"):
         return {"label": columns[0]}
