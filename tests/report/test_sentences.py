@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pseudokit.labels.noise import DIFFICULTY, OF_THE_CLASS
+from pseudokit.labels.noise import DIFFICULTY, OF_THE_CLASS, VOTES
 from pseudokit.report.sentences import (
     NOISE_TYPES,
     audit_sentence,
@@ -88,7 +88,7 @@ def test_what_is_not_scored_is_said_to_be_unknown():
 
 
 def test_every_kind_of_noise_has_words():
-    assert {*OF_THE_CLASS, DIFFICULTY, "look-alike"} == set(NOISE_TYPES)
+    assert {*OF_THE_CLASS, DIFFICULTY, VOTES, "look-alike"} == set(NOISE_TYPES)
 
 
 def test_human_decisions_and_rounds_that_changed_nothing_are_told():
