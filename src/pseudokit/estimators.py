@@ -23,8 +23,8 @@ from .config.types import UserError
 from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import counts, has_label
 from .data.folds import find_clusters, link_equal
-from .labels.inputs import GivenLabels, read_array, read_labels, read_log_probs
 from .labels.decisions import Decisions
+from .labels.inputs import GivenLabels, read_array, read_labels, read_log_probs
 from .round_store import MemoryStore
 from .self_training import SelfTrainingContext
 from .system.files import seed_of
