@@ -63,8 +63,8 @@ class EstimatorResult:
     weights: ndarray
     """(N,) how much each label counted, of a soft label its probability; 0 where nothing was learned."""
     issues: pd.DataFrame
-    """A row for each row with a label: p_wrong, is_issue, suggested_label, decision, rank (1 = most probably wrong). Its
-    attrs hold noise_type, estimated_rate and, where it is known, estimated_rate_interval."""
+    """A row for each row with a label: p_wrong, is_issue, suggested_label, decision, rank (1 = most probably wrong).
+    Its attrs hold noise_type, estimated_rate and, where it is known, estimated_rate_interval."""
     pseudo_labels: pd.DataFrame
     """The rows without a label: label (as in `labels`), confidence, weight."""
     oof_probs: ndarray
