@@ -143,7 +143,7 @@ def test_augment_learns_unlabeled_rows_of_either_kind():
     assert accepted[:100].any()
     assert accepted[100:].any()
     right = result.pseudo_labels.label == names[100:700]
-    assert right[accepted].mean() > 0.95
+    assert right[accepted].mean() > 0.9
     assert result.pseudo_labels.label[~accepted].isna().all()
     scores = [m.score(X[700:], names[700:]) for m in (result.estimator, result.baseline)]
     assert scores[0] > scores[1]

@@ -23,7 +23,7 @@ from .config.types import UserError
 from .data.dataset import USES_UNLABELED, Dataset
 from .data.encoding import counts, has_label
 from .data.folds import find_clusters, link_equal
-from .labels.decisions import Decisions
+from .label_issues import issues_table
 from .labels.inputs import GivenLabels, read_array, read_labels, read_log_probs
 from .round_store import MemoryStore
 from .self_training import SelfTrainingContext
@@ -48,8 +48,6 @@ CUTOFF_KEYS = ("cutoff", "min_precision", "top_fraction")
 estimators never are as confident. Of eight rules it gained most on digits that no benchmark uses (docs/log.md)."""
 IMAGE_KEYS = ("tta", "label_propagation", "audit_size")
 """Keys of that section for images and run folders."""
-NOISE_KEYS = ("noise_type", "estimated_rate", "estimated_rate_interval")
-"""What round.json says of the noise."""
 MIN_WEIGHT = 1e-3
 """A class of a soft target with less weight is not learned: it would cost a row and change nothing."""
 
@@ -63,8 +61,7 @@ class EstimatorResult:
     weights: ndarray
     """(N,) how much each label counted, of a soft label its probability; 0 where nothing was learned."""
     issues: pd.DataFrame
-    """A row for each row with a label: p_wrong, is_issue, suggested_label, decision, rank (1 = most probably wrong).
-    Its attrs hold noise_type, estimated_rate and, where it is known, estimated_rate_interval."""
+    """The rows with a label, as find_label_issues returns them."""
     pseudo_labels: pd.DataFrame
     """The rows without a label: label (as in `labels`), confidence, weight."""
     oof_probs: ndarray
@@ -168,10 +165,7 @@ def self_train(
     written = np.append(given.classes, None if given.classes.dtype == object else -1)
     new_labels = written[result.label][back]
     weights = np.where(has_label(result.label), decisions.weight, 0)[back]
-    issues = _issues_table(decisions, given).iloc[back].set_index(index)
-    if result.round:
-        round_info = store.rounds[result.round - 1]
-        issues.attrs = {key: round_info[key] for key in NOISE_KEYS if key in round_info}
+    issues = issues_table(decisions, given, predicted.likeliest_rate).iloc[back].set_index(index)
     confidence = decisions.confidence[back]
     pseudo_labels = pd.DataFrame(
         {"label": new_labels, "confidence": confidence, "weight": weights}, index
@@ -194,23 +188,6 @@ _NOTHING_CHANGED = {
     "learned_nothing": "held-out predictions agree with the labels no better than chance does",
     "collapse": "the pseudo-labels fall on a few classes only",
 }
-
-
-def _issues_table(decisions: Decisions, given: GivenLabels) -> pd.DataFrame:
-    """See EstimatorResult.issues; rows without a label have no p_wrong."""
-    best = decisions.posterior.summary().best
-    if decisions.problem:
-        best = np.where(given.indices >= 0, given.indices, best)
-    p_wrong = pd.Series(decisions.p_wrong)
-    return pd.DataFrame(
-        {
-            "p_wrong": p_wrong,
-            "is_issue": p_wrong > 0.5,
-            "suggested_label": given.classes[best],
-            "decision": decisions.decision,
-            "rank": p_wrong.rank(method="first", ascending=False).astype("Int64"),
-        }
-    )
 
 
 # ---- models

@@ -97,7 +97,7 @@ def find_label_issues(
             "together, and so do classes and columns",
             stacklevel=2,
         )
-    return _issues_table(decisions, given, predicted.likeliest_rate)
+    return issues_table(decisions, given, predicted.likeliest_rate)
 
 
 def _teachers(pred_probs: Any, logits: Any) -> tuple[list, str]:
@@ -175,7 +175,7 @@ def _by_fold(log_probs: ndarray, folds: ndarray) -> Iterator[FoldPredictions]:
         yield FoldPredictions(rows, part, str(fold), fold)
 
 
-def _issues_table(
+def issues_table(
     decisions: Decisions, given: GivenLabels, likeliest_rate: float | None
 ) -> pd.DataFrame:
     """See find_label_issues."""
