@@ -45,7 +45,7 @@ IDLE_KEYS = {
 """By mode: the keys of the section `pseudo` that decide nothing in it."""
 CUTOFF_KEYS = ("cutoff", "min_precision", "top_fraction")
 """What chooses pseudo-labels. Without any of them the cutoff is adaptive: a fixed one of 0.95 suits networks, and many
-estimators never are as confident. Of eight rules it gained most on digits that no benchmark uses (docs/log.md)."""
+estimators never are as confident (docs/log.md)."""
 IMAGE_KEYS = ("tta", "label_propagation", "audit_size")
 """Keys of that section for images and run folders."""
 MIN_WEIGHT = 1e-3
