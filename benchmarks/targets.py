@@ -191,7 +191,7 @@ def score(arm: str, run: Run, prepared: PreparedData, fit: Callable, predict: Ca
         )
         result = self_train(context)
     rows = np.flatnonzero(has_label(result.label))
-    student = fit(config, "student", rows, result.targets[rows], STUDENT_STEPS)
+    student = fit(config, "student", rows, result.targets(judged)[rows], STUDENT_STEPS)
     test = np.flatnonzero(prepared.dataset.split == "test")
     log_probs = predict(student, test)
     labels = prepared.dataset.given_labels[test]

@@ -17,10 +17,10 @@ from numpy import ndarray
 from scipy import sparse
 
 from . import self_training
-from .config.keys import Pseudo
+from .config.keys import USES_UNLABELED, Pseudo
 from .config.load import make_policy
 from .config.types import UserError
-from .data.dataset import USES_UNLABELED, Dataset
+from .data.dataset import Dataset
 from .data.encoding import counts, has_label
 from .data.folds import find_clusters, link_equal
 from .label_issues import issues_table

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from .config.keys import member_folder
-from .data.dataset import USES_UNLABELED
+from .config.keys import USES_UNLABELED, member_folder
 from .data.encoding import has_label
 from .report.label_studio import write_label_studio
 from .report.metrics_log import write_metrics

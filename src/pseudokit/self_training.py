@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy import ndarray
 
-from .config.keys import Pseudo
-from .data.dataset import USES_UNLABELED, Dataset
+from .config.keys import USES_UNLABELED, Pseudo
+from .data.dataset import Dataset
 from .data.encoding import counts, differ, has_label
 from .data.folds import make_folds
 from .labels.calibration import calibrate_models

@@ -19,8 +19,6 @@ from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
 from .tables import read_split
 from .votes import Votes, collect_votes
 
-USES_UNLABELED = ("augment", "joint")
-"""Modes in which unlabeled images may get a pseudo-label."""
 LEARNED_SPLITS = ("train", "unlabeled")
 SCORED_SPLITS = ("val", "trusted", "test")
 SPLITS = LEARNED_SPLITS + SCORED_SPLITS

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy import ndarray
 
-from ..config.keys import Pseudo
-from ..data.dataset import USES_UNLABELED
+from ..config.keys import USES_UNLABELED, Pseudo
 from ..data.encoding import counts
 from ..data.votes import Votes
 from .annotators import estimate_vote_noise

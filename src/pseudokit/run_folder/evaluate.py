@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from ..config.keys import USES_UNLABELED
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_SPLITS, USES_UNLABELED
+from ..data.dataset import SCORED_SPLITS
 from ..data.encoding import confidence, has_label, is_correct, names, parse
 from ..labels.annotators import annotators_table
 from ..labels.audit import STRATA, draw_sample, estimate, stratify

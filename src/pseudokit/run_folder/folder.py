@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config.keys import Config
+from ..config.keys import USES_UNLABELED, Config
 from ..config.load import differences, dump_config, load_config
 from ..config.types import UserError
-from ..data.dataset import USES_UNLABELED
 from ..system.environment import CONFIGS
 from ..system.faults import fault, held
 from ..system.files import TimeBudgetExceeded, atomic_write, log, logged, read_json, write_json

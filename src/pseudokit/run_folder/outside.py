@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from ..config.keys import Config
+from ..config.keys import USES_UNLABELED, Config
 from ..config.types import UserError
-from ..data.dataset import USES_UNLABELED, Dataset
+from ..data.dataset import Dataset
 from ..data.encoding import has_label
 from ..data.predictions import PredictionFile, read_prediction_files
 from ..labels.inputs import read_log_probs

@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from numpy import ndarray
 
-from ..config.keys import Config
+from ..config.keys import USES_UNLABELED, Config
 from ..config.load import differences, with_changes
 from ..config.types import UserError
 from ..data.builtin import BUILTIN_KEEP, with_builtin
 from ..data.csv_text import escape_formulas, read_csv
-from ..data.dataset import LEARNED_SPLITS, USES_UNLABELED, Dataset, load_dataset
+from ..data.dataset import LEARNED_SPLITS, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
