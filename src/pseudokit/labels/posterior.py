@@ -98,8 +98,12 @@ class Posterior:
             joint[rows, given_labels] = 0
             summary.p_wrong[block] = np.where(labeled, row_sums(joint) / total, np.nan)
 
+        blocks = self._blocks(n)
+        if len(blocks) == 1:  # threads would cost more than they save
+            summarize(blocks[0])
+            return summary
         with ThreadPoolExecutor(cores()) as threads:
-            list(threads.map(summarize, self._blocks(n)))
+            list(threads.map(summarize, blocks))
         return summary
 
     def _blocks(self, n: int) -> list[slice]:
