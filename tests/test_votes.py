@@ -8,6 +8,7 @@ import pytest
 
 from pseudokit import api
 from pseudokit.config.keys import Pseudo
+from pseudokit.config.types import UserError
 from pseudokit.data.csv_text import read_csv
 from pseudokit.data.votes import collect_votes
 from pseudokit.labels.annotators import label_by_votes
@@ -55,6 +56,15 @@ def test_a_run_from_votes_repairs_labels_and_knows_its_annotators(votes):
     reselect(run, [])
     again = read_csv(run / "selected.csv").set_index("id")
     assert (again.decision == decisions.decision).all()
+    # the table of votes stays as it is; what was learned goes out in other forms
+    with pytest.raises(UserError, match="votes"):
+        api.export(run, "table")
+    soft = pd.read_parquet(api.export(run, "soft")).set_index("id")
+    labels = read_csv(run / "labels.csv").set_index("id")
+    probs = soft.filter(regex="^p_")
+    assert probs.columns[probs.to_numpy().argmax(1)].str.removeprefix("p_").tolist() == list(
+        labels.label[soft.index]
+    )
 
 
 def test_augment_and_joint_learn_soft_given_labels_with_their_weight(tmp_path):

@@ -20,6 +20,7 @@ from ..data.dataset import LEARNED_SPLITS, Dataset, own_form
 from ..data.edit_table import edit_table
 from ..data.encoding import class_scores, has_label, labels_among, names, parse, separator
 from ..data.tables import IMAGE_SUFFIXES, PARQUET_SUFFIXES, read_cells, read_ids, read_labels
+from ..labels.decide import REPAIRS
 from ..report.sentences import listed
 from ..self_training import SelfTrainingResult
 from ..system.files import atomic_write, hash_of, log, read_json
@@ -100,7 +101,7 @@ def table_content(run: Run, out: Path) -> bytes:
     Of a softened label the likeliest class is written. Rows whose label was dropped are left out.
 
     Raises:
-        UserError: the run learned from a folder, or the table is not the one that the run has read.
+        UserError: the run learned from a folder or from votes, or the table is not the one that the run has read.
     """
     data = run.config.data
     source = Path(data.train or "")
@@ -111,6 +112,11 @@ def table_content(run: Run, out: Path) -> bytes:
         )
     if not source.is_file():
         raise UserError(f"data.train={data.train} does not exist; go to the folder of that run")
+    if data.labels_are != "one_hot":
+        raise UserError(
+            f"--format table: {source} holds votes, which stay as they are; use --format folder or soft, or id and label "
+            f"of {run.path / 'labels.csv'}"
+        )
     classes = run_classes(run.path)
     table = read_cells(source)
     ids = read_ids(table, data, source)
@@ -279,8 +285,14 @@ def soft_labels(run: Run) -> pd.DataFrame:
         weight 0, and p is what the models say of it; NaN where they said nothing.
 
     Raises:
-        UserError: labels.csv is not what the stored predictions come to.
+        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned.
     """
+    data = run.config.data
+    if data.weight_col or (data.labels_are != "one_hot" and run.mode not in REPAIRS):
+        raise UserError(
+            "--format soft: this run learned weights of rows, or soft given labels, which stored predictions do not "
+            "tell; use --format folder or table"
+        )
     dataset, result = _decided(run)
     learned = _read_labels(run).set_index("id")
     label = pd.Series(names(result.label, dataset.classes), dataset.id)
