@@ -114,8 +114,8 @@ def table_content(run: Run, out: Path) -> bytes:
         raise UserError(f"data.train={data.train} does not exist; go to the folder of that run")
     if data.labels_are != "one_hot":
         raise UserError(
-            f"--format table: {source} holds votes, which stay as they are; use --format folder or soft, or id and label "
-            f"of {run.path / 'labels.csv'}"
+            f"--format table: {source} holds votes, which stay as they are; use --format folder or soft, or id and "
+            f"label of {run.path / 'labels.csv'}"
         )
     classes = run_classes(run.path)
     table = read_cells(source)
