@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import load_results, mean_and_sd, merge_results, metrics, save_results
+from human_noise import ARMS
 from numpy import ndarray
 
 MODES = ("people", "trained", "simulated")
@@ -32,14 +33,8 @@ ACCURACIES = {"a": 0.95, "b": 0.9, "c": 0.85, "d": 0.75, "e": 0.65}
 """Of the simulated annotators; each class differs by 5 points (sd), and its errors prefer some classes."""
 VOTES_PER_IMAGE = 2
 KEYS = {
-    "people": [
-        "data.size=128",
-        "pseudo.label_propagation=0",
-        "pseudo.top_fraction=null",
-        "pseudo.folds=2",
-        "pseudo.rounds=2",
-    ],
-    "trained": ["train.epochs=10", "train.min_steps=0", "pseudo.folds=2", "pseudo.rounds=2"],
+    "people": ARMS["frozen"],
+    "trained": ARMS["trained"],
     "simulated": ["train.epochs=3", "train.min_steps=0", "pseudo.folds=2", "pseudo.rounds=2"],
 }
 

@@ -58,8 +58,9 @@ def run(
         "trusted": trusted,
         "test": test,
     }
-    overrides = [f"{key}={as_typed(value)}" for key, value in (config or {}).items()]
-    out = Path((config or {}).get("out", Config().out))
+    keys = config or {}
+    overrides = [f"{key}={as_typed(value)}" for key, value in keys.items()]
+    out = Path(keys.get("out", Config().out))
     tables = False
     for split, source in sources.items():
         if source is None:
@@ -68,7 +69,7 @@ def run(
             source = _write_table(source, out / "tables")
             tables = True
         overrides.append(f"data.{split}={source}")
-    if tables and "data.image_dir" not in (config or {}):
+    if tables and "data.image_dir" not in keys:
         overrides.append(f"data.image_dir={Path.cwd()}")
     return run_command(mode, overrides, base, fresh)
 

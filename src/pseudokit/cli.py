@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from .api import apply, export, predict, run_command
+from .config.keys import EXPORT_FORMATS
 from .config.reference import find_keys
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
@@ -146,7 +147,7 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--run", type=Path, help="run folder (select, apply, export)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
-    add("--format", choices=["table", "folder", "soft", "onnx"], help="what to write (export)")
+    add("--format", choices=EXPORT_FORMATS, help="what to write (export)")
     add("--out", type=Path, help="where to (export; default: in export/ of the run)")
     add("--copy", action="store_true", help="folder: copy the images, not links to them (export)")
     args = parser.parse_intermixed_args(argv)
@@ -159,7 +160,7 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     if "run" in used and not args.run:
         parser.error(f"--mode {mode} needs --run runs/NAME")
     if mode == "export" and not args.format:
-        parser.error("--mode export needs --format, one of table, folder, soft, onnx")
+        parser.error(f"--mode export needs --format, one of {', '.join(EXPORT_FORMATS)}")
     if mode == "apply" and bool(args.corrections) == args.revert:
         parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
     return args

@@ -200,15 +200,11 @@ def issues_table(
 
 
 def _suggested(decisions: Decisions, given: GivenLabels) -> ndarray:
-    """(N,) the likeliest class as the labels write it, or lists of classes; where models know nothing what is given."""
-    questions = decisions.questions or (decisions,)
-    best = np.stack([question.posterior.summary().best for question in questions], -1)
-    if decisions.questions:
-        return np.array([None, *(list(given.classes[row == 1]) for row in best)], object)[1:]
-    best = best[:, 0]
-    if decisions.problem:
-        best = np.where(given.indices >= 0, given.indices, best)
-    return given.classes[best]
+    """(N,) the likeliest class as the labels write it, or lists of classes."""
+    if not decisions.questions:
+        return given.classes[decisions.best]
+    best = np.stack([question.best for question in decisions.questions], -1)
+    return np.array([None, *(list(given.classes[row == 1]) for row in best)], object)[1:]
 
 
 @dataclass(frozen=True)

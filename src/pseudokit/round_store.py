@@ -187,9 +187,8 @@ def noise_summary(
     if decisions.matrix is None:
         return {}
     rate = decisions.p_wrong[given_labels >= 0].mean()
-    interval = (
-        None  # nothing bounds the rate of look-alike noise, and that of votes is told by annotator
-    )
+    # Nothing bounds the rate of look-alike noise, and that of votes is told by annotator.
+    interval = None
     if decisions.noise == DIFFICULTY:
         interval = rate_interval(likeliest_rate)
     elif decisions.noise not in (LOOK_ALIKE, VOTES):

@@ -13,6 +13,8 @@ from .types import Augmentation, Count, Name, Names, Seconds, Section, Share
 
 VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
+EXPORT_FORMATS = ("table", "folder", "soft", "onnx")
+"""What --mode export writes, see run_folder/export.py."""
 USES_UNLABELED = ("augment", "joint")
 """Modes in which unlabeled images may get a pseudo-label."""
 STUDENTS = ("student", "baseline")

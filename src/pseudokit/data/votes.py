@@ -17,8 +17,8 @@ from ..system.files import atomic_write
 
 NO_VOTE = ("", "-1", "-1.0")
 """Cells of somebody who did not vote."""
-MAX_SUM_ERROR = 0.01
-"""By which the probabilities of a row may miss 1: tables round them."""
+MAX_SHARES_SUM_ERROR = 0.01
+"""By which the shares of votes of a row may miss 1: tables round them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
         is_right = (is_number & (numbers % 1 == 0)).all(1)
         rule = "hold whole numbers from 0 on (shares: data.labels_are=probabilities)"
     else:
-        is_right = is_number.all(1) & ((sums == 0) | (abs(sums - 1) <= MAX_SUM_ERROR))
+        is_right = is_number.all(1) & ((sums == 0) | (abs(sums - 1) <= MAX_SHARES_SUM_ERROR))
         rule = "hold probabilities that sum to 1 (numbers of votes: data.labels_are=counts)"
         numbers = numbers / np.where(sums > 0, sums, 1)[:, None]
     if not is_right.all():

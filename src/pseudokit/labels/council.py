@@ -7,14 +7,13 @@ from numpy import ndarray
 
 from ..data.encoding import has_label, is_correct
 from .arrays import MIN_PROBABILITY
+from .calibration import MAX_FIT_ROWS
 from .noise import estimate_noise
 from .out_of_fold import FoldPredictions, average_models
 from .posterior import Posterior
 
 PRIOR_ROWS = 100
 """Equal weights count as much as so many labels: with 100 labels the weights go half of the way to what those say."""
-MAX_FIT_ROWS = 20_000
-"""Labels that the weights are fitted on; more do not change their second digit."""
 EM_STEPS = 200
 
 
@@ -33,13 +32,13 @@ def weigh_members(
     """
     n = len(given_labels)
     labeled = has_label(given_labels)
-    mean = average_models(models, n).log_probs
+    matrices = _noise_matrices(average_models(models, n).log_probs, given_labels, noisy)
     likelihoods = []
     accuracies = []
     for member in range(1 + max(model.member for model in models)):
         of_member = [model for model in models if model.member == member]
         log_probs = average_models(of_member, n).log_probs
-        likelihoods.append(_likelihood(log_probs, given_labels, mean if noisy else None))
+        likelihoods.append(_likelihood(log_probs, given_labels, matrices))
         hits = is_correct(log_probs[labeled].argmax(-1), given_labels[labeled])
         accuracies.append(float(hits.mean()))
     weights = fit_weights(np.stack(likelihoods)).round(6).tolist()
@@ -47,24 +46,33 @@ def weigh_members(
     return models, {"member_weights": weights, "member_accuracies": accuracies}
 
 
-def _likelihood(log_probs: ndarray, given_labels: ndarray, mean: ndarray | None) -> ndarray:
-    """P(given | image) of every given label, of label sets of every answer: (n,).
+def _questions(log_probs: ndarray, given_labels: ndarray) -> list[tuple[ndarray, ndarray]]:
+    """Log-probabilities (N, K) and labels (N,); of label sets those of each class."""
+    if given_labels.ndim == 1:
+        return [(log_probs, given_labels)]
+    return [(log_probs[:, c], given_labels[:, c]) for c in range(given_labels.shape[1])]
 
-    mean: (N, K) log-probabilities of all members, by which the noise matrix is estimated; None = labels are right.
-    """
-    if given_labels.ndim == 2:
-        answers = range(given_labels.shape[1])
-        by_class = [
-            _likelihood(log_probs[:, c], given_labels[:, c], mean if mean is None else mean[:, c])
-            for c in answers
-        ]
-        return np.concatenate(by_class)
-    k = log_probs.shape[1]
-    matrix = np.eye(k)
-    if mean is not None:
-        matrix, _ = estimate_noise(Posterior(mean, given_labels).summary(), k)
-    summary = Posterior(log_probs, given_labels, matrix).summary()
-    return summary.likelihood[given_labels >= 0]
+
+def _noise_matrices(mean: ndarray, given_labels: ndarray, noisy: bool) -> list[ndarray]:
+    """T[true, given] of each of _questions, by the mean of all members; the identity where labels are right."""
+    matrices = []
+    for log_probs, labels in _questions(mean, given_labels):
+        k = log_probs.shape[1]
+        matrix = np.eye(k)
+        if noisy:
+            matrix, _ = estimate_noise(Posterior(log_probs, labels).summary(), k)
+        matrices.append(matrix)
+    return matrices
+
+
+def _likelihood(log_probs: ndarray, given_labels: ndarray, matrices: list[ndarray]) -> ndarray:
+    """P(given | image) of every given label, of label sets of every answer: (n,)."""
+    parts = []
+    pairs = zip(_questions(log_probs, given_labels), matrices, strict=True)
+    for (of_question, labels), matrix in pairs:
+        summary = Posterior(of_question, labels, matrix).summary()
+        parts.append(summary.likelihood[labels >= 0])
+    return np.concatenate(parts)
 
 
 def fit_weights(likelihoods: ndarray) -> ndarray:

@@ -171,6 +171,7 @@ def _decide(
         weight=weight,
         soft=soft,
         posterior=posterior,
+        best=believed.best,
         taught=taught,
         matrix=matrix,
         noise=noise,

@@ -37,6 +37,8 @@ class Decisions:
     """Whether `taught` is learned in place of the label."""
     posterior: Posterior
     """Probabilities of the true class."""
+    best: ndarray | None = None
+    """The likeliest class by them; where models know nothing what is given. Of label sets each class has its own."""
     taught: SoftTargets | None = None
     """What a soft row learns. Of label sets each class has its own."""
     matrix: ndarray | None = None
@@ -93,6 +95,7 @@ class Decisions:
             decision=words(labeled, "leave", "keep"),
             reason=np.full(n, NOTHING_LEARNED, object),
             label=given_labels,
+            best=np.where(labeled, given_labels, self.predicted),
             p_wrong=np.where(labeled, 0.0, np.nan),
             weight=np.ones(n),
             soft=np.zeros(n, bool),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from ..config.keys import Data
+from ..config.keys import EXPORT_FORMATS, Data
 from ..config.load import with_changes
 from ..config.types import UserError
 from ..data.builtin import BUILTIN_SETS
@@ -28,7 +28,6 @@ from .corrections import with_corrections
 from .folder import Run, planned_changes, read_status, run_classes, run_config, run_mode
 from .reselect import decide_again
 
-FORMATS = ("table", "folder", "soft", "onnx")
 N_CHECKED_IMAGES = 16
 """At least so many, if there are, on which an ONNX file has to predict what the kit does."""
 MIN_WEIGHT = 1e-30
@@ -40,7 +39,7 @@ def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -
 
     Args:
         path: the run folder; nothing else in it is changed.
-        form: one of FORMATS.
+        form: one of EXPORT_FORMATS.
         out: file, or folder of images; default: in `export/` of the run.
         copy: images are copied, where links to them are the default.
 
@@ -50,8 +49,8 @@ def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -
     Raises:
         UserError: the run is not finished, does not have that form, or out would overwrite what is not ours.
     """
-    if form not in FORMATS:
-        raise UserError(f"--format {form} is none of {', '.join(FORMATS)}")
+    if form not in EXPORT_FORMATS:
+        raise UserError(f"--format {form} is none of {', '.join(EXPORT_FORMATS)}")
     if copy and form != "folder":
         raise UserError(f"--format {form} takes no --copy; leave it out")
     config = run_config(path)  # first: it says where there is no run
