@@ -265,3 +265,11 @@ def test_importing_them_imports_nothing_heavy():
         "sys.exit(bool({'torch', 'timm', 'cv2', 'sklearn'} & {*sys.modules}))"
     )
     assert run_cold("-c", code).returncode == 0
+
+
+def test_columns_are_matched_with_the_classes_by_name_when_pseudo_labels_are_selected():
+    probs = pd.DataFrame({"cat": [0.97, 0.02], "dog": [0.03, 0.98]})
+    in_order = select_pseudo_labels(probs)
+    turned = select_pseudo_labels(probs, classes=["dog", "cat"])
+    assert list(in_order.labels) == list(turned.labels) == ["cat", "dog"]
+    assert (turned.targets == in_order.targets[:, ::-1]).all()

@@ -22,6 +22,7 @@ from .labels.inputs import (
     GivenLabels,
     column_names,
     match_table,
+    order_columns,
     read_array,
     read_labels,
     read_log_probs,
@@ -255,7 +256,10 @@ def select_pseudo_labels(
     )
     pseudo_labels.check_cutoff(policy)
     [predictions], name = _teachers(pred_probs, logits)
-    classes = column_names(predictions) if classes is None else classes
+    if classes is None:
+        classes = column_names(predictions)
+    else:
+        predictions = order_columns(predictions, classes)
     log_probs = read_log_probs(predictions, logits=name == "logits", name=name)
     n, k = log_probs.shape
     if classes is not None and len(classes) != k:

@@ -269,6 +269,17 @@ def column_names(table: Any) -> list | None:
     return None if columns == list(range(len(columns))) else columns
 
 
+def order_columns(table: Any, classes: Sequence) -> Any:
+    """A DataFrame whose columns are named as the classes in their order; all else as it is."""
+    if not isinstance(table, pd.DataFrame):
+        return table
+    columns = [_as_text(column) for column in table.columns]
+    names = [_as_text(name) for name in classes]
+    if sorted(columns) != sorted(names):
+        return table
+    return table.iloc[:, [columns.index(name) for name in names]]
+
+
 def match_table(values: Any, given: GivenLabels, name: str) -> Any:
     """A DataFrame with the columns in the order of the classes, and it or a Series with the rows in that of the labels.
 
@@ -277,10 +288,7 @@ def match_table(values: Any, given: GivenLabels, name: str) -> Any:
     Raises:
         UserError: labels and values have different ids, or an id twice.
     """
-    if isinstance(values, pd.DataFrame):
-        columns = [_as_text(column) for column in values.columns]
-        if sorted(columns) == sorted(given.names):
-            values = values.iloc[:, [columns.index(column) for column in given.names]]
+    values = order_columns(values, given.names)
     ids = given.ids
     if ids is None or not isinstance(values, pd.Series | pd.DataFrame) or values.index.equals(ids):
         return values
