@@ -16,10 +16,12 @@ from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.folds import make_folds
+from pseudokit.labels.out_of_fold import OutsidePredictions
 from pseudokit.pipeline import run_rounds
-from pseudokit.round_store import RoundStore
+from pseudokit.round_store import MemoryStore, RoundStore
+from pseudokit.run_folder.evaluate import write_tables
 from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run
-from pseudokit.run_folder.outside import read_outside
+from pseudokit.run_folder.outside import read_outside, refuse_idle_predictions
 from pseudokit.run_folder.prepare import make_job_runner, prepare
 from pseudokit.run_folder.reselect import reselect
 from pseudokit.self_training import SelfTrainingContext, self_train
@@ -176,7 +178,7 @@ def test_what_is_no_prediction_of_every_row_is_refused_before_anything_is_writte
     if fault == "missing":
         rows = slice(1, None)
     elif fault == "logits":
-        probs = table.log_probs
+        probs = table.log_probs + 1
     else:
         probs[0] = {"nan": np.nan, "sum": 0.9}[fault]
     file = table.write(probs, f"{fault}.csv", rows)
@@ -239,10 +241,12 @@ def test_other_teachers_speak_of_unlabeled_rows_beside_the_kits_own(table, tmp_p
         RoundStore(tmp_path / "run"),
         mode="augment",
         clusters=clusters,
-        others=outside.others,
+        outside=outside,
     )
     both = np.exp(self_train(context).predicted.log_probs)
-    alone = SelfTrainingContext(**{**vars(context), "others": None, "store": RoundStore(tmp_path)})
+    alone = SelfTrainingContext(
+        **{**vars(context), "outside": OutsidePredictions(), "store": RoundStore(tmp_path)}
+    )
     own = np.exp(self_train(alone).predicted.log_probs)
     share = {None: 0.5, 1: 0.75}.get(weights and len(weights))
     if share is None:
@@ -272,13 +276,149 @@ def test_with_both_kinds_of_files_no_teacher_is_trained(table, tmp_path):
             RoundStore(tmp_path / mode),
             mode=mode,
             clusters=np.arange(N),
-            outside=outside.teachers,
+            outside=outside,
         )
         label = self_train(context).label
         accepted = (dataset.given_labels < 0) & (label >= 0)
         truth = table.truth[pd.Index(table.ids).get_indexer(dataset.id)]
         assert accepted.sum() > 20
         assert (label == truth)[accepted].mean() > 0.95
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """2,500 rows, every fifth without a label, and two files that have all of them: a teacher's, and noise."""
+    folder = tmp_path_factory.mktemp("teachers")
+    rng = np.random.default_rng(0)
+    n = 2500
+    truth = rng.integers(0, 3, n)
+    probs = {"good": 0.75 * np.eye(3)[truth] + 0.25 / 3, "noise": rng.dirichlet(np.ones(3), n)}
+    labels = np.where(rng.random(n) < 0.15, (truth + 1) % 3, truth)
+    labels = np.where(np.arange(n) % 5 == 4, "", np.take(CLASSES, labels))
+    folds = np.where(labels == "", "", np.arange(n) % 3)
+    rows = pd.DataFrame({"id": np.arange(n), "label": labels, "group": np.arange(n)})
+    rows.to_csv(folder / "train.csv", index=False)
+    for name, table in probs.items():
+        table = pd.DataFrame(table, columns=CLASSES).assign(id=np.arange(n), fold=folds)
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def judged_by(folder: Path, mode: str = "augment", clusters=None, own: float = 1 / 3, **keys):
+    """The data set, and what a round predicts; teachers that are trained know nothing."""
+    keys = {
+        key: [str(folder / f"{name}.csv") for name in value] if isinstance(value, tuple) else value
+        for key, value in keys.items()
+    }
+    config = Config(data={"train": str(folder / "train.csv")}, predictions=keys)
+    refuse_idle_predictions(config, mode, trains=True)
+    dataset = load_dataset(config.data)
+    clusters = np.arange(len(dataset)) if clusters is None else clusters
+    outside = read_outside(config, dataset, clusters)
+    context = SelfTrainingContext(
+        dataset,
+        lambda where, rows, targets: SimpleNamespace(hash=where),
+        lambda model, rows: np.full((len(rows), 3), np.log(own)),
+        POLICY,
+        MemoryStore(),
+        mode=mode,
+        clusters=clusters,
+        outside=outside,
+    )
+    self_train(context)
+    return dataset, context.store.predicted
+
+
+@pytest.mark.parametrize("mode", ["augment", "joint"])
+def test_fitted_weights_tell_a_teacher_from_noise_whatever_their_order(teachers, mode):
+    both = {}
+    for names in (("good", "noise"), ("noise", "good")):
+        keys = {"labeled": names, "unlabeled": names, "weights": "fit"}
+        dataset, predicted = judged_by(teachers, mode, **keys)
+        weights = dict(zip(names, predicted.calibration["member_weights"], strict=True))
+        assert weights["noise"] < 0.1
+        both[names] = predicted.log_probs
+        unlabeled = dataset.given_labels < 0
+        ids = dataset.id[unlabeled].astype(int)
+        mean = sum(
+            weight * pd.read_csv(teachers / f"{name}.csv", index_col="id")[CLASSES].loc[ids]
+            for name, weight in weights.items()
+        )
+        assert np.exp(predicted.log_probs)[unlabeled] == pytest.approx(mean, abs=1e-5)
+    assert both["good", "noise"] == pytest.approx(both["noise", "good"], abs=1e-4)
+
+
+def test_metrics_have_the_fitted_weights(teachers, tmp_path):
+    keys = {
+        "data.train": teachers / "train.csv",
+        "predictions.labeled": f"{teachers}/good.csv,{teachers}/noise.csv",
+        "predictions.weights": "fit",
+    }
+    keys = [f"{key}={value}" for key, value in keys.items()]
+    run = Run(tmp_path, "denoise", load_config(DEFAULT_CONFIG, keys))
+    prepared = prepare(run)
+    result = run_rounds(run, prepared, make_job_runner(run, prepared))
+    good, noise = write_tables(run, prepared, result)["predictions"]["weights"]
+    assert good > 0.85
+    assert noise == pytest.approx(1 - good)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"labeled": ("good",)},
+        {"labeled": ("good", "noise"), "unlabeled": ("good",)},
+        {"unlabeled": ("good", "noise")},
+    ],
+    ids=str,
+)
+def test_weights_are_not_fitted_where_nothing_allows_it(teachers, keys):
+    with pytest.raises(UserError, match=r"predictions\.weights=fit"):
+        judged_by(teachers, "augment" if "unlabeled" in keys else "denoise", weights="fit", **keys)
+
+
+def test_labeled_rows_of_other_teachers_count_only_where_folds_prove_them_held_out(
+    teachers, caplog
+):
+    caplog.set_level("INFO")
+    logged = {}
+    for name, keys in {
+        "not known": {},
+        "held out": {"fold_col": "fold"},
+        "straddling": {"fold_col": "fold", "clusters": np.arange(2500) // 2},
+    }.items():
+        dataset, predicted = judged_by(teachers, unlabeled=("good",), **keys)
+        labeled = dataset.given_labels >= 0
+        is_judged = predicted.log_probs[labeled].max(1) > np.log(0.5)
+        assert is_judged.all() if name == "held out" else not is_judged.any(), name
+        assert (predicted.log_probs[~labeled].max(1) > np.log(0.5)).mean() > 0.4
+        [logged[name]] = [line for line in caplog.messages if "good.csv" in line]
+        assert "2,000" in logged[name]
+        caplog.clear()
+    assert len({*logged.values()}) == 3
+
+
+def test_weights_beside_the_kits_own_teachers_are_fitted_where_folds_prove_rows_held_out(teachers):
+    keys = {"unlabeled": ("noise", "good"), "weights": "fit", "fold_col": "fold"}
+    _, predicted = judged_by(teachers, **keys)
+    own, noise, good = predicted.calibration["file_weights"]
+    assert good > 0.85
+    assert own + noise == pytest.approx(1 - good, abs=1e-5)
+
+
+def test_what_a_run_stored_decides_the_same_again(table, run):
+    keys = {"predictions.ids": run / "oof.csv"}
+    again, _ = table.rounds("again", str(run / "oof_log_probs.npy"), **keys)
+    ids = {"predictions.ids": run / "round_1" / "ids.csv"}
+    of_round, _ = table.rounds("stored", str(run / "round_1" / "log_probs.npy"), **ids)
+    first = decisions(run)
+    for other in (decisions(again), decisions(of_round)):
+        for column in ("id", "predicted", "decision", "label"):
+            assert (first[column] == other[column]).all()
+        assert np.allclose(first.p_wrong, other.p_wrong, atol=1e-5)
+    raw = table.write(np.exp(table.log_probs), "raw.csv")
+    with pytest.raises(UserError, match=r"raw\.csv"):
+        table.rounds("mixed", f"{run / 'oof_log_probs.npy'},{raw}", **keys)
 
 
 @pytest.mark.parametrize(

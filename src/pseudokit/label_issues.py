@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,10 +29,10 @@ from .labels.inputs import (
     read_table,
 )
 from .labels.out_of_fold import (
-    FoldPredictions,
     OutOfFoldPredictions,
     average_models,
     average_rounds,
+    split_by_fold,
 )
 from .labels.posterior import Posterior
 from .round_store import noise_summary
@@ -107,14 +107,14 @@ def _teachers(pred_probs: Any, logits: Any) -> tuple[list, str]:
         raise UserError("give either pred_probs or logits")
     name = "logits" if pred_probs is None else "pred_probs"
     predictions = logits if pred_probs is None else pred_probs
-    if isinstance(predictions, list | tuple) and len(np.shape(predictions[0])) == 2:
+    if isinstance(predictions, list | tuple) and len(np.shape(predictions[0])) >= 2:
         return list(predictions), name
     return [predictions], name
 
 
 def _read_given(labels: Any, predictions: Any, name: str, classes: Sequence | None) -> GivenLabels:
     """The labels, as indices of the columns of the predictions."""
-    n, k = read_table(predictions, name).shape
+    n, k, *_ = read_table(predictions, name).shape
     given = read_labels(labels, column_names(predictions) if classes is None else classes, k)
     if len(given.indices) != n:
         raise UserError(f"there are {len(given.indices):,} labels, and {name} has {n:,} rows")
@@ -160,20 +160,11 @@ def _average_teachers(
             raise UserError(
                 f"{name}: number {number} has the shape {log_probs.shape[:2]}; give all the same one"
             )
-        models = list(_by_fold(log_probs, fold))
+        models = split_by_fold(np.arange(len(labels)), log_probs, fold)
         models, calibration = calibrate_models(models, labels, labels, earlier=earlier)
         predicted = replace(average_models(models, len(labels)), calibration=calibration)
         earlier = predicted if earlier is None else average_rounds(predicted, earlier, number)
     return earlier
-
-
-def _by_fold(log_probs: ndarray, folds: ndarray) -> Iterator[FoldPredictions]:
-    """The predictions of each model."""
-    n_folds = folds.max() + 1
-    for fold in range(n_folds):
-        rows = np.flatnonzero(folds == fold)
-        part = log_probs if n_folds == 1 else log_probs[rows]  # a copy
-        yield FoldPredictions(rows, part, str(fold), fold)
 
 
 def issues_table(

@@ -41,6 +41,15 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
     Args:
         corrections: human decisions to put in force first, see new_decisions.
     """
+    reason, is_whole = _run_without_pages(
+        run, corrections
+    )  # frees its arrays before pages are made
+    write_pages(run)
+    finish(run, reason, is_whole)
+
+
+def _run_without_pages(run: Run, corrections: pd.DataFrame | None) -> tuple[str, bool]:
+    """All that comes before the pages. Returns why the rounds ended, and whether the run is whole: has a student."""
     prepared = prepare(run)
     if corrections is not None:
         with run.stage("put aside"):
@@ -62,8 +71,7 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
         if not prepared.outside.teachers:
             models["teacher"] = open_finished(run.path).models
     evaluate(run, prepared, result, models, job_runner)
-    write_pages(run)
-    finish(run, result, "student" in models or not run.trains)
+    return result.reason, "student" in models or not run.trains
 
 
 def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
@@ -97,8 +105,7 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             second=job_runner.second,
             ahead=job_runner.run_fold_jobs_ahead,
             members=1 if prepared.outside.teachers else len(config.model.members),
-            outside=prepared.outside.teachers,
-            others=prepared.outside.others,
+            outside=prepared.outside,
             time_for_round=time_for_round,
         )
         result = self_train(context)
@@ -112,7 +119,8 @@ def _write_council(run: Run, result: SelfTrainingResult) -> None:
         return
     council = {"models": names, "weights": [1 / len(names)] * len(names)}
     facts = result.predicted.calibration if result.predicted else {}
-    if facts.get("member_weights"):  # not where predictions from outside stand in for the teachers
+    # not where predictions from outside stand in for the teachers
+    if facts.get("member_weights") and not run.config.predictions.labeled:
         council["weights"] = facts["member_weights"]
         council["oof_accuracies"] = facts["member_accuracies"]
     write_json(run.path / COUNCIL, council)
@@ -205,10 +213,10 @@ def write_pages(run: Run) -> None:
     track(run.path, run.config.wandb)
 
 
-def finish(run: Run, result: SelfTrainingResult, is_whole: bool) -> None:
-    """Write the last status, and print the summary. is_whole: it has a student."""
+def finish(run: Run, reason: str, is_whole: bool) -> None:
+    """Write the last status, and print the summary, see _run_without_pages."""
     state, stage = ("done", "done") if is_whole else ("stopped", "rounds")
-    run.write_status(state, stage, result.reason)
+    run.write_status(state, stage, reason)
     log.info(summary(run.path))
     if not is_whole:
         log.info("the time budget is spent, and there is no student yet; the same command goes on")

@@ -24,6 +24,7 @@ RECALLED = (
     "class_noise_in_doubt",
     "member_weights",
     "member_accuracies",
+    "file_weights",
 )
 """What later rounds and the final models take from what calibration came to."""
 BACK = "bring it back, choose another name= or start over with --fresh"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy import ndarray
@@ -22,6 +22,7 @@ from .labels.out_of_fold import (
     FoldJob,
     FoldPredictions,
     OutOfFoldPredictions,
+    OutsidePredictions,
     Predict,
     Second,
     average_models,
@@ -111,10 +112,8 @@ class SelfTrainingContext:
     """See predict_out_of_fold, and second."""
     members: int = 1
     """Networks of a council; each predicts every fold."""
-    outside: list[FoldPredictions] | None = None
-    """Predictions of all rows from outside, in place of trained teachers; then there is one round."""
-    others: FoldPredictions | None = None
-    """Predictions of unlabeled rows from outside beside those of the teachers, see with_others."""
+    outside: OutsidePredictions = field(default_factory=OutsidePredictions)
+    """Other people's predictions, in place of trained teachers or beside them."""
     time_for_round: Callable[[int, float], bool] = lambda number, seconds: True
     """Whether there is time for this round, of so many seconds. The first one is never asked for."""
 
@@ -198,7 +197,9 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
     """Train the teachers of the next round and predict out of fold; the mean with the rounds before."""
     given_labels = context.dataset.given_labels
     earlier = last.predicted
-    models = context.outside or predict_out_of_fold(
+    outside = context.outside
+    repairs = context.mode in REPAIRS
+    own = outside.teachers or predict_out_of_fold(
         for_each_member(_fold_jobs(context, last), context.members),
         context.fit,
         context.predict,
@@ -206,9 +207,10 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
         context.second,
         context.ahead,
     )
-    calibration = {}
+    models = [*own, *outside.others]
+    calibration = outside.calibration
     # Votes are judged with a sharpness of their own.
-    if context.mode in REPAIRS and context.dataset.votes is None:
+    if repairs and not calibration and context.dataset.votes is None:
         models, calibration = calibrate_models(
             models,
             given_labels,
@@ -217,13 +219,20 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
             choose=context.policy.relabel_cutoff is None,
             earlier=earlier,
         )
-    if context.members > 1:
-        models, weights = weigh_members(models, given_labels, context.mode in REPAIRS)
+    own, others = models[: len(own)], models[len(own) :]
+    if context.members > 1 or (outside.teachers and outside.fits_weights):
+        own, weights = weigh_members(own, given_labels, repairs)
         calibration = calibration | weights
-    predicted = average_models(models, len(given_labels), context.leak_free)
+    predicted = average_models(own, len(given_labels), context.leak_free)
+    if others:
+        rows = np.arange(len(given_labels))
+        mean = FoldPredictions(rows, predicted.log_probs, "", -1, weight=outside.own_weight)
+        others = [mean, *others]
+        if outside.fits_weights:
+            others, weights = weigh_members(others, given_labels, repairs)
+            calibration = calibration | {"file_weights": weights["member_weights"]}
+        predicted = with_others(predicted, others)
     predicted = replace(predicted, calibration=calibration)
-    if context.others:
-        predicted = with_others(predicted, context.others)
     return average_rounds(predicted, earlier, last.round + 1) if earlier else predicted
 
 

@@ -81,6 +81,9 @@ def test_probabilities_of_any_form_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_BLOCK_VALUES", 28)
     for form in forms:
         assert np.exp(read_log_probs(form)) == pytest.approx(probs, abs=1e-6)
+    for logs in (np.log(probs), np.log(probs).astype(np.float32).tolist()):
+        assert np.exp(read_log_probs(logs)) == pytest.approx(probs, abs=1e-6)
+    assert np.exp(read_log_probs(probs, rows=np.array([7, 3]))) == pytest.approx(probs[[7, 3]])
     logits = np.log(probs) + 7
     assert np.exp(read_log_probs(logits, logits=True)) == pytest.approx(probs, abs=1e-6)
     half = np.exp(read_log_probs(probs.astype(np.float16)))
@@ -92,6 +95,9 @@ def test_answers_of_label_sets_are_no_and_yes():
     assert np.exp(read_log_probs(yes, multi_label=True)) == pytest.approx(
         np.stack([1 - yes, yes], -1), abs=1e-6
     )
+    stored = np.stack([1 - yes, yes], -1)
+    for form in (stored, np.log(np.maximum(stored, 1e-30))):  # as oof_log_probs.npy holds them
+        assert np.exp(read_log_probs(form, multi_label=True)) == pytest.approx(stored, abs=1e-6)
     logits = np.log(yes[:1] / (1 - yes[:1]))
     assert np.exp(read_log_probs(logits, multi_label=True, logits=True))[..., 1] == pytest.approx(
         yes[:1]
@@ -109,6 +115,19 @@ def test_a_row_of_no_probabilities_is_named(row, logits):
         return
     with pytest.raises(UserError, match="row 5"):
         read_log_probs(table, logits=logits)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_logits_are_not_taken_for_log_probabilities(multi_label):
+    logits = np.array([[-0.5, -1.2, -4.0], [-0.9, -1.2, -1.4], [-3, -2, -1]])
+    sums = np.exp(logits).sum(1)
+    assert 0.9 < sums[0] < 0.95
+    logits[:2] -= np.log(sums[:2, None])
+    with pytest.raises(UserError, match="row 0" if multi_label else "row 2"):
+        read_log_probs(logits, multi_label=multi_label)
+    stored = np.log([[[0.5, 0.5], [0.4, 0.6]]])
+    with pytest.raises(UserError):
+        read_log_probs(stored + (0.1 if multi_label else 0), multi_label=multi_label)
 
 
 @pytest.mark.parametrize(

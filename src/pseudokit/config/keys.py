@@ -184,6 +184,10 @@ Weights = Annotated[
 ]
 
 
+FIT = "fit"
+"""In place of numbers: the weights are fitted."""
+
+
 class Predictions(Section):
     """Probabilities that other people's models predict, as files: one row an image, one column a class."""
 
@@ -192,20 +196,25 @@ class Predictions(Section):
     id, and each class by its name or as p_<class>; of several labels an image the probability of yes. Rows are matched
     by id. Mode denoise then trains nothing and reads no image. Modes augment and joint need `predictions.unlabeled`
     too, and train the student alone. Several files, `a.csv,b.csv`, are averaged where they have the same row. Give what
-    the models said, not calibrated: the run calibrates."""
+    the models said, not calibrated: the run calibrates. Log-probabilities are recognized. Of a run, give
+    `oof_log_probs.npy` in its folder, with ids from oof.csv: it is calibrated already, and known for that."""
     unlabeled: Files | None = None
     """Probabilities of the unlabeled rows by other teachers (augment, joint); each file has all of them. In every round
-    the mean of these files and of the kit's own teachers counts."""
-    weights: Weights | None = None
+    the mean of these files and of the kit's own teachers counts. Labeled rows of a file are left out, unless
+    `predictions.fold_col` proves that they are held out."""
+    weights: Literal["fit"] | Weights | None = None
     """A number above 0 for each of the files, `2,1`. One more is that of the kit's own teachers together: 1 if it is
-    left out; 0 = they do not count for unlabeled rows. Default: all alike."""
+    left out; 0 = they do not count where the files do. fit = those that minimize the log loss of the mean on labeled
+    rows that all files predict, held out; metrics.json has them. With both keys the files must be of the same teachers,
+    in the same order. Default: all alike."""
     ids: Files | None = None
     """Which row of a .npy is which id: a .txt of one id a line, or a table with the column of ids. One file for every
     .npy, or one for each, first those of `predictions.labeled`. The columns of a .npy are the sorted classes."""
     fold_col: str | None = None
     """Column that names the fold of each row: the model that predicted it learned the other folds. It stands in the
-    files of `predictions.labeled`, or in those of `predictions.ids`. Folds are calibrated one by one, and it is checked
-    that groups and copies do not straddle them."""
+    files, or in those of `predictions.ids`; in those of `predictions.unlabeled` where they have it, empty for unlabeled
+    rows. Folds of `predictions.labeled` are calibrated one by one, and it is checked that groups and copies do not
+    straddle them."""
 
 
 class Wandb(Section):

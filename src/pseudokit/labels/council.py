@@ -23,7 +23,8 @@ def weigh_members(
     """The predictions of the networks of a council, each with the weight of its member.
 
     Args:
-        given_labels: (N,) class index, -1 = unlabeled; of label sets (N, C).
+        given_labels: (N,) class index, -1 = unlabeled; of label sets (N, C). Those of rows that all members predict
+            count.
         noisy: given labels may be wrong, and are compared through the noise matrix that all members together estimate.
 
     Returns:
@@ -31,6 +32,8 @@ def weigh_members(
         the given labels, out of fold.
     """
     n = len(given_labels)
+    given_labels = given_labels.copy()
+    given_labels[~predicted_by_all(models, n)] = -1
     labeled = has_label(given_labels)
     matrices = _noise_matrices(average_models(models, n).log_probs, given_labels, noisy)
     likelihoods = []
@@ -44,6 +47,15 @@ def weigh_members(
     weights = fit_weights(np.stack(likelihoods)).round(6).tolist()
     models = [replace(model, weight=weights[model.member]) for model in models]
     return models, {"member_weights": weights, "member_accuracies": accuracies}
+
+
+def predicted_by_all(models: list[FoldPredictions], n: int) -> ndarray:
+    """(n,) which rows every member predicts."""
+    in_all = np.ones(n, bool)
+    for member in {model.member for model in models}:
+        rows = [model.rows for model in models if model.member == member]
+        in_all &= np.bincount(np.concatenate(rows), minlength=n) > 0
+    return in_all
 
 
 def _questions(log_probs: ndarray, given_labels: ndarray) -> list[tuple[ndarray, ndarray]]:

@@ -50,14 +50,15 @@ def read_array(values: Any, name: str) -> ndarray:
         ) from None
 
 
-def read_table(predictions: Any, name: str) -> ndarray:
-    """(N, K) numbers as NumPy reads them.
+def read_table(predictions: Any, name: str, label_sets: bool = True) -> ndarray:
+    """(N, K) numbers as NumPy reads them; of label sets also (N, C, 2), as a run stores them.
 
     Raises:
         UserError: they have another shape, or are no numbers.
     """
     array = read_array(predictions, name)
-    if array.ndim != 2 or len(array) == 0 or array.shape[1] < 2:
+    has_shape = array.ndim == 2 or (label_sets and array.shape[2:] == (2,))
+    if not has_shape or len(array) == 0 or array.shape[1] < 2:
         raise UserError(
             f"{name} has the shape {array.shape}; give a row an image, a column a class"
         )
@@ -168,12 +169,16 @@ def _classes_of(texts: list[str], is_number: bool, n_classes: int | None) -> lis
         if is_number:
             raise UserError("labels are numbers that are not whole; give classes")
         return names
-    by_number = sorted(names, key=int)
-    if not is_number and by_number != names and n_classes is not None:
+    if not is_number and n_classes is not None and is_ambiguous(names):
         raise UserError(
             "labels are numbers as text, of which 10 stands before 2; say the order of the columns with classes="
         )
-    return by_number if is_number else names
+    return sorted(names, key=int) if is_number else names
+
+
+def is_ambiguous(names: Sequence[str]) -> bool:
+    """Whether sorted names stand in another order as numbers, so that columns may be in either."""
+    return all(map(_is_whole, names)) and sorted(names, key=int) != list(names)
 
 
 def _check_classes(names: list[str], n_classes: int | None) -> None:
@@ -205,6 +210,7 @@ def read_log_probs(
     *,
     logits: bool = False,
     multi_label: bool = False,
+    rows: ndarray | None = None,
     name: str = "pred_probs",
     ids: pd.Index | None = None,
     remedy: str = "of raw outputs give logits= instead",
@@ -212,50 +218,69 @@ def read_log_probs(
     """Predictions of any form as log-probabilities. They are read in blocks, so that a memory map stays on disk.
 
     Args:
-        predictions: (N, K) probabilities; with multi_label (N, C) of yes.
+        predictions: (N, K) probabilities; with multi_label (N, C) of yes, or (N, C, 2) of no and yes. Those of all
+            answers, which sum to 1, may be log-probabilities too: the first row tells.
         logits: they are logits instead: of a softmax, with multi_label of a sigmoid.
+        rows: (M,) which rows to read. Default: all.
         name: of the argument; ids: of the rows; remedy: where rows are no probabilities; all for messages.
 
     Returns:
-        (N, K) float32; with multi_label (N, C, 2) of no and yes.
+        (M, K) float32; with multi_label (M, C, 2) of no and yes.
 
     Raises:
         UserError: the shape is another one, or a row holds no probabilities.
     """
-    array = read_table(predictions, name)
-    log_probs = np.empty((*array.shape, 2) if multi_label else array.shape, np.float32)
-    for rows in row_blocks(array):
-        values = array[rows].astype(float)
+    array = read_table(predictions, name, label_sets=multi_label and not logits)
+    of_yes = multi_label and array.ndim == 2
+    are_logs = not (logits or of_yes) and (array[0] < 0).any()
+    shape = (len(array) if rows is None else len(rows), *array.shape[1:])
+    log_probs = np.empty((*shape, 2) if of_yes else shape, np.float32)
+    for block in row_blocks(log_probs):
+        values = array[block if rows is None else rows[block]].astype(float)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            block, is_bad = _to_log_probs(values, logits, multi_label)
+            logs, is_bad = _to_log_probs(np.exp(values) if are_logs else values, logits, of_yes)
         if is_bad.any():
             row = int(is_bad.argmax())
-            place = _place(rows.start + row, ids)
+            place = _place(block.start + row if rows is None else rows[block][row], ids)
             values = _shortened(values[row].round(4))
             if logits:
                 raise UserError(f"logits: {place} has {values}; leave such a row out")
             raise UserError(
                 f"{name}: {place} has {values}, which are no probabilities (0 to 1, with the sum 1 unless there are "
-                f"several labels a row); {remedy}"
+                f"several labels a row) and no logarithms of such; {remedy}"
             )
-        log_probs[rows] = np.maximum(block, np.log(MIN_PROBABILITY))
+        log_probs[block] = np.maximum(logs, np.log(MIN_PROBABILITY))
     return log_probs
 
 
-def _to_log_probs(values: ndarray, logits: bool, multi_label: bool) -> tuple[ndarray, ndarray]:
-    """(m, K) or (m, C, 2) log-probabilities of (m, K) or (m, C) values; (m,) which rows are none."""
+def _to_log_probs(values: ndarray, logits: bool, of_yes: bool) -> tuple[ndarray, ndarray]:
+    """Log-probabilities of a block of rows; (m,) which rows are none. of_yes: (m, C) become (m, C, 2)."""
     if logits:
-        block = normalize_log(values)
-        if multi_label:
-            block = -np.logaddexp(0, np.stack([values, -values], -1))
-        return block, np.isnan(block.reshape(len(block), -1)).any(1)
-    in_range = ((values >= 0) & (values <= 1 + MAX_SUM_ERROR)).all(1)
-    if multi_label:
-        in_range &= (values <= 1).all(1)
-        return np.log(np.stack([1 - values, values], -1)), ~in_range
-    total = values.sum(1)
-    in_range &= np.abs(total - 1) <= MAX_SUM_ERROR
-    return np.log(values / total[:, None]), ~in_range
+        logs = normalize_log(values)
+        if of_yes:
+            logs = -np.logaddexp(0, np.stack([values, -values], -1))
+        return logs, np.isnan(logs.reshape(len(logs), -1)).any(1)
+    if of_yes:
+        return np.log(np.stack([1 - values, values], -1)), ~((values >= 0) & (values <= 1)).all(1)
+    total = values.sum(-1, keepdims=True)
+    is_good = (values >= 0).all(-1) & (np.abs(total[..., 0] - 1) <= MAX_SUM_ERROR)
+    return np.log(values / total), ~is_good.reshape(len(values), -1).all(1)
+
+
+def read_weights(given: Sequence | None, n: int, key: str, owners: str) -> ndarray:
+    """(n,) weights; all alike where none are given.
+
+    Raises:
+        UserError: they are not a number above 0 for each of the n owners; it names the key.
+    """
+    alike = ["1"] * n
+    weights = pd.to_numeric(pd.Series(given or alike), errors="coerce").to_numpy(float)
+    if len(weights) != n or not ((weights > 0) & (weights < np.inf)).all():
+        raise UserError(
+            f"{key}={','.join(map(str, given))} must be a number above 0 for each of the {n} {owners}, as "
+            f"{','.join(alike)}"
+        )
+    return weights
 
 
 # ---- tables
@@ -270,14 +295,15 @@ def column_names(table: Any) -> list | None:
 
 
 def order_columns(table: Any, classes: Sequence) -> Any:
-    """A DataFrame whose columns are named as the classes in their order; all else as it is."""
+    """The columns of a DataFrame that are named as the classes, or p_<class>, in their order; all else as it is."""
     if not isinstance(table, pd.DataFrame):
         return table
     columns = [_as_text(column) for column in table.columns]
-    names = [_as_text(name) for name in classes]
-    if sorted(columns) != sorted(names):
-        return table
-    return table.iloc[:, [columns.index(name) for name in names]]
+    for prefix in ("p_", ""):
+        names = [prefix + _as_text(name) for name in classes]
+        if {*names} <= {*columns}:
+            return table.iloc[:, [columns.index(name) for name in names]]
+    return table
 
 
 def match_table(values: Any, given: GivenLabels, name: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -11,6 +12,7 @@ from numpy import ndarray
 from ..config.keys import member_folder
 from ..data.encoding import has_label
 from ..data.folds import make_folds
+from ..system.files import hash_of
 from .arrays import normalize_log, row_blocks
 
 Fit = Callable[..., object]
@@ -41,6 +43,7 @@ class FoldPredictions:
     """What one model predicts."""
 
     rows: ndarray
+    """Row numbers, ascending."""
     log_probs: ndarray
     """(len(rows), K) or (len(rows), C, 2)."""
     hash: str
@@ -49,6 +52,33 @@ class FoldPredictions:
     """See FoldJob."""
     weight: float = 1.0
     """How much it counts in a mean."""
+
+
+@dataclass(frozen=True)
+class OutsidePredictions:
+    """What other people's models predict of the rows of a run; the weights are those that the user gave."""
+
+    teachers: list[FoldPredictions] = field(default_factory=list)
+    """Of all judged rows, in place of trained teachers; then there is one round. Empty = these are trained."""
+    others: list[FoldPredictions] = field(default_factory=list)
+    """Beside the trained teachers: of unlabeled rows, and of labeled ones where they are held out."""
+    own_weight: float = 1.0
+    """How much the trained teachers count together beside the others."""
+    fits_weights: bool = False
+    """Whether weights are fitted; then `member` tells the files apart, and 0 beside the others is our own teachers."""
+    calibration: dict = field(default_factory=dict)
+    """What the run says that has calibrated the teachers."""
+    copies: ndarray | None = None
+    """(N,) unlabeled rows of which the kit's own teachers alone may speak."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What metrics.json says of them."""
+
+    @property
+    def input_hash(self) -> str:
+        """Of all that is predicted."""
+        models = [*self.teachers, *self.others]
+        weights = self.own_weight, self.fits_weights, self.calibration
+        return hash_of([(model.hash, model.weight) for model in models], weights)
 
 
 @dataclass(frozen=True)
@@ -169,6 +199,25 @@ def leak_free_fold_jobs(
     return jobs
 
 
+def split_by_fold(
+    rows: ndarray, log_probs: ndarray, folds: ndarray, n_before: int = 0, **facts
+) -> list[FoldPredictions]:
+    """Predictions from outside by the model that made them.
+
+    Args:
+        rows: (M,) row numbers, ascending; log_probs: (M, …); folds: (M,) name of the fold of each row.
+        n_before: how many other models there are; facts: member and weight.
+    """
+    different, numbers = np.unique(folds, return_inverse=True)
+    models = []
+    for number in range(len(different)):
+        of_fold = numbers == number
+        part = log_probs if of_fold.all() else log_probs[of_fold]  # a copy
+        fold = n_before + number
+        models.append(FoldPredictions(rows[of_fold], part, hash_of(part, fold), fold, **facts))
+    return models
+
+
 def average_models(
     predictions: list[FoldPredictions], n: int, chained: bool = False
 ) -> OutOfFoldPredictions:
@@ -188,32 +237,35 @@ def average_models(
 
 def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray, ndarray]:
     """(n, …) log of the weighted mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
-    total = np.zeros((n, *predictions[0].log_probs.shape[1:]))
-    weights = np.zeros(n)
+    log_probs = np.empty((n, *predictions[0].log_probs.shape[1:]), np.float32)
     predicted_by = np.full(n, "", object)
     for model in predictions:
-        for block in row_blocks(model.log_probs):
-            total[model.rows[block]] += model.weight * np.exp(model.log_probs[block])
-        weights[model.rows] += model.weight
         predicted_by[model.rows] = _join_hashes(predicted_by[model.rows], model.hash)
-    log_probs = np.empty(total.shape, np.float32)
-    for block in row_blocks(total):
+    for block in row_blocks(log_probs):
+        total = np.zeros(log_probs[block].shape)
+        weights = np.zeros(len(total))
+        for model in predictions:
+            part = slice(*np.searchsorted(model.rows, (block.start, block.stop)))
+            rows = model.rows[part] - block.start
+            total[rows] += model.weight * np.exp(model.log_probs[part])
+            weights[rows] += model.weight
         with np.errstate(invalid="ignore"):
-            probs = (total[block].T / weights[block]).T
+            probs = (total.T / weights).T
         log_probs[block] = np.log(np.maximum(probs, 1e-30))
     return log_probs, predicted_by
 
 
-def with_others(predicted: OutOfFoldPredictions, others: FoldPredictions) -> OutOfFoldPredictions:
-    """The mean of our own teachers and of others on the rows that these predict; their weight is their share of it."""
-    rows = others.rows
-    share = others.weight
-    probs = (1 - share) * np.exp(predicted.log_probs[rows]) + share * np.exp(others.log_probs)
+def with_others(
+    predicted: OutOfFoldPredictions, models: list[FoldPredictions]
+) -> OutOfFoldPredictions:
+    """The mean of our own teachers, the first of the models, and of others, on the rows that any of these predicts."""
+    rows = np.unique(np.concatenate([model.rows for model in models[1:]]))
+    mean, predicted_by = _mean_log_probs(models, len(predicted.log_probs))
     log_probs = predicted.log_probs.copy()
-    log_probs[rows] = np.log(np.maximum(probs, 1e-30))
-    predicted_by = predicted.predicted_by.copy()
-    predicted_by[rows] = _join_hashes(predicted_by[rows], others.hash)
-    return replace(predicted, log_probs=log_probs, predicted_by=predicted_by)
+    log_probs[rows] = mean[rows]
+    joined = predicted.predicted_by.copy()
+    joined[rows] = _join_hashes(joined[rows], predicted_by[rows])
+    return replace(predicted, log_probs=log_probs, predicted_by=joined)
 
 
 def average_rounds(

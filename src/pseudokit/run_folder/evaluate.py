@@ -111,7 +111,10 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
     rounds = RoundStore(run.path).rounds()
     metrics = {"mode": run.mode, "reason": result.reason, "round": result.round, "rounds": rounds}
     if prepared.outside.facts:
-        metrics["predictions"] = prepared.outside.facts | {"student": run.trains}
+        facts = metrics["predictions"] = prepared.outside.facts | {"student": run.trains}
+        if prepared.outside.fits_weights and rounds:
+            key = "member_weights" if prepared.outside.teachers else "file_weights"
+            facts["weights"] = rounds[max(result.round, 1) - 1][key]
     write_csv(run.path / "labels.csv", labels_table(result, judged))
     if decisions:
         table = decisions_table(decisions, judged, "").assign(path=judged.path)

@@ -1,44 +1,27 @@
 """Predictions from outside in a run: checked against its rows, and what is to be said of where they come from."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from ..config.keys import USES_UNLABELED, Config
+from ..config.keys import FIT, USES_UNLABELED, Config
 from ..config.types import UserError
 from ..data.dataset import Dataset
 from ..data.encoding import has_label
-from ..data.predictions import PredictionFile, read_prediction_files
-from ..labels.inputs import read_log_probs
-from ..labels.out_of_fold import FoldPredictions, average_models
+from ..labels.council import predicted_by_all
+from ..labels.inputs import read_weights
+from ..labels.out_of_fold import (
+    FoldPredictions,
+    OutsidePredictions,
+    average_models,
+    split_by_fold,
+)
 from ..labels.sanity import learned_these_rows
 from ..system.files import hash_of, log
+from .prediction_files import PredictionFile, read_prediction_files
 
 COPY_OF_LABELED = "copy_of_labeled"
 """Why an unlabeled row gets no pseudo-label from outside: those teachers may have learned the label of its copy."""
-
-
-@dataclass(frozen=True)
-class OutsidePredictions:
-    """What other people's models say of the rows of a run."""
-
-    teachers: list[FoldPredictions] | None = None
-    """Of all judged rows, in place of trained teachers; None = these are trained."""
-    others: FoldPredictions | None = None
-    """Of unlabeled rows, beside the trained teachers. Its weight is the share of the mean that it has."""
-    copies: ndarray | None = None
-    """(N,) unlabeled rows of which the kit's own teachers alone may speak, see COPY_OF_LABELED."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What metrics.json says of them."""
-
-    @property
-    def input_hash(self) -> str:
-        """Of all that is predicted."""
-        models = [*(self.teachers or ()), *filter(None, (self.others,))]
-        return hash_of([(model.hash, model.weight) for model in models])
 
 
 def refuse_idle_predictions(config: Config, mode: str, trains: bool) -> None:
@@ -55,8 +38,14 @@ def refuse_idle_predictions(config: Config, mode: str, trains: bool) -> None:
         "predictions.ids and predictions.weights belong to predictions.labeled or predictions.unlabeled; give one": (
             (predictions.ids or predictions.weights) and not (labeled or unlabeled)
         ),
-        "predictions.fold_col belongs to predictions.labeled; give it, or leave the column out": (
-            predictions.fold_col and not labeled
+        "predictions.fold_col belongs to predictions.labeled or predictions.unlabeled; give one": (
+            predictions.fold_col and not (labeled or unlabeled)
+        ),
+        "predictions.weights=fit compares teachers: give two files or more of predictions.labeled, and as many of "
+        "predictions.unlabeled, of the same teachers in the same order": (
+            predictions.weights == FIT
+            and labeled
+            and (len(labeled) < 2 or len(unlabeled or labeled) != len(labeled))
         ),
         "pseudo.leak_free_folds=true: teachers from outside may have learned the labels of every fold; leave it out": (
             unlabeled and pseudo.leak_free_folds
@@ -88,157 +77,177 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     if not (predictions.labeled or predictions.unlabeled):
         return OutsidePredictions()
     files, other_files = read_prediction_files(predictions, config.data, judged.classes)
+    weights, own_weight = _weights(predictions.weights, files, other_files)
+    teachers, warnings = _judge_labeled(files, weights, judged, clusters)
+    n_folds = len(teachers)
+    others, copies = _judge_unlabeled(other_files, weights, judged, clusters, not files)
+    models = [*teachers, *others]
     labeled = has_label(judged.given_labels)
+    fits_weights = predictions.weights == FIT
+    if fits_weights and not (labeled & predicted_by_all(models, len(judged))).any():
+        raise UserError(
+            "predictions.weights=fit: no labeled row is predicted by all files, held out; give predictions.labeled of "
+            "the same teachers, or predictions.fold_col"
+        )
+    warnings += _learned(models, judged.given_labels)
+    for warning in warnings:
+        log.info(f"warning: {warning}")
+    shares = weights if files else np.append(weights, own_weight)
     facts = {
         "labeled": [str(file.path) for file in files],
         "unlabeled": [str(file.path) for file in other_files],
+        "folds": n_folds if files and predictions.fold_col else None,
+        "weights": (shares / shares.sum()).tolist(),
+        "warnings": warnings,
     }
-    teachers = others = copies = None
     if files:
-        weights = _weights(predictions.weights, len(files))
-        teachers = _judge_labeled(files, weights, judged, np.flatnonzero(labeled))
-        warnings = [*_straddling(files, judged, clusters), *_learned(teachers, judged.given_labels)]
-        facts |= {"folds": len(teachers) if predictions.fold_col else None, "warnings": warnings}
-        for warning in warnings:
-            log.info(f"warning: {warning}")
-    if other_files:
-        copies = ~labeled & np.isin(clusters, clusters[labeled])
-        rows = np.flatnonzero(~labeled if files else ~labeled & ~copies)
-        own_weight = 0.0 if files else 1.0
-        weights = predictions.weights or []
-        if not files and len(weights) == len(other_files) + 1:
-            *weights, own_weight = weights
-        weights = _weights(weights, len(other_files))
-        others = _judge_unlabeled(other_files, weights, own_weight, judged, rows)
-        facts["share"] = others.weight
-    if teachers and others:
-        teachers, others = [*teachers, others], None
-    return OutsidePredictions(teachers, others, copies, facts)
+        teachers, others = models, []
+    return OutsidePredictions(
+        teachers, others, own_weight, fits_weights, _calibration(files), copies, facts
+    )
 
 
-def _weights(given: list[float] | None, n: int) -> list[float]:
-    """A weight a file, all alike where none is given."""
-    if not given:
-        return [1.0] * n
-    if len(given) != n or min(given) <= 0:
+def _weights(
+    given: list[float] | str | None, files: list[PredictionFile], others: list[PredictionFile]
+) -> tuple[ndarray, float]:
+    """The weight of each file, all alike where they are fitted, and that of the kit's own teachers."""
+    own_weight = 0.0 if files else 1.0
+    given = None if given == FIT else given
+    if given and not files and len(given) == len(others) + 1:
+        *given, own_weight = given
+    for group in sorted(filter(None, (files, others)), key=len):
+        weights = read_weights(given, len(group), "predictions.weights", "files")
+    return weights, own_weight
+
+
+def _calibration(files: list[PredictionFile]) -> dict:
+    """What the run says that wrote and calibrated the files of predictions.labeled; {} where no run did.
+
+    Of several the first decides the kind of noise.
+    """
+    raw = [file for file in files if file.calibration is None]
+    if len(raw) == len(files):
+        return {}
+    if raw:
         raise UserError(
-            f"predictions.weights={given} must be a number above 0 for each of the {n} files, as {','.join('1' * n)}"
+            f"predictions.labeled: {raw[0].path} is not calibrated, and other files are, by the run that wrote them; "
+            "give one kind alone"
         )
-    return given
-
-
-# ---- labeled rows
+    log.info(f"{files[0].path} is calibrated already, by the run that wrote it")
+    return files[0].calibration
 
 
 def _judge_labeled(
-    files: list[PredictionFile], weights: list[float], judged: Dataset, rows: ndarray
-) -> list[FoldPredictions]:
-    """What each fold of each file says of the labeled rows that it has; together they have all rows."""
+    files: list[PredictionFile], weights: ndarray, judged: Dataset, clusters: ndarray
+) -> tuple[list[FoldPredictions], list[str]]:
+    """What each fold of each file says of the labeled rows that it has, together all of them; warnings."""
+    labeled = has_label(judged.given_labels)
+    is_covered = ~labeled
     models = []
-    is_covered = np.zeros(len(rows), bool)
-    for file, weight in zip(files, weights, strict=True):
-        places = file.places(judged.id[rows])
-        is_covered |= places >= 0
-        log_probs = _read(file, "labeled", places[places >= 0], judged)
-        in_file = rows[places >= 0]
-        folds = np.full(len(in_file), "")
-        if file.folds is not None:
-            folds = file.folds[places[places >= 0]]
-        for name in sorted({*folds}):
-            of_fold = folds == name
-            part = log_probs[of_fold]
-            number = len(models)
-            models.append(
-                FoldPredictions(
-                    in_file[of_fold], part, hash_of(part, number), number, weight=weight
-                )
-            )
-        _say_unused(file, len(in_file))
-    _refuse_missing(files, judged.id[rows][~is_covered], len(rows), "labeled")
-    return models
-
-
-def _straddling(files: list[PredictionFile], judged: Dataset, clusters: ndarray) -> list[str]:
-    """A warning for each file of which a cluster of rows lies in several folds: then a model had seen some of it."""
     warnings = []
-    for file in files:
-        if file.folds is None:
-            log.info(
-                f"{file.path}: nobody says which model predicted which row (predictions.fold_col), so nothing proves "
-                "that it had not learned it"
-            )
-            continue
+    for number, file in enumerate(files):
         places = file.places(judged.id)
-        rows = np.flatnonzero(places >= 0)
-        table = pd.DataFrame(
-            {"id": judged.id[rows], "cluster": clusters[rows], "fold": file.folds[places[rows]]}
+        doubt = _doubt(file, places, judged, clusters)
+        if file.folds is None:
+            log.info(f"{file.path}: {doubt}")
+        elif doubt:
+            warnings.append(f"{file.path}: {doubt}")
+        rows = np.flatnonzero(labeled & (places >= 0))
+        is_covered[rows] = True
+        folds = np.zeros(len(rows)) if file.folds is None else file.folds[places[rows]]
+        log_probs = file.log_probs(places[rows], judged.given_labels.ndim == 2)
+        facts = {"member": number, "weight": weights[number]}
+        models += split_by_fold(rows, log_probs, folds, len(models), **facts)
+        _say_unused(file, len(rows))
+    if files:
+        _refuse_missing(files, judged.id[~is_covered], labeled.sum(), "labeled")
+    return models, warnings
+
+
+def _judge_unlabeled(
+    files: list[PredictionFile],
+    weights: ndarray,
+    judged: Dataset,
+    clusters: ndarray,
+    beside_own: bool,
+) -> tuple[list[FoldPredictions], ndarray | None]:
+    """What each file says of the unlabeled rows, and of labeled ones that its folds prove to be held out.
+
+    Args:
+        beside_own: the kit's own teachers are trained, and they alone judge copies of labeled rows.
+
+    Returns:
+        The predictions, and (N,) which rows are such copies.
+    """
+    if not files:
+        return [], None
+    labeled = has_label(judged.given_labels)
+    copies = ~labeled & np.isin(clusters, clusters[labeled])
+    needed = ~labeled & ~(copies & beside_own)
+    models = []
+    for number, file in enumerate(files):
+        places = file.places(judged.id)
+        _refuse_missing([file], judged.id[needed & (places < 0)], needed.sum(), "unlabeled")
+        is_judged = needed
+        in_file = labeled & (places >= 0)
+        if in_file.any():
+            text = f"{file.path}: {in_file.sum():,} of its rows are labeled in this run"
+            if doubt := _doubt(file, places, judged, clusters):
+                log.info(f"{text} and are left out, so it judges unlabeled rows alone: {doubt}")
+            else:
+                log.info(f"{text}, and by their folds they are held out, so it judges them too")
+                is_judged = needed | in_file
+        rows = np.flatnonzero(is_judged)
+        log_probs = file.log_probs(places[rows], judged.given_labels.ndim == 2)
+        model_hash = hash_of(log_probs, rows)
+        member = number + beside_own
+        models.append(FoldPredictions(rows, log_probs, model_hash, -1, member, weights[number]))
+        _say_unused(file, (needed | in_file).sum())
+    return models, copies
+
+
+def _doubt(file: PredictionFile, places: ndarray, judged: Dataset, clusters: ndarray) -> str:
+    """Why nothing proves that the labeled rows of a file are held out; "" where their folds do.
+
+    places: (N,) where each row stands in the file, -1 = nowhere.
+    """
+    if file.folds is None:
+        return (
+            "nobody says which model predicted which row (predictions.fold_col), so nothing proves that it had not "
+            "learned it"
         )
-        table = table[table.groupby("cluster").fold.transform("nunique") > 1]
-        if len(table):
-            first = table[table.cluster == table.cluster.iloc[0]].drop_duplicates("fold")
-            one, other = first.id[:2]
-            warnings.append(
-                f"{file.path}: rows of {table.cluster.nunique():,} groups or copies lie in several folds, such as "
-                f"{one!r} and {other!r}. Their predictions are not held out; keep each group in one fold"
-            )
-    return warnings
+    table = pd.DataFrame({"id": judged.id, "cluster": clusters, "fold": file.folds[places]})[
+        places >= 0
+    ]
+    labeled = has_label(judged.given_labels)[places >= 0]
+    no_fold = table.id[labeled & (table.fold == "")]
+    if len(no_fold):
+        return f"{len(no_fold):,} of them have no fold, such as {no_fold.iloc[0]!r}"
+    table = table[table.fold != ""]
+    table = table[table.groupby("cluster").fold.transform("nunique") > 1]
+    if not len(table):
+        return ""
+    first = table[table.cluster == table.cluster.iloc[0]].drop_duplicates("fold")
+    one, other = first.id[:2]
+    return (
+        f"rows of {table.cluster.nunique():,} groups or copies lie in several folds, such as {one!r} and {other!r}, so "
+        "their predictions are not held out; keep each group in one fold"
+    )
 
 
-def _learned(teachers: list[FoldPredictions], given_labels: ndarray) -> list[str]:
+def _learned(models: list[FoldPredictions], given_labels: ndarray) -> list[str]:
     """A warning where the mean looks learned by heart. Of label sets, answers that are yes: no is easily right."""
-    log_probs = average_models(teachers, len(given_labels)).log_probs
+    log_probs = average_models(models, len(given_labels)).log_probs
     rows = given_labels == 1 if given_labels.ndim == 2 else given_labels >= 0
-    log_probs = log_probs[rows]
-    confidence = np.exp(log_probs.max(-1))
-    problem = learned_these_rows(log_probs.argmax(-1), confidence, given_labels[rows])
+    rows &= ~np.isnan(log_probs[..., 0])
+    confidence = np.exp(log_probs.max(-1)[rows])
+    problem = learned_these_rows(log_probs.argmax(-1)[rows], confidence, given_labels[rows])
     if not problem:
         return []
     return [
         f"these look like predictions of rows that the model learned: {problem}. Such a model finds no wrong label; "
         "give out-of-fold predictions (scikit-learn: cross_val_predict)"
     ]
-
-
-# ---- unlabeled rows
-
-
-def _judge_unlabeled(
-    files: list[PredictionFile],
-    weights: list[float],
-    own_weight: float,
-    judged: Dataset,
-    rows: ndarray,
-) -> FoldPredictions:
-    """The mean of the files on these rows. Its weight is the share of it in the mean with the kit's own teachers."""
-    labeled_ids = judged.id[has_label(judged.given_labels)]
-    models = []
-    for file, weight in zip(files, weights, strict=True):
-        places = file.places(judged.id[rows])
-        _refuse_missing([file], judged.id[rows][places < 0], len(rows), "unlabeled")
-        log_probs = _read(file, "unlabeled", places, judged)
-        models.append(FoldPredictions(np.arange(len(rows)), log_probs, "", -1, weight=weight))
-        n_labeled = int((file.places(labeled_ids) >= 0).sum())
-        if n_labeled:
-            log.info(
-                f"{file.path}: {n_labeled:,} of its rows are labeled in this run and are left out, as its teachers may "
-                "have learned their labels; held-out predictions of them belong in predictions.labeled"
-            )
-        _say_unused(file, len(rows) + n_labeled)
-    log_probs = average_models(models, len(rows)).log_probs
-    share = sum(weights) / (sum(weights) + own_weight)
-    return FoldPredictions(rows, log_probs, hash_of(log_probs), -1, weight=share)
-
-
-def _read(file: PredictionFile, key: str, places: ndarray, judged: Dataset) -> ndarray:
-    """Log-probabilities of some rows of a file; all of its rows are checked."""
-    log_probs = read_log_probs(
-        file.values,
-        multi_label=judged.given_labels.ndim == 2,
-        name=f"predictions.{key}={file.path}",
-        ids=file.ids,
-        remedy="mend the row; write the softmax of logits, and exp of log-probabilities",
-    )
-    return log_probs[places]
 
 
 def _refuse_missing(files: list[PredictionFile], ids: ndarray, n: int, key: str) -> None:

@@ -17,6 +17,7 @@ from ..data.csv_text import read_csv
 from ..data.encoding import parse
 from ..data.images import load_images
 from ..data.tables import read_split
+from ..labels.inputs import read_weights
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
 from ..report.sentences import points
@@ -139,7 +140,8 @@ def predict_runs(
             raise UserError(
                 f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
             )
-    shares = _parse_weights(weights, len(runs))
+    shares = read_weights(weights and weights.split(","), len(runs), "--weights", "--run")
+    shares /= shares.sum()
     paths = targets.path.to_numpy(object)
     alone = alone or len(runs) > 1  # the other processes can learn of one trainer only
     of_runs = np.stack([_predict_run(run, paths, tta, alone) for run in runs])
@@ -197,18 +199,6 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:
     spec = runs[0].spec
     labels = parse(shared.label, spec.classes, spec.multi_label)
     return np.exp(np.stack(arrays)), labels
-
-
-def _parse_weights(weights: str | None, n: int) -> ndarray:
-    """(n,) that sum to 1."""
-    alike = ",".join("1" * n)
-    texts = pd.Series((weights or alike).split(","))
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
-    if len(numbers) != n or not ((numbers > 0) & (numbers < np.inf)).all():
-        raise UserError(
-            f"--weights {weights} must be a number above 0 for each of the {n} --run, as {alike}"
-        )
-    return numbers / numbers.sum()
 
 
 def write_predictions(out: Path, table: pd.DataFrame, sample: str | Path | None) -> None:

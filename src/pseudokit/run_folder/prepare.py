@@ -25,6 +25,7 @@ from ..data.votes import write_votes
 from ..labels.annotators import label_by_votes
 from ..labels.decide import REPAIRS
 from ..labels.metrics import known
+from ..labels.out_of_fold import OutsidePredictions
 from ..labels.pseudo_labels import check_cutoff
 from ..report.sentences import listed
 from ..system.environment import environment
@@ -34,7 +35,7 @@ from ..training.losses import check_loss
 from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import FREE_KEYS, Run
-from .outside import COPY_OF_LABELED, OutsidePredictions, read_outside, refuse_idle_predictions
+from .outside import COPY_OF_LABELED, read_outside, refuse_idle_predictions
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""

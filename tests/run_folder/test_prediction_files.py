@@ -8,7 +8,7 @@ import pytest
 
 from pseudokit.config.keys import Data, Predictions
 from pseudokit.config.types import UserError
-from pseudokit.data.predictions import read_prediction_files
+from pseudokit.run_folder.prediction_files import read_prediction_files
 
 CLASSES = ("ant", "bee", "cat")
 IDS = ["007", "8", "nine", "x y"]

@@ -11,7 +11,10 @@ from numpy import ndarray
 
 from ..config.keys import Data, Predictions
 from ..config.types import UserError
-from .tables import read_cells, read_ids
+from ..data.tables import read_cells, read_column, read_ids
+from ..labels.inputs import is_ambiguous, order_columns, read_log_probs, read_table
+from ..round_store import RoundStore
+from ..system.files import read_json
 
 ARRAY_SUFFIX = ".npy"
 MAX_FOLDS = 100
@@ -28,11 +31,28 @@ class PredictionFile:
     values: ndarray
     """(M, K) numbers as the file has them, in the order of the classes; those of a .npy stay on disk."""
     folds: ndarray | None
-    """(M,) name of the fold of each row; None = not known."""
+    """(M,) name of the fold of each row, "" = it has none; None = not known."""
+    calibration: dict | None
+    """What a run of this kit that wrote the file says of its calibration; None = not calibrated."""
 
     def places(self, ids: ndarray) -> ndarray:
         """(len(ids),) the row of each id in this file, -1 = it is not there."""
         return self.ids.get_indexer(ids)
+
+    def log_probs(self, places: ndarray, multi_label: bool) -> ndarray:
+        """(len(places), …) log-probabilities of these rows.
+
+        Raises:
+            UserError: one of them holds no probabilities.
+        """
+        return read_log_probs(
+            self.values,
+            multi_label=multi_label,
+            rows=places,
+            name=str(self.path),
+            ids=self.ids,
+            remedy="mend the row, and write the softmax of logits",
+        )
 
 
 def read_prediction_files(
@@ -46,10 +66,16 @@ def read_prediction_files(
     labeled, unlabeled = predictions.labeled or [], predictions.unlabeled or []
     id_files = _pair_ids([*labeled, *unlabeled], predictions.ids or [])
     fold_col = predictions.fold_col
-    return (
-        [_read_file(path, id_files.get(path), data, classes, fold_col) for path in labeled],
-        [_read_file(path, id_files.get(path), data, classes, None) for path in unlabeled],
-    )
+    files = [_read_file(path, id_files.get(path), data, classes, fold_col) for path in labeled]
+    others = [
+        _read_file(path, id_files.get(path), data, classes, fold_col, may_lack_folds=True)
+        for path in unlabeled
+    ]
+    if fold_col and not files and all(file.folds is None for file in others):
+        raise UserError(
+            f"predictions.fold_col={fold_col}: no file has this column; mend it or leave it out"
+        )
+    return files, others
 
 
 def _pair_ids(paths: list[str], id_files: list[str]) -> dict[str, str]:
@@ -65,14 +91,20 @@ def _pair_ids(paths: list[str], id_files: list[str]) -> dict[str, str]:
 
 
 def _read_file(
-    name: str, id_file: str | None, data: Data, classes: Sequence[str], fold_col: str | None
+    name: str,
+    id_file: str | None,
+    data: Data,
+    classes: Sequence[str],
+    fold_col: str | None,
+    may_lack_folds: bool = False,
 ) -> PredictionFile:
     path = Path(name)
     for file in filter(None, (name, id_file)):
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist; give a file of predictions, or of their ids")
+    round_info = _read_round(path)
     if id_file:
-        values = _read_array(path, classes)
+        values = _read_array(path, classes, round_info)
         table = _read_id_table(Path(id_file), data)
     else:
         table = read_cells(path)
@@ -85,21 +117,30 @@ def _read_file(
         )
     if ids.has_duplicates:
         raise UserError(f"{source}: id {ids[ids.duplicated()][0]!r} stands twice; keep one row")
-    folds = None if fold_col is None else _read_folds(table, fold_col, ids, source)
-    return PredictionFile(path, ids, values, folds)
+    folds = None
+    if fold_col and not (may_lack_folds and fold_col not in table):
+        folds = _read_folds(table, fold_col, source)
+        if not may_lack_folds and (folds == "").any():
+            raise UserError(f"{source}: id {ids[folds == ''][0]!r} has no {fold_col!r}; fill it")
+    calibration = None
+    if round_info.keys() & {"temperatures", "likeliest_rate"}:
+        calibration = {"likeliest_rate": round_info.get("likeliest_rate")}
+    return PredictionFile(path, ids, values, folds, calibration)
 
 
-def _read_array(path: Path, classes: Sequence[str]) -> ndarray:
+def _read_array(path: Path, classes: Sequence[str], round_info: dict) -> ndarray:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read as an array ({error}); save it by numpy") from None
-    if values.shape[1:] != (len(classes),):
+    if read_table(values, str(path)).shape[1] != len(classes):
         raise UserError(
             f"{path} has the shape {values.shape}; it needs a row an image and {len(classes)} columns, the sorted "
             f"classes ({classes[0]}, …)"
         )
-    if all(map(str.isdecimal, classes)) and sorted(classes, key=int) != list(classes):
+    if round_info and round_info["classes"] != list(classes):
+        raise UserError(f"{path} is of a run with other classes than data.train; leave it out")
+    if not round_info and is_ambiguous(classes):
         raise UserError(
             f"{path}: classes are numbers, and as text 10 stands before 2, so its columns may be in either order; give "
             "a CSV or parquet file with a column for each class"
@@ -116,28 +157,32 @@ def _read_id_table(file: Path, data: Data) -> pd.DataFrame:
 
 def _read_columns(table: pd.DataFrame, path: Path, classes: Sequence[str]) -> ndarray:
     """(M, K) of the columns p_<class>, else of those named by the classes; NaN where a cell is no number."""
-    columns = [f"p_{name}" for name in classes]
-    if columns[0] not in table:
-        columns = list(classes)
-    missing = [name for name in columns if name not in table]
-    if missing:
+    columns = order_columns(table, classes)
+    if columns is table:
+        missing = next((name for name in classes if name not in table), classes[0])
         raise UserError(
-            f"{path} has no column {missing[0]!r}; it needs a column for each of the {len(classes)} classes, named by "
-            "the class or p_<class>"
+            f"{path} has no column {missing!r}; it needs a column for each of the {len(classes)} classes, named by the "
+            "class or p_<class>"
         )
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
-    return numbers.to_numpy(float)
+    return columns.apply(pd.to_numeric, errors="coerce").to_numpy(float)
 
 
-def _read_folds(table: pd.DataFrame, name: str, ids: pd.Index, source: Path) -> ndarray:
-    if name not in table:
-        raise UserError(f"{source} has no column {name!r}; mend predictions.fold_col")
-    folds = table[name].to_numpy(object)
-    if (folds == "").any():
-        raise UserError(f"{source}: id {ids[folds == ''][0]!r} has no fold in {name!r}; fill it")
+def _read_folds(table: pd.DataFrame, name: str, source: Path) -> ndarray:
+    folds = read_column(table, name, "predictions.fold_col", source).to_numpy(object)
     n_folds = len({*folds})
     if n_folds > MAX_FOLDS:
         raise UserError(
             f"{source}: {name!r} holds {n_folds:,} different values, too many for folds; mend predictions.fold_col"
         )
     return folds
+
+
+def _read_round(path: Path) -> dict:
+    """round.json of the round whose log-probabilities a run of this kit wrote into this file; {} of other files."""
+    folder = path.parent
+    if path.name == "log_probs.npy" and (folder / "round.json").is_file():
+        return read_json(folder / "round.json", "classes")
+    if path.name == "oof_log_probs.npy" and (folder / "metrics.json").is_file():
+        decisive = read_json(folder / "metrics.json", "round")["round"]
+        return RoundStore(folder).rounds()[decisive - 1]
+    return {}
