@@ -401,7 +401,7 @@ def test_labeled_rows_of_other_teachers_count_only_where_folds_prove_them_held_o
 def test_weights_beside_the_kits_own_teachers_are_fitted_where_folds_prove_rows_held_out(teachers):
     keys = {"unlabeled": ("noise", "good"), "weights": "fit", "fold_col": "fold"}
     _, predicted = judged_by(teachers, **keys)
-    own, noise, good = predicted.calibration["file_weights"]
+    noise, good, own = predicted.calibration["file_weights"]
     assert good > 0.85
     assert own + noise == pytest.approx(1 - good, abs=1e-5)
 

@@ -11,6 +11,7 @@ from .config.keys import USES_UNLABELED, Pseudo
 from .data.dataset import Dataset
 from .data.encoding import counts, differ, has_label
 from .data.folds import make_folds
+from .labels.arrays import MIN_PROBABILITY
 from .labels.calibration import calibrate_models
 from .labels.council import weigh_members
 from .labels.decide import REPAIRS, decide_labels
@@ -226,8 +227,11 @@ def _predict_round(context: SelfTrainingContext, last: SelfTrainingResult) -> Ou
     predicted = average_models(own, len(given_labels), context.leak_free)
     if others:
         rows = np.arange(len(given_labels))
-        mean = FoldPredictions(rows, predicted.log_probs, "", -1, weight=outside.own_weight)
-        others = [mean, *others]
+        # of rows that nobody else predicts a weight of 0 would leave nothing
+        weight = max(outside.own_weight, MIN_PROBABILITY)
+        last_member = 1 + others[-1].member
+        own = FoldPredictions(rows, predicted.log_probs, "", -1, last_member, weight)
+        others = [own, *others]
         if outside.fits_weights:
             others, weights = weigh_members(others, given_labels, repairs)
             calibration = calibration | {"file_weights": weights["member_weights"]}

@@ -174,7 +174,7 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
     _refuse_row(ids == "", file, "the id is empty; fill it")
     group = ""
     if data.group_col and (split == "train" or data.group_col in table):
-        group = read_column(table, data.group_col, "data.group_col", file)
+        group = _column(table, data.group_col, "data.group_col", file)
     columns = {
         "id": ids,
         "path": _find_images(ids, folders, data.image_suffix),
@@ -206,12 +206,12 @@ def read_ids(table: pd.DataFrame, data: Data, file: Path) -> pd.Series:
         UserError: the table has none.
     """
     usual_name = next((name for name in ID_COLUMNS if name in table), " / ".join(ID_COLUMNS))
-    return read_column(table, data.id_col or usual_name, "data.id_col", file)
+    return _column(table, data.id_col or usual_name, "data.id_col", file)
 
 
 def _read_weights(table: pd.DataFrame, data: Data, file: Path) -> ndarray:
     """(N,) how much each row counts; an empty cell: as much as 1."""
-    cells = read_column(table, data.weight_col, "data.weight_col", file)
+    cells = _column(table, data.weight_col, "data.weight_col", file)
     weights = pd.to_numeric(cells.replace("", "1"), errors="coerce").to_numpy(float)
     is_wrong = ~(np.isfinite(weights) & (weights > 0))
     _refuse_row(is_wrong, file, f"{data.weight_col!r} must be a number above 0; mend the row")
@@ -255,12 +255,7 @@ def _warn_of_line_breaks(table: pd.DataFrame, file: Path) -> None:
         )
 
 
-def read_column(table: pd.DataFrame, name: str, key: str, file: Path) -> pd.Series:
-    """The column that a key names.
-
-    Raises:
-        UserError: the table has none of that name.
-    """
+def _column(table: pd.DataFrame, name: str, key: str, file: Path) -> pd.Series:
     if name not in table:
         raise UserError(
             f"{file} has no column {name!r} (it has {', '.join(map(repr, table.columns))}); set {key}="
@@ -290,7 +285,7 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
         has_votes = False
     if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
         return {"label": ""}
-    columns = [read_column(table, name, "data.label_col", file) for name in names]
+    columns = [_column(table, name, "data.label_col", file) for name in names]
     if has_votes:
         cells = table[list(dict.fromkeys(names))]  # a column that is named twice counts once
         votes = read_votes(cells, data.labels_are, file)

@@ -65,7 +65,7 @@ class OutsidePredictions:
     own_weight: float = 1.0
     """How much the trained teachers count together beside the others."""
     fits_weights: bool = False
-    """Whether weights are fitted; then `member` tells the files apart, and 0 beside the others is our own teachers."""
+    """Whether weights are fitted: `member` tells the files apart."""
     calibration: dict = field(default_factory=dict)
     """What the run says that has calibrated the teachers."""
     copies: ndarray | None = None
@@ -200,21 +200,16 @@ def leak_free_fold_jobs(
 
 
 def split_by_fold(
-    rows: ndarray, log_probs: ndarray, folds: ndarray, n_before: int = 0, **facts
+    rows: ndarray, log_probs: ndarray, folds: ndarray, **facts
 ) -> list[FoldPredictions]:
-    """Predictions from outside by the model that made them.
-
-    Args:
-        rows: (M,) row numbers, ascending; log_probs: (M, …); folds: (M,) name of the fold of each row.
-        n_before: how many other models there are; facts: member and weight.
-    """
+    """Predictions (M, …) of these rows by the model that made them; folds: (M,) names; facts: member and weight."""
     different, numbers = np.unique(folds, return_inverse=True)
     models = []
     for number in range(len(different)):
         of_fold = numbers == number
         part = log_probs if of_fold.all() else log_probs[of_fold]  # a copy
-        fold = n_before + number
-        models.append(FoldPredictions(rows[of_fold], part, hash_of(part, fold), fold, **facts))
+        part_rows = rows[of_fold]
+        models.append(FoldPredictions(part_rows, part, hash_of(part, part_rows), number, **facts))
     return models
 
 
@@ -258,14 +253,10 @@ def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray
 def with_others(
     predicted: OutOfFoldPredictions, models: list[FoldPredictions]
 ) -> OutOfFoldPredictions:
-    """The mean of our own teachers, the first of the models, and of others, on the rows that any of these predicts."""
-    rows = np.unique(np.concatenate([model.rows for model in models[1:]]))
-    mean, predicted_by = _mean_log_probs(models, len(predicted.log_probs))
-    log_probs = predicted.log_probs.copy()
-    log_probs[rows] = mean[rows]
-    joined = predicted.predicted_by.copy()
-    joined[rows] = _join_hashes(joined[rows], predicted_by[rows])
-    return replace(predicted, log_probs=log_probs, predicted_by=joined)
+    """The mean of the models: our own teachers together, who predict every row, and others."""
+    mean = average_models(models, len(predicted.log_probs))
+    hashes = _join_hashes(predicted.predicted_by, mean.predicted_by)
+    return replace(predicted, log_probs=mean.log_probs, predicted_by=hashes)
 
 
 def average_rounds(

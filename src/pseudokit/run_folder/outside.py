@@ -17,7 +17,7 @@ from ..labels.out_of_fold import (
     split_by_fold,
 )
 from ..labels.sanity import learned_these_rows
-from ..system.files import hash_of, log
+from ..system.files import log
 from .prediction_files import PredictionFile, read_prediction_files
 
 COPY_OF_LABELED = "copy_of_labeled"
@@ -40,12 +40,6 @@ def refuse_idle_predictions(config: Config, mode: str, trains: bool) -> None:
         ),
         "predictions.fold_col belongs to predictions.labeled or predictions.unlabeled; give one": (
             predictions.fold_col and not (labeled or unlabeled)
-        ),
-        "predictions.weights=fit compares teachers: give two files or more of predictions.labeled, and as many of "
-        "predictions.unlabeled, of the same teachers in the same order": (
-            predictions.weights == FIT
-            and labeled
-            and (len(labeled) < 2 or len(unlabeled or labeled) != len(labeled))
         ),
         "pseudo.leak_free_folds=true: teachers from outside may have learned the labels of every fold; leave it out": (
             unlabeled and pseudo.leak_free_folds
@@ -77,47 +71,58 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     if not (predictions.labeled or predictions.unlabeled):
         return OutsidePredictions()
     files, other_files = read_prediction_files(predictions, config.data, judged.classes)
-    weights, own_weight = _weights(predictions.weights, files, other_files)
-    teachers, warnings = _judge_labeled(files, weights, judged, clusters)
-    n_folds = len(teachers)
-    others, copies = _judge_unlabeled(other_files, weights, judged, clusters, not files)
-    models = [*teachers, *others]
     labeled = has_label(judged.given_labels)
+    copies = ~labeled & np.isin(clusters, clusters[labeled])
+    # The kit's own teachers, where they are trained, alone judge copies of labeled rows.
+    unlabeled = ~labeled if files else ~labeled & ~copies
+    own_weight = 0.0 if files else 1.0
     fits_weights = predictions.weights == FIT
-    if fits_weights and not (labeled & predicted_by_all(models, len(judged))).any():
+    given = None if fits_weights else predictions.weights
+    if given and not files and len(given) == len(other_files) + 1:
+        *given, own_weight = given
+    teachers, warnings = _judge("labeled", files, given, labeled, judged, clusters)
+    others, _ = _judge("unlabeled", other_files, given, unlabeled, judged, clusters)
+    models = [*teachers, *others]
+    if fits_weights:
+        _refuse_fit(files, other_files, labeled & predicted_by_all(models, len(judged)))
+    warnings += _learned(models, judged.given_labels)
+    for warning in warnings:
+        log.info(f"warning: {warning}")
+    weights = np.array(
+        [*(given or np.ones(len(files or other_files))), *[own_weight][bool(files) :]]
+    )
+    facts = {
+        "labeled": [str(file.path) for file in files],
+        "unlabeled": [str(file.path) for file in other_files],
+        "folds": len(teachers) if files and predictions.fold_col else None,
+        "weights": (weights / weights.sum()).tolist(),
+        "warnings": warnings,
+    }
+    return OutsidePredictions(
+        models if files else [],
+        [] if files else others,
+        own_weight,
+        fits_weights,
+        _calibration(files),
+        copies if other_files else None,
+        facts,
+    )
+
+
+def _refuse_fit(
+    files: list[PredictionFile], others: list[PredictionFile], is_common: ndarray
+) -> None:
+    """Refuse to fit weights where nothing tells them. is_common: (N,) labeled rows that all files predict, held out."""
+    if len(files) == 1 or (files and others and len(files) != len(others)):
+        raise UserError(
+            "predictions.weights=fit compares teachers: give two files or more of predictions.labeled, and as many of "
+            "predictions.unlabeled, of the same teachers in the same order"
+        )
+    if not is_common.any():
         raise UserError(
             "predictions.weights=fit: no labeled row is predicted by all files, held out; give predictions.labeled of "
             "the same teachers, or predictions.fold_col"
         )
-    warnings += _learned(models, judged.given_labels)
-    for warning in warnings:
-        log.info(f"warning: {warning}")
-    shares = weights if files else np.append(weights, own_weight)
-    facts = {
-        "labeled": [str(file.path) for file in files],
-        "unlabeled": [str(file.path) for file in other_files],
-        "folds": n_folds if files and predictions.fold_col else None,
-        "weights": (shares / shares.sum()).tolist(),
-        "warnings": warnings,
-    }
-    if files:
-        teachers, others = models, []
-    return OutsidePredictions(
-        teachers, others, own_weight, fits_weights, _calibration(files), copies, facts
-    )
-
-
-def _weights(
-    given: list[float] | str | None, files: list[PredictionFile], others: list[PredictionFile]
-) -> tuple[ndarray, float]:
-    """The weight of each file, all alike where they are fitted, and that of the kit's own teachers."""
-    own_weight = 0.0 if files else 1.0
-    given = None if given == FIT else given
-    if given and not files and len(given) == len(others) + 1:
-        *given, own_weight = given
-    for group in sorted(filter(None, (files, others)), key=len):
-        weights = read_weights(given, len(group), "predictions.weights", "files")
-    return weights, own_weight
 
 
 def _calibration(files: list[PredictionFile]) -> dict:
@@ -137,73 +142,58 @@ def _calibration(files: list[PredictionFile]) -> dict:
     return files[0].calibration
 
 
-def _judge_labeled(
-    files: list[PredictionFile], weights: ndarray, judged: Dataset, clusters: ndarray
+def _judge(
+    key: str,
+    files: list[PredictionFile],
+    weights: list[float] | None,
+    needed: ndarray,
+    judged: Dataset,
+    clusters: ndarray,
 ) -> tuple[list[FoldPredictions], list[str]]:
-    """What each fold of each file says of the labeled rows that it has, together all of them; warnings."""
+    """What the files of one key say of the rows that are needed (N,), and of labeled ones that are proved held out.
+
+    Files of predictions.labeled have the needed rows together, each file of predictions.unlabeled has all of them.
+
+    Returns:
+        What each fold of each file predicts; warnings.
+    """
     labeled = has_label(judged.given_labels)
-    is_covered = ~labeled
+    missing = needed & bool(files)
     models = []
     warnings = []
     for number, file in enumerate(files):
         places = file.places(judged.id)
+        in_file = places >= 0
+        missing = needed & ~in_file if key == "unlabeled" else missing & ~in_file
+        if key == "unlabeled":
+            _refuse_missing(key, [file], judged.id[missing])
+        is_judged = needed & in_file
+        more = labeled & in_file & ~needed
         doubt = _doubt(file, places, judged, clusters)
-        if file.folds is None:
+        if more.any() and doubt:
+            log.info(
+                f"{file.path}: {more.sum():,} of its rows are labeled in this run and are left out, so it judges "
+                f"unlabeled rows alone: {doubt}"
+            )
+        elif more.any():
+            log.info(
+                f"{file.path}: {more.sum():,} of its rows are labeled in this run, and by their folds they are held "
+                "out, so it judges them too"
+            )
+            is_judged |= more
+        elif doubt and file.folds is None:
             log.info(f"{file.path}: {doubt}")
         elif doubt:
             warnings.append(f"{file.path}: {doubt}")
-        rows = np.flatnonzero(labeled & (places >= 0))
-        is_covered[rows] = True
+        rows = np.flatnonzero(is_judged)
         folds = np.zeros(len(rows)) if file.folds is None else file.folds[places[rows]]
         log_probs = file.log_probs(places[rows], judged.given_labels.ndim == 2)
-        facts = {"member": number, "weight": weights[number]}
-        models += split_by_fold(rows, log_probs, folds, len(models), **facts)
-        _say_unused(file, len(rows))
-    if files:
-        _refuse_missing(files, judged.id[~is_covered], labeled.sum(), "labeled")
+        weight = read_weights(weights, len(files), "predictions.weights", "files")[number]
+        models += split_by_fold(rows, log_probs, folds, member=number, weight=weight)
+        if n_unused := len(file.ids) - (is_judged | more).sum():
+            log.info(f"{file.path}: {n_unused:,} of its rows are none of this run")
+    _refuse_missing(key, files, judged.id[missing])
     return models, warnings
-
-
-def _judge_unlabeled(
-    files: list[PredictionFile],
-    weights: ndarray,
-    judged: Dataset,
-    clusters: ndarray,
-    beside_own: bool,
-) -> tuple[list[FoldPredictions], ndarray | None]:
-    """What each file says of the unlabeled rows, and of labeled ones that its folds prove to be held out.
-
-    Args:
-        beside_own: the kit's own teachers are trained, and they alone judge copies of labeled rows.
-
-    Returns:
-        The predictions, and (N,) which rows are such copies.
-    """
-    if not files:
-        return [], None
-    labeled = has_label(judged.given_labels)
-    copies = ~labeled & np.isin(clusters, clusters[labeled])
-    needed = ~labeled & ~(copies & beside_own)
-    models = []
-    for number, file in enumerate(files):
-        places = file.places(judged.id)
-        _refuse_missing([file], judged.id[needed & (places < 0)], needed.sum(), "unlabeled")
-        is_judged = needed
-        in_file = labeled & (places >= 0)
-        if in_file.any():
-            text = f"{file.path}: {in_file.sum():,} of its rows are labeled in this run"
-            if doubt := _doubt(file, places, judged, clusters):
-                log.info(f"{text} and are left out, so it judges unlabeled rows alone: {doubt}")
-            else:
-                log.info(f"{text}, and by their folds they are held out, so it judges them too")
-                is_judged = needed | in_file
-        rows = np.flatnonzero(is_judged)
-        log_probs = file.log_probs(places[rows], judged.given_labels.ndim == 2)
-        model_hash = hash_of(log_probs, rows)
-        member = number + beside_own
-        models.append(FoldPredictions(rows, log_probs, model_hash, -1, member, weights[number]))
-        _say_unused(file, (needed | in_file).sum())
-    return models, copies
 
 
 def _doubt(file: PredictionFile, places: ndarray, judged: Dataset, clusters: ndarray) -> str:
@@ -250,14 +240,9 @@ def _learned(models: list[FoldPredictions], given_labels: ndarray) -> list[str]:
     ]
 
 
-def _refuse_missing(files: list[PredictionFile], ids: ndarray, n: int, key: str) -> None:
+def _refuse_missing(key: str, files: list[PredictionFile], ids: ndarray) -> None:
     if len(ids):
         names = ", ".join(str(file.path) for file in files)
         raise UserError(
-            f"predictions.{key}={names}: {len(ids):,} of {n:,} {key} rows are not there, first {ids[0]!r}; add them"
+            f"predictions.{key}={names}: {len(ids):,} {key} rows are not there, first {ids[0]!r}; add them"
         )
-
-
-def _say_unused(file: PredictionFile, n_used: int) -> None:
-    if n_unused := len(file.ids) - n_used:
-        log.info(f"{file.path}: {n_unused:,} of its rows are none of this run")

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from ..config.keys import Data, Predictions
 from ..config.types import UserError
-from ..data.tables import read_cells, read_column, read_ids
+from ..data.tables import read_cells, read_ids
 from ..labels.inputs import is_ambiguous, order_columns, read_log_probs, read_table
 from ..round_store import RoundStore
 from ..system.files import read_json
@@ -66,15 +66,17 @@ def read_prediction_files(
     labeled, unlabeled = predictions.labeled or [], predictions.unlabeled or []
     id_files = _pair_ids([*labeled, *unlabeled], predictions.ids or [])
     fold_col = predictions.fold_col
-    files = [_read_file(path, id_files.get(path), data, classes, fold_col) for path in labeled]
-    others = [
-        _read_file(path, id_files.get(path), data, classes, fold_col, may_lack_folds=True)
-        for path in unlabeled
-    ]
-    if fold_col and not files and all(file.folds is None for file in others):
-        raise UserError(
-            f"predictions.fold_col={fold_col}: no file has this column; mend it or leave it out"
-        )
+    files, others = (
+        [_read_file(path, id_files.get(path), data, classes, fold_col) for path in paths]
+        for paths in (labeled, unlabeled)
+    )
+    known = [file.folds is not None for file in files or others]
+    if fold_col and not (all(known) if files else any(known)):
+        names = ", ".join(labeled or unlabeled)
+        raise UserError(f"{names}: no column {fold_col!r}; mend predictions.fold_col")
+    for file in files:
+        if fold_col and (empty := file.ids[file.folds == ""]).size:
+            raise UserError(f"{file.path}: id {empty[0]!r} has no fold in {fold_col!r}; fill it")
     return files, others
 
 
@@ -91,12 +93,7 @@ def _pair_ids(paths: list[str], id_files: list[str]) -> dict[str, str]:
 
 
 def _read_file(
-    name: str,
-    id_file: str | None,
-    data: Data,
-    classes: Sequence[str],
-    fold_col: str | None,
-    may_lack_folds: bool = False,
+    name: str, id_file: str | None, data: Data, classes: Sequence[str], fold_col: str | None
 ) -> PredictionFile:
     path = Path(name)
     for file in filter(None, (name, id_file)):
@@ -118,10 +115,13 @@ def _read_file(
     if ids.has_duplicates:
         raise UserError(f"{source}: id {ids[ids.duplicated()][0]!r} stands twice; keep one row")
     folds = None
-    if fold_col and not (may_lack_folds and fold_col not in table):
-        folds = _read_folds(table, fold_col, source)
-        if not may_lack_folds and (folds == "").any():
-            raise UserError(f"{source}: id {ids[folds == ''][0]!r} has no {fold_col!r}; fill it")
+    if fold_col in table:
+        folds = table[fold_col].to_numpy(object)
+        if (n_folds := len({*folds})) > MAX_FOLDS:
+            raise UserError(
+                f"{source}: {fold_col!r} holds {n_folds:,} different values, too many for folds; mend "
+                "predictions.fold_col"
+            )
     calibration = None
     if round_info.keys() & {"temperatures", "likeliest_rate"}:
         calibration = {"likeliest_rate": round_info.get("likeliest_rate")}
@@ -165,16 +165,6 @@ def _read_columns(table: pd.DataFrame, path: Path, classes: Sequence[str]) -> nd
             "class or p_<class>"
         )
     return columns.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-
-
-def _read_folds(table: pd.DataFrame, name: str, source: Path) -> ndarray:
-    folds = read_column(table, name, "predictions.fold_col", source).to_numpy(object)
-    n_folds = len({*folds})
-    if n_folds > MAX_FOLDS:
-        raise UserError(
-            f"{source}: {name!r} holds {n_folds:,} different values, too many for folds; mend predictions.fold_col"
-        )
-    return folds
 
 
 def _read_round(path: Path) -> dict:
