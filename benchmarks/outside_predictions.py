@@ -2,6 +2,7 @@
 
     python benchmarks/outside_predictions.py learned --data FOLDER     false and true alarms; a minute
     python benchmarks/outside_predictions.py rows [--n 200000 1000000] a run on a .npy without images
+    python benchmarks/outside_predictions.py issues [--n 1000000 10000000]  find_label_issues on a .npy
 
 FOLDER holds human_noise/*.npz (networks on CIFAR-10N, held out) and mnist_png. The other rows are the 1,797 digits of
 scikit-learn, three draws of uniform noise each, three folds.
@@ -152,15 +153,31 @@ def table(rows: list[dict]) -> list[str]:
     ]
 
 
-def many_rows(n: int, k: int = 10) -> dict:
-    """A whole run in a process of its own: seconds of the processor, and the most memory."""
+def noisy_rows(n: int, k: int) -> tuple[ndarray, ndarray]:
+    """(n, k) probabilities, and (n,) labels of which 9 % are wrong."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, k, n)
     probs = 0.3 * rng.dirichlet(np.ones(k), n) + 0.7 * np.eye(k)[labels]
     labels = np.where(rng.random(n) < 0.1, rng.integers(0, k, n), labels)
+    return probs.astype(np.float32), labels
+
+
+def cost(what: str, n: int, k: int, command: list[str]) -> dict:
+    """What a process takes: seconds of the processor, and the most memory of this one and of all before it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    gb = after.ru_maxrss / 1e6
+    return {"what": what, "n": n, "classes": k, "seconds": round(seconds, 1), "gb": gb}
+
+
+def many_rows(n: int, k: int = 10) -> dict:
+    """A whole run."""
+    probs, labels = noisy_rows(n, k)
     ids = np.arange(n).astype(str)
     with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/oof.npy", probs.astype(np.float32))
+        np.save(f"{folder}/oof.npy", probs)
         Path(folder, "ids.txt").write_text("\n".join(ids))
         pd.DataFrame({"id": ids, "label": labels}).to_csv(f"{folder}/train.csv", index=False)
         files = [
@@ -169,18 +186,29 @@ def many_rows(n: int, k: int = 10) -> dict:
             f"predictions.ids={folder}/ids.txt",
             f"out={folder}",
         ]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "pseudo.py", "--mode", "denoise", *files]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"n": n, "classes": k, "seconds": round(seconds, 1), "gb": after.ru_maxrss / 1e6}
+        return cost("a run", n, k, command)
+
+
+def many_issues(n: int, k: int = 10) -> dict:
+    """find_label_issues on a memory map."""
+    probs, labels = noisy_rows(n, k)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/oof.npy", probs)
+        np.save(f"{folder}/labels.npy", labels)
+        code = (
+            "import sys; sys.path.insert(0, 'src'); import numpy as np; from pseudokit import find_label_issues; "
+            f"find_label_issues(np.load('{folder}/labels.npy'), np.load('{folder}/oof.npy', mmap_mode='r'))"
+        )
+        return cost("find_label_issues", n, k, [sys.executable, "-c", code])
 
 
 def rows_table(rows: list[dict]) -> list[str]:
-    lines = ["| rows | classes | processor seconds | memory at most |", "|---" * 4 + "|"]
+    lines = ["| what | rows | classes | processor seconds | memory |", "|---" * 5 + "|"]
     for row in rows:
-        lines.append(f"| {row['n']:,} | {row['classes']} | {row['seconds']} | {row['gb']:.2f} GB |")
+        lines.append(
+            f"| {row['what']} | {row['n']:,} | {row['classes']} | {row['seconds']} | {row['gb']:.2f} GB |"
+        )
     return lines
 
 
@@ -188,14 +216,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["learned", "rows"])
+    parser.add_argument("what", choices=["learned", "rows", "issues"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", type=int, nargs="+", default=[200_000, 1_000_000])
     args = parser.parse_args()
     if args.what == "learned":
         rows, to_lines = learned(args.data), table
     else:
-        rows, to_lines = [many_rows(n) for n in args.n], rows_table
+        measure = many_rows if args.what == "rows" else many_issues
+        rows, to_lines = [measure(n) for n in args.n], rows_table
     rows = [row | {"machine": machine()} for row in rows]
     save_results(f"outside_predictions_{args.what}", rows, to_lines(rows))
 

@@ -83,8 +83,14 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     teachers, warnings = _judge("labeled", files, given, labeled, judged, clusters)
     others, _ = _judge("unlabeled", other_files, given, unlabeled, judged, clusters)
     models = [*teachers, *others]
-    if fits_weights:
-        _refuse_fit(files, other_files, labeled & predicted_by_all(models, len(judged)))
+    is_paired = not files or (len(files) > 1 and len(other_files) in (0, len(files)))
+    is_common = labeled & predicted_by_all(models, len(judged))
+    if fits_weights and not (is_paired and is_common.any()):
+        raise UserError(
+            "predictions.weights=fit compares teachers on labeled rows that all of them predict, held out: give two "
+            "files or more of predictions.labeled, and as many of predictions.unlabeled, of the same teachers in the "
+            "same order; or predictions.unlabeled with predictions.fold_col"
+        )
     warnings += _learned(models, judged.given_labels)
     for warning in warnings:
         log.info(f"warning: {warning}")
@@ -107,22 +113,6 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
         copies if other_files else None,
         facts,
     )
-
-
-def _refuse_fit(
-    files: list[PredictionFile], others: list[PredictionFile], is_common: ndarray
-) -> None:
-    """Refuse to fit weights where nothing tells them. is_common: (N,) labeled rows that all files predict, held out."""
-    if len(files) == 1 or (files and others and len(files) != len(others)):
-        raise UserError(
-            "predictions.weights=fit compares teachers: give two files or more of predictions.labeled, and as many of "
-            "predictions.unlabeled, of the same teachers in the same order"
-        )
-    if not is_common.any():
-        raise UserError(
-            "predictions.weights=fit: no labeled row is predicted by all files, held out; give predictions.labeled of "
-            "the same teachers, or predictions.fold_col"
-        )
 
 
 def _calibration(files: list[PredictionFile]) -> dict:
