@@ -16,7 +16,8 @@ from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.folds import make_folds
-from pseudokit.labels.out_of_fold import OutsidePredictions
+from pseudokit.labels import arrays
+from pseudokit.labels.out_of_fold import FoldPredictions, OutsidePredictions, average_models
 from pseudokit.pipeline import run_rounds
 from pseudokit.round_store import MemoryStore, RoundStore
 from pseudokit.run_folder.evaluate import write_tables
@@ -404,6 +405,24 @@ def test_weights_beside_the_kits_own_teachers_are_fitted_where_folds_prove_rows_
     noise, good, own = predicted.calibration["file_weights"]
     assert good > 0.85
     assert own + noise == pytest.approx(1 - good, abs=1e-5)
+
+
+def test_a_mean_is_the_same_in_blocks_of_any_size(monkeypatch):
+    rng = np.random.default_rng(0)
+    models = []
+    for fold in range(3):
+        rows = np.flatnonzero(rng.random(40) < 0.5)
+        log_probs = np.log(rng.dirichlet(np.ones(4), len(rows)))
+        models.append(FoldPredictions(rows, log_probs, str(fold), fold, weight=fold + 1))
+    whole = average_models(models, 40)
+    monkeypatch.setattr(arrays, "MAX_BLOCK_VALUES", 12)
+    blocks = average_models(models, 40)
+    assert np.array_equal(whole.log_probs, blocks.log_probs, equal_nan=True)
+    assert (whole.predicted_by == blocks.predicted_by).all()
+    assert np.isnan(whole.log_probs[whole.predicted_by == ""]).all()
+    row = next(i for i, hashes in enumerate(whole.predicted_by) if hashes == "0+1+2")
+    parts = [np.exp(model.log_probs[model.rows == row][0]) for model in models]
+    assert np.exp(whole.log_probs[row]) == pytest.approx(np.average(parts, 0, [1, 2, 3]))
 
 
 def test_what_a_run_stored_decides_the_same_again(table, run):

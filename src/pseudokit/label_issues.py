@@ -56,9 +56,10 @@ def find_label_issues(
     Args:
         labels: N class names or indices; NaN, None, an empty text or -1 is no label. With several labels a row (N, C)
             of 1, 0 and NaN.
-        pred_probs: (N, K) out-of-fold probabilities; with several labels a row (N, C) of yes. A list of several is one
-            of each teacher or round: the first decides the kind of noise, and the mean of all decides the labels.
-            Tables are matched with the labels by index and by the names of the classes.
+        pred_probs: (N, K) out-of-fold probabilities, or their logarithms; with several labels a row (N, C) of yes, or
+            (N, C, 2) of no and yes. What a run of the kit stored is calibrated already, and not for this. A list of
+            several is one of each teacher or round: the first decides the kind of noise, and the mean of all decides
+            the labels. Tables are matched with the labels by index and by the names of the classes.
         logits: in place of pred_probs, what a network gives before softmax (with several labels a row, sigmoid).
         folds: (N,) which model predicted a row, where it is known; each is then calibrated by itself. Of a list of
             pred_probs a list.
@@ -230,7 +231,7 @@ def select_pseudo_labels(
     """Which unlabeled rows are predicted confidently enough to be learned, and as what.
 
     Args:
-        pred_probs: (N, K) probabilities of rows without a label; or logits of a softmax.
+        pred_probs: (N, K) probabilities of rows without a label, or their logarithms; or logits of a softmax.
         classes: names of the columns. Default: those of a DataFrame, else none.
         cutoff: confidence from which a row gets a label, or "adaptive" (FreeMatch). Default: 0.95; with min_precision
             there is none.

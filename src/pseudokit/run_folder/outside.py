@@ -159,7 +159,7 @@ def _judge(
             _refuse_missing(key, [file], judged.id[missing])
         is_judged = needed & in_file
         more = labeled & in_file & ~needed
-        doubt = (labeled & in_file).any() and _doubt(file, places, judged, clusters)
+        doubt = _doubt(file, places, judged, clusters) if (labeled & in_file).any() else ""
         if more.any() and doubt:
             log.info(
                 f"{file.path}: {more.sum():,} of its rows are labeled in this run and are left out, so it judges "
