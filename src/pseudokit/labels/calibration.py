@@ -59,6 +59,9 @@ def calibrate_models(
 
     predicted = Posterior(plain, given_labels).summary()
     matrix, noise = estimate_noise(predicted, k, likeliest_rate == 0)
+    compares = choose and earlier is None
+    in_doubt = compares and noise in OF_THE_CLASS and avoids_confident_rows(predicted, k)
+    del predicted  # of many rows it is large, and so is what follows
     if noise not in OF_THE_CLASS:
         matrix = np.eye(k)
     labeled = given_labels >= 0
@@ -71,12 +74,11 @@ def calibrate_models(
         calibrated.append(replace(model, log_probs=log_probs))
         temperatures.append(round(temperature, 4))
     facts = {"temperatures": temperatures, "likeliest_rate": likeliest_rate}
-    if earlier is not None or not choose:
+    if not compares:
         return calibrated, facts
     compared = _compare_kinds(plain, calibrated, given_labels, noise)
     if "likeliest_rate" in compared:
         return models, compared
-    in_doubt = noise in OF_THE_CLASS and avoids_confident_rows(predicted, k)
     return calibrated, facts | compared | {"class_noise_in_doubt": in_doubt}
 
 
@@ -97,7 +99,9 @@ def _compare_kinds(
         parameters += len(calibrated) * k + (1 if noise == "uniform" else k * (k - 1))
     seen_through = Posterior(log_probs, given_labels, matrix).summary()
     class_rate = np.nanmean(seen_through.p_wrong)
-    z, rate = compare(plain, given_labels, np.log(seen_through.likelihood), parameters)
+    log_likelihood = np.log(seen_through.likelihood)
+    del log_probs, seen_through
+    z, rate = compare(plain, given_labels, log_likelihood, parameters)
     compared = {"difficulty_z": round(z, 2) if np.isfinite(z) else None}
     least_z = PREFERRED_Z
     if noise == "uniform":  # people's is not: difficulty must be as clearly ahead
