@@ -1,6 +1,5 @@
 """predict.py: the models of one or several runs, the images to predict, the average, the answers."""
 
-from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +23,10 @@ from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
 from ..training.models import ModelSpec, TrainedModel, load_models
+from ..training.predict import mean_probs
 from ..training.trainer import Trainer, offer
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
-
-Predict = Callable[[TrainedModel, ndarray], ndarray]
-"""(model, rows) → log-probabilities of the rows."""
 
 
 class FinishedRun(NamedTuple):
@@ -178,13 +175,6 @@ def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool)
         offer(trainer, paths)
     predict = partial(trainer.predict, tta=tta, alone=alone)
     return mean_probs(run.models, np.arange(len(paths)), predict)
-
-
-def mean_probs(models: list[TrainedModel], rows: ndarray, predict: Predict) -> ndarray:
-    """The weighted mean of the probabilities of several models."""
-    probs = [np.exp(predict(model, rows)) for model in models]
-    # as float32, so that the mean is float32 too
-    return np.average(probs, axis=0, weights=np.float32([model.weight for model in models]))
 
 
 def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:
