@@ -41,6 +41,11 @@ class FinishedRun(NamedTuple):
         """Classes and size of the models."""
         return self.models[0].spec
 
+    @property
+    def hash(self) -> str:
+        """Of all models."""
+        return "+".join(model.hash for model in self.models)
+
 
 def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
     """A run with those of its models that predict.
@@ -141,7 +146,7 @@ def predict_runs(
     shares /= shares.sum()
     paths = targets.path.to_numpy(object)
     alone = alone or len(runs) > 1  # the other processes can learn of one trainer only
-    of_runs = np.stack([_predict_run(run, paths, tta, alone) for run in runs])
+    of_runs = np.stack([predict_run(run, paths, tta, alone) for run in runs])
     probs = np.tensordot(shares, of_runs, 1)
     answers = probs.argmax(-1)
     oof_probs, labels = _shared_out_of_fold(runs) if metric or len(runs) > 1 else ((), ())
@@ -160,7 +165,7 @@ def predict_runs(
     return predictions_table(targets, probs, answers, spec.classes)
 
 
-def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) -> ndarray:
+def predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) -> ndarray:
     """Probabilities, averaged over the models of a run and over views."""
     tta = run.config.predict.tta if tta is None else tta
     if tta < 1:
