@@ -12,8 +12,10 @@ from pseudokit.api import run_command
 from pseudokit.config.keys import Config
 from pseudokit.config.load import load_config
 from pseudokit.data.images import load_images
+from pseudokit.pipeline import run_rounds
+from pseudokit.round_store import RoundStore
 from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run
-from pseudokit.run_folder.prepare import prepare
+from pseudokit.run_folder.prepare import make_job_runner, prepare
 from pseudokit.run_folder.teachers import read_teachers
 from pseudokit.training.models import load_model
 from pseudokit.training.predict import log_probs
@@ -23,6 +25,9 @@ from tests.same_bytes import contents
 QUICK = ["train.epochs=1", "train.min_steps=5", "pseudo.folds=2", "pseudo.train_baseline=false"]
 COPY, ORIGINAL = "copy", 12
 """A labeled image of the new run under a name of its own, and the row of the earlier run whose image it is."""
+
+GROUP, UNRELATED = "family", (3, 51)
+"""A group, with a row of the earlier run alone, and one that it never saw."""
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,8 @@ def data(digits, tmp_path_factory):
     shutil.copytree(Path(rows.path[0]).parent, folder / "images")
     shutil.copy(rows.path[ORIGINAL], folder / "images" / f"{COPY}.png")
     copy = pd.DataFrame({"id": [COPY], "label": [rows.label[ORIGINAL]]})
-    rows["group"] = rows.id
-    rows[:40].to_csv(folder / "old.csv", columns=["id", "label"], index=False)
+    rows["group"] = rows.id.replace({rows.id[UNRELATED[0]]: GROUP})
+    rows[:40].to_csv(folder / "old.csv", columns=["id", "label", "group"], index=False)
     new = pd.concat([rows[20:60], copy])
     new["group"] = new.group.fillna(COPY)
     new.to_csv(folder / "new.csv", columns=["id", "label", "group"], index=False)
@@ -51,7 +56,8 @@ def keys(folder: Path, train: str, **more) -> list[str]:
 @pytest.fixture(scope="module")
 def earlier(data) -> Path:
     folder, _ = data
-    return run_command("train", keys(folder, "old.csv", **{"name": "earlier", "data.size": 16}))
+    more = {"name": "earlier", "data.size": 16, "data.group_col": "group"}
+    return run_command("train", keys(folder, "old.csv", **more))
 
 
 def new_keys(folder: Path, **more) -> list[str]:
@@ -71,12 +77,17 @@ def test_each_row_is_judged_by_the_models_that_learned_nothing_of_it(data, earli
     relatives = {name: {name} for name in [*rows.id, COPY]}
     relatives[COPY] = {COPY, rows.id[ORIGINAL]}
     more = {}
-    if grouped:  # a row that the earlier run never saw, and one that it learned
+    if grouped:  # also in another folder, where an id that was learned has another image
+        images = shutil.copytree(folder / "images", folder / "moved")
+        shutil.copy(rows.path[90], images / f"{two}.png")
         table = pd.read_csv(folder / "new.csv", dtype=str)
-        table.group = table.group.replace({rows.id[50]: two})
+        mates = {two: "alone", rows.id[50]: rows.id[22], rows.id[UNRELATED[1]]: GROUP}
+        table.group = table.group.replace(mates)
         table.to_csv(folder / "grouped.csv", index=False)
-        relatives[two] = relatives[rows.id[50]] = {two, rows.id[50]}
+        relatives[rows.id[22]] = relatives[rows.id[50]] = {rows.id[22], rows.id[50]}
+        relatives[rows.id[UNRELATED[1]]] = {rows.id[row] for row in UNRELATED}
         more = {"data.train": folder / "grouped.csv", "data.group_col": "group"}
+        more["data.image_dir"] = images
     prepared = prepare(new_run(folder, name=f"spy_{grouped}", teachers=earlier, **more))
     [said] = prepared.outside.others
 
@@ -102,24 +113,26 @@ def test_each_row_is_judged_by_the_models_that_learned_nothing_of_it(data, earli
 def test_earlier_runs_count_by_fitted_weights_and_a_run_goes_on_with_the_same_bytes(data, earlier):
     folder, _ = data
     other = shutil.copytree(earlier, folder / "other")
-    command = new_keys(folder, name="both", teachers=f"[{earlier}, {other}]")
-    run = run_command("augment", command)
-    metrics = json.loads((run / "metrics.json").read_text())
-    own, one, two = metrics["predictions"]["weights"]
+    run = new_run(folder, name="both", teachers=f"[{earlier}, {other}]")
+
+    def rounds() -> dict:
+        prepared = prepare(run)
+        run_rounds(run, prepared, make_job_runner(run, prepared))
+        return contents(run.path)
+
+    whole = rounds()
+    [info] = RoundStore(run.path).rounds()
+    own, one, two = info["file_weights"]
     assert own + one + two == pytest.approx(1, abs=1e-5)
     assert one == two
-    whole, kept = contents(run), [*run.glob("teacher_*.npy")]
-    assert len(kept) == 1
-    times = [file.stat().st_mtime_ns for file in kept]
-    for name in ("round_1/round.json", "student/model.json"):
-        (run / name).unlink()
-    run_command("augment", command)
-    assert contents(run) == whole
-    assert [file.stat().st_mtime_ns for file in kept] == times, "what was predicted is read"
-
-    (run / "student" / "model.json").unlink()
-    shutil.copytree(earlier / "student", other / "round_1" / "fold_0", dirs_exist_ok=True)
-    refused(lambda: run_command("augment", command), run / "env.json")
+    [kept] = run.path.glob("teacher_*.npy")
+    written = kept.stat().st_mtime_ns
+    (run.path / "round_1" / "round.json").unlink()
+    assert rounds() == whole
+    assert kept.stat().st_mtime_ns == written, "what was predicted is read"
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(earlier / "student" / name, other / "round_1" / "fold_0")
+    refused(lambda: prepare(run), run.path / "env.json")
 
 
 FAULTS = {

@@ -79,8 +79,9 @@ def _judge(
     multi_label = judged.given_labels.ndim == 2
     known = {(*fold.spec.classes, fold.spec.multi_label) for fold in folds.values()}
     faults = {
-        "does not exist; give the folder of a run": not path.is_dir(),
-        "is not finished; run its command again": read_status(path)["state"] != "done",
+        "is no finished run; run its command to the end, or mend the path": (
+            read_status(path)["state"] != "done"
+        ),
         "has no fold models (round_1/fold_0); leave it out": not folds,
         "has other classes than data.train; leave it out": (
             known != {(*judged.classes, multi_label)}
