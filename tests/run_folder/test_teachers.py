@@ -122,7 +122,7 @@ def test_earlier_runs_count_by_fitted_weights_and_a_run_goes_on_with_the_same_by
 
     whole = rounds()
     [info] = RoundStore(run.path).rounds()
-    own, one, two = info["file_weights"]
+    one, two, own = info["file_weights"]
     assert own + one + two == pytest.approx(1, abs=1e-5)
     assert one == two
     [kept] = run.path.glob("teacher_*.npy")

@@ -59,7 +59,7 @@ def read_teachers(
             raise UserError(
                 f"teachers: {name} learned every labeled row, or a copy of it, by each of its models; leave it out"
             )
-        others.append(replace(model, member=len(others) + 1))
+        others.append(replace(model, member=len(others)))
     return OutsidePredictions(others=others, fits_weights=True, facts={"teachers": config.teachers})
 
 
