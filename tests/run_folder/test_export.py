@@ -24,11 +24,10 @@ from pseudokit.data.images import load_images
 from pseudokit.report.tables import labels_table
 from pseudokit.run_folder.corrections import applied, store_corrections, with_corrections
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.predict_runs import mean_probs
 from pseudokit.system.files import write_csv, write_json
 from pseudokit.training.models import ModelSpec, TrainedModel, create_model, load_models, save_model
 from pseudokit.training.onnx_export import to_onnx
-from pseudokit.training.predict import log_probs
+from pseudokit.training.predict import log_probs, mean_probs
 from tests.naming import lines_naming, refused
 from tests.test_laws import Teacher, digits, rounds_of
 

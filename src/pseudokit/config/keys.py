@@ -241,6 +241,10 @@ class Config(Section):
     """The score that counts. Rounds end when it falls beyond noise, out of fold. For macro_f1 and kappa the answers are
     tuned on out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, for classes that are numbers.
     Default: accuracy (log_loss decides when leak-free rounds end)."""
+    teachers: Files | None = None
+    """Folders of finished runs, `[runs/a, runs/b]`, whose fold models judge beside those of this run. They have
+    the same classes; their images may be of another size. No row is judged by a model that learned a label for it, or
+    for a copy of it. Weights are fitted out of fold, as in a council (`model.name`); metrics.json has them."""
     data: Data = Data()
     simulate: Simulate = Simulate()
     model: Model = Model()

@@ -31,9 +31,9 @@ from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
 from ..system.files import seed_of, write_csv, write_json, write_npy
 from ..training.models import TrainedModel, load_models
+from ..training.predict import Predict, mean_probs
 from .corrections import applied, decided
 from .folder import Run
-from .predict_runs import Predict, mean_probs
 from .prepare import PreparedData
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]

@@ -1,6 +1,5 @@
 """predict.py: the models of one or several runs, the images to predict, the average, the answers."""
 
-from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +23,10 @@ from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
 from ..training.models import ModelSpec, TrainedModel, load_models
+from ..training.predict import mean_probs
 from ..training.trainer import Trainer, offer
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
-
-Predict = Callable[[TrainedModel, ndarray], ndarray]
-"""(model, rows) → log-probabilities of the rows."""
 
 
 class FinishedRun(NamedTuple):
@@ -43,6 +40,11 @@ class FinishedRun(NamedTuple):
     def spec(self) -> ModelSpec:
         """Classes and size of the models."""
         return self.models[0].spec
+
+    @property
+    def hash(self) -> str:
+        """Of all models."""
+        return "+".join(model.hash for model in self.models)
 
 
 def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
@@ -144,7 +146,7 @@ def predict_runs(
     shares /= shares.sum()
     paths = targets.path.to_numpy(object)
     alone = alone or len(runs) > 1  # the other processes can learn of one trainer only
-    of_runs = np.stack([_predict_run(run, paths, tta, alone) for run in runs])
+    of_runs = np.stack([predict_run(run, paths, tta, alone) for run in runs])
     probs = np.tensordot(shares, of_runs, 1)
     answers = probs.argmax(-1)
     oof_probs, labels = _shared_out_of_fold(runs) if metric or len(runs) > 1 else ((), ())
@@ -163,7 +165,7 @@ def predict_runs(
     return predictions_table(targets, probs, answers, spec.classes)
 
 
-def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) -> ndarray:
+def predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) -> ndarray:
     """Probabilities, averaged over the models of a run and over views."""
     tta = run.config.predict.tta if tta is None else tta
     if tta < 1:
@@ -178,13 +180,6 @@ def _predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool)
         offer(trainer, paths)
     predict = partial(trainer.predict, tta=tta, alone=alone)
     return mean_probs(run.models, np.arange(len(paths)), predict)
-
-
-def mean_probs(models: list[TrainedModel], rows: ndarray, predict: Predict) -> ndarray:
-    """The weighted mean of the probabilities of several models."""
-    probs = [np.exp(predict(model, rows)) for model in models]
-    # as float32, so that the mean is float32 too
-    return np.average(probs, axis=0, weights=np.float32([model.weight for model in models]))
 
 
 def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:

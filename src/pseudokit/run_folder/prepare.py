@@ -36,6 +36,7 @@ from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import FREE_KEYS, Run
 from .outside import COPY_OF_LABELED, read_outside, refuse_idle_predictions
+from .teachers import read_teachers
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""
@@ -110,6 +111,8 @@ def prepare(run: Run) -> PreparedData:
         clusters = find_clusters(judged.group, links)
         refused = refused_reasons(copies, judged.id, config.data)
         outside = read_outside(config, judged, clusters)
+        if config.teachers:
+            outside = read_teachers(run, judged, pixels, clusters)
         if outside.teachers and outside.copies is not None:
             refused[outside.copies & (refused == "")] = COPY_OF_LABELED
         input_hash = _note_start(run, judged, pixels, refused, outside)

@@ -15,7 +15,7 @@ from ..config.types import UserError
 from ..data.encoding import class_scores
 from ..system.files import log
 from .models import MAX_ERROR_CHARACTERS, TrainedModel
-from .predict import log_probs
+from .predict import log_probs, mean_probs
 
 MAX_DIFFERENCE = 1e-3
 """Of a probability, between the file and the kit: more changes answers."""
@@ -97,13 +97,12 @@ def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
 
 def _predicted_by_the_kit(models: list[TrainedModel], pixels: ndarray) -> ndarray:
     """(N, K) probabilities."""
-    rows = np.arange(len(pixels))
-    predictions = []
-    for model in models:
+
+    def predict(model: TrainedModel, rows: ndarray) -> ndarray:
         in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
-        probs = np.exp(log_probs(in_fp32, pixels, rows, device="cpu"))
-        predictions.append(class_scores(probs))
-    return np.average(predictions, axis=0, weights=[model.weight for model in models])
+        return log_probs(in_fp32, pixels, rows, device="cpu")
+
+    return class_scores(mean_probs(models, np.arange(len(pixels)), predict))
 
 
 def _trace(models: list[TrainedModel], pixels: ndarray) -> bytes:

@@ -1,6 +1,6 @@
 """Networks without training: log-probabilities and embeddings of images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ MAX_BATCH_PIXELS = {
 """Of all images of a batch together. Beyond this, caches overflow on a CPU, and photos fill the memory."""
 MAX_BATCH_IMAGES = 4096
 """More gain no speed."""
+Predict = Callable[[TrainedModel, ndarray], ndarray]
+"""(model, rows) → log-probabilities of the rows."""
 
 
 def batch_size(size: int, device: torch.device) -> int:
@@ -71,6 +73,13 @@ def log_probs(
         return views[0]
     total = np.logaddexp.reduce(views, axis=0)
     return total - np.float32(np.log(tta))
+
+
+def mean_probs(models: list[TrainedModel], rows: ndarray, predict: Predict) -> ndarray:
+    """The weighted mean of the probabilities of several models."""
+    probs = [np.exp(predict(model, rows)) for model in models]
+    # as float32, so that the mean is float32 too
+    return np.average(probs, axis=0, weights=np.float32([model.weight for model in models]))
 
 
 @torch.inference_mode()
