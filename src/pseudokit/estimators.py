@@ -123,7 +123,7 @@ def self_train(
         UserError: an argument cannot be used; it is a ValueError.
     """
     settings = _read_policy(mode, rounds=rounds, folds=folds, **policy)
-    fit_rows, predict_rows, takes_weights = _model_functions(estimator, fit, predict)
+    functions = _model_functions(estimator, fit, predict)
     given = read_labels(y)
     X = _join(X, X_unlabeled, given)
     n = X.shape[0]
@@ -140,12 +140,13 @@ def self_train(
     classes, questions = given.classes, None
     if labels.ndim == 2:
         classes, questions = np.arange(2), given.names
-    models = RowModels(
-        X, rows, classes, questions, fit_rows, predict_rows, takes_weights, random_state
-    )
+    models = RowModels(X, rows, classes, questions, *functions, random_state)
+    # The loop looks at labels alone; ids, groups and splits say nothing to it.
+    blank = np.full(n, "", object)
+    dataset = Dataset(blank, blank, blank, given.indices, blank, tuple(given.names))
     store = MemoryStore()
     context = SelfTrainingContext(
-        _dataset(given),
+        dataset,
         models.fit,
         models.predict,
         settings,
@@ -159,7 +160,7 @@ def self_train(
         warnings.warn(f"{_NOTHING_CHANGED[result.reason]}; all labels stay as given", stacklevel=2)
 
     learned = np.flatnonzero(has_label(result.label))
-    student = models.fit("student", learned, result.targets(context.dataset)[learned]).model
+    student = models.fit("student", learned, result.targets(dataset)[learned]).model
     baseline = None
     if settings.train_baseline:
         labeled = np.flatnonzero(has_label(given.indices))
@@ -174,12 +175,11 @@ def self_train(
     new_labels = written[result.label][back]
     weights = np.where(result.label >= 0, decisions.each("weight"), 0)[back]
     issues = issues_table(decisions, given, predicted.likeliest_rate).iloc[back].set_index(index)
-    confidence = decisions.confidence[back]
     pseudo_labels = pd.DataFrame(
         {
-            "label": new_labels if labels.ndim == 1 else list(new_labels),
-            "confidence": confidence,
-            "weight": weights if labels.ndim == 1 else weights.max(1),
+            "label": list(new_labels),
+            "confidence": decisions.confidence[back],
+            "weight": np.atleast_2d(weights.T).max(0),
         },
         index,
     )
@@ -456,29 +456,19 @@ def _check_labels(given: GivenLabels, clusters: ndarray, mode: str, folds: int) 
             )
 
 
-def _dataset(given: GivenLabels) -> Dataset:
-    """The rows as the loop knows images."""
-    n = len(given.indices)
-    blank = np.full(n, "", object)
-    split = np.where(has_label(given.indices), "train", "unlabeled").astype(object)
-    return Dataset(np.arange(n), blank, split, given.indices, blank, tuple(given.names))
-
-
 def row_keys(X: Any) -> ndarray:
     """(N,) uint64, the same for equal rows only, whatever their order."""
     if sparse.issparse(X):
         cells = X.tocoo()
-        is_set = cells.data != 0
-        table = pd.DataFrame({"column": cells.col[is_set], "value": cells.data[is_set]})
+        cells.eliminate_zeros()
+        table = pd.DataFrame({"column": cells.col, "value": cells.data})
         keys = np.zeros(X.shape[0], np.uint64)
-        np.add.at(keys, cells.row[is_set], pd.util.hash_pandas_object(table, index=False))
+        np.add.at(keys, cells.row, pd.util.hash_pandas_object(table, index=False))
         return keys
-    if _is_table(X):
-        return pd.util.hash_pandas_object(X, index=False, categorize=False).to_numpy()
-    flat = X.reshape(len(X), -1)
-    if X.dtype.kind in "biuf":
-        digests = [
-            hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(flat)
-        ]
-        return np.frombuffer(b"".join(digests), np.uint64)
-    return pd.util.hash_pandas_object(pd.DataFrame(flat), index=False, categorize=False).to_numpy()
+    if not _is_table(X):
+        flat = np.ascontiguousarray(X.reshape(len(X), -1))
+        if X.dtype.kind in "biuf":
+            digests = [hashlib.blake2b(row, digest_size=8).digest() for row in flat]
+            return np.frombuffer(b"".join(digests), np.uint64)
+        X = pd.DataFrame(flat)
+    return pd.util.hash_pandas_object(X, index=False, categorize=False).to_numpy()

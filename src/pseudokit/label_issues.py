@@ -11,11 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from .config.keys import Pseudo
 from .config.load import make_policy
 from .config.types import UserError
 from .data.encoding import has_label
-from .labels import pseudo_labels
 from .labels.calibration import calibrate_models
 from .labels.decide import decide_labels
 from .labels.decisions import Decisions
@@ -35,7 +33,7 @@ from .labels.out_of_fold import (
     average_models,
     average_rounds,
 )
-from .labels.posterior import Posterior
+from .labels.pseudo_labels import check_cutoff
 from .round_store import noise_summary
 
 
@@ -122,6 +120,17 @@ def _read_given(labels: Any, predictions: Any, name: str, classes: Sequence | No
     return given
 
 
+def _read_teacher(teacher: Any, given: GivenLabels, name: str) -> ndarray:
+    """The log-probabilities of the rows and classes of the labels."""
+    return read_log_probs(
+        match_table(teacher, given, name),
+        logits=name == "logits",
+        multi_label=given.indices.ndim == 2,
+        name=name,
+        ids=given.ids,
+    )
+
+
 def _folds_of(folds: Any, given: GivenLabels, n_teachers: int) -> list[ndarray]:
     """(N,) number of the fold of each row, of each teacher."""
     n = len(given.indices)
@@ -136,8 +145,8 @@ def _folds_of(folds: Any, given: GivenLabels, n_teachers: int) -> list[ndarray]:
                 f"folds: give one number a row, {n:,} of them, for each of the teachers"
             )
         codes, different = pd.factorize(array)
-        labeled = np.bincount(codes[has_label(given.indices)] + 1, minlength=len(different) + 1)
-        if (codes < 0).any() or not labeled[1:].all():
+        labeled = np.unique(codes[has_label(given.indices)])
+        if codes.min() < 0 or len(labeled) < len(different):
             raise UserError("folds: every row needs one, and each of them rows with a label")
         numbers.append(codes)
     return numbers
@@ -160,17 +169,6 @@ def _average_teachers(
         predicted = replace(average_models(models, len(labels)), calibration=calibration)
         earlier = predicted if earlier is None else average_rounds(predicted, earlier, number)
     return earlier
-
-
-def _read_teacher(teacher: Any, given: GivenLabels, name: str) -> ndarray:
-    """The log-probabilities of the rows and classes of the labels."""
-    return read_log_probs(
-        match_table(teacher, given, name),
-        logits=name == "logits",
-        multi_label=given.indices.ndim == 2,
-        name=name,
-        ids=given.ids,
-    )
 
 
 def _by_fold(log_probs: ndarray, folds: ndarray) -> Iterator[FoldPredictions]:
@@ -209,12 +207,12 @@ def issues_table(
     return table
 
 
-def _suggested(decisions: Decisions, given: GivenLabels) -> ndarray:
+def _suggested(decisions: Decisions, given: GivenLabels) -> Sequence:
     """(N,) the likeliest class as the labels write it, or lists of classes."""
     if not decisions.questions:
         return given.classes[decisions.best]
     best = np.stack([question.best for question in decisions.questions], -1)
-    return np.array([None, *(list(given.classes[row == 1]) for row in best)], object)[1:]
+    return [list(given.classes[row == 1]) for row in best]
 
 
 @dataclass(frozen=True)
@@ -232,7 +230,8 @@ class PseudoLabels:
     confidence: ndarray
     """(N,) probability of the likeliest class, or answer."""
     reason: ndarray
-    """(N,) above_cutoff, below_cutoff or beyond_share."""
+    """(N,) above_cutoff, below_cutoff or beyond_share; learned_nothing, where labels= prove that predictions are no
+    better than chance."""
 
 
 def select_pseudo_labels(
@@ -269,7 +268,7 @@ def select_pseudo_labels(
     policy = make_policy(
         cutoff=cutoff, top_fraction=top_fraction, min_precision=min_precision, targets=targets
     )
-    pseudo_labels.check_cutoff(policy)
+    check_cutoff(policy)
     (predictions, *more), name = _teachers(pred_probs, logits)
     if more:
         raise UserError(f"{name} is a list of {1 + len(more)} arrays; give one, such as their mean")
@@ -294,36 +293,21 @@ def select_pseudo_labels(
             )
         log_probs = np.concatenate([log_probs, proof])
         given_labels = np.concatenate([given_labels, proof_labels])
-    if not multi_label:
-        selected = _select(log_probs, given_labels, policy, n)
-        if classes is None:
-            return selected
-        return replace(selected, labels=np.array([*classes, None], object)[selected.labels])
-    questions = [_select(log_probs[:, c], given_labels[:, c], policy, n) for c in range(k)]
-    columns = zip(*(vars(question).values() for question in questions), strict=True)
-    selected = PseudoLabels(*(np.stack(column, 1) for column in columns))
-    return replace(selected, targets=np.where(selected.labels < 0, -1, selected.targets[..., 1]))
-
-
-def _select(log_probs: ndarray, given_labels: ndarray, policy: Pseudo, n: int) -> PseudoLabels:
-    """The pseudo-labels of the first n rows, which have no label, as class indices."""
-    posterior = Posterior(log_probs, given_labels)
-    predicted = posterior.summary()
-    refused = np.full(len(log_probs), "", object)
-    accepted, reason = pseudo_labels.select_pseudo_labels(
-        posterior, predicted, policy, refused, progress=1.0
-    )
-    rows = np.flatnonzero(accepted)
-    confidence = predicted.confidence[:n]
-    labels = np.where(accepted, predicted.best, -1)[:n]
-    weights = np.zeros(n)
-    weights[rows] = confidence[rows] if policy.targets == "weighted" else 1.0
-    learned = np.zeros((n, log_probs.shape[1]), np.float32)
-    learned[rows, labels[rows]] = 1
-    if policy.targets == "soft":
-        for block, probs in posterior.blocks(rows):
-            learned[block] = probs
-    return PseudoLabels(labels, weights, learned, confidence, reason[:n])
+    decisions = decide_labels(log_probs, given_labels, "augment", policy)
+    indices = decisions.label[:n]
+    confidence = decisions.each("confidence")[:n]
+    weights = np.where(indices < 0, 0, confidence if targets == "weighted" else 1.0)
+    chosen = indices
+    if multi_label:
+        learned = indices.astype(np.float32) if targets != "soft" else decisions.targets()[:n]
+    else:
+        learned = np.eye(k, dtype=np.float32)[indices]
+        learned[indices < 0] = 0
+        for rows, probs in decisions.taught.blocks(np.flatnonzero(decisions.soft)):
+            learned[rows] = probs
+        if classes is not None:
+            chosen = np.array([*classes, None], object)[indices]
+    return PseudoLabels(chosen, weights, learned, confidence, decisions.each("reason")[:n])
 
 
 def _read_proof(labels: Any, pred_probs: Any, classes: Sequence | None) -> tuple[ndarray, ndarray]:
