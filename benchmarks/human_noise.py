@@ -7,7 +7,7 @@
     … --table                                                               print and keep the table alone
 
 FOLDER holds human_noise/*.npz, cifar10_human, mnist_png and fashion_mnist_png. cleanlab 2.9: requirements-bench.txt;
-the frozen network: see photos.py. Probabilities are calibrated, averaged and decided on as in a run. A
+the frozen network: see photos.py. The kit is `find_label_issues`, which decides as one round of a run. A
 second teacher is another of the stored networks, or other folds; both are averaged as rounds are.
 """
 
@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +37,13 @@ from noise import FILTERS, SCORES, flipped, small_model
 from numpy import ndarray
 from sklearn.metrics import average_precision_score, f1_score
 
+from pseudokit import find_label_issues
 from pseudokit.config.keys import Pseudo
+from pseudokit.label_issues import issues_table
 from pseudokit.labels.calibration import calibrate_models
 from pseudokit.labels.decide import decide_labels
-from pseudokit.labels.decisions import Decisions
-from pseudokit.labels.out_of_fold import (
-    FoldPredictions,
-    OutOfFoldPredictions,
-    average_models,
-    average_rounds,
-)
-from pseudokit.round_store import Dataset, summary
+from pseudokit.labels.inputs import read_labels
+from pseudokit.labels.out_of_fold import FoldPredictions, average_models
 
 NETWORKS = ("resnet18", "resnet50d", "efficientnet_b1")
 DRAWN = (
@@ -87,43 +82,37 @@ ARMS = {
 }
 
 
-def calibrate(
-    log_probs: ndarray,
-    folds: ndarray,
-    given_labels: ndarray,
-    first: OutOfFoldPredictions | None = None,
-) -> OutOfFoldPredictions:
-    """Calibrate predictions as a run does. folds: (N,) which model predicted a row; first: those of the first round."""
-    numbers = np.unique(folds)
-    rows = [np.flatnonzero(folds == number) for number in numbers]
-    parts = [
-        FoldPredictions(part, log_probs[part], str(n), int(n))
-        for n, part in zip(numbers, rows, strict=True)
-    ]
-    parts, about = calibrate_models(parts, given_labels, given_labels, earlier=first)
-    return replace(average_models(parts, len(given_labels)), calibration=about)
+def repaired(issues: pd.DataFrame, given_labels: ndarray) -> ndarray:
+    """(N,) the labels after the repair, of softened rows the likeliest class; -1 = dropped."""
+    changed = issues.decision.isin(["relabel", "soften"])
+    labels = np.where(changed, issues.suggested_label, given_labels)
+    return np.where(issues.decision == "drop", -1, labels)
 
 
-def decided(predicted: OutOfFoldPredictions, given_labels: ndarray) -> Decisions:
-    return decide_labels(
-        predicted.log_probs,
-        given_labels,
-        "denoise",
-        Pseudo(),
-        likeliest_rate=predicted.likeliest_rate,
-    )
-
-
-def scores_of(d: Decisions, truth: ndarray, given_labels: ndarray) -> dict:
-    wrong, changed = truth != given_labels, d.decision == "relabel"
+def scores_of(issues: pd.DataFrame, truth: ndarray, given_labels: ndarray) -> dict:
+    wrong = truth != given_labels
+    relabeled = issues.decision == "relabel"
+    labels = repaired(issues, given_labels)
     return {
-        "ap": average_precision_score(wrong, d.p_wrong),
-        "f1": f1_score(wrong, d.p_wrong > 0.5),
-        "left": float(((d.label != truth) & (d.label >= 0)).mean()),
-        "dropped": float((d.label < 0).mean()),
-        "relabeled": float(changed.mean()),
-        "precision": float(wrong[changed].mean()) if changed.any() else None,
+        "ap": average_precision_score(wrong, issues.p_wrong),
+        "f1": f1_score(wrong, issues.is_issue),
+        "left": float(((labels != truth) & (labels >= 0)).mean()),
+        "dropped": float((labels < 0).mean()),
+        "relabeled": float(relabeled.mean()),
+        "precision": float(wrong[relabeled].mean()) if relabeled.any() else None,
     }
+
+
+def by_class_alone(log_probs: ndarray, folds: ndarray, given_labels: ndarray) -> pd.DataFrame:
+    """The issues by noise of the class alone, as the kit had it before."""
+    parts = []
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        parts.append(FoldPredictions(rows, log_probs[rows], str(fold), int(fold)))
+    parts, _ = calibrate_models(parts, given_labels, given_labels, choose=False)
+    predicted = average_models(parts, len(given_labels))
+    decisions = decide_labels(predicted.log_probs, given_labels, "denoise", Pseudo())
+    return issues_table(decisions, read_labels(given_labels, n_classes=log_probs.shape[1]), None)
 
 
 def score_setting(
@@ -133,50 +122,33 @@ def score_setting(
     given_labels: ndarray,
     truth: ndarray,
 ) -> dict:
-    """Every figure of one setting. teachers: log-probabilities (N, K) of two; folds: see calibrate."""
-    first = calibrate(teachers[0], folds[0], given_labels)
-    second = average_rounds(calibrate(teachers[1], folds[1], given_labels, first), first, 2)
-    d, empty = decided(first, given_labels), np.full(len(given_labels), "", object)
-    samples = Dataset(
-        empty, empty, empty, given_labels, empty, tuple(map(str, range(teachers[0].shape[1])))
-    )
-    about = summary(d, samples, first)
-    # Noise of the class alone, as the kit had it before.
-    by_class = OutOfFoldPredictions(first.log_probs, empty)
-    if first.likeliest_rate:
-        parts = [
-            FoldPredictions(
-                np.flatnonzero(folds[0] == f), teachers[0][folds[0] == f], str(f), int(f)
-            )
-            for f in set(folds[0])
-        ]
-        by_class = average_models(
-            calibrate_models(parts, given_labels, given_labels, choose=False)[0], len(given_labels)
-        )
+    """Every figure of one setting. teachers: (N, K) log-probabilities of two; folds: (N,) which model judged."""
+    first = find_label_issues(given_labels, logits=teachers[0], folds=folds[0])
+    second = find_label_issues(given_labels, logits=teachers, folds=folds)
+    before = by_class_alone(teachers[0], folds[0], given_labels)
     return {
         "setting": name,
         "n": len(given_labels),
         "wrong": float((truth != given_labels).mean()),
-        "type": d.noise,
-        "estimated": about["estimated_rate"],
-        "interval": about.get("estimated_rate_interval"),
-        "z": first.calibration.get("difficulty_z"),
-        "kit": scores_of(d, truth, given_labels),
-        "two models": scores_of(decided(second, given_labels), truth, given_labels),
-        "before": scores_of(decided(by_class, given_labels), truth, given_labels),
+        "type": first.attrs["noise_type"],
+        "estimated": first.attrs["estimated_rate"],
+        "interval": first.attrs.get("estimated_rate_interval"),
+        "kit": scores_of(first, truth, given_labels),
+        "two models": scores_of(second, truth, given_labels),
+        "before": scores_of(before, truth, given_labels),
         "peers": peers(teachers[0], given_labels, truth),
     }
 
 
 def peers(log_probs: ndarray, given_labels: ndarray, truth: ndarray) -> dict:
     """cleanlab's scores and filters, and the plain disagreement, on the probabilities as the teacher gives them."""
-    from cleanlab.filter import find_label_issues
+    from cleanlab.filter import find_label_issues as flag
     from cleanlab.rank import get_label_quality_scores
 
     probs = np.exp(log_probs.astype(np.float64))
     probs, wrong = probs / probs.sum(1, keepdims=True), truth != given_labels
     best = probs.argmax(1)
-    default = find_label_issues(given_labels, probs, n_jobs=1)
+    default = flag(given_labels, probs, n_jobs=1)
     return {
         "ap": {
             s: average_precision_score(
@@ -185,8 +157,7 @@ def peers(log_probs: ndarray, given_labels: ndarray, truth: ndarray) -> dict:
             for s in SCORES
         },
         "f1": {
-            f: f1_score(wrong, find_label_issues(given_labels, probs, filter_by=f, n_jobs=1))
-            for f in FILTERS
+            f: f1_score(wrong, flag(given_labels, probs, filter_by=f, n_jobs=1)) for f in FILTERS
         },
         "plain": f1_score(wrong, best != given_labels),
         "replace_all": float((best != truth).mean()),

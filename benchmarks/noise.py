@@ -182,12 +182,9 @@ def score_run(run: Path, truth: Path) -> dict:
 def predict_first_round(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     """What the first round's models predict for the rows they did not learn: (n, K) probabilities before calibration,
     and p_wrong as today's kit derives it from them. Both by id."""
-    from pseudokit.config.keys import Pseudo
+    from pseudokit import find_label_issues
     from pseudokit.config.load import load_config
     from pseudokit.data.images import load_images
-    from pseudokit.labels.calibration import calibrate_models
-    from pseudokit.labels.decide import decide_labels
-    from pseudokit.labels.out_of_fold import FoldPredictions, average_models
     from pseudokit.training.models import load_model
     from pseudokit.training.predict import log_probs
 
@@ -201,21 +198,13 @@ def predict_first_round(run: Path) -> tuple[pd.DataFrame, pd.Series]:
     )
     pixels, _ = load_images(paths.to_numpy(object), load_config(run / "config.yaml", []).data)
     models = [load_model(file.parent) for file in sorted(run.glob("round_1/fold_*/model.json"))]
-    given_labels, parts = decided.given_label.map(models[0].spec.classes.index).to_numpy(), []
-    raw = np.empty((len(decided), len(models[0].spec.classes)))
+    classes = models[0].spec.classes
+    raw = np.empty((len(decided), len(classes)))
     for model in models:
         rows = np.flatnonzero(decided.model == model.hash)
-        parts.append(
-            FoldPredictions(
-                rows, log_probs(model, pixels, rows, device="cpu"), model.hash, len(parts)
-            )
-        )
-        raw[rows] = np.exp(parts[-1].log_probs)
-    predicted = average_models(
-        calibrate_models(parts, given_labels, given_labels)[0], len(given_labels)
-    )
-    p_wrong = decide_labels(predicted.log_probs, given_labels, "denoise", Pseudo()).p_wrong
-    return pd.DataFrame(raw, index=decided.id), pd.Series(p_wrong, index=decided.id)
+        raw[rows] = np.exp(log_probs(model, pixels, rows, device="cpu"))
+    issues = find_label_issues(decided.given_label, raw, classes=classes, folds=decided.model)
+    return pd.DataFrame(raw, index=decided.id), issues.p_wrong.set_axis(decided.id)
 
 
 def peers(folder: Path, truth: pd.DataFrame, wrong: ndarray, raw: bool = False) -> dict:

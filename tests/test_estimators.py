@@ -9,8 +9,11 @@ import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -250,7 +253,8 @@ def test_labels_without_sense_stay_as_given():
         ({"groups": np.zeros(100)}, "folds"),
         ({"y": np.zeros(100)}, "y"),
         ({"y": np.zeros(99)}, "99"),
-        ({"y": np.zeros((100, 3))}, "y"),
+        ({"y": np.zeros((100, 3))}, "0=1"),
+        ({"estimator": MultiOutputClassifier(GaussianNB())}, "MultiOutputClassifier"),
         ({"X": 3}, "X"),
     ],
 )
@@ -260,6 +264,98 @@ def test_wrong_arguments_are_named_before_any_fit(change, named):
     with pytest.raises(UserError) as raised:
         self_train(**arguments)
     assert named in str(raised.value)
+
+
+def label_sets(n=400, flipped=0.0, unlabeled=0):
+    """(X, y, clean): several labels a row, of two classes that are easy to see and one that is not."""
+    rng = np.random.default_rng(0)
+    clean = (rng.random((n, 3)) < [0.2, 0.4, 0.6]).astype(int)
+    X = clean * [4, 4, 3] + rng.normal(size=(n, 3))
+    y = np.where(rng.random(clean.shape) < flipped, 1 - clean, clean).astype(float)
+    y[n - unlabeled :] = np.nan
+    return X, y, clean
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(5, max_depth=3),
+        KNeighborsClassifier(10),
+        OneVsRestClassifier(GaussianNB()),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_of_several_labels_a_row_the_wrong_answers_are_repaired(estimator):
+    X, y, clean = label_sets(flipped=0.12)
+    y[7, 1] = np.nan
+    table = pd.DataFrame(y, columns=["cat", "dog", "owl"])
+    result = self_train(X, table, estimator, folds=2)
+    known = ~np.isnan(y)
+    errors = [(labels != clean)[known].mean(0) for labels in (y, result.labels)]
+    assert errors[1] < 0.5 * errors[0]
+    assert result.labels[7, 1] == -1
+    assert (result.weights > 0).tolist() == (result.labels >= 0).tolist()
+    assert list(result.classes) == list(table.columns)
+    assert result.issues.is_issue[((y != clean) & known).any(1)].mean() > 0.6
+    assert (result.oof_probs.round() == clean).mean() > 0.85
+    assert (result.estimator.predict(X) == clean).mean() > 0.85
+    assert len(result.baseline.predict_proba(X)) == 3
+
+
+def test_of_several_labels_a_row_only_sure_answers_are_given_and_unknown_ones_teach_nothing(spy):
+    X, y, clean = label_sets(unlabeled=200)
+    y[3, :2] = np.nan
+    result = self_train(X, y, spy, mode="augment", folds=2, rounds=1, cutoff=0.9)
+    known = ~np.isnan(y)
+    assert (result.labels[known] == y[known]).all()
+    new = result.labels[200:]
+    sure = np.abs(result.oof_probs[200:] - 0.5) >= 0.4
+    assert ((new >= 0) == sure).all()
+    assert 0.5 < sure.mean() < 1
+    assert (new == clean[200:])[sure].mean() > 0.9
+    assert list(result.pseudo_labels.index) == [*range(200, 400)]
+    assert np.stack(result.pseudo_labels.label).tolist() == new.tolist()
+    # teachers of two folds, student and baseline; a model a class, which learns the known answers alone
+    fits = [entry for entry in spy.log if entry[0] == "fit"]
+    assert [len(entry[1]) for entry in fits[6:9]] == (result.labels >= 0).sum(0).tolist()
+    assert [len(entry[1]) for entry in fits[9:]] == known.sum(0).tolist()
+    for _, judged, learned in (entry for entry in spy.log if entry[0] == "predict"):
+        assert not {row.tobytes() for row in judged} & {row.tobytes() for row in learned}
+    order = np.random.default_rng(1).permutation(400)
+    shuffled = self_train(X[order], y[order], spy, mode="augment", folds=2, rounds=1, cutoff=0.9)
+    assert (shuffled.labels == result.labels[order]).all()
+
+
+def test_a_cutoff_above_one_changes_no_answer():
+    X, y, _ = label_sets(flipped=0.1)
+    kept = self_train(X, y, GaussianNB(), folds=2, rounds=1, relabel_cutoff=1.1)
+    assert (kept.labels == y).all()
+    y[200:] = np.nan
+    kept = self_train(X, y, GaussianNB(), mode="augment", folds=2, rounds=1, cutoff=1.1)
+    assert (kept.labels[:200] == y[:200]).all()
+    assert (kept.labels[200:] == -1).all()
+
+
+def test_a_class_without_a_row_for_every_fold_is_named():
+    X, y, _ = label_sets(60)
+    y[:, 0] = np.arange(60) < 2
+    one_group = np.maximum(np.arange(60), 1)
+    for groups, named in ((one_group, "0=1"), (None, "'0'")):
+        with pytest.raises(UserError, match=named):
+            self_train(X, y, GaussianNB(), folds=2, groups=groups)
+
+
+def test_pseudo_labels_that_collapse_leave_the_labels_as_given():
+    """One class takes all pseudo-labels, so that nothing is learned from them."""
+    X, y, _ = label_sets(unlabeled=300)
+    X[100:] = [4, -2, -1]
+    X[100:] += np.random.default_rng(0).normal(scale=0.1, size=(300, 3))
+    with pytest.warns(UserWarning, match="few classes"):
+        result = self_train(X, y, GaussianNB(), mode="augment", folds=2, rounds=1)
+    assert result.reason == "collapse"
+    assert (result.labels[:100] == y[:100]).all()
+    assert (result.labels[100:] == -1).all()
+    assert (result.issues.decision == "keep").all()
 
 
 def test_torch_is_not_needed():

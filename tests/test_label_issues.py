@@ -15,6 +15,7 @@ from pseudokit import find_label_issues, select_pseudo_labels
 from pseudokit.config.keys import Pseudo
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import Dataset
+from pseudokit.labels.decide import decide_labels
 from tests.conftest import run_cold
 from tests.labels.test_noise import K, pair, uniform, world
 from tests.test_laws import rounds_of
@@ -251,12 +252,20 @@ def test_pseudo_labels_are_as_good_as_asked_for(noisy):
         {"min_precision": 0.9, "labels": [0, 1]},
         {"min_precision": 0.9, "labels": [0], "pred_probs_labeled": PROBS},
         {"classes": ["a"]},
+        {"pred_probs": [PROBS, PROBS]},
+        {
+            "min_precision": 0.9,
+            "labels": [0, 1],
+            "pred_probs_labeled": PROBS[:2],
+            "multi_label": True,
+        },
+        {"min_precision": 0.9, "labels": [0, 1], "pred_probs_labeled": np.full((2, 3), 1 / 3)},
     ],
     ids=str,
 )
 def test_wrong_rules_are_refused(options):
     with pytest.raises(UserError):
-        select_pseudo_labels(PROBS, **options)
+        select_pseudo_labels(**{"pred_probs": PROBS} | options)
 
 
 def test_importing_them_imports_nothing_heavy():
@@ -273,3 +282,51 @@ def test_columns_are_matched_with_the_classes_by_name_when_pseudo_labels_are_sel
     turned = select_pseudo_labels(probs, classes=["dog", "cat"])
     assert list(in_order.labels) == list(turned.labels) == ["cat", "dog"]
     assert (turned.targets == in_order.targets[:, ::-1]).all()
+
+
+def test_of_several_labels_a_row_each_class_gets_the_answers_of_a_run():
+    rng = np.random.default_rng(0)
+    truth = (rng.random((400, 3)) < [0.2, 0.5, 0.7]).astype(int)
+    logits = rng.normal(3 * (2 * truth - 1), 1.5)
+    yes = 1 / (1 + np.exp(-logits))
+    table = pd.DataFrame(yes, columns=["cat", "dog", "owl"])
+    given_labels = np.full(truth.shape, -1)
+    log_probs = np.log(np.stack([1 - yes, yes], -1))
+    for cutoff in (0.9, "adaptive"):
+        pseudo = select_pseudo_labels(table, multi_label=True, cutoff=cutoff)
+        decisions = decide_labels(log_probs, given_labels, "augment", Pseudo(cutoff=cutoff))
+        assert (pseudo.labels == decisions.label).all()
+        assert (pseudo.targets == decisions.targets()).all()
+        assert (pseudo.reason == decisions.each("reason")).all()
+    answered = pseudo.labels >= 0
+    assert {*pseudo.labels.ravel()} == {-1, 0, 1}
+    assert (pseudo.weights == answered).all()
+    by_logits = select_pseudo_labels(
+        logits=logits, multi_label=True, cutoff=cutoff, targets="weighted"
+    )
+    assert (by_logits.labels == pseudo.labels).all()
+    assert by_logits.weights[answered] == pytest.approx(pseudo.confidence[answered], abs=1e-5)
+    soft = select_pseudo_labels(table, multi_label=True, cutoff=cutoff, targets="soft")
+    assert soft.targets == pytest.approx(np.where(answered, yes, -1), abs=1e-5)
+    # labels (L, C) say that there are several a row
+    proved = select_pseudo_labels(
+        yes[200:], min_precision=0.97, labels=truth[:200], pred_probs_labeled=yes[:200]
+    ).labels
+    assert (proved == truth[200:])[proved >= 0].mean() > 0.95
+    assert 0.3 < (proved >= 0).mean() < 1
+
+
+def test_rank_does_not_depend_on_the_order_of_rows_with_equal_scores(noisy):
+    probs, _, labels = noisy
+    labels = pd.Series(labels)
+    # They say nothing, so that p_wrong is 0 everywhere.
+    table = pd.DataFrame(np.roll(probs, 7, axis=0))
+    with pytest.warns(UserWarning, match="chance"):
+        issues = find_label_issues(labels, table)
+    with pytest.warns(UserWarning, match="chance"):
+        mixed = find_label_issues(labels.sample(frac=1, random_state=0), table)
+    ids = labels.index
+    assert (issues.p_wrong == 0).all()
+    assert (mixed["rank"][ids] == issues["rank"]).all()
+    self_confidence = pd.Series(table.to_numpy()[ids, labels])
+    assert self_confidence[issues["rank"] <= 100].max() < 0.05

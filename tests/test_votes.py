@@ -67,6 +67,76 @@ def test_a_run_from_votes_repairs_labels_and_knows_its_annotators(votes):
     )
 
 
+@pytest.fixture
+def tallies(digits, csv_data):
+    """Counts of five votes on each image, (300, 10), a few rows without any; the true labels by id; arguments."""
+    folder, args = csv_data
+    train = digits[:300]
+    rng = np.random.default_rng(0)
+    classes = [f"d{c}" for c in range(10)]
+    truth = train.label.map(classes.index).to_numpy()
+    seen = np.where(rng.random((300, 5)) < 0.65, truth[:, None], rng.integers(0, 10, (300, 5)))
+    counts = np.stack([(seen == c).sum(1) for c in range(10)], 1)
+    counts[::10] = 0
+    table = pd.DataFrame(counts, train.id, classes)
+    options = [*args, *QUICK, "pseudo.folds=2", "pseudo.rounds=1", "pseudo.train_baseline=false"]
+    return table, train.set_index("id").label, [f"data.train={folder / 'train.csv'}", *options]
+
+
+def read_labels_csv(run):
+    return read_csv(run / "labels.csv").set_index("id")
+
+
+def test_shares_as_labels_are_repaired_as_the_votes_that_they_are(tallies, tmp_path):
+    counts, truth, options = tallies
+    shares = (counts / 5).astype(object)
+    shares[counts.sum(axis=1) == 0] = ""
+    shares.to_csv(tmp_path / "train.csv")
+    columns = f"data.label_col=[{','.join(counts)}]"
+    run = api.run_command(
+        "denoise",
+        [
+            *options,
+            columns,
+            "data.labels_are=probabilities",
+            "train.min_steps=60",
+            "name=shares",
+        ],
+    )
+    labels = read_labels_csv(run)
+    assert set(labels.index) == set(counts.index[counts.sum(axis=1) > 0])
+    true = truth[labels.index]
+    assert (labels.given_label == counts.idxmax(axis=1)[labels.index]).mean() > 0.9
+    assert (labels.label != true).mean() < 0.8 * (labels.given_label != true).mean()
+    metrics = read_json(run / "metrics.json")
+    assert metrics["noise"]["type"] == "votes"
+    assert "annotators" not in metrics
+
+
+def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tmp_path):
+    counts, truth, options = tallies
+    table = counts.add_prefix("votes_")
+    table["sure"] = np.where(np.arange(300) % 2, 4, 1)
+    table.to_csv(tmp_path / "train.csv")
+    columns = f"data.label_col=[{','.join(counts.add_prefix('votes_'))}]"
+    keys = [
+        "data.labels_are=counts",
+        "data.weight_col=sure",
+        "pseudo.cutoff=0.2",
+        "train.min_steps=5",
+    ]
+    run = api.run_command("augment", [*options, columns, *keys, "name=counts"])
+    labels = read_labels_csv(run)
+    given = labels[labels.given_label != ""]
+    assert set(given.index) == set(counts.index[counts.sum(axis=1) > 0])
+    assert (given.label == given.given_label).all()
+    weight = given.weight.astype(float)
+    assert weight.tolist() == np.where(table.sure[given.index] == 4, 1, 0.25).tolist()
+    pseudo = read_csv(run / "pseudo_labels.csv")
+    assert set(counts.index[counts.sum(axis=1) == 0]) & {*pseudo.id}
+    assert (pseudo.label == truth.reindex(pseudo.id).to_numpy()).any()
+
+
 def test_augment_and_joint_learn_soft_given_labels_with_their_weight(tmp_path):
     dataset, x, clean = laws_digits(n=300, labeled=200, flipped=0)
     classes = dataset.classes

@@ -21,7 +21,7 @@ from .config.keys import USES_UNLABELED, Pseudo
 from .config.load import make_policy
 from .config.types import UserError
 from .data.dataset import Dataset
-from .data.encoding import counts, has_label
+from .data.encoding import class_scores, counts, has_label
 from .data.folds import find_clusters, link_equal
 from .label_issues import issues_table
 from .labels.inputs import GivenLabels, read_array, read_labels, read_log_probs
@@ -57,19 +57,21 @@ class EstimatorResult:
     """What self_train came to. N rows: those of X, then those of X_unlabeled."""
 
     labels: ndarray
-    """(N,) what the student learned, as y writes it; None where nothing was, -1 where labels are numbers."""
+    """(N,) what the student learned, as y writes it; None where nothing was, -1 where labels are numbers. With several
+    labels a row (N, C) of yes = 1, no = 0 and nothing = -1."""
     weights: ndarray
-    """(N,) how much each label counted, of a soft label its probability; 0 where nothing was learned."""
+    """(N,) or (N, C) how much each label counted, of a soft label its probability; 0 where nothing was learned."""
     issues: pd.DataFrame
     """The rows with a label, as find_label_issues returns them."""
     pseudo_labels: pd.DataFrame
-    """The rows without a label: label (as in `labels`), confidence, weight."""
+    """The rows without a label: label (as in `labels`), confidence, weight; with several labels a row the largest."""
     oof_probs: ndarray
-    """(N, K) probabilities of models that did not learn the row, the mean over the rounds."""
+    """(N, K) probabilities of models that did not learn the row, the mean over the rounds; (N, C) of yes."""
     classes: ndarray
     """(K,) the class of each column."""
     estimator: Any
-    """The student: fitted on `labels`."""
+    """The student: fitted on `labels`. With several labels a row a fitted MultiOutputClassifier; of fit and predict a
+    list of C models."""
     baseline: Any
     """The same estimator fitted on the given labels alone; None with train_baseline=False."""
     reason: str
@@ -100,7 +102,8 @@ def self_train(
 
     Args:
         X: N rows of whatever the estimator takes: array, DataFrame, sparse matrix, list of texts.
-        y: N class names or whole numbers; None, NaN and -1 are no label.
+        y: N class names or whole numbers; None, NaN and -1 are no label. With several labels a row (N, C) of 1, 0 and
+            NaN: then each class is learned by a model of its own, from the rows whose answer is known.
         estimator: a scikit-learn classifier or pipeline with predict_proba. Every model is a clone with a random_state
             of its own. Uncertain labels are learned as weighted rows, one a class; an estimator whose fit takes no
             sample_weight learns the likeliest class instead.
@@ -120,24 +123,30 @@ def self_train(
         UserError: an argument cannot be used; it is a ValueError.
     """
     settings = _read_policy(mode, rounds=rounds, folds=folds, **policy)
-    fit_rows, predict_rows, takes_weights = _model_functions(estimator, fit, predict)
+    functions = _model_functions(estimator, fit, predict)
     given = read_labels(y)
     X = _join(X, X_unlabeled, given)
     n = X.shape[0]
-    labels = np.full(n, -1)
+    labels = np.full((n, *given.indices.shape[1:]), -1)
     labels[: len(given.indices)] = given.indices
     group = _read_groups(groups, n)
 
     # The loop sees the rows in an order that only depends on them: rows[i] is the row of X that it calls i.
     keys = row_keys(X)
-    rows = np.lexsort((labels, keys))
+    rows = np.lexsort((*np.atleast_2d(labels.T), keys))
     given = replace(given, indices=labels[rows], ids=None)
     clusters = find_clusters(group[rows], link_equal(keys[rows]))
     _check_labels(given, clusters, mode, settings.folds)
-    models = RowModels(X, rows, given.classes, fit_rows, predict_rows, takes_weights, random_state)
+    classes, questions = given.classes, None
+    if labels.ndim == 2:
+        classes, questions = np.arange(2), given.names
+    models = RowModels(X, rows, classes, questions, *functions, random_state)
+    # The loop looks at labels alone; ids, groups and splits say nothing to it.
+    blank = np.full(n, "", object)
+    dataset = Dataset(blank, blank, blank, given.indices, blank, tuple(given.names))
     store = MemoryStore()
     context = SelfTrainingContext(
-        _dataset(given),
+        dataset,
         models.fit,
         models.predict,
         settings,
@@ -151,7 +160,7 @@ def self_train(
         warnings.warn(f"{_NOTHING_CHANGED[result.reason]}; all labels stay as given", stacklevel=2)
 
     learned = np.flatnonzero(has_label(result.label))
-    student = models.fit("student", learned, result.targets(context.dataset)[learned])
+    student = models.fit("student", learned, result.targets(dataset)[learned]).model
     baseline = None
     if settings.train_baseline:
         labeled = np.flatnonzero(has_label(given.indices))
@@ -162,23 +171,27 @@ def self_train(
     # Back to the order of X
     back = np.argsort(rows)
     index = X.index if _is_table(X) else pd.RangeIndex(n)
-    written = np.append(given.classes, None if given.classes.dtype == object else -1)
+    written = np.append(classes, None if classes.dtype == object else -1)
     new_labels = written[result.label][back]
-    weights = np.where(has_label(result.label), decisions.weight, 0)[back]
+    weights = np.where(result.label >= 0, decisions.each("weight"), 0)[back]
     issues = issues_table(decisions, given, predicted.likeliest_rate).iloc[back].set_index(index)
-    confidence = decisions.confidence[back]
     pseudo_labels = pd.DataFrame(
-        {"label": new_labels, "confidence": confidence, "weight": weights}, index
+        {
+            "label": list(new_labels),
+            "confidence": decisions.confidence[back],
+            "weight": np.atleast_2d(weights.T).max(0),
+        },
+        index,
     )
     return EstimatorResult(
         labels=new_labels,
         weights=weights,
-        issues=issues[labels >= 0],
-        pseudo_labels=pseudo_labels[labels < 0],
-        oof_probs=np.exp(predicted.log_probs[back]),
+        issues=issues[has_label(labels)],
+        pseudo_labels=pseudo_labels[~has_label(labels)],
+        oof_probs=np.exp(class_scores(predicted.log_probs)[back]),
         classes=given.classes,
-        estimator=student.model,
-        baseline=baseline,
+        estimator=_as_one(student, estimator),
+        baseline=_as_one(baseline, estimator),
         reason=result.reason,
         rounds=tuple(store.rounds),
     )
@@ -207,6 +220,9 @@ class RowModels:
     rows: ndarray
     """(N,) the row of X of each row of the loop."""
     classes: ndarray
+    """What models learn: the classes, or the answers 0 and 1."""
+    questions: list[str] | None
+    """With several labels a row the C classes, each of which has a model of its own."""
     fit_rows: Callable[[Any, ndarray, ndarray, int], Any]
     """fit_rows(X, y, weights, seed) → model."""
     predict_rows: Callable[[Any, Any], Any]
@@ -215,7 +231,25 @@ class RowModels:
     random_state: int
 
     def fit(self, where: str, rows: ndarray, targets: ndarray) -> FittedModel:
-        """The model that learns these labels (n,) or soft targets (n, K); the same seed for the same name."""
+        """The model that learns these labels (n,) or soft targets (n, K); the same seed for the same name.
+
+        With several labels a row a list: each model learns the known answers of a class, or how likely yes is.
+        """
+        seed = seed_of(self.random_state, where)
+        if self.questions is None:
+            return FittedModel(self._fit(rows, targets, seed), where)
+        models = []
+        for name, answers in zip(self.questions, targets.T, strict=True):
+            known = answers >= 0
+            p_yes = answers[known]
+            if not 0 < p_yes.mean() < 1:
+                raise UserError(
+                    f"{where}: class {name!r} has the same answer in all rows to learn; add rows, or set fewer folds"
+                )
+            models.append(self._fit(rows[known], np.stack([1 - p_yes, p_yes], 1), seed))
+        return FittedModel(models, where)
+
+    def _fit(self, rows: ndarray, targets: ndarray, seed: int) -> Any:
         labels = targets
         weights = np.ones(len(rows))
         if targets.ndim == 2 and self.takes_weights:
@@ -224,21 +258,26 @@ class RowModels:
             rows = rows[position]
         elif targets.ndim == 2:
             labels = targets.argmax(1)
-        seed = seed_of(self.random_state, where)
-        model = self.fit_rows(self._take(rows), self.classes[labels], weights, seed)
-        return FittedModel(model, where)
+        return self.fit_rows(self._take(rows), self.classes[labels], weights, seed)
 
     def predict(self, fitted: FittedModel, rows: ndarray) -> ndarray:
-        """(n, K) log-probabilities; a class that the model has not seen has the least one."""
-        probs = read_array(self.predict_rows(fitted.model, self._take(rows)), "predict")
-        seen = getattr(fitted.model, "classes_", self.classes)
+        """(n, K) log-probabilities; a class that the model has not seen has the least one. Answers: (n, C, 2)."""
+        X = self._take(rows)
+        if self.questions is None:
+            return self._predict(fitted.model, X)
+        return np.stack([self._predict(model, X) for model in fitted.model], 1)
+
+    def _predict(self, model: Any, X: Any) -> ndarray:
+        probs = read_array(self.predict_rows(model, X), "predict")
+        n = X.shape[0]
+        seen = getattr(model, "classes_", self.classes)
         columns = pd.Index(self.classes).get_indexer(seen)
-        if probs.shape != (len(rows), len(seen)) or (columns < 0).any():
+        if probs.shape != (n, len(seen)) or (columns < 0).any():
             raise UserError(
-                f"predict gave the shape {probs.shape} for {len(rows)} rows and the classes {[*seen]}; give a column "
-                "for each class that was learned"
+                f"predict gave the shape {probs.shape} for {n} rows and the classes {[*seen]}; give a column for each "
+                "class that was learned"
             )
-        of_all_classes = np.zeros((len(rows), len(self.classes)))
+        of_all_classes = np.zeros((n, len(self.classes)))
         of_all_classes[:, columns] = probs
         return read_log_probs(of_all_classes, name="predict")
 
@@ -278,6 +317,7 @@ def _model_functions(
 
 def _weight_name(estimator: Any) -> str | None:
     """The argument of fit that takes weights, of a pipeline that of its last step; None where there is none."""
+    from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import has_fit_parameter
 
@@ -285,7 +325,24 @@ def _weight_name(estimator: Any) -> str | None:
     while isinstance(estimator, Pipeline):
         step, estimator = estimator.steps[-1]
         name = f"{step}__{name}"
+    if isinstance(estimator, ClassifierChain | MultiOutputClassifier):
+        raise UserError(
+            f"{type(estimator).__name__} needs all answers of a row, and some are unknown; give the estimator in it, "
+            "of which each class gets one"
+        )
     return name if has_fit_parameter(estimator, "sample_weight") else None
+
+
+def _as_one(model: Any, estimator: Any) -> Any:
+    """The estimators of all classes as one; any other model as it is."""
+    from sklearn.multioutput import MultiOutputClassifier
+
+    if estimator is None or not isinstance(model, list):
+        return model
+    whole = MultiOutputClassifier(estimator)
+    whole.estimators_ = model
+    whole.classes_ = [of_class.classes_ for of_class in model]
+    return whole
 
 
 def _clone(estimator: Any, seed: int) -> Any:
@@ -318,10 +375,6 @@ def _read_policy(mode: str, **values: Any) -> Pseudo:
 
 def _join(X: Any, X_unlabeled: Any, given: GivenLabels) -> Any:
     """All rows as one table, CSR matrix or array."""
-    if given.indices.ndim == 2:
-        raise UserError(
-            f"y has {given.indices.shape[1]} columns; self_train learns one class a row: call it for each column"
-        )
     X = _read_rows(X, "X")
     n = X.shape[0]
     if n != len(given.indices):
@@ -387,41 +440,35 @@ def _check_labels(given: GivenLabels, clusters: ndarray, mode: str, folds: int) 
         raise UserError(
             f"y has {len(given.classes)} classes, and at least two are needed; -1 is no class but means no label"
         )
-    if mode in USES_UNLABELED and has_label(labels).all():
+    if mode in USES_UNLABELED and (labels >= 0).all():
         raise UserError(f"mode={mode!r} needs rows without a label: give X_unlabeled, or -1 in y")
-    different = pd.DataFrame({"cluster": clusters, "label": labels}).drop_duplicates()
-    rows = counts(different.label.to_numpy(), len(given.classes))
-    smallest = rows.argmin()
-    if rows[smallest] < folds:
-        raise UserError(
-            f"class {given.names[smallest]!r} has {rows[smallest]} rows (equal ones and those of a group count once), "
-            f"fewer than folds={folds}; add rows, merge the class or set fewer folds"
-        )
-
-
-def _dataset(given: GivenLabels) -> Dataset:
-    """The rows as the loop knows images."""
-    n = len(given.indices)
-    blank = np.full(n, "", object)
-    split = np.where(given.indices >= 0, "train", "unlabeled").astype(object)
-    return Dataset(np.arange(n), blank, split, given.indices, blank, tuple(given.names))
+    for c, column in enumerate(np.atleast_2d(labels.T)):
+        names = given.names
+        if labels.ndim == 2:
+            names = [f"{names[c]}=0", f"{names[c]}=1"]
+        different = pd.DataFrame({"cluster": clusters, "label": column}).drop_duplicates()
+        rows = counts(different.label.to_numpy(), len(names))
+        smallest = rows.argmin()
+        if rows[smallest] < folds:
+            raise UserError(
+                f"class {names[smallest]!r} has {rows[smallest]} rows (equal ones and those of a group count once), "
+                f"fewer than folds={folds}; add rows, merge the class or set fewer folds"
+            )
 
 
 def row_keys(X: Any) -> ndarray:
     """(N,) uint64, the same for equal rows only, whatever their order."""
     if sparse.issparse(X):
         cells = X.tocoo()
-        is_set = cells.data != 0
-        table = pd.DataFrame({"column": cells.col[is_set], "value": cells.data[is_set]})
+        cells.eliminate_zeros()
+        table = pd.DataFrame({"column": cells.col, "value": cells.data})
         keys = np.zeros(X.shape[0], np.uint64)
-        np.add.at(keys, cells.row[is_set], pd.util.hash_pandas_object(table, index=False))
+        np.add.at(keys, cells.row, pd.util.hash_pandas_object(table, index=False))
         return keys
-    if _is_table(X):
-        return pd.util.hash_pandas_object(X, index=False, categorize=False).to_numpy()
-    flat = X.reshape(len(X), -1)
-    if X.dtype.kind in "biuf":
-        digests = [
-            hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(flat)
-        ]
-        return np.frombuffer(b"".join(digests), np.uint64)
-    return pd.util.hash_pandas_object(pd.DataFrame(flat), index=False, categorize=False).to_numpy()
+    if not _is_table(X):
+        flat = np.ascontiguousarray(X.reshape(len(X), -1))
+        if X.dtype.kind in "biuf":
+            digests = [hashlib.blake2b(row, digest_size=8).digest() for row in flat]
+            return np.frombuffer(b"".join(digests), np.uint64)
+        X = pd.DataFrame(flat)
+    return pd.util.hash_pandas_object(X, index=False, categorize=False).to_numpy()

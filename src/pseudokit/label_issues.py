@@ -14,7 +14,6 @@ from numpy import ndarray
 from .config.load import make_policy
 from .config.types import UserError
 from .data.encoding import has_label
-from .labels import pseudo_labels
 from .labels.calibration import calibrate_models
 from .labels.decide import decide_labels
 from .labels.decisions import Decisions
@@ -34,7 +33,7 @@ from .labels.out_of_fold import (
     average_rounds,
     split_by_fold,
 )
-from .labels.posterior import Posterior
+from .labels.pseudo_labels import check_cutoff
 from .round_store import noise_summary
 
 
@@ -122,6 +121,17 @@ def _read_given(labels: Any, predictions: Any, name: str, classes: Sequence | No
     return given
 
 
+def _read_teacher(teacher: Any, given: GivenLabels, name: str) -> ndarray:
+    """The log-probabilities of the rows and classes of the labels."""
+    return read_log_probs(
+        match_table(teacher, given, name),
+        logits=name == "logits",
+        multi_label=given.indices.ndim == 2,
+        name=name,
+        ids=given.ids,
+    )
+
+
 def _folds_of(folds: Any, given: GivenLabels, n_teachers: int) -> list[ndarray]:
     """(N,) number of the fold of each row, of each teacher."""
     n = len(given.indices)
@@ -136,8 +146,8 @@ def _folds_of(folds: Any, given: GivenLabels, n_teachers: int) -> list[ndarray]:
                 f"folds: give one number a row, {n:,} of them, for each of the teachers"
             )
         codes, different = pd.factorize(array)
-        labeled = np.bincount(codes[has_label(given.indices)] + 1, minlength=len(different) + 1)
-        if (codes < 0).any() or not labeled[1:].all():
+        labeled = np.unique(codes[has_label(given.indices)])
+        if codes.min() < 0 or len(labeled) < len(different):
             raise UserError("folds: every row needs one, and each of them rows with a label")
         numbers.append(codes)
     return numbers
@@ -150,13 +160,7 @@ def _average_teachers(
     labels = given.indices
     earlier = None
     for number, (teacher, fold) in enumerate(zip(teachers, folds, strict=True), 1):
-        log_probs = read_log_probs(
-            match_table(teacher, given, name),
-            logits=name == "logits",
-            multi_label=labels.ndim == 2,
-            name=name,
-            ids=given.ids,
-        )
+        log_probs = _read_teacher(teacher, given, name)
         if log_probs.shape[:2] != (len(labels), len(given.names)):
             raise UserError(
                 f"{name}: number {number} has the shape {log_probs.shape[:2]}; give all the same one"
@@ -174,13 +178,16 @@ def issues_table(
     """See find_label_issues."""
     labels = given.indices
     p_wrong = pd.Series(decisions.p_wrong, given.ids)
+    # Of equal ones first the label that the models contradict more; NaN comes last.
+    contradicted = -decisions.confidence, decisions.self_confidence, -decisions.p_wrong
+    rank = np.lexsort(contradicted).argsort() + 1
     table = pd.DataFrame(
         {
             "p_wrong": p_wrong,
             "is_issue": p_wrong > 0.5,
             "suggested_label": _suggested(decisions, given),
             "decision": decisions.decision,
-            "rank": p_wrong.rank(method="first", ascending=False).astype("Int64"),
+            "rank": pd.Series(rank, given.ids, "Int64").where(p_wrong.notna()),
         }
     )
     if decisions.problem:
@@ -192,28 +199,31 @@ def issues_table(
     return table
 
 
-def _suggested(decisions: Decisions, given: GivenLabels) -> ndarray:
+def _suggested(decisions: Decisions, given: GivenLabels) -> Sequence:
     """(N,) the likeliest class as the labels write it, or lists of classes."""
     if not decisions.questions:
         return given.classes[decisions.best]
     best = np.stack([question.best for question in decisions.questions], -1)
-    return np.array([None, *(list(given.classes[row == 1]) for row in best)], object)[1:]
+    return [list(given.classes[row == 1]) for row in best]
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Labels for N rows that had none."""
+    """Labels for N rows that had none. With several labels a row each array has a column a class, (N, C)."""
 
     labels: ndarray
-    """(N,) class names, None where there is none; indices and -1 where the classes have no names."""
+    """(N,) class names, None where there is none; indices and -1 where the classes have no names. (N, C): yes = 1,
+    no = 0, nothing = -1."""
     weights: ndarray
     """(N,) how much each label counts; 0 where there is none."""
     targets: ndarray
-    """(N, K) float32 what to learn: one-hot, or the probabilities; zeros where there is no label."""
+    """(N, K) float32 what to learn: one-hot, or the probabilities; zeros where there is no label. (N, C): probability
+    of yes, -1 where there is no answer."""
     confidence: ndarray
-    """(N,) probability of the likeliest class."""
+    """(N,) probability of the likeliest class, or answer."""
     reason: ndarray
-    """(N,) above_cutoff, below_cutoff or beyond_share."""
+    """(N,) above_cutoff, below_cutoff or beyond_share; learned_nothing, where labels= prove that predictions are no
+    better than chance."""
 
 
 def select_pseudo_labels(
@@ -221,6 +231,7 @@ def select_pseudo_labels(
     *,
     logits: Any = None,
     classes: Sequence | None = None,
+    multi_label: bool = False,
     cutoff: float | str | None = None,
     top_fraction: float | None = None,
     min_precision: float | None = None,
@@ -233,11 +244,14 @@ def select_pseudo_labels(
     Args:
         pred_probs: (N, K) probabilities of rows without a label, or their logarithms; or logits of a softmax.
         classes: names of the columns. Default: those of a DataFrame, else none.
+        multi_label: several labels a row: pred_probs are (N, C) of yes, or logits of a sigmoid, and each class has
+            answers and cutoffs of its own. Labels (L, C) say so, too.
         cutoff: confidence from which a row gets a label, or "adaptive" (FreeMatch). Default: 0.95; with min_precision
             there is none.
         top_fraction: at most this share of the rows that are predicted as a class, the most confident first.
         min_precision: each class has the lowest cutoff at which the precision on rows with a label is at least this
-            with 95 % confidence. It needs labels (L,) and pred_probs_labeled (L, K), their out-of-fold probabilities.
+            with 95 % confidence. It needs labels (L,) and pred_probs_labeled (L, K), their out-of-fold probabilities;
+            with several labels a row both are (L, C).
         targets: hard = the class; weighted = the class with the confidence as weight; soft = the probabilities.
 
     Raises:
@@ -246,47 +260,52 @@ def select_pseudo_labels(
     policy = make_policy(
         cutoff=cutoff, top_fraction=top_fraction, min_precision=min_precision, targets=targets
     )
-    pseudo_labels.check_cutoff(policy)
-    [predictions], name = _teachers(pred_probs, logits)
+    check_cutoff(policy)
+    (predictions, *more), name = _teachers(pred_probs, logits)
+    if more:
+        raise UserError(f"{name} is a list of {1 + len(more)} arrays; give one, such as their mean")
     if classes is None:
         classes = column_names(predictions)
     else:
         predictions = order_columns(predictions, classes)
-    log_probs = read_log_probs(predictions, logits=name == "logits", name=name)
-    n, k = log_probs.shape
-    if classes is not None and len(classes) != k:
-        raise UserError(f"there are {len(classes)} classes, and {name} has {k} columns")
-    given_labels = np.full(n, -1)
     if min_precision is not None:
         proof, proof_labels = _read_proof(labels, pred_probs_labeled, classes)
+        multi_label = multi_label or proof_labels.ndim == 2
+    log_probs = read_log_probs(
+        predictions, logits=name == "logits", multi_label=multi_label, name=name
+    )
+    n, k = log_probs.shape[:2]
+    if classes is not None and len(classes) != k:
+        raise UserError(f"there are {len(classes)} classes, and {name} has {k} columns")
+    given_labels = np.full(log_probs.shape[:-1], -1)
+    if min_precision is not None:
+        if proof.shape[1:] != log_probs.shape[1:]:
+            raise UserError(
+                f"{name} and pred_probs_labeled differ in their classes, or only one has labels (L, C); give both alike"
+            )
         log_probs = np.concatenate([log_probs, proof])
         given_labels = np.concatenate([given_labels, proof_labels])
-    posterior = Posterior(log_probs, given_labels)
-    predicted = posterior.summary()
-    refused = np.full(len(log_probs), "", object)
-    accepted, reason = pseudo_labels.select_pseudo_labels(
-        posterior, predicted, policy, refused, progress=1.0
-    )
-
-    rows = np.flatnonzero(accepted)
-    confidence = predicted.confidence[:n]
-    indices = np.where(accepted, predicted.best, -1)[:n]
-    weights = np.zeros(n)
-    weights[rows] = confidence[rows] if targets == "weighted" else 1.0
-    learned = np.zeros((n, k), np.float32)
-    learned[rows, indices[rows]] = 1
-    if targets == "soft":
-        for block, probs in posterior.blocks(rows):
-            learned[block] = probs
-    chosen = indices if classes is None else np.array([*classes, None], object)[indices]
-    return PseudoLabels(chosen, weights, learned, confidence, reason[:n])
+    decisions = decide_labels(log_probs, given_labels, "augment", policy)
+    indices = decisions.label[:n]
+    confidence = decisions.each("confidence")[:n]
+    weights = np.where(indices < 0, 0, confidence if targets == "weighted" else 1.0)
+    chosen = indices
+    if multi_label:
+        learned = indices.astype(np.float32) if targets != "soft" else decisions.targets()[:n]
+    else:
+        learned = np.eye(k, dtype=np.float32)[indices]
+        learned[indices < 0] = 0
+        for rows, probs in decisions.taught.blocks(np.flatnonzero(decisions.soft)):
+            learned[rows] = probs
+        if classes is not None:
+            chosen = np.array([*classes, None], object)[indices]
+    return PseudoLabels(chosen, weights, learned, confidence, decisions.each("reason")[:n])
 
 
 def _read_proof(labels: Any, pred_probs: Any, classes: Sequence | None) -> tuple[ndarray, ndarray]:
-    """(L, K) log-probabilities and (L,) labels by which min_precision chooses cutoffs."""
+    """Log-probabilities and labels of the L rows by which min_precision chooses cutoffs."""
     name = "pred_probs_labeled"
     if labels is None or pred_probs is None:
         raise UserError(f"min_precision needs labels= and {name}=, rows whose precision is known")
     given = _read_given(labels, pred_probs, name, classes)
-    table = match_table(pred_probs, given, name)
-    return read_log_probs(table, name=name, ids=given.ids), given.indices
+    return _read_teacher(pred_probs, given, name), given.indices

@@ -107,6 +107,15 @@ def test_numbers_that_cannot_be_votes_are_refused_with_their_line(tmp_path, labe
         read(tmp_path, f"id,x,y\n1,1,0\n2,{row}\n3,0,1\n", "x,y", labels_are)
 
 
+def test_a_missing_column_and_a_class_without_one_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"train\.csv has no column 'dan'.*data\.label_col"):
+        read(tmp_path, VOTES, "amy,dan")
+    (tmp_path / "test.csv").write_text("id,label\nt1,z\n", encoding="utf-8")
+    counts = "id,votes_x,votes_y\n1,3,1\n2,0,2\n"
+    with pytest.raises(UserError, match=r"data\.test: t1 has label 'z'"):
+        read(tmp_path, counts, "votes_x,votes_y", "counts", test=str(tmp_path / "test.csv"))
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "many", "inf"])
 def test_a_weight_is_a_number_above_zero(tmp_path, weight):
     with pytest.raises(UserError, match=r"train\.csv line 2: 'sure'"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +47,15 @@ class Votes:
         return self.counts @ np.tile(np.eye(self.k), (n_annotators, 1))
 
     @property
+    def are_shares(self) -> bool:
+        """Whether they are shares of votes, and nobody knows of how many."""
+        return bool((self.counts.data % 1).any())
+
+    @property
     def is_one_label(self) -> bool:
         """Whether one annotator, at most once an image, named one class: then votes are labels like all others."""
-        one_class = (self.counts > 0).sum(1).max() <= 1
-        return bool(len(self.annotators) <= 1 and one_class and self.counts.max() <= 1)
+        one_vote = self.counts.sum(1).max() <= 1 and not self.are_shares
+        return bool(len(self.annotators) <= 1 and one_vote)
 
 
 def class_of_column(column: str) -> str:
@@ -66,24 +73,23 @@ def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
         UserError: a count is not a whole number from 0 on, or probabilities do not sum to 1.
     """
     if labels_are == "votes":
-        rows = zip(*(cells[name] for name in cells), strict=True)
         return [
             tuple(
                 (who, vote, 1.0)
                 for who, vote in zip(cells, row, strict=True)
                 if vote not in NO_VOTE
             )
-            for row in rows
+            for row in cells.itertuples(index=False)
         ]
     numbers = cells.replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    is_number = np.isfinite(numbers) & (numbers >= 0)
-    numbers = np.where(is_number, numbers, 0)
+    numbers = np.where(np.isinf(numbers), np.nan, numbers)
     sums = numbers.sum(1)
+    is_right = (numbers >= 0).all(1)
     if labels_are == "counts":
-        is_right = (is_number & (numbers % 1 == 0)).all(1)
+        is_right &= (numbers % 1 == 0).all(1)
         rule = "hold whole numbers from 0 on (shares: data.labels_are=probabilities)"
     else:
-        is_right = is_number.all(1) & ((sums == 0) | (abs(sums - 1) <= MAX_SHARES_SUM_ERROR))
+        is_right &= (sums == 0) | (abs(sums - 1) <= MAX_SHARES_SUM_ERROR)
         rule = "hold probabilities that sum to 1 (numbers of votes: data.labels_are=counts)"
         numbers = numbers / np.where(sums > 0, sums, 1)[:, None]
     if not is_right.all():
@@ -100,9 +106,9 @@ def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
 
 def most_voted(votes: tuple) -> str:
     """The class name with most votes, of several the first by name; "" without a vote."""
-    totals: dict[str, float] = {}
+    totals = Counter()
     for _, name, times in votes:
-        totals[name] = totals.get(name, 0) + times
+        totals[name] += times
     return min(totals, key=lambda name: (-totals[name], name), default="")
 
 
@@ -113,16 +119,15 @@ def collect_votes(rows: Sequence[tuple], classes: Sequence[str]) -> Votes | None
         KeyError: a vote is none of the classes.
     """
     names = sorted({who for votes in rows for who, _, _ in votes})
-    annotator = {name: a for a, name in enumerate(names)}
-    class_index = {name: k for k, name in enumerate(classes)}
-    row, column, times = [], [], []
-    for number, votes in enumerate(rows):
-        for who, name, n in votes:
-            row.append(number)
-            column.append(annotator[who] * len(classes) + class_index[name])
-            times.append(n)
-    shape = (len(rows), max(len(names), 1) * len(classes))
-    counts = csr_array((np.array(times, float), (row, column)), shape=shape)
+    column_of = {pair: column for column, pair in enumerate(product(names or [""], classes))}
+    cells = [
+        (row, column_of[who, name], times)
+        for row, votes in enumerate(rows)
+        for who, name, times in votes
+    ]
+    row, column, times = np.array(cells, float).reshape(-1, 3).T
+    places = row.astype(int), column.astype(int)
+    counts = csr_array((times, places), shape=(len(rows), len(column_of)))
     votes = Votes(counts, tuple(filter(None, names)))
     return None if votes.is_one_label else votes
 
@@ -130,15 +135,9 @@ def collect_votes(rows: Sequence[tuple], classes: Sequence[str]) -> Votes | None
 def write_votes(file: Path, votes: Votes) -> None:
     """Write the votes into a run folder, from where read_votes_file brings them back."""
     counts = votes.counts
-    arrays = {
-        "data": counts.data,
-        "indices": counts.indices,
-        "indptr": counts.indptr,
-        "shape": counts.shape,
-        "annotators": np.array(votes.annotators, str),
-    }
+    arrays = {name: getattr(counts, name) for name in ("data", "indices", "indptr", "shape")}
     buffer = BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays, annotators=np.array(votes.annotators, str))
     atomic_write(file, buffer.getvalue())
 
 
@@ -148,5 +147,5 @@ def read_votes_file(file: Path) -> Votes | None:
         return None
     with np.load(file) as arrays:
         parts = arrays["data"], arrays["indices"], arrays["indptr"]
-        counts = csr_array(parts, shape=tuple(arrays["shape"]))
+        counts = csr_array(parts, shape=arrays["shape"])
         return Votes(counts, tuple(arrays["annotators"].tolist()))

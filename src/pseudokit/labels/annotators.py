@@ -8,10 +8,12 @@ out-of-fold probabilities q of an image
 
 where own = all = 1 if images and votes err independently. But people err together on hard images, and models err there,
 too. With a correlation ρ of the errors, n votes are worth n · own of them, own = 1 / (1 + (n - 1) ρ) (the design effect
-of Kish 1965), and the image is one voter more: all = 1 / (1 + n ρ).
+of Kish 1965), and the image is one voter more: all = 1 / (1 + n ρ). Of shares nobody knows how many votes they are: of
+VOTES_OF_SHARES the number with which image and votes predict each other best.
 """
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -36,6 +38,8 @@ MAX_POWER_ROWS = 20_000
 CORRELATION_SD = 0.2
 """Sd of the prior of the correlation, around 0: where no image has two votes, nothing else tells it."""
 SHARPNESS_BOUNDS = (0.1, 10.0)
+VOTES_OF_SHARES = (1, 2, 4, 8, 16)
+"""For how many votes the shares of a row may stand. Taken for one vote, they would hardly count against an image."""
 RATE_MODEL_SD = 0.03
 """Sd by which the estimated share of an annotator's wrong votes is off, relative to it, beyond the chance of the rows
 (benchmarks/votes.py)."""
@@ -50,24 +54,28 @@ class VoteNoise:
     """(A, K, K) C[annotator, true, vote], rows sum to 1."""
     sharpness: float
     correlation: float
+    agreement: float
+    """Mean log of how much likelier images and votes are together than alone, see _fit_powers."""
 
     def joint(self, truth: ndarray, rows: ndarray) -> ndarray:
         """(M, K) to which the posterior is proportional; truth: (M, K) is q^sharpness; rows: (M,) row numbers."""
-        counts = self.votes.counts[rows]
-        log_truth = np.log(np.maximum(truth, MIN_PROBABILITY))
-        evidence = _log_likelihood(counts, self.confusions)
-        logs = _combine(log_truth, counts, evidence, self.correlation)
-        return np.exp(normalize_log(logs))
+        return _weigh(truth, self.votes.counts[rows], self.confusions, self.correlation)
 
 
 def estimate_confusions(counts: csr_array, truth: ndarray) -> ndarray:
     """(A, K, K) C[annotator, true, vote] from counts (N, A · K), see Votes, and P(true) (N, K): the M step."""
     k = truth.shape[1]
-    voted = (counts.T @ truth).reshape(-1, k, k).transpose(0, 2, 1)
+    voted = _votes_by_truth(counts, truth)
     everyone = voted.sum(0) + 1 / k  # no confusion is impossible
     everyone /= everyone.sum(1, keepdims=True)
     voted = voted + SHARED_VOTES * everyone
     return voted / voted.sum(2, keepdims=True)
+
+
+def _votes_by_truth(counts: csr_array, truth: ndarray) -> ndarray:
+    """(A, K, K) how often each annotator gave each true class each vote."""
+    k = truth.shape[1]
+    return (counts.T @ truth).reshape(-1, k, k).transpose(0, 2, 1)
 
 
 def _log_likelihood(counts: csr_array, confusions: ndarray) -> ndarray:
@@ -79,10 +87,10 @@ def _log_likelihood(counts: csr_array, confusions: ndarray) -> ndarray:
 def _combine(
     log_truth: ndarray, counts: csr_array, evidence: ndarray, correlation: float
 ) -> ndarray:
-    """(N, K) logs of the posterior, not normalized: see the formula above. evidence: log-likelihoods of the votes."""
+    """(N, K) the posterior, see the formula above. evidence: log-likelihoods of the votes."""
     n_votes = counts.sum(1)[:, None]
     votes = _own_power(n_votes, correlation) * evidence
-    return (log_truth + votes) / (1 + correlation * n_votes)
+    return np.exp(normalize_log((log_truth + votes) / (1 + correlation * n_votes)))
 
 
 def _own_power(n_votes: ndarray, correlation: float) -> ndarray:
@@ -95,7 +103,7 @@ def dawid_skene(votes: Votes) -> tuple[ndarray, ndarray]:
     truth = normalize(votes.totals())
     for _ in range(MAX_STEPS):
         confusions = estimate_confusions(counts, truth)
-        new = _from_votes(counts, confusions, truth.mean(0))
+        new = _weigh(truth.mean(0), counts, confusions)
         change = np.abs(new - truth).mean()
         truth = new
         if change < MIN_CHANGE:
@@ -103,10 +111,12 @@ def dawid_skene(votes: Votes) -> tuple[ndarray, ndarray]:
     return truth, confusions
 
 
-def _from_votes(counts: csr_array, confusions: ndarray, prior: ndarray) -> ndarray:
-    """(N, K) P(true class) from votes alone: the E step."""
-    log_prior = np.log(np.maximum(prior, MIN_PROBABILITY))
-    return np.exp(normalize_log(log_prior + _log_likelihood(counts, confusions)))
+def _weigh(
+    truth: ndarray, counts: csr_array, confusions: ndarray, correlation: float = 0.0
+) -> ndarray:
+    """(N, K) P(true class) by votes and what is known without them (N, K), or the shares of the classes (K,)."""
+    log_truth = np.log(np.maximum(truth, MIN_PROBABILITY))
+    return _combine(log_truth, counts, _log_likelihood(counts, confusions), correlation)
 
 
 def label_by_votes(dataset: Dataset) -> Dataset:
@@ -121,9 +131,8 @@ def label_by_votes(dataset: Dataset) -> Dataset:
     truth, confusions = dawid_skene(dataset.votes.take(learned))
     rows = np.flatnonzero(dataset.votes.counts.sum(1))
     votes = dataset.votes.take(rows)
-    by_annotators = _from_votes(votes.counts, confusions, truth.mean(0))
-    shares = normalize(votes.totals())
-    soft = by_annotators if votes.annotators else shares
+    by_annotators = _weigh(truth.mean(0), votes.counts, confusions)
+    soft = by_annotators if votes.annotators else normalize(votes.totals())
     soft_labels = np.eye(len(dataset.classes))[dataset.given_labels]
     soft_labels[rows] = soft
     given_labels = dataset.given_labels.copy()
@@ -133,10 +142,18 @@ def label_by_votes(dataset: Dataset) -> Dataset:
 
 
 def estimate_vote_noise(log_probs: ndarray, votes: Votes) -> VoteNoise:
-    """Confusions, sharpness and correlation from out-of-fold log-probabilities (N, K) and the votes.
+    """Confusions, sharpness and correlation from out-of-fold log-probabilities (N, K) and the votes."""
+    if not votes.are_shares:
+        return _estimate(log_probs, votes)
+    noises = [
+        _estimate(log_probs, replace(votes, counts=number * votes.counts))
+        for number in VOTES_OF_SHARES
+    ]
+    return max(noises, key=attrgetter("agreement"))
 
-    The truth starts as the shares of the votes. Then confusions, the two powers and the truth follow each other.
-    """
+
+def _estimate(log_probs: ndarray, votes: Votes) -> VoteNoise:
+    """The truth starts as the shares of the votes. Then confusions, the two powers and the truth follow each other."""
     max_rows = min(MAX_FIT_ROWS, MAX_FIT_PROBABILITIES // votes.k)
     voted = np.flatnonzero(votes.counts.sum(1))
     rows = np.sort(np.random.default_rng(0).permutation(voted)[:max_rows])
@@ -144,20 +161,18 @@ def estimate_vote_noise(log_probs: ndarray, votes: Votes) -> VoteNoise:
     counts = votes_of_rows.counts
     logs = normalize_log(np.maximum(log_probs[rows].astype(float), np.log(MIN_PROBABILITY)))
     truth = normalize(votes_of_rows.totals())
-    sharpness, correlation = 1.0, CORRELATION_SD
+    powers = 1.0, CORRELATION_SD
     for _ in range(MAX_JOINT_STEPS):
         confusions = estimate_confusions(counts, truth)
         evidence = _log_likelihood(counts, confusions)
-        sharpness, correlation = _fit_powers(
-            logs, counts, evidence, truth.mean(0), (sharpness, correlation)
-        )
-        log_truth = normalize_log(sharpness * logs)
-        new = np.exp(normalize_log(_combine(log_truth, counts, evidence, correlation)))
+        *powers, agreement = _fit_powers(logs, counts, evidence, truth.mean(0), powers)
+        sharpness, correlation = powers
+        new = _combine(normalize_log(sharpness * logs), counts, evidence, correlation)
         change = np.abs(new - truth).mean()
         truth = new
         if change < 10 * MIN_CHANGE:
             break
-    return VoteNoise(votes, confusions, sharpness, correlation)
+    return VoteNoise(votes, confusions, *powers, agreement)
 
 
 def _fit_powers(
@@ -166,8 +181,8 @@ def _fit_powers(
     evidence: ndarray,
     prior: ndarray,
     start: tuple[float, float],
-) -> tuple[float, float]:
-    """The sharpness and the correlation with which image and votes predict each other best.
+) -> tuple[float, float, float]:
+    """The sharpness and the correlation with which image and votes predict each other best, and how well.
 
     If the two are independent given the class, P(image, votes) / (P(image) P(votes)) = Σ_k q_k w_k / π_k, where w are
     the probabilities by the votes alone. So the mean of its log is the higher the better both are calibrated: votes
@@ -194,8 +209,8 @@ def _fit_powers(
         return penalty - ratio.mean()
 
     bounds = [np.log(SHARPNESS_BOUNDS), (0.0, 1.0)]
-    best = minimize(loss, [np.log(start[0]), start[1]], method="L-BFGS-B", bounds=bounds).x
-    return float(np.exp(best[0])), float(best[1])
+    best = minimize(loss, [np.log(start[0]), start[1]], method="L-BFGS-B", bounds=bounds)
+    return float(np.exp(best.x[0])), float(best.x[1]), -float(best.fun)
 
 
 def annotators_table(votes: Votes, truth: ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -206,28 +221,26 @@ def annotators_table(votes: Votes, truth: ndarray, classes: tuple[str, ...]) -> 
 
     truth: (N, K) P(true class) of the rows of votes.
     """
-    k = votes.k
-    voted = (votes.counts.T @ truth).reshape(-1, k, k).transpose(0, 2, 1)
-    totals = csr_array(votes.totals())
+    voted = _votes_by_truth(votes.counts, truth)
+    beside = _votes_by_truth(votes.counts, votes.totals())  # the votes of all on the same images
     rows = []
-    for a, name in enumerate(votes.annotators):
-        of_annotator = votes.counts[:, a * k : (a + 1) * k]
-        others = totals - of_annotator
-        n_pairs = of_annotator.sum(1) @ others.sum(1)
-        n = voted[a].sum()
-        accuracy = np.trace(voted[a]) / n
-        error = np.hypot(np.sqrt(accuracy * (1 - accuracy) / n), RATE_MODEL_SD * (1 - accuracy))
-        wrong = voted[a] * (1 - np.eye(k))
+    for name, by_truth, by_vote in zip(votes.annotators, voted, beside, strict=True):
+        n = round(by_truth.sum())
+        n_pairs = by_vote.sum() - n  # a vote is no pair with itself
+        accuracy = np.trace(by_truth) / n
+        chance = np.sqrt(accuracy * (1 - accuracy) / n)
+        error = 1.96 * np.hypot(chance, RATE_MODEL_SD * (1 - accuracy))
+        wrong = by_truth * (1 - np.eye(votes.k))
         true, vote = np.unravel_index(wrong.argmax(), wrong.shape)
         row = {
             "annotator": name,
-            "votes": round(float(n)),
-            "agreement": of_annotator.multiply(others).sum() / n_pairs if n_pairs else np.nan,
+            "votes": n,
+            "agreement": (np.trace(by_vote) - n) / n_pairs if n_pairs else np.nan,
             "accuracy": accuracy,
-            "accuracy_low": max(accuracy - 1.96 * error, 0.0),
-            "accuracy_high": min(accuracy + 1.96 * error, 1.0),
+            "accuracy_low": max(accuracy - error, 0.0),
+            "accuracy_high": min(accuracy + error, 1.0),
             "confusion": f"{classes[true]} → {classes[vote]}",
-            "confusion_rate": wrong[true, vote] / voted[a][true].sum(),
+            "confusion_rate": wrong[true, vote] / by_truth[true].sum(),
         }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -263,7 +263,7 @@ def _protect_classes(
     """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left."""
     k = max(given_labels.max(), label.max()) + 1
     floor = np.ceil(CLASS_FLOOR * counts(given_labels, k)).astype(int)
-    while (lacking := floor - counts(label, k)).max() > 0:
+    while (lacking := floor - counts(label, k)).max(initial=0) > 0:
         # Class by class: a row may be taken from another one at its floor.
         short = (lacking > 0).argmax()
         lost = np.flatnonzero((given_labels == short) & (label != short))

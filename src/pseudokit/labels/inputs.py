@@ -16,7 +16,7 @@ from .arrays import MIN_PROBABILITY, normalize_log, row_blocks
 
 MAX_SUM_ERROR = 0.05
 """By which the probabilities of a row may miss 1: those of a file may be rounded to two digits."""
-NO_LABEL = (("",), ("-1",))
+NO_LABEL = ("", "-1")
 """What says that a row has no label: as text, and among numbers."""
 NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "empty")
 """What pandas calls Python objects that are numbers, or all missing."""
@@ -96,26 +96,25 @@ def read_labels(
             classes = column_names(labels)
         return _read_label_sets(array, classes, n_classes, ids)
 
-    codes, texts, is_number = _different_labels(array)
+    is_number = pd.api.types.infer_dtype(array, skipna=True) in NUMBERS
+    codes, different = pd.factorize(array)  # -1 = missing
+    texts = [_as_text(value) for value in different]
     if classes is None:
         classes = _classes_of(texts, is_number, n_classes)
     names = [_as_text(name) for name in classes]
     _check_classes(names, n_classes)
     written = np.array(names, dtype=object)
     if is_number:
-        positions = np.arange(len(names))
-        written = np.array(names, dtype=int) if all(map(_is_whole, names)) else positions
+        written = np.array(names if all(map(_is_whole, names)) else range(len(names)), dtype=int)
 
-    index_of = dict.fromkeys(NO_LABEL[is_number], -1)
-    index_of |= {str(key): k for k, key in enumerate(written)}
-    unknown = [position for position, text in enumerate(texts) if text not in index_of]
-    if unknown:
-        row = int(np.isin(codes, unknown).argmax())
+    index_of = {NO_LABEL[is_number]: -1} | {str(key): k for k, key in enumerate(written)}
+    indices = np.array([*(index_of.get(text, -2) for text in texts), -1])[codes]
+    row = int(indices.argmin())
+    if indices[row] == -2:
         raise UserError(
             f"labels: {texts[codes[row]]!r} of {_place(row, ids)} is none of the {len(names)} classes "
             f"({_shortened(written)}); correct it, or give classes="
         )
-    indices = np.array([*(index_of[text] for text in texts), -1])[codes]
     return GivenLabels(indices, written, names, ids)
 
 
@@ -131,13 +130,6 @@ def _label_array(labels: Any) -> ndarray:
     return array
 
 
-def _different_labels(array: ndarray) -> tuple[ndarray, list[str], bool]:
-    """(N,) positions in the list of different labels as text, -1 = missing; the list; whether they are numbers."""
-    kind = pd.api.types.infer_dtype(array, skipna=True)
-    codes, different = pd.factorize(array)
-    return codes, [_as_text(value) for value in different], kind in NUMBERS
-
-
 def _read_label_sets(
     array: ndarray, classes: Sequence | None, n_classes: int | None, ids: pd.Index | None
 ) -> GivenLabels:
@@ -147,11 +139,10 @@ def _read_label_sets(
     if len(names) != array.shape[1]:
         raise UserError(f"labels have {array.shape[1]} columns, and there are {len(names)} classes")
     _check_classes(names, n_classes)
-    missing = pd.isna(array)
-    answers = np.where(missing, -1, array)
-    is_answer = np.isin(answers, (-1, 0, 1))
-    if not is_answer.all():
-        row = int((~is_answer).any(1).argmax())
+    answers = np.where(pd.isna(array), -1, array)
+    is_wrong = ~np.isin(answers, (-1, 0, 1)).all(1)
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
         raise UserError(
             f"labels: {_place(row, ids)} has {_shortened(array[row])}; of several labels a row each is 1 or 0, "
             "or NaN where it is not known"
@@ -164,7 +155,7 @@ def _classes_of(texts: list[str], is_number: bool, n_classes: int | None) -> lis
     """The classes in the order of the columns, where nobody names them."""
     if is_number and n_classes is not None:
         return [str(k) for k in range(n_classes)]
-    names = sorted({*texts} - {*NO_LABEL[is_number]})
+    names = sorted({*texts} - {NO_LABEL[is_number]})
     if not all(map(_is_whole, names)):
         if is_number:
             raise UserError("labels are numbers that are not whole; give classes")

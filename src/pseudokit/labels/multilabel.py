@@ -5,6 +5,7 @@ written for K classes then holds for each class by itself; here its parts are pu
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy import ndarray
@@ -38,6 +39,12 @@ class LabelSetDecisions(Decisions):
     def believed_labels(self, other: Decisions) -> ndarray:
         pairs = zip(self.questions, other.questions, strict=True)
         return np.stack([one.believed_labels(two) for one, two in pairs], 1)
+
+    def keep_given(self, problem: str) -> Decisions:
+        questions = [question.keep_given(problem) for question in self.questions]
+        posterior = self.posterior
+        decisions = decide_images(questions, posterior.log_probs, posterior.given_labels)
+        return replace(decisions, problem=problem)
 
 
 def _targets_of_class(question: Decisions) -> ndarray:

@@ -36,4 +36,6 @@ def labels_table(result: SelfTrainingResult, dataset: Dataset) -> pd.DataFrame:
     table["confidence"] = decisions.confidence if decisions else np.nan
     table["round"] = result.round
     table["weight"] = np.where(is_human, 1.0, decisions.weight) if decisions else 1.0
+    if dataset.weight is not None:
+        table["weight"] *= dataset.weight
     return table[is_human | (table.given_label != "") | (table.label != "")]
