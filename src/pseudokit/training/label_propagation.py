@@ -23,15 +23,19 @@ IMAGES_PER_CHUNK = 1024
 """So that the edge directions of all images are never in memory at once."""
 
 
-def graph_power(labels_per_class: float) -> float:
+def graph_power(labels_per_class: float, n_networks: int) -> float:
     """How much neighbors should count beside a head on a frozen backbone, see `pseudo.label_propagation`.
 
-    On flowers and trash the student was best with 4 at 5 labels a class, with 2 at 10, and without them at 25
-    (docs/log.md).
+    On flowers and trash the student was best with 4 at 5 labels a class, with 2 at 10, and without them at 25. The
+    neighbors that several networks find together help there, too (docs/log.md).
     """
     if labels_per_class < FEW_LABELS_PER_CLASS:
         return 4.0
-    return 2.0 if labels_per_class < 2 * FEW_LABELS_PER_CLASS else 0.0
+    if labels_per_class < 2 * FEW_LABELS_PER_CLASS:
+        return 2.0
+    if n_networks > 1 and labels_per_class < 4 * FEW_LABELS_PER_CLASS:
+        return 1.0
+    return 0.0
 
 
 def neighbor_graph(features: ndarray) -> sparse.csr_array:

@@ -22,6 +22,8 @@ DEFAULT_PRIOR = 30.0
 """Where the labels are too few to choose by."""
 MIN_PSEUDO_LABEL_PRIOR = 600.0
 """Where pseudo-labels are learned: they agree with each other more than with the truth (docs/log.md)."""
+MIN_COUNCIL_PSEUDO_LABEL_PRIOR = 50.0
+"""… of a council: most of them are other networks' word, which errs on other images (docs/log.md)."""
 MAX_LABELS_FOR_FIVE_FOLDS = 300
 """Up to so many labels, the prior is chosen on five held-out parts of them; beyond, on three."""
 MAX_ROWS_FOR_PRIOR = 3000
@@ -78,6 +80,7 @@ def fit_head(
     k: int,
     multi_label: bool,
     given_labels: ndarray,
+    pseudo_label_prior: float = MIN_PSEUDO_LABEL_PRIOR,
 ) -> tuple[nn.Linear, pd.DataFrame]:
     """Logistic regression on embeddings with a normal prior on the weights, by L-BFGS.
 
@@ -88,6 +91,7 @@ def fit_head(
         embeddings: (n, D) float32.
         labels: (n,) classes or (n, K) soft targets; several labels an image: (n, K), -1 = unknown.
         given_labels: by which the prior is chosen, in the form of labels; -1 = a row that has a pseudo-label.
+        pseudo_label_prior: the prior is at least this strong where there are such rows.
 
     Returns:
         The head, and its history with the prior.
@@ -102,7 +106,7 @@ def fit_head(
         given_labels = given_labels.argmax(1)
     prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion)
     if (has_label(labels) & ~is_given).any():
-        prior = max(prior, MIN_PSEUDO_LABEL_PRIOR)
+        prior = max(prior, pseudo_label_prior)
     head = _zero_head(x.shape[1], k)
     losses = _fit(head, x, torch.from_numpy(criterion.targets(labels)), prior, criterion)
     with torch.no_grad():
