@@ -85,20 +85,20 @@ def fill_submission(
     classes = [name[2:] for name in predictions if name.startswith("p_")]
     asked = table.drop(columns=id_column)
     class_of, asks_answers = _read_columns(sample, asked, classes, config)
-    answers = parse(predictions.label, classes, config.data.multi_label)
-    if answers.ndim == 1:
-        answers = np.eye(len(classes), dtype=int)[answers]
+    labels = parse(predictions.label, classes, config.data.multi_label)
     for column, name in class_of.items():
-        values, kind = predictions.label, "the label"
-        if name:
-            values, kind = predictions[f"p_{name}"], f"the probability of {name!r}"
+        values, known = predictions.label, classes
         if name and asks_answers:
-            values, kind = pd.Series(answers[:, classes.index(name)]).map(str), f"1 for {name!r}"
-        if asks_answers:
-            known = ["0", "1"] if name else classes
-            values = values.replace(_as_in_sample(known, asked[column]))
-        table[column] = values
-    log.info(f"submission: column {column!r} gets {kind}")
+            k = classes.index(name)
+            has_class = labels[:, k] if labels.ndim == 2 else labels == k
+            values, known = pd.Series(has_class.astype(int)).map(str), ["0", "1"]
+        elif name:
+            values = predictions[f"p_{name}"]
+        table[column] = (
+            values.replace(_as_in_sample(known, asked[column])) if asks_answers else values
+        )
+    kind = "1 or 0" if asks_answers else "the probability"
+    log.info(f"submission: {column!r} gets {f'{kind} of {name!r}' if name else 'the label'}")
     return table
 
 
