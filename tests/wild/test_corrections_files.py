@@ -102,7 +102,7 @@ def test_classes_are_those_of_the_run_in_another_spelling(tmp_path, classes, giv
     refusal(run, HEAD + f'1,"{given}",relabel,7\n', "line 2", "'7'")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_a_damaged_file_says_what_the_file_said_or_is_refused(tmp_path_factory, data):
     draw = data.draw

@@ -1,20 +1,25 @@
 """A file has one role, a sample submission is no truth, and a run predicts with all that it was finished with."""
 
-import json
-import shutil
-
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.api import run as run_kit
-from pseudokit.config.keys import Config, Data
-from pseudokit.config.load import load_config
+from pseudokit.config.keys import Config, Data, Model
+from pseudokit.config.load import dump_config, load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.encoding import names
-from pseudokit.run_folder.predict_runs import FinishedRun, open_finished, read_targets
+from pseudokit.run_folder.folder import Run
+from pseudokit.run_folder.predict_runs import (
+    FinishedRun,
+    open_finished,
+    predicting_models,
+    read_targets,
+)
+from pseudokit.run_folder.prepare import prepare
+from pseudokit.system.files import write_json
+from pseudokit.training.models import create_model, save_model
 from tests.naming import is_one_line
 from tests.naming import names as named
 
@@ -219,46 +224,41 @@ def test_one_hot_columns_may_hold_truth_values(files, words):
     assert list(labels_of(dataset, "train").values()) == ["cat", "dog"] * 12
 
 
-# ---- a whole run
+# ---- before and after a run
 
 
-def test_a_run_predicts_the_test_images_and_refuses_to_predict_with_less_than_it_was_finished_with(
-    files, tmp_path, capsys
-):
-    write(files, "asked.csv", Malignant=[0] * 24)
-    config = {
-        "data.image_dir": {"train": str(files / "train"), "test": str(files / "test")},
-        "data.submission": str(files / "asked.csv"),
-        "data.image_suffix": ".png",
-        "metric": "auc",
-        "train.epochs": 1,
-        "train.min_steps": 40,
-        "train.batch_size": 8,
-        "train.lr": 3e-3,
-        "train.amp_dtype": "fp32",
-        "pseudo.folds": 2,
-        "out": str(tmp_path),
-        "name": "run",
+@pytest.mark.parametrize(
+    ("keys", "named_parts"),
+    [
+        ({}, ()),
+        ({"submission_positive": "benign"}, ("data.submission_positive=benign",)),
+        ({"test": None}, ("data.submission", "data.test")),
+    ],
+)
+def test_a_submission_is_checked_before_training(files, tmp_path, keys, named_parts):
+    data = {
+        "train": str(files / "train.csv"),
+        "test": str(files / "sample.csv"),
+        "submission": write(files, "asked.csv", Malignant=[0] * 24),
+        "image_dir": {"train": str(files / "train"), "test": str(files / "test")},
     }
-    sources = {"train": files / "train.csv", "test": files / "sample.csv"}
-    with pytest.raises(UserError, match="submission_positive"):
-        run_kit("train", **sources, config=config | {"data.submission_positive": "benign"})
-    path = run_kit("train", **sources, config=config)
-    metrics = json.loads((path / "metrics.json").read_text())
-    assert all(
-        split != "test" or "accuracy" not in scores
-        for arm in metrics["scores"].values()
-        for split, scores in arm.items()
-    )
-    submission = pd.read_csv(path / "submission.csv", dtype={"id": str})
-    truth = [OTHER[label] == "malignant" for label in MEANT]
-    assert list(submission.id) == IDS
-    assert submission.Malignant[truth].min() > submission.Malignant[~np.array(truth)].max()
+    run = Run(tmp_path, "train", Config(name="x", data=data | keys))
+    if named_parts:
+        refusal(lambda: prepare(run), *named_parts)
+    else:
+        assert prepare(run).tested == 24
 
-    assert len(open_finished(path).models) == 3
-    for folder in ("round_1/fold_0", "round_1", "student"):
-        copy = tmp_path / "copy"
-        shutil.copytree(path, copy)
-        shutil.rmtree(copy / folder)
-        refusal(lambda copy=copy: open_finished(copy), f"--run {copy}", folder)
-        shutil.rmtree(copy)
+
+def test_a_run_that_lost_a_model_does_not_predict(tmp_path):
+    (tmp_path / "config.yaml").write_text(dump_config(Config()))
+    Run(tmp_path, "train", Config()).write_status("done", "done")
+    for name in ("student", "round_1/fold_0", "round_1/fold_1"):
+        save_model(tmp_path / name, *create_model(Model(), ("a", "b"), 16, 1))
+    models = predicting_models(tmp_path)
+    assert len(models) == len(open_finished(tmp_path).models) == 3
+    write_json(tmp_path / "metrics.json", {"models": models})
+    assert len(open_finished(tmp_path).models) == 3
+    for name in models:
+        (tmp_path / name).rename(tmp_path / "away")
+        refusal(lambda: open_finished(tmp_path), f"--run {tmp_path}", name)
+        (tmp_path / "away").rename(tmp_path / name)

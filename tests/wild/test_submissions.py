@@ -58,8 +58,10 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("cell", ["0", "0.5", ""])
-@pytest.mark.parametrize("classes", [["malignant", "normal"], ["a b", "c"], ["cat", "no_cat"]])
+@pytest.mark.parametrize(
+    ("cell", "classes"),
+    [("0", ["malignant", "normal"]), ("0.5", ["a b", "c"]), ("", ["cat", "no_cat"])],
+)
 def test_a_column_that_is_named_by_a_class_gets_that_class(tmp_path, column, cell, classes):
     for name, probs in zip(classes, (TRUE_OF_FIRST, TRUE_OF_SECOND), strict=True):
         asked = column.format((COLUMNS[column] or str)(name))
@@ -87,11 +89,11 @@ def test_a_column_that_is_named_by_a_class_gets_that_class(tmp_path, column, cel
 )
 def test_a_column_that_is_named_by_none_gets_the_positive_class(tmp_path, classes, positive):
     expected = (TRUE_OF_FIRST, TRUE_OF_SECOND)
-    for column in ("target", "Label", "probability", "pred"):
+    for column in ("target", "Label"):
         assert filled(tmp_path, one(column, 0.5), classes)[column] == expected[positive]
-        for place, name in enumerate(classes):
-            keys = {"submission_positive": name}
-            assert filled(tmp_path, one(column, 0.5), classes, **keys)[column] == expected[place]
+    keys = {"submission_positive": classes[1 - positive]}
+    got = filled(tmp_path, one("target", 0.5), classes, **keys)
+    assert got["target"] == expected[1 - positive]
 
 
 @pytest.mark.parametrize("column", ["not_malignant", "malignant or normal", "p_normal_malignant"])
@@ -241,7 +243,7 @@ SPELLINGS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_a_round_trip_says_of_each_id_the_class_that_the_table_says(tmp_path_factory, data):
     """Any kind of names in the table and in the sample, ids with and without zeros, in any order of columns."""
