@@ -320,6 +320,7 @@ def whole_run(folder: Path) -> str:
         f"data.train={folder / 't.csv'}",
         f"data.image_dir={images}",
         f"data.test={folder / 't.csv'}",
+        "data.learn_from_test=copies",
         "name=x",
         f"out={folder / 'runs'}",
         "pseudo.rounds=1",
