@@ -97,8 +97,7 @@ def prepare(run: Run) -> PreparedData:
         check_cutoff(config.pseudo)
         dataset, truths = read_dataset(config, mode)
         check_dataset(dataset, config, mode)
-        if config.data.submission:
-            check_submission(dataset, config)
+        check_submission(dataset, config)
         tested = int((dataset.split == "test").sum())
         is_judged = np.isin(dataset.split, LEARNED_SPLITS)
         if run.trains:

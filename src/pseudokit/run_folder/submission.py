@@ -103,7 +103,13 @@ def fill_submission(
 
 
 def check_submission(dataset: Dataset, config: Config) -> None:
-    """Fill the sample with predictions that say nothing, so that one that does not fit is refused before training."""
+    """Fill the sample, if there is one, with predictions that say nothing: what does not fit is refused now.
+
+    Raises:
+        UserError: see fill_submission; or there is no data.test.
+    """
+    if not config.data.submission:
+        return
     ids = dataset.id[dataset.split == "test"]
     if not len(ids):
         raise UserError("data.submission needs data.test, the images that it lists")
