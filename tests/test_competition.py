@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,14 @@ def test_the_submission_of_a_run_is_that_of_predict(runs, files, tmp_path):
     assert list(submission.id) == list(table(files / "sample.csv").id)
     assert submission.equals(table(tmp_path / "submission.csv"))
     assert (submission.set_index("id").label[predictions.id].to_numpy() == predictions.label).all()
+
+
+def test_a_run_that_lost_a_fold_does_not_predict(runs, tmp_path):
+    assert "student" in read_json(runs[0] / "metrics.json")["models"]
+    run = tmp_path / "copy"
+    shutil.copytree(runs[0], run)
+    (run / "round_1" / "fold_0" / "model.json").unlink()
+    refused(lambda: predict([run], out=tmp_path / "p.csv"), f"--run {run}", "fold_0")
 
 
 @pytest.mark.parametrize("weights", [None, "3,1"])

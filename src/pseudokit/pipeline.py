@@ -20,7 +20,7 @@ from .round_store import RoundStore, model_folders
 from .run_folder.corrections import applied, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_tables
 from .run_folder.folder import Run
-from .run_folder.predict_runs import open_finished, write_submission
+from .run_folder.predict_runs import open_finished, predicting_models, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
 from .run_folder.time_budget import planned
 from .self_training import SelfTrainingContext, SelfTrainingResult, self_train
@@ -69,7 +69,7 @@ def _run_without_pages(run: Run, corrections: pd.DataFrame | None) -> tuple[str,
         result = replace(result, reason="time_budget")
         models = {}
         if not prepared.outside.teachers:
-            models["teacher"] = open_finished(run.path).models
+            models["teacher"] = open_finished(run.path, goes_on=True).models
     evaluate(run, prepared, result, models, job_runner)
     return result.reason, "student" in models or not run.trains
 
@@ -195,6 +195,7 @@ def evaluate(
             metrics["trusted"] = trusted
         if gain := difference(scored_rows):
             metrics["difference"] = gain
+    metrics["models"] = predicting_models(run.path)
     if (run.path / COUNCIL).exists():
         metrics["council"] = read_json(run.path / COUNCIL)
     if run.config.data.submission:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from .training_keys import Pseudo, Train
-from .types import Augmentation, Count, Name, Names, Seconds, Section, Share
+from .types import Augmentation, Count, Folders, Name, Names, Seconds, Section, Share
 
 VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
@@ -47,9 +47,14 @@ class Data(Section):
     """Images to predict. If they have labels, they are scored once at the end."""
     submission: str | None = None
     """sample_submission.csv. A run then ends with its submission.csv for the rows of `data.test`."""
-    image_dir: str | Names | None = None
+    submission_positive: str | None = None
+    """The class whose probability a single column of the submission holds. Default: the class that the column is named
+    by (`cat`, `p_cat`, `is_cat`), else the positive one of two by its name (1, true, yes, not normal), else the one
+    that sorts last. predict.py --positive outranks it."""
+    image_dir: Folders | None = None
     """Image file = image_dir / (id + suffix), or any image below that folder whose name is the id. Several folders:
-    `[a, b]`. Default: the folder of the table."""
+    `[a, b]`. Folders of their own for some data sets, where ids repeat: `{train: a, test: b}`; the others have that of
+    train. Default: the folder of the table."""
     image_suffix: str = ""
     """Appended to the id of a row, for example `.jpg`. If it is left out, images are found by their name."""
     id_col: str | None = None
@@ -85,8 +90,8 @@ class Data(Section):
     """What to do with an image that cannot be read or has more than 100 million pixels."""
     learn_from_test: Literal["never", "same_file", "copies"] = "same_file"
     """Whether images that are only scored may get a pseudo-label. same_file = a file that is in data.unlabeled and in
-    data.test may; other copies of rows of val, trusted or test may not. copies = those may, too. never = a file in both
-    is an error, for competitions that forbid learning from test images."""
+    data.test may; other copies of rows of val, trusted or test may not. copies = those may, too, and data.test may name
+    files of data.train. never = a file in both is an error, for competitions that forbid learning from test images."""
 
 
 class Simulate(Section):

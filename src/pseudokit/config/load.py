@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from .keys import Config, Pseudo
-from .types import Name, Names, Section, UserError
+from .types import Folders, Name, Names, Section, UserError
 
 MAX_CHARACTERS = 1_000_000
 """Of a config file."""
@@ -83,7 +83,7 @@ def _all_keys() -> dict[str, FieldInfo]:
 KEYS = _all_keys()
 """Every key of the config as `a.b`, with its type, default and meaning."""
 TEXT = (str, str | None, Name | None)
-TEXT_OR_LIST = (str | Names, str | Names | None)
+TEXT_OR_LIST = (str | Names, str | Names | None, Folders | None)
 
 
 def is_text(key: str, value: str) -> bool:
@@ -91,7 +91,7 @@ def is_text(key: str, value: str) -> bool:
     if key not in KEYS or value == "null":
         return False
     kind = KEYS[key].annotation
-    return kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith("["))
+    return kind in TEXT or (kind in TEXT_OR_LIST and not value.startswith(("[", "{")))
 
 
 def as_typed(value: Any) -> str:

@@ -44,6 +44,7 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[list[str], Field(min_length=1)]
+Folders = str | Names | dict[Literal["train", "unlabeled", "val", "trusted", "test"], str | Names]
 Augmentation = (
     Literal[
         "auto",
@@ -74,7 +75,8 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        texts = value if isinstance(value, list) else [value]
+        parts = value.values() if isinstance(value, dict) else value
+        texts = [*parts] if isinstance(value, list | dict) else [value]
         if any(isinstance(text, str) and NO_TEXT.search(text) for text in texts):
             raise ValueError("holds a control character or half a character; leave it out")
         return value

@@ -16,7 +16,8 @@ from ..config.keys import Data
 from ..config.types import UNSEEN, UserError
 from ..system.files import log
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
-from .tables import read_split
+from .spelling import respell
+from .tables import read_split, real_paths
 from .votes import Votes, collect_votes
 
 LEARNED_SPLITS = ("train", "unlabeled")
@@ -117,10 +118,13 @@ def load_dataset(data: Data) -> Dataset:
     if data.labels_are != "one_hot":
         _fill_votes(table, data)
     _refuse_repeats(table)
+    _refuse_two_roles(table, data)
     classes = _find_classes(_labels_of_train(table), data)
     _refuse_regression(classes, data)
     _refuse_confusable(classes, data)
     table["label"] = own_form(table.label, classes, data)
+    if not data.multi_label:
+        table["label"] = respell(table.label, classes)
     _check_labels(table, classes, data)
     if "votes" in table:
         _check_votes(table, classes)
@@ -129,10 +133,7 @@ def load_dataset(data: Data) -> Dataset:
 
 
 def _refuse_repeats(table: pd.DataFrame) -> None:
-    """An id may stand once in what is learned, and once in each split that is only scored.
-
-    A score on images that were learned is no score. The test set is left to data.learn_from_test.
-    """
+    """An id may stand once in what is learned, and once in each split that is only scored."""
     is_learned = table.split.isin(LEARNED_SPLITS)
     scope = table.split.mask(is_learned, "learned")
     repeated = table.id[table[["id"]].assign(scope=scope).duplicated()]
@@ -140,15 +141,28 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
         name = repeated.iloc[0]
         splits = table.split[table.id == name]
         listed = " and ".join(f"data.{split}" for split in splits.unique())
-        raise UserError(f"id {name!r} stands {len(splits)} times in {listed}; keep one row per id")
-    scored = table[table.split.isin(["val", "trusted"])]
-    learned_too = scored[scored.path.isin(table.path[is_learned])]
-    if len(learned_too):
-        row = learned_too.iloc[0]
         raise UserError(
-            f"{len(learned_too)} rows of data.{row.split} are learned too, for example {row.id}; remove them from "
-            "data.train and data.unlabeled"
+            f"id {name!r} stands {len(splits)} times in {listed}; keep one row per id, and write their folder into the "
+            "ids of different images"
         )
+
+
+def _refuse_two_roles(table: pd.DataFrame, data: Data) -> None:
+    """A labeled file may have no other role, and one that is only scored may not be learned.
+
+    A score on images that were learned is no score. And where data sets have folders of their own and the same file
+    names, the images of the wrong folder would be predicted. data.learn_from_test allows both for the test set.
+    """
+    files = pd.Series(real_paths(table.path), table.index)
+    others = SPLITS[1:-1] if data.learn_from_test == "copies" else SPLITS[1:]
+    for role, exclusive in (("train", others), ("unlabeled", ("val", "trusted"))):
+        rows = table[table.split.isin(exclusive) & files.isin(files[table.split == role])]
+        for row in rows[:1].itertuples():
+            raise UserError(
+                f"{len(rows):,} rows of data.{row.split} are files of data.{role}, for example {row.id} ({row.path}); "
+                "remove them, or if other images are meant, name the folder of each: "
+                f"data.image_dir={{{role}: FOLDER, {row.split}: FOLDER}}"
+            )
 
 
 def _fill_votes(table: pd.DataFrame, data: Data) -> None:

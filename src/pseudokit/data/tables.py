@@ -3,6 +3,7 @@
 import os
 import re
 from collections import ChainMap
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..config.types import NO_TEXT, UNSEEN, UserError
 from ..system.files import log
 from .csv_text import read_csv
 from .encoding import names
+from .spelling import TRUTH
 from .votes import most_voted, read_votes
 
 LABELED_SPLITS = ("train", "val", "trusted")
@@ -63,7 +65,10 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
         folders = [str(path)]
         table = _read_folder(path, key, split)
     elif path.is_file():
-        image_dir = data.image_dir or str(path.parent)
+        image_dir = data.image_dir
+        if isinstance(image_dir, dict):
+            image_dir = image_dir.get(split, image_dir.get("train"))
+        image_dir = image_dir or str(path.parent)
         folders = [image_dir] if isinstance(image_dir, str) else image_dir
         table = _read_table(path, folders, data, split)
     else:
@@ -92,17 +97,24 @@ def _refuse_characters(column: pd.Series, pattern: re.Pattern, key: str) -> None
 
 def _refuse_outside(table: pd.DataFrame, folders: list[str]) -> None:
     """A table from a stranger must not reach files that are none of its business."""
-    real_folder = cache(os.path.realpath)  # few folders hold many files
-    inside = tuple(os.path.join(real_folder(folder), "") for folder in folders)
-    for name, path in zip(table.id, table.path, strict=True):
-        parent, file = os.path.split(path)
-        is_link = os.path.islink(path)
-        real_path = os.path.realpath(path) if is_link else os.path.join(real_folder(parent), file)
+    inside = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+    for name, real_path in zip(table.id, real_paths(table.path), strict=True):
         if ".." in name.split("/") or not real_path.startswith(inside):
             raise UserError(
                 f"id {name!r} leads out of {', '.join(folders)}, to {real_path}; move it, name its folder "
                 "in data.image_dir, or set data.allow_outside_files=true"
             )
+
+
+def real_paths(paths: Iterable[str]) -> list[str]:
+    """Where each file lies in truth, links followed."""
+    real_folder = cache(os.path.realpath)  # few folders hold many files
+    real = []
+    for path in paths:
+        folder, file = os.path.split(path)
+        is_link = os.path.islink(path)
+        real.append(os.path.realpath(path) if is_link else os.path.join(real_folder(folder), file))
+    return real
 
 
 # ---- folders
@@ -286,20 +298,29 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
     if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
         return {"label": ""}
     columns = [_column(table, name, "data.label_col", file) for name in names]
+    cells = pd.concat(columns, axis=1)
+    is_constant = len(cells) > 1 and (cells == cells.iloc[0]).all(axis=None)
+    if split == "test" and is_constant and cells.iloc[0].any():
+        log.info(
+            f"{file}: {', '.join(names)} has the same value in all rows, as in a sample submission; it is not used as "
+            "truth"
+        )
+        return {"label": ""}
     if has_votes:
         cells = table[list(dict.fromkeys(names))]  # a column that is named twice counts once
         votes = read_votes(cells, data.labels_are, file)
         return {"label": [most_voted(row) for row in votes], "votes": votes}
     if len(names) == 1 and (isinstance(data.label_col, str) or data.labels_are != "one_hot"):
         return {"label": columns[0]}
-    return {"label": _read_one_hot(pd.concat(columns, axis=1), data.multi_label, file)}
+    return {"label": _read_one_hot(cells, data.multi_label, file)}
 
 
 def _read_one_hot(table: pd.DataFrame, multi_label: bool, file: Path) -> ndarray:
     """The names of the columns that have a 1. In a multi-label an empty cell means: not known."""
     columns = tuple(table)
     listed = f"of the columns {', '.join(columns)}"
-    answers = table.replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    texts = table.apply(lambda cells: cells.str.lower()).replace({"": "0"} | TRUTH)
+    answers = texts.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     is_wrong = ~np.isin(answers, [0, 1]).all(1)
     _refuse_row(is_wrong, file, f"each {listed} holds 1 or 0; mend the row or data.label_col")
     if multi_label:

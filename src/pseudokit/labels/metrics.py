@@ -135,7 +135,9 @@ def kappa(predicted: ndarray, labels: ndarray, classes: Classes) -> float:
 
 
 PREDICTED = {"macro_f1": macro_f1, "kappa": kappa}
-"""Scores of the predicted classes alone."""
+"""Scores of the predicted classes that have answers of their own, see thresholds.py."""
+OF_ANSWERS = ("accuracy", *PREDICTED)
+"""Scores of the predicted classes alone; the others are of probabilities."""
 
 
 def ranks(classes: Classes) -> ndarray | None:

@@ -17,6 +17,8 @@ from .review_items import class_names, read_review_items
 
 ACTIONS = {"(drop)": "drop", "(ambiguous)": "ambiguous"}
 """Choices that are no class."""
+BLOCK = "label"
+"""Name of the choices in our interface, see the template label_studio.xml."""
 
 
 def write_label_studio(run: Path) -> None:
@@ -61,7 +63,7 @@ def make_task(run: str, item: NamedTuple, root: str) -> dict:
 def choice(name: str) -> dict:
     """One choice in a prediction or an annotation."""
     return {
-        "from_name": "label",
+        "from_name": BLOCK,
         "to_name": "image",
         "type": "choices",
         "value": {"choices": [name]},
@@ -92,11 +94,11 @@ class Annotation(BaseModel):
     was_canceled: bool = False
     updated_at: str = ""
 
-    def choice(self) -> str:
-        """The choice; "" where nothing was chosen."""
+    def choice(self, block: str) -> str:
+        """The choice in a block of the interface; "" where nothing was chosen."""
         names: list[str] = []
         for mark in self.result:
-            if mark.from_name == "label":
+            if mark.from_name == block:
                 names += mark.value.get("choices", [])
         return "" if self.was_canceled else " and ".join(names)
 
@@ -121,9 +123,10 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
     """Label Studio's JSON export as the lines of a corrections file; the index says where each stands (`task 1`).
 
     Tasks without an annotation, and canceled or empty annotations, are passed over; of several, the last one counts.
+    The choices are those of our own block, else of the only one that the project has, whatever it is called.
 
     Raises:
-        UserError: the file is no such export.
+        UserError: the file is no such export, or has several blocks of choices.
     """
     try:
         tasks = TypeAdapter(list[AnnotatedTask]).validate_json(file.read_bytes())
@@ -134,11 +137,23 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
         raise UserError(
             f"{file}: {place}{first['msg']}; export the project of Label Studio as JSON"
         ) from None
+    annotations = [annotation for task in tasks for annotation in task.annotations]
+    blocks = {
+        mark.from_name
+        for annotation in annotations
+        for mark in annotation.result
+        if "choices" in mark.value
+    }
+    if len(blocks) > 1 and BLOCK not in blocks:
+        raise UserError(
+            f"{file} has choices in {', '.join(sorted(blocks))}; name the one with the classes {BLOCK!r} in the export"
+        )
+    block = BLOCK if BLOCK in blocks else "".join(blocks)
     actions = _actions(classes)
     lines = {}
     for number, task in enumerate(tasks, start=1):
         for annotation in sorted(task.annotations, key=attrgetter("updated_at")):
-            if choice := annotation.choice():
+            if choice := annotation.choice(block):
                 action = actions.get(choice, "relabel")
                 label = choice if action == "relabel" else ""
                 decision = {"action": action, "label": label}

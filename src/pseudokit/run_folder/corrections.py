@@ -17,6 +17,7 @@ from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
 from ..data.dataset import LEARNED_SPLITS, Dataset
 from ..data.encoding import classes_of, labels_among, parse
+from ..data.spelling import respell
 from ..report.label_studio import read_annotations
 from ..report.load_run import image_hash, read_dict
 from ..self_training import SelfTrainingResult
@@ -65,14 +66,20 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     Returns:
         Columns id, given_label, action, label, sorted by id. There is one way to say one thing: label is what is
         learned, empty for drop and ambiguous; relabel to the given label is keep; keep of an unlabeled row is relabel.
+    Ids and labels that a spreadsheet has changed (7 for 007, 2.0, TRUE) are those of the run.
 
     Raises:
-        UserError: the file cannot be read, or lines do not fit this run; all of those are named.
+        UserError: the file cannot be read, decides nothing, or lines do not fit this run; all of those are named.
     """
     classes = run_classes(run.path)
     table = _read_lines(run.path, file, classes)
+    if table.empty:
+        raise UserError(f"{file} decides nothing; export it after a decision")
     samples = read_csv(run.path / "samples.csv")
     samples = samples[samples.split.isin(LEARNED_SPLITS)].set_index("id")
+    names = ["", run.config.name or "", run.path.resolve().name]
+    known = {"id": samples.index, "given_label": classes, "label": classes, "run": names}
+    table = table.assign(**{column: respell(table[column], of) for column, of in known.items()})
     sample = samples.reindex(table.id, fill_value="").set_index(table.index)
     is_keep = table.action == "keep"
     is_learned = is_keep | (table.action == "relabel")
@@ -83,7 +90,7 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     images_now = sample.path.where(table.image_sha256 != "", "").map(image_hash)
     contradicts = is_keep & ~is_given & (table.given_label != "")
     faults = {  # of a line that has several, the first is named
-        "it is of run {run!r}": ~table.run.isin(["", run.config.name, run.path.resolve().name]),
+        "it is of run {run!r}": ~table.run.isin(names),
         "id {id!r} is no labeled or unlabeled row of this run": ~table.id.isin(samples.index),
         "given_label is {given_label!r}, but not here": table.given_label != sample.given_label,
         "action {action!r}: keep, relabel, drop or ambiguous": ~table.action.isin(ACTIONS),

@@ -15,10 +15,11 @@ from ..data.builtin import with_builtin
 from ..data.csv_text import read_csv
 from ..data.encoding import parse
 from ..data.images import load_images
-from ..data.tables import read_split
+from ..data.tables import read_split, real_paths
 from ..labels.inputs import read_weights
 from ..labels.metrics import measure, paired_arms
 from ..labels.thresholds import answer, tuned
+from ..report.load_run import read_dict
 from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
@@ -47,16 +48,24 @@ class FinishedRun(NamedTuple):
         return "+".join(model.hash for model in self.models)
 
 
-def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
+def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> FinishedRun:
     """A run with those of its models that predict.
 
     Args:
         arm: student, baseline or both; default: predict.arm of the run, else what its held-out rows favor.
+        goes_on: the run is being worked on, so that other models count than those that it was finished with.
 
     Raises:
-        UserError: it is no run folder, has no model yet, or has no such arm.
+        UserError: it is no run folder, has no model yet, no such arm, or lacks a model that it was finished with.
     """
     config = run_config(run)
+    finished_with = [] if goes_on else read_dict(run / "metrics.json").get("models", [])
+    for name in finished_with:
+        if not (run / name / "model.json").is_file():
+            raise UserError(
+                f"--run {run} was finished with the model {run / name}, which is gone; bring it back, run the last "
+                "command again, or start over with --fresh"
+            )
     if (run / "baseline" / "model.json").is_file():
         arm = arm or config.predict.arm or _choose_arm(run)
         folders = [run / name for name in STUDENTS if arm in (name, "both")]
@@ -73,6 +82,13 @@ def open_finished(run: Path, arm: str | None = None) -> FinishedRun:
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)
     log.info(f"{run} predicts with {names}")
     return FinishedRun(run, config, load_models(folders))
+
+
+def predicting_models(run: Path) -> list[str]:
+    """The folder of each network that may predict, those of a council too."""
+    folders = [run / "baseline", *_folders_without_baseline(run)]
+    files = [file for folder in folders for file in sorted(folder.rglob("model.json"))]
+    return [file.parent.relative_to(run).as_posix() for file in files]
 
 
 def _choose_arm(run: Path) -> str:
@@ -99,13 +115,13 @@ def _folders_without_baseline(run: Path) -> list[Path]:
     return folders
 
 
-def read_targets(config: Config, source: str | None) -> pd.DataFrame:
+def read_targets(run: FinishedRun, source: str | None) -> pd.DataFrame:
     """id and path of what is to be predicted, in the order of the file.
 
     Raises:
-        UserError: nothing to predict is named, or it cannot be read.
+        UserError: nothing to predict is named, it cannot be read, or it names no image but those of data.train.
     """
-    data = config.data if source else with_builtin(config.data)
+    data = run.config.data if source else with_builtin(run.config.data)
     if source is None and data.test is None:
         raise UserError("nothing to predict: give --data CSV_OR_FOLDER (the run has no data.test)")
     table = read_split(data, "test", source)
@@ -114,6 +130,15 @@ def read_targets(config: Config, source: str | None) -> pd.DataFrame:
         raise UserError(
             f"{source or data.test}: id {repeated.iloc[0]!r} stands twice; keep one row per id"
         )
+    is_other_table = source and Path(source).is_file() and source != data.train
+    if is_other_table and data.learn_from_test != "copies":
+        samples = read_csv(run.path / "samples.csv", usecols=["path", "split"])
+        learned = {*real_paths(samples.path[samples.split == "train"])}
+        if learned.issuperset(real_paths(table.path)):
+            raise UserError(
+                f"--data {source}: all of its images are files of data.train, for example {table.path[0]}; give --data "
+                "the folder of the images that are meant, or write it into the ids"
+            )
     return table[["id", "path"]]
 
 
@@ -196,13 +221,15 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:
     return np.exp(np.stack(arrays)), labels
 
 
-def write_predictions(out: Path, table: pd.DataFrame, sample: str | Path | None) -> None:
+def write_predictions(
+    out: Path, table: pd.DataFrame, sample: str | Path | None, config: Config
+) -> None:
     """Write the table of predictions; with a sample_submission.csv, also submission.csv beside it.
 
     Raises:
         UserError: the sample does not fit; then nothing is written.
     """
-    filled = fill_submission(Path(sample), table) if sample else None
+    filled = fill_submission(Path(sample), table, config) if sample else None
     write_csv(out, table)
     log.info(f"{len(table):,} predictions: {out}")
     if filled is not None:
@@ -212,6 +239,7 @@ def write_predictions(out: Path, table: pd.DataFrame, sample: str | Path | None)
 
 def write_submission(run: Path) -> None:
     """predictions.csv and submission.csv of a run that is being finished, for its data.test."""
-    finished = open_finished(run)
-    table = predict_runs([finished], read_targets(finished.config, None), alone=True)
-    write_predictions(run / "predictions.csv", table, finished.config.data.submission)
+    finished = open_finished(run, goes_on=True)
+    table = predict_runs([finished], read_targets(finished, None), alone=True)
+    config = finished.config
+    write_predictions(run / "predictions.csv", table, config.data.submission, config)

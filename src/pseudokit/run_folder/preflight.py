@@ -6,9 +6,7 @@ from pathlib import Path
 from ..system.faults import held
 from ..system.files import log, show_log
 from .folder import new_run
-from .predict_runs import read_targets
 from .prepare import prepare
-from .submission import fill_submission
 from .time_budget import PROBE_IMAGES, PROBE_STEPS, costs, probe
 
 
@@ -32,12 +30,6 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
             log.info(f"run folder: {folder}; nothing is trained, so this takes seconds")
             log.info("check: nothing stands in the way; leave out --check to begin")
             return
-        if config.data.submission:  # filled with predictions that say nothing
-            classes = prepared.dataset.classes
-            blank = read_targets(config, None).assign(label=classes[0])
-            blank[[f"p_{name}" for name in classes]] = 0.5
-            filled = fill_submission(Path(config.data.submission), blank)
-            log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
         for model in config.model.members:
             log.info(f"model: {model.name} from {model.checkpoint or 'random weights'}")
         free_gb = shutil.disk_usage(run.path).free / 1e9

@@ -36,6 +36,7 @@ from ..training.models import create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import FREE_KEYS, Run
 from .outside import COPY_OF_LABELED, read_outside, refuse_idle_predictions
+from .submission import check_submission
 from .teachers import read_teachers
 
 MAX_CLASSES_SHOWN = 20
@@ -96,6 +97,7 @@ def prepare(run: Run) -> PreparedData:
         check_cutoff(config.pseudo)
         dataset, truths = read_dataset(config, mode)
         check_dataset(dataset, config, mode)
+        check_submission(dataset, config)
         tested = int((dataset.split == "test").sum())
         is_judged = np.isin(dataset.split, LEARNED_SPLITS)
         if run.trains:

@@ -1,5 +1,6 @@
 """Predictions as a competition wants them: in the columns and the row order of its sample_submission.csv."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,9 +8,20 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from ..config.keys import Config
 from ..config.types import UserError
 from ..data.csv_text import read_csv
-from ..data.encoding import class_scores, label_scores, names
+from ..data.dataset import Dataset
+from ..data.encoding import class_scores, label_scores, names, parse
+from ..data.spelling import TRUTH, WHOLE_NUMBER, plain_form, respell
+from ..labels.metrics import OF_ANSWERS
+from ..system.files import log
+
+BETWEEN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|[^\w.-]|_")
+BESIDE_CLASS = re.compile("p|prob(a|ability)?|pred(iction|icted)?|target|label|class|score|is|has")
+"""A word that stands beside a class in the name of its column."""
+NEGATIVE = re.compile(r"(no|not|non|n|neg|negative|normal|healthy|benign|absent|control)\b")
+"""How the name of a class begins that says that nothing is there."""
 
 
 def predictions_table(
@@ -36,55 +48,162 @@ def predictions_table(
     return targets.assign(label=names(answers, classes), confidence=confidence).join(scores)
 
 
-def fill_submission(sample: Path, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Fill sample_submission.csv, in its row order.
+def fill_submission(
+    sample: Path, predictions: pd.DataFrame, config: Config | None = None
+) -> pd.DataFrame:
+    """Fill sample_submission.csv, in its row order, and say what it was taken to ask for.
 
-    It asks for a label column; or for one probability column a class; or, of two classes, for one column with the
-    probability of the second, where the sample has numbers there that are no class. Its first column holds ids: those
-    of the predictions, or the same file names without folder or suffix.
+    One column holds ids: those of the predictions, or the same file names without folder or suffix, or without leading
+    zeros. The others are a column for each class, or a single one. The column of a class gets its probability, or 1 and
+    0. A single column that is named by no class gets the label, or is that of the positive class.
 
     Args:
         predictions: see predictions_table.
+        config: its metric decides between probabilities and answers. Where it has none, the cells of the sample do.
 
     Raises:
         UserError: the file is missing, an id has no prediction or several, or its columns fit none of these forms.
     """
+    config = config or Config()
     if not sample.is_file():
         raise UserError(f"--submission {sample} does not exist")
     table = read_csv(sample)
     if len(table.columns) < 2 or table.empty:
         raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
-    ids = table.iloc[:, 0]
-    columns = table.columns[1:]
-    repeated = ids[ids.duplicated()]
+    id_column, rows = _find_ids(table, predictions.id)
+    ids = table[id_column]
+    repeated = ids[ids.duplicated() | (pd.Series(rows).duplicated() & (rows >= 0))]
     if len(repeated):
         raise UserError(f"{sample}: id {repeated.iloc[0]!r} stands twice; keep one row")
-    rows = predictions.set_index(_matching_ids(predictions.id, ids)).reindex(ids)
-    missing = ids[rows.label.isna().to_numpy()]
+    missing = ids[rows < 0]
     if len(missing):
         raise UserError(
             f"{sample}: {len(missing)} of its ids have no prediction, for example {missing.iloc[0]!r}; "
             "give --data with all of its images"
         )
-    probs = rows.filter(regex="^p_").rename(columns=lambda name: name[2:])
-    classes = list(probs)
-    if len(columns) == 1:
-        cells = table[columns[0]]
-        are_shares = pd.to_numeric(cells, errors="coerce").between(0, 1).all()
-        asks_share = len(classes) == 2 and are_shares and not cells.isin(classes).all()
-        values = probs[classes[1]] if asks_share else rows.label
-        return table.assign(**{columns[0]: values.to_numpy()})
-    if {*columns} != {*classes}:
-        raise UserError(
-            f"{sample}: its columns {', '.join(columns)} are neither one label nor the classes "
-            f"{', '.join(classes)}; rename them"
+    predictions = predictions.iloc[rows].reset_index(drop=True)
+    classes = [name[2:] for name in predictions if name.startswith("p_")]
+    asked = table.drop(columns=id_column)
+    class_of, asks_answers = _read_columns(sample, asked, classes, config)
+    labels = parse(predictions.label, classes, config.data.multi_label)
+    for column, name in class_of.items():
+        values, known = predictions.label, classes
+        if name and asks_answers:
+            k = classes.index(name)
+            has_class = labels[:, k] if labels.ndim == 2 else labels == k
+            values, known = pd.Series(has_class.astype(int)).map(str), ["0", "1"]
+        elif name:
+            values = predictions[f"p_{name}"]
+        table[column] = (
+            values.replace(_as_in_sample(known, asked[column])) if asks_answers else values
         )
-    return pd.concat([ids, probs[columns].reset_index(drop=True)], axis=1)
+    kind = "1 or 0" if asks_answers else "the probability"
+    log.info(f"submission: {column!r} gets {f'{kind} of {name!r}' if name else 'the label'}")
+    return table
 
 
-def _matching_ids(ids: pd.Series, wanted: pd.Series) -> pd.Series:
-    """The form of the ids (as they are, file name, file name without suffix) that names most of the wanted ones."""
+def check_submission(dataset: Dataset, config: Config) -> None:
+    """Fill the sample, if there is one, with predictions that say nothing: what does not fit is refused now.
+
+    Raises:
+        UserError: see fill_submission; or there is no data.test.
+    """
+    if not config.data.submission:
+        return
+    ids = dataset.id[dataset.split == "test"]
+    if not len(ids):
+        raise UserError("data.submission needs data.test, the images that it lists")
+    probs = {f"p_{name}": 0.5 for name in dataset.classes}
+    blank = pd.DataFrame({"id": ids, "label": dataset.classes[0]} | probs)
+    filled = fill_submission(Path(config.data.submission), blank, config)
+    log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
+
+
+def _find_ids(table: pd.DataFrame, ids: pd.Series) -> tuple[str, ndarray]:
+    """The column of the sample that names most predictions: as they are, by file name, or by that without suffix. And
+    the prediction that each of its cells names, -1 = none."""
     file_names = ids.str.rsplit("/", n=1).str[-1]
     stems = file_names.str.replace(r"\.\w+$", "", regex=True)
-    forms = [form for form in (ids, file_names, stems) if form.is_unique]
-    return max(forms, key=lambda form: wanted.isin(form).sum())
+    forms = [pd.Index(form) for form in (ids, file_names, stems) if form.is_unique]
+    columns = [name for name in table if table[name].is_unique] or [*table][:1]
+    matches = [
+        (name, form.get_indexer(respell(table[name], form))) for name in columns for form in forms
+    ]
+    return max(matches, key=lambda match: ((match[1] >= 0).sum(), "id" in match[0].lower()))
+
+
+def _read_columns(
+    sample: Path, asked: pd.DataFrame, classes: list[str], config: Config
+) -> tuple[dict[str, str | None], bool]:
+    """What a sample asks for: column → class, None = the label; and whether it wants answers, not probabilities."""
+    metric, positive = config.metric, config.data.submission_positive
+    class_of = dict(zip(asked, respell(asked, classes, _bare_name), strict=True))
+    cells = asked.melt().value.drop_duplicates()
+    numbers = pd.to_numeric(cells.map(plain_form), errors="coerce")
+    if len(class_of) > 1:
+        if sorted(class_of.values()) != sorted(classes):
+            raise UserError(
+                f"{sample}: its columns {', '.join(asked)} are neither one label nor the classes "
+                f"{', '.join(classes)}; rename them"
+            )
+        # Probabilities lose nothing where only the likeliest class counts.
+        are_answers = numbers.isin([0, 1]) if metric else cells.str.lower().isin(TRUTH)
+        return class_of, metric in (None, *OF_ANSWERS) and are_answers.all()
+    ((column, name),) = class_of.items()
+    name = positive or name
+    is_named = name in classes
+    if positive and not is_named:
+        raise UserError(
+            f"data.submission_positive={positive} is no class; choose one of {', '.join(classes)}"
+        )
+    # A number with a point is rather a probability than a class whose name has none.
+    has_point = cells.str.contains(".", regex=False).any()
+    shows_class = {*(cells if has_point else respell(cells, classes))} <= {*classes}
+    are_numbers = numbers.notna().all()
+    holds_label = shows_class or not are_numbers or all(map(WHOLE_NUMBER.fullmatch, classes))
+    if is_named and are_numbers:  # 0 and 1 are no classes there: p_0 holds 1 where the label is 0
+        shows_class = holds_label = False
+    asks_answers = metric in OF_ANSWERS
+    if not metric:
+        asks_answers = shows_class or not (is_named or numbers.between(0, 1).all())
+    if (asks_answers and holds_label) or not (
+        is_named or len(classes) <= 2 - config.data.multi_label
+    ):
+        return {column: None}, True
+    if not is_named:
+        words = {*_bare_name(column).split()}
+        if any(words.issuperset(_bare_name(name).split()) for name in classes):
+            raise UserError(
+                f"{sample}: column {column!r} may mean {' or '.join(classes)}; say which by data.submission_positive, "
+                "or predict.py --positive"
+            )
+        name = max(classes, key=lambda name: (not NEGATIVE.match(_bare_name(name)), name))
+        log.info(
+            f"{sample}: column {column!r} is taken for {name!r}; data.submission_positive, or predict.py --positive, "
+            "names another class"
+        )
+    return {column: name}, asks_answers
+
+
+def _bare_name(text: str) -> str:
+    """The name of a class in the name of a column: `isCat`, `p_cat`, `Cat probability` → `cat`."""
+    words = BETWEEN_WORDS.sub(" ", text).casefold().split()
+    bare = [word for word in words if not BESIDE_CLASS.fullmatch(word)]
+    return plain_form(" ".join(bare or words))
+
+
+def _as_in_sample(known: list[str], cells: pd.Series) -> dict[str, str]:
+    """Known names as the sample writes such ones: 0 for 0.0 or False, 2.0 for 2, 07 for 7, TRUE for True or 1."""
+    example = cells.iloc[0]
+    forms = {name: plain_form(name) for name in known}
+    if cells.isin(known).all() or not all(map(WHOLE_NUMBER.fullmatch, forms.values())):
+        return {}
+    if example.lower() in TRUTH:
+        words = {number: word for word, number in TRUTH.items()}
+        write = str.upper if example.isupper() else str.title if example.istitle() else str
+        return {name: write(words.get(form, name)) for name, form in forms.items()}
+    if not cells.str.fullmatch(r"-?\d+(\.0+)?").all():
+        return {}
+    whole, point, decimals = example.partition(".")
+    width = len(whole) if whole.startswith("0") else 1
+    return {name: form.zfill(width) + point + decimals for name, form in forms.items()}
