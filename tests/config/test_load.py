@@ -28,7 +28,10 @@ def read(tmp_path):
 
 
 def refusal(read, text: str, *overrides: str) -> str:
-    return refused(lambda: read(text, *overrides), "some.yaml")
+    """What a person is told; the file is named for what stands in it, and not for what was typed."""
+    message = refused(lambda: read(text, *overrides))
+    assert names(message, "some.yaml") == bool(text)
+    return message
 
 
 def test_an_override_beats_the_file_and_the_file_beats_the_default(read):

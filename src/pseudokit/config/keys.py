@@ -79,7 +79,7 @@ class Data(Section):
     size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Side in pixels to which images are resized. Default: that of the images, at most 128."""
     channels: Literal[1, 3] | None = None
-    """1 = gray, 3 = RGB. Default: 1 if the first images are all gray."""
+    """1 = gray, 3 = RGB. Default: 1 if all images are gray."""
     cache: str | None = None
     """Folder for decoded images, which later runs and other processes read in place of the files; built-in images are
     written there too. Default: images stay in memory, or in data/cache if they would take half of it."""
@@ -87,7 +87,7 @@ class Data(Section):
     """true = images may lie outside of `image_dir`, by `..`, an absolute path or a link. Only for tables that you
     trust."""
     bad_images: Literal["refuse", "skip"] = "refuse"
-    """What to do with an image that cannot be read or has more than 100 million pixels."""
+    """What to do with an image that cannot be read, is damaged inside, or has more than 100 million pixels."""
     learn_from_test: Literal["never", "same_file", "copies"] = "same_file"
     """Whether images that are only scored may get a pseudo-label. same_file = a file that is in data.unlabeled and in
     data.test may; other copies of rows of val, trusted or test may not. copies = those may, too, and data.test may name

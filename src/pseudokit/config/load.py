@@ -108,22 +108,35 @@ def load_config(path: str | Path, overrides: list[str]) -> Config:
         UserError: the file is missing or no YAML mapping, or any key or value is wrong (all of them are named).
     """
     tree = _read_yaml(Path(path))
+    of_file = [error["loc"] for error in _errors(tree)]
     faults = []
     for text in overrides:
         if re.match("[^=]+=", text):
             _apply_override(tree, text)
         else:
             faults.append(f"{text!r} is not key=value, for example train.lr=1e-3")
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        errors = error.errors()
-        faults += [_describe(one) for one in errors[:MAX_FAULTS]]
-        if len(errors) > MAX_FAULTS:
-            faults.append(f"and {len(errors) - MAX_FAULTS} more")
+    errors = _errors(tree)
+    faults += _describe_all([error for error in errors if error["loc"] not in of_file])
+    inherited = _describe_all([error for error in errors if error["loc"] in of_file])
+    if inherited:
+        faults.append(f"{path}: " + "; ".join(inherited))
     if faults:
-        raise UserError(f"{path}: " + "; ".join(faults))
-    return config
+        raise UserError("; ".join(faults))
+    return Config.model_validate(tree)
+
+
+def _errors(tree: dict[str, Any]) -> list:
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        return error.errors()
+    return []
+
+
+def _describe_all(errors: list) -> list[str]:
+    faults = [_describe(error) for error in errors[:MAX_FAULTS]]
+    more = len(errors) - MAX_FAULTS
+    return faults + [f"and {more} more"] * (more > 0)
 
 
 def make_policy(**values: Any) -> Pseudo:
@@ -184,18 +197,18 @@ def _describe(error: Any) -> str:
     where = next((name for name in KEYS if where.startswith(name + ".")), where)
     if error["type"] == "extra_forbidden":
         below = error["input"] if isinstance(error["input"], dict) else {}
-        return _describe_unknown(where, [where, *(f"{where}.{key}" for key in below)])
+        return _describe_unknown([where, *(f"{where}.{key}" for key in below)])
     message = error["msg"].removeprefix("Value error, ")
     given = repr(error["input"])[:MAX_SHOWN_CHARACTERS]
     return f"{where}: {message} (given: {given})" if where else message
 
 
-def _describe_unknown(key: str, typed: list[str]) -> str:
+def _describe_unknown(typed: list[str]) -> str:
     """A key that does not exist: what it is called now, or the nearest one. typed: it, and the keys below it."""
     old_keys = yaml.safe_load(Path(__file__).with_name("old_keys.yaml").read_text(encoding="utf-8"))
     old = next((name for name in typed if name in old_keys), None)
     if old is None:
-        key = key[:MAX_SHOWN_CHARACTERS]
+        key = typed[-1][:MAX_SHOWN_CHARACTERS]
         return f"{key}: no such key{nearest(key, [*KEYS])}"
     verb = "is now" if old_keys[old] in KEYS else "is gone:"
     return f"{old} {verb} {old_keys[old]}"

@@ -1,6 +1,7 @@
 """The error that is the user's, and the kinds of values that a configuration has."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -18,6 +19,23 @@ class UserError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
+
+
+def check_all(*checks: Callable[[], Any]) -> list:
+    """What each of them returns.
+
+    Raises:
+        UserError: some raised it; the message tells what is wrong in all of them.
+    """
+    results, faults = [], []
+    for check in checks:
+        try:
+            results.append(check())
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+    return results
 
 
 def one_line(text: str) -> str:

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,26 @@ from ..system.files import hash_of, log, whole
 
 IMAGES_PER_CHUNK = 1024
 """After each chunk, progress is shown and a stopped cache goes on: 150 MB of images of 224 pixels."""
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 """Raise it with every change of what a file decodes to."""
-UNSEEN, GOOD, BAD = 0, 1, 2
-"""State of an image in a cache."""
-Decode = Callable[[str], ndarray | None]
-"""path → (H, W, C) uint8 of the shape that is asked for, or None."""
+UNSEEN, GOOD, BAD, COLOR, DEEP, GRAY = range(6)
+"""State of an image in a cache. Where all are expected to be gray, an image is found to be GRAY, or to have COLOR and
+is not kept. DEEP: it has more than 8 bits, of a range that is not known yet."""
+Decode = Callable[[str], tuple[int, ndarray | None]]
+"""path → its state, and if that is GOOD or GRAY (H, W, C) uint8 of the shape that is asked for."""
+Ranges = dict[str, tuple[float, float]]
+"""Type of numbers with more than 8 bits → the values that become 0 and 255."""
+JPEG_DAMAGE = re.compile(rb".*(?:Corrupt JPEG|Premature end of JPEG).*\n?")
+"""Lines that libjpeg prints, where it then makes up the pixels that are missing."""
 
 
 def open_cache(
-    decode: Decode, paths: ndarray, shape: tuple[int, ...], folder: Path
+    decode: Decode,
+    paths: ndarray,
+    shape: tuple[int, ...],
+    folder: Path,
+    ranges: Ranges,
+    not_enough: int,
 ) -> tuple[ndarray, ndarray]:
     """The images of these files from a cache, which is made first where it is not there.
 
@@ -38,12 +49,14 @@ def open_cache(
         paths: (N,) str.
         shape: (N, H, W, C) of the result.
         folder: of the cache.
+        ranges: what becomes 0 … 255 of more than 8 bits.
+        not_enough: images of this state are decoded again.
     Returns:
-        A memory-mapped array of this shape, and the (N,) mask of the images that could be read.
+        A memory-mapped array of this shape, and the (N,) state of each image.
     Raises:
         UserError: the folder cannot be written, or its disk is too full.
     """
-    name = hash_of(DECODER_VERSION, shape, *map(_version_of, paths))
+    name = hash_of(DECODER_VERSION, shape, ranges, *map(_version_of, paths))
     pixels_file = folder / f"{name}.npy"
     states_file = folder / f"{name}.states.npy"
     size = f"{np.prod(shape, dtype=float) / 2**20:,.0f} MiB"
@@ -58,13 +71,14 @@ def open_cache(
                 reserve(states_file, shape[:1])
             pixels = np.load(pixels_file, mmap_mode="r+")
             states = np.load(states_file, mmap_mode="r+")
-            good = decode_all(decode, paths, pixels, states)
+            states[states == not_enough] = UNSEEN
+            states = decode_all(decode, paths, pixels, states)
     except OSError as error:
         raise UserError(
             f"data.cache: {folder} cannot take {size} ({error.strerror}); choose another folder or a smaller data.size"
         ) from None
     log.info(f"images: {len(paths):,} from {pixels_file}")
-    return np.load(pixels_file, mmap_mode="c"), good
+    return np.load(pixels_file, mmap_mode="c"), states
 
 
 def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray) -> ndarray:
@@ -74,10 +88,10 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
         decode: reads one file.
         paths: (N,) str.
         pixels: (N, H, W, C) uint8, filled in place.
-        states: (N,) uint8, UNSEEN, GOOD or BAD; set in place after the pixels are written, so that a process that is
+        states: (N,) uint8; set in place after the pixels are written, so that a process that is
             killed leaves no false one.
     Returns:
-        The (N,) mask of the files that could be read.
+        A copy of the states, when all files are seen.
     """
     rows_left = np.flatnonzero(states == UNSEEN)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -85,15 +99,43 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
             0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False
         ):
             rows = rows_left[start : start + IMAGES_PER_CHUNK]
-            new_states = np.full(len(rows), BAD, np.uint8)
-            for i, image in enumerate(threads.map(decode, paths[rows])):
-                if image is not None:
-                    pixels[rows[i]] = image
-                    new_states[i] = GOOD
+            new_states = np.empty(len(rows), np.uint8)
+            with decoder_warnings() as damaged:
+                for i, (state, image) in enumerate(threads.map(decode, paths[rows])):
+                    new_states[i] = state
+                    if image is not None:
+                        pixels[rows[i]] = image
+            if damaged:  # which of them: one at a time, as the lines name no file
+                for i in np.flatnonzero(np.isin(new_states, (GOOD, GRAY))):
+                    with decoder_warnings() as damaged:
+                        decode(paths[rows[i]])
+                    if damaged:
+                        new_states[i] = BAD
             if isinstance(pixels, np.memmap):
                 pixels.flush()
             states[rows] = new_states
-    return states == GOOD
+    return np.array(states)
+
+
+@contextmanager
+def decoder_warnings() -> Iterator[list[bytes]]:
+    """Collect what libjpeg prints of damaged files, which it does not report otherwise; the list is filled at the end.
+
+    All else that is printed meanwhile is passed on.
+    """
+    lines: list[bytes] = []
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            printed.seek(0)
+            text = printed.read()
+            lines += JPEG_DAMAGE.findall(text)
+            os.write(2, JPEG_DAMAGE.sub(b"", text))
 
 
 def _version_of(path: str) -> tuple:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import Data
-from ..config.types import UNSEEN, UserError
+from ..config.types import UNSEEN, UserError, check_all
 from ..system.files import log
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
 from .spelling import respell
@@ -112,8 +113,8 @@ def load_dataset(data: Data) -> Dataset:
     Raises:
         UserError: see read_split; or an id stands twice, or a label is no class of data.train.
     """
-    tables = [read_split(data, split) for split in SPLITS if getattr(data, split)]
-    table = pd.concat(tables, ignore_index=True)
+    splits = [partial(read_split, data, split) for split in SPLITS if getattr(data, split)]
+    table = pd.concat(check_all(*splits), ignore_index=True)
     table.loc[(table.split == "train") & (table.label == ""), "split"] = "unlabeled"
     if data.labels_are != "one_hot":
         _fill_votes(table, data)

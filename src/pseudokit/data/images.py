@@ -1,19 +1,32 @@
 """Image files → one uint8 array: in memory, or in a memory-mapped file if it does not fit."""
 
 import io
+import math
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..config.keys import Data
 from ..config.types import UserError, one_line
 from ..system.distributed import size
 from ..system.files import log
-from .cache import decode_all, free_memory, open_cache
+from .cache import (
+    BAD,
+    COLOR,
+    DEEP,
+    GOOD,
+    GRAY,
+    Ranges,
+    decode_all,
+    decoder_warnings,
+    free_memory,
+    open_cache,
+)
 
 MAX_IMAGE_PIXELS = 100_000_000
 """Of one image: 300 MB as RGB. A larger one is refused by its header, before it takes memory."""
@@ -32,21 +45,34 @@ MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE = 8, 128
 """Pixels. A larger side, which most models can use, is for the user to choose: it costs time and memory."""
 MAX_LISTED_IMAGES = 10
 """Unreadable images that one message names: enough to see a pattern."""
-HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
+PILLOW_FORMATS = ("WEBP", "GIF", "AVIF")
+"""What OpenCV, depending on its version, cannot read or does not turn upright."""
+COLOR_FLAGS = {
+    1: cv2.IMREAD_GRAYSCALE,
+    3: cv2.IMREAD_COLOR_RGB,
+    None: cv2.IMREAD_ANYCOLOR,
+}
+"""By the number of channels that is wanted; None = as the file has it."""
+MAX_DARK_MEAN = 192
+"""Brightness of what is drawn on a transparent background: brighter than this it would be lost on white."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
+TIFF_SIGNATURES = (b"II", b"MM")
 REDUCTION_FLAGS = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
 }
 """By how much a JPEG is reduced. Of color images as well, in spite of the names."""
-# Pillow reads headers only, so neither its limit nor its warnings matter.
+# MAX_IMAGE_PIXELS is the limit, and what is damaged is named, so neither Pillow's limit nor its warnings matter.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def load_images(paths: ndarray, data: Data) -> tuple[ndarray, ndarray]:
+def load_images(
+    paths: ndarray, data: Data, ranges: Ranges | None = None
+) -> tuple[ndarray, ndarray]:
     """Decode all images, resized to one size.
 
     They are kept in memory. They go to a file if `data.cache` names its folder, if several processes share them, or if
@@ -55,24 +81,52 @@ def load_images(paths: ndarray, data: Data) -> tuple[ndarray, ndarray]:
     Args:
         paths: (N,) str.
         data: its size, channels, cache and bad_images.
+        ranges: which values of more than 8 bits become 0 and 255. Those that are missing are found, and noted in it.
     Returns:
         (N, H, W, C) uint8, and the (N,) mask of the images that could be read.
     Raises:
         UserError: images are missing or unreadable and data.bad_images is `refuse`, or the file would not fit.
     """
+    ranges = {} if ranges is None else ranges
     side, channels = _side_and_channels(paths, data)
+    is_guess = data.channels is None and channels == 1
     shape = (len(paths), side, side, channels)
 
-    def decode_one(path: str) -> ndarray | None:
-        image = decode(path, channels, side)
-        return None if image is None else resize(image, side).reshape(shape[1:])
+    def decode_one(path: str) -> tuple[int, ndarray | None]:
+        image = decode(path, None if is_guess else channels, side, ranges)
+        if image is None:
+            return BAD, None
+        if image.dtype != np.uint8:
+            return DEEP, None
+        if is_guess and image.ndim == 3:
+            if (image != image[..., :1]).any():
+                return COLOR, None
+            image = image[..., 0].copy()
+        return GRAY if is_guess else GOOD, resize(image, side).reshape(shape[1:])
 
     fits_in_memory = np.prod(shape, dtype=float) <= free_memory() / 2
     if data.cache is None and size() == 1 and fits_in_memory:
         pixels = np.zeros(shape, np.uint8)
-        good = decode_all(decode_one, paths, pixels, np.zeros(len(paths), np.uint8))
+        states = decode_all(decode_one, paths, pixels, np.zeros(len(paths), np.uint8))
     else:
-        pixels, good = open_cache(decode_one, paths, shape, Path(data.cache or DEFAULT_CACHE))
+        folder = Path(data.cache or DEFAULT_CACHE)
+        not_enough = GOOD if is_guess else COLOR
+        pixels, states = open_cache(decode_one, paths, shape, folder, ranges, not_enough)
+    # Only all images together show these two; they are then decoded again, which is rare.
+    colored, deep = paths[states == COLOR], paths[states == DEEP]
+    if len(colored):
+        log.info(
+            f"images: {len(colored):,} among gray ones have color, such as {colored[0]}, so all are read as RGB; "
+            "data.channels=1 reads all as gray"
+        )
+        return load_images(paths, data.model_copy(update={"channels": 3}), ranges)
+    if len(deep):
+        ranges |= _find_ranges(decode(path, channels, None, {}) for path in deep)
+        log.info(
+            f"images: {len(deep):,} have more than 8 bits, such as {deep[0]}; these values become 0 … 255: {ranges}"
+        )
+        return load_images(paths, data, ranges)
+    good = np.isin(states, (GOOD, GRAY))
     if not good.all():
         _report_unreadable(paths[~good], data)
     return pixels, good
@@ -80,41 +134,96 @@ def load_images(paths: ndarray, data: Data) -> tuple[ndarray, ndarray]:
 
 def decode(
     path: str,
-    channels: int = 3,
+    channels: int | None = 3,
     side: int | None = None,
+    ranges: Ranges | None = None,
 ) -> ndarray | None:
-    """Read one image file. EXIF rotation is applied, alpha is dropped, and 16 bits become 8.
+    """Read one image file: upright, on a background where it is transparent, 8 bits.
 
     Args:
         path: the file.
-        channels: 1 or 3.
+        channels: 1, 3, or None = as the file has it.
         side: pixels that are needed in width and height. The decoder may then reduce a JPEG to 1/2, 1/4 or 1/8, which
             skips most of its work, but to no less than this.
+        ranges: which values of more than 8 bits become 0 and 255. Default: by this image alone.
     Returns:
-        (H, W) gray or (H, W, 3) RGB uint8; None if it cannot be read or has more than MAX_IMAGE_PIXELS.
+        (H, W) gray or (H, W, 3) RGB uint8; of another type if `ranges` does not have it; None if it cannot be read or
+        has more than MAX_IMAGE_PIXELS.
     """
     try:
-        # A pipe or a device would be waited for.
-        data = Path(path).read_bytes() if os.path.isfile(path) else b""
-        width, height = read_size(data)
-        is_cut_png = data.startswith(PNG_SIGNATURE) and not _is_whole_png(data)
-        if is_cut_png or width * height > MAX_IMAGE_PIXELS:
-            return None
-        flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        image = _read(path, channels, side)
+    except Exception:  # each format raises its own types
+        return None
+    if image is None or image.dtype == np.uint8:
+        return image
+    image = np.nan_to_num(image, posinf=0, neginf=0)
+    ranges = _find_ranges([image]) if ranges is None else ranges
+    if image.dtype.name not in ranges:
+        return image
+    low, high = ranges[image.dtype.name]
+    share = (image.astype(np.float64) - low) / (high - low)
+    return np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+
+
+def _read(path: str, channels: int | None, side: int | None) -> ndarray | None:
+    """The pixels of a file, of any type."""
+    # A pipe or a device would be waited for.
+    data = Path(path).read_bytes() if os.path.isfile(path) else b""
+    header = _read_header(data)
+    width, height = header.size if header else (0, 0)
+    is_cut_png = data.startswith(PNG_SIGNATURE) and not _is_whole_png(data)
+    if is_cut_png or width * height > MAX_IMAGE_PIXELS:
+        return None
+    buffer = np.frombuffer(data, np.uint8)
+    if header and (header.format in PILLOW_FORMATS or header.has_transparency_data):
+        image = _on_background(np.asarray(ImageOps.exif_transpose(header).convert("RGBA")))
+    elif data.startswith(TIFF_SIGNATURES):
+        # Gray floats are read in no other way.
+        image = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        image = image[..., ::-1] if image.ndim == 3 else image
+    else:
+        flags = COLOR_FLAGS[channels] | cv2.IMREAD_ANYDEPTH
         if side and data.startswith(JPEG_SIGNATURE):
             factor = min(width, height) // side
             flags |= next((flag for n, flag in REDUCTION_FLAGS.items() if n <= factor), 0)
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except (OSError, cv2.error):
+        return cv2.imdecode(buffer, flags)
+    if channels == 1 and image.ndim == 3:
+        return cv2.cvtColor(image.copy(), cv2.COLOR_RGB2GRAY)
+    return cv2.merge([image] * 3) if channels == 3 and image.ndim == 2 else image
+
+
+def _read_header(data: bytes) -> Image.Image | None:
+    """An image of which only the header is read; None if it is of another format, or damaged."""
+    try:
+        return Image.open(io.BytesIO(data), formats=HEADER_FORMATS)
+    except Exception:  # each format raises its own types
         return None
 
 
-def read_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels by the header of an image; 0 if it is of another format, or damaged."""
-    try:
-        return Image.open(io.BytesIO(data), formats=HEADER_FORMATS).size
-    except Exception:  # each format raises its own types
-        return 0, 0
+def _on_background(rgba: ndarray) -> ndarray:
+    """(H, W, 4) → (H, W, 3) on white, or on black where it would be lost on white."""
+    color, alpha = rgba[..., :3], rgba[..., 3:] / 255
+    if alpha.min() == alpha.max():  # nothing is drawn with it
+        return color
+    visible_mean = np.average(color.mean(2), weights=alpha[..., 0])
+    background = 255 if visible_mean <= MAX_DARK_MEAN else 0
+    return np.rint(alpha * color + (1 - alpha) * background).astype(np.uint8)
+
+
+def _find_ranges(images: Iterable[ndarray]) -> Ranges:
+    """Of each type of numbers, the values that become 0 and 255.
+
+    Values that fill their 12 or 16 bits, or 0 … 1, keep that scale. Others are stretched.
+    """
+    ranges: Ranges = {}
+    for image in images:
+        low, high = ranges.get(image.dtype.name, (math.inf, -math.inf))
+        ranges[image.dtype.name] = min(low, float(image.min())), max(high, float(image.max()))
+    for kind, (low, high) in ranges.items():
+        full = 1 if high <= 1 else 2 ** max(8, int(high).bit_length()) - 1
+        if low == high or (low >= 0 and high - low > full / 4):
+            ranges[kind] = 0, full
+    return ranges
 
 
 def _is_whole_png(data: bytes) -> bool:
@@ -134,7 +243,8 @@ def _side_and_channels(paths: ndarray, data: Data) -> tuple[int, int]:
     if data.size and data.channels:
         return data.size, data.channels
     step = max(1, len(paths) // N_FORMAT_SAMPLES)
-    images = [image for path in paths[::step] if (image := decode(path)) is not None]
+    with decoder_warnings():
+        images = [image for path in paths[::step] if (image := decode(path)) is not None]
     if not images:
         raise UserError(
             f"no image can be read, for example {paths[0]}; check data.image_dir and data.image_suffix"

@@ -64,6 +64,10 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
     if path.is_dir():
         folders = [str(path)]
         table = _read_folder(path, key, split)
+    elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and split not in LABELED_SPLITS:
+        folders = [str(path.parent)]
+        columns = {"id": path.name, "path": str(path), "label": "", "group": ""}
+        table = pd.DataFrame([columns], dtype=object)
     elif path.is_file():
         image_dir = data.image_dir
         if isinstance(image_dir, dict):

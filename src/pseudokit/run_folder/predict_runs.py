@@ -199,8 +199,8 @@ def predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) 
     as_trained = {"data.size": spec.size, "data.channels": spec.channels}
     # every row needs a prediction, so no image is skipped
     config = with_changes(run.config, as_trained | {"data.bad_images": "refuse"})
-    pixels, _ = load_images(paths, config.data)
-    trainer = Trainer(config, pixels, np.empty(0, np.int64), spec.classes)
+    pixels, _ = load_images(paths, config.data, spec.ranges)
+    trainer = Trainer(config, pixels, np.empty(0, np.int64), spec.classes, ranges=spec.ranges)
     if not alone:
         offer(trainer, paths)
     predict = partial(trainer.predict, tta=tta, alone=alone)

@@ -1,6 +1,7 @@
 """Everything that a run learns from, read and checked before any training."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pandas as pd
 import torch
 from numpy import ndarray
 
-from ..config.keys import USES_UNLABELED, Config
+from ..config.keys import USES_UNLABELED, Config, Model
 from ..config.load import differences, with_changes
-from ..config.types import UserError
+from ..config.types import UserError, check_all
 from ..data.builtin import BUILTIN_KEEP, with_builtin
+from ..data.cache import Ranges
 from ..data.csv_text import escape_formulas, read_csv
-from ..data.dataset import LEARNED_SPLITS, Dataset, load_dataset
+from ..data.dataset import LEARNED_SPLITS, SCORED_SPLITS, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
@@ -32,7 +34,7 @@ from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
 from ..training.device import pick_device
 from ..training.losses import check_loss
-from ..training.models import create_model
+from ..training.models import batch_norms, check_model, create_model
 from ..training.trainer import JobRunner, Trainer, offer
 from .folder import FREE_KEYS, Run
 from .outside import COPY_OF_LABELED, read_outside, refuse_idle_predictions
@@ -41,6 +43,10 @@ from .teachers import read_teachers
 
 MAX_CLASSES_SHOWN = 20
 """Classes that the table of folds shows, so that it fits a screen."""
+MAX_COPIES_SHARE = 0.1
+"""Of the rows of a split that is scored. With more copies of learned images its score means little."""
+MIN_LEARNED_SHARE = 0.5
+"""Of the rows that equal folds would leave to learn from. A model that learns from fewer judges badly."""
 OF_PLAIN_TRAINING = {
     "pseudo.rounds": 1,
     "pseudo.train_baseline": False,
@@ -66,6 +72,7 @@ class PreparedData:
         tested: how many rows data.test has.
         input_hash: of everything that decides what is learned, see _note_start.
         outside: what other people's models say.
+        ranges: of the pixels, see load_images.
     """
 
     dataset: Dataset
@@ -77,6 +84,7 @@ class PreparedData:
     tested: int
     input_hash: str = ""
     outside: OutsidePredictions = field(default_factory=OutsidePredictions)
+    ranges: Ranges = field(default_factory=dict)
 
 
 def prepare(run: Run) -> PreparedData:
@@ -90,19 +98,23 @@ def prepare(run: Run) -> PreparedData:
     if run.config.predictions.labeled:
         run.config = with_changes(run.config, OF_OUTSIDE_TEACHERS)
     config, mode = run.config, run.mode
+    ranges: Ranges = {}
     with run.stage("read"):
-        _refuse_idle_keys(config, mode)
-        refuse_idle_predictions(config, mode, run.trains)
-        check_loss(config.train)
-        check_cutoff(config.pseudo)
-        dataset, truths = read_dataset(config, mode)
+        *_, (dataset, truths) = check_all(
+            partial(_refuse_idle_keys, config, mode),
+            partial(refuse_idle_predictions, config, mode, run.trains),
+            partial(check_loss, config.train),
+            partial(check_cutoff, config.pseudo),
+            *[partial(check_model, model, key) for key, model in _named_models(config)],
+            partial(read_dataset, config, mode),
+        )
         check_dataset(dataset, config, mode)
         check_submission(dataset, config)
         tested = int((dataset.split == "test").sum())
         is_judged = np.isin(dataset.split, LEARNED_SPLITS)
         if run.trains:
             is_used = is_judged | has_label(dataset.given_labels)
-            dataset, pixels = _load_pixels(dataset.take(is_used), config, mode)
+            dataset, pixels = _load_pixels(dataset.take(is_used), config, mode, ranges)
             _check_models(config, dataset.classes, pixels)
         else:
             dataset = dataset.take(is_judged)
@@ -110,6 +122,7 @@ def prepare(run: Run) -> PreparedData:
         judged = dataset.take(np.isin(dataset.split, LEARNED_SPLITS))
         links = find_links(pixels, len(judged)) if run.trains else np.empty((2, 0), int)
         copies = duplicates_table(dataset, pixels, links)
+        _warn_of_copies(copies, dataset)
         clusters = find_clusters(judged.group, links)
         refused = refused_reasons(copies, judged.id, config.data)
         outside = read_outside(config, judged, clusters)
@@ -133,19 +146,33 @@ def prepare(run: Run) -> PreparedData:
         if not outside.teachers:
             _check_folds(judged, clusters, config)
     return PreparedData(
-        dataset, judged, pixels, clusters, refused, truths, tested, input_hash, outside
+        dataset, judged, pixels, clusters, refused, truths, tested, input_hash, outside, ranges
     )
 
 
-def _load_pixels(dataset: Dataset, config: Config, mode: str) -> tuple[Dataset, ndarray]:
+def _load_pixels(
+    dataset: Dataset, config: Config, mode: str, ranges: Ranges
+) -> tuple[Dataset, ndarray]:
     """The samples whose image can be read, and their pixels."""
-    pixels, readable = load_images(dataset.path, config.data)
+    pixels, readable = load_images(dataset.path, config.data, ranges)
     if readable.all():
         return dataset, pixels
     dataset = dataset.take(readable)
-    pixels, _ = load_images(dataset.path, config.data)
+    pixels, _ = load_images(dataset.path, config.data, ranges)
     check_dataset(dataset, config, mode)
     return dataset, pixels
+
+
+def _warn_of_copies(copies: pd.DataFrame, dataset: Dataset) -> None:
+    learned = copies.cluster[copies.split == "train"]
+    n_copies = copies.split[copies.cluster.isin(learned)].value_counts()
+    for split in n_copies.index.intersection(SCORED_SPLITS):
+        share = n_copies[split] / (dataset.split == split).sum()
+        if share > MAX_COPIES_SHARE:
+            log.info(
+                f"warning: {share:.0%} of the rows of data.{split} are copies of rows of data.train (duplicates.csv); "
+                "their scores mean nothing, so take them out of one of the two"
+            )
 
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
@@ -223,14 +250,24 @@ def _refuse_small_classes(given_labels: ndarray, classes: tuple[str, ...], folds
             )
 
 
+def _named_models(config: Config) -> list[tuple[str, Model]]:
+    """Each model that may be trained, with the section of the config that names it."""
+    members = config.model.members
+    students = [student for student in config.models_of("student") if student not in members]
+    return [("model", model) for model in members] + [("student", model) for model in students]
+
+
 def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> None:
     """Make each model and augmentation: what is wrong with them is said now."""
     _, side, _, channels = pixels.shape
-    for model in config.model.members:
-        create_model(model, classes, side, channels)
-    for student in config.models_of("student"):
-        if student not in config.model.members:
-            create_model(student, classes, side, channels, "student")
+    for key, model in _named_models(config):
+        network, _ = create_model(model, classes, side, channels, key)
+        is_trained = not (model.freeze_backbone or config.train.linear_probe_first)
+        if config.train.batch_size == 1 and is_trained and batch_norms(network):
+            raise UserError(
+                f"train.batch_size=1: {key}.name={model.name} normalizes each batch by its own mean and variance, "
+                "which one image does not have; set 2 or more"
+            )
     some = torch.from_numpy(pixels[:2])
     for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):
         spec = attrgetter(key)(config)
@@ -328,6 +365,19 @@ def _check_folds(judged: Dataset, clusters: ndarray, config: Config) -> None:
             smallest_first = table.iloc[table.sum(axis=1).argsort(kind="stable")]
             text = smallest_first.to_string(max_rows=MAX_CLASSES_SHOWN)
             log.info(f"rows a class in each fold, smallest first:\n{text}")
+            _warn_of_large_cluster(judged, clusters, folds)
+
+
+def _warn_of_large_cluster(judged: Dataset, clusters: ndarray, folds: ndarray) -> None:
+    labeled = folds >= 0
+    n, largest_fold = labeled.sum(), np.bincount(folds[labeled]).max()
+    n_folds = folds.max() + 1
+    if n - largest_fold < MIN_LEARNED_SHARE * (n - n / n_folds):
+        largest = np.bincount(clusters[labeled]).argmax()
+        log.info(
+            f"warning: one fold has {largest_fold:,} of {n:,} rows, so its model learns from few: the rows like "
+            f"{judged.id[clusters == largest][0]!r} share a group (data.group_col) or are copies; divide the group"
+        )
 
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
@@ -339,6 +389,7 @@ def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
         prepared.dataset.classes,
         run.path,
         prepared.input_hash,
+        prepared.ranges,
     )
     if run.trains:
         offer(trainer, prepared.dataset.path)

@@ -141,6 +141,8 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 saved.save(step + 1, state)
             if signal:
                 raise Interrupted(signal)
+    if skipped == training_set.steps:
+        raise UserError(f"no finite gradient in any step; {remedy}")
     if not all(weight.isfinite().all() for weight in network.parameters()):
         raise UserError(f"no finite weights after the last step; {remedy}")
 

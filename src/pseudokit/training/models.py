@@ -1,7 +1,10 @@
 """timm models: create, save, load. Weights are safetensors and JSON: nothing in a run folder runs code."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config.keys import Model as ModelConfig
 from ..config.keys import member_folder, split_folder
-from ..config.load import nearest
 from ..config.types import UserError
+from ..data.cache import Ranges
 from ..system.files import atomic_write, read_json, write_json
 
 REFUSED_KWARGS = {"num_classes", "in_chans", "features_only"}
@@ -34,7 +37,8 @@ class ModelSpec:
     """What a model takes and gives. It is stored with every model, so that nothing is matched by position.
 
     size: side of its images in pixels. mean, std: of the pixels, one a channel or one for all. amp_dtype: of its
-    training, and of its predictions. multi_label: whether it answers yes or no for every class.
+    training, and of its predictions. multi_label: whether it answers yes or no for every class. ranges: see
+    load_images.
     """
 
     name: str
@@ -46,6 +50,7 @@ class ModelSpec:
     std: list[float]
     amp_dtype: str = "auto"
     multi_label: bool = False
+    ranges: Ranges = field(default_factory=dict)
 
 
 @dataclass
@@ -80,19 +85,7 @@ def create_model(
     import timm
     from timm.data import resolve_model_data_config
 
-    if not timm.is_model(config.name):
-        raise UserError(
-            f"{key}.name={config.name!r} is not a timm model{nearest(config.name, timm.list_models())}"
-        )
-    if refused := refused_kwargs(config.kwargs):
-        raise UserError(
-            f"{key}.kwargs: {refused[0]} follows from the data, or would load weights; leave it out (weights: "
-            f"{key}.checkpoint=FILE)"
-        )
-    if config.checkpoint and not Path(config.checkpoint).is_file():
-        raise UserError(
-            f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file"
-        )
+    check_model(config, key)
     kwargs = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
     random_state = torch.get_rng_state()
     try:
@@ -106,6 +99,13 @@ def create_model(
             torch.set_rng_state(random_state)
             network = _load_checkpoint(config, kwargs, network)
     except Exception as error:  # every model and file format raises its own types
+        if (
+            "dynamic_img_size" not in config.kwargs
+        ):  # transformers that expect the size of their pretraining
+            sized = config.model_copy(update={"kwargs": config.kwargs | {"dynamic_img_size": True}})
+            torch.set_rng_state(random_state)
+            with suppress(UserError):
+                return create_model(sized, classes, size, channels, key)
         source = f"checkpoint={config.checkpoint}" if config.checkpoint else f"name, {key}.kwargs"
         reason = shorten(str(error), MAX_ERROR_CHARACTERS) or type(error).__name__
         raise UserError(
@@ -122,6 +122,40 @@ def create_model(
         std=_per_channel(pixels["std"], channels),
     )
     return network.to(memory_format=torch.channels_last), spec
+
+
+def check_model(config: ModelConfig, key: str) -> None:
+    """Raises UserError where the config names what is not there."""
+    import timm
+
+    if not timm.is_model(config.name):
+        raise UserError(
+            f"{key}.name={config.name!r} is not a timm model; did you mean {_nearest_model(config.name)}? "
+            f"Pretrained weights: {key}.checkpoint=FILE"
+        )
+    if refused := refused_kwargs(config.kwargs):
+        raise UserError(
+            f"{key}.kwargs: {refused[0]} follows from the data, or would load weights; leave it out (weights: "
+            f"{key}.checkpoint=FILE)"
+        )
+    if config.checkpoint and not Path(config.checkpoint).is_file():
+        raise UserError(
+            f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file"
+        )
+
+
+def _nearest_model(name: str) -> str:
+    """The timm model that shares most parts of a name, as `vit` and `16`; of several, the one that is most alike."""
+    import timm
+
+    def parts(text: str) -> set[str]:
+        return {*re.findall("[a-z]+|[0-9]+", text)}
+
+    def likeness(known: str) -> tuple[int, float]:
+        return len(parts(name) & parts(known)), SequenceMatcher(None, name, known).ratio()
+
+    name = name.rpartition("/")[2].lower()
+    return max(timm.list_models(), key=likeness)
 
 
 def refused_kwargs(kwargs: dict[str, Any]) -> list[str]:
@@ -141,7 +175,15 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
     """
     import timm
 
-    overlay = {"file": config.checkpoint} | kwargs.get("pretrained_cfg_overlay", {})
+    tensors = timm.models.load_state_dict(config.checkpoint)
+    if not tensors:  # timm would fetch some
+        raise ValueError("it holds no tensors")
+    first = next(iter(fresh.state_dict()))
+    # Wrappers put their own name before that of a tensor, as Lightning's `model.`.
+    wrapped = [name.removesuffix(first) for name in tensors if f".{name}".endswith(f".{first}")]
+    prefix = min(wrapped, key=len, default="")
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    overlay = {"state_dict": tensors} | kwargs.get("pretrained_cfg_overlay", {})
     kwargs = kwargs | {"pretrained_cfg_overlay": overlay}
     network = timm.create_model(config.name, pretrained=True, **kwargs)
     head = classifier_ids(network)
@@ -210,7 +252,9 @@ def load_model(folder: Path) -> TrainedModel:
                 f"{folder / 'model.json'} is a head on another backbone (hash {backbone}); train again with --fresh"
             )
         tensors = backbone_tensors | tensors
-    spec = ModelSpec(**{name: about[name] for name in ModelSpec.__dataclass_fields__})
+    spec = ModelSpec(
+        **{name: about[name] for name in ModelSpec.__dataclass_fields__ if name in about}
+    )
     # A run folder may come from a stranger.
     if not timm.is_model(spec.name) or refused_kwargs(spec.kwargs):
         raise UserError(

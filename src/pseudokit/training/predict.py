@@ -8,6 +8,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from ..config.keys import Train
+from ..config.types import UserError
 from ..data.transforms import Spec, build
 from .device import Computation
 from .history import progress_bar
@@ -52,6 +53,9 @@ def log_probs(
 
     Returns:
         (n, K) float32; several labels an image: (n, K, 2), see data/encoding.py.
+
+    Raises:
+        UserError: they are not finite.
     """
     network = model.network.eval()
     computation = Computation(network, model.spec, device, model.spec.amp_dtype)
@@ -69,6 +73,11 @@ def log_probs(
                 parts.append(kind.log_probs(logits).cpu().numpy())
                 bar.update(len(batch))
             views.append(np.concatenate(parts))
+    if not np.isfinite(views).all():
+        raise UserError(
+            f"{model.spec.name} predicts no finite numbers, so its training has failed; lower train.lr or set "
+            "train.amp_dtype=fp32"
+        )
     if tta == 1:
         return views[0]
     total = np.logaddexp.reduce(views, axis=0)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from torch import nn
 
 from ..config.keys import STUDENTS, Config, member_folder, split_folder
 from ..config.types import UserError
-from ..data.cache import reserve
+from ..data.cache import Ranges, reserve
 from ..data.encoding import has_label
 from ..data.images import load_images
 from ..labels.out_of_fold import FoldJob, Second
@@ -96,7 +96,7 @@ class Trainer:
 
     pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or predicts. folder: the run
     folder, for checkpoints and what is frozen; None = there are no checkpoints. input_hash: of the judged images, the
-    classes and the files of weights: what is large is read once.
+    classes and the files of weights: what is large is read once. ranges: of the pixels, see load_images.
     """
 
     config: Config
@@ -105,6 +105,7 @@ class Trainer:
     classes: tuple[str, ...]
     folder: Path | None = None
     input_hash: str = ""
+    ranges: Ranges = field(default_factory=dict)
 
     def run_job(self, job: TrainJob | PredictJob, process_group: ProcessGroup = ALONE) -> Any:
         """Do a job that the first process hands out. Nothing but checkpoints is written.
@@ -207,8 +208,10 @@ class Trainer:
         torch.manual_seed(seed)
         config, train = self.config.model_of(where), self.config.train_of(where)
         network, spec = create_model(config, self.classes, *self.pixels.shape[2:])
-        spec = replace(spec, amp_dtype=train.amp_dtype, multi_label=self.given_labels.ndim == 2)
-        return network, spec
+        multi_label = self.given_labels.ndim == 2
+        return network, replace(
+            spec, amp_dtype=train.amp_dtype, multi_label=multi_label, ranges=self.ranges
+        )
 
     def title(self, where: str) -> str:
         """`round_1/fold_0` → `round 1/2 · fold 1`; `student` stays. Of a council also which model it is."""
@@ -434,5 +437,5 @@ def run_worker() -> None:
     trainer = receive()
     if trainer is None:
         return
-    pixels, _ = load_images(trainer.pixels, trainer.config.data)
+    pixels, _ = load_images(trainer.pixels, trainer.config.data, trainer.ranges)
     worker_loop(replace(trainer, pixels=pixels).run_job)
