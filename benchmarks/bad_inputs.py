@@ -6,8 +6,8 @@
     python -m benchmarks.bad_inputs hostile         ids, links, weights, pages, cells, sockets
 
 A case is right where it is read as it should be, or refused in one line that names what is wrong; a traceback, a hang
-or a wrong label is none. The cases are those of tests/wild.py, tests/fuzz.py and tests/hostile.py, of which `make test`
-runs a part. Exit code 1 where a case is not right.
+or a wrong label is none. The cases are those of tests/wild/common.py, tests/fuzz.py and tests/hostile.py, of which
+`make test` runs a part. Exit code 1 where a case is not right.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from common import save_results
 
 from tests import fuzz as random_cases
 from tests import hostile as hostile_cases
-from tests import wild
+from tests.wild import common
 
 FUZZED = {"image": 8_000, "table": 6_000, "config": 7_000}
 MAX_CELL_CHARACTERS = 160
@@ -51,11 +51,11 @@ def quiet():
 def inputs() -> list[dict]:
     """Every named case: {kind, name, line, right}."""
     rows = []
-    for case in wild.cases():
+    for case in common.cases():
         with tempfile.TemporaryDirectory() as folder, quiet():
             try:
-                line, right = wild.check_case(case, Path(folder))
-            except (Exception, wild.Hangs) as error:
+                line, right = common.check_case(case, Path(folder))
+            except (Exception, common.Hangs) as error:
                 line, right = f"{type(error).__name__}: {error}", False
         rows.append({"kind": case.kind, "name": case.name, "line": line, "right": right})
     table = [

@@ -17,7 +17,7 @@ import yaml
 from pseudokit.config.load import KEYS, dump_config, is_text, load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.images import decode
-from tests import wild
+from tests.wild import common
 
 ALPHABET = "aZ09 ,;\t\"'=+-@<>&%$#/\\.:_ëß猫🐈\u00a0\n\r"
 WORDS = (
@@ -117,8 +117,8 @@ def damaged(rng: np.random.Generator, data: bytes) -> tuple[bytes, str]:
 def kinds_of_images() -> list[bytes]:
     cases = [
         case
-        for case in wild.images()
-        if isinstance(case.wanted, str) and not isinstance(case.wanted, wild.Refused)
+        for case in common.images()
+        if isinstance(case.wanted, str) and not isinstance(case.wanted, common.Refused)
     ]
     return [
         data for case in cases if isinstance(data := case.read.__closure__[0].cell_contents, bytes)
@@ -155,7 +155,7 @@ class Tables:
     """CSV as programs write it, and the same damaged. What is read must be what Python's own reader sees."""
 
     def __init__(self, folder: Path):
-        self.file, self.images = folder / "t.csv", str(wild.make_images(folder))
+        self.file, self.images = folder / "t.csv", str(common.make_images(folder))
 
     def __call__(self, rng: np.random.Generator) -> str:
         rows = self._rows(rng)
@@ -173,7 +173,7 @@ class Tables:
         data = damaged(rng, data)[0] if harm else data
         self.file.write_bytes(data)
         try:
-            got = wild.labels_of(train=str(self.file), image_dir=self.images, image_suffix=".png")
+            got = common.labels_of(train=str(self.file), image_dir=self.images, image_suffix=".png")
         except UserError as error:
             odd = harm or any("\r" in name or name.startswith("/") for name, _ in rows)
             return one_line(error) or ("" if odd else f"a table without fault is refused: {error}")
@@ -256,12 +256,12 @@ def faults(kind: str, folder: Path, n: int, seed: int = 0) -> list[str]:
     case, all_faults = KINDS[kind](folder), []
     for i in range(n):
         try:
-            with wild.limited(20):
+            with common.limited(20):
                 before = getrusage(RUSAGE_SELF).ru_maxrss
                 fault = case(np.random.default_rng([seed, i]))
                 grown = (getrusage(RUSAGE_SELF).ru_maxrss - before) / 2**20
                 fault = fault or (f"it takes {grown:.1f} GB" if grown > 1 else "")
-        except (Exception, wild.Hangs) as error:
+        except (Exception, common.Hangs) as error:
             fault = f"{type(error).__name__}: {error}"
         all_faults += [f"{kind} {i}: {fault}"] if fault else []
     return all_faults

@@ -1,6 +1,6 @@
 """Hostile input by name: what a stranger might send to read, write or run what is none of its business.
 
-A case does what its name says in a folder and returns nothing, or what was let in. Shared as tests/wild.py is.
+A case does what its name says in a folder and returns nothing, or what was let in. Shared as tests/wild/common.py is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests import naming
 from tests.conftest import ROOT
 from tests.report.browser import open_browser
 from tests.report.fake_run import make_run
-from tests.wild import limited
+from tests.wild.common import limited
 
 PWN = "window.__pwned=1"
 NAMES = [

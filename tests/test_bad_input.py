@@ -20,7 +20,7 @@ from pseudokit.training.models import create_model, save_model
 from tests import naming
 from tests.conftest import QUICK, run_script
 from tests.naming import names, process_refused
-from tests.wild import limited
+from tests.wild.common import limited
 
 SCRIPTS = {
     "train": train_command,

@@ -1,22 +1,24 @@
 """Nothing that a stranger sends ends in a traceback, a hang or a wrong label, and nothing is let in.
 
-The cases have their names in wild.py and hostile.py; benchmarks/bad_inputs.py runs the slow ones too, and lists them.
+The cases have their names in common.py and tests/hostile.py; benchmarks/bad_inputs.py runs the slow ones too, and lists
+them.
 """
 
 import time
 
 import pytest
 
-from tests import fuzz, hostile, naming, wild
+from tests import fuzz, hostile, naming
+from tests.wild import common
 
-NAMED = [case for case in wild.cases() if not case.slow]
+NAMED = [case for case in common.cases() if not case.slow]
 IN_BROWSER = [name for name in hostile.cases() if name.endswith("in a browser")]
 """tests/report has the same of its own."""
 
 
 @pytest.mark.parametrize("case", NAMED, ids=lambda case: f"{case.kind}: {case.name}"[:60])
 def test_wild_input_is_read_right_or_refused_in_one_line(case, tmp_path):
-    line, right = wild.check_case(case, tmp_path)
+    line, right = common.check_case(case, tmp_path)
     assert right, line
 
 
@@ -32,20 +34,20 @@ def test_nothing_is_let_in(name, tmp_path):
 
 def test_the_judge_of_wild_input_sees_what_is_wrong(tmp_path):
     """A case that hangs, one that is refused for something else, and one that is read as something else."""
-    plain = wild.read_table(wild.PLAIN)
-    assert wild.check_case(wild.Case("table", "x", plain, wild.LABELS), tmp_path) == (
+    plain = common.read_table(common.PLAIN)
+    assert common.check_case(common.Case("table", "x", plain, common.LABELS), tmp_path) == (
         "handled",
         True,
     )
-    assert wild.check_case(
-        wild.Case("table", "x", plain, wild.LABELS | {"000": "dog"}), tmp_path
+    assert common.check_case(
+        common.Case("table", "x", plain, common.LABELS | {"000": "dog"}), tmp_path
     ) == ("handled", False)
-    line, right = wild.check_case(
-        wild.Case("table", "x", wild.read_table(""), wild.Refused("other.csv")), tmp_path
+    line, right = common.check_case(
+        common.Case("table", "x", common.read_table(""), common.Refused("other.csv")), tmp_path
     )
     assert naming.names(line, "t.csv")
     assert not right
-    with pytest.raises(wild.Hangs):
-        wild.check_case(
-            wild.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1
+    with pytest.raises(common.Hangs):
+        common.check_case(
+            common.Case("table", "x", lambda folder: time.sleep(9), None), tmp_path, seconds=1
         )
