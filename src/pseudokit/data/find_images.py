@@ -134,7 +134,7 @@ def why_unreadable(path: str) -> str:
     if not os.path.exists(path):
         pattern = glob.escape(os.path.splitext(path)[0]) + ".*"
         other = os.path.basename(next(glob.iglob(pattern), "nothing alike"))
-        return f"missing; there is {other}"
+        return f"missing; there is {other}; check data.image_dir and data.image_suffix"
     if not (os.path.isfile(path) and os.access(path, os.R_OK)):
         return "no plain file, or may not be read"
     with open(path, "rb") as file:

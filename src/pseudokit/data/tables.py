@@ -80,6 +80,8 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
 def _describe_labels(labels: pd.Series) -> str:
     """How many rows have each label, the most frequent first."""
     counts = labels[labels != ""].value_counts().sort_index()
+    if counts.empty:
+        return "no labels"
     return (
         f"{len(counts):,} different labels, most often {counts.nlargest(MAX_CLASSES_TOLD).to_dict()}; "
         f"{len(labels) - counts.sum():,} rows without one"
