@@ -99,7 +99,7 @@ def test_any_cell_can_change_and_any_row_go_and_no_other_byte_differs(file, tabl
 def test_a_table_as_spreadsheets_and_people_write_it(file):
     before = (
         '\ufeff"Bild";"Klasse";Notiz\r\n0001;"NA";"ein ""Zitat"""\r\n\r\n0002;True;\n'
-        '0003;\'x\';"a;b\nc"\r\n0004\r\n0005;"NA";=1'
+        '0003;\'x\';"a;b\nc"\r\n0004;;\r\n0005;"NA";=1'
     )
     file.write_bytes(before.encode())
     cells = read_cells(file)
@@ -107,7 +107,7 @@ def test_a_table_as_spreadsheets_and_people_write_it(file):
     cells["Klasse"] = ["True", "NA", 'say "x"', "a;b", "NA"]
     after = (
         '\ufeff"Bild";"Klasse";Notiz\r\n0001;"True";"ein ""Zitat"""\r\n\r\n0002;NA;\n'
-        '0003;"say ""x""";"a;b\nc"\r\n0004;"a;b"\r\n0005;"NA";=1'
+        '0003;"say ""x""";"a;b\nc"\r\n0004;"a;b";\r\n0005;"NA";=1'
     )
     assert edit_table(file, cells, file).decode() == after
 

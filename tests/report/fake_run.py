@@ -231,6 +231,8 @@ def write_results(run, mode, infos, t):
     (run / "status.json").write_text('{"state": "done", "stage": "done", "reason": "max_rounds"}')
     env = {"python": "3.11", "packages": {"torch": "2.14"}, "site": "https://example.org/x"}
     (run / "env.json").write_text(json.dumps(env))
+    told = f"data.train=x.csv: {N} rows, separated by ',', such as {t['id'][0]}"
+    (run / "inputs.json").write_text(json.dumps({"taken_for": [told]}))
     columns = ["cluster", "id", "path", "split", "given_label", "kind", "conflict"]
     pd.DataFrame(columns=columns).to_csv(run / "duplicates.csv", index=False)
     (run / "config.yaml").write_text("name: x\ntrain: {lr: 0.006}\n")

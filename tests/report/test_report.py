@@ -28,6 +28,8 @@ def test_report_is_one_file_that_opens_offline(mode, request):
     }
     assert {link.split(",")[0] for link in links} == {"data:image/png;base64", "review.html"}
     assert "http://" not in page
+    (told,) = json.loads((request.getfixturevalue(mode) / "inputs.json").read_text())["taken_for"]
+    assert told in page.replace("&#39;", "'")
     assert page.count("https://") == 1  # as text: env.json names a site
     assert 'src="/' not in page
     assert "url(" not in page

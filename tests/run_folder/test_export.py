@@ -68,9 +68,15 @@ def test_only_the_label_cells_that_changed_differ_and_a_dropped_row_is_left_out(
         '\ufeff"id";"Notiz";"label"\r\n007;"a;b";"NA"\r\n010;"ein ""x""";"True"\r\n'
         "011;;\r\n012;=1;NA\r\n013;x;True\r\n"
     )
-    after = repaired(tmp_path, before, {"010": "NA", "012": "", "013": "NA"})
+    after = repaired(tmp_path, before, {"010": "NA", "012": "", "013": "NA"}, unlabeled_values=[])
     lines, new_lines = before.split("\r\n"), after.split("\r\n")
     assert new_lines == [*lines[:2], lines[2].replace('"True"', '"NA"'), lines[3], "013;x;NA", ""]
+
+
+def test_a_sign_of_no_label_is_filled_where_the_row_got_a_pseudo_label(tmp_path):
+    before = "sep=;\nid;label\n1;a\n2;b\n3;-1\n4;-1\n"
+    after = repaired(tmp_path, before, {"3": "a"}, mode="augment", unlabeled_values=["-1"])
+    assert after == before.replace("3;-1", "3;a")
 
 
 def test_an_empty_label_is_filled_where_the_row_got_a_pseudo_label(tmp_path, caplog):

@@ -377,7 +377,7 @@ def from_folder(folder: Path) -> dict[str, str]:
     (root / "NA" / "notes.txt").write_text("x")
     (root / ".DS_Store").write_text("x")
     (root / "NA" / "again").symlink_to(root)
-    return labels_of(train=str(root))
+    return labels_of(train=str(root), unlabeled_values=[])
 
 
 def undecodable(folder: Path) -> dict[str, str]:
@@ -442,9 +442,9 @@ def tables() -> list[Case]:
             "id,label\n000,01\n001,1\n002,01\n",
             {"000": "01", "001": "1", "002": "01"},
         ),
-        "NA, nan, None and null as classes": (
+        "NA, nan, None and null": (
             "id,label\n000,NA\n001,nan\n002,None\n003,null\n004,\n",
-            {"000": "NA", "001": "nan", "002": "None", "003": "null", "004": ""},
+            Refused("t.csv", "data.unlabeled_values"),
         ),
         "TRUE and yes as classes": ("id,label\n000,TRUE\n001,yes\n", {"000": "TRUE", "001": "yes"}),
         "a class in emoji": (PLAIN + "004,🐈\n", LABELS | {"004": "🐈"}),
@@ -476,7 +476,7 @@ def tables() -> list[Case]:
             Refused("t.csv", "'label'"),
         ),
         "an id column twice": ("id,id,label\n000,001,cat\n", Refused("t.csv", "'id'")),
-        "a short row": (PLAIN + "004\n", LABELS | {"004": ""}),
+        "a short row": (PLAIN + "004\n", Refused("t.csv", "line 6")),
         "a long row": (PLAIN + "004,cat,x\n", Refused("t.csv", "CSV")),
         "a comma at the end of rows": (
             PLAIN.replace("cat\n", "cat,\n").replace("dog\n", "dog,\n"),
@@ -562,8 +562,8 @@ def tables() -> list[Case]:
             LABELS | {"000": "1", "001": "0", "002": "", "003": "1"},
         ),
         "parquet: None and the class None": (
-            frame.assign(label=["None", None, "NA", "NA"]),
-            {"000": "None", "001": "", "002": "NA", "003": "NA"},
+            frame.assign(label=["None", None, "cat", "cat"]),
+            Refused("t.parquet", "data.unlabeled_values"),
         ),
         "parquet: large numbers with a gap": (
             frame.assign(label=pd.array([2**53, 2**53 + 1, None, 2**53], "Int64")),
@@ -589,6 +589,10 @@ def tables() -> list[Case]:
     ]
     one_hot = "id,cat,dog\n000,1,0\n001,0,1\n002,,\n"
     with_keys = {
+        "NA, nan, None and null as classes": (
+            read_table("id,label\n000,NA\n001,nan\n002,None\n003,null\n", unlabeled_values=[]),
+            {"000": "NA", "001": "nan", "002": "None", "003": "null"},
+        ),
         "one-hot": (
             read_table(one_hot, label_col=["cat", "dog"]),
             {"000": "cat", "001": "dog", "002": ""},

@@ -61,6 +61,10 @@ class Data(Section):
     """Column of the id. Default: the first of id, image_id, image, filename, path."""
     label_col: str | Names = "label"
     """Column of the class name. Or several columns, `[cat, dog]`; `labels_are` says what they hold."""
+    unlabeled_values: list[str] | None = None
+    """What stands in label columns, or names a class folder, where there is no label: `[-1, unknown]`, in any case.
+    Such names are refused as classes until this says what they are; `[]` = all of them are classes. An empty label
+    always means none."""
     labels_are: Literal["one_hot", "votes", "counts", "probabilities"] = "one_hot"
     """What several columns hold. one_hot = a column for each class: the one with a 1 names it. votes = a column for
     each annotator: the class name, empty or -1 where there is no vote; how good each annotator is, is estimated (Dawid

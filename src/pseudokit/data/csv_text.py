@@ -6,11 +6,12 @@ hold their cells as they are.
 
 import bz2
 import codecs
+import csv
 import gzip
 import lzma
 import re
 import zipfile
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,9 @@ import pandas as pd
 
 from ..config.types import UserError
 
-SEPARATORS = ",;\t"
+SEPARATORS = ",;\t|"
+SEPARATOR_LINE = re.compile(rf'\ufeff?"?sep=([{SEPARATORS}])"?(\r\n?|\n)', re.IGNORECASE)
+"""The first line of tables for Excel: it names the separator, and is no row."""
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
 FOR_PEOPLE = (
@@ -35,14 +38,16 @@ BEFORE_FORMULA = re.compile(rf"(?!{NUMBER}\Z){FORMULA}", re.DOTALL)
 QUOTE_BEFORE_FORMULA = re.compile(rf"'{FORMULA}", re.DOTALL)
 
 
-def read_csv(path: Path, **options) -> pd.DataFrame:
+def read_csv(path: Path, whole_rows: bool = False, **options) -> pd.DataFrame:
     """Read a table as text: `007`, `NA` and the empty label stay what they are.
 
-    Commas, semicolons or tabs separate the columns: what divides the header into most. Cells that a short row lacks
-    are empty. The file is UTF-8 or UTF-16, and may be packed as .gz, .bz2, .xz or .zip.
+    Commas, semicolons, tabs or bars separate the columns: what a line `sep=;` at the top names, else what divides the
+    header into most. `attrs["form"]` says which. Cells that a short row lacks are empty. The file is UTF-8 or
+    UTF-16, and may be packed as .gz, .bz2, .xz or .zip.
 
     Args:
         path: the file.
+        whole_rows: refuse a row with fewer cells than the header.
         options: further arguments of pandas.read_csv.
 
     Raises:
@@ -64,22 +69,53 @@ def read_csv(path: Path, **options) -> pd.DataFrame:
         raise UserError(
             f"{path}: its rows have more fields than its header; remove the comma at their end"
         )
+    # Only a row that ends with an empty cell can be short, and few tables have one.
+    if whole_rows and (table.iloc[:, -1] == "").any():
+        _refuse_short_row(path, content, encoding, sign, len(names))
+    table.attrs["form"] = f"separated by {sign!r}"
     return table
+
+
+def _refuse_short_row(path: Path, content: bytes, encoding: str, sign: str, n_columns: int) -> None:
+    """A row without its last separator may lack any of its cells, so none of them can be trusted."""
+    csv.field_size_limit(MAX_UNPACKED_BYTES)
+    rows = csv.reader(TextIOWrapper(BytesIO(content), encoding, newline=""), delimiter=sign)
+    next(rows)  # the header, or what is before it
+    for row in rows:
+        if len(row) < n_columns and "".join(row).strip():
+            raise UserError(
+                f"{path} line {rows.line_num}: the row has {len(row)} cells and the header {n_columns}; write every "
+                f"{sign!r}, also before an empty cell"
+            )
 
 
 def parse_csv(content: bytes, encoding: str, sign: str, **options) -> pd.DataFrame:
     """The cells between these signs as text. Raises what pandas does, which takes the options."""
     return pd.read_csv(
-        BytesIO(content), sep=sign, encoding=encoding, dtype=str, keep_default_na=False, **options
+        BytesIO(content),
+        sep=sign,
+        encoding=encoding,
+        dtype=str,
+        keep_default_na=False,
+        skiprows=1 if separator_line(content, encoding) else 0,
+        **options,
     )
+
+
+def separator_line(content: bytes, encoding: str) -> str:
+    """The line `sep=;` with its end, with which a table may begin; "" where it does not."""
+    match = SEPARATOR_LINE.match(content[:64].decode(encoding, "ignore"))
+    return match[0] if match else ""
 
 
 def find_separator(content: bytes, encoding: str) -> tuple[str, pd.Series]:
     """What separates the columns of a table, and their names as they stand in it."""
     # Read as a row of cells: pandas would rename columns that stand twice.
+    line = separator_line(content, encoding)
     headers = {
         sign: parse_csv(content, encoding, sign, header=None, nrows=1).iloc[0]
         for sign in SEPARATORS
+        if sign in (line or SEPARATORS)
     }
     # A quote that is left in a cell was cut open: then the sign stands inside a name.
     is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}

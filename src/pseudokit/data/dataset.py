@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,8 +12,9 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import Data
-from ..config.types import UNSEEN, UserError, check_all
+from ..config.types import UserError, check_all
 from ..system.files import log
+from .class_names import refuse_confusable, refuse_regression, refuse_signs_of_no_label
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
 from .spelling import respell
 from .tables import read_split, real_paths
@@ -25,10 +24,6 @@ LEARNED_SPLITS = ("train", "unlabeled")
 SCORED_SPLITS = ("val", "trusted", "test")
 SPLITS = LEARNED_SPLITS + SCORED_SPLITS
 TEXT_COLUMNS = ("id", "path", "split", "group")
-INVISIBLE = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
-"""Characters that show nothing although Unicode counts them among the letters and marks."""
-MAX_DECIMAL_CLASSES = 20
-"""More distinct numbers with decimals than this are the target of a regression."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,7 @@ class Dataset:
     classes: the K class names, sorted.
     votes: what the given labels come from; None where they were read. soft_labels: (N, K) their probabilities, learned
     in place of given labels that stand. weight: (N,) how much each row counts, at most 1; None = all alike.
+    taken_for: what each table and folder was taken for, a sentence each.
     """
 
     id: ndarray
@@ -50,6 +46,7 @@ class Dataset:
     votes: Votes | None = None
     soft_labels: ndarray | None = None
     weight: ndarray | None = None
+    taken_for: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.id)
@@ -114,15 +111,18 @@ def load_dataset(data: Data) -> Dataset:
         UserError: see read_split; or an id stands twice, or a label is no class of data.train.
     """
     splits = [partial(read_split, data, split) for split in SPLITS if getattr(data, split)]
-    table = pd.concat(check_all(*splits), ignore_index=True)
+    tables = check_all(*splits)
+    table = pd.concat(tables, ignore_index=True)
     table.loc[(table.split == "train") & (table.label == ""), "split"] = "unlabeled"
     if data.labels_are != "one_hot":
         _fill_votes(table, data)
     _refuse_repeats(table)
     _refuse_two_roles(table, data)
-    classes = _find_classes(_labels_of_train(table), data)
-    _refuse_regression(classes, data)
-    _refuse_confusable(classes, data)
+    labels = _labels_of_train(table)
+    classes = _find_classes(labels, data)
+    refuse_signs_of_no_label(labels, data)
+    refuse_confusable(classes, data)
+    refuse_regression(labels, classes, data)
     table["label"] = own_form(table.label, classes, data)
     if not data.multi_label:
         table["label"] = respell(table.label, classes)
@@ -130,7 +130,8 @@ def load_dataset(data: Data) -> Dataset:
     if "votes" in table:
         _check_votes(table, classes)
     table = table.rename(columns={"label": "given_label"})
-    return Dataset.from_table(table, classes, data.multi_label)
+    dataset = Dataset.from_table(table, classes, data.multi_label)
+    return replace(dataset, taken_for=tuple(one.attrs["taken_for"] for one in tables))
 
 
 def _refuse_repeats(table: pd.DataFrame) -> None:
@@ -219,46 +220,6 @@ def own_form(labels: Iterable[str], classes: Sequence[str], data: Data) -> Itera
         return labels
     sign = separator(classes)
     return [sign.join(_split_label(text, data)) for text in labels]
-
-
-def _refuse_regression(classes: tuple[str, ...], data: Data) -> None:
-    """The target of a regression would become as many classes as it has values."""
-    numbers = pd.to_numeric(pd.Series(classes), errors="coerce")
-    has_decimals = numbers % 1 > 0
-    if has_decimals.sum() > MAX_DECIMAL_CLASSES:
-        raise UserError(
-            f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as {classes[0]}, a "
-            "target of a regression; this kit learns classes: put them into bins, and write the bin's name"
-        )
-
-
-def _refuse_confusable(classes: tuple[str, ...], data: Data) -> None:
-    """Names that a person cannot tell apart are meant to be one class."""
-    names_by_look: dict[str, str] = {}
-    for name in classes:
-        look = _look(name)
-        if not look or UNSEEN.search(name):
-            raise UserError(
-                f"data.train={data.train}: label {name!r} holds a line break or nothing that can be seen; mend it "
-                "(a quote that is not closed?)"
-            )
-        other = names_by_look.setdefault(look, name)
-        if other != name:
-            raise UserError(
-                f"data.train={data.train}: labels {other!r} and {name!r} differ by blanks, by how an accent is coded, "
-                "by what cannot be seen, or by .0 alone; write them alike"
-            )
-
-
-def _look(name: str) -> str:
-    """What a person sees of a name; equal for numbers that differ by .0 alone."""
-    seen = "".join(
-        letter
-        for letter in name
-        if letter not in INVISIBLE and unicodedata.category(letter) != "Cf"
-    )
-    words = unicodedata.normalize("NFC", seen).split()
-    return re.sub(r"(?<=\d)\.0+$", "", " ".join(words))
 
 
 def _check_votes(table: pd.DataFrame, classes: tuple[str, ...]) -> None:

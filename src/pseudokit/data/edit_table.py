@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.types import UserError
-from .csv_text import encoding_of, find_separator, parse_csv, read_bytes
+from .csv_text import encoding_of, find_separator, parse_csv, read_bytes, separator_line
 from .tables import PARQUET_SUFFIXES, read_cells
 
 ENCODINGS = {
@@ -94,9 +94,10 @@ def _edit_csv(file: Path, edited: pd.DataFrame) -> bytes:
     text = content.removeprefix(mark).decode(encoding_after_mark)
     kept = {-1, *edited.index}
     blanks = " \t\r\n".replace(sign, "")
-    parts = []
+    head = separator_line(content, encoding).removeprefix("\ufeff")
+    parts = [head]
     row = -2  # the header is row -1
-    for line in re.findall(_line_pattern(sign), text):
+    for line in re.findall(_line_pattern(sign), text[len(head) :]):
         if not line.strip(blanks):
             parts.append(line)
             continue
@@ -117,7 +118,7 @@ def _cell_pattern(sign: str) -> str:
 def _line_pattern(sign: str) -> str:
     """One row with its end; cells in quotes may hold line breaks."""
     cell = _cell_pattern(sign)
-    return rf"{cell}(?:{sign}{cell})*(?:\r\n?|\n|\Z)"
+    return rf"{cell}(?:{re.escape(sign)}{cell})*(?:\r\n?|\n|\Z)"
 
 
 def _with_cells(line: str, texts: dict[int, str], sign: str) -> str:
@@ -125,9 +126,8 @@ def _with_cells(line: str, texts: dict[int, str], sign: str) -> str:
     if not texts:
         return line
     row = line.rstrip("\r\n")
-    cells = [cell[1:] for cell in re.findall(sign + _cell_pattern(sign), sign + row)]
+    cells = [cell[1:] for cell in re.findall(re.escape(sign) + _cell_pattern(sign), sign + row)]
     for place, text in texts.items():
-        cells += [""] * (place + 1 - len(cells))  # the end of a short row
         if cells[place].startswith('"') or re.search(rf'[{sign}"\r\n]', text):
             text = '"{}"'.format(text.replace('"', '""'))
         cells[place] = text

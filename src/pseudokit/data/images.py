@@ -27,6 +27,7 @@ from .cache import (
     free_memory,
     open_cache,
 )
+from .find_images import why_unreadable
 
 MAX_IMAGE_PIXELS = 100_000_000
 """Of one image: 300 MB as RGB. A larger one is refused by its header, before it takes memory."""
@@ -246,9 +247,7 @@ def _side_and_channels(paths: ndarray, data: Data) -> tuple[int, int]:
     with decoder_warnings():
         images = [image for path in paths[::step] if (image := decode(path)) is not None]
     if not images:
-        raise UserError(
-            f"no image can be read, for example {paths[0]}; check data.image_dir and data.image_suffix"
-        )
+        raise UserError(f"no image can be read, such as {paths[0]} ({why_unreadable(paths[0])})")
     median_side = np.median([max(image.shape[:2]) for image in images])
     default_side = int(np.clip(median_side, MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE))
     is_gray = all((image == image[..., :1]).all() for image in images)
@@ -263,8 +262,7 @@ def resize(image: ndarray, side: int) -> ndarray:
 
 
 def _report_unreadable(paths: ndarray, data: Data) -> None:
-    reasons = {True: "not an image, damaged, too large, or no plain file", False: "missing"}
-    examples = [f"{path} ({reasons[os.path.exists(path)]})" for path in paths[:MAX_LISTED_IMAGES]]
+    examples = [f"{path} ({why_unreadable(path)})" for path in paths[:MAX_LISTED_IMAGES]]
     message = one_line(f"{len(paths)} images cannot be read, such as {', '.join(examples)}")
     if data.bad_images == "refuse":
         raise UserError(

@@ -30,7 +30,8 @@ def hide_labels(
     truth = table.loc[hidden, ["id", "given_label"]].set_axis(["id", "clean"], axis=1)
     table.loc[hidden, ["split", "given_label"]] = ["unlabeled", ""]
     is_multi_label = dataset.given_labels.ndim == 2
-    return Dataset.from_table(table, dataset.classes, is_multi_label), truth
+    changed = Dataset.from_table(table, dataset.classes, is_multi_label)
+    return replace(changed, taken_for=dataset.taken_for), truth
 
 
 def inject_noise(

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import ChainMap
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -12,32 +11,23 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import Data
-from ..config.types import NO_TEXT, UNSEEN, UserError
+from ..config.types import NO_TEXT, UNSEEN, UserError, one_line
 from ..system.files import log
+from .class_names import without_signs
 from .csv_text import read_csv
 from .encoding import names
+from .find_images import IMAGE_SUFFIXES, ImageFolders, list_files
 from .spelling import TRUTH
 from .votes import most_voted, read_votes
 
 LABELED_SPLITS = ("train", "val", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
-IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".jp2",
-    ".bmp",
-    ".webp",
-    ".avif",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".pbm",
-    ".pgm",
-    ".ppm",
+SPLIT_FOLDER = re.compile(
+    r"(train|val|test)(ing|id|idation)?([-_ ]?(set|data|images))?", re.IGNORECASE
 )
+"""Folders that hold a split and are no class."""
+MAX_CLASSES_TOLD = 10
+"""Of the classes of one table: a line of the log."""
 PARQUET_SUFFIXES = (".parquet", ".pq")
 MAX_PARQUET_ROWS = 10_000_000
 """A parquet file of a few kilobytes can hold more rows than fit into memory."""
@@ -54,7 +44,7 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
     Returns:
         One row an image with the columns id, path, label, group and split, all text. An empty label means none. Where
         labels are votes, also `votes`, see read_votes, and label is the class with most of them. With data.weight_col
-        also `weight`.
+        also `weight`. `attrs["taken_for"]` says in a sentence what the source was taken for.
 
     Raises:
         UserError: the source is missing or unreadable, lacks a column or a label, or names a file that it may not.
@@ -63,11 +53,12 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
     path = Path(source or getattr(data, split))
     if path.is_dir():
         folders = [str(path)]
-        table = _read_folder(path, key, split)
+        table = _read_folder(path, key, data, split)
     elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and split not in LABELED_SPLITS:
         folders = [str(path.parent)]
         columns = {"id": path.name, "path": str(path), "label": "", "group": ""}
         table = pd.DataFrame([columns], dtype=object)
+        table.attrs["layout"] = "one image"
     elif path.is_file():
         image_dir = data.image_dir
         if isinstance(image_dir, dict):
@@ -88,7 +79,23 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
         raise UserError(
             f"{key}: {unlabeled.iloc[0]} has no label; fill {data.label_col!r} or remove the row"
         )
+    taken_for = one_line(
+        f"{key}: {len(table):,} rows, {table.attrs.get('layout', 'a folder')}; {_describe_labels(table.label)}"
+    )
+    log.info(taken_for)
+    table.attrs["taken_for"] = taken_for
     return table.assign(split=split)
+
+
+def _describe_labels(labels: pd.Series) -> str:
+    """How many rows have each label, the most frequent first."""
+    counts = labels[labels != ""].value_counts().sort_index()
+    if counts.empty:
+        return "no labels"
+    return (
+        f"{len(counts):,} different labels, most often {counts.nlargest(MAX_CLASSES_TOLD).to_dict()}; "
+        f"{len(labels) - counts.sum():,} rows without one"
+    )
 
 
 def _refuse_characters(column: pd.Series, pattern: re.Pattern, key: str) -> None:
@@ -124,9 +131,9 @@ def real_paths(paths: Iterable[str]) -> list[str]:
 # ---- folders
 
 
-def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
+def _read_folder(folder: Path, key: str, data: Data, split: str) -> pd.DataFrame:
     """`<folder>/<class>/<file>`. The id is the path below the folder, with the folder's own name in front."""
-    files = pd.Series(_list_files(folder), dtype=object)
+    files = pd.Series(list_files(folder), dtype=object)
     top_folders = files.str.extract("^([^/]*)/", expand=False).fillna("")
     is_image = files.str.lower().str.endswith(IMAGE_SUFFIXES)
     images = files[is_image]
@@ -139,6 +146,12 @@ def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
             f"{folder}: {len(others):,} files that are no images by their suffix are skipped ({others.iloc[0]}, …)"
         )
     if split in LABELED_SPLITS:
+        splits = sorted(filter(SPLIT_FOLDER.fullmatch, {*top_folders}))
+        if len(splits) > 1:
+            raise UserError(
+                f"{key} holds {', '.join(splits)}, which are no classes; set data.train, data.val and data.test to "
+                f"those folders below {folder}"
+            )
         strays = images[top_folders == ""]
         if len(strays):
             raise UserError(f"{key}: {strays.iloc[0]} lies in no class folder; use <class>/<file>")
@@ -150,33 +163,10 @@ def _read_folder(folder: Path, key: str, split: str) -> pd.DataFrame:
     columns = {
         "id": f"{folder.resolve().name}/" + images,
         "path": os.path.join(folder, "") + images,
-        "label": "" if split == "unlabeled" else top_folders[is_image],
+        "label": "" if split == "unlabeled" else without_signs(top_folders[is_image], data),
         "group": "",
     }
     return pd.DataFrame(columns, dtype=object)
-
-
-def _list_files(folder: str | Path) -> list[str]:
-    """Sorted paths below the folder of all its files but hidden ones. Links are followed, but never in a circle."""
-    paths = []
-    for parent, subfolders, files in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and not _is_circle(Path(parent, name))
-        ]
-        paths += [os.path.join(parent, name) for name in files if not name.startswith(".")]
-    start = len(os.path.join(folder, ""))
-    return sorted(path[start:].replace(os.sep, "/") for path in paths)
-
-
-def _is_circle(folder: Path) -> bool:
-    """Whether it is a link to a folder on its own way."""
-    return folder.is_symlink() and any(map(folder.samefile, folder.absolute().parents))
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise UserError(f"folder {error.filename} cannot be read ({error.strerror})") from None
 
 
 # ---- tables
@@ -191,15 +181,70 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
     group = ""
     if data.group_col and (split == "train" or data.group_col in table):
         group = _column(table, data.group_col, "data.group_col", file)
-    columns = {
-        "id": ids,
-        "path": _find_images(ids, folders, data.image_suffix),
-        **read_labels(table, data, split, file),
-        "group": group,
-    }
+    paths, how_found = _find_images(table, ids, folders, data, file)
+    labels = read_labels(table, data, split, file)
+    columns = {"id": ids, "path": paths, **labels, "group": group}
     if data.weight_col and split == "train":
         columns["weight"] = _read_weights(table, data, file)
-    return pd.DataFrame(columns, dtype=object)
+    result = pd.DataFrame(columns, dtype=object)
+    origin = [name for name in _label_columns(data) if name in table]
+    result.attrs["layout"] = (
+        f"{table.attrs.get('form', 'parquet')}, ids from {ids.name!r}, label columns {origin}{how_found}"
+    )
+    return result
+
+
+def _find_images(
+    table: pd.DataFrame, ids: pd.Series, folders: list[str], data: Data, file: Path
+) -> tuple[list[str], str]:
+    """The image of each row, and what the user must know of how it was found.
+
+    If the ids name no image, another column that names some is taken.
+
+    Raises:
+        UserError: two columns name different images, an id names several, or two ids name the same.
+    """
+    images = ImageFolders(folders, data.image_suffix)
+    found, column = images.find(ids), ids
+    if not (data.id_col and found.files.any()):
+        for name in table.columns.difference([ids.name, *_label_columns(data)], sort=False):
+            has_suffix = table[name].iloc[0].lower().endswith(IMAGE_SUFFIXES)
+            if not (has_suffix or name in ID_COLUMNS):
+                continue
+            other = images.find(table[name])
+            has_one = other.files.str.len() == 1
+            if not found.files.any() and has_one.any():
+                found, column = other, table[name]
+            elif has_one.all() and not other.path.equals(found.path):
+                raise UserError(
+                    f"{file}: columns {column.name!r} and {name!r} name different images; set data.id_col= to the one "
+                    "that is right"
+                )
+    several = found[found.files.str.len() > 1]
+    if len(several):
+        files = several.files.iloc[0]
+        raise UserError(
+            f"id {column[several.index[0]]!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder "
+            "into the id, or name fewer folders in data.image_dir, or set data.image_suffix"
+        )
+    repeated = found.path[found.path.duplicated() & ~ids.duplicated()]
+    if len(repeated):
+        same = ids[found.path == repeated.iloc[0]]
+        raise UserError(
+            f"{file}: ids {same.iloc[0]!r} and {same.iloc[1]!r} both name {repeated.iloc[0]}; keep one row per image"
+        )
+    how = "" if column is ids else f", images from {column.name!r}, as the ids name none"
+    respelled = found.path[found.is_respelled]
+    if len(respelled):
+        how += (
+            f", {len(respelled):,} images found by another spelling (case, blanks, backslashes, accents or leading "
+            f"zeros) such as {respelled.iloc[0]} for {column[respelled.index[0]]!r}"
+        )
+    return list(found.path), how
+
+
+def _label_columns(data: Data) -> list[str]:
+    return [data.label_col] if isinstance(data.label_col, str) else data.label_col
 
 
 def read_cells(file: Path) -> pd.DataFrame:
@@ -210,7 +255,7 @@ def read_cells(file: Path) -> pd.DataFrame:
     """
     if file.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(file)
-    table = read_csv(file)
+    table = read_csv(file, whole_rows=True)
     _warn_of_line_breaks(table, file)
     return table
 
@@ -294,14 +339,14 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
     Raises:
         UserError: a column is missing, or a cell is no answer of its kind.
     """
-    names = [data.label_col] if isinstance(data.label_col, str) else data.label_col
+    names = _label_columns(data)
     has_votes = data.labels_are != "one_hot"
     if has_votes and split not in ("train", "unlabeled") and not {*names} & {*table}:
         names = ["label"]  # what is scored may have been judged by somebody else
         has_votes = False
     if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
         return {"label": ""}
-    columns = [_column(table, name, "data.label_col", file) for name in names]
+    columns = [without_signs(_column(table, name, "data.label_col", file), data) for name in names]
     cells = pd.concat(columns, axis=1)
     is_constant = len(cells) > 1 and (cells == cells.iloc[0]).all(axis=None)
     if split == "test" and is_constant and cells.iloc[0].any():
@@ -311,7 +356,7 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
         )
         return {"label": ""}
     if has_votes:
-        cells = table[list(dict.fromkeys(names))]  # a column that is named twice counts once
+        cells = pd.DataFrame({column.name: column for column in columns})  # no column counts twice
         votes = read_votes(cells, data.labels_are, file)
         return {"label": [most_voted(row) for row in votes], "votes": votes}
     if len(names) == 1 and (isinstance(data.label_col, str) or data.labels_are != "one_hot"):
@@ -336,43 +381,3 @@ def _read_one_hot(table: pd.DataFrame, multi_label: bool, file: Path) -> ndarray
         f"several {listed} are 1; mend the row, or set data.multi_label=true where images have several labels",
     )
     return names(np.where(answers.any(1), answers.argmax(1), -1), columns)
-
-
-# ---- image files
-
-
-def _find_images(ids: pd.Series, folders: list[str], suffix: str) -> list[str]:
-    """The image of each id: folder / (id + suffix) if it is there, otherwise any image of that name, with or without
-    its folder and suffix, below the folders.
-
-    Raises:
-        UserError: an id names several images.
-    """
-    paths = [os.path.join(folders[0], name + suffix) for name in ids]
-    several = len(folders) > 1
-    missing = [row for row, path in enumerate(paths) if several or not os.path.exists(path)]
-    # It lists all folders, and is seldom needed.
-    index = _index_by_name(folders) if missing else {}
-    for row in missing:
-        paths[row], *others = index.get(ids[row] + suffix, [paths[row]])
-        if others:
-            raise UserError(
-                f"id {ids[row]!r} names {len(others) + 1} images ({paths[row]}, {others[0]}, …); put their folder into "
-                "the id, or name fewer folders in data.image_dir, or set data.image_suffix"
-            )
-    return paths
-
-
-def _index_by_name(folders: list[str]) -> dict[str, list[str]]:
-    """Every name that an image may be called by, with or without folder and suffix → the image files of that name."""
-    # What is more exact comes first and outranks the others.
-    indexes = [{}, {}, {}, {}]
-    for folder in filter(os.path.isdir, folders):
-        for path in _list_files(folder):
-            stem, suffix = os.path.splitext(path)
-            if suffix.lower() in IMAGE_SUFFIXES:
-                file = os.path.join(folder, path)
-                names = (path, stem, os.path.basename(path), os.path.basename(stem))
-                for index, name in zip(indexes, names, strict=True):
-                    index.setdefault(name, []).append(file)
-    return dict(ChainMap(*indexes))

@@ -55,6 +55,7 @@ def read_run(run: Path) -> dict:
         "name": run.resolve().name,
         "config": (run / "config.yaml").read_text(encoding="utf-8"),
         "env": read_json(run / "env.json"),
+        "inputs": read_dict(run / "inputs.json"),
         "metrics": metrics,
         "facts": read_lines(run / "metrics.jsonl"),
         "decisive": decisive,

@@ -19,7 +19,8 @@ from ..data.csv_text import read_csv
 from ..data.dataset import LEARNED_SPLITS, Dataset, own_form
 from ..data.edit_table import edit_table
 from ..data.encoding import class_scores, has_label, labels_among, names, parse, separator
-from ..data.tables import IMAGE_SUFFIXES, PARQUET_SUFFIXES, read_cells, read_ids, read_labels
+from ..data.find_images import IMAGE_SUFFIXES
+from ..data.tables import PARQUET_SUFFIXES, read_cells, read_ids, read_labels
 from ..labels.decide import REPAIRS
 from ..report.sentences import listed
 from ..self_training import SelfTrainingResult

@@ -134,6 +134,7 @@ def prepare(run: Run) -> PreparedData:
         tables = {"samples.csv": dataset.table(), "duplicates.csv": escape_formulas(copies)}
         for name, table in (tables | truths).items():
             write_csv(run.path / name, table)
+        write_json(run.path / "inputs.json", {"taken_for": dataset.taken_for})
         if judged.votes:
             write_votes(run.path / "votes.npz", judged.votes)
         counts_by_split = pd.Series(dataset.split).value_counts(sort=False)
