@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # Of every child.
 os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(os.path.dirname(__file__)), "src")
 

@@ -1,6 +1,7 @@
 """A model as ONNX: one file that predicts without this kit, and without PyTorch."""
 
 import json
+import os
 import warnings
 from dataclasses import replace
 from io import BytesIO
@@ -68,6 +69,7 @@ def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
     Raises:
         UserError: a package is missing, a network has no form in ONNX, or the predictions differ.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its makers
     try:
         import onnx
         import onnxruntime
