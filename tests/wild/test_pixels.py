@@ -1,6 +1,7 @@
 """What an image file shows is what a network sees: depth, transparency, orientation, color, damage."""
 
 import io
+import logging
 import os
 
 import cv2
@@ -92,6 +93,28 @@ def test_the_scale_of_training_is_that_of_prediction(tmp_path):
         for _ in range(2):  # the second time from the cache
             pixels = load(write(tmp_path, [values // 64], "png"), ranges, **data)
             assert pixels.max() == 4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_opacity_beside_more_than_8_bits_keeps_them(tmp_path, channels):
+    values = (RAMP * 4095).astype(np.uint16)
+    for alpha in (65535, 4095):
+        image = np.dstack([values] * 3 + [np.full_like(values, alpha)])
+        pixels = load(write(tmp_path, [image], "png"), channels=channels)
+        assert np.abs(pixels[0] - 255 * RAMP).max() <= 1
+    half = np.dstack([values] * 3 + [np.uint16(65535) * (RAMP > 0.5)])
+    shown = np.where(RAMP > 0.5, 255 * RAMP, 255 * (RAMP[RAMP > 0.5].mean() < 0.75))
+    assert np.abs(load(write(tmp_path, [half], "png"), channels=channels)[0] - shown).max() <= 1
+    black = [np.dstack([alpha * 0] * 3 + [alpha]).astype(np.uint16) * 257 for alpha in STROKES]
+    pixels = load(write(tmp_path, black, "png"), channels=channels)
+    np.testing.assert_array_equal(pixels, 255 - STROKES)
+
+
+def test_new_images_of_another_depth_are_refused(tmp_path):
+    ranges = {"uint16": (0, 4095)}
+    deeper = write(tmp_path, [(RAMP * 65535).astype(np.uint16)], "png")
+    with pytest.raises(UserError, match=r"000\.png.*4095"):
+        load(deeper, ranges)
 
 
 DRAWINGS = {
@@ -197,6 +220,17 @@ def test_a_jpeg_that_is_damaged_inside_is_refused_or_skipped(tmp_path, how, cach
         _, good = load_images(files, Data(**data, bad_images="skip"))
         assert good.tolist() == [True, False, True]
     assert "JPEG" not in capfd.readouterr().err, "what the decoder prints names no file"
+
+
+def test_surplus_bytes_at_the_end_of_a_whole_jpeg_are_told(tmp_path, caplog, capfd):
+    data = photo()
+    surplus = [data[:-2] + b"abc" * 30 + data[-2:], data + bytes(1000), data + data]
+    caplog.set_level(logging.INFO)
+    pixels, good = load_images(write(tmp_path, [data, *surplus], "jpg"), Data(size=32))
+    assert good.all()
+    assert (pixels == pixels[0]).all()
+    assert "001.jpg" in caplog.text
+    assert "JPEG" not in capfd.readouterr().err
 
 
 def test_what_others_print_meanwhile_is_passed_on(capfd):

@@ -18,17 +18,19 @@ from ..system.files import hash_of, log, whole
 
 IMAGES_PER_CHUNK = 1024
 """After each chunk, progress is shown and a stopped cache goes on: 150 MB of images of 224 pixels."""
-DECODER_VERSION = 4
+DECODER_VERSION = 5
 """Raise it with every change of what a file decodes to."""
-UNSEEN, GOOD, BAD, COLOR, DEEP, GRAY = range(6)
-"""State of an image in a cache. Where all are expected to be gray, an image is found to be GRAY, or to have COLOR and
-is not kept. DEEP: it has more than 8 bits, of a range that is not known yet."""
+UNSEEN, BAD, COLOR, DEEP, GRAY, GOOD = range(6)
+"""State of an image in a cache; it is kept from GRAY on. Where all are expected to be gray, an image is found to be
+GRAY, or to have COLOR. DEEP: it has more than 8 bits, of a range that is not known yet."""
 Decode = Callable[[str], tuple[int, ndarray | None]]
 """path → its state, and if that is GOOD or GRAY (H, W, C) uint8 of the shape that is asked for."""
 Ranges = dict[str, tuple[float, float]]
 """Type of numbers with more than 8 bits → the values that become 0 and 255."""
-JPEG_DAMAGE = re.compile(rb".*(?:Corrupt JPEG|Premature end of JPEG).*\n?")
+JPEG_WARNING = re.compile(rb".*(?:Corrupt JPEG|Premature end of JPEG).*\n?")
 """Lines that libjpeg prints, where it then makes up the pixels that are missing."""
+JPEG_SURPLUS = re.compile(rb"extraneous bytes before marker 0x(?!d[0-7])")
+"""In those of a picture that has all its pixels. Many cameras write surplus bytes; damage inside may leave some too."""
 
 
 def open_cache(
@@ -94,26 +96,35 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
         A copy of the states, when all files are seen.
     """
     rows_left = np.flatnonzero(states == UNSEEN)
+    with_surplus = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in trange(
             0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False
         ):
             rows = rows_left[start : start + IMAGES_PER_CHUNK]
             new_states = np.empty(len(rows), np.uint8)
-            with decoder_warnings() as damaged:
+            with decoder_warnings() as warned:
                 for i, (state, image) in enumerate(threads.map(decode, paths[rows])):
                     new_states[i] = state
                     if image is not None:
                         pixels[rows[i]] = image
-            if damaged:  # which of them: one at a time, as the lines name no file
-                for i in np.flatnonzero(np.isin(new_states, (GOOD, GRAY))):
-                    with decoder_warnings() as damaged:
-                        decode(paths[rows[i]])
-                    if damaged:
+            if warned:  # which of them: one at a time, as the lines name no file
+                for i in np.flatnonzero(new_states >= GRAY):
+                    path = paths[rows[i]]
+                    with decoder_warnings() as lines:
+                        decode(path)
+                    if not all(map(JPEG_SURPLUS.search, lines)):
                         new_states[i] = BAD
+                    elif lines:
+                        with_surplus.append(path)
             if isinstance(pixels, np.memmap):
                 pixels.flush()
             states[rows] = new_states
+    if with_surplus:
+        log.info(
+            f"warning: {len(with_surplus):,} JPEGs have surplus bytes, such as {with_surplus[0]}; they are read, but "
+            "may be damaged inside"
+        )
     return np.array(states)
 
 
@@ -134,8 +145,8 @@ def decoder_warnings() -> Iterator[list[bytes]]:
             os.close(terminal)
             printed.seek(0)
             text = printed.read()
-            lines += JPEG_DAMAGE.findall(text)
-            os.write(2, JPEG_DAMAGE.sub(b"", text))
+            lines += JPEG_WARNING.findall(text)
+            os.write(2, JPEG_WARNING.sub(b"", text))
 
 
 def _version_of(path: str) -> tuple:

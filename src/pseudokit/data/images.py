@@ -55,7 +55,7 @@ COLOR_FLAGS = {
     None: cv2.IMREAD_ANYCOLOR,
 }
 """By the number of channels that is wanted; None = as the file has it."""
-MAX_DARK_MEAN = 192
+MAX_DARK_MEAN = 0.75
 """Brightness of what is drawn on a transparent background: brighter than this it would be lost on white."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
@@ -122,12 +122,9 @@ def load_images(
         )
         return load_images(paths, data.model_copy(update={"channels": 3}), ranges)
     if len(deep):
-        ranges |= _find_ranges(decode(path, channels, None, {}) for path in deep)
-        log.info(
-            f"images: {len(deep):,} have more than 8 bits, such as {deep[0]}; these values become 0 … 255: {ranges}"
-        )
+        _add_ranges(deep, ranges)
         return load_images(paths, data, ranges)
-    good = np.isin(states, (GOOD, GRAY))
+    good = states >= GRAY
     if not good.all():
         _report_unreadable(paths[~good], data)
     return pixels, good
@@ -148,8 +145,8 @@ def decode(
             skips most of its work, but to no less than this.
         ranges: which values of more than 8 bits become 0 and 255. Default: by this image alone.
     Returns:
-        (H, W) gray or (H, W, 3) RGB uint8; of another type if `ranges` does not have it; None if it cannot be read or
-        has more than MAX_IMAGE_PIXELS.
+        (H, W) gray or (H, W, 3) RGB uint8; of another type if `ranges` does not have it, or if most values lie above
+        its range; None if it cannot be read or has more than MAX_IMAGE_PIXELS.
     """
     try:
         image = _read(path, channels, side)
@@ -159,9 +156,9 @@ def decode(
         return image
     image = np.nan_to_num(image, posinf=0, neginf=0)
     ranges = _find_ranges([image]) if ranges is None else ranges
-    if image.dtype.name not in ranges:
+    low, high = ranges.get(image.dtype.name, (-math.inf, -math.inf))
+    if np.median(image) > high:
         return image
-    low, high = ranges[image.dtype.name]
     share = (image.astype(np.float64) - low) / (high - low)
     return np.rint(255 * share.clip(0, 1)).astype(np.uint8)
 
@@ -175,19 +172,21 @@ def _read(path: str, channels: int | None, side: int | None) -> ndarray | None:
     is_cut_png = data.startswith(PNG_SIGNATURE) and not _is_whole_png(data)
     if is_cut_png or width * height > MAX_IMAGE_PIXELS:
         return None
-    buffer = np.frombuffer(data, np.uint8)
-    if header and (header.format in PILLOW_FORMATS or header.has_transparency_data):
-        image = _on_background(np.asarray(ImageOps.exif_transpose(header).convert("RGBA")))
-    elif data.startswith(TIFF_SIGNATURES):
-        # Gray floats are read in no other way.
-        image = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-        image = image[..., ::-1] if image.ndim == 3 else image
-    else:
-        flags = COLOR_FLAGS[channels] | cv2.IMREAD_ANYDEPTH
-        if side and data.startswith(JPEG_SIGNATURE):
-            factor = min(width, height) // side
-            flags |= next((flag for n, flag in REDUCTION_FLAGS.items() if n <= factor), 0)
-        return cv2.imdecode(buffer, flags)
+    is_tiff = data.startswith(TIFF_SIGNATURES)
+    # Gray floats in a TIFF are read as they are, or not at all.
+    flags = COLOR_FLAGS[None if is_tiff else channels] | cv2.IMREAD_ANYDEPTH
+    if side and data.startswith(JPEG_SIGNATURE):
+        factor = min(width, height) // side
+        flags |= next((flag for n, flag in REDUCTION_FLAGS.items() if n <= factor), 0)
+    is_for_pillow = header is not None and header.format in PILLOW_FORMATS
+    image = None if is_for_pillow else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if is_for_pillow or (header and header.has_transparency_data):
+        rgba = np.asarray(ImageOps.exif_transpose(header).convert("RGBA"))
+        # Pillow gives 8 bits of any.
+        is_deep = image is not None and image.dtype != np.uint8
+        image = _on_background(image if is_deep else rgba[..., :3], rgba[..., 3] / 255)
+    elif is_tiff and image.ndim == 3:
+        image = image[..., ::-1]
     if channels == 1 and image.ndim == 3:
         return cv2.cvtColor(image.copy(), cv2.COLOR_RGB2GRAY)
     return cv2.merge([image] * 3) if channels == 3 and image.ndim == 2 else image
@@ -201,14 +200,38 @@ def _read_header(data: bytes) -> Image.Image | None:
         return None
 
 
-def _on_background(rgba: ndarray) -> ndarray:
-    """(H, W, 4) → (H, W, 3) on white, or on black where it would be lost on white."""
-    color, alpha = rgba[..., :3], rgba[..., 3:] / 255
+def _on_background(image: ndarray, alpha: ndarray) -> ndarray:
+    """An image with its (H, W) opacity on white, or on black where it would be lost on white."""
     if alpha.min() == alpha.max():  # nothing is drawn with it
-        return color
-    visible_mean = np.average(color.mean(2), weights=alpha[..., 0])
-    background = 255 if visible_mean <= MAX_DARK_MEAN else 0
-    return np.rint(alpha * color + (1 - alpha) * background).astype(np.uint8)
+        return image
+    alpha = alpha.reshape(*alpha.shape, *[1] * (image.ndim - 2))
+    white = max(255, _full_scale((image * (alpha > 0)).max()))
+    weights = np.broadcast_to(alpha, image.shape)
+    background = white if np.average(image, weights=weights) <= MAX_DARK_MEAN * white else 0
+    return np.rint(alpha * image + (1 - alpha) * background).astype(image.dtype)
+
+
+def _full_scale(highest: float) -> int:
+    """What white is where values reach this high: 1, or the largest number of as many bits."""
+    return 1 if highest <= 1 else 2 ** max(8, int(highest).bit_length()) - 1
+
+
+def _add_ranges(paths: ndarray, ranges: Ranges) -> None:
+    """Note the ranges of these files, of more than 8 bits.
+
+    Raises:
+        UserError: there is a range of this type already, and most values are above it.
+    """
+    new_ranges = _find_ranges(decode(path, None, None, {}) for path in paths)
+    if new_ranges.keys() & ranges.keys():
+        raise UserError(
+            f"{paths[0]}: most values are above those that the model learned from ({ranges}); store new images with "
+            "as many bits as those of the training"
+        )
+    ranges |= new_ranges
+    log.info(
+        f"images: {len(paths):,} have more than 8 bits, such as {paths[0]}; these values become 0 … 255: {ranges}"
+    )
 
 
 def _find_ranges(images: Iterable[ndarray]) -> Ranges:
@@ -221,7 +244,7 @@ def _find_ranges(images: Iterable[ndarray]) -> Ranges:
         low, high = ranges.get(image.dtype.name, (math.inf, -math.inf))
         ranges[image.dtype.name] = min(low, float(image.min())), max(high, float(image.max()))
     for kind, (low, high) in ranges.items():
-        full = 1 if high <= 1 else 2 ** max(8, int(high).bit_length()) - 1
+        full = _full_scale(high)
         if low == high or (low >= 0 and high - low > full / 4):
             ranges[kind] = 0, full
     return ranges

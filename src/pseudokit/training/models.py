@@ -28,6 +28,7 @@ OVERLAY_KEYS = {"mean", "std"}
 """What pretrained_cfg_overlay may change: how pixels are normalized. Its other keys would fetch weights."""
 COUNCIL = "council.json"
 """File of a run with the weight of each network of a council, once the rounds have ended; before, all count alike."""
+PART_OF_NAME = re.compile("[a-z]+|[0-9]+")
 MAX_ERROR_CHARACTERS = 300
 """Of what timm or torch says; a list of all tensors would fill the terminal."""
 
@@ -82,30 +83,17 @@ def create_model(
     Raises:
         UserError: timm has no such model, an argument is not possible, or the weights do not fit.
     """
-    import timm
     from timm.data import resolve_model_data_config
 
     check_model(config, key)
-    kwargs = {"num_classes": len(classes), "in_chans": channels} | config.kwargs
+    of_data = {"num_classes": len(classes), "in_chans": channels}
     random_state = torch.get_rng_state()
     try:
-        network = timm.create_model(config.name, **kwargs)
-        # Fail now, rather than in the middle of a run, where images are too small for the network.
-        with torch.no_grad():
-            output = network.eval()(torch.zeros(2, channels, size, size))
-        if getattr(output, "shape", None) != (2, len(classes)):
-            raise ValueError(f"it does not make {len(classes)} numbers of an image")
+        network, kwargs = _fresh_network(config.name, config.kwargs, of_data, size)
         if config.checkpoint:
             torch.set_rng_state(random_state)
-            network = _load_checkpoint(config, kwargs, network)
+            network = _load_checkpoint(config, of_data | kwargs, network)
     except Exception as error:  # every model and file format raises its own types
-        if (
-            "dynamic_img_size" not in config.kwargs
-        ):  # transformers that expect the size of their pretraining
-            sized = config.model_copy(update={"kwargs": config.kwargs | {"dynamic_img_size": True}})
-            torch.set_rng_state(random_state)
-            with suppress(UserError):
-                return create_model(sized, classes, size, channels, key)
         source = f"checkpoint={config.checkpoint}" if config.checkpoint else f"name, {key}.kwargs"
         reason = shorten(str(error), MAX_ERROR_CHARACTERS) or type(error).__name__
         raise UserError(
@@ -114,7 +102,7 @@ def create_model(
     pixels = resolve_model_data_config(network)
     spec = ModelSpec(
         config.name,
-        config.kwargs,
+        kwargs,
         list(classes),
         size,
         channels,
@@ -122,6 +110,29 @@ def create_model(
         std=_per_channel(pixels["std"], channels),
     )
     return network.to(memory_format=torch.channels_last), spec
+
+
+def _fresh_network(
+    name: str, kwargs: dict[str, Any], of_data: dict[str, int], size: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network that takes images of this size, and its arguments, with one more for a transformer of another size."""
+    import timm
+
+    random_state = torch.get_rng_state()
+    try:
+        network = timm.create_model(name, **of_data, **kwargs)
+        # Fail now, rather than in the middle of a run, where images are too small for the network.
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, of_data["in_chans"], size, size))
+    except Exception:
+        if "dynamic_img_size" not in kwargs:
+            torch.set_rng_state(random_state)
+            with suppress(Exception):
+                return _fresh_network(name, kwargs | {"dynamic_img_size": True}, of_data, size)
+        raise
+    if getattr(output, "shape", None) != (2, of_data["num_classes"]):
+        raise ValueError(f"it does not make {of_data['num_classes']} numbers of an image")
+    return network, kwargs
 
 
 def check_model(config: ModelConfig, key: str) -> None:
@@ -148,13 +159,12 @@ def _nearest_model(name: str) -> str:
     """The timm model that shares most parts of a name, as `vit` and `16`; of several, the one that is most alike."""
     import timm
 
-    def parts(text: str) -> set[str]:
-        return {*re.findall("[a-z]+|[0-9]+", text)}
-
     def likeness(known: str) -> tuple[int, float]:
-        return len(parts(name) & parts(known)), SequenceMatcher(None, name, known).ratio()
+        shared = parts.intersection(PART_OF_NAME.findall(known))
+        return len(shared), SequenceMatcher(None, name, known).ratio()
 
     name = name.rpartition("/")[2].lower()
+    parts = {*PART_OF_NAME.findall(name)}
     return max(timm.list_models(), key=likeness)
 
 
@@ -182,6 +192,10 @@ def _load_checkpoint(config: ModelConfig, kwargs: dict[str, Any], fresh: nn.Modu
     # Wrappers put their own name before that of a tensor, as Lightning's `model.`.
     wrapped = [name.removesuffix(first) for name in tensors if f".{name}".endswith(f".{first}")]
     prefix = min(wrapped, key=len, default="")
+    if not all(name.endswith(prefix) for name in wrapped):
+        raise ValueError(
+            f"it holds several networks ({', '.join(wrapped)}); keep the tensors of one"
+        )
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     overlay = {"state_dict": tensors} | kwargs.get("pretrained_cfg_overlay", {})
     kwargs = kwargs | {"pretrained_cfg_overlay": overlay}
