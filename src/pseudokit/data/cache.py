@@ -29,8 +29,8 @@ Ranges = dict[str, tuple[float, float]]
 """Type of numbers with more than 8 bits → the values that become 0 and 255."""
 JPEG_WARNING = re.compile(rb".*(?:Corrupt JPEG|Premature end of JPEG).*\n?")
 """Lines that libjpeg prints, where it then makes up the pixels that are missing."""
-JPEG_SURPLUS = re.compile(rb"extraneous bytes before marker 0x(?!d[0-7])")
-"""In those of a picture that has all its pixels. Many cameras write surplus bytes; damage inside may leave some too."""
+IS_SURPLUS = re.compile(rb"extraneous bytes before marker 0x(?!d[0-7])").search
+"""Of such a line: no pixel is missing. Many cameras write surplus bytes, but damage inside may leave some too."""
 
 
 def open_cache(
@@ -96,34 +96,31 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
         A copy of the states, when all files are seen.
     """
     rows_left = np.flatnonzero(states == UNSEEN)
-    with_surplus = []
+    n_surplus = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in trange(
             0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False
         ):
             rows = rows_left[start : start + IMAGES_PER_CHUNK]
             new_states = np.empty(len(rows), np.uint8)
-            with decoder_warnings() as warned:
+            with decoder_warnings() as lines:
                 for i, (state, image) in enumerate(threads.map(decode, paths[rows])):
                     new_states[i] = state
                     if image is not None:
                         pixels[rows[i]] = image
-            if warned:  # which of them: one at a time, as the lines name no file
+            n_surplus += len([*filter(IS_SURPLUS, lines)])
+            if not all(map(IS_SURPLUS, lines)):  # one at a time, as the lines name no file
                 for i in np.flatnonzero(new_states >= GRAY):
-                    path = paths[rows[i]]
                     with decoder_warnings() as lines:
-                        decode(path)
-                    if not all(map(JPEG_SURPLUS.search, lines)):
+                        decode(paths[rows[i]])
+                    if not all(map(IS_SURPLUS, lines)):
                         new_states[i] = BAD
-                    elif lines:
-                        with_surplus.append(path)
             if isinstance(pixels, np.memmap):
                 pixels.flush()
             states[rows] = new_states
-    if with_surplus:
+    if n_surplus:
         log.info(
-            f"warning: {len(with_surplus):,} JPEGs have surplus bytes, such as {with_surplus[0]}; they are read, but "
-            "may be damaged inside"
+            f"warning: JPEGs have surplus bytes in {n_surplus:,} places; they are read, but may be damaged inside"
         )
     return np.array(states)
 

@@ -204,10 +204,9 @@ def _on_background(image: ndarray, alpha: ndarray) -> ndarray:
     """An image with its (H, W) opacity on white, or on black where it would be lost on white."""
     if alpha.min() == alpha.max():  # nothing is drawn with it
         return image
-    alpha = alpha.reshape(*alpha.shape, *[1] * (image.ndim - 2))
-    white = max(255, _full_scale((image * (alpha > 0)).max()))
-    weights = np.broadcast_to(alpha, image.shape)
-    background = white if np.average(image, weights=weights) <= MAX_DARK_MEAN * white else 0
+    alpha = np.broadcast_to(alpha.T, image.T.shape).T
+    white = max(255, _full_scale(image[alpha > 0].max()))
+    background = white if np.average(image, weights=alpha) <= MAX_DARK_MEAN * white else 0
     return np.rint(alpha * image + (1 - alpha) * background).astype(image.dtype)
 
 

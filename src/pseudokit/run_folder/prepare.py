@@ -302,8 +302,8 @@ def _note_start(
     """
     config, file = run.config, run.path / "env.json"
     keys = [run.mode, *differences(Config(), config, FREE_KEYS)]
-    models = [*config.model.members, *config.models_of("student")]
-    weights = sorted({Path(model.checkpoint) for model in models if model.checkpoint})
+    models = _named_models(config)
+    weights = sorted({Path(model.checkpoint) for _, model in models if model.checkpoint})
     predicted = [outside.input_hash] if outside.facts else []
     samples = [judged.id, judged.split, judged.group, judged.given_labels, judged.classes, refused]
     if judged.given_targets is not judged.given_labels:
