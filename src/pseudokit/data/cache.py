@@ -29,8 +29,9 @@ Ranges = dict[str, tuple[float, float]]
 """Type of numbers with more than 8 bits → the values that become 0 and 255."""
 JPEG_WARNING = re.compile(rb".*(?:Corrupt JPEG|Premature end of JPEG).*\n?")
 """Lines that libjpeg prints, where it then makes up the pixels that are missing."""
-IS_SURPLUS = re.compile(rb"extraneous bytes before marker 0x(?!d[0-7])").search
-"""Of such a line: no pixel is missing. Many cameras write surplus bytes, but damage inside may leave some too."""
+JPEG_END = b"\xff\xd9"
+SURPLUS = re.compile(rb"(\d+) extraneous bytes before marker 0xd9")
+"""Of such a line: how many bytes nobody needed before the end of the image."""
 
 
 def open_cache(
@@ -96,7 +97,6 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
         A copy of the states, when all files are seen.
     """
     rows_left = np.flatnonzero(states == UNSEEN)
-    n_surplus = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in trange(
             0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False
@@ -108,21 +108,31 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
                     new_states[i] = state
                     if image is not None:
                         pixels[rows[i]] = image
-            n_surplus += len([*filter(IS_SURPLUS, lines)])
-            if not all(map(IS_SURPLUS, lines)):  # one at a time, as the lines name no file
+            if lines:  # one at a time, as the lines name no file
                 for i in np.flatnonzero(new_states >= GRAY):
+                    path = paths[rows[i]]
                     with decoder_warnings() as lines:
-                        decode(paths[rows[i]])
-                    if not all(map(IS_SURPLUS, lines)):
+                        decode(path)
+                    if lines and not _are_fill_bytes(path, lines):
                         new_states[i] = BAD
             if isinstance(pixels, np.memmap):
                 pixels.flush()
             states[rows] = new_states
-    if n_surplus:
-        log.info(
-            f"warning: JPEGs have surplus bytes in {n_surplus:,} places; they are read, but may be damaged inside"
-        )
     return np.array(states)
+
+
+def _are_fill_bytes(path: str, lines: list[bytes]) -> bool:
+    """Whether all that libjpeg complains of is a run of one byte before the end, which some cameras write.
+
+    Damage inside a JPEG also leaves bytes that nobody needs there, but different ones.
+    """
+    matches = [SURPLUS.search(line) for line in lines]
+    if not all(matches):
+        return False
+    data = Path(path).read_bytes()
+    end = data.rfind(JPEG_END)
+    n_surplus = max(int(match[1]) for match in matches)
+    return len({*data[end - n_surplus : end]}) == 1
 
 
 @contextmanager
