@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config.keys import Config
-from .config.load import as_typed, with_changes
+from .config.load import as_typed
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG, open_run, reopen_run
 from .system.files import hash_of, show_log, write_csv
@@ -148,7 +148,6 @@ def predict(
     tta: int | None = None,
     weights: str | None = None,
     arm: str | None = None,
-    positive: str | None = None,
 ) -> pd.DataFrame:
     """Predictions of one or several runs, as predict.py; also written to a file.
 
@@ -159,8 +158,6 @@ def predict(
         tta: views of each image; default: predict.tta.
         weights: of several runs: a number a run, as `2,1`; default: all alike.
         arm: student, baseline or both; default: predict.arm of each run.
-        positive: the class whose probability a single column of the submission holds; default:
-            data.submission_positive.
 
     Returns:
         id, path, label, confidence and one column `p_<class>` a class.
@@ -180,11 +177,8 @@ def predict(
     first = finished[0]
     table = predict_runs(finished, read_targets(first, data), tta, weights)
     out = Path(out or first.path / "predictions.csv")
-    config = first.config
-    if positive:
-        config = with_changes(config, {"data.submission_positive": positive})
     try:
-        write_predictions(out, table, submission, config)
+        write_predictions(out, table, submission, first.config)
         return table
     except OSError as error:
         raise UserError(

@@ -180,7 +180,6 @@ def _predict_parser() -> Parser:
     add("--data", help="CSV or folder of images (default: data.test of the first run)")
     add("--out", help="default: predictions.csv in the first run's folder")
     add("--submission", help="sample_submission.csv: also write submission.csv beside --out")
-    add("--positive", help="the class of a single probability column (submission)")
     add("--tta", type=int, help="views of each image, itself and others (default: predict.tta)")
     add(
         "--arm",

@@ -102,13 +102,15 @@ def test_classes_are_those_of_the_run_in_another_spelling(tmp_path, classes, giv
     refusal(run, HEAD + f'1,"{given}",relabel,7\n', "line 2", "'7'")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_a_damaged_file_says_what_the_file_said_or_is_refused(tmp_path_factory, data):
     draw = data.draw
     folder = tmp_path_factory.mktemp("damaged")
-    ids = draw(st.lists(st.from_regex(r"[0-9]{1,4}", fullmatch=True), min_size=2, unique=True))
-    labels = draw(st.lists(st.sampled_from("ab"), min_size=len(ids), max_size=len(ids)))
+    ids = draw(
+        st.lists(st.sampled_from(["7", "07", "0012", "12", "0", "100"]), min_size=2, unique=True)
+    )
+    labels = ["a", "b", "a", "b", "b", "a"][: len(ids)]
     run = make(folder, ["a", "b"], dict(zip(ids, labels, strict=True)))
     rows = dict(zip(ids, labels, strict=True))
     lines = [[name, rows[name], "relabel", "ab"[rows[name] == "a"]] for name in ids]

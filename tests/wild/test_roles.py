@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.config.keys import Config, Data, Model
+from pseudokit.config.keys import Config, Data
 from pseudokit.config.load import dump_config, load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import load_dataset
@@ -17,9 +17,8 @@ from pseudokit.run_folder.predict_runs import (
     predicting_models,
     read_targets,
 )
-from pseudokit.run_folder.prepare import prepare
+from pseudokit.run_folder.submission import check_submission
 from pseudokit.system.files import write_json
-from pseudokit.training.models import create_model, save_model
 from tests.naming import is_one_line
 from tests.naming import names as named
 
@@ -235,29 +234,29 @@ def test_one_hot_columns_may_hold_truth_values(files, words):
         ({"test": None}, ("data.submission", "data.test")),
     ],
 )
-def test_a_submission_is_checked_before_training(files, tmp_path, keys, named_parts):
+def test_a_submission_is_checked_before_training(files, keys, named_parts):
     data = {
         "train": str(files / "train.csv"),
         "test": str(files / "sample.csv"),
         "submission": write(files, "asked.csv", Malignant=[0] * 24),
         "image_dir": {"train": str(files / "train"), "test": str(files / "test")},
     }
-    run = Run(tmp_path, "train", Config(name="x", data=data | keys))
+    config = Config(name="x", data=data | keys)
+    dataset = load_dataset(config.data)
     if named_parts:
-        refusal(lambda: prepare(run), *named_parts)
+        refusal(lambda: check_submission(dataset, config), *named_parts)
     else:
-        assert prepare(run).tested == 24
+        check_submission(dataset, config)
 
 
 def test_a_run_that_lost_a_model_does_not_predict(tmp_path):
     (tmp_path / "config.yaml").write_text(dump_config(Config()))
     Run(tmp_path, "train", Config()).write_status("done", "done")
     for name in ("student", "round_1/fold_0", "round_1/fold_1"):
-        save_model(tmp_path / name, *create_model(Model(), ("a", "b"), 16, 1))
+        write_json(tmp_path / name / "model.json", {})
     models = predicting_models(tmp_path)
-    assert len(models) == len(open_finished(tmp_path).models) == 3
+    assert len(models) == 3
     write_json(tmp_path / "metrics.json", {"models": models})
-    assert len(open_finished(tmp_path).models) == 3
     for name in models:
         (tmp_path / name).rename(tmp_path / "away")
         refusal(lambda: open_finished(tmp_path), f"--run {tmp_path}", name)

@@ -80,6 +80,9 @@ def test_a_column_that_is_named_by_a_class_gets_that_class(tmp_path, column, cel
         (["tumor", "no tumor"], 0),
         (["non-smoker", "smoker"], 1),
         (["defect", "not_defect"], 0),
+        (["Parasitized", "Uninfected"], 0),
+        (["with_mask", "without_mask"], 0),
+        (["healthy", "unhealthy"], 1),
         (["False", "True"], 1),
         (["0.0", "1.0"], 1),
         (["-1", "1"], 1),
@@ -206,6 +209,15 @@ def test_one_class_of_a_multi_label_is_a_question(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("classes", "sign", "both"), [(["a", "b"], ",", "a,b"), (["a x", "b"], "; ", "a x; b")]
+)
+def test_a_label_set_is_written_as_its_table_has_it(tmp_path, classes, sign, both):
+    probs = np.array([[0.9, 0.8], [0.2, 0.7]])
+    keys = {"multi_label": True, "label_sep": sign}
+    assert filled(tmp_path, one("label", ""), classes, probs, **keys)["label"] == [both, "b"]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "label,id\ncat,012\ncat,007\n",
@@ -223,8 +235,9 @@ def test_ids_stand_in_any_column_with_or_without_zeros(tmp_path, text):
 
 
 def test_labels_that_look_like_ids_are_none(tmp_path):
-    got = filled(tmp_path, "label,id\n1,0\n0,1\n", ["0", "1"], ids=["0", "1"])
-    assert got == {"label": ["0", "1"], "id": ["0", "1"]}
+    for name in ("id", "image", "File"):
+        got = filled(tmp_path, f"label,{name}\n1,0\n0,1\n", ["0", "1"], ids=["0", "1"])
+        assert got == {"label": ["0", "1"], name: ["0", "1"]}
 
 
 def test_ids_that_fit_several_rows_are_not_guessed(tmp_path):
@@ -243,7 +256,7 @@ SPELLINGS = {
 }
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_a_round_trip_says_of_each_id_the_class_that_the_table_says(tmp_path_factory, data):
     """Any kind of names in the table and in the sample, ids with and without zeros, in any order of columns."""

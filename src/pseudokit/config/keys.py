@@ -50,7 +50,7 @@ class Data(Section):
     submission_positive: str | None = None
     """The class whose probability a single column of the submission holds. Default: the class that the column is named
     by (`cat`, `p_cat`, `is_cat`), else the positive one of two by its name (1, true, yes, not normal), else the one
-    that sorts last. predict.py --positive outranks it."""
+    that sorts last. predict.py reads it in config.yaml of the run."""
     image_dir: Folders | None = None
     """Image file = image_dir / (id + suffix), or any image below that folder whose name is the id. Several folders:
     `[a, b]`. Folders of their own for some data sets, where ids repeat: `{train: a, test: b}`; the others have that of

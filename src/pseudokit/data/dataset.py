@@ -53,12 +53,9 @@ class Dataset:
 
     def take(self, rows: ndarray) -> Dataset:
         """The rows at these positions (a mask or indices)."""
-        columns = {name: getattr(self, name)[rows] for name in (*TEXT_COLUMNS, "given_labels")}
-        for name in ("soft_labels", "weight"):
-            column = getattr(self, name)
-            columns[name] = None if column is None else column[rows]
         votes = self.votes and self.votes.take(rows)
-        return replace(self, votes=votes, **columns)
+        arrays = {k: array[rows] for k, array in vars(self).items() if isinstance(array, ndarray)}
+        return replace(self, votes=votes, **arrays)
 
     @property
     def given_targets(self) -> ndarray:
@@ -136,11 +133,8 @@ def load_dataset(data: Data) -> Dataset:
 
 def _refuse_repeats(table: pd.DataFrame) -> None:
     """An id may stand once in what is learned, and once in each split that is only scored."""
-    is_learned = table.split.isin(LEARNED_SPLITS)
-    scope = table.split.mask(is_learned, "learned")
-    repeated = table.id[table[["id"]].assign(scope=scope).duplicated()]
-    if len(repeated):
-        name = repeated.iloc[0]
+    scope = table.split.replace("unlabeled", "train")
+    for name in table.id[table.assign(scope=scope).duplicated(["id", "scope"])]:
         splits = table.split[table.id == name]
         listed = " and ".join(f"data.{split}" for split in splits.unique())
         raise UserError(
@@ -159,7 +153,7 @@ def _refuse_two_roles(table: pd.DataFrame, data: Data) -> None:
     others = SPLITS[1:-1] if data.learn_from_test == "copies" else SPLITS[1:]
     for role, exclusive in (("train", others), ("unlabeled", ("val", "trusted"))):
         rows = table[table.split.isin(exclusive) & files.isin(files[table.split == role])]
-        for row in rows[:1].itertuples():
+        for row in rows.itertuples():
             raise UserError(
                 f"{len(rows):,} rows of data.{row.split} are files of data.{role}, for example {row.id} ({row.path}); "
                 "remove them, or if other images are meant, name the folder of each: "
@@ -236,9 +230,7 @@ def _check_labels(table: pd.DataFrame, classes: tuple[str, ...], data: Data) -> 
     """Refuse labels that data.train does not have; in a test folder drop them, as its folders need not be classes."""
     is_unknown = ~table.label.isin({"", *labels_among(table.label, classes, data.multi_label)})
     is_test_folder = table.split.eq("test") & Path(data.test or "").is_dir()
-    refused = table[is_unknown & ~is_test_folder]
-    if len(refused):
-        row = refused.iloc[0]
+    for row in table[is_unknown & ~is_test_folder].itertuples():
         raise UserError(
             f"data.{row.split}: {row.id} has label {row.label!r}, which no row of data.train has; remove it"
         )

@@ -1,6 +1,7 @@
 """Label Studio: tasks with predictions out, its annotations back in (docs/review.md)."""
 
 import os
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -94,13 +95,10 @@ class Annotation(BaseModel):
     was_canceled: bool = False
     updated_at: str = ""
 
-    def choice(self, block: str) -> str:
-        """The choice in a block of the interface; "" where nothing was chosen."""
-        names: list[str] = []
-        for mark in self.result:
-            if mark.from_name == block:
-                names += mark.value.get("choices", [])
-        return "" if self.was_canceled else " and ".join(names)
+    def choice(self, blocks: set[str]) -> str:
+        """The choice in these blocks of the interface; "" where nothing was chosen."""
+        chosen = [mark.value.get("choices", []) for mark in self.result if mark.from_name in blocks]
+        return "" if self.was_canceled else " and ".join(chain(*chosen))
 
 
 class TaskData(BaseModel):
@@ -137,23 +135,24 @@ def read_annotations(file: Path, classes: list[str]) -> pd.DataFrame:
         raise UserError(
             f"{file}: {place}{first['msg']}; export the project of Label Studio as JSON"
         ) from None
-    annotations = [annotation for task in tasks for annotation in task.annotations]
     blocks = {
         mark.from_name
-        for annotation in annotations
+        for task in tasks
+        for annotation in task.annotations
         for mark in annotation.result
         if "choices" in mark.value
     }
-    if len(blocks) > 1 and BLOCK not in blocks:
+    if BLOCK in blocks:
+        blocks = {BLOCK}
+    if len(blocks) > 1:
         raise UserError(
             f"{file} has choices in {', '.join(sorted(blocks))}; name the one with the classes {BLOCK!r} in the export"
         )
-    block = BLOCK if BLOCK in blocks else "".join(blocks)
     actions = _actions(classes)
     lines = {}
     for number, task in enumerate(tasks, start=1):
         for annotation in sorted(task.annotations, key=attrgetter("updated_at")):
-            if choice := annotation.choice(block):
+            if choice := annotation.choice(blocks):
                 action = actions.get(choice, "relabel")
                 label = choice if action == "relabel" else ""
                 decision = {"action": action, "label": label}

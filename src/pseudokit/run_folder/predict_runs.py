@@ -42,11 +42,6 @@ class FinishedRun(NamedTuple):
         """Classes and size of the models."""
         return self.models[0].spec
 
-    @property
-    def hash(self) -> str:
-        """Of all models."""
-        return "+".join(model.hash for model in self.models)
-
 
 def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> FinishedRun:
     """A run with those of its models that predict.
@@ -73,12 +68,11 @@ def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> F
         raise UserError(f"--arm {arm}: {run} has no baseline (folder baseline); leave --arm out")
     else:
         folders = _folders_without_baseline(run)
-    if not folders and config.predictions.labeled:
-        raise UserError(
-            f"--run {run} has no model: predictions.labeled judged its labels; train one on its labels.csv (train.py)"
-        )
     if not folders:
-        raise UserError(f"--run {run} has no student yet; run its command again to go on")
+        raise UserError(
+            f"--run {run} has no model yet; run its command again to go on, or if predictions.labeled judged its "
+            "labels, train one on its labels.csv (train.py)"
+        )
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)
     log.info(f"{run} predicts with {names}")
     return FinishedRun(run, config, load_models(folders))
@@ -125,16 +119,16 @@ def read_targets(run: FinishedRun, source: str | None) -> pd.DataFrame:
     if source is None and data.test is None:
         raise UserError("nothing to predict: give --data CSV_OR_FOLDER (the run has no data.test)")
     table = read_split(data, "test", source)
-    repeated = table.id[table.id.duplicated()]
-    if len(repeated):
-        raise UserError(
-            f"{source or data.test}: id {repeated.iloc[0]!r} stands twice; keep one row per id"
-        )
+    for name in table.id[table.id.duplicated()]:
+        raise UserError(f"{source or data.test}: id {name!r} stands twice; keep one row per id")
     is_other_table = source and Path(source).is_file() and source != data.train
     if is_other_table and data.learn_from_test != "copies":
         samples = read_csv(run.path / "samples.csv", usecols=["path", "split"])
         learned = {*real_paths(samples.path[samples.split == "train"])}
-        if learned.issuperset(real_paths(table.path)):
+        is_learned = pd.Series(real_paths(table.path)).isin(learned)
+        if is_learned.any():
+            log.info(f"warning: {is_learned.sum():,} images of {source} are files of data.train")
+        if is_learned.all():
             raise UserError(
                 f"--data {source}: all of its images are files of data.train, for example {table.path[0]}; give --data "
                 "the folder of the images that are meant, or write it into the ids"

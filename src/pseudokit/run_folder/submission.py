@@ -12,15 +12,20 @@ from ..config.keys import Config
 from ..config.types import UserError
 from ..data.csv_text import read_csv
 from ..data.dataset import Dataset
-from ..data.encoding import class_scores, label_scores, names, parse
+from ..data.encoding import class_scores, label_scores, names, parse, separator
 from ..data.spelling import TRUTH, WHOLE_NUMBER, plain_form, respell
 from ..labels.metrics import OF_ANSWERS
 from ..system.files import log
 
 BETWEEN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|[^\w.-]|_")
+OF_IDS = re.compile("id|image|file|path", re.IGNORECASE)
+"""In the name of a column of ids; labels may look like ids."""
 BESIDE_CLASS = re.compile("p|prob(a|ability)?|pred(iction|icted)?|target|label|class|score|is|has")
 """A word that stands beside a class in the name of its column."""
-NEGATIVE = re.compile(r"(no|not|non|n|neg|negative|normal|healthy|benign|absent|control)\b")
+NEGATIVE = re.compile(
+    r"(no|not|non|without|n|neg|negative|normal|healthy|benign|absent|control"
+    r"|un(infected|affected|damaged|cracked|broken|marked))\b"
+)
 """How the name of a class begins that says that nothing is there."""
 
 
@@ -37,12 +42,8 @@ def predictions_table(
     """
     columns = [f"p_{name}" for name in classes]
     scores = pd.DataFrame(class_scores(probs), targets.index, columns)
-    is_number = np.isfinite(scores).all(axis=1)
-    if not is_number.all():
-        first_id = targets.id[~is_number].iloc[0]
-        raise UserError(
-            f"the prediction of {first_id} is no number; train again with a lower train.lr"
-        )
+    for name in targets.id[~np.isfinite(scores).all(axis=1)]:
+        raise UserError(f"the prediction of {name} is no number; train again with a lower train.lr")
     # of a label set, the confidence in its least certain answer
     confidence = label_scores(probs, answers).reshape(len(probs), -1).min(axis=1)
     return targets.assign(label=names(answers, classes), confidence=confidence).join(scores)
@@ -72,14 +73,12 @@ def fill_submission(
         raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
     id_column, rows = _find_ids(table, predictions.id)
     ids = table[id_column]
-    repeated = ids[ids.duplicated() | (pd.Series(rows).duplicated() & (rows >= 0))]
-    if len(repeated):
-        raise UserError(f"{sample}: id {repeated.iloc[0]!r} stands twice; keep one row")
-    missing = ids[rows < 0]
-    if len(missing):
+    for name in ids[ids.duplicated() | pd.Series(rows).duplicated() & (rows >= 0)]:
+        raise UserError(f"{sample}: id {name!r} stands twice; keep one row")
+    for name in ids[rows < 0]:
         raise UserError(
-            f"{sample}: {len(missing)} of its ids have no prediction, for example {missing.iloc[0]!r}; "
-            "give --data with all of its images"
+            f"{sample}: {(rows < 0).sum()} of its ids have no prediction, for example {name!r}; give --data with all "
+            "of its images"
         )
     predictions = predictions.iloc[rows].reset_index(drop=True)
     classes = [name[2:] for name in predictions if name.startswith("p_")]
@@ -87,18 +86,23 @@ def fill_submission(
     class_of, asks_answers = _read_columns(sample, asked, classes, config)
     labels = parse(predictions.label, classes, config.data.multi_label)
     for column, name in class_of.items():
-        values, known = predictions.label, classes
+        values, known, kind = predictions.label, classes, "the label"
         if name and asks_answers:
             k = classes.index(name)
             has_class = labels[:, k] if labels.ndim == 2 else labels == k
-            values, known = pd.Series(has_class.astype(int)).map(str), ["0", "1"]
+            values, known, kind = (
+                pd.Series(has_class.astype(int)).map(str),
+                ["0", "1"],
+                "1 or 0 for",
+            )
         elif name:
-            values = predictions[f"p_{name}"]
-        table[column] = (
-            values.replace(_as_in_sample(known, asked[column])) if asks_answers else values
-        )
-    kind = "1 or 0" if asks_answers else "the probability"
-    log.info(f"submission: {column!r} gets {f'{kind} of {name!r}' if name else 'the label'}")
+            values, kind = predictions[f"p_{name}"], "the probability of"
+        elif config.data.multi_label and isinstance(config.data.label_col, str):
+            values = values.str.replace(separator(classes), config.data.label_sep, regex=False)
+        if asks_answers:
+            values = values.replace(_as_in_sample(known, asked[column]))
+        table[column] = values
+    log.info(f"submission: {column!r} gets {kind} {name or ''}")
     return table
 
 
@@ -125,11 +129,10 @@ def _find_ids(table: pd.DataFrame, ids: pd.Series) -> tuple[str, ndarray]:
     file_names = ids.str.rsplit("/", n=1).str[-1]
     stems = file_names.str.replace(r"\.\w+$", "", regex=True)
     forms = [pd.Index(form) for form in (ids, file_names, stems) if form.is_unique]
-    columns = [name for name in table if table[name].is_unique] or [*table][:1]
     matches = [
-        (name, form.get_indexer(respell(table[name], form))) for name in columns for form in forms
+        (name, form.get_indexer(respell(table[name], form))) for name in table for form in forms
     ]
-    return max(matches, key=lambda match: ((match[1] >= 0).sum(), "id" in match[0].lower()))
+    return max(matches, key=lambda match: (len({*match[1]} - {-1}), bool(OF_IDS.search(match[0]))))
 
 
 def _read_columns(
@@ -174,12 +177,12 @@ def _read_columns(
         words = {*_bare_name(column).split()}
         if any(words.issuperset(_bare_name(name).split()) for name in classes):
             raise UserError(
-                f"{sample}: column {column!r} may mean {' or '.join(classes)}; say which by data.submission_positive, "
-                "or predict.py --positive"
+                f"{sample}: column {column!r} may mean {' or '.join(classes)}; set data.submission_positive, "
+                "which predict.py reads in config.yaml of the run"
             )
         name = max(classes, key=lambda name: (not NEGATIVE.match(_bare_name(name)), name))
         log.info(
-            f"{sample}: column {column!r} is taken for {name!r}; data.submission_positive, or predict.py --positive, "
+            f"{sample}: column {column!r} is taken for {name!r}; data.submission_positive (in config.yaml of the run) "
             "names another class"
         )
     return {column: name}, asks_answers

@@ -92,7 +92,13 @@ def _judge(
             raise UserError(f"teachers: {path} {fault}")
     samples = Dataset.from_table(read_csv(path / "samples.csv"), judged.classes, multi_label)
     samples = samples.take(np.isin(samples.split, LEARNED_SPLITS))
-    predicted_by = pd.Series(store.recall(number, samples).predicted_by)
+    round_ = store.recall(number, samples)
+    hashes = [model.hash for fold in folds.values() for model in fold.models]
+    if gone := {*round_.models}.difference(hashes):
+        raise UserError(
+            f"teachers: {path} lost {len(gone)} models of round_{number}; bring them back, or leave it out"
+        )
+    predicted_by = pd.Series(round_.predicted_by)
     both = _clusters_of_both(config, judged, samples, pixels, clusters)
 
     jobs = []
@@ -106,7 +112,6 @@ def _judge(
         probs = predict_run(fold, judged.path[rows], config.pseudo.tta, alone=True)
         return np.log(probs + 1e-30)
 
-    hashes = [fold.hash for fold in folds.values()]
     of_jobs = [job.judged for job in jobs]
     name = hash_of(hashes, config.pseudo.tta, config.view, pixels[:n], *of_jobs)
     file = run.path / f"teacher_{name}.npy"
