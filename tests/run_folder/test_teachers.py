@@ -132,7 +132,7 @@ def test_earlier_runs_count_by_fitted_weights_and_a_run_goes_on_with_the_same_by
     assert kept.stat().st_mtime_ns == written, "what was predicted is read"
     for name in ("model.json", "model.safetensors"):
         shutil.copy(earlier / "student" / name, other / "round_1" / "fold_0")
-    refused(lambda: prepare(run), run.path / "env.json")
+    refused(lambda: prepare(run), other)
 
 
 FAULTS = {

@@ -42,6 +42,11 @@ class FinishedRun(NamedTuple):
         """Classes and size of the models."""
         return self.models[0].spec
 
+    @property
+    def hash(self) -> str:
+        """Of all models."""
+        return "+".join(model.hash for model in self.models)
+
 
 def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> FinishedRun:
     """A run with those of its models that predict.
