@@ -34,7 +34,7 @@ def check_all(*checks: Callable[[], Any]) -> list:
         except UserError as error:
             faults.append(str(error))
     if faults:
-        raise UserError("; ".join(faults))
+        raise UserError("; ".join(dict.fromkeys(faults)))
     return results
 
 

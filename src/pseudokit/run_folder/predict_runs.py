@@ -75,7 +75,7 @@ def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> F
         folders = _folders_without_baseline(run)
     if not folders:
         raise UserError(
-            f"--run {run} has no model yet; run its command again to go on, or if predictions.labeled judged its "
+            f"--run {run} has no student yet; run its command again to go on, or if predictions.labeled judged its "
             "labels, train one on its labels.csv (train.py)"
         )
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)

@@ -90,11 +90,8 @@ def fill_submission(
         if name and asks_answers:
             k = classes.index(name)
             has_class = labels[:, k] if labels.ndim == 2 else labels == k
-            values, known, kind = (
-                pd.Series(has_class.astype(int)).map(str),
-                ["0", "1"],
-                "1 or 0 for",
-            )
+            values = pd.Series(has_class.astype(int)).map(str)
+            known, kind = ["0", "1"], "1 or 0 for"
         elif name:
             values, kind = predictions[f"p_{name}"], "the probability of"
         elif config.data.multi_label and isinstance(config.data.label_col, str):
