@@ -90,6 +90,12 @@ def test_a_goal_that_the_classes_do_not_have_is_refused_before_training(args):
 # ---- predict.py
 
 
+def test_a_submission_that_does_not_fit_is_refused_before_training(args, files):
+    keys = [*args, "name=unfit", "data.submission_positive=owl"]
+    refused(lambda: run_command("train", keys), "data.submission_positive=owl")
+    assert not (files / "runs" / "unfit" / "round_1").exists()
+
+
 def test_the_submission_of_a_run_is_that_of_predict(runs, files, tmp_path):
     predictions = predict(runs[:1], out=tmp_path / "p.csv", submission=files / "sample.csv")
     submission = table(runs[0] / "submission.csv")

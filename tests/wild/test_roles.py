@@ -76,8 +76,16 @@ def refusal(read, *parts):
 # ---- one file, one role
 
 
-@pytest.mark.parametrize("split", ["test", "val", "trusted", "unlabeled"])
-@pytest.mark.parametrize("again", ["train", "./train/", "linked"])
+@pytest.mark.parametrize(
+    ("split", "again"),
+    [
+        ("test", "train"),
+        ("test", "linked"),
+        ("val", "./train/"),
+        ("trusted", "train"),
+        ("unlabeled", "linked"),
+    ],
+)
 def test_a_row_that_resolves_to_a_file_of_train_is_refused(files, split, again):
     table = write(files, "other.csv", [f"{name}.png" for name in IDS], label=MEANT[::-1])
     folders = {"train": str(files / "train"), split: str(files / again)}
@@ -152,15 +160,23 @@ def test_predict_refuses_a_table_that_leads_to_the_learned_images(files, tmp_pat
 # ---- a sample submission is no truth; one class in several spellings
 
 
-@pytest.mark.parametrize("value", ["normal", "malignant", "0", "0.5", ""])
+@pytest.mark.parametrize("value", ["malignant", "0.5", ""])
 def test_a_label_that_is_the_same_in_all_rows_of_test_is_no_truth(files, value):
     sample = write(files, "constant.csv", label=[value] * 24)
     folders = {"train": str(files / "train"), "test": str(files / "test")}
     assert {*labels_of(load(files, test=sample, image_dir=folders), "test").values()} == {""}
 
 
-@pytest.mark.parametrize("cells", [(0.5, 0.5), (0, 0), (False, False), (1, 0)])
-@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(
+    ("cells", "multi_label"),
+    [
+        ((0.5, 0.5), False),
+        ((0.5, 0.5), True),
+        ((0, 0), True),
+        ((False, False), False),
+        ((1, 0), False),
+    ],
+)
 def test_so_it_is_with_a_column_a_class(files, cells, multi_label):
     keys = {
         "train": write(files, "hot.csv", cat=[1, 0] * 12, dog=[0, 1] * 12),

@@ -58,14 +58,15 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize(
-    ("cell", "classes"),
-    [("0", ["malignant", "normal"]), ("0.5", ["a b", "c"]), ("", ["cat", "no_cat"])],
-)
-def test_a_column_that_is_named_by_a_class_gets_that_class(tmp_path, column, cell, classes):
-    for name, probs in zip(classes, (TRUE_OF_FIRST, TRUE_OF_SECOND), strict=True):
-        asked = column.format((COLUMNS[column] or str)(name))
-        assert filled(tmp_path, one(asked, cell), classes)[asked] == probs
+def test_a_column_that_is_named_by_a_class_gets_that_class(tmp_path, column):
+    for cell, *classes in (
+        ("0", "malignant", "normal"),
+        ("0.5", "a b", "c"),
+        ("", "cat", "no_cat"),
+    ):
+        for name, probs in zip(classes, (TRUE_OF_FIRST, TRUE_OF_SECOND), strict=True):
+            asked = column.format((COLUMNS[column] or str)(name))
+            assert filled(tmp_path, one(asked, cell), classes)[asked] == probs
 
 
 @pytest.mark.parametrize(
