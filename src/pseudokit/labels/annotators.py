@@ -64,11 +64,9 @@ class VoteNoise:
 
 def estimate_confusions(counts: csr_array, truth: ndarray) -> ndarray:
     """(A, K, K) C[annotator, true, vote] from counts (N, A · K), see Votes, and P(true) (N, K): the M step."""
-    k = truth.shape[1]
     voted = _votes_by_truth(counts, truth)
-    everyone = voted.sum(0) + 1 / k  # no confusion is impossible
-    everyone /= everyone.sum(1, keepdims=True)
-    voted = voted + SHARED_VOTES * everyone
+    everyone = voted.sum(0) + 1 / truth.shape[1]  # no confusion is impossible
+    voted = voted + SHARED_VOTES * normalize(everyone)
     return voted / voted.sum(2, keepdims=True)
 
 
@@ -89,7 +87,7 @@ def _combine(
 ) -> ndarray:
     """(N, K) the posterior, see the formula above. evidence: log-likelihoods of the votes."""
     n_votes = counts.sum(1)[:, None]
-    votes = _own_power(n_votes, correlation) * evidence
+    votes = evidence * _own_power(n_votes, correlation)
     return np.exp(normalize_log((log_truth + votes) / (1 + correlation * n_votes)))
 
 

@@ -35,7 +35,13 @@ def weigh_members(
     given_labels = given_labels.copy()
     given_labels[~predicted_by_all(models, n)] = -1
     labeled = has_label(given_labels)
-    matrices = _noise_matrices(average_models(models, n).log_probs, given_labels, noisy)
+    matrices = []
+    for log_probs, labels in _questions(average_models(models, n).log_probs, given_labels):
+        k = log_probs.shape[1]
+        matrix = np.eye(k)
+        if noisy:
+            matrix, _ = estimate_noise(Posterior(log_probs, labels).summary(), k)
+        matrices.append(matrix)
     likelihoods = []
     accuracies = []
     for member in range(1 + max(model.member for model in models)):
@@ -54,36 +60,26 @@ def predicted_by_all(models: list[FoldPredictions], n: int) -> ndarray:
     in_all = np.ones(n, bool)
     for member in {model.member for model in models}:
         rows = [model.rows for model in models if model.member == member]
-        in_all &= np.bincount(np.concatenate(rows), minlength=n) > 0
+        in_all &= np.isin(np.arange(n), np.concatenate(rows))
     return in_all
 
 
 def _questions(log_probs: ndarray, given_labels: ndarray) -> list[tuple[ndarray, ndarray]]:
     """Log-probabilities (N, K) and labels (N,); of label sets those of each class."""
-    if given_labels.ndim == 1:
-        return [(log_probs, given_labels)]
-    return [(log_probs[:, c], given_labels[:, c]) for c in range(given_labels.shape[1])]
-
-
-def _noise_matrices(mean: ndarray, given_labels: ndarray, noisy: bool) -> list[ndarray]:
-    """T[true, given] of each of _questions, by the mean of all members; the identity where labels are right."""
-    matrices = []
-    for log_probs, labels in _questions(mean, given_labels):
-        k = log_probs.shape[1]
-        matrix = np.eye(k)
-        if noisy:
-            matrix, _ = estimate_noise(Posterior(log_probs, labels).summary(), k)
-        matrices.append(matrix)
-    return matrices
+    n, *_, k = log_probs.shape
+    columns = given_labels.reshape(n, -1).T
+    return [*zip(log_probs.reshape(n, -1, k).swapaxes(0, 1), columns, strict=True)]
 
 
 def _likelihood(log_probs: ndarray, given_labels: ndarray, matrices: list[ndarray]) -> ndarray:
-    """P(given | image) of every given label, of label sets of every answer: (n,)."""
+    """P(given | image) of every given label, of label sets of every answer: (n,).
+
+    matrices: T[true, given] of each of _questions.
+    """
     parts = []
-    pairs = zip(_questions(log_probs, given_labels), matrices, strict=True)
-    for (of_question, labels), matrix in pairs:
-        summary = Posterior(of_question, labels, matrix).summary()
-        parts.append(summary.likelihood[labels >= 0])
+    for question, matrix in zip(_questions(log_probs, given_labels), matrices, strict=True):
+        likelihood = Posterior(*question, matrix).summary().likelihood
+        parts.append(likelihood[question[1] >= 0])
     return np.concatenate(parts)
 
 
