@@ -58,27 +58,18 @@ def run(
         "trusted": trusted,
         "test": test,
     }
-    keys = config or {}
-    overrides = [f"{key}={as_typed(value)}" for key, value in keys.items()]
-    out = Path(keys.get("out", Config().out))
-    tables = False
+    sources = {split: source for split, source in sources.items() if source is not None}
+    keys = dict(config or {})
     for split, source in sources.items():
-        if source is None:
-            continue
         if not isinstance(source, str | Path):
-            source = _write_table(source, out / "tables")
-            tables = True
-        overrides.append(f"data.{split}={source}")
-    if tables and "data.image_dir" not in keys:
-        overrides.append(f"data.image_dir={Path.cwd()}")
+            # The content gives the name, so that the same table is the same file.
+            name = f"{hash_of(source.to_csv(index=False))}.csv"
+            sources[split] = Path(keys.get("out", Config().out)) / "tables" / name
+            write_csv(sources[split], source)
+            keys.setdefault("data.image_dir", Path.cwd())
+    overrides = [f"{key}={as_typed(value)}" for key, value in keys.items()]
+    overrides += [f"data.{split}={source}" for split, source in sources.items()]
     return run_command(mode, overrides, base, fresh)
-
-
-def _write_table(table: pd.DataFrame, folder: Path) -> Path:
-    """Write a table under a name that its content gives it, so that the same table is the same file."""
-    file = folder / f"{hash_of(table.to_csv(index=False))}.csv"
-    write_csv(file, table)
-    return file
 
 
 def run_command(
