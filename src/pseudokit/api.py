@@ -58,17 +58,19 @@ def run(
         "trusted": trusted,
         "test": test,
     }
-    sources = {split: source for split, source in sources.items() if source is not None}
     keys = dict(config or {})
     for split, source in sources.items():
+        if source is None:
+            continue
         if not isinstance(source, str | Path):
-            # The content gives the name, so that the same table is the same file.
+            # Its content gives it a name, so that the same table is the same file.
             name = f"{hash_of(source.to_csv(index=False))}.csv"
-            sources[split] = Path(keys.get("out", Config().out)) / "tables" / name
-            write_csv(sources[split], source)
+            file = Path(keys.get("out", Config().out)) / "tables" / name
+            write_csv(file, source)
+            source = file
             keys.setdefault("data.image_dir", Path.cwd())
+        keys[f"data.{split}"] = source
     overrides = [f"{key}={as_typed(value)}" for key, value in keys.items()]
-    overrides += [f"data.{split}={source}" for split, source in sources.items()]
     return run_command(mode, overrides, base, fresh)
 
 
