@@ -47,7 +47,12 @@ def weigh_members(
     for member in range(1 + max(model.member for model in models)):
         of_member = [model for model in models if model.member == member]
         log_probs = average_models(of_member, n).log_probs
-        likelihoods.append(_likelihood(log_probs, given_labels, matrices))
+        questions = _questions(log_probs, given_labels)
+        parts = []
+        for (of_question, labels), matrix in zip(questions, matrices, strict=True):
+            likelihood = Posterior(of_question, labels, matrix).summary().likelihood
+            parts.append(likelihood[labels >= 0])
+        likelihoods.append(np.concatenate(parts))
         hits = is_correct(log_probs[labeled].argmax(-1), given_labels[labeled])
         accuracies.append(float(hits.mean()))
     weights = fit_weights(np.stack(likelihoods)).round(6).tolist()
@@ -69,18 +74,6 @@ def _questions(log_probs: ndarray, given_labels: ndarray) -> list[tuple[ndarray,
     n, *_, k = log_probs.shape
     columns = given_labels.reshape(n, -1).T
     return [*zip(log_probs.reshape(n, -1, k).swapaxes(0, 1), columns, strict=True)]
-
-
-def _likelihood(log_probs: ndarray, given_labels: ndarray, matrices: list[ndarray]) -> ndarray:
-    """P(given | image) of every given label, of label sets of every answer: (n,).
-
-    matrices: T[true, given] of each of _questions.
-    """
-    parts = []
-    for question, matrix in zip(_questions(log_probs, given_labels), matrices, strict=True):
-        likelihood = Posterior(*question, matrix).summary().likelihood
-        parts.append(likelihood[question[1] >= 0])
-    return np.concatenate(parts)
 
 
 def fit_weights(likelihoods: ndarray) -> ndarray:

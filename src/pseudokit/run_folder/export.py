@@ -232,33 +232,15 @@ def _file_names(rows: pd.DataFrame) -> list[str]:
 
 
 def soft_content(run: Run, out: Path) -> bytes:
-    """See soft_labels; parquet, or CSV by the suffix of out.
+    """What every row of train and unlabeled teaches, from stored predictions; parquet, or CSV by the suffix of out.
+
+    Columns id, path, source, weight and one p_<class> a class. The student learned p (a distribution; of label sets the
+    probability of yes, NaN where the answer is unknown) with this weight. A row that it did not learn has the weight 0,
+    and p is what the models say of it; NaN where they said nothing.
 
     Raises:
-        UserError: parquet needs a package that is missing.
-    """
-    table = soft_labels(run)
-    buffer = BytesIO()
-    if out.suffix.lower() not in PARQUET_SUFFIXES:
-        table.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
-    elif find_spec("pyarrow"):
-        table.to_parquet(buffer, index=False)
-    else:
-        raise UserError(f"--out {out} needs a package: pip install pyarrow, or choose a .csv")
-    log.info(f"{len(table):,} rows: {listed(table.source.value_counts())}")
-    return buffer.getvalue()
-
-
-def soft_labels(run: Run) -> pd.DataFrame:
-    """What every row of train and unlabeled teaches, from stored predictions.
-
-    Returns:
-        Columns id, path, source, weight and one p_<class> a class. The student learned p (a distribution; of label sets
-        the probability of yes, NaN where the answer is unknown) with this weight. A row that it did not learn has the
-        weight 0, and p is what the models say of it; NaN where they said nothing.
-
-    Raises:
-        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned.
+        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned; or
+            parquet needs a package that is missing.
     """
     data = run.config.data
     if data.weight_col or (data.labels_are != "one_hot" and run.mode not in REPAIRS):
@@ -274,24 +256,32 @@ def soft_labels(run: Run) -> pd.DataFrame:
             f"{run.path / 'labels.csv'} is not what the stored predictions come to; train again with --fresh"
         )
     weight, probs = _taught(result, dataset)
+    table = pd.DataFrame(probs, columns=dataset.classes).add_prefix("p_")
     source = learned.source.reindex(dataset.id, fill_value="unlabeled").to_numpy()
     columns = {"id": dataset.id, "path": dataset.path, "source": source, "weight": weight}
-    table = pd.DataFrame(probs, columns=dataset.classes).add_prefix("p_")
-    return pd.concat([pd.DataFrame(columns), table], axis=1)
+    table = pd.concat([pd.DataFrame(columns), table], axis=1)
+    buffer = BytesIO()
+    if out.suffix.lower() not in PARQUET_SUFFIXES:
+        table.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
+    elif find_spec("pyarrow"):
+        table.to_parquet(buffer, index=False)
+    else:
+        raise UserError(f"--out {out} needs a package: pip install pyarrow, or choose a .csv")
+    return buffer.getvalue()
 
 
 def _decided(run: Run) -> tuple[Dataset, SelfTrainingResult]:
     """What the rounds came to, decided again from the predictions of the round that counts; nothing is trained."""
-    samples = _judged_samples(run)
+    config = run.config
     classes = tuple(run_classes(run.path))
-    dataset = Dataset.from_table(samples, classes, run.config.data.multi_label)
+    dataset = Dataset.from_table(_judged_samples(run), classes, config.data.multi_label)
     result = SelfTrainingResult(dataset.given_labels)
     number = read_json(run.path / "metrics.json", "round")["round"]
     if number:
-        rounds = planned_changes(run.path).get("pseudo.rounds", run.config.pseudo.rounds)
-        if run.config.predictions.labeled:
-            rounds = 1  # as teachers from outside say the same in every round
-        _, _, decisions = decide_again(run.path, run.config, number, number / rounds)
+        rounds = planned_changes(run.path).get("pseudo.rounds", config.pseudo.rounds)
+        # Teachers from outside say the same in every round.
+        progress = 1.0 if config.predictions.labeled else number / rounds
+        _, _, decisions = decide_again(run.path, config, number, progress)
         result = SelfTrainingResult(decisions.label, decisions, number)
     return dataset, with_corrections(run, dataset, result)
 
@@ -302,7 +292,7 @@ def _judged_samples(run: Run) -> pd.DataFrame:
 
 
 def _taught(result: SelfTrainingResult, dataset: Dataset) -> tuple[ndarray, ndarray]:
-    """(N,) weights and (N, K) probabilities, see soft_labels."""
+    """(N,) weights and (N, K) probabilities, see soft_content."""
     targets = result.targets(dataset)
     weight = has_label(result.label).astype(np.float32)
     if result.label.ndim == 2:

@@ -77,19 +77,17 @@ def _read_file(
     name: str, id_file: str | None, data: Data, classes: Sequence[str], fold_col: str | None
 ) -> PredictionFile:
     path = Path(name)
-    for file in filter(None, (name, id_file)):
-        if not Path(file).is_file():
-            raise UserError(f"{file} does not exist; give a file of predictions, or of their ids")
-    round_info = _read_round(path)
     source = Path(id_file or name)
+    if not source.is_file():
+        raise UserError(f"{source} does not exist; give a file of predictions, or of their ids")
+    round_info = _read_round(path)
     if source.suffix.lower() == ".txt":
         lines = source.read_text(encoding="utf-8").splitlines()
         table = pd.DataFrame({data.id_col or "id": lines})
     else:
         table = read_cells(source)
-    is_array = id_file is not None
     values = (
-        _read_array(path, classes, round_info) if is_array else _read_columns(table, path, classes)
+        _read_array(path, classes, round_info) if id_file else _read_columns(table, path, classes)
     )
     ids = pd.Index(read_ids(table, data, source))
     if len(ids) != len(values):
