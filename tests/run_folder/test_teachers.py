@@ -139,6 +139,7 @@ FAULTS = {
     "missing": lambda run: shutil.rmtree(run),
     "stopped": lambda run: _edit(run / "status.json", state="stopped"),
     "without_models": lambda run: [shutil.rmtree(fold) for fold in run.glob("round_1/fold_*")],
+    "lost_a_model": lambda run: shutil.rmtree(run / "round_1" / "fold_1"),
     "other_classes": lambda run: _edit(
         run / "round_1/fold_0/model.json", classes=["d0", "d1", "d5"]
     ),
