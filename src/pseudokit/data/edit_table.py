@@ -83,14 +83,15 @@ def _edit_csv(file: Path, edited: pd.DataFrame) -> bytes:
     line = rf"(?:\A\ufeff)?{cell}(?:{re.escape(sign)}{cell})*(?:\r\n?|\n|\Z)"
     lines = re.findall(line, content.decode(codec))
     blanks = "\ufeff \t\r\n".replace(sign, "")
-    places = [place for place, line in enumerate(lines) if line.strip(blanks)]
-    n_before = 1 + bool(separator_line(content, encoding))
-    rows = np.array(places[n_before:], int)
+    is_row = [bool(line.strip(blanks)) for line in lines]
+    n_before = 1 + bool(separator_line(content, encoding))  # also the header
+    rows = np.flatnonzero(is_row)[n_before:]
     for place in np.delete(rows, edited.index):
         lines[place] = ""
     for i, column in np.argwhere((before != edited).to_numpy()):
         place = rows[edited.index[i]]
-        lines[place] = _with_cell(lines[place], column, edited.iat[i, column], sign)
+        text = edited.iat[i, column]
+        lines[place] = _with_cell(lines[place], column, text, sign)
     result = "".join(lines).encode(codec)
     if not np.array_equal(parse_csv(result, encoding, sign), edited):
         raise UserError(f"{file}: its cells cannot be changed one by one; save it anew as CSV")

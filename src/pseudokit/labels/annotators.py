@@ -141,12 +141,9 @@ def label_by_votes(dataset: Dataset) -> Dataset:
 
 def estimate_vote_noise(log_probs: ndarray, votes: Votes) -> VoteNoise:
     """Confusions, sharpness and correlation from out-of-fold log-probabilities (N, K) and the votes."""
-    if not votes.are_shares:
-        return _estimate(log_probs, votes)
-    noises = [
-        _estimate(log_probs, replace(votes, counts=number * votes.counts))
-        for number in VOTES_OF_SHARES
-    ]
+    noises = []
+    for number in VOTES_OF_SHARES if votes.are_shares else (1,):
+        noises.append(_estimate(log_probs, replace(votes, counts=number * votes.counts)))
     return max(noises, key=attrgetter("agreement"))
 
 
@@ -155,10 +152,10 @@ def _estimate(log_probs: ndarray, votes: Votes) -> VoteNoise:
     max_rows = min(MAX_FIT_ROWS, MAX_FIT_PROBABILITIES // votes.k)
     voted = np.flatnonzero(votes.counts.sum(1))
     rows = np.sort(np.random.default_rng(0).permutation(voted)[:max_rows])
-    votes_of_rows = votes.take(rows)
-    counts = votes_of_rows.counts
+    some = votes.take(rows)
+    counts = some.counts
     logs = normalize_log(np.maximum(log_probs[rows].astype(float), np.log(MIN_PROBABILITY)))
-    truth = normalize(votes_of_rows.totals())
+    truth = normalize(some.totals())
     powers = 1.0, CORRELATION_SD
     for _ in range(MAX_JOINT_STEPS):
         confusions = estimate_confusions(counts, truth)

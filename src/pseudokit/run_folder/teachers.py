@@ -81,9 +81,8 @@ def _judge(
         raise UserError(
             f"teachers: {path} is no finished run; run its command to the end, or mend the path"
         )
-    if {(*fold.spec.classes, fold.spec.multi_label) for fold in folds.values()} != {
-        (*judged.classes, multi_label)
-    }:
+    known = {(*fold.spec.classes, fold.spec.multi_label) for fold in folds.values()}
+    if known != {(*judged.classes, multi_label)}:
         raise UserError(
             f"teachers: {path} has no fold models (round_1/fold_0), or other classes than data.train; leave it out"
         )
