@@ -76,7 +76,7 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     own_weight = 0.0 if files else 1.0
     fits_weights = predictions.weights == FIT
     given = None if fits_weights else predictions.weights
-    if given and not files and len(given) == len(other_files) + 1:
+    if given and not files and len(given) > len(other_files):
         *given, own_weight = given
     teachers, warnings = _judge("labeled", files, given, labeled, judged, clusters)
     others, _ = _judge("unlabeled", other_files, given, unlabeled, judged, clusters)
@@ -93,13 +93,8 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     for warning in warnings:
         log.info(f"warning: {warning}")
     weights = np.array([*(given or np.ones(len(files or other_files))), own_weight])
-    facts = {
-        "labeled": [str(file.path) for file in files],
-        "unlabeled": [str(file.path) for file in other_files],
-        "folds": len(teachers) if files and predictions.fold_col else None,
-        "weights": (weights / weights.sum())[weights > 0].tolist(),
-        "warnings": warnings,
-    }
+    weights = weights[: -1 if files else None] / weights.sum()
+    facts = {"weights": weights.tolist(), "warnings": warnings}
     return OutsidePredictions(
         models if files else [],
         [] if files else others,

@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from textwrap import shorten
 
@@ -75,7 +76,9 @@ def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
     content = graph.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (probs,) = session.run(None, {"pixels": pixels})
-    difference = float(np.abs(probs - _predicted_by_the_kit(models, pixels)).max())
+    rows = np.arange(len(pixels))
+    expected = mean_probs(models, rows, partial(_predict_in_fp32, pixels))
+    difference = float(np.abs(probs - class_scores(expected)).max())
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
             f"--format onnx: a probability differs by {difference:.2g} from that of the kit; nothing is written"
@@ -86,14 +89,9 @@ def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
     return content
 
 
-def _predicted_by_the_kit(models: list[TrainedModel], pixels: ndarray) -> ndarray:
-    """(N, K) probabilities."""
-
-    def predict(model: TrainedModel, rows: ndarray) -> ndarray:
-        in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
-        return log_probs(in_fp32, pixels, rows, device="cpu")
-
-    return class_scores(mean_probs(models, np.arange(len(pixels)), predict))
+def _predict_in_fp32(pixels: ndarray, model: TrainedModel, rows: ndarray) -> ndarray:
+    in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
+    return log_probs(in_fp32, pixels, rows, device="cpu")
 
 
 def _trace(models: list[TrainedModel], pixels: ndarray) -> bytes:
