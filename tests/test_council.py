@@ -1,7 +1,6 @@
 """A council of networks: each predicts every fold, their weighted mean counts, and students are councils too."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,19 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from pseudokit.api import apply, predict, run_command
+from pseudokit.api import predict, run_command
 from pseudokit.config.keys import Config, Model, Pseudo, member_folder
 from pseudokit.config.load import dump_config, load_config
 from pseudokit.config.types import UserError
 from pseudokit.labels.council import fit_weights
 from pseudokit.labels.out_of_fold import FoldJob
+from pseudokit.pipeline import run_rounds, train_final_models
 from pseudokit.report.load_run import read_history, read_run
 from pseudokit.report.report import page_tables
+from pseudokit.run_folder.corrections import new_decisions, store_corrections
+from pseudokit.run_folder.folder import Run, run_config
 from pseudokit.run_folder.predict_runs import open_finished
+from pseudokit.run_folder.prepare import make_job_runner, prepare
 from pseudokit.run_folder.reselect import reselect
 from pseudokit.training.trainer import JobRunner, Trainer
 from tests.same_bytes import contents
@@ -146,12 +149,22 @@ def council(digits, weight_files, tmp_path_factory):
     keys += [f"model.checkpoint={files}", "model.name=[test_resnet, test_resnet]"]
     keys += ["model.freeze_backbone=true", "pseudo.rounds=1", "pseudo.cutoff=0.5"]
     keys += ["pseudo.label_propagation=1", "name=two", f"out={folder}"]
-    run = partial(run_command, "augment", keys)
-    return run(), run
+    return run_command("augment", keys)
+
+
+def train(run: Path, corrections: Path | None = None) -> None:
+    """All models of a run that are not there, and with corrections the student anew; without scores and pages."""
+    opened = Run(run, "augment", run_config(run))
+    if corrections is not None:
+        store_corrections(opened, new_decisions(opened, corrections))
+    prepared = prepare(opened)
+    runner = make_job_runner(opened, prepared)
+    result = run_rounds(opened, prepared, runner)
+    train_final_models(opened, prepared, result, runner)
 
 
 def test_student_and_baseline_are_councils_by_the_same_weights(council):
-    run, _ = council
+    run = council
     weights = json.loads((run / "council.json").read_text())["weights"]
     info = json.loads((run / "round_1" / "round.json").read_text())
     assert weights == info["member_weights"]
@@ -172,26 +185,26 @@ def test_student_and_baseline_are_councils_by_the_same_weights(council):
 
 
 def test_a_run_that_lost_members_trains_those_alone_and_has_the_same_bytes(council):
-    run, again = council
+    run = council
     whole = contents(run)
     kept = run / "round_1" / "fold_0" / "model_2" / "model.safetensors"
     made = kept.stat().st_mtime_ns
     for lost in ("student", "round_1/fold_1/model_2"):
         (run / lost / "model.json").unlink()
     (run / "round_1" / "round.json").unlink()
-    again()
+    train(run)
     assert contents(run) == whole
     assert kept.stat().st_mtime_ns == made, "what is there is read"
 
 
 def test_human_decisions_put_the_whole_council_aside_and_train_it_again(council):
-    run, _ = council
+    run = council
     whole = contents(run / "student")
     samples = pd.read_csv(run / "samples.csv", dtype=str)
     row = samples[samples.split == "train"].iloc[0]
     corrections = run.parent / "corrections.csv"
     corrections.write_text(f"id,given_label,action,label\n{row.id},{row.given_label},drop,\n")
-    apply(run, corrections)
+    train(run, corrections)
     assert contents(run / "corrections" / "0001" / "student") == whole
     changed = contents(run / "student")
     assert changed.keys() == whole.keys()

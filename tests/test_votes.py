@@ -1,6 +1,7 @@
 """Runs from the votes of several people on real digits."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,15 @@ import pytest
 
 from pseudokit import api
 from pseudokit.config.keys import Pseudo
+from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.csv_text import read_csv
 from pseudokit.data.votes import collect_votes
 from pseudokit.labels.annotators import label_by_votes
+from pseudokit.pipeline import run_rounds
+from pseudokit.run_folder.evaluate import write_tables
+from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run
+from pseudokit.run_folder.prepare import make_job_runner, prepare
 from pseudokit.run_folder.reselect import reselect
 from pseudokit.system.files import read_json
 from tests.conftest import QUICK
@@ -83,8 +89,14 @@ def tallies(digits, csv_data):
     return table, train.set_index("id").label, [f"data.train={folder / 'train.csv'}", *options]
 
 
-def read_labels_csv(run):
-    return read_csv(run / "labels.csv").set_index("id")
+def decide(mode, options):
+    """The rounds of a run and its tables, without student and pages: its folder, labels.csv and metrics.json."""
+    config = load_config(DEFAULT_CONFIG, options)
+    run = Run(Path(config.out, config.name), mode, config)
+    prepared = prepare(run)
+    result = run_rounds(run, prepared, make_job_runner(run, prepared))
+    metrics = write_tables(run, prepared, result)
+    return run.path, read_csv(run.path / "labels.csv").set_index("id"), metrics
 
 
 def test_shares_as_labels_are_repaired_as_the_votes_that_they_are(tallies, tmp_path):
@@ -93,22 +105,12 @@ def test_shares_as_labels_are_repaired_as_the_votes_that_they_are(tallies, tmp_p
     shares[counts.sum(axis=1) == 0] = ""
     shares.to_csv(tmp_path / "train.csv")
     columns = f"data.label_col=[{','.join(counts)}]"
-    run = api.run_command(
-        "denoise",
-        [
-            *options,
-            columns,
-            "data.labels_are=probabilities",
-            "train.min_steps=60",
-            "name=shares",
-        ],
-    )
-    labels = read_labels_csv(run)
+    keys = ["data.labels_are=probabilities", "train.min_steps=60", "name=shares"]
+    _, labels, metrics = decide("denoise", [*options, columns, *keys])
     assert set(labels.index) == set(counts.index[counts.sum(axis=1) > 0])
     true = truth[labels.index]
     assert (labels.given_label == counts.idxmax(axis=1)[labels.index]).mean() > 0.9
     assert (labels.label != true).mean() < 0.8 * (labels.given_label != true).mean()
-    metrics = read_json(run / "metrics.json")
     assert metrics["noise"]["type"] == "votes"
     assert "annotators" not in metrics
 
@@ -125,8 +127,7 @@ def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tm
         "pseudo.cutoff=0.2",
         "train.min_steps=5",
     ]
-    run = api.run_command("augment", [*options, columns, *keys, "name=counts"])
-    labels = read_labels_csv(run)
+    run, labels, _ = decide("augment", [*options, columns, *keys, "name=counts"])
     given = labels[labels.given_label != ""]
     assert set(given.index) == set(counts.index[counts.sum(axis=1) > 0])
     assert (given.label == given.given_label).all()

@@ -58,27 +58,20 @@ def run(
         "trusted": trusted,
         "test": test,
     }
-    keys = config or {}
-    overrides = [f"{key}={as_typed(value)}" for key, value in keys.items()]
-    out = Path(keys.get("out", Config().out))
-    tables = False
+    keys = dict(config or {})
     for split, source in sources.items():
         if source is None:
             continue
         if not isinstance(source, str | Path):
-            source = _write_table(source, out / "tables")
-            tables = True
-        overrides.append(f"data.{split}={source}")
-    if tables and "data.image_dir" not in keys:
-        overrides.append(f"data.image_dir={Path.cwd()}")
+            # Its content gives it a name, so that the same table is the same file.
+            name = f"{hash_of(source.to_csv(index=False))}.csv"
+            file = Path(keys.get("out", Config().out)) / "tables" / name
+            write_csv(file, source)
+            source = file
+            keys.setdefault("data.image_dir", Path.cwd())
+        keys[f"data.{split}"] = source
+    overrides = [f"{key}={as_typed(value)}" for key, value in keys.items()]
     return run_command(mode, overrides, base, fresh)
-
-
-def _write_table(table: pd.DataFrame, folder: Path) -> Path:
-    """Write a table under a name that its content gives it, so that the same table is the same file."""
-    file = folder / f"{hash_of(table.to_csv(index=False))}.csv"
-    write_csv(file, table)
-    return file
 
 
 def run_command(

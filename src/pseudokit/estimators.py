@@ -9,6 +9,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,7 @@ def self_train(
 
     # Back to the order of X
     back = np.argsort(rows)
-    index = X.index if _is_table(X) else pd.RangeIndex(n)
+    index = X.index if _is_table(X) else range(n)
     written = np.append(classes, None if classes.dtype == object else -1)
     new_labels = written[result.label][back]
     weights = np.where(result.label >= 0, decisions.each("weight"), 0)[back]
@@ -207,12 +208,6 @@ _NOTHING_CHANGED = {
 
 
 @dataclass
-class FittedModel:
-    model: Any
-    hash: str
-
-
-@dataclass
 class RowModels:
     """`fit` and `predict` of the loop."""
 
@@ -230,14 +225,15 @@ class RowModels:
     takes_weights: bool
     random_state: int
 
-    def fit(self, where: str, rows: ndarray, targets: ndarray) -> FittedModel:
+    def fit(self, where: str, rows: ndarray, targets: ndarray) -> SimpleNamespace:
         """The model that learns these labels (n,) or soft targets (n, K); the same seed for the same name.
 
-        With several labels a row a list: each model learns the known answers of a class, or how likely yes is.
+        With several labels a row a list: each model learns the known answers of a class, or how likely yes is. Its hash
+        is its name, as nothing is kept.
         """
         seed = seed_of(self.random_state, where)
         if self.questions is None:
-            return FittedModel(self._fit(rows, targets, seed), where)
+            return SimpleNamespace(model=self._fit(rows, targets, seed), hash=where)
         models = []
         for name, answers in zip(self.questions, targets.T, strict=True):
             known = answers >= 0
@@ -247,7 +243,7 @@ class RowModels:
                     f"{where}: class {name!r} has the same answer in all rows to learn; add rows, or set fewer folds"
                 )
             models.append(self._fit(rows[known], np.stack([1 - p_yes, p_yes], 1), seed))
-        return FittedModel(models, where)
+        return SimpleNamespace(model=models, hash=where)
 
     def _fit(self, rows: ndarray, targets: ndarray, seed: int) -> Any:
         labels = targets
@@ -260,7 +256,7 @@ class RowModels:
             labels = targets.argmax(1)
         return self.fit_rows(self._take(rows), self.classes[labels], weights, seed)
 
-    def predict(self, fitted: FittedModel, rows: ndarray) -> ndarray:
+    def predict(self, fitted: SimpleNamespace, rows: ndarray) -> ndarray:
         """(n, K) log-probabilities; a class that the model has not seen has the least one. Answers: (n, C, 2)."""
         X = self._take(rows)
         if self.questions is None:
@@ -297,8 +293,7 @@ def _model_functions(
     if estimator is None:
         return lambda X, y, weights, seed: fit(X, y, weights), predict, True
     if isinstance(estimator, type):
-        name = estimator.__name__
-        raise UserError(f"estimator is the class {name}; give an object of it: {name}()")
+        raise UserError(f"estimator is a class; give an object of it: {estimator.__name__}()")
     if not hasattr(estimator, "predict_proba"):
         raise UserError(
             f"{type(estimator).__name__} as it is has no predict_proba; choose a loss with probabilities, or give "
@@ -307,9 +302,7 @@ def _model_functions(
     weight_name = _weight_name(estimator)
 
     def fit_rows(X: Any, y: ndarray, weights: ndarray, seed: int) -> Any:
-        options = {}
-        if weight_name and (weights != 1).any():
-            options[weight_name] = weights
+        options = {weight_name: weights} if weight_name and (weights != 1).any() else {}
         return _clone(estimator, seed).fit(X, y, **options)
 
     return fit_rows, lambda model, X: model.predict_proba(X), weight_name is not None
@@ -361,10 +354,10 @@ def _read_policy(mode: str, **values: Any) -> Pseudo:
     if mode not in IDLE_KEYS:
         raise UserError(f"mode={mode!r} is none of {', '.join(IDLE_KEYS)}")
     for key in values:
-        if key in IMAGE_KEYS:
-            raise UserError(f"{key} is for images, not for rows of any kind; leave it out")
-        if key in IDLE_KEYS[mode]:
-            raise UserError(f"{key} decides nothing in mode={mode!r}; leave it out")
+        if key in (*IMAGE_KEYS, *IDLE_KEYS[mode]):
+            raise UserError(
+                f"{key} decides nothing in mode={mode!r}, or needs images; leave it out"
+            )
     if mode in USES_UNLABELED and not {*CUTOFF_KEYS} & values.keys():
         values["cutoff"] = "adaptive"
     policy = make_policy(**values)
@@ -404,7 +397,7 @@ def _read_rows(X: Any, name: str) -> Any:
         return np.array(X, dtype=object)  # NumPy would give every text the length of the longest
     array = read_array(X, name)
     if array.ndim == 0:
-        raise UserError(f"{name} is a single {type(X).__name__}; give rows")
+        raise UserError(f"{name} is a single value; give rows")
     return array
 
 
@@ -414,10 +407,8 @@ def _is_table(X: Any) -> bool:
 
 def _form(X: Any) -> str:
     """What rows must have in common to stand in one table."""
-    if isinstance(X, pd.DataFrame):
-        return f"the columns {', '.join(map(str, X.columns))}"
-    form = "sparse " if sparse.issparse(X) else "Series " if _is_table(X) else ""
-    return f"{form}rows of shape {X.shape[1:]}"
+    columns = [*X.columns] if isinstance(X, pd.DataFrame) else X.shape[1:]
+    return f"the form {type(X).__name__} {columns}"
 
 
 def _read_groups(groups: Any, n: int) -> ndarray:
@@ -430,16 +421,14 @@ def _read_groups(groups: Any, n: int) -> ndarray:
             f"groups have the shape {array.shape}; give one for each of the {n:,} rows of X and X_unlabeled"
         )
     codes, _ = pd.factorize(array)
-    return np.where(codes < 0, "", codes.astype(str)).astype(object)
+    return np.array([*map(str, range(codes.max() + 1)), ""], object)[codes]
 
 
 def _check_labels(given: GivenLabels, clusters: ndarray, mode: str, folds: int) -> None:
     """Refuse what the loop cannot learn: every fold needs a row of every class."""
     labels = given.indices
     if len(given.classes) < 2:
-        raise UserError(
-            f"y has {len(given.classes)} classes, and at least two are needed; -1 is no class but means no label"
-        )
+        raise UserError("y has one class, and at least two are needed; -1 means no label")
     if mode in USES_UNLABELED and (labels >= 0).all():
         raise UserError(f"mode={mode!r} needs rows without a label: give X_unlabeled, or -1 in y")
     for c, column in enumerate(np.atleast_2d(labels.T)):

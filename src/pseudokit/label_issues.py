@@ -84,7 +84,7 @@ def find_label_issues(
     given = _read_given(labels, teachers[0], name, classes)
     if not has_label(given.indices).any():
         raise UserError("labels: no row has one; of rows without labels use select_pseudo_labels")
-    predicted = _average_teachers(teachers, given, _folds_of(folds, given, len(teachers)), name)
+    predicted = _average_teachers(teachers, given, folds, name)
     decisions = decide_labels(
         predicted.log_probs,
         given.indices,
@@ -132,34 +132,32 @@ def _read_teacher(teacher: Any, given: GivenLabels, name: str) -> ndarray:
     )
 
 
-def _folds_of(folds: Any, given: GivenLabels, n_teachers: int) -> list[ndarray]:
-    """(N,) number of the fold of each row, of each teacher."""
-    n = len(given.indices)
-    if folds is None:
-        return [np.zeros(n, int)] * n_teachers
-    of_teachers = folds if isinstance(folds, list) and len(np.shape(folds[0])) == 1 else [folds]
-    numbers = []
-    for one in of_teachers:
-        array = read_array(match_table(one, given, "folds"), "folds")
-        if array.shape != (n,) or len(of_teachers) != n_teachers:
-            raise UserError(
-                f"folds: give one number a row, {n:,} of them, for each of the teachers"
-            )
-        codes, different = pd.factorize(array)
-        labeled = np.unique(codes[has_label(given.indices)])
-        if codes.min() < 0 or len(labeled) < len(different):
-            raise UserError("folds: every row needs one, and each of them rows with a label")
-        numbers.append(codes)
-    return numbers
+def _read_folds(folds: Any, given: GivenLabels) -> ndarray:
+    """(N,) number of the fold of each row."""
+    array = read_array(match_table(folds, given, "folds"), "folds")
+    if array.shape != (len(given.indices),):
+        raise UserError(f"folds have the shape {array.shape}; give one a row, for each teacher")
+    codes, different = pd.factorize(array)
+    labeled = np.unique(codes[has_label(given.indices)])
+    if codes.min() < 0 or len(labeled) < len(different):
+        raise UserError("folds: every row needs one, and each of them rows with a label")
+    return codes
 
 
 def _average_teachers(
-    teachers: list, given: GivenLabels, folds: list[ndarray], name: str
+    teachers: list, given: GivenLabels, folds: Any, name: str
 ) -> OutOfFoldPredictions:
     """What all teachers say of the true class, calibrated and averaged as the rounds of a run are."""
     labels = given.indices
+    if folds is None:
+        folds = [np.zeros(len(labels))] * len(teachers)
+    elif len(teachers) == 1 and not (isinstance(folds, list) and np.ndim(folds[0])):
+        folds = [folds]
+    if len(folds) != len(teachers):
+        raise UserError(f"folds: give a list of {len(teachers)}, those of each teacher")
     earlier = None
-    for number, (teacher, fold) in enumerate(zip(teachers, folds, strict=True), 1):
+    for number, (teacher, of_teacher) in enumerate(zip(teachers, folds, strict=True), 1):
+        fold = _read_folds(of_teacher, given)
         log_probs = _read_teacher(teacher, given, name)
         if log_probs.shape[:2] != (len(labels), len(given.names)):
             raise UserError(
@@ -176,8 +174,12 @@ def issues_table(
     decisions: Decisions, given: GivenLabels, likeliest_rate: float | None
 ) -> pd.DataFrame:
     """See find_label_issues."""
-    labels = given.indices
     p_wrong = pd.Series(decisions.p_wrong, given.ids)
+    if decisions.questions:
+        best = np.stack([question.best for question in decisions.questions], -1)
+        suggested = [list(given.classes[row == 1]) for row in best]
+    else:
+        suggested = given.classes[decisions.best]
     # Of equal ones first the label that the models contradict more; NaN comes last.
     contradicted = -decisions.confidence, decisions.self_confidence, -decisions.p_wrong
     rank = np.lexsort(contradicted).argsort() + 1
@@ -185,7 +187,7 @@ def issues_table(
         {
             "p_wrong": p_wrong,
             "is_issue": p_wrong > 0.5,
-            "suggested_label": _suggested(decisions, given),
+            "suggested_label": suggested,
             "decision": decisions.decision,
             "rank": pd.Series(rank, given.ids, "Int64").where(p_wrong.notna()),
         }
@@ -193,18 +195,10 @@ def issues_table(
     if decisions.problem:
         table.attrs["problem"] = decisions.problem
     else:
-        noise = noise_summary(decisions, labels, given.names, likeliest_rate)
+        noise = noise_summary(decisions, given.indices, given.names, likeliest_rate)
         noise.pop("noise_matrix", None)
         table.attrs |= noise
     return table
-
-
-def _suggested(decisions: Decisions, given: GivenLabels) -> Sequence:
-    """(N,) the likeliest class as the labels write it, or lists of classes."""
-    if not decisions.questions:
-        return given.classes[decisions.best]
-    best = np.stack([question.best for question in decisions.questions], -1)
-    return [list(given.classes[row == 1]) for row in best]
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,18 @@ def test_a_table_as_spreadsheets_and_people_write_it(file):
     assert edit_table(file, cells, file).decode() == after
 
 
+@pytest.mark.parametrize("sign", ["\t", ";"])
+def test_a_quoted_name_may_end_with_a_sign_that_separates_other_tables(file, sign):
+    before = sign.join(["id", "label", '"more;,"']) + f"\n1{sign}a{sign}x\n"
+    file.write_text(before)
+    cells = read_cells(file)
+    assert list(cells) == ["id", "label", "more;,"]
+    cells.label = "b"
+    assert edit_table(file, cells, file).decode() == before.replace(
+        "a" + sign + "x", "b" + sign + "x"
+    )
+
+
 def test_a_packed_table_stays_packed_as_the_new_name_says(tmp_path):
     unpack = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
     file = tmp_path / "table.csv.gz"

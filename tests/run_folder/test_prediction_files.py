@@ -30,7 +30,7 @@ def read(folder: Path, name: str, classes=CLASSES, **keys):
 
 
 def by_id(file) -> np.ndarray:
-    return np.asarray(file.values)[file.places(np.array(IDS, object))]
+    return np.asarray(file.values)[file.ids.get_indexer(np.array(IDS, object))]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "prefixed", "shuffled"])
@@ -46,8 +46,8 @@ def test_a_table_is_read_by_the_names_of_its_rows_and_columns(tmp_path, table, k
         table.to_csv(tmp_path / "oof.csv", index=False)
         file = read(tmp_path, "oof.csv", fold_col="fold")
     assert (by_id(file) == PROBS).all()
-    assert file.folds[file.places(np.array(IDS, object))].tolist() == ["a", "b", "a", "b"]
-    assert file.places(np.array(["nobody"], object)).tolist() == [-1]
+    assert file.folds[file.ids.get_indexer(np.array(IDS, object))].tolist() == ["a", "b", "a", "b"]
+    assert file.ids.get_indexer(np.array(["nobody"], object)).tolist() == [-1]
 
 
 @pytest.mark.parametrize("ids", ["ids.txt", "ids.csv"])

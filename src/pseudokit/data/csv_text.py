@@ -112,11 +112,14 @@ def find_separator(content: bytes, encoding: str) -> tuple[str, pd.Series]:
     """What separates the columns of a table, and their names as they stand in it."""
     # Read as a row of cells: pandas would rename columns that stand twice.
     line = separator_line(content, encoding)
-    headers = {
-        sign: parse_csv(content, encoding, sign, header=None, nrows=1).iloc[0]
-        for sign in SEPARATORS
-        if sign in (line or SEPARATORS)
-    }
+    headers = {}
+    for sign in filter((line or SEPARATORS).__contains__, SEPARATORS):
+        try:
+            headers[sign] = parse_csv(content, encoding, sign, header=None, nrows=1).iloc[0]
+        except (
+            pd.errors.ParserError
+        ):  # the sign cuts a name open, and nothing closes its last quote
+            headers[sign] = pd.Series(['"'])
     # A quote that is left in a cell was cut open: then the sign stands inside a name.
     is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}
     sign = max(headers, key=lambda sign: (not is_cut[sign], len(headers[sign])))

@@ -20,12 +20,8 @@ from ..config.types import UserError
 from .csv_text import encoding_of, find_separator, parse_csv, read_bytes, separator_line
 from .tables import PARQUET_SUFFIXES, read_cells
 
-ENCODINGS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-"""By the byte order mark with which a file begins."""
+CODECS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+"""By the byte order mark with which a file begins. They keep the mark as text."""
 
 
 def edit_table(file: Path, edited: pd.DataFrame, out: Path) -> bytes:
@@ -54,11 +50,9 @@ def _edit_parquet(file: Path, edited: pd.DataFrame) -> bytes:
 
     source = parquet.ParquetFile(file)
     table = source.read().take(pa.array(edited.index))
-    before = read_cells(file).loc[edited.index]
-    for name in edited:
-        is_changed = (before[name] != edited[name]).to_numpy()
-        if not is_changed.any():
-            continue
+    all_changed = read_cells(file).loc[edited.index] != edited
+    for name in all_changed.columns[all_changed.any()]:
+        is_changed = all_changed[name].to_numpy()
         place = table.column_names.index(name)
         column = table.column(place).combine_chunks()
         texts = edited[name].where(is_changed & (edited[name] != ""), None)
@@ -71,9 +65,8 @@ def _edit_parquet(file: Path, edited: pd.DataFrame) -> bytes:
             ) from None
         table = table.set_column(place, table.field(place), column)
     buffer = io.BytesIO()
-    parquet.write_table(
-        table, buffer, compression=source.metadata.row_group(0).column(0).compression
-    )
+    compression = source.metadata.row_group(0).column(0).compression
+    parquet.write_table(table, buffer, compression=compression)
     return buffer.getvalue()
 
 
@@ -85,65 +78,56 @@ def _edit_csv(file: Path, edited: pd.DataFrame) -> bytes:
     encoding = encoding_of(content)
     sign, _ = find_separator(content, encoding)
     before = parse_csv(content, encoding, sign).loc[edited.index]
-    changes: dict[int, dict[int, str]] = {}
-    for i, place in np.argwhere((before != edited).to_numpy()):
-        changes.setdefault(edited.index[i], {})[place] = edited.iat[i, place]
-
-    mark = next((mark for mark in ENCODINGS if content.startswith(mark)), b"")
-    encoding_after_mark = ENCODINGS.get(mark, "utf-8")
-    text = content.removeprefix(mark).decode(encoding_after_mark)
-    kept = {-1, *edited.index}
-    blanks = " \t\r\n".replace(sign, "")
-    head = separator_line(content, encoding).removeprefix("\ufeff")
-    parts = [head]
-    row = -2  # the header is row -1
-    for line in re.findall(_line_pattern(sign), text[len(head) :]):
-        if not line.strip(blanks):
-            parts.append(line)
-            continue
-        row += 1
-        if row in kept:
-            parts.append(_with_cells(line, changes.get(row, {}), sign))
-    result = mark + "".join(parts).encode(encoding_after_mark)
+    codec = CODECS.get(content[:2], "utf-8")
+    cell = _cell_pattern(sign)
+    line = rf"(?:\A\ufeff)?{cell}(?:{re.escape(sign)}{cell})*(?:\r\n?|\n|\Z)"
+    lines = re.findall(line, content.decode(codec))
+    blanks = "\ufeff \t\r\n".replace(sign, "")
+    is_row = [bool(line.strip(blanks)) for line in lines]
+    n_before = 1 + bool(separator_line(content, encoding))  # also the header
+    rows = np.flatnonzero(is_row)[n_before:]
+    for place in np.delete(rows, edited.index):
+        lines[place] = ""
+    for i, column in np.argwhere((before != edited).to_numpy()):
+        place = rows[edited.index[i]]
+        text = edited.iat[i, column]
+        lines[place] = _with_cell(lines[place], column, text, sign)
+    result = "".join(lines).encode(codec)
     if not np.array_equal(parse_csv(result, encoding, sign), edited):
         raise UserError(f"{file}: its cells cannot be changed one by one; save it anew as CSV")
     return result
 
 
 def _cell_pattern(sign: str) -> str:
-    """One cell as pandas reads it: a quote at its beginning holds until the next single one; others are text."""
+    """One cell as pandas reads it: a quote at its beginning holds until the next single one; others are text.
+
+    Cells in quotes may hold line breaks.
+    """
     return rf'(?:"[^"]*(?:""[^"]*)*"?)?[^{sign}\r\n]*'
 
 
-def _line_pattern(sign: str) -> str:
-    """One row with its end; cells in quotes may hold line breaks."""
-    cell = _cell_pattern(sign)
-    return rf"{cell}(?:{re.escape(sign)}{cell})*(?:\r\n?|\n|\Z)"
-
-
-def _with_cells(line: str, texts: dict[int, str], sign: str) -> str:
-    """A row with these texts at these places, in quotes where the cell was or has to be."""
-    if not texts:
-        return line
-    row = line.rstrip("\r\n")
-    cells = [cell[1:] for cell in re.findall(re.escape(sign) + _cell_pattern(sign), sign + row)]
-    for place, text in texts.items():
-        if cells[place].startswith('"') or re.search(rf'[{sign}"\r\n]', text):
-            text = '"{}"'.format(text.replace('"', '""'))
-        cells[place] = text
-    return sign.join(cells) + line[len(row) :]
+def _with_cell(line: str, column: int, text: str, sign: str) -> str:
+    """A row with this text as one of its cells, in quotes where the cell was or has to be."""
+    pattern = rf"({_cell_pattern(sign)})(?:{re.escape(sign)}|\r|\n|\Z)"
+    cell = [*re.finditer(pattern, line)][column]
+    if cell[1].startswith('"') or re.search(rf'[{sign}"\r\n]', text):
+        text = '"{}"'.format(text.replace('"', '""'))
+    return line[: cell.start(1)] + text + line[cell.end(1) :]
 
 
 def _pack(content: bytes, out: Path) -> bytes:
     """As the suffix says. The same content gives the same bytes: no archive holds the time."""
-    if out.suffix.lower() != ".zip":
-        packers = {".gz": _gzip, ".bz2": bz2.compress, ".xz": lzma.compress}
-        return packers.get(out.suffix.lower(), bytes)(content)
+    packers = {
+        ".gz": lambda content: gzip.compress(content, mtime=0),
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+        ".zip": lambda content: _zip(content, out.stem),
+    }
+    return packers.get(out.suffix.lower(), bytes)(content)
+
+
+def _zip(content: bytes, name: str) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo(out.stem), content, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
-
-
-def _gzip(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)

@@ -51,12 +51,6 @@ class Votes:
         """Whether they are shares of votes, and nobody knows of how many."""
         return bool((self.counts.data % 1).any())
 
-    @property
-    def is_one_label(self) -> bool:
-        """Whether one annotator, at most once an image, named one class: then votes are labels like all others."""
-        one_vote = self.counts.sum(1).max() <= 1 and not self.are_shares
-        return bool(len(self.annotators) <= 1 and one_vote)
-
 
 def class_of_column(column: str) -> str:
     """The class whose votes a column counts: `votes_cat`, `cat_vote`, `cat_votes` and `cat` count those for cat."""
@@ -74,12 +68,8 @@ def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
     """
     if labels_are == "votes":
         return [
-            tuple(
-                (who, vote, 1.0)
-                for who, vote in zip(cells, row, strict=True)
-                if vote not in NO_VOTE
-            )
-            for row in cells.itertuples(index=False)
+            tuple((who, vote, 1.0) for who, vote in row.items() if vote not in NO_VOTE)
+            for row in cells.to_dict("records")
         ]
     numbers = cells.replace("", "0").apply(pd.to_numeric, errors="coerce").to_numpy(float)
     numbers = np.where(np.isinf(numbers), np.nan, numbers)
@@ -113,13 +103,15 @@ def most_voted(votes: tuple) -> str:
 
 
 def collect_votes(rows: Sequence[tuple], classes: Sequence[str]) -> Votes | None:
-    """The votes of all rows as read_votes returns them; None where they are labels like all others.
+    """The votes of all rows as read_votes returns them.
+
+    None where one annotator, at most once an image, named one class: then votes are labels like all others.
 
     Raises:
         KeyError: a vote is none of the classes.
     """
-    names = sorted({who for votes in rows for who, _, _ in votes})
-    column_of = {pair: column for column, pair in enumerate(product(names or [""], classes))}
+    names = sorted({who for votes in rows for who, _, _ in votes}) or [""]
+    column_of = {pair: column for column, pair in enumerate(product(names, classes))}
     cells = [
         (row, column_of[who, name], times)
         for row, votes in enumerate(rows)
@@ -129,7 +121,8 @@ def collect_votes(rows: Sequence[tuple], classes: Sequence[str]) -> Votes | None
     places = row.astype(int), column.astype(int)
     counts = csr_array((times, places), shape=(len(rows), len(column_of)))
     votes = Votes(counts, tuple(filter(None, names)))
-    return None if votes.is_one_label else votes
+    is_one_label = len(names) == 1 and counts.sum(1).max() <= 1 and not votes.are_shares
+    return None if is_one_label else votes
 
 
 def write_votes(file: Path, votes: Votes) -> None:

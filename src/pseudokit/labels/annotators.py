@@ -64,11 +64,9 @@ class VoteNoise:
 
 def estimate_confusions(counts: csr_array, truth: ndarray) -> ndarray:
     """(A, K, K) C[annotator, true, vote] from counts (N, A · K), see Votes, and P(true) (N, K): the M step."""
-    k = truth.shape[1]
     voted = _votes_by_truth(counts, truth)
-    everyone = voted.sum(0) + 1 / k  # no confusion is impossible
-    everyone /= everyone.sum(1, keepdims=True)
-    voted = voted + SHARED_VOTES * everyone
+    everyone = voted.sum(0) + 1 / truth.shape[1]  # no confusion is impossible
+    voted = voted + SHARED_VOTES * normalize(everyone)
     return voted / voted.sum(2, keepdims=True)
 
 
@@ -89,7 +87,7 @@ def _combine(
 ) -> ndarray:
     """(N, K) the posterior, see the formula above. evidence: log-likelihoods of the votes."""
     n_votes = counts.sum(1)[:, None]
-    votes = _own_power(n_votes, correlation) * evidence
+    votes = evidence * _own_power(n_votes, correlation)
     return np.exp(normalize_log((log_truth + votes) / (1 + correlation * n_votes)))
 
 
@@ -143,12 +141,9 @@ def label_by_votes(dataset: Dataset) -> Dataset:
 
 def estimate_vote_noise(log_probs: ndarray, votes: Votes) -> VoteNoise:
     """Confusions, sharpness and correlation from out-of-fold log-probabilities (N, K) and the votes."""
-    if not votes.are_shares:
-        return _estimate(log_probs, votes)
-    noises = [
-        _estimate(log_probs, replace(votes, counts=number * votes.counts))
-        for number in VOTES_OF_SHARES
-    ]
+    noises = []
+    for number in VOTES_OF_SHARES if votes.are_shares else (1,):
+        noises.append(_estimate(log_probs, replace(votes, counts=number * votes.counts)))
     return max(noises, key=attrgetter("agreement"))
 
 
@@ -157,10 +152,10 @@ def _estimate(log_probs: ndarray, votes: Votes) -> VoteNoise:
     max_rows = min(MAX_FIT_ROWS, MAX_FIT_PROBABILITIES // votes.k)
     voted = np.flatnonzero(votes.counts.sum(1))
     rows = np.sort(np.random.default_rng(0).permutation(voted)[:max_rows])
-    votes_of_rows = votes.take(rows)
-    counts = votes_of_rows.counts
+    some = votes.take(rows)
+    counts = some.counts
     logs = normalize_log(np.maximum(log_probs[rows].astype(float), np.log(MIN_PROBABILITY)))
-    truth = normalize(votes_of_rows.totals())
+    truth = normalize(some.totals())
     powers = 1.0, CORRELATION_SD
     for _ in range(MAX_JOINT_STEPS):
         confusions = estimate_confusions(counts, truth)

@@ -35,13 +35,24 @@ def weigh_members(
     given_labels = given_labels.copy()
     given_labels[~predicted_by_all(models, n)] = -1
     labeled = has_label(given_labels)
-    matrices = _noise_matrices(average_models(models, n).log_probs, given_labels, noisy)
+    matrices = []
+    for log_probs, labels in _questions(average_models(models, n).log_probs, given_labels):
+        k = log_probs.shape[1]
+        matrix = np.eye(k)
+        if noisy:
+            matrix, _ = estimate_noise(Posterior(log_probs, labels).summary(), k)
+        matrices.append(matrix)
     likelihoods = []
     accuracies = []
     for member in range(1 + max(model.member for model in models)):
         of_member = [model for model in models if model.member == member]
         log_probs = average_models(of_member, n).log_probs
-        likelihoods.append(_likelihood(log_probs, given_labels, matrices))
+        questions = _questions(log_probs, given_labels)
+        parts = []
+        for (of_question, labels), matrix in zip(questions, matrices, strict=True):
+            likelihood = Posterior(of_question, labels, matrix).summary().likelihood
+            parts.append(likelihood[labels >= 0])
+        likelihoods.append(np.concatenate(parts))
         hits = is_correct(log_probs[labeled].argmax(-1), given_labels[labeled])
         accuracies.append(float(hits.mean()))
     weights = fit_weights(np.stack(likelihoods)).round(6).tolist()
@@ -54,37 +65,15 @@ def predicted_by_all(models: list[FoldPredictions], n: int) -> ndarray:
     in_all = np.ones(n, bool)
     for member in {model.member for model in models}:
         rows = [model.rows for model in models if model.member == member]
-        in_all &= np.bincount(np.concatenate(rows), minlength=n) > 0
+        in_all &= np.isin(np.arange(n), np.concatenate(rows))
     return in_all
 
 
 def _questions(log_probs: ndarray, given_labels: ndarray) -> list[tuple[ndarray, ndarray]]:
     """Log-probabilities (N, K) and labels (N,); of label sets those of each class."""
-    if given_labels.ndim == 1:
-        return [(log_probs, given_labels)]
-    return [(log_probs[:, c], given_labels[:, c]) for c in range(given_labels.shape[1])]
-
-
-def _noise_matrices(mean: ndarray, given_labels: ndarray, noisy: bool) -> list[ndarray]:
-    """T[true, given] of each of _questions, by the mean of all members; the identity where labels are right."""
-    matrices = []
-    for log_probs, labels in _questions(mean, given_labels):
-        k = log_probs.shape[1]
-        matrix = np.eye(k)
-        if noisy:
-            matrix, _ = estimate_noise(Posterior(log_probs, labels).summary(), k)
-        matrices.append(matrix)
-    return matrices
-
-
-def _likelihood(log_probs: ndarray, given_labels: ndarray, matrices: list[ndarray]) -> ndarray:
-    """P(given | image) of every given label, of label sets of every answer: (n,)."""
-    parts = []
-    pairs = zip(_questions(log_probs, given_labels), matrices, strict=True)
-    for (of_question, labels), matrix in pairs:
-        summary = Posterior(of_question, labels, matrix).summary()
-        parts.append(summary.likelihood[labels >= 0])
-    return np.concatenate(parts)
+    n, *_, k = log_probs.shape
+    columns = given_labels.reshape(n, -1).T
+    return [*zip(log_probs.reshape(n, -1, k).swapaxes(0, 1), columns, strict=True)]
 
 
 def fit_weights(likelihoods: ndarray) -> ndarray:

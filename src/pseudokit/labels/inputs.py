@@ -100,9 +100,15 @@ def read_labels(
     codes, different = pd.factorize(array)  # -1 = missing
     texts = [_as_text(value) for value in different]
     if classes is None:
-        classes = _classes_of(texts, is_number, n_classes)
+        classes = sorted({*texts} - {NO_LABEL[is_number]}, key=float if is_number else None)
+        if is_number and n_classes is not None:
+            classes = range(n_classes)
+        elif n_classes is not None and is_ambiguous(classes):
+            raise UserError(
+                "labels are numbers as text, of which 10 stands before 2; say the order of the columns with classes="
+            )
     names = [_as_text(name) for name in classes]
-    _check_classes(names, n_classes)
+    _check_classes(names, n_classes, "predictions")
     written = np.array(names, dtype=object)
     if is_number:
         written = np.array(names if all(map(_is_whole, names)) else range(len(names)), dtype=int)
@@ -136,9 +142,8 @@ def _read_label_sets(
     """read_labels for (N, C) answers."""
     has_names = classes is not None
     names = [_as_text(name) for name in (classes if has_names else range(array.shape[1]))]
-    if len(names) != array.shape[1]:
-        raise UserError(f"labels have {array.shape[1]} columns, and there are {len(names)} classes")
-    _check_classes(names, n_classes)
+    _check_classes(names, array.shape[1], "labels")
+    _check_classes(names, n_classes, "predictions")
     answers = np.where(pd.isna(array), -1, array)
     is_wrong = ~np.isin(answers, (-1, 0, 1)).all(1)
     if is_wrong.any():
@@ -151,33 +156,17 @@ def _read_label_sets(
     return GivenLabels(answers.astype(int), written, names, ids)
 
 
-def _classes_of(texts: list[str], is_number: bool, n_classes: int | None) -> list[str]:
-    """The classes in the order of the columns, where nobody names them."""
-    if is_number and n_classes is not None:
-        return [str(k) for k in range(n_classes)]
-    names = sorted({*texts} - {NO_LABEL[is_number]})
-    if not all(map(_is_whole, names)):
-        if is_number:
-            raise UserError("labels are numbers that are not whole; give classes")
-        return names
-    if not is_number and n_classes is not None and is_ambiguous(names):
-        raise UserError(
-            "labels are numbers as text, of which 10 stands before 2; say the order of the columns with classes="
-        )
-    return sorted(names, key=int) if is_number else names
-
-
 def is_ambiguous(names: Sequence[str]) -> bool:
     """Whether sorted names stand in another order as numbers, so that columns may be in either."""
     return all(map(_is_whole, names)) and sorted(names, key=int) != list(names)
 
 
-def _check_classes(names: list[str], n_classes: int | None) -> None:
+def _check_classes(names: list[str], n_classes: int | None, owner: str) -> None:
     if len({*names}) < len(names):
         raise UserError(f"classes hold a name twice: {_shortened(names)}")
     if n_classes is not None and len(names) != n_classes:
         raise UserError(
-            f"there are {len(names)} classes ({_shortened(names)}), and the predictions have {n_classes} columns; "
+            f"there are {len(names)} classes ({_shortened(names)}), and the {owner} have {n_classes} columns; "
             "name the columns in their order with classes="
         )
 
@@ -204,7 +193,6 @@ def read_log_probs(
     rows: ndarray | None = None,
     name: str = "pred_probs",
     ids: pd.Index | None = None,
-    remedy: str = "of raw outputs give logits= instead",
 ) -> ndarray:
     """Predictions of any form as log-probabilities. They are read in blocks, so that a memory map stays on disk.
 
@@ -213,7 +201,7 @@ def read_log_probs(
             answers, which sum to 1, may be log-probabilities too: the first row tells.
         logits: they are logits instead: of a softmax, with multi_label of a sigmoid.
         rows: (M,) which rows to read. Default: all.
-        name: of the argument; ids: of the rows; remedy: where rows are no probabilities; all for messages.
+        name: of the argument; ids: of the rows; both for messages.
 
     Returns:
         (M, K) float32; with multi_label (M, C, 2) of no and yes.
@@ -229,33 +217,31 @@ def read_log_probs(
     for block in row_blocks(log_probs):
         values = array[block if rows is None else rows[block]].astype(float)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            logs, is_bad = _to_log_probs(np.exp(values) if are_logs else values, logits, of_yes)
+            logs = _to_log_probs(np.exp(values) if are_logs else values, logits, of_yes)
+        is_bad = np.isnan(logs).reshape(len(logs), -1).any(1)
         if is_bad.any():
             row = int(is_bad.argmax())
             place = _place(block.start + row if rows is None else rows[block][row], ids)
             values = _shortened(values[row].round(4))
-            if logits:
-                raise UserError(f"logits: {place} has {values}; leave such a row out")
             raise UserError(
                 f"{name}: {place} has {values}, which are no probabilities (0 to 1, with the sum 1 unless there are "
-                f"several labels a row) and no logarithms of such; {remedy}"
+                "several labels a row) and no logarithms of such; mend it, or leave the row out. In Python logits= "
+                "takes raw outputs, and files hold their softmax"
             )
         log_probs[block] = np.maximum(logs, np.log(MIN_PROBABILITY))
     return log_probs
 
 
-def _to_log_probs(values: ndarray, logits: bool, of_yes: bool) -> tuple[ndarray, ndarray]:
-    """Log-probabilities of a block of rows; (m,) which rows are none. of_yes: (m, C) become (m, C, 2)."""
-    if logits:
-        logs = normalize_log(values)
-        if of_yes:
-            logs = -np.logaddexp(0, np.stack([values, -values], -1))
-        return logs, np.isnan(logs.reshape(len(logs), -1)).any(1)
+def _to_log_probs(values: ndarray, logits: bool, of_yes: bool) -> ndarray:
+    """Log-probabilities of a block of rows, NaN where they are none. of_yes: (m, C) become (m, C, 2)."""
     if of_yes:
-        return np.log(np.stack([1 - values, values], -1)), ~((values >= 0) & (values <= 1)).all(1)
+        of_no = np.zeros_like(values) if logits else 1 - values
+        values = np.stack([of_no, values], -1)
+    if logits:
+        return normalize_log(values)
     total = values.sum(-1, keepdims=True)
-    is_good = (values >= 0).all(-1) & (np.abs(total[..., 0] - 1) <= MAX_SUM_ERROR)
-    return np.log(values / total), ~is_good.reshape(len(values), -1).all(1)
+    is_good = (values >= 0).all(-1, keepdims=True) & (np.abs(total - 1) <= MAX_SUM_ERROR)
+    return np.where(is_good, np.log(values / total), np.nan)
 
 
 def read_weights(given: Sequence | None, n: int, key: str, owners: str) -> ndarray:
@@ -313,13 +299,12 @@ def match_table(values: Any, given: GivenLabels, name: str) -> Any:
         if index.has_duplicates:
             twice = index[index.duplicated()][0]
             raise UserError(f"the index of {owner} has {twice!r} twice; give each id once")
-    for index, owner, others in ((ids, name, values.index), (values.index, "labels", ids)):
-        missing = index[~index.isin(others)]
-        if len(missing):
-            raise UserError(
-                f"the index of {owner} lacks {len(missing):,} ids that the other one has, first {missing[0]!r}; give "
-                "both the same ids, or arrays in the same order (.to_numpy())"
-            )
+    different = ids.symmetric_difference(values.index, sort=False)
+    if len(different):
+        raise UserError(
+            f"labels and {name} differ in {len(different):,} ids of their index, such as {different[0]!r}; give both "
+            "the same ids, or arrays in the same order (.to_numpy())"
+        )
     return values.iloc[values.index.get_indexer(ids)]
 
 

@@ -14,7 +14,6 @@ from numpy import ndarray
 from ..config.keys import EXPORT_FORMATS, Data
 from ..config.load import with_changes
 from ..config.types import UserError
-from ..data.builtin import BUILTIN_SETS
 from ..data.csv_text import read_csv
 from ..data.dataset import LEARNED_SPLITS, Dataset, own_form
 from ..data.edit_table import edit_table
@@ -60,8 +59,18 @@ def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -
     is_decided = status["state"] == "done" or status["reason"] == "time_budget"
     if not is_decided or not (path / "labels.csv").is_file():
         raise UserError(f"--run {path} is not finished; run its last command again to go on")
-    out = out or path / "export" / _default_name(run, form)
-    _refuse_input(run, out)
+    data = config.data
+    names = {
+        "table": Path(data.train or "").name,
+        "folder": "folder",
+        "soft": "pseudo_labels_soft" + (".parquet" if find_spec("pyarrow") else ".csv"),
+        "onnx": "student.onnx",
+    }
+    out = out or path / "export" / names[form]
+    inputs = [data.train, data.unlabeled, data.val, data.trusted, data.test, data.submission]
+    there = filter(os.path.exists, filter(None, inputs))
+    if out.exists() and any(map(out.samefile, there)):
+        raise UserError(f"--out {out} is an input of this run; choose another place")
     if form == "folder":
         export_folder(run, out, copy)
     else:
@@ -69,23 +78,6 @@ def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -
         atomic_write(out, contents[form](run, out))
     log.info(f"written: {out}")
     return out
-
-
-def _default_name(run: Run, form: str) -> str:
-    return {
-        "table": Path(run.config.data.train or "").name,
-        "folder": "folder",
-        "soft": "pseudo_labels_soft" + (".parquet" if find_spec("pyarrow") else ".csv"),
-        "onnx": "student.onnx",
-    }[form]
-
-
-def _refuse_input(run: Run, out: Path) -> None:
-    data = run.config.data
-    inputs = [data.train, data.unlabeled, data.val, data.trusted, data.test, data.submission]
-    there = [source for source in inputs if source and os.path.exists(source)]
-    if out.exists() and any(map(out.samefile, there)):
-        raise UserError(f"--out {out} is an input of this run; choose another place")
 
 
 def _read_labels(run: Run) -> pd.DataFrame:
@@ -105,17 +97,10 @@ def table_content(run: Run, out: Path) -> bytes:
     """
     data = run.config.data
     source = Path(data.train or "")
-    if source.is_dir() or data.train in (None, *BUILTIN_SETS):
+    if data.labels_are != "one_hot" or not source.is_file():
         raise UserError(
-            f"--format table: data.train={data.train} is no table; use --format folder, or the columns id and label "
-            f"of {run.path / 'labels.csv'}"
-        )
-    if not source.is_file():
-        raise UserError(f"data.train={data.train} does not exist; go to the folder of that run")
-    if data.labels_are != "one_hot":
-        raise UserError(
-            f"--format table: {source} holds votes, which stay as they are; use --format folder or soft, or id and "
-            f"label of {run.path / 'labels.csv'}"
+            f"--format table: data.train={data.train} holds votes, or is no table here; go to the folder of that run, "
+            f"or use --format folder or soft, or the columns id and label of {run.path / 'labels.csv'}"
         )
     classes = run_classes(run.path)
     table = read_cells(source)
@@ -127,56 +112,45 @@ def table_content(run: Run, out: Path) -> bytes:
     label = learned.label.reindex(ids).set_axis(table.index)  # NaN: the run decided nothing
     is_left_out = label == ""
     is_changed = label.notna() & (label != given) & ~is_left_out
-    edited = table.copy()
-    rows = table.index[is_changed]
-    for name, cells in _cells_of(table.loc[rows], label[rows], classes, data).items():
-        edited.loc[rows, name] = cells
-    source_of = learned.source.reindex(ids).set_axis(table.index)
-    not_here = (learned.source == "pseudo") & ~learned.index.isin(ids)
-    counts = source_of[is_changed].value_counts().to_dict()
+    cells = _cells_of(table[is_changed], label[is_changed], classes, data)
+    table.update(pd.DataFrame(cells))
     log.info(
-        f"{source}: {len(rows):,} of {len(table):,} labels are written anew ({listed(counts) or 'none'}); "
-        f"{is_left_out.sum():,} rows whose label was dropped are left out"
+        f"{source}: {is_changed.sum():,} of {len(table):,} labels are written anew; {is_left_out.sum():,} rows whose "
+        "label was dropped are left out"
     )
+    not_here = (learned.source == "pseudo") & ~learned.index.isin(ids)
     if not_here.any():
         log.info(
             f"{not_here.sum():,} pseudo-labels of data.unlabeled={data.unlabeled} have no row here; see "
             f"{run.path / 'pseudo_labels.csv'}"
         )
-    return edit_table(source, edited[~is_left_out], out)
+    return edit_table(source, table[~is_left_out], out)
 
 
 def _given_labels(table: pd.DataFrame, classes: list[str], data: Data, source: Path) -> pd.Series:
     """The labels of the table as this kit writes them."""
     labels = own_form(read_labels(table, data, "train", source)["label"], classes, data)
     labels = pd.Series(labels, table.index)
-    if not data.multi_label:
-        return labels
-    known = sorted(labels_among(labels, classes, multi_label=True))
-    in_order = names(parse(known, classes, multi_label=True), classes)
-    forms = dict(zip(known, in_order, strict=True))
-    return labels.map(lambda text: forms.get(text, text))
+    if data.multi_label:
+        is_known = labels.isin(labels_among(labels, classes, multi_label=True))
+        labels[is_known] = names(parse(labels[is_known], classes, multi_label=True), classes)
+    return labels
 
 
 def _check_unchanged(run: Run, ids: pd.Series, given: pd.Series) -> None:
-    """Refuse a table whose labels are no longer those that the run has read."""
+    """Refuse a table whose labels are no longer those that the run has read, or has changed on purpose (simulate)."""
+    simulate = run.config.simulate
+    if simulate.noise or simulate.keep_labels:
+        return
     samples = _judged_samples(run).set_index("id")
     before = samples.given_label.reindex(ids).set_axis(ids.index)
     is_skipped = before.isna() & ((given == "") | (run.config.data.bad_images == "skip"))
     differs = (before != given) & ~is_skipped
-    if not differs.any():
-        return
-    first = ids[differs].iloc[0]
-    simulate = run.config.simulate
-    if not (simulate.noise or simulate.keep_labels):
+    if differs.any():
         raise UserError(
-            f"data.train={run.config.data.train}: {first} and {differs.sum() - 1:,} other rows do not have the label "
-            "that this run has read; bring the table back"
+            f"data.train={run.config.data.train}: {ids[differs].iloc[0]} and {differs.sum() - 1:,} other rows do not "
+            "have the label that this run has read; bring the table back"
         )
-    log.info(
-        f"warning: {differs.sum():,} labels were changed or hidden on purpose (simulate), for example that of {first}; "
-        "what the student learned in their place is written"
-    )
 
 
 def _cells_of(
@@ -212,7 +186,7 @@ def export_folder(run: Run, out: Path, copy: bool) -> None:
     """
     if run.config.data.multi_label:
         raise UserError("--format folder: an image of this run may have several classes; use table")
-    if out.is_symlink() or out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if os.path.lexists(out):
         raise UserError(f"--out {out} is there already; remove it or choose another folder")
     rows = _read_labels(run).query("label != ''")
     _refuse_names(rows)
@@ -227,8 +201,6 @@ def export_folder(run: Run, out: Path, copy: bool) -> None:
                 shutil.copy2(path, place)
             else:
                 place.symlink_to(os.path.abspath(path))
-        if out.is_dir():
-            out.rmdir()
         os.replace(images, out)
     log.info(f"{len(rows):,} images: {listed(rows.source.value_counts())}")
     if not copy:
@@ -241,10 +213,11 @@ def _refuse_names(rows: pd.DataFrame) -> None:
         if name.startswith(".") or {"/", os.sep} & {*name}:
             raise UserError(f"--format folder: class {name!r} is no folder name; use table or soft")
     for path in rows.path:
-        if not os.path.isfile(path):
-            raise UserError(f"{path} is not there; go to the folder in which the run was made")
-        if not path.lower().endswith(IMAGE_SUFFIXES):
-            raise UserError(f"--format folder: {path} has no suffix of an image; use table or soft")
+        if not (os.path.isfile(path) and path.lower().endswith(IMAGE_SUFFIXES)):
+            raise UserError(
+                f"--format folder: {path} is not there, or has no suffix of an image; go to the folder in which the "
+                "run was made, or use table or soft"
+            )
 
 
 def _file_names(rows: pd.DataFrame) -> list[str]:
@@ -259,33 +232,15 @@ def _file_names(rows: pd.DataFrame) -> list[str]:
 
 
 def soft_content(run: Run, out: Path) -> bytes:
-    """See soft_labels; parquet, or CSV by the suffix of out.
+    """What every row of train and unlabeled teaches, from stored predictions; parquet, or CSV by the suffix of out.
+
+    Columns id, path, source, weight and one p_<class> a class. The student learned p (a distribution; of label sets the
+    probability of yes, NaN where the answer is unknown) with this weight. A row that it did not learn has the weight 0,
+    and p is what the models say of it; NaN where they said nothing.
 
     Raises:
-        UserError: parquet needs a package that is missing.
-    """
-    table = soft_labels(run)
-    buffer = BytesIO()
-    if out.suffix.lower() not in PARQUET_SUFFIXES:
-        table.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
-    elif find_spec("pyarrow"):
-        table.to_parquet(buffer, index=False)
-    else:
-        raise UserError(f"--out {out} needs a package: pip install pyarrow, or choose a .csv")
-    log.info(f"{len(table):,} rows: {listed(table.source.value_counts())}")
-    return buffer.getvalue()
-
-
-def soft_labels(run: Run) -> pd.DataFrame:
-    """What every row of train and unlabeled teaches, from stored predictions.
-
-    Returns:
-        Columns id, path, source, weight and one p_<class> a class. The student learned p (a distribution; of label sets
-        the probability of yes, NaN where the answer is unknown) with this weight. A row that it did not learn has the
-        weight 0, and p is what the models say of it; NaN where they said nothing.
-
-    Raises:
-        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned.
+        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned; or
+            parquet needs a package that is missing.
     """
     data = run.config.data
     if data.weight_col or (data.labels_are != "one_hot" and run.mode not in REPAIRS):
@@ -301,28 +256,32 @@ def soft_labels(run: Run) -> pd.DataFrame:
             f"{run.path / 'labels.csv'} is not what the stored predictions come to; train again with --fresh"
         )
     weight, probs = _taught(result, dataset)
-    columns = {
-        "id": dataset.id,
-        "path": dataset.path,
-        "source": learned.source.reindex(dataset.id, fill_value="unlabeled").to_numpy(),
-        "weight": weight,
-    }
-    columns |= {f"p_{name}": probs[:, k] for k, name in enumerate(dataset.classes)}
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(probs, columns=dataset.classes).add_prefix("p_")
+    source = learned.source.reindex(dataset.id, fill_value="unlabeled").to_numpy()
+    columns = {"id": dataset.id, "path": dataset.path, "source": source, "weight": weight}
+    table = pd.concat([pd.DataFrame(columns), table], axis=1)
+    buffer = BytesIO()
+    if out.suffix.lower() not in PARQUET_SUFFIXES:
+        table.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
+    elif find_spec("pyarrow"):
+        table.to_parquet(buffer, index=False)
+    else:
+        raise UserError(f"--out {out} needs a package: pip install pyarrow, or choose a .csv")
+    return buffer.getvalue()
 
 
 def _decided(run: Run) -> tuple[Dataset, SelfTrainingResult]:
     """What the rounds came to, decided again from the predictions of the round that counts; nothing is trained."""
-    samples = _judged_samples(run)
+    config = run.config
     classes = tuple(run_classes(run.path))
-    dataset = Dataset.from_table(samples, classes, run.config.data.multi_label)
+    dataset = Dataset.from_table(_judged_samples(run), classes, config.data.multi_label)
     result = SelfTrainingResult(dataset.given_labels)
     number = read_json(run.path / "metrics.json", "round")["round"]
     if number:
-        rounds = planned_changes(run.path).get("pseudo.rounds", run.config.pseudo.rounds)
-        if run.config.predictions.labeled:
-            rounds = 1  # as teachers from outside say the same in every round
-        _, _, decisions = decide_again(run.path, run.config, number, number / rounds)
+        rounds = planned_changes(run.path).get("pseudo.rounds", config.pseudo.rounds)
+        # Teachers from outside say the same in every round.
+        progress = 1.0 if config.predictions.labeled else number / rounds
+        _, _, decisions = decide_again(run.path, config, number, progress)
         result = SelfTrainingResult(decisions.label, decisions, number)
     return dataset, with_corrections(run, dataset, result)
 
@@ -333,16 +292,15 @@ def _judged_samples(run: Run) -> pd.DataFrame:
 
 
 def _taught(result: SelfTrainingResult, dataset: Dataset) -> tuple[ndarray, ndarray]:
-    """(N,) weights and (N, K) probabilities, see soft_labels."""
+    """(N,) weights and (N, K) probabilities, see soft_content."""
     targets = result.targets(dataset)
-    is_learned = has_label(result.label)
+    weight = has_label(result.label).astype(np.float32)
     if result.label.ndim == 2:
-        weight = is_learned.astype(np.float32)
         probs = np.where(targets < 0, np.nan, targets).astype(np.float32)
     else:
         if targets.ndim == 1:
             targets = np.eye(len(dataset.classes), dtype=np.float32)[targets]
-        weight = np.where(is_learned, targets.sum(1), 0).astype(np.float32)
+        weight *= targets.sum(1)
         probs = targets / np.maximum(weight, MIN_WEIGHT)[:, None]
     idle = np.flatnonzero(weight == 0)
     if result.decisions is None:
@@ -373,9 +331,13 @@ def onnx_content(run: Run, out: Path) -> bytes:
         )
     models = load_models([run.path / "student"])
     spec = models[0].spec
-    as_trained = {"data.size": spec.size, "data.channels": spec.channels}
-    alone = {"data.bad_images": "refuse", "data.cache": None}
+    changes = {
+        "data.size": spec.size,
+        "data.channels": spec.channels,
+        "data.bad_images": "refuse",
+        "data.cache": None,
+    }
     paths = _judged_samples(run).path.to_numpy(object)
     step = max(1, len(paths) // N_CHECKED_IMAGES)
-    pixels, _ = load_images(paths[::step], with_changes(run.config, as_trained | alone).data)
+    pixels, _ = load_images(paths[::step], with_changes(run.config, changes).data)
     return to_onnx(models, pixels)

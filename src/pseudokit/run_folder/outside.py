@@ -9,7 +9,7 @@ from ..config.types import UserError
 from ..data.dataset import Dataset
 from ..data.encoding import has_label
 from ..labels.council import predicted_by_all
-from ..labels.inputs import read_weights
+from ..labels.inputs import read_log_probs, read_weights
 from ..labels.out_of_fold import (
     FoldPredictions,
     OutsidePredictions,
@@ -35,11 +35,9 @@ def refuse_idle_predictions(config: Config, mode: str, trains: bool) -> None:
         "predictions.unlabeled needs --mode augment or joint": (
             unlabeled and mode not in USES_UNLABELED
         ),
-        "predictions.ids and predictions.weights belong to predictions.labeled or predictions.unlabeled; give one": (
-            (predictions.ids or predictions.weights) and not (labeled or unlabeled)
-        ),
-        "predictions.fold_col belongs to predictions.labeled or predictions.unlabeled; give one": (
-            predictions.fold_col and not (labeled or unlabeled)
+        "predictions.ids, weights and fold_col belong to predictions.labeled or predictions.unlabeled; give one": (
+            (predictions.ids or predictions.weights or predictions.fold_col)
+            and not (labeled or unlabeled)
         ),
         "pseudo.leak_free_folds=true: teachers from outside may have learned the labels of every fold; leave it out": (
             unlabeled and pseudo.leak_free_folds
@@ -78,7 +76,7 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     own_weight = 0.0 if files else 1.0
     fits_weights = predictions.weights == FIT
     given = None if fits_weights else predictions.weights
-    if given and not files and len(given) == len(other_files) + 1:
+    if given and not files and len(given) > len(other_files):
         *given, own_weight = given
     teachers, warnings = _judge("labeled", files, given, labeled, judged, clusters)
     others, _ = _judge("unlabeled", other_files, given, unlabeled, judged, clusters)
@@ -94,16 +92,9 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     warnings += _learned(models, judged.given_labels)
     for warning in warnings:
         log.info(f"warning: {warning}")
-    weights = np.array(
-        [*(given or np.ones(len(files or other_files))), *[own_weight][bool(files) :]]
-    )
-    facts = {
-        "labeled": [str(file.path) for file in files],
-        "unlabeled": [str(file.path) for file in other_files],
-        "folds": len(teachers) if files and predictions.fold_col else None,
-        "weights": (weights / weights.sum()).tolist(),
-        "warnings": warnings,
-    }
+    weights = np.array([*(given or np.ones(len(files or other_files))), own_weight])
+    weights = weights[: -1 if files else None] / weights.sum()
+    facts = {"weights": weights.tolist(), "warnings": warnings}
     return OutsidePredictions(
         models if files else [],
         [] if files else others,
@@ -120,16 +111,17 @@ def _calibration(files: list[PredictionFile]) -> dict:
 
     Of several the first decides the kind of noise.
     """
-    raw = [file for file in files if file.calibration is None]
-    if len(raw) == len(files):
+    of_files = [file.calibration for file in files]
+    if not any(of_files):
         return {}
-    if raw:
+    if not all(of_files):
+        raw = files[of_files.index({})].path
         raise UserError(
-            f"predictions.labeled: {raw[0].path} is not calibrated, and other files are, by the run that wrote them; "
-            "give one kind alone"
+            f"predictions.labeled: {raw} is not calibrated, and other files are, by the run that wrote them; give one "
+            "kind alone"
         )
     log.info(f"{files[0].path} is calibrated already, by the run that wrote it")
-    return files[0].calibration
+    return of_files[0]
 
 
 def _judge(
@@ -148,41 +140,43 @@ def _judge(
         What each fold of each file predicts; warnings.
     """
     labeled = has_label(judged.given_labels)
-    missing = needed & bool(files)
+    missing = needed
     models = []
     warnings = []
     for number, file in enumerate(files):
-        places = file.places(judged.id)
+        places = file.ids.get_indexer(judged.id)
         in_file = places >= 0
-        missing = needed & ~in_file if key == "unlabeled" else missing & ~in_file
-        if key == "unlabeled":
-            _refuse_missing(key, [file], judged.id[missing])
+        missing = (needed if key == "unlabeled" else missing) & ~in_file
+        if missing.any() and (key == "unlabeled" or file is files[-1]):
+            names = file.path if key == "unlabeled" else ", ".join(str(one.path) for one in files)
+            raise UserError(
+                f"predictions.{key}={names}: {missing.sum():,} {key} rows are not there, first "
+                f"{judged.id[missing][0]!r}; add them"
+            )
         is_judged = needed & in_file
         more = labeled & in_file & ~needed
         doubt = _doubt(file, places, judged, clusters) if (labeled & in_file).any() else ""
-        if more.any() and doubt:
-            log.info(
-                f"{file.path}: {more.sum():,} of its rows are labeled in this run and are left out, so it judges "
-                f"unlabeled rows alone: {doubt}"
-            )
-        elif more.any():
-            log.info(
-                f"{file.path}: {more.sum():,} of its rows are labeled in this run, and by their folds they are held "
-                "out, so it judges them too"
-            )
-            is_judged |= more
+        if more.any():
+            fate = f"left out, so it judges unlabeled rows alone: {doubt}"
+            if not doubt:
+                fate = "held out by their folds, so it judges them too"
+                is_judged |= more
+            log.info(f"{file.path}: {more.sum():,} of its rows are labeled in this run and {fate}")
         elif doubt and file.folds is None:
             log.info(f"{file.path}: {doubt}")
         elif doubt:
             warnings.append(f"{file.path}: {doubt}")
         rows = np.flatnonzero(is_judged)
         folds = np.zeros(len(rows)) if file.folds is None else file.folds[places[rows]]
-        log_probs = file.log_probs(places[rows], judged.given_labels.ndim == 2)
+        log_probs = read_log_probs(
+            file.values,
+            multi_label=judged.given_labels.ndim == 2,
+            rows=places[rows],
+            name=str(file.path),
+            ids=file.ids,
+        )
         weight = read_weights(weights, len(files), "predictions.weights", "files")[number]
         models += split_by_fold(rows, log_probs, folds, member=number, weight=weight)
-        if n_unused := len(file.ids) - (is_judged | more).sum():
-            log.info(f"{file.path}: {n_unused:,} of its rows are none of this run")
-    _refuse_missing(key, files, judged.id[missing])
     return models, warnings
 
 
@@ -228,11 +222,3 @@ def _learned(models: list[FoldPredictions], given_labels: ndarray) -> list[str]:
         f"these look like predictions of rows that the model learned: {problem}. Such a model finds no wrong label; "
         "give out-of-fold predictions (scikit-learn: cross_val_predict)"
     ]
-
-
-def _refuse_missing(key: str, files: list[PredictionFile], ids: ndarray) -> None:
-    if len(ids):
-        names = ", ".join(str(file.path) for file in files)
-        raise UserError(
-            f"predictions.{key}={names}: {len(ids):,} {key} rows are not there, first {ids[0]!r}; add them"
-        )

@@ -12,7 +12,7 @@ from numpy import ndarray
 from ..config.keys import Data, Predictions
 from ..config.types import UserError
 from ..data.tables import read_cells, read_ids
-from ..labels.inputs import is_ambiguous, order_columns, read_log_probs, read_table
+from ..labels.inputs import is_ambiguous, order_columns, read_table
 from ..round_store import RoundStore
 from ..system.files import read_json
 
@@ -32,27 +32,8 @@ class PredictionFile:
     """(M, K) numbers as the file has them, in the order of the classes; those of a .npy stay on disk."""
     folds: ndarray | None
     """(M,) name of the fold of each row, "" = it has none; None = not known."""
-    calibration: dict | None
-    """What a run of this kit that wrote the file says of its calibration; None = not calibrated."""
-
-    def places(self, ids: ndarray) -> ndarray:
-        """(len(ids),) the row of each id in this file, -1 = it is not there."""
-        return self.ids.get_indexer(ids)
-
-    def log_probs(self, places: ndarray, multi_label: bool) -> ndarray:
-        """(len(places), …) log-probabilities of these rows.
-
-        Raises:
-            UserError: one of them holds no probabilities.
-        """
-        return read_log_probs(
-            self.values,
-            multi_label=multi_label,
-            rows=places,
-            name=str(self.path),
-            ids=self.ids,
-            remedy="mend the row, and write the softmax of logits",
-        )
+    calibration: dict
+    """What a run of this kit that wrote the file says of its calibration; {} = not calibrated."""
 
 
 def read_prediction_files(
@@ -96,17 +77,18 @@ def _read_file(
     name: str, id_file: str | None, data: Data, classes: Sequence[str], fold_col: str | None
 ) -> PredictionFile:
     path = Path(name)
-    for file in filter(None, (name, id_file)):
-        if not Path(file).is_file():
-            raise UserError(f"{file} does not exist; give a file of predictions, or of their ids")
-    round_info = _read_round(path)
-    if id_file:
-        values = _read_array(path, classes, round_info)
-        table = _read_id_table(Path(id_file), data)
-    else:
-        table = read_cells(path)
-        values = _read_columns(table, path, classes)
     source = Path(id_file or name)
+    if not source.is_file():
+        raise UserError(f"{source} does not exist; give a file of predictions, or of their ids")
+    round_info = _read_round(path)
+    if source.suffix.lower() == ".txt":
+        lines = source.read_text(encoding="utf-8").splitlines()
+        table = pd.DataFrame({data.id_col or "id": lines})
+    else:
+        table = read_cells(source)
+    values = (
+        _read_array(path, classes, round_info) if id_file else _read_columns(table, path, classes)
+    )
     ids = pd.Index(read_ids(table, data, source))
     if len(ids) != len(values):
         raise UserError(
@@ -122,7 +104,7 @@ def _read_file(
                 f"{source}: {fold_col!r} holds {n_folds:,} different values, too many for folds; mend "
                 "predictions.fold_col"
             )
-    calibration = None
+    calibration = {}
     if round_info.keys() & {"temperatures", "likeliest_rate"}:
         calibration = {"likeliest_rate": round_info.get("likeliest_rate")}
     return PredictionFile(path, ids, values, folds, calibration)
@@ -146,13 +128,6 @@ def _read_array(path: Path, classes: Sequence[str], round_info: dict) -> ndarray
             "a CSV or parquet file with a column for each class"
         )
     return values
-
-
-def _read_id_table(file: Path, data: Data) -> pd.DataFrame:
-    if file.suffix.lower() == ".txt":
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return pd.DataFrame({data.id_col or "id": lines})
-    return read_cells(file)
 
 
 def _read_columns(table: pd.DataFrame, path: Path, classes: Sequence[str]) -> ndarray:

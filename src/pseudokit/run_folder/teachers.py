@@ -77,19 +77,15 @@ def _judge(
         for folder in model_folders(path, number)
     }
     multi_label = judged.given_labels.ndim == 2
+    if read_status(path)["state"] != "done":
+        raise UserError(
+            f"teachers: {path} is no finished run; run its command to the end, or mend the path"
+        )
     known = {(*fold.spec.classes, fold.spec.multi_label) for fold in folds.values()}
-    faults = {
-        "is no finished run; run its command to the end, or mend the path": (
-            read_status(path)["state"] != "done"
-        ),
-        "has no fold models (round_1/fold_0); leave it out": not folds,
-        "has other classes than data.train; leave it out": (
-            known != {(*judged.classes, multi_label)}
-        ),
-    }
-    for fault, is_there in faults.items():
-        if is_there:
-            raise UserError(f"teachers: {path} {fault}")
+    if known != {(*judged.classes, multi_label)}:
+        raise UserError(
+            f"teachers: {path} has no fold models (round_1/fold_0), or other classes than data.train; leave it out"
+        )
     samples = Dataset.from_table(read_csv(path / "samples.csv"), judged.classes, multi_label)
     samples = samples.take(np.isin(samples.split, LEARNED_SPLITS))
     round_ = store.recall(number, samples)

@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from textwrap import shorten
 
@@ -25,36 +26,25 @@ OPSET = 17
 
 
 class PixelsToProbabilities(nn.Module):
-    """A network with what this kit does before and after it.
+    """Networks with what this kit does before and after them: of a council the weighted mean.
 
     Images are (N, H, W, C) uint8, as decoders give them; probabilities (N, K), of label sets those of yes.
     """
 
-    def __init__(self, model: TrainedModel):
-        super().__init__()
-        self.network = model.network
-        self.multi_label = model.spec.multi_label
-        self.register_buffer("mean", torch.tensor(model.spec.mean) * 255)
-        self.register_buffer("std", torch.tensor(model.spec.std) * 255)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        images = (pixels.float() - self.mean) / self.std
-        logits = self.network(images.permute(0, 3, 1, 2))
-        return logits.sigmoid() if self.multi_label else logits.softmax(1)
-
-
-class WeightedMean(nn.Module):
-    """The probabilities of a council: the mean over its networks, which have these weights."""
-
     def __init__(self, models: list[TrainedModel]):
         super().__init__()
-        self.members = nn.ModuleList(map(PixelsToProbabilities, models))
-        total = sum(model.weight for model in models)
-        self.weights = [model.weight / total for model in models]
+        self.models = models
+        self.networks = nn.ModuleList(model.network for model in models)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        pairs = zip(self.weights, self.members, strict=True)
-        return sum(weight * member(pixels) for weight, member in pairs)
+        total = 0
+        for model in self.models:
+            spec = model.spec
+            images = (pixels / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
+            logits = model.network(images.permute(0, 3, 1, 2))
+            probs = logits.sigmoid() if spec.multi_label else logits.softmax(1)
+            total = total + model.weight * probs
+        return total / sum(model.weight for model in self.models)
 
 
 def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
@@ -86,7 +76,9 @@ def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
     content = graph.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (probs,) = session.run(None, {"pixels": pixels})
-    difference = float(np.abs(probs - _predicted_by_the_kit(models, pixels)).max())
+    rows = np.arange(len(pixels))
+    expected = mean_probs(models, rows, partial(_predict_in_fp32, pixels))
+    difference = float(np.abs(probs - class_scores(expected)).max())
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
             f"--format onnx: a probability differs by {difference:.2g} from that of the kit; nothing is written"
@@ -97,14 +89,9 @@ def to_onnx(models: list[TrainedModel], pixels: ndarray) -> bytes:
     return content
 
 
-def _predicted_by_the_kit(models: list[TrainedModel], pixels: ndarray) -> ndarray:
-    """(N, K) probabilities."""
-
-    def predict(model: TrainedModel, rows: ndarray) -> ndarray:
-        in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
-        return log_probs(in_fp32, pixels, rows, device="cpu")
-
-    return class_scores(mean_probs(models, np.arange(len(pixels)), predict))
+def _predict_in_fp32(pixels: ndarray, model: TrainedModel, rows: ndarray) -> ndarray:
+    in_fp32 = replace(model, spec=replace(model.spec, amp_dtype="fp32"))
+    return log_probs(in_fp32, pixels, rows, device="cpu")
 
 
 def _trace(models: list[TrainedModel], pixels: ndarray) -> bytes:
@@ -118,7 +105,7 @@ def _trace(models: list[TrainedModel], pixels: ndarray) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is the older one, and which numbers are fixed
             torch.onnx.export(
-                WeightedMean(models).eval(),
+                PixelsToProbabilities(models).eval(),
                 (torch.from_numpy(pixels),),
                 buffer,
                 dynamo=False,
