@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 
-from pseudokit.config.keys import Config
+from pseudokit.config.keys import Config, Data
 from pseudokit.config.load import with_changes
 from pseudokit.config.types import UserError
 from pseudokit.run_folder.folder import Run
@@ -108,3 +109,18 @@ def test_plain_training_has_one_round_and_no_baseline(begun):
     assert run.config.pseudo.rounds == 1
     assert not run.config.pseudo.train_baseline
     assert set(prepared.judged.split) == {"train"}
+
+
+def test_a_run_keeps_what_it_took_the_input_for(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (12, 16, 16), np.uint8)
+    for number, image in enumerate(images):
+        (tmp_path / f"{number:02d}.PNG").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    table = pd.DataFrame({"id": range(12), "label": ["cat", "dog", "?"] * 4})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    data = Data(train=str(tmp_path / "t.csv"), unlabeled_values=["?"])
+    config = Config(name="x", data=data, simulate={"keep_labels": 6})
+    prepared = prepare(Run(tmp_path / "new", "augment", config))
+    told = read_json(tmp_path / "new" / "inputs.json")["taken_for"]
+    assert told == list(prepared.dataset.taken_for)
+    for part in ("12 rows", "','", "'id'", "10 images", "'cat': 4", "'dog': 4", "4 rows"):
+        assert part in told[0]

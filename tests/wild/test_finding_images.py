@@ -118,7 +118,7 @@ def plain(name: str) -> str:
     ids=st.lists(NAMES, min_size=1, max_size=4, unique=True),
 )
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_an_image_is_another_spelling_of_its_id_or_there_is_none(tmp_path_factory, files, ids):
     folder = tmp_path_factory.mktemp("found")
@@ -151,6 +151,11 @@ def test_a_column_of_file_names_finds_the_images_and_the_ids_stay(data_of):
         assert table.label.tolist() == ["cat", "dog"]
         assert repr(column) in table.attrs["taken_for"]
         assert found(data_of(keys={"id_col": "id"}, id=["1", "2"], **names)) == ["x/a.png", "b.png"]
+
+
+def test_a_column_of_file_names_may_have_gaps(data_of):
+    data = data_of("a.png", "b.png", id=["1", "2", "3"], filename=["", "a.png", "b.png"])
+    assert found(data)[1:] == ["a.png", "b.png"]
 
 
 def test_an_image_that_is_missing_is_looked_for_where_the_others_are(data_of):
@@ -220,6 +225,10 @@ def test_the_cause_is_named(data_of, tmp_path, name, content, cause, some_are_th
         ("train", "test", "notes"),
         ("train_images", "test_images"),
         ("val", "test"),
+        ("train",),
+        ("train", "unlabeled"),
+        ("train", "eval"),
+        ("archive/train", "archive/test"),
     ],
 )
 def test_a_folder_of_splits_is_refused_with_the_keys(tmp_path, names):

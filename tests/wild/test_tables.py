@@ -7,25 +7,19 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from pseudokit.config.keys import Config, Data
+from pseudokit.config.keys import Data
 from pseudokit.config.load import load_config
 from pseudokit.data.class_names import refuse_signs_of_no_label
 from pseudokit.data.dataset import Dataset, load_dataset
 from pseudokit.data.edit_table import edit_table
 from pseudokit.data.tables import read_cells, read_split
-from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.prepare import prepare
-from pseudokit.system.files import read_json
 from tests.conftest import ROOT
 from tests.naming import refused
-from tests.wild.common import saved
 
 PLAIN = "id,label\n0,cat\n1,dog\n2,cat\n3,dog\n"
 
@@ -119,6 +113,15 @@ def test_the_line_names_the_separator_where_the_header_has_more_of_another(data_
     assert labels_of(dataset) == {"0": "x,y", "1": "z"}
 
 
+def test_a_sign_within_a_quoted_name_of_the_header_opens_no_quote(data_of):
+    dataset = load_dataset(data_of('id;label;"more;,"\n0;cat;""\n1;dog;x\n'))
+    assert labels_of(dataset) == {"0": "cat", "1": "dog"}
+
+
+def test_lines_above_the_header_are_refused(data_of):
+    refused(lambda: load_dataset(data_of("# exported\n" + PLAIN)), "train.csv", "header")
+
+
 # ---- quantities
 
 
@@ -152,6 +155,7 @@ def test_numbers_with_decimals_are_refused(data_of, sign):
 
 SIGNS = [
     "-1", "-1.0", "-999", "?", "-", "NA", "n/a", "#N/A", "nan", "NaN", "null", "None", "unknown", "Missing", "TODO",
+    "N.A.", "(blank)", "unk", "—", "not_annotated", "not available", "to do",
     "unlabeled", "Unlabelled", "un-labeled", "no_label", "no label", "not labeled",
 ]  # fmt: skip
 
@@ -187,7 +191,7 @@ def test_what_the_message_says_to_set_can_be_typed(data_of):
 
 
 @pytest.mark.parametrize(
-    "labels", [["-1", "1", "-1"], ["nano", "unknowns", "naan"], ["0", "1", "2"]]
+    "labels", [["-1", "1", "-1"], ["-1", "+1", "-1"], ["nano", "unknowns", "no"], ["0", "1", "2"]]
 )
 def test_what_is_no_sign_is_a_class(data_of, labels):
     assert labels_of(load_dataset(data_of(table_of(labels)))) == dict(
@@ -242,17 +246,3 @@ def test_what_a_table_is_taken_for_is_told(data_of, caplog):
     assert told in caplog.text
     for part in ("4 rows", "';'", "'bild'", "'art'", "'cat': 2", "'dog': 1", "1 rows"):
         assert part in told
-
-
-def test_a_run_keeps_what_it_took_the_input_for(tmp_path):
-    images = np.random.default_rng(0).integers(0, 255, (12, 16, 16), np.uint8)
-    for number, image in enumerate(images):
-        (tmp_path / f"{number:02d}.PNG").write_bytes(saved("PNG", Image.fromarray(image)))
-    (tmp_path / "t.csv").write_text(table_of(["cat", "dog", "?"] * 4))
-    data = Data(train=str(tmp_path / "t.csv"), unlabeled_values=["?"])
-    config = Config(name="x", data=data, simulate={"keep_labels": 6})
-    prepared = prepare(Run(tmp_path / "new", "augment", config))
-    told = read_json(tmp_path / "new" / "inputs.json")["taken_for"]
-    assert told == list(prepared.dataset.taken_for)
-    for part in ("12 rows", "','", "'id'", "10 images", "'cat': 4", "'dog': 4", "4 rows"):
-        assert part in told[0]

@@ -134,7 +134,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _has_a_file_each(self) -> Model:
-        names, files = _as_list(self.name), _as_list(self.checkpoint)
+        names, files = as_list(self.name), as_list(self.checkpoint)
         if self.checkpoint and len(names) != len(files):
             raise ValueError(
                 f"checkpoint has {len(files)} files for {len(names)} models; give one for each name"
@@ -144,15 +144,15 @@ class Model(Section):
     @property
     def members(self) -> list[Model]:
         """The single models of a council; of one that is no council itself."""
-        names = _as_list(self.name)
-        files = _as_list(self.checkpoint or [None] * len(names))
+        names = as_list(self.name)
+        files = as_list(self.checkpoint or [None] * len(names))
         return [
             self.model_copy(update={"name": name, "checkpoint": file})
             for name, file in zip(names, files, strict=True)
         ]
 
 
-def _as_list(value: Any) -> list:
+def as_list(value: Any) -> list:
     return value if isinstance(value, list) else [value]
 
 

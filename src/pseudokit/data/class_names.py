@@ -10,12 +10,13 @@ from ..config.keys import Data
 from ..config.load import as_typed
 from ..config.types import UNSEEN, UserError
 from ..system.files import log
+from .spelling import plain_form
 
 INVISIBLE = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"
 """Characters that show nothing although Unicode counts them among the letters and marks."""
 SIGN_OF_NO_LABEL = re.compile(
-    r"-1|-9+|-+|\?+|\.|#?n/?a|<na>|nan|nat|null|none|nil|undefined|unknown|missing|tbd|todo|unassigned|unannotated"
-    r"|un[-_ ]?label(l?ed)?|not?[-_ ]?label(l?ed)?"
+    r"-1|-9+|[-–—?.*]+|[<(#]?(n[/.]?a\.?|nan|nat|null|none|nil|undefined|unk|unknown|missing|blank|tbd|to ?do"
+    r"|(un|not?)[-_ ]?(label(l?ed)?|annotated|assigned|available))[)>]?"
 )
 """What tables hold where nobody gave a label, in small letters."""
 MAX_NUMBERED_CLASSES = 20
@@ -50,7 +51,7 @@ def refuse_signs_of_no_label(labels: pd.Series, data: Data) -> None:
     """
     counts = labels.value_counts()
     signs = [name for name in counts.index if SIGN_OF_NO_LABEL.fullmatch(look(name).lower())]
-    are_opposites = {*map(look, counts.index)} == {"-1", "1"}
+    are_opposites = {*map(plain_form, counts.index)} == {"-1", "1"}
     if not signs or data.unlabeled_values is not None or are_opposites:
         return
     raise UserError(
@@ -64,23 +65,17 @@ def refuse_regression(labels: pd.Series, classes: tuple[str, ...], data: Data) -
     """The target of a regression would become as many classes as it has values. Whole numbers may be classes: they are
     told."""
     numbers = pd.to_numeric(pd.Series(classes).str.replace(",", "."), errors="coerce")
-    column = f"data.train={data.train}: {data.label_col!r} holds"
-    if (numbers % 1 > 0).sum() > MAX_NUMBERED_CLASSES:
-        raise UserError(
-            f"{column} {len(classes):,} numbers such as {classes[0]}, a target of a regression; this kit learns "
-            "classes: put them into bins, and write the bin's name"
-        )
     n_rows = len(labels) / len(classes)
-    if (
-        len(classes) > MAX_NUMBERED_CLASSES
-        and numbers.notna().all()
-        and n_rows < MIN_ROWS_PER_NUMBER
-    ):
-        log.info(
-            f"warning: {column} {len(classes):,} numbers, each on {n_rows:.1f} rows on average. They are learned as "
-            "classes without an order. If they are a quantity, such as an age or a count, this kit does not do "
-            "regression: put them into bins, and write the bin's name"
-        )
+    message = (
+        f"data.train={data.train}: {data.label_col!r} holds {len(classes):,} numbers such as {classes[0]}, each on "
+        f"{n_rows:.1f} rows on average. If they are a quantity, such as an age or a count: this kit does no "
+        "regression; put them into bins, and write the bin's name"
+    )
+    if (numbers % 1 > 0).sum() > MAX_NUMBERED_CLASSES:
+        raise UserError(message)
+    are_few_rows = n_rows < MIN_ROWS_PER_NUMBER
+    if len(classes) > MAX_NUMBERED_CLASSES and numbers.notna().all() and are_few_rows:
+        log.info(f"warning: {message}. As they are, they are learned as classes without an order")
 
 
 def refuse_confusable(classes: tuple[str, ...], data: Data) -> None:

@@ -11,7 +11,7 @@ import gzip
 import lzma
 import re
 import zipfile
-from io import BytesIO, TextIOWrapper
+from io import StringIO
 from pathlib import Path
 from typing import IO
 
@@ -20,10 +20,17 @@ import pandas as pd
 from ..config.types import UserError
 
 SEPARATORS = ",;\t|"
-SEPARATOR_LINE = re.compile(rf'\ufeff?"?sep=([{SEPARATORS}])"?(\r\n?|\n)', re.IGNORECASE)
+SEPARATOR_LINE = re.compile(rf'("?sep=[{SEPARATORS}]"?(\r\n?|\n))?', re.IGNORECASE)
 """The first line of tables for Excel: it names the separator, and is no row."""
+ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""By the byte order mark with which a file begins."""
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
+csv.field_size_limit(MAX_UNPACKED_BYTES)
 FOR_PEOPLE = (
     "label_issues.csv",
     "duplicates.csv",
@@ -54,76 +61,74 @@ def read_csv(path: Path, whole_rows: bool = False, **options) -> pd.DataFrame:
         UserError: it cannot be read, two columns have one name, or rows have more cells than the header.
     """
     try:
-        content = read_bytes(Path(path))
-        encoding = encoding_of(content)
-        sign, names = find_separator(content, encoding)
-        table = parse_csv(content, encoding, sign, **options)
+        _, head, body = read_text(Path(path))
+        sign, names = find_separator(head, body)
+        table = parse_csv(body, sign, **options)
     except Exception as error:  # each kind of file raises errors of its own
         raise UserError(
-            f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it as CSV in UTF-8"
+            f"{path} cannot be read as CSV ({' '.join(str(error).split())}); mend it, or save it as CSV in UTF-8"
         ) from None
-    repeated = names[names.duplicated() & (names != "")]
-    if len(repeated):
-        raise UserError(f"{path} has two columns {repeated.iloc[0]!r}; leave one of them out")
+    columns = pd.Index(filter(None, names))
+    for name in columns[columns.duplicated()]:
+        raise UserError(f"{path} has two columns {name!r}; leave one of them out")
     if not isinstance(table.index, pd.RangeIndex):
         raise UserError(
-            f"{path}: its rows have more fields than its header; remove the comma at their end"
+            f"{path}: its rows have more cells than its first line; remove the comma at their end, or the lines above "
+            "the header"
         )
     # Only a row that ends with an empty cell can be short, and few tables have one.
     if whole_rows and (table.iloc[:, -1] == "").any():
-        _refuse_short_row(path, content, encoding, sign, len(names))
+        _refuse_short_row(path, head, body, sign, len(names))
     table.attrs["form"] = f"separated by {sign!r}"
     return table
 
 
-def _refuse_short_row(path: Path, content: bytes, encoding: str, sign: str, n_columns: int) -> None:
+def _refuse_short_row(path: Path, head: str, body: str, sign: str, n_columns: int) -> None:
     """A row without its last separator may lack any of its cells, so none of them can be trusted."""
-    csv.field_size_limit(MAX_UNPACKED_BYTES)
-    rows = csv.reader(TextIOWrapper(BytesIO(content), encoding, newline=""), delimiter=sign)
-    next(rows)  # the header, or what is before it
+    rows = csv.reader(StringIO(body, newline=""), delimiter=sign)
     for row in rows:
-        if len(row) < n_columns and "".join(row).strip():
+        if len(row) < n_columns and _has_text(row):
             raise UserError(
-                f"{path} line {rows.line_num}: the row has {len(row)} cells and the header {n_columns}; write every "
-                f"{sign!r}, also before an empty cell"
+                f"{path} line {rows.line_num + bool(head)}: the row has {len(row)} cells and the header {n_columns}; "
+                f"write every {sign!r}, also before an empty cell"
             )
 
 
-def parse_csv(content: bytes, encoding: str, sign: str, **options) -> pd.DataFrame:
+def parse_csv(body: str, sign: str, **options) -> pd.DataFrame:
     """The cells between these signs as text. Raises what pandas does, which takes the options."""
-    return pd.read_csv(
-        BytesIO(content),
-        sep=sign,
-        encoding=encoding,
-        dtype=str,
-        keep_default_na=False,
-        skiprows=1 if separator_line(content, encoding) else 0,
-        **options,
-    )
+    return pd.read_csv(StringIO(body), sep=sign, dtype=str, keep_default_na=False, **options)
 
 
-def separator_line(content: bytes, encoding: str) -> str:
-    """The line `sep=;` with its end, with which a table may begin; "" where it does not."""
-    match = SEPARATOR_LINE.match(content[:64].decode(encoding, "ignore"))
-    return match[0] if match else ""
-
-
-def find_separator(content: bytes, encoding: str) -> tuple[str, pd.Series]:
-    """What separates the columns of a table, and their names as they stand in it."""
-    # Read as a row of cells: pandas would rename columns that stand twice.
-    line = separator_line(content, encoding)
+def find_separator(head: str, body: str) -> tuple[str, list[str]]:
+    """What separates the columns of a table, and their names as they stand in it; the texts are those of read_text."""
     headers = {}
-    for sign in filter((line or SEPARATORS).__contains__, SEPARATORS):
-        try:
-            headers[sign] = parse_csv(content, encoding, sign, header=None, nrows=1).iloc[0]
-        except (
-            pd.errors.ParserError
-        ):  # the sign cuts a name open, and nothing closes its last quote
-            headers[sign] = pd.Series(['"'])
+    for sign in SEPARATORS:
+        if sign in (head or SEPARATORS):
+            rows = csv.reader(StringIO(body, newline=""), delimiter=sign)
+            headers[sign] = next(filter(_has_text, rows), [])
     # A quote that is left in a cell was cut open: then the sign stands inside a name.
-    is_cut = {sign: header.str.contains('"').any() for sign, header in headers.items()}
-    sign = max(headers, key=lambda sign: (not is_cut[sign], len(headers[sign])))
+    sign = max(headers, key=lambda sign: ('"' not in "".join(headers[sign]), len(headers[sign])))
     return sign, headers[sign]
+
+
+def _has_text(row: list[str]) -> bool:
+    return bool("".join(row).strip())
+
+
+def read_text(path: Path) -> tuple[bytes, str, str]:
+    """A table as text: its byte order mark, the line `sep=;` with its end, and all else; what it lacks is empty.
+
+    Raises:
+        ValueError: it is no text in UTF-8, or in UTF-16 with its mark; or it holds NUL, where some versions of pandas
+            end a cell.
+    """
+    content = read_bytes(path)
+    mark = next(filter(content.startswith, ENCODINGS), b"")
+    text = content.removeprefix(mark).decode(ENCODINGS.get(mark, "utf-8"))
+    if "\0" in text:
+        raise ValueError("it holds a control character, NUL")
+    head = SEPARATOR_LINE.match(text)[0]
+    return mark, head, text[len(head) :]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -148,15 +153,6 @@ def _open_zip(path: Path) -> IO[bytes]:
     if len(files) != 1:
         raise ValueError(f"it packs {len(files)} files, not one")
     return archive.open(files[0])
-
-
-def encoding_of(content: bytes) -> str:
-    """utf-16 or utf-8. A NUL is refused, as some versions of pandas end a cell there."""
-    has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "utf-16" if has_mark else "utf-8"
-    if "\0" in content.decode(encoding, "replace"):
-        raise ValueError("it holds a control character, NUL")
-    return encoding
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:

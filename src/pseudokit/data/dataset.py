@@ -17,7 +17,7 @@ from ..system.files import log
 from .class_names import refuse_confusable, refuse_regression, refuse_signs_of_no_label
 from .encoding import NONE, UNKNOWN, labels_among, names, parse, separator
 from .spelling import respell
-from .tables import read_split, real_paths
+from .tables import read_split
 from .votes import Votes, collect_votes
 
 LEARNED_SPLITS = ("train", "unlabeled")
@@ -115,7 +115,7 @@ def load_dataset(data: Data) -> Dataset:
         _fill_votes(table, data)
     _refuse_repeats(table)
     _refuse_two_roles(table, data)
-    labels = _labels_of_train(table)
+    labels = _named_labels(table[table.split == "train"])
     classes = _find_classes(labels, data)
     refuse_signs_of_no_label(labels, data)
     refuse_confusable(classes, data)
@@ -124,22 +124,18 @@ def load_dataset(data: Data) -> Dataset:
     if not data.multi_label:
         table["label"] = respell(table.label, classes)
     _check_labels(table, classes, data)
-    if "votes" in table:
-        _check_votes(table, classes)
     table = table.rename(columns={"label": "given_label"})
     dataset = Dataset.from_table(table, classes, data.multi_label)
     return replace(dataset, taken_for=tuple(one.attrs["taken_for"] for one in tables))
 
 
 def _refuse_repeats(table: pd.DataFrame) -> None:
-    """An id may stand once in what is learned, and once in each split that is only scored."""
-    scope = table.split.replace("unlabeled", "train")
-    for name in table.id[table.assign(scope=scope).duplicated(["id", "scope"])]:
-        splits = table.split[table.id == name]
-        listed = " and ".join(f"data.{split}" for split in splits.unique())
+    """An id may stand once in what is learned, and once in each split that is only scored; see read_split."""
+    learned = table.id[table.split.isin(LEARNED_SPLITS)]
+    for name in learned[learned.duplicated()][:1]:
         raise UserError(
-            f"id {name!r} stands {len(splits)} times in {listed}; keep one row per id, and write their folder into the "
-            "ids of different images"
+            f"id {name!r} stands in data.train and data.unlabeled; keep one row per id, and write their folder into "
+            "the ids of different images"
         )
 
 
@@ -149,11 +145,12 @@ def _refuse_two_roles(table: pd.DataFrame, data: Data) -> None:
     A score on images that were learned is no score. And where data sets have folders of their own and the same file
     names, the images of the wrong folder would be predicted. data.learn_from_test allows both for the test set.
     """
-    files = pd.Series(real_paths(table.path), table.index)
     others = SPLITS[1:-1] if data.learn_from_test == "copies" else SPLITS[1:]
+    shared = table[table.real_path.duplicated(keep=False)]
     for role, exclusive in (("train", others), ("unlabeled", ("val", "trusted"))):
-        rows = table[table.split.isin(exclusive) & files.isin(files[table.split == role])]
-        for row in rows.itertuples():
+        learned = shared.real_path[shared.split == role]
+        rows = shared[shared.split.isin(exclusive) & shared.real_path.isin(learned)]
+        for row in rows[:1].itertuples():
             raise UserError(
                 f"{len(rows):,} rows of data.{row.split} are files of data.{role}, for example {row.id} ({row.path}); "
                 "remove them, or if other images are meant, name the folder of each: "
@@ -171,12 +168,9 @@ def _fill_votes(table: pd.DataFrame, data: Data) -> None:
     table["votes"] = [row if isinstance(row, tuple) else () for row in table.votes]
 
 
-def _labels_of_train(table: pd.DataFrame) -> pd.Series:
-    """Every class name that data.train has, also those that have votes and win nowhere."""
-    train = table[table.split == "train"]
-    if "votes" not in table:
-        return train.label
-    return pd.Series([name for row in train.votes for _, name, _ in row], dtype=object)
+def _named_labels(table: pd.DataFrame) -> pd.Series:
+    """The labels; or the class of each vote, also where it wins in no row."""
+    return table.votes.explode().str[1].dropna() if "votes" in table else table.label
 
 
 def _find_classes(labels: pd.Series, data: Data) -> tuple[str, ...]:
@@ -216,27 +210,20 @@ def own_form(labels: Iterable[str], classes: Sequence[str], data: Data) -> Itera
     return [sign.join(_split_label(text, data)) for text in labels]
 
 
-def _check_votes(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
-    """Refuse votes on scored rows for a class that data.train does not have."""
-    for split, name, votes in zip(table.split, table.id, table.votes, strict=True):
-        for _, vote, _ in votes:
-            if vote not in classes:
-                raise UserError(
-                    f"data.{split}: {name} has a vote for {vote!r}, which no row of data.train has; remove it"
-                )
-
-
 def _check_labels(table: pd.DataFrame, classes: tuple[str, ...], data: Data) -> None:
-    """Refuse labels that data.train does not have; in a test folder drop them, as its folders need not be classes."""
-    is_unknown = ~table.label.isin({"", *labels_among(table.label, classes, data.multi_label)})
+    """Refuse labels and votes that data.train does not have; in a test folder drop them, as its folders need not be
+    classes."""
+    named = pd.concat([table.label, _named_labels(table)])
+    unknown = named[~named.isin({"", *labels_among(named, classes, data.multi_label)})]
     is_test_folder = table.split.eq("test") & Path(data.test or "").is_dir()
-    for row in table[is_unknown & ~is_test_folder].itertuples():
+    refused = unknown[~is_test_folder[unknown.index]]
+    for row, label in refused[:1].items():
         raise UserError(
-            f"data.{row.split}: {row.id} has label {row.label!r}, which no row of data.train has; remove it"
+            f"data.{table.split[row]}: {table.id[row]} has label {label!r}, which no row of data.train has; mend or "
+            "remove it, or if it means that there is none, name it in data.unlabeled_values"
         )
-    if is_unknown.any():
-        label = table.label[is_unknown].min()
+    if len(unknown):
         log.info(
-            f"data.test={data.test}: its folders are not used as labels, as {label!r} is no class of data.train"
+            f"data.test={data.test}: its folders are not used as labels, as {unknown.min()!r} is no class of data.train"
         )
         table.loc[is_test_folder, "label"] = ""

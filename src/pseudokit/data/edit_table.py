@@ -5,7 +5,6 @@ mark; of parquet the types of the columns.
 """
 
 import bz2
-import codecs
 import gzip
 import io
 import lzma
@@ -17,11 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..config.types import UserError
-from .csv_text import encoding_of, find_separator, parse_csv, read_bytes, separator_line
+from .csv_text import ENCODINGS, find_separator, parse_csv, read_text
 from .tables import PARQUET_SUFFIXES, read_cells
-
-CODECS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-"""By the byte order mark with which a file begins. They keep the mark as text."""
 
 
 def edit_table(file: Path, edited: pd.DataFrame, out: Path) -> bytes:
@@ -74,28 +70,24 @@ def _edit_parquet(file: Path, edited: pd.DataFrame) -> bytes:
 
 
 def _edit_csv(file: Path, edited: pd.DataFrame) -> bytes:
-    content = read_bytes(file)
-    encoding = encoding_of(content)
-    sign, _ = find_separator(content, encoding)
-    before = parse_csv(content, encoding, sign).loc[edited.index]
-    codec = CODECS.get(content[:2], "utf-8")
+    mark, head, body = read_text(file)
+    sign, _ = find_separator(head, body)
+    before = parse_csv(body, sign).loc[edited.index]
     cell = _cell_pattern(sign)
-    line = rf"(?:\A\ufeff)?{cell}(?:{re.escape(sign)}{cell})*(?:\r\n?|\n|\Z)"
-    lines = re.findall(line, content.decode(codec))
-    blanks = "\ufeff \t\r\n".replace(sign, "")
+    lines = re.findall(rf"{cell}(?:{re.escape(sign)}{cell})*(?:\r\n?|\n|\Z)", body)
+    blanks = " \t\r\n".replace(sign, "")
     is_row = [bool(line.strip(blanks)) for line in lines]
-    n_before = 1 + bool(separator_line(content, encoding))  # also the header
-    rows = np.flatnonzero(is_row)[n_before:]
+    rows = np.flatnonzero(is_row)[1:]  # without the header
     for place in np.delete(rows, edited.index):
         lines[place] = ""
     for i, column in np.argwhere((before != edited).to_numpy()):
         place = rows[edited.index[i]]
         text = edited.iat[i, column]
         lines[place] = _with_cell(lines[place], column, text, sign)
-    result = "".join(lines).encode(codec)
-    if not np.array_equal(parse_csv(result, encoding, sign), edited):
+    new_body = "".join(lines)
+    if not np.array_equal(parse_csv(new_body, sign), edited):
         raise UserError(f"{file}: its cells cannot be changed one by one; save it anew as CSV")
-    return result
+    return mark + (head + new_body).encode(ENCODINGS.get(mark, "utf-8"))
 
 
 def _cell_pattern(sign: str) -> str:

@@ -59,11 +59,12 @@ class ImageFolders:
         return pd.DataFrame(rows, names.index, ["path", "files", "is_respelled"])
 
     def _find(self, name: str) -> tuple[str, list[str], bool]:
-        path = os.path.join(self.folders[0], name)
-        here = [path] if os.path.isfile(path) else []
-        files = (here if len(self.folders) == 1 else []) or self._by_name.get(name, here)
-        respelled = files or self._by_spelling.get(_respelled(name), [])
-        return (respelled or [path])[0], respelled, files != respelled
+        paths = {
+            os.path.join(folder, name): None for folder in self.folders
+        }  # one where it is absolute
+        exact = [*filter(os.path.isfile, paths)] or self._by_name.get(name, [])
+        files = exact or self._by_spelling.get(_respelled(name), [])
+        return [*files, *paths][0], files, files != exact
 
     @cached_property
     def _images(self) -> list[tuple[str, str]]:

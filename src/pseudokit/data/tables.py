@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from ..config.keys import Data
+from ..config.keys import Data, as_list
 from ..config.types import NO_TEXT, UNSEEN, UserError, one_line
 from ..system.files import log
 from .class_names import without_signs
@@ -23,7 +23,8 @@ from .votes import most_voted, read_votes
 LABELED_SPLITS = ("train", "val", "trusted")
 ID_COLUMNS = ("id", "image_id", "image", "filename", "path")
 SPLIT_FOLDER = re.compile(
-    r"(train|val|test)(ing|id|idation)?([-_ ]?(set|data|images))?", re.IGNORECASE
+    r"(train|val|test|eval|dev|holdout|unlabell?ed)(ing|id|idation)?([-_ ]?(set|data|images))?",
+    re.IGNORECASE,
 )
 """Folders that hold a split and are no class."""
 MAX_CLASSES_TOLD = 10
@@ -42,9 +43,10 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
         source: file or folder to read in place of the one that the config names for this split.
 
     Returns:
-        One row an image with the columns id, path, label, group and split, all text. An empty label means none. Where
-        labels are votes, also `votes`, see read_votes, and label is the class with most of them. With data.weight_col
-        also `weight`. `attrs["taken_for"]` says in a sentence what the source was taken for.
+        One row an image with the columns id, path, real_path (links followed), label, group and split, all text. An
+        empty label means none. Where labels are votes, also `votes`, see read_votes, and label is the class with most
+        of them. With data.weight_col also `weight`. `attrs["taken_for"]` says in a sentence what the
+        source was taken for.
 
     Raises:
         UserError: the source is missing or unreadable, lacks a column or a label, or names a file that it may not.
@@ -64,21 +66,26 @@ def read_split(data: Data, split: str, source: str | None = None) -> pd.DataFram
         if isinstance(image_dir, dict):
             image_dir = image_dir.get(split, image_dir.get("train"))
         image_dir = image_dir or str(path.parent)
-        folders = [image_dir] if isinstance(image_dir, str) else image_dir
-        table = _read_table(path, folders, data, split)
+        folders = as_list(image_dir)
+        table = _read_table(path, folders, key, data, split)
     else:
         raise UserError(
             f"{key} does not exist; give a CSV file, a parquet file or a folder of images"
         )
-    _refuse_characters(table.id, NO_TEXT, key)
-    _refuse_characters(table.group, UNSEEN, key)
+    for column, pattern in {"id": NO_TEXT, "group": UNSEEN}.items():
+        for text in filter(pattern.search, table[column].unique()):
+            raise UserError(
+                f"{key}: {column} {text!r} is not UTF-8, or holds a control character or a line break; mend it "
+                "(a quote that is not closed?)"
+            )
+    table["real_path"] = real_paths(table.path)
     if not data.allow_outside_files:
         _refuse_outside(table, folders)
-    unlabeled = table.id[table.label == ""]
-    if split in ("val", "trusted") and len(unlabeled):
-        raise UserError(
-            f"{key}: {unlabeled.iloc[0]} has no label; fill {data.label_col!r} or remove the row"
-        )
+    if split in ("val", "trusted"):
+        for name in table.id[table.label == ""]:
+            raise UserError(
+                f"{key}: {name} has no label; fill {data.label_col!r} or remove the row"
+            )
     taken_for = one_line(
         f"{key}: {len(table):,} rows, {table.attrs.get('layout', 'a folder')}; {_describe_labels(table.label)}"
     )
@@ -98,34 +105,26 @@ def _describe_labels(labels: pd.Series) -> str:
     )
 
 
-def _refuse_characters(column: pd.Series, pattern: re.Pattern, key: str) -> None:
-    for text in filter(pattern.search, column.unique()):
-        raise UserError(
-            f"{key}: {column.name} {text!r} is not UTF-8, or holds a control character or a line break; mend it "
-            "(a quote that is not closed?)"
-        )
-
-
 def _refuse_outside(table: pd.DataFrame, folders: list[str]) -> None:
     """A table from a stranger must not reach files that are none of its business."""
     inside = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
-    for name, real_path in zip(table.id, real_paths(table.path), strict=True):
-        if ".." in name.split("/") or not real_path.startswith(inside):
-            raise UserError(
-                f"id {name!r} leads out of {', '.join(folders)}, to {real_path}; move it, name its folder "
-                "in data.image_dir, or set data.allow_outside_files=true"
-            )
+    climbs = table.id.str.contains(r"(?:^|/)\.\.(?:/|$)")
+    for row in table[climbs | ~table.real_path.str.startswith(inside)].itertuples():
+        raise UserError(
+            f"id {row.id!r} leads out of {', '.join(folders)}, to {row.real_path}; move it, name its folder "
+            "in data.image_dir, or set data.allow_outside_files=true"
+        )
 
 
 def real_paths(paths: Iterable[str]) -> list[str]:
     """Where each file lies in truth, links followed."""
     real_folder = cache(os.path.realpath)  # few folders hold many files
-    real = []
-    for path in paths:
-        folder, file = os.path.split(path)
-        is_link = os.path.islink(path)
-        real.append(os.path.realpath(path) if is_link else os.path.join(real_folder(folder), file))
-    return real
+    return [
+        os.path.realpath(path)
+        if os.path.islink(path)
+        else os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
+        for path in paths
+    ]
 
 
 # ---- folders
@@ -146,15 +145,15 @@ def _read_folder(folder: Path, key: str, data: Data, split: str) -> pd.DataFrame
             f"{folder}: {len(others):,} files that are no images by their suffix are skipped ({others.iloc[0]}, …)"
         )
     if split in LABELED_SPLITS:
-        splits = sorted(filter(SPLIT_FOLDER.fullmatch, {*top_folders}))
-        if len(splits) > 1:
+        folder_names = {*"/".join(map(os.path.dirname, images)).split("/")}
+        splits = sorted(filter(SPLIT_FOLDER.fullmatch, folder_names))
+        if len(splits) > 1 or {*splits} == {*top_folders[is_image]}:
             raise UserError(
                 f"{key} holds {', '.join(splits)}, which are no classes; set data.train, data.val and data.test to "
                 f"those folders below {folder}"
             )
-        strays = images[top_folders == ""]
-        if len(strays):
-            raise UserError(f"{key}: {strays.iloc[0]} lies in no class folder; use <class>/<file>")
+        for stray in images[top_folders == ""]:
+            raise UserError(f"{key}: {stray} lies in no class folder; use <class>/<file>")
         without_image = {*top_folders[~is_image]} - {*top_folders[is_image], ""}
         if without_image:
             raise UserError(
@@ -172,7 +171,7 @@ def _read_folder(folder: Path, key: str, data: Data, split: str) -> pd.DataFrame
 # ---- tables
 
 
-def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.DataFrame:
+def _read_table(file: Path, folders: list[str], key: str, data: Data, split: str) -> pd.DataFrame:
     table = read_cells(file)
     if not len(table):
         raise UserError(f"{file} has no rows")
@@ -181,13 +180,13 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
     group = ""
     if data.group_col and (split == "train" or data.group_col in table):
         group = _column(table, data.group_col, "data.group_col", file)
-    paths, how_found = _find_images(table, ids, folders, data, file)
+    paths, how_found = _find_images(table, ids, folders, data, key)
     labels = read_labels(table, data, split, file)
     columns = {"id": ids, "path": paths, **labels, "group": group}
     if data.weight_col and split == "train":
         columns["weight"] = _read_weights(table, data, file)
     result = pd.DataFrame(columns, dtype=object)
-    origin = [name for name in _label_columns(data) if name in table]
+    origin = [name for name in as_list(data.label_col) if name in table]
     result.attrs["layout"] = (
         f"{table.attrs.get('form', 'parquet')}, ids from {ids.name!r}, label columns {origin}{how_found}"
     )
@@ -195,7 +194,7 @@ def _read_table(file: Path, folders: list[str], data: Data, split: str) -> pd.Da
 
 
 def _find_images(
-    table: pd.DataFrame, ids: pd.Series, folders: list[str], data: Data, file: Path
+    table: pd.DataFrame, ids: pd.Series, folders: list[str], data: Data, key: str
 ) -> tuple[list[str], str]:
     """The image of each row, and what the user must know of how it was found.
 
@@ -207,8 +206,8 @@ def _find_images(
     images = ImageFolders(folders, data.image_suffix)
     found, column = images.find(ids), ids
     if not (data.id_col and found.files.any()):
-        for name in table.columns.difference([ids.name, *_label_columns(data)], sort=False):
-            has_suffix = table[name].iloc[0].lower().endswith(IMAGE_SUFFIXES)
+        for name in table.columns.difference([ids.name, *as_list(data.label_col)], sort=False):
+            has_suffix = table[name].str.lower().str.endswith(IMAGE_SUFFIXES).any()
             if not (has_suffix or name in ID_COLUMNS):
                 continue
             other = images.find(table[name])
@@ -217,34 +216,28 @@ def _find_images(
                 found, column = other, table[name]
             elif has_one.all() and not other.path.equals(found.path):
                 raise UserError(
-                    f"{file}: columns {column.name!r} and {name!r} name different images; set data.id_col= to the one "
+                    f"{key}: columns {column.name!r} and {name!r} name different images; set data.id_col= to the one "
                     "that is right"
                 )
-    several = found[found.files.str.len() > 1]
-    if len(several):
-        files = several.files.iloc[0]
+    for row, files in found.files[found.files.str.len() > 1].items():
         raise UserError(
-            f"id {column[several.index[0]]!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder "
+            f"id {column[row]!r} names {len(files)} images ({files[0]}, {files[1]}, …); put their folder "
             "into the id, or name fewer folders in data.image_dir, or set data.image_suffix"
         )
-    repeated = found.path[found.path.duplicated() & ~ids.duplicated()]
-    if len(repeated):
-        same = ids[found.path == repeated.iloc[0]]
+    for path in found.path[found.path.duplicated()]:
+        same = ids[found.path == path]
         raise UserError(
-            f"{file}: ids {same.iloc[0]!r} and {same.iloc[1]!r} both name {repeated.iloc[0]}; keep one row per image"
+            f"{key}: {len(same)} ids, such as {same.iloc[0]!r} and {same.iloc[1]!r}, name {path}; keep one row per "
+            "image"
         )
     how = "" if column is ids else f", images from {column.name!r}, as the ids name none"
     respelled = found.path[found.is_respelled]
-    if len(respelled):
+    for row, path in respelled[:1].items():
         how += (
             f", {len(respelled):,} images found by another spelling (case, blanks, backslashes, accents or leading "
-            f"zeros) such as {respelled.iloc[0]} for {column[respelled.index[0]]!r}"
+            f"zeros) such as {path} for {column[row]!r}"
         )
     return list(found.path), how
-
-
-def _label_columns(data: Data) -> list[str]:
-    return [data.label_col] if isinstance(data.label_col, str) else data.label_col
 
 
 def read_cells(file: Path) -> pd.DataFrame:
@@ -256,7 +249,14 @@ def read_cells(file: Path) -> pd.DataFrame:
     if file.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(file)
     table = read_csv(file, whole_rows=True)
-    _warn_of_line_breaks(table, file)
+    # A quote that is not closed takes the rows up to the next quote into its cell, and they are lost. In a label or
+    # group that is refused. In other columns it may be text of several lines.
+    columns = [name for name in table if table[name].str.contains("\n", regex=False).any()]
+    if columns:
+        log.info(
+            f"warning: {file}: cells of {', '.join(map(repr, columns))} hold line breaks. If the text should not have "
+            "several lines, a quote is not closed, and rows are lost"
+        )
     return table
 
 
@@ -305,17 +305,6 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         ) from None
 
 
-def _warn_of_line_breaks(table: pd.DataFrame, file: Path) -> None:
-    """A quote that is not closed takes the rows up to the next quote into its cell, and they are lost. In a label or
-    group that is refused. In other columns it may be text of several lines."""
-    columns = [name for name in table if table[name].str.contains("\n", regex=False).any()]
-    if columns:
-        log.info(
-            f"warning: {file}: cells of {', '.join(map(repr, columns))} hold line breaks. If the text should not have "
-            "several lines, a quote is not closed, and rows are lost"
-        )
-
-
 def _column(table: pd.DataFrame, name: str, key: str, file: Path) -> pd.Series:
     if name not in table:
         raise UserError(
@@ -339,15 +328,16 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
     Raises:
         UserError: a column is missing, or a cell is no answer of its kind.
     """
-    names = _label_columns(data)
+    names = as_list(data.label_col)
     has_votes = data.labels_are != "one_hot"
     if has_votes and split not in ("train", "unlabeled") and not {*names} & {*table}:
         names = ["label"]  # what is scored may have been judged by somebody else
         has_votes = False
     if split == "unlabeled" or (split == "test" and not {*names} <= {*table}):
         return {"label": ""}
-    columns = [without_signs(_column(table, name, "data.label_col", file), data) for name in names]
-    cells = pd.concat(columns, axis=1)
+    cells = pd.DataFrame(
+        {name: without_signs(_column(table, name, "data.label_col", file), data) for name in names}
+    )
     is_constant = len(cells) > 1 and (cells == cells.iloc[0]).all(axis=None)
     if split == "test" and is_constant and cells.iloc[0].any():
         log.info(
@@ -356,11 +346,10 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
         )
         return {"label": ""}
     if has_votes:
-        cells = pd.DataFrame({column.name: column for column in columns})  # no column counts twice
         votes = read_votes(cells, data.labels_are, file)
         return {"label": [most_voted(row) for row in votes], "votes": votes}
     if len(names) == 1 and (isinstance(data.label_col, str) or data.labels_are != "one_hot"):
-        return {"label": columns[0]}
+        return {"label": cells[names[0]]}
     return {"label": _read_one_hot(cells, data.multi_label, file)}
 
 

@@ -124,13 +124,11 @@ def read_targets(run: FinishedRun, source: str | None) -> pd.DataFrame:
     if source is None and data.test is None:
         raise UserError("nothing to predict: give --data CSV_OR_FOLDER (the run has no data.test)")
     table = read_split(data, "test", source)
-    for name in table.id[table.id.duplicated()]:
-        raise UserError(f"{source or data.test}: id {name!r} stands twice; keep one row per id")
     is_other_table = source and Path(source).is_file() and source != data.train
     if is_other_table and data.learn_from_test != "copies":
         samples = read_csv(run.path / "samples.csv", usecols=["path", "split"])
         learned = {*real_paths(samples.path[samples.split == "train"])}
-        is_learned = pd.Series(real_paths(table.path)).isin(learned)
+        is_learned = table.real_path.isin(learned)
         if is_learned.any():
             log.info(f"warning: {is_learned.sum():,} images of {source} are files of data.train")
         if is_learned.all():
