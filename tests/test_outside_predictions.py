@@ -10,7 +10,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from pseudokit.api import apply, predict, run_command
+from pseudokit.api import predict, run_command
 from pseudokit.config.keys import Config, Pseudo
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
@@ -20,7 +20,7 @@ from pseudokit.labels import arrays
 from pseudokit.labels.out_of_fold import FoldPredictions, OutsidePredictions, average_models
 from pseudokit.pipeline import run_rounds
 from pseudokit.round_store import MemoryStore, RoundStore
-from pseudokit.run_folder.corrections import revert
+from pseudokit.run_folder.corrections import new_decisions, revert, store_corrections
 from pseudokit.run_folder.evaluate import write_tables
 from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run, reopen_run
 from pseudokit.run_folder.outside import read_outside, refuse_idle_predictions
@@ -137,11 +137,13 @@ def test_another_policy_decides_again_and_a_person_has_the_last_word(run):
     other = next(name for name in CLASSES if name != row.label)
     line = {"id": row.id, "given_label": row.given_label, "action": "relabel", "label": other}
     pd.DataFrame([line]).to_csv(run.parent / "corrections.csv", index=False)
-    apply(run, run.parent / "corrections.csv")
+    with reopen_run(run) as opened:  # as apply does, but without pages
+        store_corrections(opened, new_decisions(opened, run.parent / "corrections.csv"))
+        decide(opened)
     after = pd.read_csv(run / "labels.csv")
     assert (after.label != before.label).sum() == 1
     assert after.iloc[0][["label", "source"]].tolist() == [other, "human"]
-    with reopen_run(run) as opened:  # as apply does, but without pages
+    with reopen_run(run) as opened:
         revert(opened)
         decide(opened)
     assert pd.read_csv(run / "labels.csv").equals(before)
