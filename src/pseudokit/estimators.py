@@ -171,7 +171,7 @@ def self_train(
 
     # Back to the order of X
     back = np.argsort(rows)
-    index = X.index if _is_table(X) else range(n)
+    index = X.index if _is_table(X) else pd.RangeIndex(n)
     written = np.append(classes, None if classes.dtype == object else -1)
     new_labels = written[result.label][back]
     weights = np.where(result.label >= 0, decisions.each("weight"), 0)[back]
