@@ -511,7 +511,7 @@ class WildTables:
         if trouble == "sign":
             sign = pick(rng, SIGNS)
             cells[i] = sign
-            values = pick(rng, [None, [sign], [sign.upper(), "zzz"], []])
+            values = pick(rng, [None, None, [sign], [sign.upper(), "zzz"], []])
             data |= {} if values is None else {"unlabeled_values": values}
             labels[i] = sign if values == [] else ""
             # -1 beside 1 alone is a class.
@@ -1222,7 +1222,8 @@ class CommandLines:
         arguments = (
             [*typed, *wrong] if kind in ("mode", "option") else some(rng, [*typed, *wrong], 99, 99)
         )
-        argv = [*mode, "--config", str(self.file), "data.train=gone.csv", *arguments]
+        start = ["--config", str(self.file), "data.train=gone.csv", f"out={self.file.parent}"]
+        argv = [*mode, *start, *arguments]
         return self._ends(command, argv, named)
 
     @staticmethod
