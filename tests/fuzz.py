@@ -1,6 +1,7 @@
 """Random images, tables and configs from a seed: each is read right, or refused in one line.
 
-A case returns what is wrong, as text, or nothing. An error that is no UserError is raised.
+A case returns what is wrong, as text, or nothing where its input is read right, or REFUSED. An error that is no
+UserError is raised. Cases that are written from a meaning are in fuzz_wild.py.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import csv
 import io
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -17,6 +18,8 @@ import yaml
 from pseudokit.config.load import KEYS, dump_config, is_text, load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.images import decode
+from tests import fuzz_wild
+from tests.fuzz_wild import REFUSED
 from tests.wild import common
 
 ALPHABET = "aZ09 ,;\t\"'=+-@<>&%$#/\\.:_ëß猫🐈\u00a0\n\r"
@@ -141,7 +144,7 @@ class Images:
         Path(self.file).write_bytes(data)
         got = decode(self.file, channels, side)
         if got is None:
-            return ""
+            return REFUSED
         if got.dtype != np.uint8 or not got.size or got.shape[2:] != {1: (), 3: (3,)}[channels]:
             return f"{kind}: an array {got.dtype} {got.shape}"
         if kind != "cut":
@@ -181,7 +184,8 @@ class Tables:
             )
         except UserError as error:
             odd = harm or any("\r" in name or name.startswith("/") for name, _ in rows)
-            return one_line(error) or ("" if odd else f"a table without fault is refused: {error}")
+            fault = "" if odd else f"a table without fault is refused: {error}"
+            return one_line(error) or fault or REFUSED
         wanted = dict(rows) if not harm else self._plain(data, encoding, sep)
         return "" if got == wanted else f"labels {got} in place of {wanted}"
 
@@ -244,7 +248,7 @@ class Configs:
         try:
             config = load_config(self.file, [f"{key}={value}" for key, value in typed])
         except UserError as error:
-            return one_line(error)
+            return one_line(error) or REFUSED
         for key, value in typed:
             got: Any = config
             for name in key.split("."):
@@ -256,20 +260,39 @@ class Configs:
         return "" if again == config else "its own dump reads back as another config"
 
 
-KINDS = {"image": Images, "table": Tables, "config": Configs}
+KINDS = {"image": Images, "table": Tables, "config": Configs, **fuzz_wild.KINDS}
 
 
-def faults(kind: str, folder: Path, n: int, seed: int = 0) -> list[str]:
-    """What is wrong with n cases of a kind. Case i has the seed (seed, i), so that it can be made again."""
-    case, all_faults = KINDS[kind](folder), []
+class Outcomes(NamedTuple):
+    """How many cases were read right, how many refused in one line, and those that were neither.
+
+    silent: a wrong result without a word, or a wrong refusal. raised: tracebacks, hangs, memory.
+    """
+
+    right: int
+    refused: int
+    silent: list[str]
+    raised: list[str]
+
+
+def run(kind: str, folder: Path, n: int, seed: int = 0) -> Outcomes:
+    """n cases of a kind. Case i has the seed (seed, i), so that it can be made again."""
+    case = KINDS[kind](folder)
+    right, refused, silent, raised = 0, 0, [], []
     for i in range(n):
         try:
             with common.limited(20):
                 before = getrusage(RUSAGE_SELF).ru_maxrss
-                fault = case(np.random.default_rng([seed, i]))
+                outcome = case(np.random.default_rng([seed, i]))
                 grown = (getrusage(RUSAGE_SELF).ru_maxrss - before) / 2**20
-                fault = fault or (f"it takes {grown:.1f} GB" if grown > 1 else "")
         except (Exception, common.Hangs) as error:
-            fault = f"{type(error).__name__}: {error}"
-        all_faults += [f"{kind} {i}: {fault}"] if fault else []
-    return all_faults
+            raised.append(f"{kind} {i}: {type(error).__name__}: {error}")
+            continue
+        if grown > 1:
+            raised.append(f"{kind} {i}: it takes {grown:.1f} GB")
+        elif outcome in ("", REFUSED):
+            right += outcome == ""
+            refused += outcome == REFUSED
+        else:
+            silent.append(f"{kind} {i}: {outcome}")
+    return Outcomes(right, refused, silent, raised)

@@ -22,9 +22,27 @@ def test_wild_input_is_read_right_or_refused_in_one_line(case, tmp_path):
     assert right, line
 
 
-@pytest.mark.parametrize(("kind", "n"), [("image", 150), ("table", 100), ("config", 150)])
-def test_random_input_is_read_right_or_refused_in_one_line(kind, n, tmp_path):
-    assert fuzz.faults(kind, tmp_path, n, seed=1) == []
+SAMPLES = {
+    "image": 150,
+    "table": 100,
+    "config": 150,
+    "roles": 8,
+    "submission": 25,
+    "wild table": 20,
+    "finding images": 25,
+    "pixels": 50,
+    "corrections": 15,
+    "command line": 30,
+}
+"""Random cases of each kind; benchmarks/bad_inputs.py runs thousands."""
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_random_input_is_read_right_or_refused_in_one_line(kind, tmp_path):
+    outcomes = fuzz.run(kind, tmp_path, SAMPLES[kind], seed=1)
+    assert outcomes.silent + outcomes.raised == []
+    assert outcomes.right
+    assert outcomes.refused
 
 
 @pytest.mark.parametrize("name", [name for name in hostile.cases() if name not in IN_BROWSER])

@@ -117,7 +117,8 @@ def load_dataset(data: Data) -> Dataset:
     _refuse_two_roles(table, data)
     labels = _named_labels(table[table.split == "train"])
     classes = _find_classes(labels, data)
-    refuse_signs_of_no_label(labels, data)
+    # In a label set (none) is an answer.
+    refuse_signs_of_no_label(labels[labels != NONE] if data.multi_label else labels, data)
     refuse_confusable(classes, data)
     refuse_regression(labels, classes, data)
     table["label"] = own_form(table.label, classes, data)
