@@ -203,11 +203,12 @@ def spoil(how: str) -> bytes:
         "forged end": b"\xff\xd9",
         "end inside": b"\xff\xd9" + data[half:],
         "ones inside": b"\xff" * 40 + data[half + 40 :],
+        "zeros inside": bytes(64) + data[half + 64 :],
     }
     return data[:half] + middle[how]
 
 
-@pytest.mark.parametrize("how", ["forged end", "end inside", "ones inside"])
+@pytest.mark.parametrize("how", ["forged end", "end inside", "ones inside", "zeros inside"])
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_jpeg_that_is_damaged_inside_is_refused_or_skipped(tmp_path, how, cached, capfd):
     files = write(tmp_path, [photo(), spoil(how), photo()], "jpg")

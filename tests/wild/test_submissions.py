@@ -125,6 +125,7 @@ def test_the_positive_class_is_one_of_the_classes(tmp_path):
         (["0", "1"], "accuracy", "target", "0", ["0", "1"]),
         (["0", "1"], "macro_f1", "target", "0.0", ["0.0", "1.0"]),
         (["0", "1"], "accuracy", "target", "0.5", ["0", "1"]),
+        (["benign", "malignant"], None, "target", "0,5", TRUE_OF_SECOND),
         (["0", "1"], "accuracy", "p_0", "0", ["1", "0"]),
         (["1", "2"], "accuracy", "label", "0", ["1", "2"]),
         (["1", "2"], "kappa", "label", "0.0", ["1.0", "2.0"]),

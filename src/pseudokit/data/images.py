@@ -59,6 +59,9 @@ MAX_DARK_MEAN = 0.75
 """Brightness of what is drawn on a transparent background: brighter than this it would be lost on white."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
+STANDARD_HUFFMAN_TABLE = bytes([0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+ZEROED_PART = bytes(64)
+"""With standard tables it would be blocks in which every coefficient is -1; no picture holds them."""
 TIFF_SIGNATURES = (b"II", b"MM")
 REDUCTION_FLAGS = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -170,7 +173,7 @@ def _read(path: str, channels: int | None, side: int | None) -> ndarray | None:
     header = _read_header(data)
     width, height = header.size if header else (0, 0)
     is_cut_png = data.startswith(PNG_SIGNATURE) and not _is_whole_png(data)
-    if is_cut_png or width * height > MAX_IMAGE_PIXELS:
+    if is_cut_png or _has_zeroed_part(data) or width * height > MAX_IMAGE_PIXELS:
         return None
     is_tiff = data.startswith(TIFF_SIGNATURES)
     # Gray floats in a TIFF are read as they are, or not at all.
@@ -190,6 +193,15 @@ def _read(path: str, channels: int | None, side: int | None) -> ndarray | None:
     if channels == 1 and image.ndim == 3:
         return cv2.cvtColor(image.copy(), cv2.COLOR_RGB2GRAY)
     return cv2.merge([image] * 3) if channels == 3 and image.ndim == 2 else image
+
+
+def _has_zeroed_part(data: bytes) -> bool:
+    """Whether zeros stand in place of a part of a JPEG; libjpeg says nothing of it."""
+    is_suspect = ZEROED_PART in data and STANDARD_HUFFMAN_TABLE in data
+    if not is_suspect or not data.startswith(JPEG_SIGNATURE):
+        return False
+    last_scan = data[data.rfind(b"\xff\xda") :].partition(b"\xff\xd9")[0]
+    return ZEROED_PART in last_scan.rstrip(b"\0")
 
 
 def _read_header(data: bytes) -> Image.Image | None:

@@ -139,6 +139,7 @@ def _read_columns(
     metric, positive = config.metric, config.data.submission_positive
     class_of = dict(zip(asked, respell(asked, classes, _bare_name), strict=True))
     cells = asked.melt().value.drop_duplicates()
+    cells = cells.str.replace(r"^(\d+),(\d+)$", r"\1.\2", regex=True)  # decimal commas
     numbers = pd.to_numeric(cells.map(plain_form), errors="coerce")
     if len(class_of) > 1:
         if sorted(class_of.values()) != sorted(classes):
