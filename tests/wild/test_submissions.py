@@ -125,7 +125,6 @@ def test_the_positive_class_is_one_of_the_classes(tmp_path):
         (["0", "1"], "accuracy", "target", "0", ["0", "1"]),
         (["0", "1"], "macro_f1", "target", "0.0", ["0.0", "1.0"]),
         (["0", "1"], "accuracy", "target", "0.5", ["0", "1"]),
-        (["benign", "malignant"], None, "target", "0,5", TRUE_OF_SECOND),
         (["0", "1"], "accuracy", "p_0", "0", ["1", "0"]),
         (["1", "2"], "accuracy", "label", "0", ["1", "2"]),
         (["1", "2"], "kappa", "label", "0.0", ["1.0", "2.0"]),
@@ -155,6 +154,11 @@ def test_the_metric_decides_then_the_sample_and_labels_are_spelled_as_there(
     tmp_path, classes, metric, column, cell, expected
 ):
     assert filled(tmp_path, one(column, cell), classes, metric=metric)[column] == expected
+
+
+def test_decimal_commas_are_numbers(tmp_path):
+    text = "id;target\n007;0,5\n012;0,5\n"
+    assert filled(tmp_path, text, ["benign", "malignant"])["target"] == TRUE_OF_SECOND
 
 
 THREE = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
