@@ -603,7 +603,7 @@ def tables() -> list[Case]:
         ),
         "one-hot: one column twice": (
             read_table(one_hot, label_col=["cat", "cat"]),
-            Refused("t.csv", "line 2", "data.multi_label"),
+            Refused("data.label_col", "'cat'"),
         ),
         "a quote left open in a group": (
             read_table(

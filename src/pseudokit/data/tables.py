@@ -329,6 +329,8 @@ def read_labels(table: pd.DataFrame, data: Data, split: str, file: Path) -> dict
         UserError: a column is missing, or a cell is no answer of its kind.
     """
     names = as_list(data.label_col)
+    if len({*names}) < len(names):
+        raise UserError(f"data.label_col={names} names a column twice; name each once")
     has_votes = data.labels_are != "one_hot"
     if has_votes and split not in ("train", "unlabeled") and not {*names} & {*table}:
         names = ["label"]  # what is scored may have been judged by somebody else
