@@ -172,6 +172,9 @@ def table_photos(rows: list[dict]) -> list[str]:
             )
     means = [f"{100 * np.mean([scores[arm] for scores in draws.values()]):.1f}" for arm in arms]
     lines.append(f"| mean | {len(draws)} | {' | '.join(means)} | {percent(gains)} |")
+    best = max(LITES, key=lambda lite: np.mean([scores[lite] for scores in draws.values()]))
+    gain = [scores["council"] - scores[best] for scores in draws.values()]
+    lines += ["", f"Gain on {best}, the best network over all of these draws: {percent(gain)}"]
     return lines
 
 
