@@ -1,6 +1,7 @@
 """A council of networks: each predicts every fold, their weighted mean counts, and students are councils too."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,13 @@ def train(run: Path, corrections: Path | None = None) -> None:
     runner = make_job_runner(opened, prepared)
     result = run_rounds(opened, prepared, runner)
     train_final_models(opened, prepared, result, runner)
+
+
+def test_a_council_that_lost_its_weights_is_refused(council, tmp_path):
+    shutil.copytree(council, tmp_path / "run")
+    (tmp_path / "run" / "council.json").unlink()
+    with pytest.raises(UserError, match=r"council\.json"):
+        open_finished(tmp_path / "run", "student")
 
 
 def test_student_and_baseline_are_councils_by_the_same_weights(council):
