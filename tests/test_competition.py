@@ -99,6 +99,7 @@ def test_a_submission_that_does_not_fit_is_refused_before_training(args, files):
 def test_the_submission_of_a_run_is_that_of_predict(runs, files, tmp_path):
     predictions = predict(runs[:1], out=tmp_path / "p.csv", submission=files / "sample.csv")
     submission = table(runs[0] / "submission.csv")
+    assert "submission: 'label'" in (runs[0] / "inputs.json").read_text()
     assert list(submission.id) == list(table(files / "sample.csv").id)
     assert submission.equals(table(tmp_path / "submission.csv"))
     assert (submission.set_index("id").label[predictions.id].to_numpy() == predictions.label).all()

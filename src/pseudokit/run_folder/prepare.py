@@ -109,7 +109,7 @@ def prepare(run: Run) -> PreparedData:
             partial(read_dataset, config, mode),
         )
         check_dataset(dataset, config, mode)
-        check_submission(dataset, config)
+        taken_for = [*dataset.taken_for, *check_submission(dataset, config)]
         tested = int((dataset.split == "test").sum())
         is_judged = np.isin(dataset.split, LEARNED_SPLITS)
         if run.trains:
@@ -134,7 +134,7 @@ def prepare(run: Run) -> PreparedData:
         tables = {"samples.csv": dataset.table(), "duplicates.csv": escape_formulas(copies)}
         for name, table in (tables | truths).items():
             write_csv(run.path / name, table)
-        write_json(run.path / "inputs.json", {"taken_for": dataset.taken_for})
+        write_json(run.path / "inputs.json", {"taken_for": taken_for})
         if judged.votes:
             write_votes(run.path / "votes.npz", judged.votes)
         counts_by_split = pd.Series(dataset.split).value_counts(sort=False)

@@ -99,18 +99,23 @@ def fill_submission(
         if asks_answers:
             values = values.replace(_as_in_sample(known, asked[column]))
         table[column] = values
-    log.info(f"submission: {column!r} gets {kind} {name or ''}")
+    taken_for = f"submission: {column!r} gets {kind} {name or ''}".rstrip()
+    log.info(taken_for)
+    table.attrs["taken_for"] = taken_for
     return table
 
 
-def check_submission(dataset: Dataset, config: Config) -> None:
+def check_submission(dataset: Dataset, config: Config) -> list[str]:
     """Fill the sample, if there is one, with predictions that say nothing: what does not fit is refused now.
+
+    Returns:
+        What it was taken for, in a sentence; none without a sample.
 
     Raises:
         UserError: see fill_submission; or there is no data.test.
     """
     if not config.data.submission:
-        return
+        return []
     ids = dataset.id[dataset.split == "test"]
     if not len(ids):
         raise UserError("data.submission needs data.test, the images that it lists")
@@ -118,6 +123,7 @@ def check_submission(dataset: Dataset, config: Config) -> None:
     blank = pd.DataFrame({"id": ids, "label": dataset.classes[0]} | probs)
     filled = fill_submission(Path(config.data.submission), blank, config)
     log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
+    return [filled.attrs["taken_for"]]
 
 
 def _find_ids(table: pd.DataFrame, ids: pd.Series) -> tuple[str, ndarray]:
