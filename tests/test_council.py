@@ -169,6 +169,9 @@ def test_a_council_that_lost_its_weights_is_refused(council, tmp_path):
     (tmp_path / "run" / "council.json").unlink()
     with pytest.raises(UserError, match=r"council\.json"):
         open_finished(tmp_path / "run", "student")
+    # Before the rounds have ended there are no weights yet.
+    models = open_finished(tmp_path / "run", "student", goes_on=True).models
+    assert [model.weight for model in models] == [1.0, 1.0]
 
 
 def test_student_and_baseline_are_councils_by_the_same_weights(council):

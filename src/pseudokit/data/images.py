@@ -60,6 +60,7 @@ MAX_DARK_MEAN = 0.75
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
 STANDARD_HUFFMAN_TABLE = bytes([0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+"""How most encoders begin it: how many codes of luminance have each length."""
 ZEROED_PART = bytes(64)
 """With standard tables it would be blocks in which every coefficient is -1; no picture holds them."""
 TIFF_SIGNATURES = (b"II", b"MM")

@@ -23,7 +23,7 @@ from ..report.load_run import read_dict
 from ..report.sentences import points
 from ..round_store import RoundStore, model_folders
 from ..system.files import log, write_csv
-from ..training.models import ModelSpec, TrainedModel, load_models
+from ..training.models import COUNCIL, ModelSpec, TrainedModel, load_models
 from ..training.predict import mean_probs
 from ..training.trainer import Trainer, offer
 from .folder import run_config, run_mode
@@ -56,16 +56,15 @@ def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> F
         goes_on: the run is being worked on, so that other models count than those that it was finished with.
 
     Raises:
-        UserError: it is no run folder, has no model yet, no such arm, or lacks a model that it was finished with.
+        UserError: it is no run folder, has no model yet, no such arm, or lost what it was finished with.
     """
     config = run_config(run)
-    finished_with = [] if goes_on else read_dict(run / "metrics.json").get("models", [])
-    for name in finished_with:
-        if not (run / name / "model.json").is_file():
-            raise UserError(
-                f"--run {run} was finished with the model {run / name}, which is gone; bring it back, run the last "
-                "command again, or start over with --fresh"
-            )
+    lost = None if goes_on else lost_file(run)
+    if lost:
+        raise UserError(
+            f"--run {run} was finished with {lost}, which is gone; bring it back, run the last command again, or start "
+            "over with --fresh"
+        )
     if (run / "baseline" / "model.json").is_file():
         arm = arm or config.predict.arm or _choose_arm(run)
         folders = [run / name for name in STUDENTS if arm in (name, "both")]
@@ -81,6 +80,15 @@ def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> F
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)
     log.info(f"{run} predicts with {names}")
     return FinishedRun(run, config, load_models(folders))
+
+
+def lost_file(run: Path) -> Path | None:
+    """A model, or the weights of a council, that a run was finished with and lacks; None where all is there."""
+    metrics = read_dict(run / "metrics.json")
+    files = [run / name / "model.json" for name in metrics.get("models", [])]
+    if "council" in metrics:
+        files.append(run / COUNCIL)
+    return next((file for file in files if not file.is_file()), None)
 
 
 def predicting_models(run: Path) -> list[str]:

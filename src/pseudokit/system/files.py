@@ -73,9 +73,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """A mapping that this kit has written.
 
     Raises:
-        UserError: the file is gone or no JSON, or lacks one of the keys.
+        UserError: the file is no JSON, or lacks one of the keys.
     """
-    with suppress(ValueError, RecursionError, FileNotFoundError):
+    with suppress(ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.keys() >= {*keys}:
             return content

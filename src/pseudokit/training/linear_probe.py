@@ -80,7 +80,7 @@ def fit_head(
     k: int,
     multi_label: bool,
     given_labels: ndarray,
-    pseudo_label_prior: float = MIN_PSEUDO_LABEL_PRIOR,
+    n_networks: int = 1,
 ) -> tuple[nn.Linear, pd.DataFrame]:
     """Logistic regression on embeddings with a normal prior on the weights, by L-BFGS.
 
@@ -91,7 +91,7 @@ def fit_head(
         embeddings: (n, D) float32.
         labels: (n,) classes or (n, K) soft targets; several labels an image: (n, K), -1 = unknown.
         given_labels: by which the prior is chosen, in the form of labels; -1 = a row that has a pseudo-label.
-        pseudo_label_prior: the prior is at least this strong where there are such rows.
+        n_networks: how many of them gave those pseudo-labels.
 
     Returns:
         The head, and its history with the prior.
@@ -106,7 +106,8 @@ def fit_head(
         given_labels = given_labels.argmax(1)
     prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion)
     if (has_label(labels) & ~is_given).any():
-        prior = max(prior, pseudo_label_prior)
+        is_council = n_networks > 1
+        prior = max(prior, MIN_COUNCIL_PSEUDO_LABEL_PRIOR if is_council else MIN_PSEUDO_LABEL_PRIOR)
     head = _zero_head(x.shape[1], k)
     losses = _fit(head, x, torch.from_numpy(criterion.targets(labels)), prior, criterion)
     with torch.no_grad():

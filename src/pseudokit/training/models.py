@@ -295,7 +295,7 @@ def _load_council(folder: Path) -> list[TrainedModel]:
     folders = sorted(file.parent for file in folder.rglob("model.json"))
     models = [load_model(folder) for folder in folders]
     run, _ = _run_and_member(folder)
-    if len(models) > 1:
+    if len(models) > 1 and (run / COUNCIL).exists():
         weights = read_json(run / COUNCIL, "weights")["weights"]
         for model, folder in zip(models, folders, strict=True):
             _, member = _run_and_member(folder)

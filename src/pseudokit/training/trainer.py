@@ -38,15 +38,7 @@ from .checkpoint import Checkpoints, forget
 from .device import pick_device
 from .history import progress_bar
 from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
-from .linear_probe import (
-    MIN_COUNCIL_PSEUDO_LABEL_PRIOR,
-    MIN_PSEUDO_LABEL_PRIOR,
-    alike_features,
-    fit_head,
-    head_log_probs,
-    linear_classifier,
-    with_head,
-)
+from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier, with_head
 from .loop import step_budget, train_model
 from .models import (
     ModelSpec,
@@ -178,14 +170,13 @@ class Trainer:
         _, member = split_folder(job.where)
         backbone = self.backbones[member]
         spec = backbone.spec
-        is_council = len(self.backbones) > 1
         head, history = fit_head(
             self.embeddings[backbone.hash][job.rows],
             job.labels,
             len(spec.classes),
             spec.multi_label,
             self.given_labels[job.rows],
-            MIN_COUNCIL_PSEUDO_LABEL_PRIOR if is_council else MIN_PSEUDO_LABEL_PRIOR,
+            len(self.backbones),
         )
         network = with_head(backbone.network, head)
         return TrainedModel(network, spec, backbone=backbone.hash), history
