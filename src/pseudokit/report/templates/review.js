@@ -1,14 +1,40 @@
 "use strict";
 // Everything from the data reaches the page through textContent, value or an image address: never as markup.
 const content = JSON.parse(document.getElementById("content").textContent);
-const { samples, queues, classes } = content;
-const memory = "review:" + content.run + ":" + content.key;
+const { queues, classes } = content;
 const find = (id) => document.getElementById(id);
-const placeOf = new Map(samples.map((sample, place) => [sample.id, place]));
 const CARD = { width: 136, height: 158 }; // with the gap of 8
 
-let made = new Map(); // id → {action, label}
-let history = []; // steps; a step is a list of [id, what was made before or null]
+// Where samples and decisions are: in this file and in the memory of this browser.
+// A decision is {action, label}, or null; a change is [id, before, after]; a step is the list of changes that undo takes back at once.
+const inThisBrowser = {
+  memory: "review:" + content.run + ":" + content.key,
+  size: content.samples.length,
+  item: (place) => content.samples[place],
+  example: (number) => content.examples[number], // the address of an image, or nothing
+  load() { // { made: Map of id → decision, steps, settings }, or a promise of it; the page reads it once
+    const steps = [], made = new Map();
+    for (let text; (text = localStorage.getItem(this.memory + ":" + steps.length));) {
+      const step = JSON.parse(text).map(([id, after]) => [id, made.get(id) || null, after]);
+      for (const [id, , after] of step) made.set(id, after);
+      steps.push(step);
+    }
+    return { made, steps, settings: JSON.parse(localStorage.getItem(this.memory)) };
+  },
+  save(changes, steps, settings) { // what has just changed, all steps after it, and what the page shows
+    localStorage.setItem(this.memory, JSON.stringify(settings));
+    if (!changes.length) return;
+    const last = steps.length - 1;
+    if (last >= 0) localStorage.setItem(this.memory + ":" + last, JSON.stringify(steps[last].map(([id, , after]) => [id, after])));
+    localStorage.removeItem(this.memory + ":" + (last + 1)); // of a step that was undone
+  },
+};
+const store = globalThis.reviewStore ?? inThisBrowser; // a server puts its own there, before this script
+const item = (place) => store.item(place);
+
+let made = new Map(); // id → decision
+let steps = [];
+let placeOf; // id → place
 let at = queues[0].places[0], anchor = at; // places of the current sample and of the one where a range begins
 let view = "single", queue = 0, pair = "", status = "all";
 let shown = []; // places that pass the filters, in order
@@ -16,20 +42,31 @@ let selected = new Set(); // places selected in the grid
 let cards = new Map(); // place → card, of what the grid can show right now
 let byPointer = false; // whether the last input came from a pointer
 
-function remember() {
-  const kept = { made: [...made], history: history.slice(-20), at, view, queue, pair, status };
-  try { localStorage.setItem(memory, JSON.stringify(kept)); } catch { find("forgets").hidden = false; }
+/** changes: what has just been decided or undone; none where only the view has changed. */
+function remember(changes = []) {
+  try { store.save(changes, steps, { at, view, queue, pair, status }); } catch { find("forgets").hidden = false; }
 }
 
-function recall() {
+async function recall() {
+  placeOf = new Map(Array.from({ length: store.size }, (_, place) => [item(place).id, place]));
   try {
-    const kept = JSON.parse(localStorage.getItem(memory));
-    if (!kept) return;
-    made = new Map(kept.made);
-    history = kept.history;
-    ({ at, view, queue, pair, status } = kept);
-    if (!samples[at] || !queues[queue]) at = queue = 0;
+    const kept = await store.load();
+    ({ made, steps } = kept);
+    if (kept.settings) ({ at, view, queue, pair, status } = kept.settings);
+    if (at >= store.size || !queues[queue]) at = queue = 0;
   } catch { /* a sandboxed frame or a private window: begin anew */ }
+}
+
+/** What others decided at the same time, as [id, decision]: the store calls it. No step: undo takes back one's own decisions. */
+function onOthers(decisions) {
+  for (const [id, decision] of decisions) { if (decision) made.set(id, decision); else made.delete(id); }
+  refresh();
+}
+
+/** Two decisions on one sample, as [id, mine, theirs]: the store calls it, and an import. */
+function onConflict(conflicts) {
+  onOthers(conflicts.map(([id, , theirs]) => [id, theirs]));
+  say(conflicts.length + " decided otherwise elsewhere");
 }
 
 function element(tag, className, text) {
@@ -58,8 +95,8 @@ function picture(address) {
 
 function applyFilters() {
   const { places } = queues[queue];
-  shown = places.filter((place) => (pair === "" || blind() || pairOf(samples[place]) === pair)
-    && (status === "all" || (status === "done") === made.has(samples[place].id)));
+  shown = places.filter((place) => (pair === "" || blind() || pairOf(item(place)) === pair)
+    && (status === "all" || (status === "done") === made.has(item(place).id)));
   const passed = new Set(shown);
   if (shown.length && !passed.has(at)) { // go on where the current one would stand
     at = places.slice(Math.max(0, places.indexOf(at))).find((place) => passed.has(place)) ?? shown[shown.length - 1];
@@ -68,20 +105,20 @@ function applyFilters() {
 }
 
 function fillPairs() {
-  const groups = Map.groupBy(queues[queue].places, (place) => pairOf(samples[place]));
+  const groups = Map.groupBy(queues[queue].places, (place) => pairOf(item(place)));
   const sorted = [...groups].sort((one, other) => other[1].length - one[1].length);
   const option = (text, places, name) => new Option(text + " (" + places.length + ")", name);
-  const options = sorted.map(([name, places]) => option(change(samples[places[0]]).join(" "), places, name));
+  const options = sorted.map(([name, places]) => option(change(item(places[0])).join(" "), places, name));
   find("pair").replaceChildren(option("all pairs", queues[queue].places, ""), ...options);
   if (!groups.has(pair)) pair = "";
   find("pair").value = pair;
   find("pair").hidden = blind();
 }
 
-function refresh() {
+function refresh(changes) {
   applyFilters();
   paint();
-  remember();
+  remember(changes);
 }
 
 function paint() {
@@ -90,20 +127,20 @@ function paint() {
   find("grid").hidden = view !== "grid";
   find("view").replaceChildren(view === "grid" ? "one by one " : "grid ", element("kbd", "", "v"));
   if (view === "grid") paintGrid(true);
-  else find("single").replaceChildren(shown.length ? single(samples[at]) : "Nothing passes the filters.");
+  else find("single").replaceChildren(shown.length ? single(item(at)) : "Nothing passes the filters.");
   const { places } = queues[queue];
-  const done = places.filter((place) => made.has(samples[place].id)).length;
+  const done = places.filter((place) => made.has(item(place).id)).length;
   find("count").textContent = done + " of " + places.length + " reviewed";
   Object.assign(find("progress"), { max: places.length, value: done });
   const where = shown.length ? shown.indexOf(at) + 1 + " of " + shown.length : "none";
   find("shown").textContent = where + " shown" + (selected.size ? ", " + selected.size + " selected" : "");
-  const rows = targets().map((place) => samples[place]);
+  const rows = targets().map((place) => item(place));
   const disable = (name, off) => { document.querySelector("[data-do=" + name + "]").disabled = off; };
   disable("keep", !rows.some((sample) => sample.given_label !== ""));
   disable("accept", !rows.some(suggests));
   disable("acceptAll", blind());
-  disable("undo", !history.length);
-  find("class").value = suggests(samples[at]) ? samples[at].predicted : samples[at].given_label || classes[0];
+  disable("undo", !steps.length);
+  find("class").value = suggests(item(at)) ? item(at).predicted : item(at).given_label || classes[0];
 }
 
 function single(sample) {
@@ -137,7 +174,7 @@ function factList(className, facts) {
 function compared(sample) {
   const box = element("div", "examples");
   [sample.given_label, sample.predicted].forEach((name, side) => {
-    const near = sample.near[side].map((place) => content.examples[place]).filter(Boolean);
+    const near = sample.near[side].map((place) => store.example(place)).filter(Boolean);
     if (!near.length || (side === 1 && name === sample.given_label)) return;
     const group = element("div");
     group.append(element("h2", "", "nearest examples of " + name), ...near.map(picture));
@@ -151,7 +188,7 @@ function compared(sample) {
 function columns() { return Math.max(1, Math.floor((find("grid").clientWidth - 12) / CARD.width)); }
 
 function buildCard(place, number) {
-  const sample = samples[place], decision = made.get(sample.id);
+  const sample = item(place), decision = made.get(sample.id);
   const card = element("div", "card" + (decision ? " reviewed" : "") + (place === at ? " current" : ""));
   Object.assign(card, { id: "card-" + place, role: "option", ariaSelected: selected.has(place) });
   Object.assign(card, { ariaSetSize: shown.length, ariaPosInSet: number, title: change(sample).join(" ") });
@@ -205,29 +242,29 @@ function targets() {
 function decide(places, decision) {
   const step = [];
   for (const place of places) {
-    const { id } = samples[place], decided = decision(samples[place]);
+    const { id } = item(place), decided = decision(item(place));
     if (!decided) continue;
-    step.push([id, made.get(id) || null]);
+    step.push([id, made.get(id) || null, decided]);
     made.set(id, decided);
   }
   if (!step.length) { say("nothing here that this could decide"); return; }
-  history.push(step);
+  steps.push(step);
   const [[id]] = step;
   say(step.length === 1 ? id + ": " + describe(made.get(id)) : step.length + " decided; u takes them back");
   selected.clear();
   const index = shown.indexOf(places[places.length - 1]);
-  const open = shown.findIndex((place, i) => i > index && !made.has(samples[place].id));
+  const open = shown.findIndex((place, i) => i > index && !made.has(item(place).id));
   at = shown[open < 0 ? Math.min(index + 1, shown.length - 1) : open];
-  refresh();
+  refresh(step);
 }
 
 function undo() {
-  const step = history.pop();
+  const step = steps.pop();
   if (!step) { say("nothing to undo"); return; }
   for (const [id, before] of step) { if (before) made.set(id, before); else made.delete(id); }
   at = placeOf.get(step[0][0]) ?? at;
   say(step.length === 1 ? step[0][0] + ": undone" : step.length + " undone");
-  refresh();
+  refresh(step.map(([id, before, after]) => [id, after, before]));
 }
 
 const keep = (sample) => (sample.given_label === "" ? null : { action: "keep", label: sample.given_label });
@@ -287,9 +324,9 @@ function corrections() {
   const escapeFormula = (text) => (isFormula(text) ? "'" + text : text); // see data/csv_text.py
   const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
   const line = (cells) => cells.map(escapeFormula).map(quote).join(",") + "\n";
-  const rows = samples.filter((sample) => made.has(sample.id)).map((sample) => {
-    const { action, label } = made.get(sample.id);
-    return line([sample.id, sample.given_label, action, label, sample.sha256]);
+  const rows = [...placeOf].filter(([id]) => made.has(id)).map(([id, place]) => {
+    const { action, label } = made.get(id);
+    return line([id, item(place).given_label, action, label, item(place).sha256]);
   });
   return [line(["id", "given_label", "action", "label", "image_sha256"]), ...rows];
 }
@@ -307,7 +344,7 @@ function save() {
 
 const actions = {
   accept: () => decide(targets(), accept),
-  acceptAll: () => { if (view === "grid") decide(shown.filter((place) => !made.has(samples[place].id)), accept); },
+  acceptAll: () => { if (view === "grid") decide(shown.filter((place) => !made.has(item(place).id)), accept); },
   keep: () => decide(targets(), keep),
   choose: () => decide(targets(), take(find("class").value)),
   ambiguous: () => decide(targets(), without("ambiguous")),
@@ -379,8 +416,8 @@ function buildControls() {
   }
 }
 
-function start() {
-  recall();
+async function start() {
+  await recall();
   buildControls();
   fillPairs();
   for (const name of ["queue", "pair", "status"]) find(name).addEventListener("change", onFilter);
@@ -397,4 +434,5 @@ function start() {
   focusView();
 }
 
+store.connect?.({ onOthers, onConflict });
 start();
