@@ -21,6 +21,9 @@ const inThisBrowser = {
     }
     return { made, steps, settings: JSON.parse(localStorage.getItem(this.memory)) };
   },
+  connect({ onReload }) { // another tab with this page has decided
+    addEventListener("storage", ({ key }) => { if (key?.startsWith(this.memory + ":")) onReload(); });
+  },
   save(changes, steps, settings) { // what has just changed, all steps after it, and what the page shows
     localStorage.setItem(this.memory, JSON.stringify(settings));
     if (!changes.length) return;
@@ -32,19 +35,26 @@ const inThisBrowser = {
 const store = globalThis.reviewStore ?? inThisBrowser; // a server puts its own there, before this script
 const item = (place) => store.item(place);
 
+const BULK = 10; // more suggestions at once are accepted after a question
+
 let made = new Map(); // id → decision
 let steps = [];
+let exported = 0; // steps that the last export had
 let placeOf; // id → place
 let at = queues[0].places[0], anchor = at; // places of the current sample and of the one where a range begins
-let view = "single", queue = 0, pair = "", status = "all";
-let shown = []; // places that pass the filters, in order
+let view = "single", queue = 0, pair = "", policy = "", status = "all", order = "run", query = "";
+let zoomed = false;
+let ordered = []; // places of the queue, in order
+let shown = []; // those that pass the filters
 let selected = new Set(); // places selected in the grid
 let cards = new Map(); // place → card, of what the grid can show right now
 let byPointer = false; // whether the last input came from a pointer
+let matches = [], active = 0; // classes that fit what is typed, and the one that Enter takes
 
 /** changes: what has just been decided or undone; none where only the view has changed. */
 function remember(changes = []) {
-  try { store.save(changes, steps, { at, view, queue, pair, status }); } catch { find("forgets").hidden = false; }
+  const settings = { at, view, queue, pair, policy, status, order, query, exported };
+  try { store.save(changes, steps, settings); } catch { find("forgets").hidden = false; }
 }
 
 async function recall() {
@@ -52,21 +62,29 @@ async function recall() {
   try {
     const kept = await store.load();
     ({ made, steps } = kept);
-    if (kept.settings) ({ at, view, queue, pair, status } = kept.settings);
+    if (kept.settings) ({ at, view, queue, pair, policy = "", status, order = "run", query = "", exported = 0 } = kept.settings);
     if (at >= store.size || !queues[queue]) at = queue = 0;
   } catch { /* a sandboxed frame or a private window: begin anew */ }
 }
 
-/** What others decided at the same time, as [id, decision]: the store calls it. No step: undo takes back one's own decisions. */
+/** The store calls it when there are other steps than those of this page. */
+async function onReload() {
+  ({ made, steps } = await store.load());
+  refresh();
+}
+
+/** The store calls it with [id, decision] that others made. No step: undo takes back one's own. */
 function onOthers(decisions) {
   for (const [id, decision] of decisions) { if (decision) made.set(id, decision); else made.delete(id); }
   refresh();
 }
 
-/** Two decisions on one sample, as [id, mine, theirs]: the store calls it, and an import. */
-function onConflict(conflicts) {
+/** The store calls it with [id, mine, theirs], where others decided otherwise in the meantime. */
+async function onConflict(conflicts) {
   onOthers(conflicts.map(([id, , theirs]) => [id, theirs]));
-  say(conflicts.length + " decided otherwise elsewhere");
+  const mine = await askConflicts("Decided otherwise elsewhere", [], conflicts);
+  const own = conflicts.filter(([id]) => mine && !mine.has(id)).map(([id, decision]) => [id, decision]);
+  refresh(commit(own.filter(([, decision]) => decision)));
 }
 
 function element(tag, className, text) {
@@ -78,9 +96,13 @@ function element(tag, className, text) {
 
 function say(text) { find("message").textContent = text; }
 function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
-function describe(decision) { return decision.action + (decision.action === "relabel" ? " → " + decision.label : ""); }
+function describe(decision) { return !decision ? "–" : decision.action + (decision.action === "relabel" ? " → " + decision.label : ""); }
 function blind() { return queues[queue].name === "audit"; }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
+function policyOf(sample) { return sample.decision || "none"; }
+function isSure(sample) { // the run itself does what is suggested, at the precision that it aims at
+  return (sample.predicted === sample.given_label ? ["keep"] : ["relabel", "accept"]).includes(sample.decision);
+}
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
 
 function change(sample) {
@@ -88,31 +110,51 @@ function change(sample) {
   return suggests(sample) ? [given, "→ " + sample.predicted] : [given];
 }
 
-function picture(address) {
+function picture(address, alt = "") {
   if (!address) return element("span", "picture gone", "not readable");
-  return Object.assign(element("img", "picture"), { src: address, alt: "" });
+  return Object.assign(element("img", "picture"), { src: address, alt });
+}
+
+function passes(place) {
+  const sample = item(place), decision = made.get(sample.id);
+  return (blind() || ((!pair || pairOf(sample) === pair) && (!policy || policyOf(sample) === policy)))
+    && (status === "all" || status === (decision ? "done" : "open") || status === decision?.action)
+    && sample.id.toLowerCase().includes(query.toLowerCase());
 }
 
 function applyFilters() {
-  const { places } = queues[queue];
-  shown = places.filter((place) => (pair === "" || blind() || pairOf(item(place)) === pair)
-    && (status === "all" || (status === "done") === made.has(item(place).id)));
+  shown = ordered.filter(passes);
   const passed = new Set(shown);
   if (shown.length && !passed.has(at)) { // go on where the current one would stand
-    at = places.slice(Math.max(0, places.indexOf(at))).find((place) => passed.has(place)) ?? shown[shown.length - 1];
+    at = ordered.slice(Math.max(0, ordered.indexOf(at))).find((place) => passed.has(place)) ?? shown[shown.length - 1];
   }
   selected = new Set([...selected].filter((place) => passed.has(place)));
 }
 
-function fillPairs() {
-  const groups = Map.groupBy(queues[queue].places, (place) => pairOf(item(place)));
+function sortPlaces() {
+  const { places } = queues[queue], sign = order === "high" ? -1 : 1;
+  const confidence = (place) => item(place).confidence ?? -1;
+  ordered = order === "run" || blind() ? places : places.toSorted((a, b) => sign * (confidence(a) - confidence(b)));
+}
+
+/** Fill a select with the groups of the queue, largest first; returns the group that is chosen. */
+function fillGroups(name, all, keyOf, textOf, chosen) {
+  const { places } = queues[queue];
+  const groups = Map.groupBy(places, (place) => keyOf(item(place)));
   const sorted = [...groups].sort((one, other) => other[1].length - one[1].length);
-  const option = (text, places, name) => new Option(text + " (" + places.length + ")", name);
-  const options = sorted.map(([name, places]) => option(change(item(places[0])).join(" "), places, name));
-  find("pair").replaceChildren(option("all pairs", queues[queue].places, ""), ...options);
-  if (!groups.has(pair)) pair = "";
-  find("pair").value = pair;
-  find("pair").hidden = blind();
+  const option = (text, places, key) => new Option(text + " (" + places.length + ")", key);
+  const options = sorted.map(([key, some]) => option(textOf(item(some[0])), some, key));
+  find(name).replaceChildren(option(all, places, ""), ...options);
+  find(name).value = groups.has(chosen) ? chosen : "";
+  find(name).hidden = blind();
+  return find(name).value;
+}
+
+function fillFilters() {
+  sortPlaces();
+  pair = fillGroups("pair", "all pairs", pairOf, (sample) => change(sample).join(" "), pair);
+  policy = fillGroups("policy", "the run: any", policyOf, (sample) => "the run: " + policyOf(sample), policy);
+  find("order").hidden = blind();
 }
 
 function refresh(changes) {
@@ -122,7 +164,7 @@ function refresh(changes) {
 }
 
 function paint() {
-  document.body.className = view;
+  document.body.className = view + (zoomed && view === "single" ? " zoomed" : "");
   find("single").hidden = view !== "single";
   find("grid").hidden = view !== "grid";
   find("view").replaceChildren(view === "grid" ? "one by one " : "grid ", element("kbd", "", "v"));
@@ -141,6 +183,7 @@ function paint() {
   disable("acceptAll", blind());
   disable("undo", !steps.length);
   find("class").value = suggests(item(at)) ? item(at).predicted : item(at).given_label || classes[0];
+  showOptions([]);
 }
 
 function single(sample) {
@@ -154,10 +197,37 @@ function single(sample) {
     ["p_wrong", open && sample.p_wrong !== null ? percent(sample.p_wrong) : ""],
     ["the run's decision", open ? sample.decision : ""],
     ["id", sample.id],
-    ["your decision", decided ? describe(decided) : "–", decided && "human"],
+    ["your decision", describe(decided), decided && "human"],
   ]));
+  if (sample.original) {
+    side.append(Object.assign(element("a", "", "original image"), { href: sample.original, target: "_blank" }));
+  }
+  if (sample.cluster && !blind()) side.append(copies(sample));
   if (open) side.append(compared(sample));
-  box.append(picture(sample.image), side);
+  box.append(mainPicture(sample), side);
+  return box;
+}
+
+function mainPicture(sample) {
+  const image = picture((zoomed && sample.original) || sample.image, "sample " + sample.id);
+  image.addEventListener("click", zoom);
+  image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth <= 64));
+  image.addEventListener("error", () => {
+    image.src = sample.image;
+    say("the original cannot be shown from here; this is the small image in the page");
+  }, { once: true });
+  return image;
+}
+
+/** All copies side by side, with their labels. */
+function copies(sample) {
+  const box = element("div", "examples copies");
+  for (const copy of content.copies[sample.cluster] ?? []) {
+    const figure = element("figure", copy.id === sample.id ? "current" : ""), text = element("figcaption");
+    text.append(element("b", "", copy.given_label), " " + copy.split, element("span", "human", made.has(copy.id) ? describe(made.get(copy.id)) : ""));
+    figure.append(picture(copy.image), text);
+    box.append(figure);
+  }
   return box;
 }
 
@@ -238,19 +308,20 @@ function targets() {
   return view === "grid" && selected.size ? shown.filter((place) => selected.has(place)) : [at];
 }
 
-/** decision: sample → {action, label}, or null where the action has no meaning. One call is one step of undo. */
+/** Decide [id, decision] of each pair: one step of undo. */
+function commit(pairs) {
+  const step = pairs.map(([id, after]) => [id, made.get(id) || null, after]);
+  for (const [id, , after] of step) made.set(id, after);
+  if (step.length) steps.push(step);
+  return step;
+}
+
+/** decision: sample → {action, label}, or null where the action has no meaning. */
 function decide(places, decision) {
-  const step = [];
-  for (const place of places) {
-    const { id } = item(place), decided = decision(item(place));
-    if (!decided) continue;
-    step.push([id, made.get(id) || null, decided]);
-    made.set(id, decided);
-  }
+  const step = commit(places.map((place) => [item(place).id, decision(item(place))]).filter(([, decided]) => decided));
   if (!step.length) { say("nothing here that this could decide"); return; }
-  steps.push(step);
-  const [[id]] = step;
-  say(step.length === 1 ? id + ": " + describe(made.get(id)) : step.length + " decided; u takes them back");
+  const [[id, , decided]] = step;
+  say(step.length === 1 ? id + ": " + describe(decided) : step.length + " decided; u takes them back");
   selected.clear();
   const index = shown.indexOf(places[places.length - 1]);
   const open = shown.findIndex((place, i) => i > index && !made.has(item(place).id));
@@ -261,10 +332,58 @@ function decide(places, decision) {
 function undo() {
   const step = steps.pop();
   if (!step) { say("nothing to undo"); return; }
+  if (steps.length < exported) exported = -1;
   for (const [id, before] of step) { if (before) made.set(id, before); else made.delete(id); }
   at = placeOf.get(step[0][0]) ?? at;
   say(step.length === 1 ? step[0][0] + ": undone" : step.length + " undone");
   refresh(step.map(([id, before, after]) => [id, after, before]));
+}
+
+async function acceptAsking(places) {
+  const offered = places.filter((place) => suggests(item(place))), sure = offered.filter((place) => isSure(item(place)));
+  const doubtful = offered.length - sure.length;
+  if (!offered.length) { say("nothing here that this could decide"); return; }
+  const text = !doubtful ? "The run itself decided so for all of them." : doubtful + " of them are doubtful: the run itself did "
+    + "not change these labels, because it is not certain enough. Look at them one by one.";
+  const choices = [["all", "accept all " + offered.length], ["", "cancel"]];
+  if (doubtful) choices.reverse();
+  if (doubtful && sure.length) choices.unshift(["sure", "accept the " + sure.length + " sure ones"]);
+  const answer = await ask("Accept the suggestion for " + offered.length + " samples?", [element("p", "", text)], choices);
+  if (answer) decide(answer === "all" ? offered : sure, accept);
+}
+
+/** A question; choices are [answer, text], the first one by Enter. "" for Esc. */
+function ask(title, parts, choices) {
+  const dialog = find("ask");
+  find("ask-title").textContent = title;
+  find("ask-body").replaceChildren(...parts);
+  const buttons = choices.map(([value, text], i) => Object.assign(element("button", i ? "" : "main", text), { value, autofocus: !i }));
+  find("ask-choices").replaceChildren(...buttons);
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((answer) => dialog.addEventListener("close", () => answer(dialog.returnValue), { once: true }));
+}
+
+/** Show conflicts [id, mine, theirs] and let a person choose; returns the ids where theirs is taken, null to stop. */
+async function askConflicts(title, parts, conflicts) {
+  const table = element("table"), form = find("ask").querySelector("form");
+  conflicts.forEach(([id, ...decisions], i) => {
+    const row = table.insertRow();
+    row.insertCell().append(picture(item(placeOf.get(id)).image), " " + id);
+    decisions.forEach((decision, theirs) => {
+      const label = element("label");
+      label.append(Object.assign(element("input"), { type: "radio", name: i, value: theirs, checked: !theirs }));
+      label.append((theirs ? "theirs: " : "mine: ") + describe(decision));
+      row.insertCell().append(label);
+    });
+  });
+  const about = conflicts.length + " decided in two ways:";
+  const all = conflicts.length ? [["mine", "mine for all"], ["theirs", "theirs for all"]] : [];
+  const answer = await ask(title, [...parts, ...(conflicts.length ? [element("p", "", about), table] : [])],
+    [["chosen", conflicts.length ? "as chosen" : "import the rest"], ...all, ["", "cancel"]]);
+  const chosen = new FormData(form);
+  const isTheirs = (i) => answer === "theirs" || (answer === "chosen" && chosen.get(String(i)) === "1");
+  return answer ? new Set(conflicts.map(([id]) => id).filter((_, i) => isTheirs(i))) : null;
 }
 
 const keep = (sample) => (sample.given_label === "" ? null : { action: "keep", label: sample.given_label });
@@ -277,6 +396,12 @@ function go(index, extend) {
   at = shown[Math.max(0, Math.min(shown.length - 1, index))];
   if (extend && view === "grid") selectRange(); else anchor = at;
   refresh();
+}
+
+function goToOpen() {
+  const next = shown.indexOf(at) + 1;
+  const open = [...shown.slice(next), ...shown.slice(0, next)].find((place) => !made.has(item(place).id));
+  if (open === undefined) say("all that is shown is reviewed"); else go(shown.indexOf(open));
 }
 
 function move(key, extend) {
@@ -317,18 +442,69 @@ function changeView() {
   focusView();
 }
 
-function focusView() { find(view).focus({ preventScroll: true }); }
+function zoom() {
+  zoomed = view === "grid" || !zoomed;
+  view = "single";
+  refresh();
+  focusView();
+}
+
+function openFilters(isOpen) {
+  find("filters").classList.toggle("open", isOpen);
+  find("more").setAttribute("aria-expanded", isOpen);
+}
+
+function focusView() {
+  openFilters(false);
+  find(view).focus({ preventScroll: true });
+}
+
+// choosing a class by typing
+
+function showOptions(names, current = 0) {
+  matches = names;
+  find("options").replaceChildren(...names.map((name, i) => Object.assign(element("span", "", name), { id: "option-" + i, role: "option" })));
+  find("options").hidden = !names.length;
+  find("class").setAttribute("aria-expanded", names.length > 0);
+  moveOption(current);
+}
+
+function moveOption(place) {
+  active = Math.max(0, Math.min(matches.length - 1, place));
+  [...find("options").children].forEach((option, i) => { option.ariaSelected = i === active; });
+  find("options").children[active]?.scrollIntoView({ block: "nearest" });
+  find("class").setAttribute("aria-activedescendant", matches.length ? "option-" + active : "");
+}
+
+function matchClasses() {
+  const typed = find("class").value.trim().toLowerCase();
+  const rank = (name) => [name === typed, name.startsWith(typed), name.includes(typed)].indexOf(true);
+  const ranks = new Map(classes.map((name) => [name, rank(name.toLowerCase())]));
+  showOptions(classes.filter((name) => ranks.get(name) >= 0).sort((one, other) => ranks.get(one) - ranks.get(other)));
+}
+
+function choose() {
+  const { value } = find("class"), name = matches[active] ?? (classes.includes(value) ? value : undefined);
+  if (name === undefined) { say("no class has this in its name"); return; }
+  decide(targets(), take(name));
+  focusView();
+}
+
+// corrections.csv out and in
+
+const FORMULA = /^'*[=+\-@\t\r＝＋－＠]./s; // see data/csv_text.py
+const header = ["id", "given_label", "action", "label", "image_sha256"];
 
 function corrections() {
-  const isFormula = (text) => /^'*[=+\-@\t\r＝＋－＠]./s.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
-  const escapeFormula = (text) => (isFormula(text) ? "'" + text : text); // see data/csv_text.py
+  const isFormula = (text) => FORMULA.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+  const escapeFormula = (text) => (isFormula(text) ? "'" + text : text);
   const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
   const line = (cells) => cells.map(escapeFormula).map(quote).join(",") + "\n";
   const rows = [...placeOf].filter(([id]) => made.has(id)).map(([id, place]) => {
     const { action, label } = made.get(id);
     return line([id, item(place).given_label, action, label, item(place).sha256]);
   });
-  return [line(["id", "given_label", "action", "label", "image_sha256"]), ...rows];
+  return [line(header), ...rows];
 }
 
 function save() {
@@ -336,17 +512,71 @@ function save() {
   Object.assign(element("a"), { href, download: "corrections.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(href), 60000);
   say(lines.length - 1 + " corrections exported");
+  exported = steps.length;
+  remember();
   if (find("forgets").hidden) return;
   find("csv").value = lines.join(""); // a frame without memory often allows no download either
   find("text").showModal();
   find("csv").select();
 }
 
+function parseCsv(text) {
+  const body = text.replace(/^\uFEFF?("?sep=."?\r?\n)?/i, ""), sign = /^[^,\n]*?([;\t|])/.exec(body)?.[1] ?? ",";
+  const pattern = new RegExp(`("(?:[^"]|"")*"|[^\\${sign}\r\n]*)(\\${sign}|\r\n?|\n|$)`, "y");
+  const rows = [[]];
+  for (let match; pattern.lastIndex < body.length && (match = pattern.exec(body));) {
+    const [, cell, end] = match;
+    rows.at(-1).push(cell.startsWith('"') ? cell.slice(1, -1).replaceAll('""', '"') : cell);
+    if (end !== sign) rows.push([]);
+  }
+  return rows.filter((row) => row.some(Boolean));
+}
+
+/** [id, decision] of each line that fits this page, and what is wrong with the others. */
+function readCorrections(text) {
+  const [names = [], ...rows] = parseCsv(text), fitting = new Map(), faults = [];
+  const missing = header.slice(0, 4).filter((name) => !names.includes(name));
+  if (missing.length) return { fitting, faults: ["it has no column " + missing.join(", ")] };
+  rows.forEach((row, i) => {
+    const [id, given, action, label, sha256] = header.map((name) => row[names.indexOf(name)] ?? "")
+      .map((cell) => (cell.startsWith("'") && FORMULA.test(cell) ? cell.slice(1) : cell));
+    const sample = store.size && placeOf.has(id) ? item(placeOf.get(id)) : null;
+    const isLearned = action === "keep" || action === "relabel", learned = label || (action === "keep" ? given : "");
+    const fault = !sample ? "is no sample of this page"
+      : given !== sample.given_label ? "has the given label " + (sample.given_label || "–") + " here"
+      : sha256 && sample.sha256 !== sha256 ? "has another image here"
+      : !isLearned && action !== "drop" && action !== "ambiguous" ? "has the action " + action
+      : isLearned && !classes.includes(learned) && learned !== given ? "has the label " + learned + ", no class of this run"
+      : action === "keep" && given && learned !== given ? "is kept with another label"
+      : fitting.has(id) ? "stands above already" : "";
+    if (fault) faults.push("line " + (i + 2) + ": " + id + " " + fault);
+    else fitting.set(id, (isLearned ? take(learned) : without(action))(sample));
+  });
+  return { fitting, faults };
+}
+
+async function load(file) {
+  const { fitting, faults } = readCorrections(await file.text());
+  const isSame = (one, other) => one.action === other.action && one.label === other.label;
+  const conflicts = [...fitting].filter(([id, theirs]) => made.has(id) && !isSame(made.get(id), theirs));
+  let theirs = new Set();
+  if (conflicts.length || faults.length) {
+    const list = element("ul");
+    list.append(...faults.slice(0, 20).map((fault) => element("li", "", fault)));
+    const about = element("p", "", faults.length + " lines do not fit and are left out, also of the next export:");
+    theirs = await askConflicts("Import " + file.name, faults.length ? [about, list] : [], conflicts.map(([id, other]) => [id, made.get(id), other]));
+    if (!theirs) { say("nothing imported"); return; }
+  }
+  const step = commit([...fitting].filter(([id]) => !made.has(id) || theirs.has(id)));
+  refresh(step);
+  say(fitting.size + " decisions in the file: " + step.length + " taken, " + (fitting.size - step.length) + " as they were here");
+}
+
 const actions = {
-  accept: () => decide(targets(), accept),
-  acceptAll: () => { if (view === "grid") decide(shown.filter((place) => !made.has(item(place).id)), accept); },
+  accept: () => (targets().length > BULK ? acceptAsking(targets()) : decide(targets(), accept)),
+  acceptAll: () => { if (view === "grid") acceptAsking(shown.filter((place) => !made.has(item(place).id))); },
   keep: () => decide(targets(), keep),
-  choose: () => decide(targets(), take(find("class").value)),
+  choose,
   ambiguous: () => decide(targets(), without("ambiguous")),
   drop: () => decide(targets(), without("drop")),
   undo,
@@ -355,15 +585,23 @@ const actions = {
   view: changeView,
   toggle: () => { toggle(); refresh(); },
   selectAll: () => { if (view === "grid") { selected = new Set(shown); refresh(); } },
-  selectNone: () => { selected.clear(); refresh(); },
-  pick: () => { say("choose a class, then Enter; Esc goes back"); find("class").focus(); },
-  filter: () => find("queue").focus(),
+  back: () => { if (zoomed) zoom(); else { selected.clear(); refresh(); } },
+  pick: () => find("class").focus(),
+  filter: () => {
+    if (find("more").ariaExpanded === "true") { focusView(); return; }
+    openFilters(true);
+    find("queue").focus();
+  },
+  search: () => { openFilters(true); find("query").select(); },
+  open: goToOpen,
+  zoom,
+  load: () => find("file").click(),
   help: () => find("help").showModal(),
   save,
 };
 const keys = {
   a: "accept", g: "keep", c: "pick", x: "ambiguous", d: "drop", u: "undo", v: "view", s: "selectAll", f: "filter",
-  e: "save", "?": "help", " ": "toggle", Enter: "view", Escape: "selectNone",
+  e: "save", i: "load", n: "open", z: "zoom", "/": "search", "?": "help", " ": "toggle", Enter: "view", Escape: "back",
 };
 const digits = classes.slice(0, 10).every((name) => /^\d$/.test(name)) // classes that are digits have their own key
   ? classes.slice(0, 10) : [..."1234567890"].slice(0, classes.length);
@@ -373,14 +611,21 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (document.querySelector("dialog[open]")) { if (event.key === "?") find("help").close(); return; }
   const tag = event.target.tagName, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (tag === "SELECT") { // its own keys choose; a letter there is a class or filter, not an action
-    if (key !== "Escape" && key !== "Enter") return;
+  if (tag === "SELECT" || tag === "INPUT") { // its own keys choose; a letter there is a class or filter, not an action
+    const isClass = event.target === find("class");
+    const steps = isClass ? { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 } : {};
+    if (key in steps) moveOption(active + steps[key]);
+    else if (key !== "Escape" && key !== "Enter") return;
+    else if (isClass && key === "Enter") choose();
+    else {
+      if (key === "Escape" && event.target === find("query")) { find("query").value = ""; onFilter(); }
+      paint();
+      focusView();
+    }
     event.preventDefault();
-    if (key === "Enter" && event.target === find("class")) actions.choose();
-    focusView();
     return;
   }
-  if (tag === "BUTTON" && (key === " " || key === "Enter")) return;
+  if (["BUTTON", "A"].includes(tag) && (key === " " || key === "Enter")) return;
   if (view === "single" && key === " ") return; // scrolls
   const number = digits.indexOf(key), name = key === "a" && event.shiftKey ? "acceptAll" : keys[key];
   if (number >= 0) decide(targets(), take(classes[number]));
@@ -392,18 +637,15 @@ function onKey(event) {
 function onFilter() {
   if (Number(find("queue").value) !== queue) { selected.clear(); at = queues[find("queue").value].places[0]; }
   queue = Number(find("queue").value);
-  pair = find("pair").value;
-  status = find("status").value;
-  fillPairs();
+  [pair, policy, status, order, query] = ["pair", "policy", "status", "order", "query"].map((name) => find(name).value);
+  fillFilters();
   refresh();
-  if (byPointer) focusView();
 }
 
 function buildControls() {
   find("queue").append(...queues.map((one, i) => new Option(one.name + " (" + one.places.length + ")", i)));
   find("queue").value = queue;
-  find("status").value = status;
-  find("class").append(...classes.map((name) => new Option(name, name)));
+  Object.entries({ status, order, query }).forEach(([name, value]) => { find(name).value = value; });
   find("help-classes").append(element("kbd", "", digits[0]), " … ", element("kbd", "", digits[digits.length - 1]));
   digits.forEach((digit, i) => {
     const button = Object.assign(element("button"), { type: "button", title: classes[i] });
@@ -419,11 +661,28 @@ function buildControls() {
 async function start() {
   await recall();
   buildControls();
-  fillPairs();
-  for (const name of ["queue", "pair", "status"]) find(name).addEventListener("change", onFilter);
+  fillFilters();
+  for (const select of document.querySelectorAll("#filters select")) {
+    select.addEventListener("change", () => { onFilter(); if (byPointer) focusView(); });
+  }
+  find("query").addEventListener("input", onFilter);
+  find("class").addEventListener("focus", () => { find("class").select(); showOptions(classes, classes.indexOf(find("class").value)); });
+  find("class").addEventListener("input", matchClasses);
+  find("class").addEventListener("blur", () => { find("options").hidden = true; });
+  find("options").addEventListener("pointerdown", (event) => {
+    event.preventDefault(); // the focus stays
+    moveOption([...find("options").children].indexOf(event.target));
+    choose();
+  });
+  find("file").addEventListener("change", async () => {
+    const [file] = find("file").files;
+    if (file) await load(file);
+    find("file").value = "";
+  });
+  addEventListener("beforeunload", (event) => { if (made.size && steps.length !== exported && !store.keeps) event.preventDefault(); });
   document.addEventListener("pointerdown", () => { byPointer = true; });
   document.addEventListener("click", (event) => { // a click leaves the keys with the samples
-    if (event.detail && event.target.closest("button, main") && !document.querySelector("dialog[open]")) focusView();
+    if (event.detail && event.target.closest("button:not(#more), main") && !document.querySelector("dialog[open]")) focusView();
   });
   document.addEventListener("keydown", onKey);
   find("grid").addEventListener("click", clickCard);
@@ -434,5 +693,5 @@ async function start() {
   focusView();
 }
 
-store.connect?.({ onOthers, onConflict });
+store.connect?.({ onReload, onOthers, onConflict });
 start();
