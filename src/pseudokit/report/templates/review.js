@@ -5,8 +5,9 @@ const { queues, classes } = content;
 const find = (id) => document.getElementById(id);
 const CARD = { width: 136, height: 158 }; // with the gap of 8
 
-// Where samples and decisions are: in this file and in the memory of this browser.
-// A decision is {action, label}, or null; a change is [id, before, after]; a step is the list of changes that undo takes back at once.
+// Where samples and decisions are: in this file and in the memory of this browser. A decision is {action, label} or null,
+// a change [id, before, after], a step the list of changes that undo takes back at once. A store that `keeps` decisions
+// elsewhere needs no export.
 const inThisBrowser = {
   memory: "review:" + content.run + ":" + content.key,
   size: content.samples.length,
@@ -58,13 +59,13 @@ function remember(changes = []) {
 }
 
 async function recall() {
-  placeOf = new Map(Array.from({ length: store.size }, (_, place) => [item(place).id, place]));
   try {
     const kept = await store.load();
     ({ made, steps } = kept);
     if (kept.settings) ({ at, view, queue, pair, policy = "", status, order = "run", query = "", exported = 0 } = kept.settings);
     if (at >= store.size || !queues[queue]) at = queue = 0;
   } catch { /* a sandboxed frame or a private window: begin anew */ }
+  placeOf = new Map(Array.from({ length: store.size }, (_, place) => [item(place).id, place]));
 }
 
 /** The store calls it when there are other steps than those of this page. */
@@ -82,9 +83,8 @@ function onOthers(decisions) {
 /** The store calls it with [id, mine, theirs], where others decided otherwise in the meantime. */
 async function onConflict(conflicts) {
   onOthers(conflicts.map(([id, , theirs]) => [id, theirs]));
-  const mine = await askConflicts("Decided otherwise elsewhere", [], conflicts);
-  const own = conflicts.filter(([id]) => mine && !mine.has(id)).map(([id, decision]) => [id, decision]);
-  refresh(commit(own.filter(([, decision]) => decision)));
+  const theirs = await askConflicts("Decided otherwise elsewhere", [], conflicts);
+  refresh(commit(conflicts.filter(([id, mine]) => mine && theirs && !theirs.has(id))));
 }
 
 function element(tag, className, text) {
@@ -96,7 +96,9 @@ function element(tag, className, text) {
 
 function say(text) { find("message").textContent = text; }
 function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
-function describe(decision) { return !decision ? "–" : decision.action + (decision.action === "relabel" ? " → " + decision.label : ""); }
+function describe(decision) {
+  return decision ? decision.action + (decision.action === "relabel" ? " → " + decision.label : "") : "–";
+}
 function blind() { return queues[queue].name === "audit"; }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
 function policyOf(sample) { return sample.decision || "none"; }
@@ -222,10 +224,11 @@ function mainPicture(sample) {
 /** All copies side by side, with their labels. */
 function copies(sample) {
   const box = element("div", "examples copies");
-  for (const copy of content.copies[sample.cluster] ?? []) {
+  for (const copy of content.copies?.[sample.cluster] ?? []) {
     const figure = element("figure", copy.id === sample.id ? "current" : ""), text = element("figcaption");
-    text.append(element("b", "", copy.given_label), " " + copy.split, element("span", "human", made.has(copy.id) ? describe(made.get(copy.id)) : ""));
-    figure.append(picture(copy.image), text);
+    text.append(element("b", "", copy.given_label), " " + copy.split);
+    if (made.has(copy.id)) text.append(element("span", "human", describe(made.get(copy.id))));
+    figure.append(picture(copy.image, copy.id), text);
     box.append(figure);
   }
   return box;
@@ -247,7 +250,7 @@ function compared(sample) {
     const near = sample.near[side].map((place) => store.example(place)).filter(Boolean);
     if (!near.length || (side === 1 && name === sample.given_label)) return;
     const group = element("div");
-    group.append(element("h2", "", "nearest examples of " + name), ...near.map(picture));
+    group.append(element("h2", "", "nearest examples of " + name), ...near.map((address) => picture(address)));
     box.append(group);
   });
   return box;
@@ -364,28 +367,6 @@ function ask(title, parts, choices) {
   return new Promise((answer) => dialog.addEventListener("close", () => answer(dialog.returnValue), { once: true }));
 }
 
-/** Show conflicts [id, mine, theirs] and let a person choose; returns the ids where theirs is taken, null to stop. */
-async function askConflicts(title, parts, conflicts) {
-  const table = element("table"), form = find("ask").querySelector("form");
-  conflicts.forEach(([id, ...decisions], i) => {
-    const row = table.insertRow();
-    row.insertCell().append(picture(item(placeOf.get(id)).image), " " + id);
-    decisions.forEach((decision, theirs) => {
-      const label = element("label");
-      label.append(Object.assign(element("input"), { type: "radio", name: i, value: theirs, checked: !theirs }));
-      label.append((theirs ? "theirs: " : "mine: ") + describe(decision));
-      row.insertCell().append(label);
-    });
-  });
-  const about = conflicts.length + " decided in two ways:";
-  const all = conflicts.length ? [["mine", "mine for all"], ["theirs", "theirs for all"]] : [];
-  const answer = await ask(title, [...parts, ...(conflicts.length ? [element("p", "", about), table] : [])],
-    [["chosen", conflicts.length ? "as chosen" : "import the rest"], ...all, ["", "cancel"]]);
-  const chosen = new FormData(form);
-  const isTheirs = (i) => answer === "theirs" || (answer === "chosen" && chosen.get(String(i)) === "1");
-  return answer ? new Set(conflicts.map(([id]) => id).filter((_, i) => isTheirs(i))) : null;
-}
-
 const keep = (sample) => (sample.given_label === "" ? null : { action: "keep", label: sample.given_label });
 const take = (label) => (sample) => (label === sample.given_label ? keep(sample) : { action: "relabel", label });
 const accept = (sample) => (suggests(sample) ? take(sample.predicted)(sample) : null);
@@ -437,6 +418,7 @@ function clickCard(event) {
 
 function changeView() {
   view = view === "grid" ? "single" : "grid";
+  zoomed = false;
   selected.clear();
   refresh();
   focusView();
@@ -463,7 +445,8 @@ function focusView() {
 
 function showOptions(names, current = 0) {
   matches = names;
-  find("options").replaceChildren(...names.map((name, i) => Object.assign(element("span", "", name), { id: "option-" + i, role: "option" })));
+  const option = (name, i) => Object.assign(element("span", "", name), { id: "option-" + i, role: "option" });
+  find("options").replaceChildren(...names.map(option));
   find("options").hidden = !names.length;
   find("class").setAttribute("aria-expanded", names.length > 0);
   moveOption(current);
@@ -488,88 +471,6 @@ function choose() {
   if (name === undefined) { say("no class has this in its name"); return; }
   decide(targets(), take(name));
   focusView();
-}
-
-// corrections.csv out and in
-
-const FORMULA = /^'*[=+\-@\t\r＝＋－＠]./s; // see data/csv_text.py
-const header = ["id", "given_label", "action", "label", "image_sha256"];
-
-function corrections() {
-  const isFormula = (text) => FORMULA.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
-  const escapeFormula = (text) => (isFormula(text) ? "'" + text : text);
-  const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
-  const line = (cells) => cells.map(escapeFormula).map(quote).join(",") + "\n";
-  const rows = [...placeOf].filter(([id]) => made.has(id)).map(([id, place]) => {
-    const { action, label } = made.get(id);
-    return line([id, item(place).given_label, action, label, item(place).sha256]);
-  });
-  return [line(header), ...rows];
-}
-
-function save() {
-  const lines = corrections(), href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
-  Object.assign(element("a"), { href, download: "corrections.csv" }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 60000);
-  say(lines.length - 1 + " corrections exported");
-  exported = steps.length;
-  remember();
-  if (find("forgets").hidden) return;
-  find("csv").value = lines.join(""); // a frame without memory often allows no download either
-  find("text").showModal();
-  find("csv").select();
-}
-
-function parseCsv(text) {
-  const body = text.replace(/^\uFEFF?("?sep=."?\r?\n)?/i, ""), sign = /^[^,\n]*?([;\t|])/.exec(body)?.[1] ?? ",";
-  const pattern = new RegExp(`("(?:[^"]|"")*"|[^\\${sign}\r\n]*)(\\${sign}|\r\n?|\n|$)`, "y");
-  const rows = [[]];
-  for (let match; pattern.lastIndex < body.length && (match = pattern.exec(body));) {
-    const [, cell, end] = match;
-    rows.at(-1).push(cell.startsWith('"') ? cell.slice(1, -1).replaceAll('""', '"') : cell);
-    if (end !== sign) rows.push([]);
-  }
-  return rows.filter((row) => row.some(Boolean));
-}
-
-/** [id, decision] of each line that fits this page, and what is wrong with the others. */
-function readCorrections(text) {
-  const [names = [], ...rows] = parseCsv(text), fitting = new Map(), faults = [];
-  const missing = header.slice(0, 4).filter((name) => !names.includes(name));
-  if (missing.length) return { fitting, faults: ["it has no column " + missing.join(", ")] };
-  rows.forEach((row, i) => {
-    const [id, given, action, label, sha256] = header.map((name) => row[names.indexOf(name)] ?? "")
-      .map((cell) => (cell.startsWith("'") && FORMULA.test(cell) ? cell.slice(1) : cell));
-    const sample = store.size && placeOf.has(id) ? item(placeOf.get(id)) : null;
-    const isLearned = action === "keep" || action === "relabel", learned = label || (action === "keep" ? given : "");
-    const fault = !sample ? "is no sample of this page"
-      : given !== sample.given_label ? "has the given label " + (sample.given_label || "–") + " here"
-      : sha256 && sample.sha256 !== sha256 ? "has another image here"
-      : !isLearned && action !== "drop" && action !== "ambiguous" ? "has the action " + action
-      : isLearned && !classes.includes(learned) && learned !== given ? "has the label " + learned + ", no class of this run"
-      : action === "keep" && given && learned !== given ? "is kept with another label"
-      : fitting.has(id) ? "stands above already" : "";
-    if (fault) faults.push("line " + (i + 2) + ": " + id + " " + fault);
-    else fitting.set(id, (isLearned ? take(learned) : without(action))(sample));
-  });
-  return { fitting, faults };
-}
-
-async function load(file) {
-  const { fitting, faults } = readCorrections(await file.text());
-  const isSame = (one, other) => one.action === other.action && one.label === other.label;
-  const conflicts = [...fitting].filter(([id, theirs]) => made.has(id) && !isSame(made.get(id), theirs));
-  let theirs = new Set();
-  if (conflicts.length || faults.length) {
-    const list = element("ul");
-    list.append(...faults.slice(0, 20).map((fault) => element("li", "", fault)));
-    const about = element("p", "", faults.length + " lines do not fit and are left out, also of the next export:");
-    theirs = await askConflicts("Import " + file.name, faults.length ? [about, list] : [], conflicts.map(([id, other]) => [id, made.get(id), other]));
-    if (!theirs) { say("nothing imported"); return; }
-  }
-  const step = commit([...fitting].filter(([id]) => !made.has(id) || theirs.has(id)));
-  refresh(step);
-  say(fitting.size + " decisions in the file: " + step.length + " taken, " + (fitting.size - step.length) + " as they were here");
 }
 
 const actions = {
@@ -666,12 +567,17 @@ async function start() {
     select.addEventListener("change", () => { onFilter(); if (byPointer) focusView(); });
   }
   find("query").addEventListener("input", onFilter);
-  find("class").addEventListener("focus", () => { find("class").select(); showOptions(classes, classes.indexOf(find("class").value)); });
+  find("class").addEventListener("focus", () => {
+    find("class").select();
+    showOptions(classes, classes.indexOf(find("class").value));
+  });
   find("class").addEventListener("input", matchClasses);
   find("class").addEventListener("blur", () => { find("options").hidden = true; });
   find("options").addEventListener("pointerdown", (event) => {
     event.preventDefault(); // the focus stays
-    moveOption([...find("options").children].indexOf(event.target));
+    const option = [...find("options").children].indexOf(event.target);
+    if (option < 0) return; // the scroll bar
+    moveOption(option);
     choose();
   });
   find("file").addEventListener("change", async () => {
@@ -679,10 +585,13 @@ async function start() {
     if (file) await load(file);
     find("file").value = "";
   });
-  addEventListener("beforeunload", (event) => { if (made.size && steps.length !== exported && !store.keeps) event.preventDefault(); });
+  addEventListener("beforeunload", (event) => {
+    if (made.size && steps.length !== exported && !store.keeps) event.preventDefault();
+  });
   document.addEventListener("pointerdown", () => { byPointer = true; });
   document.addEventListener("click", (event) => { // a click leaves the keys with the samples
-    if (event.detail && event.target.closest("button:not(#more), main") && !document.querySelector("dialog[open]")) focusView();
+    if (!event.detail || document.querySelector("dialog[open]")) return;
+    if (event.target.closest("button:not(#more), main")) focusView();
   });
   document.addEventListener("keydown", onKey);
   find("grid").addEventListener("click", clickCard);
