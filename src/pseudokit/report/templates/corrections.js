@@ -71,7 +71,7 @@ async function load(file) {
   if (conflicts.length || faults.length) {
     const list = element("ul");
     list.append(...faults.slice(0, 20).map((fault) => element("li", "", fault)));
-    const about = element("p", "", faults.length + " lines do not fit and are left out, also of the next export:");
+    const about = element("p", "", "Lines left out, also of the next export: " + faults.length);
     const parts = faults.length ? [about, list] : [];
     theirs = await askConflicts("Import " + file.name, parts, conflicts.map(([id, other]) => [id, made.get(id), other]));
     if (!theirs) { say("nothing imported"); return; }
@@ -79,6 +79,23 @@ async function load(file) {
   const step = commit([...fitting].filter(([id]) => !made.has(id) || theirs.has(id)));
   refresh(step);
   say(fitting.size + " decisions in the file: " + step.length + " taken, " + (fitting.size - step.length) + " as they were here");
+}
+
+let asking = Promise.resolve(); // one question after the other
+
+/** A question; choices are [answer, text], the first one by Enter. "" for Esc. */
+function ask(title, parts, choices) {
+  const dialog = find("ask"), form = dialog.firstElementChild;
+  const button = ([value, text], i) => Object.assign(element("button", i ? "" : "main", text), { value, autofocus: !i });
+  asking = asking.then(() => new Promise((answer) => {
+    find("ask-title").textContent = title;
+    find("ask-body").replaceChildren(...parts);
+    find("ask-choices").replaceChildren(...choices.map(button));
+    form.onsubmit = ({ submitter }) => answer(submitter.value);
+    dialog.oncancel = () => answer("");
+    dialog.showModal();
+  }));
+  return asking;
 }
 
 /** Show conflicts [id, mine, theirs] and let a person choose; returns the ids where theirs is taken, null to stop. */

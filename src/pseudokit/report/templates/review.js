@@ -29,7 +29,8 @@ const inThisBrowser = {
     localStorage.setItem(this.memory, JSON.stringify(settings));
     if (!changes.length) return;
     const last = steps.length - 1;
-    if (last >= 0) localStorage.setItem(this.memory + ":" + last, JSON.stringify(steps[last].map(([id, , after]) => [id, after])));
+    const kept = steps[last]?.map(([id, , after]) => [id, after]);
+    if (kept) localStorage.setItem(this.memory + ":" + last, JSON.stringify(kept));
     localStorage.removeItem(this.memory + ":" + (last + 1)); // of a step that was undone
   },
 };
@@ -102,7 +103,7 @@ function describe(decision) {
 function blind() { return queues[queue].name === "audit"; }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
 function policyOf(sample) { return sample.decision || "none"; }
-function isSure(sample) { // the run itself does what is suggested, at the precision that it aims at
+function isSure(sample) { // the run itself does what it suggests
   return (sample.predicted === sample.given_label ? ["keep"] : ["relabel", "accept"]).includes(sample.decision);
 }
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
@@ -133,12 +134,6 @@ function applyFilters() {
   selected = new Set([...selected].filter((place) => passed.has(place)));
 }
 
-function sortPlaces() {
-  const { places } = queues[queue], sign = order === "high" ? -1 : 1;
-  const confidence = (place) => item(place).confidence ?? -1;
-  ordered = order === "run" || blind() ? places : places.toSorted((a, b) => sign * (confidence(a) - confidence(b)));
-}
-
 /** Fill a select with the groups of the queue, largest first; returns the group that is chosen. */
 function fillGroups(name, all, keyOf, textOf, chosen) {
   const { places } = queues[queue];
@@ -153,9 +148,11 @@ function fillGroups(name, all, keyOf, textOf, chosen) {
 }
 
 function fillFilters() {
-  sortPlaces();
+  const confidence = (place) => item(place).confidence * (order === "high" ? -1 : 1);
+  ordered = queues[queue].places;
+  if (order !== "run" && !blind()) ordered = ordered.toSorted((one, other) => confidence(one) - confidence(other));
   pair = fillGroups("pair", "all pairs", pairOf, (sample) => change(sample).join(" "), pair);
-  policy = fillGroups("policy", "the run: any", policyOf, (sample) => "the run: " + policyOf(sample), policy);
+  policy = fillGroups("policy", "run: any", policyOf, (sample) => "run: " + policyOf(sample), policy);
   find("order").hidden = blind();
 }
 
@@ -166,7 +163,7 @@ function refresh(changes) {
 }
 
 function paint() {
-  document.body.className = view + (zoomed && view === "single" ? " zoomed" : "");
+  document.body.className = view + (zoomed ? " zoomed" : "");
   find("single").hidden = view !== "single";
   find("grid").hidden = view !== "grid";
   find("view").replaceChildren(view === "grid" ? "one by one " : "grid ", element("kbd", "", "v"));
@@ -308,7 +305,7 @@ function reveal(across) {
 
 function targets() {
   if (!shown.length) return [];
-  return view === "grid" && selected.size ? shown.filter((place) => selected.has(place)) : [at];
+  return selected.size ? shown.filter((place) => selected.has(place)) : [at];
 }
 
 /** Decide [id, decision] of each pair: one step of undo. */
@@ -346,25 +343,13 @@ async function acceptAsking(places) {
   const offered = places.filter((place) => suggests(item(place))), sure = offered.filter((place) => isSure(item(place)));
   const doubtful = offered.length - sure.length;
   if (!offered.length) { say("nothing here that this could decide"); return; }
-  const text = !doubtful ? "The run itself decided so for all of them." : doubtful + " of them are doubtful: the run itself did "
-    + "not change these labels, because it is not certain enough. Look at them one by one.";
+  const text = doubtful ? doubtful + " of them are doubtful: the run itself did not change these labels, because it is not "
+    + "certain enough. Look at them one by one." : "The run itself decided so for all of them.";
   const choices = [["all", "accept all " + offered.length], ["", "cancel"]];
   if (doubtful) choices.reverse();
   if (doubtful && sure.length) choices.unshift(["sure", "accept the " + sure.length + " sure ones"]);
   const answer = await ask("Accept the suggestion for " + offered.length + " samples?", [element("p", "", text)], choices);
   if (answer) decide(answer === "all" ? offered : sure, accept);
-}
-
-/** A question; choices are [answer, text], the first one by Enter. "" for Esc. */
-function ask(title, parts, choices) {
-  const dialog = find("ask");
-  find("ask-title").textContent = title;
-  find("ask-body").replaceChildren(...parts);
-  const buttons = choices.map(([value, text], i) => Object.assign(element("button", i ? "" : "main", text), { value, autofocus: !i }));
-  find("ask-choices").replaceChildren(...buttons);
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((answer) => dialog.addEventListener("close", () => answer(dialog.returnValue), { once: true }));
 }
 
 const keep = (sample) => (sample.given_label === "" ? null : { action: "keep", label: sample.given_label });
@@ -416,28 +401,24 @@ function clickCard(event) {
   refresh();
 }
 
-function changeView() {
-  view = view === "grid" ? "single" : "grid";
-  zoomed = false;
+function changeView(to, isZoomed = false) {
+  view = to;
+  zoomed = isZoomed;
   selected.clear();
   refresh();
   focusView();
 }
 
-function zoom() {
-  zoomed = view === "grid" || !zoomed;
-  view = "single";
-  refresh();
-  focusView();
-}
+function otherView() { changeView(view === "grid" ? "single" : "grid"); }
+function zoom() { changeView("single", !zoomed); }
 
-function openFilters(isOpen) {
-  find("filters").classList.toggle("open", isOpen);
-  find("more").setAttribute("aria-expanded", isOpen);
+function openFilters(first) { // where the screen is small they are closed else
+  find("more").ariaExpanded = true;
+  find(first).focus();
 }
 
 function focusView() {
-  openFilters(false);
+  find("more").ariaExpanded = false;
   find(view).focus({ preventScroll: true });
 }
 
@@ -461,9 +442,9 @@ function moveOption(place) {
 
 function matchClasses() {
   const typed = find("class").value.trim().toLowerCase();
-  const rank = (name) => [name === typed, name.startsWith(typed), name.includes(typed)].indexOf(true);
-  const ranks = new Map(classes.map((name) => [name, rank(name.toLowerCase())]));
-  showOptions(classes.filter((name) => ranks.get(name) >= 0).sort((one, other) => ranks.get(one) - ranks.get(other)));
+  const where = (name) => name.toLowerCase().indexOf(typed); // earlier is better, and so is shorter
+  const found = classes.filter((name) => where(name) >= 0);
+  showOptions(found.sort((one, other) => where(one) - where(other) || one.length - other.length));
 }
 
 function choose() {
@@ -483,17 +464,13 @@ const actions = {
   undo,
   next: () => move("j"),
   previous: () => move("k"),
-  view: changeView,
+  view: otherView,
   toggle: () => { toggle(); refresh(); },
   selectAll: () => { if (view === "grid") { selected = new Set(shown); refresh(); } },
   back: () => { if (zoomed) zoom(); else { selected.clear(); refresh(); } },
   pick: () => find("class").focus(),
-  filter: () => {
-    if (find("more").ariaExpanded === "true") { focusView(); return; }
-    openFilters(true);
-    find("queue").focus();
-  },
-  search: () => { openFilters(true); find("query").select(); },
+  filter: () => (find("more").ariaExpanded === "true" ? focusView() : openFilters("queue")),
+  search: () => openFilters("query"),
   open: goToOpen,
   zoom,
   load: () => find("file").click(),
@@ -595,7 +572,7 @@ async function start() {
   });
   document.addEventListener("keydown", onKey);
   find("grid").addEventListener("click", clickCard);
-  find("grid").addEventListener("dblclick", changeView);
+  find("grid").addEventListener("dblclick", otherView);
   find("grid").addEventListener("scroll", () => requestAnimationFrame(() => paintGrid(false)), { passive: true });
   addEventListener("resize", paint);
   refresh();
