@@ -44,7 +44,8 @@ def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
     images = thumbnails(rows["path"], pixels)
     hashes = rows["path"].map(load_run.image_hash)
     originals = [
-        address(path, run) if known else "" for path, known in zip(rows["path"], hashes, strict=True)
+        address(path, run) if known else ""
+        for path, known in zip(rows["path"], hashes, strict=True)
     ]
     rows = rows.drop(columns="path").assign(
         image=images, original=originals, sha256=hashes, near=near
