@@ -52,7 +52,7 @@ function readCorrections(text) {
     const isLearned = action === "keep" || action === "relabel", learned = label || (action === "keep" ? given : "");
     const fault = !sample ? "is no sample of this page"
       : given !== sample.given_label ? "has the given label " + (sample.given_label || "–") + " here"
-      : sha256 && sample.sha256 !== sha256 ? "has another image here"
+      : sha256 && sample.sha256 && sample.sha256 !== sha256 ? "has another image here"
       : !isLearned && action !== "drop" && action !== "ambiguous" ? "has the action " + action
       : isLearned && !classes.includes(learned) && learned !== given ? "has the label " + learned + ", no class of this run"
       : action === "keep" && given && learned !== given ? "is kept with another label"
