@@ -68,7 +68,10 @@ def write_run(run: Path, images, kind: str, n: int) -> None:
         given_label=given_labels,
         predicted=predicted,
         confidence=0.9,
+        self_confidence=0.1,
         p_wrong=0.9,
+        label=predicted,
+        reason="",
         rank=np.arange(1, 2 * n + 1),
     )
     table["decision"] = np.where(given_labels == predicted, "keep", "relabel")
@@ -77,9 +80,10 @@ def write_run(run: Path, images, kind: str, n: int) -> None:
     table.to_csv(run / "round_1" / "decisions.csv", index=False)
     np.save(run / "round_1" / "log_probs.npy", rng.normal(0, 1, (2 * n, 10)).astype(np.float32))
     classes = "[" + ",".join(f'"{k}"' for k in range(10)) + "]"
-    (run / "round_1" / "round.json").write_text(
-        f'{{"round": 1, "cutoff": 0.8, "classes": {classes}}}'
-    )
+    info = f'{{"round": 1, "cutoff": 0.8, "classes": {classes}}}'
+    (run / "round_1" / "round.json").write_text(info)
+    (run / "metrics.json").write_text(f'{{"round": 1, "rounds": [{info}]}}')
+    (run / "duplicates.csv").write_text("cluster,id,path,split,given_label,kind,conflict\n")
 
 
 def measure(browser, page_file: Path) -> dict:

@@ -212,8 +212,8 @@ def decisions_on(run):
 
 
 def copy_of(run, name):
-    """A copy under the same name, which the pages hold."""
-    return shutil.copytree(run, run.parent / name / "x")
+    """A copy under the same name and beside the run, as pages hold the name and the way to the images."""
+    return shutil.copytree(run, run.parent.with_name(f"{run.parent.name}_{name}") / "x")
 
 
 @pytest.fixture(scope="module")

@@ -29,15 +29,23 @@ def augment(tmp_path_factory):
 
 @pytest.fixture
 def open_page(browser):
-    """file → a page of a fresh profile; fails on any error in it, any dialog and any request to elsewhere."""
+    """file → a page of a fresh profile; fails on any error in it, any dialog and any request to elsewhere.
+
+    The question before leaving is answered with yes.
+    """
     contexts, faults = [], []
+
+    def answer(dialog):
+        if dialog.type != "beforeunload":
+            faults.append(dialog.message)
+        dialog.accept()
 
     def opened(file, **options):
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}} | options)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.on("dialog", answer)
         page.on(
             "request",
             lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url),

@@ -1,7 +1,10 @@
 """The review page in a real browser, by real key presses: decide, undo, reload, export; nothing from the data runs."""
 
 import csv
+import json
+import re
 import shutil
+from importlib import resources
 
 import pytest
 
@@ -107,6 +110,7 @@ def test_bulk_decisions_in_the_grid_are_one_step_and_keys_work_after_clicks(
         "one step brings the two decisions back"
     )
     press(page, "Shift+A")
+    page.click("#ask [value=all]")
     assert count(page) == "20 of 20 reviewed"
     assert page.get_attribute("#progress", "value") == "20"
     assert export(page, tmp_path / "c.csv").count(b"keep") == 4, "what a person decided stays"
@@ -130,6 +134,7 @@ def test_filters_by_pair_and_by_reviewed(review, open_page):
     page.select_option("#pair", label=f"{pair[0]} → {pair[1]} ({n})")
     assert page.inner_text("#shown") == f"1 of {n} shown"
     press(page, "Escape", "v", "Shift+A")
+    page.click("#ask [value=all]")
     assert count(page) == f"{n} of 20 reviewed"
     page.select_option("#status", "open")
     assert page.inner_text("#shown") == "none shown"
@@ -173,7 +178,9 @@ def test_hostile_names_never_run_and_ids_round_trip(open_page, tmp_path):
     page.select_option("#queue", "0")
     page.select_option("#pair", index=1)
     page.select_option("#pair", index=0)
-    export(page, tmp_path / "c.csv", "Escape", "Shift+A", "e")
+    press(page, "Escape", "Shift+A")
+    page.click("#ask [value=all]")
+    export(page, tmp_path / "c.csv")
     assert page.evaluate("window.__pwned") is None
     assert page.locator("svg, b, img:not([src^='data:image/'])").count() == 0
     known = read_csv(run / "samples.csv").set_index("id").given_label
@@ -185,6 +192,11 @@ def test_hostile_names_never_run_and_ids_round_trip(open_page, tmp_path):
     assert list(known[table["id"]]) == list(table["given_label"])
     with open(tmp_path / "c.csv", newline="", encoding="utf-8") as lines:
         assert [row["id"] for row in csv.DictReader(lines)] == list(written["id"])
+    other = open_page(run / "review.html")
+    other.set_input_files("#file", tmp_path / "c.csv")
+    other.wait_for_selector("#count:not(:text-matches('^0 '))")
+    assert export(other, tmp_path / "again.csv") == (tmp_path / "c.csv").read_bytes()
+    assert other.evaluate("window.__pwned") is None
 
 
 def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, tmp_path):
@@ -200,6 +212,140 @@ def test_a_sandboxed_frame_works_without_memory_and_says_so(review, open_page, t
     assert frame.inner_text("#count") == "1 of 20 reviewed"
     first = review[1][0]
     assert frame.input_value("#csv").encode() == as_csv([(first, "relabel", first["predicted"])])
+
+
+@pytest.fixture(scope="module")
+def many(review):
+    """The page with 5,000 label issues and 35 classes: its 20 issues again and again."""
+    page = review[0].read_text()
+    content = embedded(page)
+    issues = content["samples"][:20] * 250
+    content["samples"] = [s | {"id": f"{i:04d}"} for i, s in enumerate(issues)]
+    content["queues"] = [{"name": "to review", "places": list(range(5000))}]
+    content["classes"] += [f"Class {i}" for i in range(25)]
+    text = json.dumps(content).replace("<", "\\u003c")
+    pattern = r'(?<=<script type="application/json" id="content">).*?(?=</script>)'
+    file = review[0].with_name("many.html")
+    file.write_text(re.sub(pattern, lambda _: text, page, flags=re.DOTALL))
+    return file, content["samples"]
+
+
+def severe_faults(page):
+    """What axe-core calls serious or critical."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(resources.files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    faults = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in faults]
+
+
+def shown(page):
+    return page.inner_text("#shown")
+
+
+def test_5000_label_issues_by_keyboard_alone(many, open_page):
+    file, s = many
+    page = open_page(file, viewport={"width": 1440, "height": 900})
+
+    # every step can be taken back, also after a reload
+    press(page, *"xd" * 12)
+    page.reload()
+    assert count(page) == "24 of 5000 reviewed"
+    press(page, *"u" * 24)
+    assert count(page) == "0 of 5000 reviewed"
+
+    # the original image
+    press(page, "z")
+    assert page.get_attribute("#single .picture", "src") == s[0]["original"] != ""
+    page.wait_for_selector("#single img.tiny")  # it is there, and has its own few pixels
+    press(page, "Escape")
+    assert page.get_attribute("#single .picture", "src") == s[0]["image"]
+
+    # a class of many by a part of its name
+    press(page, "c")
+    page.keyboard.type("ss 17")
+    assert page.inner_text("#options") == "Class 17"
+    assert severe_faults(page) == []
+    press(page, "Enter", "j", "x", "Home", "n")
+    assert shown(page) == "2 of 5000 shown", "the next that is not reviewed"
+
+    # filters
+    press(page, "/")
+    page.keyboard.type("432")
+    assert shown(page).endswith(f" of {sum('432' in row['id'] for row in s)} shown")
+    press(page, "Escape", "f", "Tab", "Tab", "ArrowDown", "Escape")
+    doubtful = sum(row["decision"] == "drop" for row in s)
+    assert 2500 < doubtful < 5000, "the larger group of two"
+    assert shown(page).endswith(f" of {doubtful} shown")
+    press(page, "f", "Tab", "Tab", "Home", "Tab", *["ArrowDown"] * 4, "Escape")
+    assert shown(page) == "1 of 1 shown"
+    assert "relabel → Class 17" in page.inner_text("#single")
+    press(page, "f", *["Tab"] * 3, "Home", "Tab", "End", "Escape", "Home")
+    lowest = min(s, key=lambda row: row["confidence"])
+    assert lowest["id"] in page.inner_text("#single")
+
+    # a bulk decision asks, and leaves the doubtful ones out
+    press(page, "v", "Shift+A")
+    assert f"{doubtful} of them are doubtful" in page.inner_text("#ask")
+    assert severe_faults(page) == []
+    press(page, "Escape")
+    assert count(page) == "2 of 5000 reviewed"
+    press(page, "Shift+A", "Enter")
+    assert count(page) == f"{5000 - doubtful} of 5000 reviewed"
+    press(page, "u")
+    assert count(page) == "2 of 5000 reviewed"
+
+    # a phone, in the dark
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark")
+    press(page, "v", "f")
+    assert severe_faults(page) == []
+    press(page, "Escape")
+    assert page.locator("#single .picture").first.bounding_box()["height"] >= 844 / 2 - 1
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_two_peoples_work_is_merged_and_conflicts_are_asked(review, open_page, tmp_path):
+    file, s = review
+    theirs = [
+        (s[0], "keep", s[0]["given_label"]),
+        (s[1], "drop", ""),
+        (s[2], "drop", ""),
+        (s[3], "ambiguous", ""),
+    ]
+    text = (
+        as_csv(theirs)
+        .decode()
+        .replace(f"{s[3]['id']},{s[3]['given_label']}", f"{s[3]['id']},other")
+    )
+    (tmp_path / "theirs.csv").write_text("\ufeff" + text.replace(",", ";") + "nobody;1;drop;;\n")
+    page = open_page(file)
+    asked = []
+    page.on("dialog", lambda dialog: asked.append(dialog.type))
+    page.on("filechooser", lambda chooser: chooser.set_files(tmp_path / "theirs.csv"))
+
+    def load(answer):
+        press(page, "i")
+        page.click(f"#ask [value='{answer}']")
+
+    press(page, "a", "d")
+    load("")
+    assert count(page) == "2 of 20 reviewed"
+    load("mine")
+    assert count(page) == "3 of 20 reviewed"
+    press(page, "u")
+    load("theirs")
+    told = page.inner_text("#ask")
+    assert all(name in told for name in ("line 5", s[3]["id"], "nobody"))
+    assert s[1]["id"] not in told, "both say the same"
+    page.reload()
+    assert asked == ["beforeunload"]
+    assert export(page, tmp_path / "c.csv") == as_csv(theirs[:3])
+    page.reload()
+    press(page, "u", "u", "u")
+    page.reload()
+    assert count(page) == "0 of 20 reviewed"
+    assert asked == ["beforeunload"], "nothing is lost by leaving"
 
 
 def write_audit(run, rows):
@@ -253,6 +399,13 @@ def test_duplicates_that_disagree_have_a_badge(open_page, tmp_path):
     assert page.inner_text(".badge") == "duplicates disagree"
     first, second = table["given_label"]
     assert f"{first} (train) · {second} (train)" in page.inner_text("#single")
+    press(page, "x")
+    copies = page.locator(".copies figure").all_inner_texts()
+    assert [text.split() for text in copies] == [
+        [first, "train", "ambiguous"],
+        [second, "train"],
+    ]
+    press(page, "u")
     page.select_option("#queue", label="duplicates disagree (2)")
     assert count(page) == "0 of 2 reviewed"
 

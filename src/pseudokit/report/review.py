@@ -1,9 +1,11 @@
 """review.html: one file in which a person decides on label issues by keyboard and exports corrections.csv."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,14 @@ from ..system.files import atomic_write, hash_of
 from . import load_run
 from .nearest_examples import nearest_examples
 from .report import render
-from .review_items import MAX_ITEMS, NO_TEXT, class_names, read_review_items
+from .review_items import MAX_ITEMS, NO_TEXT, class_names, read_conflicts, read_review_items
 
 EXAMPLE_PIXELS = 96
 """Longer side of an example, and of a sample where there are many: what the page shows in its grid."""
 MAX_SAMPLE_PIXELS = 256
 """Longer side of a sample's image where there are few: a larger one shows no more on a laptop."""
+MAX_COPIES = 6
+"""Copies of an image that fit side by side."""
 
 
 def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
@@ -36,9 +40,16 @@ def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
     examples = thumbnails(example_paths.values(), EXAMPLE_PIXELS)
     # the fewer samples, the larger, so that the page stays below 30 MB
     pixels = int(EXAMPLE_PIXELS * max(1, MAX_ITEMS / len(rows)) ** 0.5)
-    images = thumbnails(rows["path"], min(pixels, MAX_SAMPLE_PIXELS))
+    pixels = min(pixels, MAX_SAMPLE_PIXELS)
+    images = thumbnails(rows["path"], pixels)
     hashes = rows["path"].map(load_run.image_hash)
-    rows = rows.drop(columns="path").assign(image=images, sha256=hashes, near=near)
+    originals = [
+        address(path, run) if known else ""
+        for path, known in zip(rows["path"], hashes, strict=True)
+    ]
+    rows = rows.drop(columns="path").assign(
+        image=images, original=originals, sha256=hashes, near=near
+    )
     name = run.resolve().name
     # the browser forgets decisions where what was decided on has changed
     decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items)]
@@ -49,6 +60,7 @@ def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
         "queues": review_queues(items, rows, audit),
         "examples": dict(zip(example_paths, examples, strict=True)),
+        "copies": copies_of(run, rows["cluster"], pixels),
     }
     page = run / "review.html"
     atomic_write(page, render("review.html", content=content))
@@ -59,6 +71,24 @@ def thumbnails(paths: Iterable[str], pixels: int) -> list[str]:
     """For each path the image as a `data:` address; "" where it has gone."""
     with ThreadPoolExecutor() as threads:  # OpenCV releases the interpreter's lock
         return list(threads.map(partial(load_run.thumbnail, side=pixels), paths))
+
+
+def address(path: str, folder: Path) -> str:
+    """Link to an image file from a page in `folder`: relative, so that both can be moved together."""
+    try:
+        return quote(Path(os.path.relpath(path, folder)).as_posix())
+    except ValueError:  # another drive of Windows
+        return Path(path).absolute().as_uri()
+
+
+def copies_of(run: Path, clusters: pd.Series, pixels: int) -> dict[str, list[dict]]:
+    """cluster → its first labeled rows (id, given_label, split, image), where their labels disagree."""
+    rows = read_conflicts(run)
+    rows = rows[rows["cluster"].isin(clusters)].groupby("cluster").head(MAX_COPIES)
+    rows = rows.assign(image=thumbnails(rows["path"], pixels))
+    columns = ["id", "given_label", "split", "image"]
+    groups = rows.groupby("cluster")
+    return {cluster: group[columns].to_dict("records") for cluster, group in groups}
 
 
 def review_queues(

@@ -10,7 +10,7 @@ from . import load_run
 
 COLUMNS = "id path given_label predicted confidence p_wrong decision"
 """What is known of a sample."""
-NO_TEXT = {"predicted": "", "decision": "", "duplicates": ""}
+NO_TEXT = {"predicted": "", "decision": "", "duplicates": "", "cluster": ""}
 """What stands where nothing is known of a sample."""
 MAX_ITEMS = 5000
 """Samples on a page: with them it stays below 30 MB."""
@@ -23,28 +23,28 @@ def read_review_items(run: Path, limit: int = MAX_ITEMS) -> tuple[pd.DataFrame, 
     not keep, then the others, by rank. A run without label issues lists the pseudo-labels nearest to the cutoff.
 
     Returns:
-        At most `limit` rows (COLUMNS, duplicates) and what the round says. `duplicates` names the labels of the
-        cluster, as text. Text is "" and numbers are NaN where the run does not say.
+        At most `limit` rows (COLUMNS, duplicates, cluster) and what the round says. `duplicates` names the labels of
+        the cluster, as text. Text is "" and numbers are NaN where the run does not say.
     """
     metrics = read_json(run / "metrics.json")
     info = load_run.decisive_round(metrics)
     _, cutoff = load_run.cutoffs(metrics, info)
     issues = _read_issues(run, cutoff, limit)
-    conflicts = _read_conflicts(run).merge(issues, how="left", on=["id", "path", "given_label"])
+    conflicts = read_conflicts(run)
+    conflicts = conflicts[conflicts["split"] == "train"].drop(columns="split")
+    conflicts = conflicts.merge(issues, how="left", on=["id", "path", "given_label"])
     items = pd.concat([conflicts, issues]).drop_duplicates("id", ignore_index=True)
     return items[:limit].fillna(NO_TEXT), info
 
 
-def _read_conflicts(run: Path) -> pd.DataFrame:
-    """id, path, given_label, duplicates of the training rows whose duplicates have another label."""
+def read_conflicts(run: Path) -> pd.DataFrame:
+    """cluster, id, path, split, given_label, duplicates of the rows whose duplicates have another label."""
     columns = "cluster id path split given_label conflict"
     table = load_run.read_table(run / "duplicates.csv", columns)
     labeled = table[(table["conflict"] == "True") & (table["given_label"] != "")]
     labels = labeled["given_label"] + " (" + labeled["split"] + ")"
     duplicates = labels.groupby(labeled["cluster"]).transform(" · ".join)
-    rows = labeled.assign(duplicates=duplicates)
-    columns = ["id", "path", "given_label", "duplicates"]
-    return rows.loc[rows["split"] == "train", columns]
+    return labeled.drop(columns="conflict").assign(duplicates=duplicates)
 
 
 def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:

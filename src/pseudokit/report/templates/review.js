@@ -1,35 +1,91 @@
 "use strict";
 // Everything from the data reaches the page through textContent, value or an image address: never as markup.
 const content = JSON.parse(document.getElementById("content").textContent);
-const { samples, queues, classes } = content;
-const memory = "review:" + content.run + ":" + content.key;
+const { queues, classes } = content;
 const find = (id) => document.getElementById(id);
-const placeOf = new Map(samples.map((sample, place) => [sample.id, place]));
 const CARD = { width: 136, height: 158 }; // with the gap of 8
 
-let made = new Map(); // id → {action, label}
-let history = []; // steps; a step is a list of [id, what was made before or null]
+// Where samples and decisions are: in this file and in the memory of this browser. A decision is {action, label} or null,
+// a change [id, before, after], a step the list of changes that undo takes back at once. A store that `keeps` decisions
+// elsewhere needs no export.
+const inThisBrowser = {
+  memory: "review:" + content.run + ":" + content.key,
+  size: content.samples.length,
+  item: (place) => content.samples[place],
+  example: (number) => content.examples[number], // the address of an image, or nothing
+  load() { // { made: Map of id → decision, steps, settings }, or a promise of it; the page reads it once
+    const steps = [], made = new Map();
+    for (let text; (text = localStorage.getItem(this.memory + ":" + steps.length));) {
+      const step = JSON.parse(text).map(([id, after]) => [id, made.get(id) || null, after]);
+      for (const [id, , after] of step) made.set(id, after);
+      steps.push(step);
+    }
+    return { made, steps, settings: JSON.parse(localStorage.getItem(this.memory)) };
+  },
+  connect({ onReload }) { // another tab with this page has decided
+    addEventListener("storage", ({ key }) => { if (key?.startsWith(this.memory + ":")) onReload(); });
+  },
+  save(changes, steps, settings) { // what has just changed, all steps after it, and what the page shows
+    localStorage.setItem(this.memory, JSON.stringify(settings));
+    if (!changes.length) return;
+    const last = steps.length - 1;
+    const kept = steps[last]?.map(([id, , after]) => [id, after]);
+    if (kept) localStorage.setItem(this.memory + ":" + last, JSON.stringify(kept));
+    localStorage.removeItem(this.memory + ":" + (last + 1)); // of a step that was undone
+  },
+};
+const store = globalThis.reviewStore ?? inThisBrowser; // a server puts its own there, before this script
+const item = (place) => store.item(place);
+
+const BULK = 10; // more suggestions at once are accepted after a question
+
+let made = new Map(); // id → decision
+let steps = [];
+let exported = 0; // steps that the last export had
+let placeOf; // id → place
 let at = queues[0].places[0], anchor = at; // places of the current sample and of the one where a range begins
-let view = "single", queue = 0, pair = "", status = "all";
-let shown = []; // places that pass the filters, in order
+let view = "single", queue = 0, pair = "", policy = "", status = "all", order = "run", query = "";
+let zoomed = false;
+let ordered = []; // places of the queue, in order
+let shown = []; // those that pass the filters
 let selected = new Set(); // places selected in the grid
 let cards = new Map(); // place → card, of what the grid can show right now
 let byPointer = false; // whether the last input came from a pointer
+let matches = [], active = 0; // classes that fit what is typed, and the one that Enter takes
 
-function remember() {
-  const kept = { made: [...made], history: history.slice(-20), at, view, queue, pair, status };
-  try { localStorage.setItem(memory, JSON.stringify(kept)); } catch { find("forgets").hidden = false; }
+/** changes: what has just been decided or undone; none where only the view has changed. */
+function remember(changes = []) {
+  const settings = { at, view, queue, pair, policy, status, order, query, exported };
+  try { store.save(changes, steps, settings); } catch { find("forgets").hidden = false; }
 }
 
-function recall() {
+async function recall() {
   try {
-    const kept = JSON.parse(localStorage.getItem(memory));
-    if (!kept) return;
-    made = new Map(kept.made);
-    history = kept.history;
-    ({ at, view, queue, pair, status } = kept);
-    if (!samples[at] || !queues[queue]) at = queue = 0;
+    const kept = await store.load();
+    ({ made, steps } = kept);
+    if (kept.settings) ({ at, view, queue, pair, policy = "", status, order = "run", query = "", exported = 0 } = kept.settings);
+    if (at >= store.size || !queues[queue]) at = queue = 0;
   } catch { /* a sandboxed frame or a private window: begin anew */ }
+  placeOf = new Map(Array.from({ length: store.size }, (_, place) => [item(place).id, place]));
+}
+
+/** The store calls it when there are other steps than those of this page. */
+async function onReload() {
+  ({ made, steps } = await store.load());
+  refresh();
+}
+
+/** The store calls it with [id, decision] that others made. No step: undo takes back one's own. */
+function onOthers(decisions) {
+  for (const [id, decision] of decisions) { if (decision) made.set(id, decision); else made.delete(id); }
+  refresh();
+}
+
+/** The store calls it with [id, mine, theirs], where others decided otherwise in the meantime. */
+async function onConflict(conflicts) {
+  onOthers(conflicts.map(([id, , theirs]) => [id, theirs]));
+  const theirs = await askConflicts("Decided otherwise elsewhere", [], conflicts);
+  refresh(commit(conflicts.filter(([id, mine]) => mine && theirs && !theirs.has(id))));
 }
 
 function element(tag, className, text) {
@@ -41,9 +97,15 @@ function element(tag, className, text) {
 
 function say(text) { find("message").textContent = text; }
 function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
-function describe(decision) { return decision.action + (decision.action === "relabel" ? " → " + decision.label : ""); }
+function describe(decision) {
+  return decision ? decision.action + (decision.action === "relabel" ? " → " + decision.label : "") : "–";
+}
 function blind() { return queues[queue].name === "audit"; }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
+function policyOf(sample) { return sample.decision || "none"; }
+function isSure(sample) { // the run itself does what it suggests
+  return (sample.predicted === sample.given_label ? ["keep"] : ["relabel", "accept"]).includes(sample.decision);
+}
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
 
 function change(sample) {
@@ -51,59 +113,76 @@ function change(sample) {
   return suggests(sample) ? [given, "→ " + sample.predicted] : [given];
 }
 
-function picture(address) {
+function picture(address, alt = "") {
   if (!address) return element("span", "picture gone", "not readable");
-  return Object.assign(element("img", "picture"), { src: address, alt: "" });
+  return Object.assign(element("img", "picture"), { src: address, alt });
+}
+
+function passes(place) {
+  const sample = item(place), decision = made.get(sample.id);
+  return (blind() || ((!pair || pairOf(sample) === pair) && (!policy || policyOf(sample) === policy)))
+    && (status === "all" || status === (decision ? "done" : "open") || status === decision?.action)
+    && sample.id.toLowerCase().includes(query.toLowerCase());
 }
 
 function applyFilters() {
-  const { places } = queues[queue];
-  shown = places.filter((place) => (pair === "" || blind() || pairOf(samples[place]) === pair)
-    && (status === "all" || (status === "done") === made.has(samples[place].id)));
+  shown = ordered.filter(passes);
   const passed = new Set(shown);
   if (shown.length && !passed.has(at)) { // go on where the current one would stand
-    at = places.slice(Math.max(0, places.indexOf(at))).find((place) => passed.has(place)) ?? shown[shown.length - 1];
+    at = ordered.slice(Math.max(0, ordered.indexOf(at))).find((place) => passed.has(place)) ?? shown[shown.length - 1];
   }
   selected = new Set([...selected].filter((place) => passed.has(place)));
 }
 
-function fillPairs() {
-  const groups = Map.groupBy(queues[queue].places, (place) => pairOf(samples[place]));
+/** Fill a select with the groups of the queue, largest first; returns the group that is chosen. */
+function fillGroups(name, all, keyOf, textOf, chosen) {
+  const { places } = queues[queue];
+  const groups = Map.groupBy(places, (place) => keyOf(item(place)));
   const sorted = [...groups].sort((one, other) => other[1].length - one[1].length);
-  const option = (text, places, name) => new Option(text + " (" + places.length + ")", name);
-  const options = sorted.map(([name, places]) => option(change(samples[places[0]]).join(" "), places, name));
-  find("pair").replaceChildren(option("all pairs", queues[queue].places, ""), ...options);
-  if (!groups.has(pair)) pair = "";
-  find("pair").value = pair;
-  find("pair").hidden = blind();
+  const option = (text, places, key) => new Option(text + " (" + places.length + ")", key);
+  const options = sorted.map(([key, some]) => option(textOf(item(some[0])), some, key));
+  find(name).replaceChildren(option(all, places, ""), ...options);
+  find(name).value = groups.has(chosen) ? chosen : "";
+  find(name).hidden = blind();
+  return find(name).value;
 }
 
-function refresh() {
+function fillFilters() {
+  const confidence = (place) => item(place).confidence * (order === "high" ? -1 : 1);
+  ordered = queues[queue].places;
+  if (order !== "run" && !blind()) ordered = ordered.toSorted((one, other) => confidence(one) - confidence(other));
+  pair = fillGroups("pair", "all pairs", pairOf, (sample) => change(sample).join(" "), pair);
+  policy = fillGroups("policy", "run: any", policyOf, (sample) => "run: " + policyOf(sample), policy);
+  find("order").hidden = blind();
+}
+
+function refresh(changes) {
   applyFilters();
   paint();
-  remember();
+  remember(changes);
 }
 
 function paint() {
-  document.body.className = view;
+  document.body.className = view + (zoomed ? " zoomed" : "");
   find("single").hidden = view !== "single";
   find("grid").hidden = view !== "grid";
   find("view").replaceChildren(view === "grid" ? "one by one " : "grid ", element("kbd", "", "v"));
   if (view === "grid") paintGrid(true);
-  else find("single").replaceChildren(shown.length ? single(samples[at]) : "Nothing passes the filters.");
+  else find("single").replaceChildren(shown.length ? single(item(at)) : "Nothing passes the filters.");
   const { places } = queues[queue];
-  const done = places.filter((place) => made.has(samples[place].id)).length;
+  const done = places.filter((place) => made.has(item(place).id)).length;
   find("count").textContent = done + " of " + places.length + " reviewed";
   Object.assign(find("progress"), { max: places.length, value: done });
   const where = shown.length ? shown.indexOf(at) + 1 + " of " + shown.length : "none";
   find("shown").textContent = where + " shown" + (selected.size ? ", " + selected.size + " selected" : "");
-  const rows = targets().map((place) => samples[place]);
+  const rows = targets().map((place) => item(place));
   const disable = (name, off) => { document.querySelector("[data-do=" + name + "]").disabled = off; };
   disable("keep", !rows.some((sample) => sample.given_label !== ""));
   disable("accept", !rows.some(suggests));
   disable("acceptAll", blind());
-  disable("undo", !history.length);
-  find("class").value = suggests(samples[at]) ? samples[at].predicted : samples[at].given_label || classes[0];
+  disable("undo", !steps.length);
+  find("class").value = suggests(item(at)) ? item(at).predicted : item(at).given_label || classes[0];
+  showOptions([]);
 }
 
 function single(sample) {
@@ -117,10 +196,38 @@ function single(sample) {
     ["p_wrong", open && sample.p_wrong !== null ? percent(sample.p_wrong) : ""],
     ["the run's decision", open ? sample.decision : ""],
     ["id", sample.id],
-    ["your decision", decided ? describe(decided) : "–", decided && "human"],
+    ["your decision", describe(decided), decided && "human"],
   ]));
+  if (sample.original) {
+    side.append(Object.assign(element("a", "", "original image"), { href: sample.original, target: "_blank" }));
+  }
+  if (sample.cluster && !blind()) side.append(copies(sample));
   if (open) side.append(compared(sample));
-  box.append(picture(sample.image), side);
+  box.append(mainPicture(sample), side);
+  return box;
+}
+
+function mainPicture(sample) {
+  const image = picture((zoomed && sample.original) || sample.image, "sample " + sample.id);
+  image.addEventListener("click", zoom);
+  image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth <= 64));
+  image.addEventListener("error", () => {
+    image.src = sample.image;
+    say("the original cannot be shown from here; this is the small image in the page");
+  }, { once: true });
+  return image;
+}
+
+/** All copies side by side, with their labels. */
+function copies(sample) {
+  const box = element("div", "examples copies");
+  for (const copy of content.copies?.[sample.cluster] ?? []) {
+    const figure = element("figure", copy.id === sample.id ? "current" : ""), text = element("figcaption");
+    text.append(element("b", "", copy.given_label), " " + copy.split);
+    if (made.has(copy.id)) text.append(element("span", "human", describe(made.get(copy.id))));
+    figure.append(picture(copy.image, copy.id), text);
+    box.append(figure);
+  }
   return box;
 }
 
@@ -137,10 +244,10 @@ function factList(className, facts) {
 function compared(sample) {
   const box = element("div", "examples");
   [sample.given_label, sample.predicted].forEach((name, side) => {
-    const near = sample.near[side].map((place) => content.examples[place]).filter(Boolean);
+    const near = sample.near[side].map((place) => store.example(place)).filter(Boolean);
     if (!near.length || (side === 1 && name === sample.given_label)) return;
     const group = element("div");
-    group.append(element("h2", "", "nearest examples of " + name), ...near.map(picture));
+    group.append(element("h2", "", "nearest examples of " + name), ...near.map((address) => picture(address)));
     box.append(group);
   });
   return box;
@@ -151,7 +258,7 @@ function compared(sample) {
 function columns() { return Math.max(1, Math.floor((find("grid").clientWidth - 12) / CARD.width)); }
 
 function buildCard(place, number) {
-  const sample = samples[place], decision = made.get(sample.id);
+  const sample = item(place), decision = made.get(sample.id);
   const card = element("div", "card" + (decision ? " reviewed" : "") + (place === at ? " current" : ""));
   Object.assign(card, { id: "card-" + place, role: "option", ariaSelected: selected.has(place) });
   Object.assign(card, { ariaSetSize: shown.length, ariaPosInSet: number, title: change(sample).join(" ") });
@@ -198,36 +305,51 @@ function reveal(across) {
 
 function targets() {
   if (!shown.length) return [];
-  return view === "grid" && selected.size ? shown.filter((place) => selected.has(place)) : [at];
+  return selected.size ? shown.filter((place) => selected.has(place)) : [at];
 }
 
-/** decision: sample → {action, label}, or null where the action has no meaning. One call is one step of undo. */
+/** Decide [id, decision] of each pair: one step of undo. */
+function commit(pairs) {
+  const step = pairs.map(([id, after]) => [id, made.get(id) || null, after]);
+  for (const [id, , after] of step) made.set(id, after);
+  if (step.length) steps.push(step);
+  return step;
+}
+
+/** decision: sample → {action, label}, or null where the action has no meaning. */
 function decide(places, decision) {
-  const step = [];
-  for (const place of places) {
-    const { id } = samples[place], decided = decision(samples[place]);
-    if (!decided) continue;
-    step.push([id, made.get(id) || null]);
-    made.set(id, decided);
-  }
+  const step = commit(places.map((place) => [item(place).id, decision(item(place))]).filter(([, decided]) => decided));
   if (!step.length) { say("nothing here that this could decide"); return; }
-  history.push(step);
-  const [[id]] = step;
-  say(step.length === 1 ? id + ": " + describe(made.get(id)) : step.length + " decided; u takes them back");
+  const [[id, , decided]] = step;
+  say(step.length === 1 ? id + ": " + describe(decided) : step.length + " decided; u takes them back");
   selected.clear();
   const index = shown.indexOf(places[places.length - 1]);
-  const open = shown.findIndex((place, i) => i > index && !made.has(samples[place].id));
+  const open = shown.findIndex((place, i) => i > index && !made.has(item(place).id));
   at = shown[open < 0 ? Math.min(index + 1, shown.length - 1) : open];
-  refresh();
+  refresh(step);
 }
 
 function undo() {
-  const step = history.pop();
+  const step = steps.pop();
   if (!step) { say("nothing to undo"); return; }
+  if (steps.length < exported) exported = -1;
   for (const [id, before] of step) { if (before) made.set(id, before); else made.delete(id); }
   at = placeOf.get(step[0][0]) ?? at;
   say(step.length === 1 ? step[0][0] + ": undone" : step.length + " undone");
-  refresh();
+  refresh(step.map(([id, before, after]) => [id, after, before]));
+}
+
+async function acceptAsking(places) {
+  const offered = places.filter((place) => suggests(item(place))), sure = offered.filter((place) => isSure(item(place)));
+  const doubtful = offered.length - sure.length;
+  if (!offered.length) { say("nothing here that this could decide"); return; }
+  const text = doubtful ? doubtful + " of them are doubtful: the run itself did not change these labels, because it is not "
+    + "certain enough. Look at them one by one." : "The run itself decided so for all of them.";
+  const choices = [["all", "accept all " + offered.length], ["", "cancel"]];
+  if (doubtful) choices.reverse();
+  if (doubtful && sure.length) choices.unshift(["sure", "accept the " + sure.length + " sure ones"]);
+  const answer = await ask("Accept the suggestion for " + offered.length + " samples?", [element("p", "", text)], choices);
+  if (answer) decide(answer === "all" ? offered : sure, accept);
 }
 
 const keep = (sample) => (sample.given_label === "" ? null : { action: "keep", label: sample.given_label });
@@ -240,6 +362,12 @@ function go(index, extend) {
   at = shown[Math.max(0, Math.min(shown.length - 1, index))];
   if (extend && view === "grid") selectRange(); else anchor = at;
   refresh();
+}
+
+function goToOpen() {
+  const next = shown.indexOf(at) + 1;
+  const open = [...shown.slice(next), ...shown.slice(0, next)].find((place) => !made.has(item(place).id));
+  if (open === undefined) say("all that is shown is reviewed"); else go(shown.indexOf(open));
 }
 
 function move(key, extend) {
@@ -273,60 +401,85 @@ function clickCard(event) {
   refresh();
 }
 
-function changeView() {
-  view = view === "grid" ? "single" : "grid";
+function changeView(to, isZoomed = false) {
+  view = to;
+  zoomed = isZoomed;
   selected.clear();
   refresh();
   focusView();
 }
 
-function focusView() { find(view).focus({ preventScroll: true }); }
+function otherView() { changeView(view === "grid" ? "single" : "grid"); }
+function zoom() { changeView("single", !zoomed); }
 
-function corrections() {
-  const isFormula = (text) => /^'*[=+\-@\t\r＝＋－＠]./s.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
-  const escapeFormula = (text) => (isFormula(text) ? "'" + text : text); // see data/csv_text.py
-  const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
-  const line = (cells) => cells.map(escapeFormula).map(quote).join(",") + "\n";
-  const rows = samples.filter((sample) => made.has(sample.id)).map((sample) => {
-    const { action, label } = made.get(sample.id);
-    return line([sample.id, sample.given_label, action, label, sample.sha256]);
-  });
-  return [line(["id", "given_label", "action", "label", "image_sha256"]), ...rows];
+function openFilters(first) { // where the screen is small they are closed else
+  find("more").ariaExpanded = true;
+  find(first).focus();
 }
 
-function save() {
-  const lines = corrections(), href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
-  Object.assign(element("a"), { href, download: "corrections.csv" }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 60000);
-  say(lines.length - 1 + " corrections exported");
-  if (find("forgets").hidden) return;
-  find("csv").value = lines.join(""); // a frame without memory often allows no download either
-  find("text").showModal();
-  find("csv").select();
+function focusView() {
+  find("more").ariaExpanded = false;
+  find(view).focus({ preventScroll: true });
+}
+
+// choosing a class by typing
+
+function showOptions(names, current = 0) {
+  matches = names;
+  const option = (name, i) => Object.assign(element("span", "", name), { id: "option-" + i, role: "option" });
+  find("options").replaceChildren(...names.map(option));
+  find("options").hidden = !names.length;
+  find("class").setAttribute("aria-expanded", names.length > 0);
+  moveOption(current);
+}
+
+function moveOption(place) {
+  active = Math.max(0, Math.min(matches.length - 1, place));
+  [...find("options").children].forEach((option, i) => { option.ariaSelected = i === active; });
+  find("options").children[active]?.scrollIntoView({ block: "nearest" });
+  find("class").setAttribute("aria-activedescendant", matches.length ? "option-" + active : "");
+}
+
+function matchClasses() {
+  const typed = find("class").value.trim().toLowerCase();
+  const where = (name) => name.toLowerCase().indexOf(typed); // earlier is better, and so is shorter
+  const found = classes.filter((name) => where(name) >= 0);
+  showOptions(found.sort((one, other) => where(one) - where(other) || one.length - other.length));
+}
+
+function choose() {
+  const { value } = find("class"), name = matches[active] ?? (classes.includes(value) ? value : undefined);
+  if (name === undefined) { say("no class has this in its name"); return; }
+  decide(targets(), take(name));
+  focusView();
 }
 
 const actions = {
-  accept: () => decide(targets(), accept),
-  acceptAll: () => { if (view === "grid") decide(shown.filter((place) => !made.has(samples[place].id)), accept); },
+  accept: () => (targets().length > BULK ? acceptAsking(targets()) : decide(targets(), accept)),
+  acceptAll: () => { if (view === "grid") acceptAsking(shown.filter((place) => !made.has(item(place).id))); },
   keep: () => decide(targets(), keep),
-  choose: () => decide(targets(), take(find("class").value)),
+  choose,
   ambiguous: () => decide(targets(), without("ambiguous")),
   drop: () => decide(targets(), without("drop")),
   undo,
   next: () => move("j"),
   previous: () => move("k"),
-  view: changeView,
+  view: otherView,
   toggle: () => { toggle(); refresh(); },
   selectAll: () => { if (view === "grid") { selected = new Set(shown); refresh(); } },
-  selectNone: () => { selected.clear(); refresh(); },
-  pick: () => { say("choose a class, then Enter; Esc goes back"); find("class").focus(); },
-  filter: () => find("queue").focus(),
+  back: () => { if (zoomed) zoom(); else { selected.clear(); refresh(); } },
+  pick: () => find("class").focus(),
+  filter: () => (find("more").ariaExpanded === "true" ? focusView() : openFilters("queue")),
+  search: () => openFilters("query"),
+  open: goToOpen,
+  zoom,
+  load: () => find("file").click(),
   help: () => find("help").showModal(),
   save,
 };
 const keys = {
   a: "accept", g: "keep", c: "pick", x: "ambiguous", d: "drop", u: "undo", v: "view", s: "selectAll", f: "filter",
-  e: "save", "?": "help", " ": "toggle", Enter: "view", Escape: "selectNone",
+  e: "save", i: "load", n: "open", z: "zoom", "/": "search", "?": "help", " ": "toggle", Enter: "view", Escape: "back",
 };
 const digits = classes.slice(0, 10).every((name) => /^\d$/.test(name)) // classes that are digits have their own key
   ? classes.slice(0, 10) : [..."1234567890"].slice(0, classes.length);
@@ -336,14 +489,21 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (document.querySelector("dialog[open]")) { if (event.key === "?") find("help").close(); return; }
   const tag = event.target.tagName, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (tag === "SELECT") { // its own keys choose; a letter there is a class or filter, not an action
-    if (key !== "Escape" && key !== "Enter") return;
+  if (tag === "SELECT" || tag === "INPUT") { // its own keys choose; a letter there is a class or filter, not an action
+    const isClass = event.target === find("class");
+    const steps = isClass ? { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 } : {};
+    if (key in steps) moveOption(active + steps[key]);
+    else if (key !== "Escape" && key !== "Enter") return;
+    else if (isClass && key === "Enter") choose();
+    else {
+      if (key === "Escape" && event.target === find("query")) { find("query").value = ""; onFilter(); }
+      paint();
+      focusView();
+    }
     event.preventDefault();
-    if (key === "Enter" && event.target === find("class")) actions.choose();
-    focusView();
     return;
   }
-  if (tag === "BUTTON" && (key === " " || key === "Enter")) return;
+  if (["BUTTON", "A"].includes(tag) && (key === " " || key === "Enter")) return;
   if (view === "single" && key === " ") return; // scrolls
   const number = digits.indexOf(key), name = key === "a" && event.shiftKey ? "acceptAll" : keys[key];
   if (number >= 0) decide(targets(), take(classes[number]));
@@ -355,18 +515,15 @@ function onKey(event) {
 function onFilter() {
   if (Number(find("queue").value) !== queue) { selected.clear(); at = queues[find("queue").value].places[0]; }
   queue = Number(find("queue").value);
-  pair = find("pair").value;
-  status = find("status").value;
-  fillPairs();
+  [pair, policy, status, order, query] = ["pair", "policy", "status", "order", "query"].map((name) => find(name).value);
+  fillFilters();
   refresh();
-  if (byPointer) focusView();
 }
 
 function buildControls() {
   find("queue").append(...queues.map((one, i) => new Option(one.name + " (" + one.places.length + ")", i)));
   find("queue").value = queue;
-  find("status").value = status;
-  find("class").append(...classes.map((name) => new Option(name, name)));
+  Object.entries({ status, order, query }).forEach(([name, value]) => { find(name).value = value; });
   find("help-classes").append(element("kbd", "", digits[0]), " … ", element("kbd", "", digits[digits.length - 1]));
   digits.forEach((digit, i) => {
     const button = Object.assign(element("button"), { type: "button", title: classes[i] });
@@ -379,22 +536,48 @@ function buildControls() {
   }
 }
 
-function start() {
-  recall();
+async function start() {
+  await recall();
   buildControls();
-  fillPairs();
-  for (const name of ["queue", "pair", "status"]) find(name).addEventListener("change", onFilter);
+  fillFilters();
+  for (const select of document.querySelectorAll("#filters select")) {
+    select.addEventListener("change", () => { onFilter(); if (byPointer) focusView(); });
+  }
+  find("query").addEventListener("input", onFilter);
+  find("class").addEventListener("focus", () => {
+    find("class").select();
+    showOptions(classes, classes.indexOf(find("class").value));
+  });
+  find("class").addEventListener("input", matchClasses);
+  find("class").addEventListener("blur", () => { find("options").hidden = true; });
+  find("options").addEventListener("pointerdown", (event) => {
+    event.preventDefault(); // the focus stays
+    const option = [...find("options").children].indexOf(event.target);
+    if (option < 0) return; // the scroll bar
+    moveOption(option);
+    choose();
+  });
+  find("file").addEventListener("change", async () => {
+    const [file] = find("file").files;
+    if (file) await load(file);
+    find("file").value = "";
+  });
+  addEventListener("beforeunload", (event) => {
+    if (made.size && steps.length !== exported && !store.keeps) event.preventDefault();
+  });
   document.addEventListener("pointerdown", () => { byPointer = true; });
   document.addEventListener("click", (event) => { // a click leaves the keys with the samples
-    if (event.detail && event.target.closest("button, main") && !document.querySelector("dialog[open]")) focusView();
+    if (!event.detail || document.querySelector("dialog[open]")) return;
+    if (event.target.closest("button:not(#more), main")) focusView();
   });
   document.addEventListener("keydown", onKey);
   find("grid").addEventListener("click", clickCard);
-  find("grid").addEventListener("dblclick", changeView);
+  find("grid").addEventListener("dblclick", otherView);
   find("grid").addEventListener("scroll", () => requestAnimationFrame(() => paintGrid(false)), { passive: true });
   addEventListener("resize", paint);
   refresh();
   focusView();
 }
 
+store.connect?.({ onReload, onOthers, onConflict });
 start();
