@@ -20,14 +20,22 @@ MAX_SAMPLE_PIXELS = 256
 """Longer side of a sample's image where there are few: a larger one shows no more on a laptop."""
 
 
-def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
+def write_review(
+    run: Path, limit: int = MAX_ITEMS, suggested: pd.DataFrame | None = None
+) -> Path | None:
     """Write review.html with the `limit` samples to look at first, and those of audit.csv.
+
+    Args:
+        suggested: write suggested.html with these rows to label (id, path, given_label) in place of an audit.
 
     Returns:
         The page, or None if there is nothing to review.
     """
     items, info = read_review_items(run, limit)
-    audit = load_run.read_table(run / "audit.csv", "id path given_label")
+    name, queue, audit = "suggested.html", "to label", suggested
+    if suggested is None:
+        name, queue = "review.html", "audit"
+        audit = load_run.read_table(run / "audit.csv", "id path given_label")
     # rows that are only audited come last: whoever draws an audit loses no decision
     rows = pd.concat([items, audit]).drop_duplicates("id", ignore_index=True).fillna(NO_TEXT)
     if rows.empty:
@@ -39,18 +47,18 @@ def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
     images = thumbnails(rows["path"], min(pixels, MAX_SAMPLE_PIXELS))
     hashes = rows["path"].map(load_run.image_hash)
     rows = rows.drop(columns="path").assign(image=images, sha256=hashes, near=near)
-    name = run.resolve().name
+    run_name = run.resolve().name
     # the browser forgets decisions where what was decided on has changed
-    decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items)]
+    decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items) or None]
     content = {
-        "run": name,
-        "key": hash_of(name, decided_on.to_dict("records")),
+        "run": run_name,
+        "key": hash_of(run_name, decided_on.to_dict("records")),
         "classes": class_names(rows, info),
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
-        "queues": review_queues(items, rows, audit),
+        "queues": review_queues(items, rows, audit, queue),
         "examples": dict(zip(example_paths, examples, strict=True)),
     }
-    page = run / "review.html"
+    page = run / name
     atomic_write(page, render("review.html", content=content))
     return page
 
@@ -62,15 +70,15 @@ def thumbnails(paths: Iterable[str], pixels: int) -> list[str]:
 
 
 def review_queues(
-    items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None
+    items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None, queue: str
 ) -> list[dict]:
-    """Lists to go through: {"name", "places" in rows}. The page hides in `audit` what the run thinks."""
+    """Lists to go through: {"name", "places" in rows}. The page hides in that of the audit what the run thinks."""
     in_conflict = items["duplicates"] != ""
     is_kept = (items["decision"] == "keep") & ~in_conflict
     masks = {"to review": ~is_kept, "duplicates disagree": in_conflict, "kept by the run": is_kept}
     queues = {name: np.flatnonzero(mask) for name, mask in masks.items()}
     if audit is not None:
-        queues["audit"] = pd.Index(rows["id"]).get_indexer(audit["id"])
+        queues[queue] = pd.Index(rows["id"]).get_indexer(audit["id"])
     return [
         {"name": name, "places": places.tolist()} for name, places in queues.items() if len(places)
     ]

@@ -42,7 +42,7 @@ function element(tag, className, text) {
 function say(text) { find("message").textContent = text; }
 function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).toFixed(2) + " %"; }
 function describe(decision) { return decision.action + (decision.action === "relabel" ? " → " + decision.label : ""); }
-function blind() { return queues[queue].name === "audit"; }
+function blind() { return ["audit", "to label"].includes(queues[queue].name); }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
 function suggests(sample) { return sample.predicted !== "" && !blind(); }
 
