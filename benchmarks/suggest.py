@@ -44,7 +44,7 @@ PRIORS = {"labels": 30.0, "pseudo-labels": 600.0}
 EMBEDDING_UNITS = 1280
 COMPONENTS = 100
 """Principal components of the embeddings that a head learns from: it takes a tenth of the time of all of them."""
-SHIPPED = "suggest"
+KIT = "the kit"
 
 
 @dataclass
@@ -250,16 +250,22 @@ def herd(similar: ndarray, weight: ndarray, labeled: ndarray, free: ndarray, n: 
     return np.array(chosen)
 
 
-def coverage(weight, width=None):
-    """Uncertainty herding (Bae et al. 2025): greedy coverage of the pool by similar labeled images, weighted."""
+def coverage(weight):
+    """Greedy coverage of the pool by similar images, weighted (MaxHerding and uncertainty herding, Bae et al.)."""
 
     def rule(pool, probs, labeled, free, n, rng):
-        similar = pool.similar
-        if width:
-            similar = np.exp(-(2 - 2 * pool.unit @ pool.unit.T) / width**2)
-        return herd(similar, weight(probs).astype(np.float32), labeled, free, n)
+        return herd(pool.similar, weight(probs).astype(np.float32), labeled, free, n)
 
     return rule
+
+
+def kit(pool, probs, labeled, free, n, rng):
+    """What --mode suggest does: coverage × margin, and a tenth of the rows at random."""
+    from pseudokit.labels.suggest import suggest_rows
+
+    log_probs = np.log(np.maximum(probs, 1e-30))
+    rows, _ = suggest_rows(log_probs, pool.unit, labeled, rng.permutation(free), n)
+    return rows
 
 
 RULES = {
@@ -272,6 +278,7 @@ RULES = {
     "TypiClust": typiclust,
     "coverage": coverage(lambda probs: np.ones(len(probs))),
     "coverage × margin": coverage(margin),
+    KIT: kit,
 }
 
 
@@ -294,6 +301,60 @@ def one_draw(pool: Pool, start: int, draw: int, name: str) -> dict:
             assert len({*rows, *labeled}) == len(rows) + len(labeled)
             labeled = np.r_[labeled, rows]
     return result
+
+
+def labels_needed(n_labels: list[int], accuracy: ndarray, target: float) -> str:
+    """At how many labels a mean learning curve reaches an accuracy, between two points by a line."""
+    for before in range(len(accuracy) - 1):
+        low, high = accuracy[before], accuracy[before + 1]
+        if before == 0 and low >= target:
+            return f"≤ {n_labels[0]}"
+        if high >= target:
+            share = (target - low) / (high - low)
+            return f"{n_labels[before] + share * (n_labels[before + 1] - n_labels[before]):.0f}"
+    return f"> {n_labels[-1]}"
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Accuracy by rule and number of labels, the paired gain on random ones, and labels for the same accuracy."""
+    lines = [
+        "Student, % right of the test (flowers 736, MNIST 2,000), mean over draws; gain on random images, paired "
+        "by draw, mean ± sd in points: mean of all batches, and the last one. Labels: how many the mean curve needs "
+        "for the accuracy that random images have after the last batch."
+    ]
+    for name, start in product(SETS, START):
+        draws = {(r["rule"], r["draw"]): r for r in rows if (r["set"], r["start"]) == (name, start)}
+        if not draws:
+            continue
+        n_labels = next(iter(draws.values()))["n_labels"]
+        lines += [
+            "",
+            f"**{name}, {start} labels a class at the start**",
+            "",
+            f"| rule | n | {' | '.join(f'{n} labels' for n in n_labels)} | gain, all | gain, last | labels |",
+            "|---" * (len(n_labels) + 5) + "|",
+        ]
+        target = None
+        for rule in RULES:
+            both = [d for r, d in draws if r == rule and ("random", d) in draws]
+            if not both:
+                continue
+            accuracy = np.array([draws[rule, d]["student"] for d in both])
+            gain = accuracy - np.array([draws["random", d]["student"] for d in both])
+            mean = accuracy.mean(0)
+            target = mean[-1] if target is None else target
+            cells = [f"{100 * value:.1f}" for value in mean]
+            gains = [points(gain[:, 1:].mean(1)), points(gain[:, -1])]
+            if rule == "random":
+                gains = ["", ""]
+            cells += [*gains, labels_needed(n_labels, mean, target)]
+            lines.append(f"| {rule} | {len(both)} | {' | '.join(cells)} |")
+    return lines
+
+
+def points(values: ndarray) -> str:
+    sign = "+" if values.mean() >= 0 else ""
+    return sign + mean_and_sd(list(values), 1, 100).split(" (")[0]
 
 
 def main() -> None:
@@ -320,6 +381,9 @@ def main() -> None:
                 row |= one_draw(pool, start, draw, rule)
                 file.write_text(json.dumps(row | {"machine": machine()}))
                 print(name, start, draw, rule, np.round(row["student"], 3), flush=True)
+    rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("*-*-*-*.json"))]
+    rows = rows or load_results("suggest")
+    save_results("suggest", rows, table(rows))
 
 
 if __name__ == "__main__":

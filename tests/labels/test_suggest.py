@@ -63,7 +63,8 @@ def test_certain_rows_are_left_to_the_models(rows):
 def test_a_copy_of_a_suggested_row_adds_nothing():
     features = np.eye(6)[[0, 1, 1, 1, 2, 3, 4]]
     log_probs = np.log(np.full((7, 2), 0.5))
-    suggested, _ = suggest_rows(log_probs, features, np.array([0]), np.arange(1, 7), 4)
+    pool = np.array([4, 1, 2, 3, 5, 6])
+    suggested, _ = suggest_rows(log_probs, features, np.array([0]), pool, 4)
     assert len({*features[suggested].argmax(1)}) == 4
 
 
@@ -102,5 +103,7 @@ def test_labeling_ends_where_few_errors_are_left_or_twice_nothing_was_gained():
     assert compare_with_chance(labeled((2, 10, 18, 90)))["stop"] == ""
     assert compare_with_chance(labeled((2, 10, 18, 90), (3, 10, 9, 90)))["stop"] == "no_gain"
     assert compare_with_chance(labeled((2, 10, 19, 90), (3, 10, 9, 90)))["stop"] == ""
+    batches = (1, 10, 50, 90), (3, 10, 9, 90), (3, 10, 9, 90)
+    assert compare_with_chance(labeled(*batches))["stop"] == "no_gain"
     assert compare_with_chance(labeled((2, 10, 0, 0))) == {}
     assert compare_with_chance(labeled((0, 0, 3, 9))) == {}

@@ -1,5 +1,7 @@
 """Which unlabeled rows a person should label next, and whether that choice beat chance. Arrays only."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy import ndarray
@@ -32,13 +34,13 @@ def suggest_rows(
     Returns:
         (M,) row numbers, M ≤ n; (M,) random or chosen.
     """
-    n_random = int(np.ceil(RANDOM_FRACTION * n))
+    from sklearn.preprocessing import normalize
+
+    n_random = math.ceil(RANDOM_FRACTION * n)
     random = pool[:n_random]
     rest = pool[n_random:][:MAX_COMPARED_ROWS]
     x = features[np.concatenate([rest, random, labeled[:MAX_COMPARED_ROWS]])].astype(np.float32)
-    x -= x.mean(0)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
-    x, known = np.split(x, [len(rest)])
+    x, known = np.split(normalize(x - x.mean(0)), [len(rest)])
     similar = np.maximum(x @ x.T, 0)
     covered = (x @ known.T).max(1, initial=0)
     weight = uncertainty(log_probs[rest])

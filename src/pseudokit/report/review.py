@@ -32,9 +32,9 @@ def write_review(
         The page, or None if there is nothing to review.
     """
     items, info = read_review_items(run, limit)
-    name, queue, audit = "suggested.html", "to label", suggested
+    page, queue, audit = run / "suggested.html", "to label", suggested
     if suggested is None:
-        name, queue = "review.html", "audit"
+        page, queue = run / "review.html", "audit"
         audit = load_run.read_table(run / "audit.csv", "id path given_label")
     # rows that are only audited come last: whoever draws an audit loses no decision
     rows = pd.concat([items, audit]).drop_duplicates("id", ignore_index=True).fillna(NO_TEXT)
@@ -47,18 +47,17 @@ def write_review(
     images = thumbnails(rows["path"], min(pixels, MAX_SAMPLE_PIXELS))
     hashes = rows["path"].map(load_run.image_hash)
     rows = rows.drop(columns="path").assign(image=images, sha256=hashes, near=near)
-    run_name = run.resolve().name
+    name = run.resolve().name
     # the browser forgets decisions where what was decided on has changed
     decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items) or None]
     content = {
-        "run": run_name,
-        "key": hash_of(run_name, decided_on.to_dict("records")),
+        "run": name,
+        "key": hash_of(name, decided_on.to_dict("records")),
         "classes": class_names(rows, info),
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
         "queues": review_queues(items, rows, audit, queue),
         "examples": dict(zip(example_paths, examples, strict=True)),
     }
-    page = run / name
     atomic_write(page, render("review.html", content=content))
     return page
 
