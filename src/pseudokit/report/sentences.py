@@ -186,8 +186,8 @@ def suggested_sentence(metrics: dict) -> str:
     verdict = "beats chance" if gain["low"] > 0 else "is not proved to beat chance"
     return (
         f"The teachers are wrong on {percent(random['error'])} of {random['n']:,} random unlabeled images "
-        f"(95 % interval {between(random['low'], random['high'])}); on those that were chosen the error is "
-        f"{points(gain, 'gain')} higher, so the choice {verdict}. {STOP[suggested['stop']]}"
+        f"(95 % interval {between(random['low'], random['high'])}). Error on chosen images − on random ones: "
+        f"{points(gain, 'gain')}; the choice {verdict}. {STOP[suggested['stop']]}"
     )
 
 
