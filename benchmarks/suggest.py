@@ -318,9 +318,9 @@ def labels_needed(n_labels: list[int], accuracy: ndarray, target: float) -> str:
 def table(rows: list[dict]) -> list[str]:
     """Accuracy by rule and number of labels, the paired gain on random ones, and labels for the same accuracy."""
     lines = [
-        "Student, % right of the test (flowers 736, MNIST 2,000), mean over draws; gain on random images, paired "
-        "by draw, mean ± sd in points: mean of all batches, and the last one. Labels: how many the mean curve needs "
-        "for the accuracy that random images have after the last batch."
+        "Student, % right of the test images (flowers 736, MNIST 2,000), mean over draws. Gain on random images, "
+        "paired by draw, mean ± sd in points, of the mean of all batches and of the last one. Labels: how many the "
+        "mean curve needs for the accuracy that random images have after the last batch."
     ]
     for name, start in product(SETS, START):
         draws = {(r["rule"], r["draw"]): r for r in rows if (r["set"], r["start"]) == (name, start)}
@@ -349,6 +349,13 @@ def table(rows: list[dict]) -> list[str]:
                 gains = ["", ""]
             cells += [*gains, labels_needed(n_labels, mean, target)]
             lines.append(f"| {rule} | {len(both)} | {' | '.join(cells)} |")
+    last = {(r["rule"], r["set"], r["start"], r["draw"]): r["student"][-1] for r in rows}
+    gains = [value - last["random", *key] for (rule, *key), value in last.items() if rule == KIT]
+    won = sum(gain > 0 for gain in gains)
+    lines += [
+        "",
+        f"The kit after the last batch: {points(np.array(gains))}, ahead in {won} of {len(gains)} draws",
+    ]
     return lines
 
 
