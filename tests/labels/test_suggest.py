@@ -31,7 +31,7 @@ def suggest(rows, n, order=None):
     return order[suggested], source, pool
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 25, 500])
+@pytest.mark.parametrize("n", [1, 2, 10, 25, 70, 500])
 def test_a_tenth_is_the_first_of_the_pool_and_no_row_comes_twice(rows, n):
     suggested, source, pool = suggest(rows, n)
     n_random = min(-(-n // 10), len(pool))

@@ -8,8 +8,8 @@ from numpy import ndarray
 
 from .metrics import share_interval
 
-RANDOM_FRACTION = 0.1
-"""Of the suggested rows: as few as still show, over several batches, what the unlabeled rows are like."""
+ROWS_PER_RANDOM_ROW = 10
+"""One suggested row of ten is random: as few as still show, over several batches, what the unlabeled rows are like."""
 MAX_COMPARED_ROWS = 4000
 """Rows that are compared with each other: 64 MB of similarities. Of more, a random part is looked at."""
 ENOUGH_ERROR = 0.05
@@ -36,7 +36,7 @@ def suggest_rows(
     """
     from sklearn.preprocessing import normalize
 
-    n_random = math.ceil(RANDOM_FRACTION * n)
+    n_random = math.ceil(n / ROWS_PER_RANDOM_ROW)
     random = pool[:n_random]
     rest = pool[n_random:][:MAX_COMPARED_ROWS]
     x = features[np.concatenate([rest, random, labeled[:MAX_COMPARED_ROWS]])].astype(np.float32)
