@@ -32,6 +32,7 @@ learns them.
     python pseudo.py --mode joint data.train=a.csv data.unlabeled=b.csv   both at once
     python pseudo.py --mode augment --check data.train=train.csv     check data, weights, disk and time first
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
+    python pseudo.py --mode suggest --run runs/NAME --n 100          which unlabeled images to label next
     python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
     python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
     python pseudo.py --mode export --run runs/NAME --format table    your own table with its labels repaired; or folder
@@ -52,10 +53,11 @@ OPTIONS = {
     "denoise": OF_TRAINING,
     "joint": OF_TRAINING,
     "select": ("mode", "run", "overrides"),
+    "suggest": ("mode", "run", "n"),
     "apply": ("mode", "run", "corrections", "revert"),
     "export": ("mode", "run", "format", "out", "copy"),
 }
-"""The modes of pseudo.py, three that train and three that work on a run that is there, and the options of each."""
+"""The modes of pseudo.py, three that train and four that work on a run that is there, and the options of each."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,6 +87,10 @@ def pseudo_command(argv: list[str] | None = None) -> None:
         from .run_folder.reselect import reselect
 
         reselect(args.run, args.overrides)
+    elif args.mode == "suggest":
+        from .run_folder.suggest import suggest
+
+        suggest(args.run, args.n)
     elif args.mode == "apply":
         apply(args.run, args.corrections)
     elif args.mode == "export":
@@ -144,7 +150,8 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=OPTIONS,
         help="which labels may change, or what to do with a run",
     )
-    add("--run", type=Path, help="run folder (select, apply, export)")
+    add("--run", type=Path, help="run folder (select, suggest, apply, export)")
+    add("--n", type=int, default=100, help="how many images (suggest)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
     add("--format", choices=EXPORT_FORMATS, help="what to write (export)")

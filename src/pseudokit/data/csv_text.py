@@ -37,6 +37,7 @@ FOR_PEOPLE = (
     "audit.csv",
     "annotators.csv",
     "corrections.csv",
+    "suggested.csv",
 )
 FORMULA = r"'*[=+\-@\t\r＝＋－＠]."
 """How a formula begins; the quotes before it may be those of `escape_formulas`."""

@@ -183,7 +183,7 @@ def share_interval(share: float, n: float) -> dict[str, float]:
     whole = 1 + Z_95**2 / n
     return {
         "se": float(np.sqrt(variance)),
-        "low": (center - half) / whole,
+        "low": max(0.0, (center - half) / whole),  # without an error rounding gives -1e-17
         "high": (center + half) / whole,
     }
 

@@ -24,14 +24,22 @@ MAX_COPIES = 6
 """Copies of an image that fit side by side."""
 
 
-def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
+def write_review(
+    run: Path, limit: int = MAX_ITEMS, suggested: pd.DataFrame | None = None
+) -> Path | None:
     """Write review.html with the `limit` samples to look at first, and those of audit.csv.
+
+    Args:
+        suggested: write suggested.html with these rows to label (id, path, given_label) in place of an audit.
 
     Returns:
         The page, or None if there is nothing to review.
     """
     items, info = read_review_items(run, limit)
-    audit = load_run.read_table(run / "audit.csv", "id path given_label")
+    page, queue, audit = run / "suggested.html", "to label", suggested
+    if suggested is None:
+        page, queue = run / "review.html", "audit"
+        audit = load_run.read_table(run / "audit.csv", "id path given_label")
     # rows that are only audited come last: whoever draws an audit loses no decision
     rows = pd.concat([items, audit]).drop_duplicates("id", ignore_index=True).fillna(NO_TEXT)
     if rows.empty:
@@ -52,17 +60,16 @@ def write_review(run: Path, limit: int = MAX_ITEMS) -> Path | None:
     )
     name = run.resolve().name
     # the browser forgets decisions where what was decided on has changed
-    decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items)]
+    decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items) or None]
     content = {
         "run": name,
         "key": hash_of(name, decided_on.to_dict("records")),
         "classes": class_names(rows, info),
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
-        "queues": review_queues(items, rows, audit),
+        "queues": review_queues(items, rows, audit, queue),
         "examples": dict(zip(example_paths, examples, strict=True)),
         "copies": copies_of(run, rows["cluster"], pixels),
     }
-    page = run / "review.html"
     atomic_write(page, render("review.html", content=content))
     return page
 
@@ -92,15 +99,15 @@ def copies_of(run: Path, clusters: pd.Series, pixels: int) -> dict[str, list[dic
 
 
 def review_queues(
-    items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None
+    items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None, queue: str
 ) -> list[dict]:
-    """Lists to go through: {"name", "places" in rows}. The page hides in `audit` what the run thinks."""
+    """Lists to go through: {"name", "places" in rows}. The page hides in that of the audit what the run thinks."""
     in_conflict = items["duplicates"] != ""
     is_kept = (items["decision"] == "keep") & ~in_conflict
     masks = {"to review": ~is_kept, "duplicates disagree": in_conflict, "kept by the run": is_kept}
     queues = {name: np.flatnonzero(mask) for name, mask in masks.items()}
     if audit is not None:
-        queues["audit"] = pd.Index(rows["id"]).get_indexer(audit["id"])
+        queues[queue] = pd.Index(rows["id"]).get_indexer(audit["id"])
     return [
         {"name": name, "places": places.tolist()} for name, places in queues.items() if len(places)
     ]

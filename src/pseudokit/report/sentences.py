@@ -30,6 +30,11 @@ NOISE_TYPES = {
     "are confident, so nothing is relabeled. Decide by hand in review.html, or set pseudo.uncertain_labels=review to "
     "keep these labels.",
 }
+STOP = {
+    "": "Go on labeling.",
+    "few_errors": "Enough is labeled: hardly an error is left.",
+    "no_gain": "Twice in a row the choice found no more errors than chance: end here, or label random images.",
+}
 DISPUTED = ("relabel", "soften", "downweight", "drop", "review")
 """Decisions on given labels that are probably wrong."""
 
@@ -174,6 +179,18 @@ def human_sentence(metrics: dict) -> str:
     return f"{sum(counts.values()):,} decisions of a person were applied ({listed(counts)})."
 
 
+def suggested_sentence(metrics: dict) -> str:
+    """What labels of suggested images say: the error on the pool, whether the choice beat chance, when to stop."""
+    suggested = metrics["suggested"]
+    random, gain = suggested["random"], suggested["gain"]
+    verdict = "beats chance" if gain["low"] > 0 else "is not proved to beat chance"
+    return (
+        f"The teachers are wrong on {percent(random['error'])} of {random['n']:,} random unlabeled images "
+        f"(95 % interval {between(random['low'], random['high'])}). Error on chosen images − on random ones: "
+        f"{points(gain, 'gain')}; the choice {verdict}. {STOP[suggested['stop']]}"
+    )
+
+
 def listed(counts: dict[str, int] | pd.Series) -> str:
     """`1,200 keep, 30 relabel`"""
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
@@ -188,6 +205,7 @@ SENTENCES = {
     "audit": audit_sentence,
     "round": round_sentence,
     "human": human_sentence,
+    "suggested": suggested_sentence,
 }
 """Part of metrics.json → what says it; the order of the page."""
 

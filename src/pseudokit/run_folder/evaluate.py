@@ -35,6 +35,7 @@ from ..training.predict import Predict, mean_probs
 from .corrections import applied, decided
 from .folder import Run
 from .prepare import PreparedData
+from .suggest import score_suggested
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
 MAX_LISTED_CLASSES = 100
@@ -139,6 +140,8 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         metrics |= _score_out_of_fold(run, prepared, decisions)
         if judged.votes is not None and judged.votes.annotators:
             metrics["annotators"] = _describe_annotators(run, prepared, decisions)
+    if suggested := score_suggested(run.path):
+        metrics["suggested"] = suggested
     if steps := applied(run.path):
         actions = decided(run.path).groupby("action").size().to_dict()
         metrics["human"] = {"files": len(steps)} | actions

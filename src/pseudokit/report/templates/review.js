@@ -100,7 +100,7 @@ function percent(value) { return value > 0.9999 ? "≈ 100 %" : (100 * value).to
 function describe(decision) {
   return decision ? decision.action + (decision.action === "relabel" ? " → " + decision.label : "") : "–";
 }
-function blind() { return queues[queue].name === "audit"; }
+function blind() { return ["audit", "to label"].includes(queues[queue].name); }
 function pairOf(sample) { return JSON.stringify([sample.given_label, sample.predicted]); }
 function policyOf(sample) { return sample.decision || "none"; }
 function isSure(sample) { // the run itself does what it suggests

@@ -1,0 +1,86 @@
+"""--mode suggest: which unlabeled images a person should label next, and what the labels say once they are there."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..config.types import UserError
+from ..data.csv_text import escape_formulas
+from ..data.dataset import SCORED_SPLITS
+from ..labels.suggest import compare_with_chance, suggest_rows, uncertainty
+from ..report.load_run import decisive_round, read_decisions, read_dict, read_table
+from ..report.review import write_review
+from ..system.files import log, seed_of, write_csv
+from .corrections import decided
+from .folder import run_config
+from .outside import COPY_OF_LABELED
+
+COLUMNS = "id path source score predicted confidence batch"
+"""batch: how many labels there were before."""
+
+
+def suggest(run: Path, n: int) -> None:
+    """Write suggested.csv, the n images to label next, and suggested.html, on which to label them.
+
+    Raises:
+        UserError: the run is not finished, or has no image to suggest.
+    """
+    seed = run_config(run).seed
+    number = decisive_round(read_dict(run / "metrics.json")).get("round")
+    table = read_decisions(run, number)
+    if table is None:
+        raise UserError(f"--run {run} has no finished round; run its command again to go on")
+    is_labeled = table.id.isin(decided(run).id) | (table.given_label != "")
+    n_labels = int(is_labeled.sum())
+    pool = _open_rows(run, table, is_labeled)
+    pool = pool.sample(frac=1, random_state=seed_of(seed, n_labels)).drop_duplicates("cluster")
+    if n < 1 or not len(pool):
+        raise UserError(
+            f"--run {run} has {len(pool):,} unlabeled images to suggest, and --n is {n}; "
+            "give a run of augment or joint with images that nobody has labeled, and --n 1 or more"
+        )
+    file = run / f"round_{number}" / "log_probs.npy"
+    log_probs = np.load(file, mmap_mode="r")
+    # where no network is frozen, log-probabilities tell which images are alike
+    files = sorted(run.glob("embeddings_*.npy")) or [file]
+    features = [np.load(file, mmap_mode="r")[: len(table)] for file in files]
+    features = np.hstack([x.reshape(len(table), -1) for x in features])
+    labeled = table[is_labeled].sample(frac=1, random_state=seed).index
+    rows, source = suggest_rows(log_probs, features, labeled, pool.index, n)
+    suggested = table.iloc[rows].assign(
+        source=source, score=uncertainty(log_probs[rows]), batch=n_labels
+    )
+    suggested = suggested.sample(frac=1, random_state=seed)
+    all_batches = pd.concat([suggested, read_table(run / "suggested.csv", COLUMNS)])
+    all_batches = all_batches[COLUMNS.split()].drop_duplicates("id")
+    write_csv(run / "suggested.csv", escape_formulas(all_batches))
+    page = write_review(run, 0, suggested[["id", "path", "given_label"]])
+    log.info(
+        f"{len(rows):,} images to label, a tenth of them drawn at random: label all of them in {page}, then "
+        f"python pseudo.py --mode apply --run {run} --corrections corrections.csv"
+    )
+
+
+def _open_rows(run: Path, table: pd.DataFrame, is_labeled: pd.Series) -> pd.DataFrame:
+    """The rows that may be suggested, with the cluster of their copies: neither labeled, nor refused, nor only scored
+    elsewhere, and no copy of such a row."""
+    samples = read_table(run / "samples.csv", "path split")
+    scored = samples.path[samples.split.isin(SCORED_SPLITS)]
+    is_refused = table.reason.str.startswith(("duplicate_of", COPY_OF_LABELED))
+    copies = read_table(run / "duplicates.csv", "cluster id split")
+    copies = copies[~copies.split.isin(SCORED_SPLITS)].set_index("id").cluster
+    clusters = table.id.map(copies).fillna("row " + table.id)
+    is_closed = is_labeled | is_refused | table.path.isin(scored)
+    is_closed = is_closed.groupby(clusters).transform("any")
+    return table.assign(cluster=clusters)[~is_closed]
+
+
+def score_suggested(run: Path) -> dict:
+    """What the labels of suggested images say of predictions and choice, see compare_with_chance."""
+    table = read_table(run / "suggested.csv", COLUMNS)
+    if table is None:
+        return {}
+    table = table.merge(decided(run).query("label != ''"), on="id")
+    is_wrong = table.label != table.predicted
+    return compare_with_chance(table.assign(wrong=is_wrong, batch=table.batch.astype(int)))
