@@ -79,6 +79,7 @@ def denoised(squares, options):
     more = [
         "simulate.noise=symmetric",
         "simulate.noise_rate=0.1",
+        "train.min_steps=60",
         "pseudo.rounds=1",
         "pseudo.train_baseline=false",
         "name=denoised",
