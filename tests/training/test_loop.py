@@ -176,7 +176,7 @@ def test_the_step_budget_is_the_epochs_but_at_least_the_floor(n, options, steps)
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_a_set_smaller_than_a_batch_is_learned(digits, n):
-    model, history, _ = trained(digits, rows=LEARN[:n], steps=80)
+    model, history, _ = trained(digits, rows=LEARN[:n], steps=40)
     assert np.isfinite(history.loss).all()
     assert (probs(model, digits, LEARN[:n]).argmax(1) == digits[1][LEARN[:n]]).all()
 
@@ -398,7 +398,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=unlabeled)
+        training_set = TrainingSet(pixels, rows, target[rows], 80, 0, unlabeled=unlabeled)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,
