@@ -2,11 +2,8 @@
 
 import ast
 import json
-import os
-import subprocess
-import sys
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_script
 
 FOLDER = ROOT / "benchmarks"
 FILES = [*sorted(FOLDER.glob("*.py")), *sorted((FOLDER / "peers").glob("*.py"))]
@@ -62,8 +59,8 @@ def imported_names() -> list[tuple[str, str, str]]:
     return names
 
 
-def test_every_benchmark_imports_and_says_how_it_is_used():
-    """All in one fresh process, so that torch is imported only once."""
+def test_every_benchmark_imports_and_says_how_it_is_used(tmp_path):
+    """All in one process of their own."""
     commands = [
         str(file) for file in FILES if file.parent == FOLDER and file.name not in NOT_COMMANDS
     ]
@@ -74,11 +71,9 @@ def test_every_benchmark_imports_and_says_how_it_is_used():
         "COMMANDS": commands,
         "OPTIONAL": sorted(OPTIONAL),
     }
-    program = "\n".join(f"{name} = {value!r}" for name, value in values.items()) + PROGRAM
-    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200
-    )
+    program = tmp_path / "program.py"
+    assigned = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    program.write_text(assigned + PROGRAM)
+    done = run_script(program)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -10,10 +10,11 @@ from pseudokit.data.csv_text import read_csv
 from pseudokit.data.encoding import NONE
 from pseudokit.system.files import read_json
 from tests.naming import refused
+from tests.test_votes import decide
 
 CLASSES = ["blue", "green", "red"]
 FAST = [
-    "train.min_steps=60",
+    "train.min_steps=45",
     "train.epochs=1",
     "train.batch_size=32",
     "train.lr=4e-3",
@@ -78,6 +79,7 @@ def denoised(squares, options):
     more = [
         "simulate.noise=symmetric",
         "simulate.noise_rate=0.1",
+        "train.min_steps=60",
         "pseudo.rounds=1",
         "pseudo.train_baseline=false",
         "name=denoised",
@@ -133,7 +135,7 @@ def test_unlabeled_images_get_yes_and_no_and_text_labels_give_the_same_bytes(squ
         "data.test=null",
         "name=text",
     ]
-    again = api.run_command("augment", [*options, *more, *words])
+    again = decide("augment", [*options, *more, *words])[0]
     assert (again / "pseudo_labels.csv").read_bytes() == (run / "pseudo_labels.csv").read_bytes()
     assert (again / "labels.csv").read_bytes() == (run / "labels.csv").read_bytes()
 

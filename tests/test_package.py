@@ -57,9 +57,10 @@ def test_the_wheel_holds_one_package_with_its_configs_templates_and_presets(whee
 
 def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path):
     folder, data = csv_data
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     site = Path(
         run(
             python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path

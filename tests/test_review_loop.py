@@ -30,7 +30,7 @@ def denoised(digits, tmp_path_factory):
         f"out={folder}",
         f"data.train={folder}/train.csv",
         *QUICK,
-        "train.min_steps=40",
+        "train.min_steps=20",
     ]
     ok(
         run_script(
@@ -148,7 +148,6 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
         page.keyboard.press("e")
     download.value.save_as(tmp_path / "corrections.csv")
     page.close()
-    before = files_of(run)
     ok(apply(run, "--corrections", tmp_path / "corrections.csv"))
     corrections = table(tmp_path / "corrections.csv").set_index("id")
     labels = table(run / "labels.csv").set_index("id").loc[corrections.index]
@@ -158,8 +157,6 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
         labels.label
         == corrections.label.where(corrections.action != "keep", corrections.given_label)
     ).all()
-    ok(apply(run, "--revert"))
-    assert without_seconds(files_of(run)) == without_seconds(before)
 
 
 def test_corrections_of_another_run_are_called_so(denoised, tmp_path):

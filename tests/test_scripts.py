@@ -21,6 +21,7 @@ from pseudokit.training.predict import log_probs
 from tests.conftest import QUICK, run_cold, run_script
 from tests.naming import process_refused
 from tests.report.wandb_log import read_job
+from tests.test_votes import decide
 
 DECISIONS = [
     "id",
@@ -64,13 +65,15 @@ def runs(digits, tmp_path_factory):
     args += ["predict.tta=3", "predict.augment=gentle"]
     args += [
         *QUICK,
+        "train.min_steps=40",
         *(f"data.{split}={folder / split}.csv" for split in ("train", "unlabeled", "test")),
     ]
     noise = ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
-    keys = {"augment": [], "denoise": noise, "joint": [*noise, "pseudo.rounds=1"]}
+    one_round = ["pseudo.rounds=1"]
+    keys = {"augment": one_round, "denoise": noise, "joint": [*noise, *one_round]}
     for mode in keys:
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *keys[mode]))
-    ok(run_cold("train.py", "name=train", "wandb.mode=offline", *args))
+    ok(run_cold("train.py", "name=train", "wandb.mode=offline", *args, "train.min_steps=80"))
     return folder, args
 
 
@@ -302,39 +305,18 @@ def test_another_config_under_the_same_name_is_refused_with_the_keys_that_differ
 def test_no_decision_depends_on_the_truth_or_on_scored_roles(digits, csv_data):
     """Wrong labels in test and trusted, and noise from a file instead of inject, change no decision."""
     folder, args = csv_data
-    base = [*args, *QUICK, "train.min_steps=40"]
-    base += ["pseudo.rounds=1", "pseudo.train_baseline=false"]
-    ok(
-        run_script(
-            "pseudo.py",
-            "--mode",
-            "joint",
-            "name=a",
-            *base,
-            "simulate.noise=symmetric",
-            "simulate.noise_rate=0.2",
-        )
-    )
-    noisy = table(folder / "runs" / "a" / "injected.csv").rename(columns={"given_label": "label"})[
-        ["id", "label"]
-    ]
+    base = [*args, *QUICK, "train.min_steps=20", "pseudo.rounds=1"]
+    noise = ["simulate.noise=symmetric", "simulate.noise_rate=0.2"]
+    a, *_ = decide("joint", [*base, *noise, "name=a"])
+    noisy = table(a / "injected.csv")[["id", "given_label"]]
+    noisy.columns = ["id", "label"]
     noisy.to_csv(folder / "noisy.csv", index=False)
     turned = digits[500:].assign(label=np.roll(digits.label[500:], 1))[["id", "label"]]
     turned.to_csv(folder / "turned.csv", index=False)
-    ok(
-        run_script(
-            "pseudo.py",
-            "--mode",
-            "joint",
-            "name=b",
-            *base,
-            f"data.train={folder}/noisy.csv",
-            f"data.test={folder}/turned.csv",
-            f"data.trusted={folder}/turned.csv",
-        )
-    )
-    a, b = ((folder / "runs" / name / "round_1" / "decisions.csv").read_bytes() for name in "ab")
-    assert a == b
+    keys = [f"data.{split}={folder}/turned.csv" for split in ("test", "trusted")]
+    b, *_ = decide("joint", [*base, *keys, f"data.train={folder}/noisy.csv", "name=b"])
+    decisions = [(run / "round_1" / "decisions.csv").read_bytes() for run in (a, b)]
+    assert decisions[0] == decisions[1]
 
 
 def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits):
@@ -355,6 +337,7 @@ def test_folders_of_rgb_jpegs_of_any_size_with_a_photo_pipeline(tmp_path, digits
         "train.min_steps=20",
         "train.epochs=0.1",
         "pseudo.cutoff=0.1",
+        "pseudo.train_baseline=false",
     ]
     folders = [
         f"data.train={tmp_path}/train",
@@ -393,10 +376,11 @@ def frozen(runs):
         "model.freeze_backbone=true",
         f"model.checkpoint={folder / 'train' / 'student' / 'model.safetensors'}",
     ]
-    keys += ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
+    keys += ["simulate.noise=symmetric", "simulate.noise_rate=0.1", "pseudo.rounds=1"]
     command = ["pseudo.py", "--mode", "joint", *args, *keys]
     ok(run_script(*command, "name=frozen"))
-    ok(run_script(*command, "name=whole", "student.name=test_resnet.r160_in1k"))
+    whole = ["name=whole", "student.name=test_resnet.r160_in1k", "train.min_steps=80"]
+    ok(run_script(*command, *whole))
     return folder, command
 
 
@@ -444,7 +428,7 @@ def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(frozen):
     }
     for file in (
         "student/model.json",
-        "round_2/fold_1/model.json",
+        "round_1/fold_1/model.json",
         *(f.name for f in run.glob("embeddings_*")),
     ):
         (run / file).unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def votes(digits, csv_data):
 
 def test_a_run_from_votes_repairs_labels_and_knows_its_annotators(votes):
     _, truth, options = votes
-    keys = ["name=votes", "pseudo.train_baseline=false", "train.min_steps=60"]
+    keys = ["name=votes", "pseudo.train_baseline=false", "train.min_steps=40"]
     run = api.run_command("denoise", [*options, *keys])
     decisions = read_csv(run / "round_1" / "decisions.csv").set_index("id")
     true = truth[decisions.index]
@@ -106,7 +106,7 @@ def test_shares_as_labels_are_repaired_as_the_votes_that_they_are(tallies, tmp_p
     shares[counts.sum(axis=1) == 0] = ""
     shares.to_csv(tmp_path / "train.csv")
     columns = f"data.label_col=[{','.join(counts)}]"
-    keys = ["data.labels_are=probabilities", "train.min_steps=60", "name=shares"]
+    keys = ["data.labels_are=probabilities", "train.min_steps=40", "name=shares"]
     _, labels, metrics = decide("denoise", [*options, columns, *keys])
     assert set(labels.index) == set(counts.index[counts.sum(axis=1) > 0])
     true = truth[labels.index]

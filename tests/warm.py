@@ -4,6 +4,7 @@ Each is a process of its own, with its own arguments, output and end, and can be
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -21,6 +22,7 @@ FORKED.set_forkserver_preload(
         "pseudokit.cli",
         "pseudokit.pipeline",
         "pseudokit.report.label_studio",
+        "pseudokit.report.pictures",
         "pseudokit.report.report",
         "pseudokit.report.review",
         "pseudokit.report.tracking",
@@ -28,9 +30,14 @@ FORKED.set_forkserver_preload(
         "pseudokit.run_folder.preflight",
         "pseudokit.run_folder.reselect",
         "albumentations",
+        "jinja2",
         "matplotlib.pyplot",
+        "narwhals._pandas_like.dataframe",
+        "PIL.JpegImagePlugin",
+        "pandas.io.formats.html",
+        "pyarrow.pandas_compat",
         "sklearn.linear_model",
-        "timm",
+        "timm.optim",
         "torch.distributed.launcher.api",
         "tests.warm",
     ]
@@ -41,10 +48,11 @@ class Script:
     """`python ARGS` at the root of the kit, started: a script, or -m and a module.
 
     pause_at: a file. When the process has put it in place for the first time, it waits; see `until_paused`.
+    host: the network namespace that it runs in.
     more: environment variables.
     """
 
-    def __init__(self, *args, pause_at: Path | None = None, **more: str):
+    def __init__(self, *args, pause_at: Path | None = None, host: str = "", **more: str):
         self.args = [str(arg) for arg in args]
         self._outputs = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  open as long as this is
         self._pause, theirs = FORKED.Pipe()
@@ -54,6 +62,7 @@ class Script:
             [file.name for file in self._outputs],
             pause_at,
             theirs,
+            host,
         )
         self.process = FORKED.Process(target=_play, args=arguments)
         self.process.start()
@@ -109,7 +118,11 @@ def _play(
     outputs: list[str],
     pause_at: Path | None,
     pause: Connection,
+    host: str,
 ) -> None:
+    if host:
+        with open(f"/run/netns/{host}") as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0
     if pause_at:
         _pause_once(pause_at, pause)
     for descriptor, name in enumerate(outputs, 1):

@@ -202,7 +202,6 @@ def main(run_script: Callable[[], None]) -> None:
     0 done, 2 wrong input, 130 or 143 stopped by a signal, 1 a fault of ours, or of the machine (in one line, where we
     know it). The other processes of torchrun train what the first one hands out until it lets them go.
     """
-    handle_signals()
     try:
         if rank():
             from .training.trainer import run_worker
@@ -210,6 +209,7 @@ def main(run_script: Callable[[], None]) -> None:
             run_worker()
             leave()
         else:
+            handle_signals()
             show_log()
             run_script()
             dismiss()

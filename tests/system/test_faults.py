@@ -139,7 +139,8 @@ main(lambda: learn(Path(sys.argv[1]), {"augment": "small", "num_workers": 1}, Mu
 
 
 def test_a_data_worker_that_dies_is_named_and_the_training_goes_on_from_its_checkpoint(tmp_path):
-    done = run_script("-c", MURDER, tmp_path)
+    (tmp_path / "murder.py").write_text(MURDER)
+    done = run_script(tmp_path / "murder.py", tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: ")
     assert "train.num_workers=0" in done.stderr

@@ -18,11 +18,12 @@ from pseudokit.training.loop import step_budget, train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import log_probs
 
-LEARN = np.arange(1200)
+LEARN = np.random.default_rng(0).permutation(1200)
+"""In no order: labels belong to the rows of a training set, wherever these stand among the images."""
 HELD_OUT = np.arange(1200, 1797)
 FEW_ROWS = np.arange(200)
 """Rows where nothing has to be learned well: every training looks at all of its rows once more at the end."""
-STEPS = 90
+STEPS = 60
 QUICK = {"batch_size": 64, "amp_dtype": "fp32", "augment": "none", "device": "cpu"}
 STEADY = {"schedule": "constant", "weight_decay": 0, "optimizer": "sgd", "batch_size": 16}
 """One plain step of gradient descent: what it changes is proportional to rate and gradient."""
@@ -125,7 +126,7 @@ def test_other_processes_make_the_same_images(digits, options):
     """…, in the same order, whatever their number; and they end with the training."""
     pixels, target = digits
     results = []
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
         training_set = TrainingSet(pixels, FEW_ROWS, target[FEW_ROWS], 6, 0, unlabeled=HELD_OUT)
@@ -133,8 +134,7 @@ def test_other_processes_make_the_same_images(digits, options):
             network, spec, training_set, Train(**QUICK | options, num_workers=workers)
         )
         results.append(network.fc.weight.detach())
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+    assert torch.equal(*results)
     gc.collect()
     assert not multiprocessing.active_children()
 
@@ -176,24 +176,16 @@ def test_the_step_budget_is_the_epochs_but_at_least_the_floor(n, options, steps)
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_a_set_smaller_than_a_batch_is_learned(digits, n):
-    model, history, _ = trained(digits, rows=LEARN[:n], steps=80)
+    model, history, _ = trained(digits, rows=LEARN[:n], steps=40)
     assert np.isfinite(history.loss).all()
-    assert (probs(model, digits, LEARN[:n]).argmax(1) == digits[1][:n]).all()
+    assert (probs(model, digits, LEARN[:n]).argmax(1) == digits[1][LEARN[:n]]).all()
 
 
-def test_only_the_rows_of_the_training_set_are_learned(digits):
-    """The labels of a training set belong to its rows, wherever these stand among the images."""
-    rows = np.random.default_rng(0).permutation(LEARN)
-    assert accuracy(trained(digits, rows=rows)[0], digits) > 0.9
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_both_precisions_train_on_the_cpu(digits, precision):
-    digits = digits[0].repeat(2, 1).repeat(2, 2), digits[1]
-    model, history, _ = trained(digits, steps=60, amp_dtype=precision)
-    assert history.loss.iloc[-1] < 0.7
-    assert accuracy(model, digits) > 0.85
-    assert {value.dtype for value in model.network.parameters()} == {torch.float32}
+def test_both_precisions_train_on_the_cpu(plain, digits):
+    for model, history, _ in (plain, trained(digits, amp_dtype="bf16")):
+        assert history.loss.iloc[-1] < 0.7
+        assert accuracy(model, digits) > 0.85
+        assert {value.dtype for value in model.network.parameters()} == {torch.float32}
 
 
 def test_averaged_weights_are_others_than_the_last_ones_and_as_good(plain, digits):
@@ -340,8 +332,9 @@ def test_a_balanced_loss_makes_up_for_rare_classes():
     assert results["balanced_cross_entropy"][7] == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lamb"])
 def test_any_timm_optimizer_learns(digits, optimizer):
+    """As adamw does, with which all others are trained."""
     lr = {"sgd": 0.05}.get(optimizer, 6e-3)
     _, history, _ = trained(digits, steps=40, optimizer=optimizer, lr=lr)
     assert history.loss.iloc[-1] < 0.7 * history.loss.iloc[0]
@@ -405,7 +398,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=unlabeled)
+        training_set = TrainingSet(pixels, rows, target[rows], 80, 0, unlabeled=unlabeled)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,

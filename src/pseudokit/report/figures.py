@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
@@ -59,7 +60,8 @@ def png(figure: Figure) -> bytes:
     with warnings.catch_warnings():
         # a class name in a script that no font here has is drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        # savefig would draw twice, the first time for the layout alone
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -67,7 +69,7 @@ def new_figure(
     title: str, height: float, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, ndarray]:
     """A figure 6 inches wide and `height` inches high with a title, and its axes, row by row."""
-    figure = Figure(figsize=(6, height))
+    figure = Figure(figsize=(6, height), dpi=DOTS_PER_INCH)
     figure.suptitle(title, x=0.02, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 

@@ -32,6 +32,7 @@ from ..system.distributed import (
     worker_loop,
 )
 from ..system.environment import code_hash
+from ..system.faults import handle_signals
 from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of, write_csv
 from .batches import TrainingSet
 from .checkpoint import Checkpoints, forget
@@ -428,5 +429,6 @@ def run_worker() -> None:
     trainer = receive()
     if trainer is None:
         return
+    handle_signals()  # not before: where it waits for the first process, it would not get to them
     pixels, _ = load_images(trainer.pixels, trainer.config.data, trainer.ranges)
     worker_loop(replace(trainer, pixels=pixels).run_job)
