@@ -32,7 +32,8 @@ learns them.
     python pseudo.py --mode joint data.train=a.csv data.unlabeled=b.csv   both at once
     python pseudo.py --mode augment --check data.train=train.csv     check data, weights, disk and time first
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
-    python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
+    python pseudo.py --mode apply --run runs/NAME --corrections c.csv    human decisions; the student again
+    python pseudo.py --mode apply --labels-only --run runs/NAME --corrections c.csv    the tables alone, at once
     python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
     python pseudo.py --mode export --run runs/NAME --format table    your own table with its labels repaired; or folder
                                       (<class>/<image>), soft (probabilities and weights), onnx (the student)
@@ -52,7 +53,7 @@ OPTIONS = {
     "denoise": OF_TRAINING,
     "joint": OF_TRAINING,
     "select": ("mode", "run", "overrides"),
-    "apply": ("mode", "run", "corrections", "revert"),
+    "apply": ("mode", "run", "corrections", "revert", "labels_only"),
     "export": ("mode", "run", "format", "out", "copy"),
 }
 """The modes of pseudo.py, three that train and three that work on a run that is there, and the options of each."""
@@ -86,7 +87,7 @@ def pseudo_command(argv: list[str] | None = None) -> None:
 
         reselect(args.run, args.overrides)
     elif args.mode == "apply":
-        apply(args.run, args.corrections)
+        apply(args.run, args.corrections, args.labels_only)
     elif args.mode == "export":
         export(args.run, args.format, args.out, copy=args.copy)
     else:
@@ -147,6 +148,7 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--run", type=Path, help="run folder (select, apply, export)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
+    add("--labels-only", action="store_true", help="repair the tables, train nothing (apply)")
     add("--format", choices=EXPORT_FORMATS, help="what to write (export)")
     add("--out", type=Path, help="where to (export; default: in export/ of the run)")
     add("--copy", action="store_true", help="folder: copy the images, not links to them (export)")
@@ -155,7 +157,7 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     used = OPTIONS[mode]
     for name, value in vars(args).items():
         if name not in used and value and value != parser.get_default(name):
-            option = value[0] if name == "overrides" else f"--{name}"
+            option = value[0] if name == "overrides" else f"--{name.replace('_', '-')}"
             parser.error(f"--mode {mode} takes no {option}; leave it out")
     if "run" in used and not args.run:
         parser.error(f"--mode {mode} needs --run runs/NAME")
@@ -163,6 +165,8 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--mode export needs --format, one of {', '.join(EXPORT_FORMATS)}")
     if mode == "apply" and bool(args.corrections) == args.revert:
         parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
+    if args.labels_only and args.revert:
+        parser.error("--revert takes no --labels-only; leave it out")
     return args
 
 

@@ -174,6 +174,14 @@ def human_sentence(metrics: dict) -> str:
     return f"{sum(counts.values()):,} decisions of a person were applied ({listed(counts)})."
 
 
+def not_learned_sentence(metrics: dict) -> str:
+    """Decisions that the student of today does not know."""
+    return (
+        f"The student has not learned {metrics['not_learned']:,} of them: its scores are those of before. "
+        "--mode apply without --labels-only trains it."
+    )
+
+
 def listed(counts: dict[str, int] | pd.Series) -> str:
     """`1,200 keep, 30 relabel`"""
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
@@ -188,6 +196,7 @@ SENTENCES = {
     "audit": audit_sentence,
     "round": round_sentence,
     "human": human_sentence,
+    "not_learned": not_learned_sentence,
 }
 """Part of metrics.json → what says it; the order of the page."""
 
