@@ -35,6 +35,7 @@ learns them.
     python pseudo.py --mode apply --run runs/NAME --corrections c.csv    human decisions; the student again
     python pseudo.py --mode apply --labels-only --run runs/NAME --corrections c.csv    the tables alone, at once
     python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
+    python pseudo.py --serve --run runs/NAME                         review in the browser, saved as you decide
     python pseudo.py --mode export --run runs/NAME --format table    your own table with its labels repaired; or folder
                                       (<class>/<image>), soft (probabilities and weights), onnx (the student)
     python pseudo.py --keys cutoff                                   the config keys about a word
@@ -55,8 +56,9 @@ OPTIONS = {
     "select": ("mode", "run", "overrides"),
     "apply": ("mode", "run", "corrections", "revert", "labels_only"),
     "export": ("mode", "run", "format", "out", "copy"),
+    "serve": ("mode", "run", "port"),
 }
-"""The modes of pseudo.py, three that train and three that work on a run that is there, and the options of each."""
+"""The modes of pseudo.py, three that train and those that work on a run that is there, and the options of each."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,6 +92,10 @@ def pseudo_command(argv: list[str] | None = None) -> None:
         apply(args.run, args.corrections, args.labels_only)
     elif args.mode == "export":
         export(args.run, args.format, args.out, copy=args.copy)
+    elif args.mode == "serve":
+        from .run_folder.serve import serve
+
+        serve(args.run, args.port)
     else:
         _train_or_check(args.mode, args)
 
@@ -141,11 +147,12 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--mode",
-        required=True,
         choices=OPTIONS,
         help="which labels may change, or what to do with a run",
     )
-    add("--run", type=Path, help="run folder (select, apply, export)")
+    add("--serve", dest="mode", action="store_const", const="serve", help="review on a server")
+    add("--port", type=int, default=0, help="of the server (serve; default: any that is free)")
+    add("--run", type=Path, help="run folder (select, apply, export, serve)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
     add("--labels-only", action="store_true", help="repair the tables, train nothing (apply)")
@@ -154,6 +161,8 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--copy", action="store_true", help="folder: copy the images, not links to them (export)")
     args = parser.parse_intermixed_args(argv)
     mode = args.mode
+    if not mode:
+        parser.error("--mode or --serve is missing")
     used = OPTIONS[mode]
     for name, value in vars(args).items():
         if name not in used and value and value != parser.get_default(name):
