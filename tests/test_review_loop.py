@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pseudokit.run_folder.predict_runs import open_finished
 from tests.conftest import QUICK, run_script
 from tests.naming import names, process_error, process_refused
 from tests.report.fake_run import embedded
@@ -137,8 +138,11 @@ def test_wrong_corrections_are_all_named_and_none_is_applied(denoised, tmp_path)
     assert files_of(denoised) == before
 
 
-def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
-    """A person presses keys in review.html; the file that the browser saves goes through --mode apply."""
+def test_what_the_page_exports_is_applied(denoised, tmp_path, browser, caplog):
+    """A person presses keys in review.html; the file that the browser saves goes through --mode apply.
+
+    First the labels alone, then the student too, then both are taken back.
+    """
     run = shutil.copytree(denoised, tmp_path / "x")  # pages hold the name of the run
     page = browser.new_page()
     page.goto((run / "review.html").as_uri())
@@ -148,7 +152,24 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
         page.keyboard.press("e")
     download.value.save_as(tmp_path / "corrections.csv")
     page.close()
+    before = files_of(run)
+    ok(apply(run, "--labels-only", "--corrections", tmp_path / "corrections.csv"))
+    at_once = files_of(run)
+    metrics = json.loads(at_once["metrics.json"])
+    assert metrics["not_learned"] == 3
+    assert at_once["student/model.safetensors"] == before["student/model.safetensors"]
+    with caplog.at_level("INFO", "kit"):
+        open_finished(run)
+    assert any(names(line, "warning", run) for line in caplog.messages)
+
     ok(apply(run, "--corrections", tmp_path / "corrections.csv"))
+    learned = files_of(run)
+    assert learned["student/model.safetensors"] != before["student/model.safetensors"]
+    assert learned["labels.csv"] == at_once["labels.csv"]
+    same = ("noise", "audit", "oof", "reason", "round")
+    after = json.loads(learned["metrics.json"])
+    assert {key: after[key] for key in same} == {key: metrics[key] for key in same}
+    assert "not_learned" not in after
     corrections = table(tmp_path / "corrections.csv").set_index("id")
     labels = table(run / "labels.csv").set_index("id").loc[corrections.index]
     assert sorted(corrections.action) == ["drop", "keep", "relabel"]
@@ -157,6 +178,11 @@ def test_what_the_page_exports_is_applied(denoised, tmp_path, browser):
         labels.label
         == corrections.label.where(corrections.action != "keep", corrections.given_label)
     ).all()
+    ok(apply(run, "--revert"))
+    assert json.loads(files_of(run)["metrics.json"])["scores"] == metrics["scores"]
+    assert files_of(run)["labels.csv"] == at_once["labels.csv"]
+    ok(apply(run, "--revert"))
+    assert without_seconds(files_of(run)) == without_seconds(before)
 
 
 def test_corrections_of_another_run_are_called_so(denoised, tmp_path):

@@ -90,8 +90,11 @@ def run_command(
         return run.path
 
 
-def apply(path: Path, corrections: Path | None) -> None:
-    """Human decisions on top of a finished run, whose student is trained again; None takes the last of them back."""
+def apply(path: Path, corrections: Path | None, labels_only: bool = False) -> None:
+    """Human decisions on top of a finished run, whose student is trained again; None takes the last of them back.
+
+    labels_only: the tables are repaired, and the student stays.
+    """
     show_log()
     with reopen_run(path) as run:
         from .run_folder.corrections import new_decisions, revert
@@ -100,12 +103,17 @@ def apply(path: Path, corrections: Path | None) -> None:
         if corrections is None:
             revert(run)
         else:
-            decisions = new_decisions(run, corrections)
+            decisions = new_decisions(run, corrections, labels_only)
             if decisions is None and run.finished():
                 return
-        from .pipeline import run_pipeline
+        if labels_only:
+            from .run_folder.labels_only import apply_to_labels
 
-        run_pipeline(run, decisions)
+            apply_to_labels(run, decisions)
+        else:
+            from .pipeline import run_pipeline
+
+            run_pipeline(run, decisions)
 
 
 def export(

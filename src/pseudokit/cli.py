@@ -33,8 +33,10 @@ learns them.
     python pseudo.py --mode augment --check data.train=train.csv     check data, weights, disk and time first
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
     python pseudo.py --mode suggest --run runs/NAME --n 100          which unlabeled images to label next
-    python pseudo.py --mode apply --run runs/NAME --corrections corrections.csv    human decisions; the student again
+    python pseudo.py --mode apply --run runs/NAME --corrections c.csv    human decisions; the student again
+    python pseudo.py --mode apply --labels-only --run runs/NAME --corrections c.csv    the tables alone, at once
     python pseudo.py --mode apply --run runs/NAME --revert           the last of those files taken back
+    python pseudo.py --serve --run runs/NAME                         review in the browser, saved as you decide
     python pseudo.py --mode export --run runs/NAME --format table    your own table with its labels repaired; or folder
                                       (<class>/<image>), soft (probabilities and weights), onnx (the student)
     python pseudo.py --keys cutoff                                   the config keys about a word
@@ -54,10 +56,11 @@ OPTIONS = {
     "joint": OF_TRAINING,
     "select": ("mode", "run", "overrides"),
     "suggest": ("mode", "run", "n"),
-    "apply": ("mode", "run", "corrections", "revert"),
+    "apply": ("mode", "run", "corrections", "revert", "labels_only"),
     "export": ("mode", "run", "format", "out", "copy"),
+    "serve": ("mode", "run", "port"),
 }
-"""The modes of pseudo.py, three that train and four that work on a run that is there, and the options of each."""
+"""The modes of pseudo.py, three that train and those that work on a run that is there, and the options of each."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,9 +95,13 @@ def pseudo_command(argv: list[str] | None = None) -> None:
 
         suggest(args.run, args.n)
     elif args.mode == "apply":
-        apply(args.run, args.corrections)
+        apply(args.run, args.corrections, args.labels_only)
     elif args.mode == "export":
         export(args.run, args.format, args.out, copy=args.copy)
+    elif args.mode == "serve":
+        from .run_folder.serve import serve
+
+        serve(args.run, args.port)
     else:
         _train_or_check(args.mode, args)
 
@@ -146,23 +153,27 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--mode",
-        required=True,
         choices=OPTIONS,
         help="which labels may change, or what to do with a run",
     )
-    add("--run", type=Path, help="run folder (select, suggest, apply, export)")
+    add("--serve", dest="mode", action="store_const", const="serve", help="review on a server")
+    add("--port", type=int, default=0, help="of the server (serve; default: any that is free)")
+    add("--run", type=Path, help="run folder (select, suggest, apply, export, serve)")
     add("--n", type=int, default=100, help="how many images (suggest)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
+    add("--labels-only", action="store_true", help="repair the tables, train nothing (apply)")
     add("--format", choices=EXPORT_FORMATS, help="what to write (export)")
     add("--out", type=Path, help="where to (export; default: in export/ of the run)")
     add("--copy", action="store_true", help="folder: copy the images, not links to them (export)")
     args = parser.parse_intermixed_args(argv)
     mode = args.mode
+    if not mode:
+        parser.error("--mode or --serve is missing")
     used = OPTIONS[mode]
     for name, value in vars(args).items():
         if name not in used and value and value != parser.get_default(name):
-            option = value[0] if name == "overrides" else f"--{name}"
+            option = value[0] if name == "overrides" else f"--{name.replace('_', '-')}"
             parser.error(f"--mode {mode} takes no {option}; leave it out")
     if "run" in used and not args.run:
         parser.error(f"--mode {mode} needs --run runs/NAME")
@@ -170,6 +181,8 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--mode export needs --format, one of {', '.join(EXPORT_FORMATS)}")
     if mode == "apply" and bool(args.corrections) == args.revert:
         parser.error("--mode apply needs --corrections FILE.csv or --revert, one of them")
+    if args.labels_only and args.revert:
+        parser.error("--revert takes no --labels-only; leave it out")
     return args
 
 

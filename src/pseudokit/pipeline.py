@@ -17,7 +17,7 @@ from .report.review import write_review
 from .report.terminal import summary
 from .report.tracking import track
 from .round_store import RoundStore, model_folders
-from .run_folder.corrections import applied, store_corrections, with_corrections
+from .run_folder.corrections import applied, learned, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_tables
 from .run_folder.folder import Run
 from .run_folder.predict_runs import open_finished, predicting_models, write_submission
@@ -70,12 +70,15 @@ def _run_without_pages(run: Run, corrections: pd.DataFrame | None) -> tuple[str,
         models = {}
         if not prepared.outside.teachers:
             models["teacher"] = open_finished(run.path, goes_on=True).models
+    result = with_corrections(run, prepared.judged, result)  # those not learned, too
     evaluate(run, prepared, result, models, job_runner)
     return result.reason, "student" in models or not run.trains
 
 
 def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfTrainingResult:
     """Self-training on the data of this run, recorded in its folder; human decisions outrank what it decides.
+
+    But those that were applied to the labels only: the student has not learned them.
 
     Raises:
         TimeBudgetExceeded: not even the first round fits into the time budget.
@@ -109,7 +112,7 @@ def run_rounds(run: Run, prepared: PreparedData, job_runner: JobRunner) -> SelfT
             time_for_round=time_for_round,
         )
         result = self_train(context)
-    return with_corrections(run, prepared.judged, result)
+    return with_corrections(run, prepared.judged, result, learned(run.path))
 
 
 def _write_council(run: Run, result: SelfTrainingResult) -> None:

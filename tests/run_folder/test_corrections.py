@@ -12,7 +12,10 @@ from pseudokit.config.types import UserError
 from pseudokit.run_folder.corrections import (
     applied,
     decided,
+    learned,
     mend,
+    new_decisions,
+    not_learned,
     read_corrections,
     revert,
     store_corrections,
@@ -114,17 +117,42 @@ def mend_killed_often(run: Path):
         at += 1
 
 
-def test_an_apply_killed_anywhere_has_happened_or_not(run):
+def test_the_student_stays_until_a_file_is_applied_to_more_than_labels(run):
+    student = (run / "student" / "model.json").read_text()
+    store_corrections(opened(run), TABLE[:1], labels_only=True)
+    first = contents(run)
+    store_corrections(opened(run), TABLE, labels_only=True)
+    assert (run / "student" / "model.json").read_text() == student
+    assert decided(run).equals(TABLE)
+    assert (not_learned(run), learned(run)) == (2, [])
+    store_corrections(opened(run), TABLE)
+    assert not (run / "student").exists()
+    assert (not_learned(run), learned(run)) == (0, applied(run))
+    finish(run, "new ")
+    later = TABLE[1:].assign(action="keep", label="y")
+    store_corrections(opened(run), later, labels_only=True)
+    assert (not_learned(run), len(learned(run))) == (1, 3)
+    for n_decided in (2, 2, 1):
+        revert(opened(run))
+        finish(run, "not to be trained again ")
+        assert len(decided(run)) == n_decided
+    assert not_learned(run) == 1
+    assert contents(run) == first | {"metrics.json": contents(run)["metrics.json"]}
+
+
+@pytest.mark.parametrize("labels_only", [False, True])
+def test_an_apply_killed_anywhere_has_happened_or_not(run, labels_only):
     before, outcomes = contents(run), set()
     for at in range(100):
         copy = run.parent / f"copy_{at}"
         shutil.copytree(run, copy)
-        cut = killed(at, store_corrections, opened(copy), TABLE)
+        cut = killed(at, store_corrections, opened(copy), TABLE, labels_only)
         mend_killed_often(copy)
         happened = len(applied(copy)) == 1
         outcomes.add(happened)
         if happened:
-            assert not (copy / "student").exists(), "the old student would pass for the new one"
+            aside = not (copy / "student").exists()
+            assert aside != labels_only, "the old student would pass for the new one"
             assert decided(copy).equals(TABLE)
             finish(copy, "new ")
             revert(opened(copy))
@@ -172,6 +200,21 @@ def test_a_file_of_the_users_own_in_the_folder_of_corrections_stays(run):
     finish(run, "new ")
     revert(opened(run))
     assert contents(run)["corrections/mine.csv"] == b"id,given_label,action,label\n"
+
+
+def test_decisions_on_the_labels_alone_can_be_learned_later_but_not_be_put_in_force_twice(run):
+    write_json(run / "student" / "model.json", {"classes": ["x", "y"]})
+    rows = "a,,train,x\nb,,train,y\nc,,train,x\nd,,train,y\n"
+    (run / "samples.csv").write_text(f"id,path,split,given_label\n{rows}")
+    (run / "labels.csv").write_text("id,label\na,x\nb,y\nc,x\nd,y\n")
+    TABLE.to_csv(run / "lines.csv", index=False)
+    store_corrections(opened(run), TABLE, labels_only=True)
+    assert new_decisions(opened(run), run / "lines.csv", labels_only=True) is None
+    assert new_decisions(opened(run), run / "lines.csv").equals(TABLE)
+    store_corrections(opened(run), TABLE)
+    assert new_decisions(opened(run), run / "lines.csv") is None
+    with pytest.raises(UserError, match="--run"):
+        new_decisions(opened(run), run / "lines.csv", labels_only=True)
 
 
 def test_every_line_that_does_not_fit_is_named_and_the_others_are_put_in_one_way(run):

@@ -169,14 +169,20 @@ def read_image(path: str, side: int) -> Image | None:
 
 
 def thumbnail(path: str, side: int = 96) -> str:
-    """Image file → `data:` address of at most `side` pixels, PNG if tiny, else JPEG; "" where unreadable."""
+    """Image file → `data:` address of at most `side` pixels; "" where unreadable."""
+    kind, data = encode_image(path, side)
+    return data_address(data, kind) if data else ""
+
+
+def encode_image(path: str, side: int) -> tuple[str, bytes]:
+    """Image file → kind (png if tiny, else jpeg) and content of at most `side` pixels; empty where unreadable."""
     image = read_image(path, side)
     if image is None:
-        return ""
+        return "", b""
     kind = "png" if max(image.size) <= 64 else "jpeg"
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=85)
-    return data_address(buffer.getvalue(), kind)
+    return kind, buffer.getvalue()
 
 
 def data_address(data: bytes, kind: str = "png") -> str:

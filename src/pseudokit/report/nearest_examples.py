@@ -14,13 +14,16 @@ MAX_CANDIDATES = 2000
 """Rows of all classes together that may be an example, so that time and file size stay bounded."""
 
 
-def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, dict[int, str]]:
+def nearest_examples(
+    run: Path, info: dict, items: pd.DataFrame, decisions: pd.DataFrame | None = None
+) -> tuple[list, dict[int, str]]:
     """For each item, examples of its given and of its predicted class, by the round's out-of-fold log-probabilities.
 
     Args:
         run: the run folder.
         info: round.json of the decisive round.
         items: rows with id, given_label and predicted.
+        decisions: those of the round, where they are read already.
 
     Returns:
         near: for each item [rows of the given class, rows of the predicted class], numbers of rows in decisions.csv.
@@ -32,7 +35,8 @@ def nearest_examples(run: Path, info: dict, items: pd.DataFrame) -> tuple[list, 
         return [[[], []]] * len(items), {}
     log_probs = np.load(file, mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
-    decisions = load_run.read_decisions(run, info["round"])
+    if decisions is None:
+        decisions = load_run.read_decisions(run, info["round"])
     candidates = find_candidates(decisions)
     item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])
     near = []

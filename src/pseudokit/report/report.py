@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..system.files import atomic_write
+from ..system.files import atomic_write, read_json, write_json
 from . import gallery, load_run, report_tables, sentences
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -16,20 +16,24 @@ IMAGES_PER_CLUSTER = 6
 """What fits side by side."""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, redraw: bool = True) -> Path:
     """Write plots/*.png and report.html into the run folder; returns the page.
+
+    Args:
+        run: the run folder.
+        redraw: else the pictures that are there stay. They cost seconds, and show nothing of a person's decisions.
 
     Reads the run folder and the images it names, nothing else. A picture whose data the run does not have is
     left out, and its PNG of an earlier report is removed.
     """
-    from .pictures import PICTURES, draw_pictures
-
     data = load_run.read_run(run)
-    pictures = draw_pictures(data)
-    for name in PICTURES:
-        (run / "plots" / f"{name}.png").unlink(missing_ok=True)
-    for name, (_, png) in pictures.items():
-        atomic_write(run / "plots" / f"{name}.png", png)
+    captions = run / "plots" / "captions.json"
+    if redraw or not captions.exists():
+        _draw(data, captions)
+    pictures = {
+        name: (caption, captions.with_name(f"{name}.png").read_bytes())
+        for name, caption in read_json(captions).items()
+    }
     metrics = data["metrics"]
     tables = page_tables(data)
     content = render(
@@ -49,6 +53,18 @@ def write_report(run: Path) -> Path:
     page = run / "report.html"
     atomic_write(page, content)
     return page
+
+
+def _draw(data: dict, captions: Path) -> None:
+    """Write the pictures of a run, and beside them captions.json: name → caption."""
+    from .pictures import PICTURES, draw_pictures
+
+    pictures = draw_pictures(data)
+    for name in PICTURES:
+        captions.with_name(f"{name}.png").unlink(missing_ok=True)
+    for name, (_, png) in pictures.items():
+        atomic_write(captions.with_name(f"{name}.png"), png)
+    write_json(captions, {name: caption for name, (caption, _) in pictures.items()})
 
 
 def render(template: str, **content: Any) -> str:

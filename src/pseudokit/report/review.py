@@ -35,13 +35,7 @@ def write_review(
     Returns:
         The page, or None if there is nothing to review.
     """
-    items, info = read_review_items(run, limit)
-    page, queue, audit = run / "suggested.html", "to label", suggested
-    if suggested is None:
-        page, queue = run / "review.html", "audit"
-        audit = load_run.read_table(run / "audit.csv", "id path given_label")
-    # rows that are only audited come last: whoever draws an audit loses no decision
-    rows = pd.concat([items, audit]).drop_duplicates("id", ignore_index=True).fillna(NO_TEXT)
+    rows, content, info = read_review(run, limit, suggested)
     if rows.empty:
         return None
     near, example_paths = nearest_examples(run, info, rows)
@@ -58,20 +52,37 @@ def write_review(
     rows = rows.drop(columns="path").assign(
         image=images, original=originals, sha256=hashes, near=near
     )
-    name = run.resolve().name
     # the browser forgets decisions where what was decided on has changed
-    decided_on = rows[["id", "given_label", "predicted", "sha256"]][: len(items) or None]
-    content = {
-        "run": name,
-        "key": hash_of(name, decided_on.to_dict("records")),
-        "classes": class_names(rows, info),
+    decided_on = rows[["id", "given_label", "predicted", "sha256"]][: content.pop("items") or None]
+    content |= {
+        "key": hash_of(content["run"], decided_on.to_dict("records")),
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
-        "queues": review_queues(items, rows, audit, queue),
         "examples": dict(zip(example_paths, examples, strict=True)),
         "copies": copies_of(run, rows["cluster"], pixels),
     }
+    page = run / ("review.html" if suggested is None else "suggested.html")
     atomic_write(page, render("review.html", content=content))
     return page
+
+
+def read_review(
+    run: Path, limit: int = MAX_ITEMS, suggested: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, dict, dict]:
+    """The samples of a review, what else the page shows but their images, and round.json of the decisive round."""
+    items, info = read_review_items(run, limit)
+    queue, audit = "to label", suggested
+    if suggested is None:
+        queue = "audit"
+        audit = load_run.read_table(run / "audit.csv", "id path given_label")
+    # rows that are only audited come last: whoever draws an audit loses no decision
+    rows = pd.concat([items, audit]).drop_duplicates("id", ignore_index=True).fillna(NO_TEXT)
+    content = {
+        "run": run.resolve().name,
+        "classes": class_names(rows, info),
+        "queues": review_queues(items, rows, audit, queue),
+        "items": len(items),
+    }
+    return rows, content, info
 
 
 def thumbnails(paths: Iterable[str], pixels: int) -> list[str]:

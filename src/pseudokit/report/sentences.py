@@ -191,6 +191,14 @@ def suggested_sentence(metrics: dict) -> str:
     )
 
 
+def not_learned_sentence(metrics: dict) -> str:
+    """Decisions that the student of today does not know."""
+    return (
+        f"The student has not learned {metrics['not_learned']:,} of them: its scores are those of before. "
+        "--mode apply without --labels-only trains it."
+    )
+
+
 def listed(counts: dict[str, int] | pd.Series) -> str:
     """`1,200 keep, 30 relabel`"""
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
@@ -205,6 +213,7 @@ SENTENCES = {
     "audit": audit_sentence,
     "round": round_sentence,
     "human": human_sentence,
+    "not_learned": not_learned_sentence,
     "suggested": suggested_sentence,
 }
 """Part of metrics.json → what says it; the order of the page."""

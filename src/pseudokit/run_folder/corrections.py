@@ -3,6 +3,7 @@
 `corrections/NNNN` holds one applied file (corrections.csv) and the student that it replaced. The decisions are in force
 as long as corrections.csv is there: one rename puts it there, one unlink takes it away. Then `mend` moves the student,
 and the pipeline writes the other files of the run anew. A kill at any moment leaves what the next command ends.
+Where the file `labels_only` lies beside corrections.csv, the student stays: it has not learned these decisions.
 """
 
 import os
@@ -21,15 +22,20 @@ from ..data.spelling import respell
 from ..report.label_studio import read_annotations
 from ..report.load_run import image_hash, read_dict
 from ..self_training import SelfTrainingResult
-from ..system.files import log, write_csv
+from ..system.files import atomic_write, log, write_csv
 from .folder import Run, run_classes
 
 ACTIONS = ("keep", "relabel", "drop", "ambiguous")
 COLUMNS = ["id", "given_label", "action", "label"]
+LABELS_ONLY = "labels_only"
+"""The file that tells of decisions that the student has not learned."""
 
 
-def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
+def new_decisions(run: Run, file: Path, labels_only: bool = False) -> pd.DataFrame | None:
     """The decisions of a corrections file, checked against the run. Nothing is written.
+
+    Args:
+        labels_only: the student need not learn them.
 
     Returns:
         Columns id, given_label, action, label; None where all of them are in force already.
@@ -39,13 +45,14 @@ def new_decisions(run: Run, file: Path) -> pd.DataFrame | None:
     """
     mend(run.path)
     table = read_corrections(run, file)
-    if len(table.merge(decided(run.path))) == len(table):
-        log.info(f"{file}: all of its {len(table):,} decisions are in force already")
-        return None
-    if not run.is_whole():
+    is_new = len(table.merge(decided(run.path))) < len(table)
+    if (is_new or labels_only) and not run.is_whole():
         raise UserError(
             f"--run {run.path} was stopped before its end; run its last command again, or --revert"
         )
+    if not is_new and (labels_only or not not_learned(run.path)):
+        log.info(f"{file}: all of its {len(table):,} decisions are in force already")
+        return None
     classes, multi_label = run_classes(run.path), run.config.data.multi_label
     labels = read_csv(run.path / "labels.csv").set_index("id").label
     labels_after = table.set_index("id").label.combine_first(labels)
@@ -125,10 +132,16 @@ def _read_lines(run: Path, file: Path, classes: list[str]) -> pd.DataFrame:
     return table[~is_blank].reindex(columns=[*COLUMNS, "image_sha256", "run"], fill_value="")
 
 
-def with_corrections(run: Run, dataset: Dataset, result: SelfTrainingResult) -> SelfTrainingResult:
-    """What the rounds came to, with the human decisions of this run, if any, on top."""
+def with_corrections(
+    run: Run, dataset: Dataset, result: SelfTrainingResult, steps: list[Path] | None = None
+) -> SelfTrainingResult:
+    """What the rounds came to, with human decisions on top.
+
+    Args:
+        steps: the applied files that count; default: all.
+    """
     mend(run.path)
-    table = decided(run.path)
+    table = decided(run.path, steps)
     ids = pd.Index(dataset.id)
     label = result.label.copy()
     label[ids.get_indexer(table.id)] = parse(table.label, dataset.classes, label.ndim == 2)
@@ -140,19 +153,43 @@ def applied(run: Path) -> list[Path]:
     return sorted(file.parent for file in run.glob("corrections/*/corrections.csv"))
 
 
-def decided(run: Path) -> pd.DataFrame:
-    """The human decisions in force (id, given_label, action, label), by id; a later file outranks an earlier one."""
-    tables = [unescape_formulas(read_csv(step / "corrections.csv")) for step in applied(run)]
+def learned(run: Path) -> list[Path]:
+    """Those of the applied files that the student has learned, or will learn."""
+    steps = applied(run)
+    while steps and (steps[-1] / LABELS_ONLY).exists():
+        steps.pop()
+    return steps
+
+
+def not_learned(run: Path) -> int:
+    """How many rows the decisions in force are about that the student has not learned."""
+    return len(decided(run, applied(run)[len(learned(run)) :]))
+
+
+def decided(run: Path, steps: list[Path] | None = None) -> pd.DataFrame:
+    """The human decisions in force (id, given_label, action, label), by id; a later file outranks an earlier one.
+
+    Args:
+        steps: the applied files that count; default: all.
+    """
+    steps = applied(run) if steps is None else steps
+    tables = [unescape_formulas(read_csv(step / "corrections.csv")) for step in steps]
     table = pd.concat([pd.DataFrame(columns=COLUMNS, dtype=str), *tables])
     return table.drop_duplicates("id", keep="last").sort_values("id", ignore_index=True)
 
 
-def store_corrections(run: Run, table: pd.DataFrame) -> None:
-    """Put decisions in force and the student aside, so that going on with the run trains it again."""
+def store_corrections(run: Run, table: pd.DataFrame, labels_only: bool = False) -> None:
+    """Put decisions in force and the student aside, so that going on with the run trains it again.
+
+    Args:
+        labels_only: the student stays.
+    """
     file = run.path / "corrections" / f"{len(applied(run.path)) + 1:04d}" / "corrections.csv"
+    if labels_only:
+        atomic_write(file.with_name(LABELS_ONLY), "")
     write_csv(file, escape_formulas(table))
     mend(run.path)
-    again = "; the student is trained again" if run.trains else ""
+    again = "; the student is trained again" if run.trains and not labels_only else ""
     log.info(f"{len(table):,} human decisions in {file}{again}")
 
 
@@ -177,7 +214,10 @@ def revert(run: Run) -> None:
 
 
 def mend(run: Path) -> None:
-    """End what a kill cut short: the student of a file that was taken back returns, that of the last one goes aside."""
+    """End what a kill cut short: the student of a file that was taken back returns, that of the last one goes aside.
+
+    The last one that is to be learned, that is.
+    """
     for step in run.glob("corrections/[0-9]*"):
         if (step / "corrections.csv").exists():
             continue
@@ -185,6 +225,6 @@ def mend(run: Path) -> None:
             shutil.rmtree(run / "student", ignore_errors=True)
             os.replace(step / "student", run / "student")
         shutil.rmtree(step)
-    steps = applied(run)
+    steps = learned(run)
     if steps and (run / "student").exists() and not (steps[-1] / "student").exists():
         os.replace(run / "student", steps[-1] / "student")

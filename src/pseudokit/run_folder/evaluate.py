@@ -1,6 +1,9 @@
 """What a run came to: scores of its models, the tables that people open, metrics.json."""
 
+from __future__ import annotations
+
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -8,7 +11,7 @@ from numpy import ndarray
 
 from ..config.keys import USES_UNLABELED
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_SPLITS
+from ..data.dataset import SCORED_SPLITS, Dataset
 from ..data.encoding import confidence, has_label, is_correct, names, parse
 from ..labels.annotators import annotators_table
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
@@ -30,12 +33,14 @@ from ..report.tables import label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
 from ..system.files import seed_of, write_csv, write_json, write_npy
-from ..training.models import TrainedModel, load_models
-from ..training.predict import Predict, mean_probs
-from .corrections import applied, decided
+from .corrections import applied, decided, not_learned
 from .folder import Run
-from .prepare import PreparedData
 from .suggest import score_suggested
+
+if TYPE_CHECKING:  # they bring torch
+    from ..training.models import TrainedModel
+    from ..training.predict import Predict
+    from .prepare import PreparedData
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
 MAX_LISTED_CLASSES = 100
@@ -46,6 +51,8 @@ def score_arms(
     prepared: PreparedData, arms: dict[str, list[TrainedModel]], predict: Predict
 ) -> tuple[dict, pd.DataFrame]:
     """{arm: {split: scores}} on val, trusted and test, and the single predictions (as scored.csv holds them)."""
+    from ..training.predict import mean_probs
+
     dataset = prepared.dataset
     scores = {}
     tables = []
@@ -86,6 +93,9 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     Warns when the held-out predictions agree more with the given labels than in the first round, and the trusted
     samples do not confirm it: then the rounds agree with themselves.
     """
+    from ..training.models import load_models
+    from ..training.predict import mean_probs
+
     dataset, judged = prepared.dataset, prepared.judged
     rows = np.flatnonzero(dataset.split == "trusted")
     n_rounds = len(RoundStore(run.path).rounds())
@@ -103,7 +113,7 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
 
 
 def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> dict:
-    """Write the tables that people open. Only here is the truth of an experiment looked at.
+    """Write the tables that people open.
 
     Returns:
         What metrics.json is to hold beside the scores of the models.
@@ -116,6 +126,26 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         if prepared.outside.fits_weights and rounds:
             key = "member_weights" if prepared.outside.teachers else "file_weights"
             facts["weights"] = rounds[max(result.round, 1) - 1][key]
+    metrics |= write_label_tables(run, judged, result, prepared.truths)
+    if decisions:
+        metrics |= _score_out_of_fold(run, prepared, decisions)
+        if judged.votes is not None and judged.votes.annotators:
+            metrics["annotators"] = _describe_annotators(run, prepared, decisions)
+    return metrics
+
+
+def write_label_tables(
+    run: Run, judged: Dataset, result: SelfTrainingResult, truths: dict[str, pd.DataFrame]
+) -> dict:
+    """Write the tables of labels. Only here is the truth of an experiment looked at.
+
+    Args:
+        truths: see PreparedData.
+
+    Returns:
+        What metrics.json says of labels: all that human decisions change without a training.
+    """
+    metrics, decisions = {}, result.decisions
     write_csv(run.path / "labels.csv", labels_table(result, judged))
     if decisions:
         table = decisions_table(decisions, judged, "").assign(path=judged.path)
@@ -123,40 +153,42 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         labeled = table[is_given]
         if run.mode in REPAIRS:
             write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(labeled)))
-            metrics["noise"] = _score_noise(prepared, result, rounds)
+            metrics["noise"] = _score_noise(run, judged, result, truths)
             if run.config.pseudo.audit_size:
                 metrics["audit"] = _audit(run, labeled)
         if run.mode in USES_UNLABELED:
             accepted = table[~is_given & (table.label != "")].assign(round=result.round)
             columns = ["id", "path", "label", "confidence", "round"]
             write_csv(run.path / "pseudo_labels.csv", accepted[columns])
-            clean = _clean_labels(prepared, "hidden.csv", ~is_given)
+            clean = _clean_labels(judged, truths.get("hidden.csv"), ~is_given)
             cutoff = reported_cutoff(accepted.confidence, run.config.pseudo)
             metrics["unlabeled"] = unlabeled_scores(result.label[~is_given], clean) | {
                 "cutoff": cutoff
             }
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
-        metrics |= _score_out_of_fold(run, prepared, decisions)
-        if judged.votes is not None and judged.votes.annotators:
-            metrics["annotators"] = _describe_annotators(run, prepared, decisions)
     if suggested := score_suggested(run.path):
         metrics["suggested"] = suggested
     if steps := applied(run.path):
         actions = decided(run.path).groupby("action").size().to_dict()
         metrics["human"] = {"files": len(steps)} | actions
+        if n := not_learned(run.path):
+            metrics["not_learned"] = n
     return metrics
 
 
-def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: list[dict]) -> dict:
+def _score_noise(
+    run: Run, judged: Dataset, result: SelfTrainingResult, truths: dict[str, pd.DataFrame]
+) -> dict:
     """How well wrong labels were found, and what the round that decided says of the noise."""
-    given_labels, decisions = prepared.judged.given_labels, result.decisions
+    given_labels, decisions = judged.given_labels, result.decisions
+    rounds = RoundStore(run.path).rounds()
     answered = given_labels >= 0
     scores = noise_scores(
         decisions.each("p_wrong")[answered],
         given_labels[answered],
         result.label[answered],
-        _clean_labels(prepared, "injected.csv", answered),
+        _clean_labels(judged, truths.get("injected.csv"), answered),
         decisions.each("soft")[answered],
     )
     decisive = rounds[result.round - 1]
@@ -224,14 +256,13 @@ def _score_out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -
     return {"oof": scores, "oof_classes": of_classes(log_probs, labels, classes)}
 
 
-def _clean_labels(prepared: PreparedData, file: str, rows: ndarray) -> ndarray | None:
+def _clean_labels(judged: Dataset, truth: pd.DataFrame | None, rows: ndarray) -> ndarray | None:
     """True labels of these rows (a mask), where the table of an experiment has them, else the given ones.
 
     None where there is no such table: then nobody knows.
     """
-    if file not in prepared.truths:
+    if truth is None:
         return None
-    judged = prepared.judged
     texts = judged.table().set_index("id").given_label
-    texts.update(prepared.truths[file].set_index("id").clean)
+    texts.update(truth.set_index("id").clean)
     return parse(texts, judged.classes, judged.given_labels.ndim == 2)[rows]

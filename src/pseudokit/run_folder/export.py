@@ -15,7 +15,7 @@ from ..config.keys import EXPORT_FORMATS, Data
 from ..config.load import with_changes
 from ..config.types import UserError
 from ..data.csv_text import read_csv
-from ..data.dataset import LEARNED_SPLITS, Dataset, own_form
+from ..data.dataset import Dataset, own_form
 from ..data.edit_table import edit_table
 from ..data.encoding import class_scores, has_label, labels_among, names, parse, separator
 from ..data.find_images import IMAGE_SUFFIXES
@@ -23,10 +23,10 @@ from ..data.tables import PARQUET_SUFFIXES, read_cells, read_ids, read_labels
 from ..labels.decide import REPAIRS
 from ..report.sentences import listed
 from ..self_training import SelfTrainingResult
-from ..system.files import atomic_write, hash_of, log, read_json
+from ..system.files import atomic_write, hash_of, log
 from .corrections import with_corrections
-from .folder import Run, planned_changes, read_status, run_classes, run_config, run_mode
-from .reselect import decide_again
+from .folder import Run, read_status, run_classes, run_config, run_mode
+from .reselect import judged_samples, recall_result
 
 N_CHECKED_IMAGES = 16
 """At least so many, if there are, on which an ONNX file has to predict what the kit does."""
@@ -142,7 +142,7 @@ def _check_unchanged(run: Run, ids: pd.Series, given: pd.Series) -> None:
     simulate = run.config.simulate
     if simulate.noise or simulate.keep_labels:
         return
-    samples = _judged_samples(run).set_index("id")
+    samples = judged_samples(run).set_index("id")
     before = samples.given_label.reindex(ids).set_axis(ids.index)
     is_skipped = before.isna() & ((given == "") | (run.config.data.bad_images == "skip"))
     differs = (before != given) & ~is_skipped
@@ -239,8 +239,8 @@ def soft_content(run: Run, out: Path) -> bytes:
     and p is what the models say of it; NaN where they said nothing.
 
     Raises:
-        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned; or
-            parquet needs a package that is missing.
+        UserError: see recall_result; or stored predictions do not tell what was learned, or parquet needs a package
+            that is missing.
     """
     data = run.config.data
     if data.weight_col or (data.labels_are != "one_hot" and run.mode not in REPAIRS):
@@ -248,13 +248,9 @@ def soft_content(run: Run, out: Path) -> bytes:
             "--format soft: this run learned weights of rows, or soft given labels, which stored predictions do not "
             "tell; use --format folder or table"
         )
-    dataset, result = _decided(run)
+    dataset, result = recall_result(run)
+    result = with_corrections(run, dataset, result)
     learned = _read_labels(run).set_index("id")
-    label = pd.Series(names(result.label, dataset.classes), dataset.id)
-    if not label[learned.index].equals(learned.label):
-        raise UserError(
-            f"{run.path / 'labels.csv'} is not what the stored predictions come to; train again with --fresh"
-        )
     weight, probs = _taught(result, dataset)
     table = pd.DataFrame(probs, columns=dataset.classes).add_prefix("p_")
     source = learned.source.reindex(dataset.id, fill_value="unlabeled").to_numpy()
@@ -268,27 +264,6 @@ def soft_content(run: Run, out: Path) -> bytes:
     else:
         raise UserError(f"--out {out} needs a package: pip install pyarrow, or choose a .csv")
     return buffer.getvalue()
-
-
-def _decided(run: Run) -> tuple[Dataset, SelfTrainingResult]:
-    """What the rounds came to, decided again from the predictions of the round that counts; nothing is trained."""
-    config = run.config
-    classes = tuple(run_classes(run.path))
-    dataset = Dataset.from_table(_judged_samples(run), classes, config.data.multi_label)
-    result = SelfTrainingResult(dataset.given_labels)
-    number = read_json(run.path / "metrics.json", "round")["round"]
-    if number:
-        rounds = planned_changes(run.path).get("pseudo.rounds", config.pseudo.rounds)
-        # Teachers from outside say the same in every round.
-        progress = 1.0 if config.predictions.labeled else number / rounds
-        _, _, decisions = decide_again(run.path, config, number, progress)
-        result = SelfTrainingResult(decisions.label, decisions, number)
-    return dataset, with_corrections(run, dataset, result)
-
-
-def _judged_samples(run: Run) -> pd.DataFrame:
-    samples = read_csv(run.path / "samples.csv")
-    return samples[samples.split.isin(LEARNED_SPLITS)]
 
 
 def _taught(result: SelfTrainingResult, dataset: Dataset) -> tuple[ndarray, ndarray]:
@@ -337,7 +312,7 @@ def onnx_content(run: Run, out: Path) -> bytes:
         "data.bad_images": "refuse",
         "data.cache": None,
     }
-    paths = _judged_samples(run).path.to_numpy(object)
+    paths = judged_samples(run).path.to_numpy(object)
     step = max(1, len(paths) // N_CHECKED_IMAGES)
     pixels, _ = load_images(paths[::step], with_changes(run.config, changes).data)
     return to_onnx(models, pixels)

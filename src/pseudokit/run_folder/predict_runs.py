@@ -26,6 +26,7 @@ from ..system.files import log, write_csv
 from ..training.models import COUNCIL, ModelSpec, TrainedModel, load_models
 from ..training.predict import mean_probs
 from ..training.trainer import Trainer, offer
+from .corrections import not_learned
 from .folder import run_config, run_mode
 from .submission import fill_submission, predictions_table
 
@@ -76,6 +77,10 @@ def open_finished(run: Path, arm: str | None = None, goes_on: bool = False) -> F
         raise UserError(
             f"--run {run} has no student yet; run its command again to go on, or if predictions.labeled judged its "
             "labels, train one on its labels.csv (train.py)"
+        )
+    if (run / "student") in folders and (n := not_learned(run)):
+        log.info(
+            f"warning: the student of {run} has not learned {n:,} human decisions (--labels-only)"
         )
     names = " and ".join(str(folder.relative_to(run)) for folder in folders)
     log.info(f"{run} predicts with {names}")

@@ -8,9 +8,9 @@ from ..config.keys import Config
 from ..config.load import differences
 from ..config.types import UserError
 from ..data.csv_text import read_csv, unescape_formulas
-from ..data.dataset import Dataset
+from ..data.dataset import LEARNED_SPLITS, Dataset
 from ..data.duplicates import refused_reasons
-from ..data.encoding import has_label
+from ..data.encoding import has_label, names
 from ..data.votes import read_votes_file
 from ..labels.decide import decide_labels
 from ..labels.decisions import Decisions
@@ -18,8 +18,10 @@ from ..labels.out_of_fold import OutOfFoldPredictions
 from ..labels.pseudo_labels import check_cutoff, lower_bound
 from ..report.sentences import listed
 from ..round_store import RoundStore, decisions_table
+from ..self_training import SelfTrainingResult
 from ..system.files import log, read_json, write_csv
-from .folder import run_config, run_mode
+from .corrections import decided
+from .folder import Run, planned_changes, run_classes, run_config, run_mode
 from .outside import COPY_OF_LABELED
 
 DECIDES = {
@@ -118,3 +120,37 @@ def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["cutoff", "coverage", "estimated precision", "at least", "from n"]
     )
+
+
+def recall_result(run: Run) -> tuple[Dataset, SelfTrainingResult]:
+    """What the rounds came to, decided again from the predictions of the round that counts; nothing is trained.
+
+    Raises:
+        UserError: but for human decisions, labels.csv is something else.
+    """
+    config = run.config
+    classes = tuple(run_classes(run.path))
+    dataset = Dataset.from_table(judged_samples(run), classes, config.data.multi_label)
+    result = SelfTrainingResult(dataset.given_labels)
+    number = read_json(run.path / "metrics.json", "round")["round"]
+    if number:
+        rounds = planned_changes(run.path).get("pseudo.rounds", config.pseudo.rounds)
+        # Teachers from outside say the same in every round.
+        progress = 1.0 if config.predictions.labeled else number / rounds
+        _, _, decisions = decide_again(run.path, config, number, progress)
+        result = SelfTrainingResult(decisions.label, decisions, number)
+    file = run.path / "labels.csv"
+    written = read_csv(file).set_index("id")
+    human = (written.source == "human") | written.index.isin(decided(run.path).id)
+    label = pd.Series(names(result.label, dataset.classes), dataset.id)
+    if not label[written.index].where(~human, written.label).equals(written.label):
+        raise UserError(
+            f"{file} is not what the stored predictions come to; train again with --fresh"
+        )
+    return dataset, result
+
+
+def judged_samples(run: Run) -> pd.DataFrame:
+    """The rows of samples.csv that are learned from or predicted out of fold."""
+    samples = read_csv(run.path / "samples.csv")
+    return samples[samples.split.isin(LEARNED_SPLITS)]
