@@ -35,6 +35,8 @@ FOR_PEOPLE = (
     "label_issues.csv",
     "duplicates.csv",
     "audit.csv",
+    "odd_images.csv",
+    "why.csv",
     "annotators.csv",
     "corrections.csv",
 )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..system.files import atomic_write
 from . import gallery, load_run, report_tables, sentences
+from .next_commands import next_commands
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_CLUSTERS = 20
@@ -36,11 +37,14 @@ def write_report(run: Path) -> Path:
         "report.html",
         data=data,
         headline=sentences.headline(metrics),
+        gain=sentences.result_sentence(metrics),
+        next_commands=next_commands(run),
         facts=sentences.run_facts(metrics),
         conflicts=[with_images(cluster) for cluster in conflicts(data["duplicates"])],
         tables={title: report_tables.as_html(table) for title, table in tables.items()},
         notes=report_tables.NOTES,
         gallery=[(title, about, with_images(rows)) for title, about, rows in gallery.gallery(data)],
+        odd=[] if data["odd"] is None else oddest_images(data["odd"]),
         pictures=pictures,
         address=load_run.data_address,
         command=command(run, metrics["mode"]),
@@ -77,6 +81,12 @@ def page_tables(data: dict) -> dict[str, pd.DataFrame]:
         tables["Duplicates"] = pd.DataFrame(counts.items(), columns=["copies", "n"])
     tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
     return tables
+
+
+def oddest_images(odd: pd.DataFrame) -> list[dict]:
+    """Of each reason the oddest images, with how many `n` it has."""
+    by_reason = odd.assign(n=odd.groupby("reason")["id"].transform("size")).groupby("reason")
+    return with_images(by_reason.head(gallery.IMAGES_PER_GROUP))
 
 
 def conflicts(duplicates: pd.DataFrame) -> list[pd.DataFrame]:

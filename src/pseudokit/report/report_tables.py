@@ -46,8 +46,8 @@ REASONS = {
 ROUND_COLUMNS = {
     "round": "round",
     **{f"decisions/{decision}": name for decision, name in DECISIONS.items()},
-    "changed": "changed",
-    "estimated_rate": "wrong labels",
+    "changed": "changed since the round before",
+    "estimated_rate": "estimated share of wrong labels",
     "oof_accuracy": "out-of-fold agreement",
     "interval": "95 % interval",
     "seconds": "time",

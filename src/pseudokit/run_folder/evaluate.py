@@ -1,5 +1,6 @@
 """What a run came to: scores of its models, the tables that people open, metrics.json."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..config.keys import USES_UNLABELED
 from ..data.csv_text import escape_formulas
 from ..data.dataset import SCORED_SPLITS
 from ..data.encoding import confidence, has_label, is_correct, names, parse
+from ..data.odd_images import find_odd_images
 from ..labels.annotators import annotators_table
 from ..labels.audit import STRATA, draw_sample, estimate, stratify
 from ..labels.decide import REPAIRS
@@ -21,22 +23,28 @@ from ..labels.metrics import (
     of_classes,
     paired_arms,
     score,
+    share_interval,
     unlabeled_scores,
 )
 from ..labels.noise import VOTES
 from ..labels.pseudo_labels import reported_cutoff
 from ..labels.thresholds import tuned
-from ..report.tables import label_issues_table, labels_table
+from ..report.load_run import disagreements
+from ..report.tables import count_issues, label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
-from ..system.files import seed_of, write_csv, write_json, write_npy
-from ..training.models import TrainedModel, load_models
+from ..system.files import read_json, seed_of, write_csv, write_json, write_npy
+from ..training.grad_cam import grad_cam
+from ..training.models import TrainedModel, load_model, load_models
 from ..training.predict import Predict, mean_probs
 from .corrections import applied, decided
 from .folder import Run
 from .prepare import PreparedData
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
+MIN_PHOTO_SIDE = 64
+"""Pixels: the feature maps of smaller images have one to four fields, which show nothing."""
+MAX_EXPLAINED = 20
 MAX_LISTED_CLASSES = 100
 """With more, metrics.json has no list of scores by class: nobody reads it."""
 
@@ -101,6 +109,40 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     return {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
 
 
+def list_odd_images(run: Run, prepared: PreparedData) -> None:
+    """Write odd_images.csv: what stands out of all images that the run reads."""
+    dataset = prepared.dataset
+    odd = find_odd_images(dataset.path, prepared.pixels)
+    table = odd.join(dataset.table()[["id", "split", "path"]], on="row")
+    write_csv(run.path / "odd_images.csv", escape_formulas(table.drop(columns="row")))
+
+
+def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> None:
+    """Write why.csv and why.npy (n, h, w): what spoke for the most confident predictions that contradict a given label.
+
+    Each image is explained by a model that did not learn its label. Of photos with one class each, and networks of
+    convolutions.
+    """
+    judged, pixels, decisions = prepared.judged, prepared.pixels, result.decisions
+    if decisions is None or decisions.questions or pixels.shape[1] < MIN_PHOTO_SIDE:
+        return
+    files = run.path.glob("round_*/fold_*/**/model.json")
+    folders = {read_json(file, "hash")["hash"]: file.parent for file in files}
+    table = decisions_table(decisions, judged, result.predicted.predicted_by)
+    # several models judge a row: those of each round, and of a council
+    table = table.assign(path=judged.path, model=table.model.str.split("+").str[-1])
+    rows = disagreements(table[table.model.isin(folders)], MAX_EXPLAINED)
+    load = cache(load_model)
+    device = run.config.train.device
+    maps = [
+        grad_cam(load(folders[model]), pixels[[row]], decisions.predicted[row], device)
+        for row, model in rows.model.items()
+    ]
+    if any(map(len, maps)):
+        write_npy(run.path / "why.npy", np.concatenate(maps))
+        write_csv(run.path / "why.csv", escape_formulas(rows))
+
+
 def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> dict:
     """Write the tables that people open. Only here is the truth of an experiment looked at.
 
@@ -121,8 +163,9 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         is_given = table.given_label != ""
         labeled = table[is_given]
         if run.mode in REPAIRS:
-            write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(labeled)))
-            metrics["noise"] = _score_noise(prepared, result, rounds)
+            issues = label_issues_table(labeled)
+            write_csv(run.path / "label_issues.csv", escape_formulas(issues))
+            metrics["noise"] = _score_noise(prepared, result, rounds) | count_issues(issues)
             if run.config.pseudo.audit_size:
                 metrics["audit"] = _audit(run, labeled)
         if run.mode in USES_UNLABELED:
@@ -134,6 +177,8 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
             metrics["unlabeled"] = unlabeled_scores(result.label[~is_given], clean) | {
                 "cutoff": cutoff
             }
+            if run.mode not in REPAIRS and (precision := _estimate_precision(accepted, labeled)):
+                metrics["unlabeled"]["out_of_fold"] = precision
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
         metrics |= _score_out_of_fold(run, prepared, decisions)
@@ -143,6 +188,19 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         actions = decided(run.path).groupby("action").size().to_dict()
         metrics["human"] = {"files": len(steps)} | actions
     return metrics
+
+
+def _estimate_precision(accepted: pd.DataFrame, labeled: pd.DataFrame) -> dict | None:
+    """How many given labels are predicted right with at least the confidence that its class asked of pseudo-labels.
+
+    Both: rows of decisions_table. None where there is no such row.
+    """
+    lowest = accepted.groupby("label").confidence.min()
+    alike = labeled[labeled.confidence >= labeled.predicted.map(lowest)]
+    if alike.empty:
+        return None
+    precision = float((alike.predicted == alike.given_label).mean())
+    return {"n": len(alike), "precision": precision} | share_interval(precision, len(alike))
 
 
 def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: list[dict]) -> dict:
