@@ -13,6 +13,7 @@ from PIL.Image import composite, fromarray
 from sklearn.calibration import CalibrationDisplay
 from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
+from sklearn.preprocessing import scale
 
 from . import load_run
 from .figures import (
@@ -35,6 +36,8 @@ MAX_ONE_LINE_NAME = 15
 """Letters that fit above an image of a grid."""
 MAX_MAPPED = 5000
 """Points of the map: more hide each other."""
+MIN_MAPPED_NUMBERS = 4
+"""Of an image: two or three probabilities have a direction that is no more than the class."""
 IMAGE_PIXELS = 128
 """Longer side of an image in a grid: about what five in a row of 6 inches can show."""
 
@@ -130,25 +133,25 @@ def why_grid(data: dict) -> CaptionedFigure:
 def embeddings_map(data: dict) -> CaptionedFigure:
     """Labeled images in a plane, similar ones side by side; a ring where the label is probably wrong."""
     rows, features = data["decisions"], data["embeddings"]
-    source = "embeddings of the frozen network"
+    source = "frozen embeddings"
     if features is None:
         features, source = data["log_probs"], "out-of-fold log-probabilities"
-    labeled = rows[rows["given_label"] != ""]
-    if features is None or len(labeled) < 3:
+    labeled = rows[rows["given_label"] != ""].assign(is_issue=rows["p_wrong"] > 0.5)
+    if features is None or len(labeled) < 2 or len(features[0]) < MIN_MAPPED_NUMBERS:
         return None
-    is_issue = labeled["p_wrong"] > 0.5
-    # random, but every issue is among them
-    order = labeled.sample(frac=1, random_state=0).index
-    shown = sorted(order[(~is_issue[order]).argsort(kind="stable")][:MAX_MAPPED])
-    places, method = project(features[shown].reshape(len(shown), -1))
+    shuffled = labeled.sample(frac=1, random_state=0)
+    shown = shuffled.sort_values("is_issue", ascending=False, kind="stable")[:MAX_MAPPED]
+    vectors = features[shown.index].reshape(len(shown), -1).astype(float)
+    places, method = project(scale(vectors, axis=1))
     figure, [axis] = new_figure(f"Map of the images ({method} of {source})", 6.2)
-    axis.set_prop_cycle(color=colormaps["tab20"].colors)
-    for name, indices in labeled.loc[shown].groupby("given_label").indices.items():
+    by_class = shown.groupby("given_label").indices
+    axis.set_prop_cycle(color=colormaps["tab10" if len(by_class) <= 10 else "tab20"].colors)
+    for name, indices in by_class.items():
         axis.plot(*places[indices].T, ".", markersize=5, label=short(name))
-    rings = places[is_issue[shown]]
+    rings = places[shown["is_issue"]]
     axis.plot(*rings.T, "ko", fillstyle="none", label=f"probably wrong ({len(rings):,})")
     axis.set(xticks=[], yticks=[])
-    if len(axis.lines) <= MAX_NUMBERED_CLASSES:
+    if len(by_class) <= MAX_NUMBERED_CLASSES:
         figure.legend(loc="outside lower left", ncols=4)
     return (
         f"{len(shown):,} of {len(labeled):,} labeled images, colored by their given label. A ring marks a label that "

@@ -31,7 +31,7 @@ def write_report(run: Path) -> Path:
         (run / "plots" / f"{name}.png").unlink(missing_ok=True)
     for name, (_, png) in pictures.items():
         atomic_write(run / "plots" / f"{name}.png", png)
-    metrics = data["metrics"]
+    metrics, odd = data["metrics"], data["odd"]
     tables = page_tables(data)
     content = render(
         "report.html",
@@ -41,10 +41,12 @@ def write_report(run: Path) -> Path:
         next_commands=next_commands(run),
         facts=sentences.run_facts(metrics),
         conflicts=[with_images(cluster) for cluster in conflicts(data["duplicates"])],
-        tables={title: report_tables.as_html(table) for title, table in tables.items()},
+        tables={title: report_tables.page_table(table) for title, table in tables.items()},
         notes=report_tables.NOTES,
         gallery=[(title, about, with_images(rows)) for title, about, rows in gallery.gallery(data)],
-        odd=[] if data["odd"] is None else oddest_images(data["odd"]),
+        odd=[]
+        if odd is None
+        else with_images(odd.groupby("reason").head(gallery.IMAGES_PER_GROUP)),
         pictures=pictures,
         address=load_run.data_address,
         command=command(run, metrics["mode"]),
@@ -81,12 +83,6 @@ def page_tables(data: dict) -> dict[str, pd.DataFrame]:
         tables["Duplicates"] = pd.DataFrame(counts.items(), columns=["copies", "n"])
     tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
     return tables
-
-
-def oddest_images(odd: pd.DataFrame) -> list[dict]:
-    """Of each reason the oddest images, with how many `n` it has."""
-    by_reason = odd.assign(n=odd.groupby("reason")["id"].transform("size")).groupby("reason")
-    return with_images(by_reason.head(gallery.IMAGES_PER_GROUP))
 
 
 def conflicts(duplicates: pd.DataFrame) -> list[pd.DataFrame]:

@@ -74,7 +74,7 @@ def outside_sentence(metrics: dict) -> str:
 
 def unknown_sentence(metrics: dict) -> str:
     """That nothing shows whether the run helped, and what would."""
-    if scored_model(metrics["scores"])[0]:
+    if result_sentence(metrics):
         return ""
     if "predictions" in metrics and not metrics["predictions"]["student"]:
         return "No model was trained: predictions from outside judge the given labels."

@@ -17,7 +17,7 @@ def label_issues_table(labeled: pd.DataFrame) -> pd.DataFrame:
     columns = ["id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
     issues = labeled.sort_values("p_wrong", ascending=False, kind="stable")[columns]
     issues.insert(0, "rank", np.arange(1, len(issues) + 1))
-    return issues.assign(is_issue=issues.p_wrong > 0.5)
+    return issues.assign(is_issue=issues.p_wrong.round(6) > 0.5)
 
 
 def count_issues(issues: pd.DataFrame) -> dict:

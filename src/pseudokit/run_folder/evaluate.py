@@ -1,6 +1,5 @@
 """What a run came to: scores of its models, the tables that people open, metrics.json."""
 
-from functools import cache
 from itertools import product
 
 import numpy as np
@@ -33,9 +32,9 @@ from ..report.load_run import disagreements
 from ..report.tables import count_issues, label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
-from ..system.files import read_json, seed_of, write_csv, write_json, write_npy
+from ..system.files import seed_of, write_csv, write_json, write_npy
 from ..training.grad_cam import grad_cam
-from ..training.models import TrainedModel, load_model, load_models
+from ..training.models import TrainedModel, load_models
 from ..training.predict import Predict, mean_probs
 from .corrections import applied, decided
 from .folder import Run
@@ -126,17 +125,15 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
     judged, pixels, decisions = prepared.judged, prepared.pixels, result.decisions
     if decisions is None or decisions.questions or pixels.shape[1] < MIN_PHOTO_SIDE:
         return
-    files = run.path.glob("round_*/fold_*/**/model.json")
-    folders = {read_json(file, "hash")["hash"]: file.parent for file in files}
+    models = load_models(model_folders(run.path, max(result.round, 1)))
+    by_hash = {model.hash: model for model in models}
     table = decisions_table(decisions, judged, result.predicted.predicted_by)
     # several models judge a row: those of each round, and of a council
     table = table.assign(path=judged.path, model=table.model.str.split("+").str[-1])
-    rows = disagreements(table[table.model.isin(folders)], MAX_EXPLAINED)
-    load = cache(load_model)
-    device = run.config.train.device
+    rows = disagreements(table[table.model.isin(by_hash)], MAX_EXPLAINED)
     maps = [
-        grad_cam(load(folders[model]), pixels[[row]], decisions.predicted[row], device)
-        for row, model in rows.model.items()
+        grad_cam(by_hash[name], pixels[[row]], decisions.predicted[row], run.config.train.device)
+        for row, name in rows.model.items()
     ]
     if any(map(len, maps)):
         write_npy(run.path / "why.npy", np.concatenate(maps))
@@ -212,7 +209,6 @@ def _score_noise(prepared: PreparedData, result: SelfTrainingResult, rounds: lis
         given_labels[answered],
         result.label[answered],
         _clean_labels(prepared, "injected.csv", answered),
-        decisions.each("soft")[answered],
     )
     decisive = rounds[result.round - 1]
     for key in ("estimated_rate", "estimated_rate_interval"):
