@@ -36,7 +36,6 @@ FOR_PEOPLE = (
     "duplicates.csv",
     "audit.csv",
     "odd_images.csv",
-    "why.csv",
     "annotators.csv",
     "corrections.csv",
 )

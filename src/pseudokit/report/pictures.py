@@ -166,7 +166,7 @@ def project(features: ndarray) -> tuple[ndarray, str]:
         from umap import UMAP
     except ImportError:
         return PCA(2, svd_solver="randomized", random_state=0).fit_transform(features), "PCA"
-    return UMAP(random_state=0).fit_transform(features), "UMAP"
+    return UMAP(random_state=0, n_jobs=1).fit_transform(features), "UMAP"
 
 
 def confusion(data: dict) -> CaptionedFigure:

@@ -137,7 +137,7 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
     ]
     if any(map(len, maps)):
         write_npy(run.path / "why.npy", np.concatenate(maps))
-        write_csv(run.path / "why.csv", escape_formulas(rows))
+        write_csv(run.path / "why.csv", rows)
 
 
 def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> dict:
