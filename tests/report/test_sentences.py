@@ -117,6 +117,13 @@ def test_the_precision_of_pseudo_labels_is_the_true_one_else_that_of_alike_label
         assert number in text
 
 
+def test_models_that_know_nothing_say_nothing_of_the_labels(denoise):
+    metrics = json.loads((denoise / "metrics.json").read_text()) | {"reason": "learned_nothing"}
+    first, *others = headline(metrics)
+    assert "chance" in first
+    assert not any("wrong" in sentence for sentence in [first, *others])
+
+
 def test_every_kind_of_noise_has_words():
     assert {*OF_THE_CLASS, DIFFICULTY, VOTES, "look-alike"} == set(NOISE_TYPES)
 

@@ -5,7 +5,6 @@ A function a picture. It returns None where the run does not have the data.
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy import ndarray
@@ -144,15 +143,17 @@ def embeddings_map(data: dict) -> CaptionedFigure:
     vectors = features[shown.index].reshape(len(shown), -1).astype(float)
     places, method = project(scale(vectors, axis=1))
     figure, [axis] = new_figure(f"Map of the images ({method} of {source})", 6.2)
-    by_class = shown.groupby("given_label").indices
-    axis.set_prop_cycle(color=colormaps["tab10" if len(by_class) <= 10 else "tab20"].colors)
-    for name, indices in by_class.items():
-        axis.plot(*places[indices].T, ".", markersize=5, label=short(name))
-    rings = places[shown["is_issue"]]
-    axis.plot(*rings.T, "ko", fillstyle="none", label=f"probably wrong ({len(rings):,})")
+    codes, names = pd.factorize(shown["given_label"], sort=True)
+    colors = "tab10" if len(names) <= 10 else "turbo"
+    images = axis.scatter(*places.T, s=6, c=codes, cmap=colors)
+    issues = places[shown["is_issue"]]
+    [rings] = axis.plot(*issues.T, "ko", fillstyle="none")
     axis.set(xticks=[], yticks=[])
-    if len(by_class) <= MAX_NUMBERED_CLASSES:
-        figure.legend(loc="outside lower left", ncols=4)
+    handles, labels = [rings], [f"probably wrong ({len(issues):,})"]
+    if len(names) <= MAX_NUMBERED_CLASSES:
+        handles += images.legend_elements(num=None)[0]
+        labels += map(short, names)
+    figure.legend(handles, labels, loc="outside lower left", ncols=4)
     return (
         f"{len(shown):,} of {len(labeled):,} labeled images, colored by their given label. A ring marks a label that "
         "is probably wrong.",

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from ..labels.decisions import NOTHING_LEARNED
 from ..labels.noise import OF_THE_CLASS
 from .load_run import scored_model
 from .report_tables import DECISIONS, accuracy_interval, between, duration, percent
@@ -87,6 +88,8 @@ def unknown_sentence(metrics: dict) -> str:
 def issues_sentence(metrics: dict) -> str:
     """How many given labels are probably wrong, and what became of them."""
     noise = metrics["noise"]
+    if metrics["reason"] == NOTHING_LEARNED:
+        return "The models are no better than chance, so nothing is known of the given labels."
     text = f"{noise['issues']:,} of {noise['labels']:,} given labels are probably wrong"
     if noise["uncertain"]:
         text += f", and {noise['uncertain']:,} more are uncertain"
@@ -97,6 +100,8 @@ def issues_sentence(metrics: dict) -> str:
 def noise_sentence(metrics: dict) -> str:
     """The estimated share of wrong labels, what kind of noise it is, and the truth where it is known."""
     noise = metrics["noise"]
+    if metrics["reason"] == NOTHING_LEARNED:
+        return ""
     text = f"Estimated share of wrong labels: {percent(noise['estimated_rate'])}"
     if interval := noise.get("estimated_rate_interval"):
         text += f" (95 % interval {between(*interval)})"
