@@ -214,6 +214,24 @@ def test_denoise_finds_and_repairs_most_flips(runs):
     assert noise["residual_rate"] == pytest.approx(1 - right_after.mean())
 
 
+@pytest.mark.parametrize("mode", ["denoise", "joint"])
+def test_terminal_page_metrics_and_table_count_the_same(runs, mode):
+    run = runs[0] / mode
+    issues = table(run / "label_issues.csv")
+    is_issue = issues.is_issue == "True"
+    assert list(is_issue) == list(issues.p_wrong.astype(float) > 0.5)
+    is_uncertain = (issues.decision != "keep") & ~is_issue
+    noise = json.loads((run / "metrics.json").read_text())["noise"]
+    assert (noise["labels"], noise["issues"]) == (300, is_issue.sum())
+    assert noise["uncertain"] == is_uncertain.sum()
+    counts = issues.decision[is_issue | is_uncertain].value_counts()
+    assert noise["decided"] == counts.to_dict()
+    for text in ((run / "report.html").read_text(), summary(run)):
+        assert f"{is_issue.sum()} of 300 given labels" in text
+        assert f"{counts['relabel']} relabeled" in text
+    assert list(table(run / "odd_images.csv")) == ["reason", "spreads", "id", "split", "path"]
+
+
 def test_augment_labels_the_unlabeled_images_and_leaves_given_labels(runs, digits):
     run = runs[0] / "augment"
     truth = digits.set_index("id").label

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from pseudokit.labels.metrics import expected, paired_arms
 from pseudokit.report import load_run
 from pseudokit.report.metrics_log import write_metrics
+from pseudokit.report.tables import count_issues, label_issues_table
 
 N = 200
 REASONS = {
@@ -103,7 +104,7 @@ def write_round(run, number, mode, classes, t):
         predicted=t["clean"],
         confidence=confidence,
         self_confidence=1 - confidence,
-        p_wrong=confidence,
+        p_wrong=np.where(t["clean"] == t["given_label"], confidence / 1.9, confidence - 0.1),
         decision=decision,
         label=label,
         reason=[REASONS[d] for d in decision],
@@ -203,20 +204,14 @@ def write_results(run, mode, infos, t):
             "accuracy": 0.9876,
             "cutoff": 0.8,
         }
+        odd = last.assign(split=t["split"], reason=["blurred", *["dark"] * (N - 1)], spreads=4.0)
+        odd.to_csv(run / "odd_images.csv", index=False)
+        last[:3].to_csv(run / "why.csv", index=False)
+        np.save(run / "why.npy", np.eye(3)[:, None].repeat(3, axis=1))
     elif mode == "denoise":
-        last = last.sort_values("p_wrong", ascending=False).assign(rank=np.arange(1, N + 1))
-        columns = [
-            "rank",
-            "id",
-            "path",
-            "given_label",
-            "predicted",
-            "confidence",
-            "p_wrong",
-            "decision",
-        ]
-        last[columns].to_csv(run / "label_issues.csv", index=False)
-        metrics["noise"] = {
+        issues = label_issues_table(last)
+        issues.to_csv(run / "label_issues.csv", index=False)
+        metrics["noise"] = count_issues(issues) | {
             "n": N,
             "estimated_rate": 0.1012,
             "estimated_rate_interval": [0.09, 0.12],

@@ -61,7 +61,7 @@ def test_reliability_compares_p_wrong_with_what_is_wrong(denoise):
     is_wrong = rows["truth"] != rows["given_label"]
     in_bin = rows["p_wrong"].between(0.5, 0.6, inclusive="right")
     curve = next(points(line) for line in figure.axes[0].lines if line.get_label() == "p_wrong")
-    assert curve[1] == pytest.approx(
+    assert curve[3] == pytest.approx(
         [rows["p_wrong"][in_bin].mean(), is_wrong[in_bin].mean()], abs=1e-6
     )
 
@@ -88,3 +88,36 @@ def test_odd_names_can_be_drawn(tmp_path, n):
     for name, (_, png) in pictures.draw_pictures(read_run(run)).items():
         image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
         assert image.std() > 5, name
+
+
+def test_the_map_shows_every_issue_and_no_more_images_than_fit(denoise, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_MAPPED", 80)
+    data = read_run(denoise)
+    issues = data["decisions"]["p_wrong"] > 0.5
+    caption, figure = pictures.embeddings_map(data)
+    [axis] = figure.axes
+    [rings] = axis.lines
+    shown = axis.collections[0].get_offsets().round(6).tolist()
+    assert 0 < issues.sum() < 80 == len(shown)
+    assert len(points(rings)) == issues.sum()
+    assert all(point in shown for point in points(rings))
+    assert "80 of 200" in caption
+
+
+def test_the_map_lays_embeddings_out_where_there_are_some(denoise):
+    data = read_run(denoise)
+    rows = data["decisions"]
+    group = np.arange(len(rows)) % 3
+    _, figure = pictures.embeddings_map(data | {"embeddings": np.eye(5)[group]})
+    places = figure.axes[0].collections[0].get_offsets().round(6)
+    assert len(np.unique(places, axis=0)) == 3, "one point a group of equal images"
+
+
+def test_what_spoke_for_a_prediction_stays_bright(augment):
+    data = read_run(augment)
+    _, figure = pictures.why_grid(data)
+    shown = figure.axes[0].images[0].get_array().astype(float)
+    whole = np.asarray(pictures.load_run.read_image(data["why"]["path"][0], 128)).astype(float)
+    side = whole.shape[1] // 4
+    assert shown[:, :side].sum() > 0.8 * whole[:, :side].sum()
+    assert shown[:, -side:].sum() < 0.5 * whole[:, -side:].sum()

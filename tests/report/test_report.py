@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pseudokit.report.gallery import IMAGES_PER_GROUP
 from pseudokit.report.metrics_log import write_metrics
 from pseudokit.report.report import conflicts, write_report
 from pseudokit.report.review import write_review
@@ -43,6 +45,7 @@ def test_report_is_one_file_that_opens_offline(mode, request):
             "denoise",
             {
                 "grid",
+                "map",
                 "confusion",
                 "confidence",
                 "coverage",
@@ -51,7 +54,18 @@ def test_report_is_one_file_that_opens_offline(mode, request):
                 "losses",
             },
         ),
-        ("augment", {"unlabeled_grid", "confusion", "confidence", "coverage", "losses"}),
+        (
+            "augment",
+            {
+                "why_grid",
+                "unlabeled_grid",
+                "map",
+                "confusion",
+                "confidence",
+                "coverage",
+                "losses",
+            },
+        ),
     ],
 )
 def test_every_picture_is_a_file_and_in_the_page(mode, names, request):
@@ -78,6 +92,23 @@ def test_the_same_run_gives_the_same_bytes_and_old_pictures_go(tmp_path):
     assert not list(run.rglob("*.part"))
 
 
+@pytest.mark.parametrize("mode", ["denoise", "augment"])
+def test_every_image_is_described_in_words(mode, request):
+    page = Tags((request.getfixturevalue(mode) / "report.html").read_text())
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert len(alts) > 24
+    assert all(alt.strip() for alt in alts)
+
+
+def test_odd_images_are_counted_and_the_oddest_of_each_reason_shown(augment):
+    page = (augment / "report.html").read_text()
+    section = page[page.index("<h2>Odd images") : page.index("<h2>Pictures")]
+    assert re.findall(r"<h3>(.*?)</h3>", section) == ["Blurred: 1", "Dark: 199"]
+    odd = pd.read_csv(augment / "odd_images.csv", dtype=str)
+    shown = re.findall(r'<small title="(.*?)">', section)
+    assert shown == list(odd.id[: 1 + IMAGES_PER_GROUP])
+
+
 OPTIONAL = [
     "injected.csv",
     "hidden.csv",
@@ -85,6 +116,9 @@ OPTIONAL = [
     "label_issues.csv",
     "pseudo_labels.csv",
     "round_2/fold_0/history.csv",
+    "round_2/log_probs.npy",
+    "odd_images.csv",
+    "why.csv",
 ]
 
 
@@ -138,6 +172,7 @@ def test_the_page_shows_the_headline_before_every_table(denoise):
         "Relabeled",
         "Best and worst images",
         "Pictures",
+        "What to do next",
     ]
     places += [text.index(f"\n{title}\n") for title in titles]
     assert places == sorted(places)

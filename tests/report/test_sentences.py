@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from pseudokit.labels.noise import DIFFICULTY, OF_THE_CLASS, VOTES
@@ -9,6 +10,7 @@ from pseudokit.report.sentences import (
     NOISE_TYPES,
     audit_sentence,
     headline,
+    pseudo_label_sentence,
     run_facts,
     trusted_sentence,
 )
@@ -26,8 +28,20 @@ def sentences_of(run):
     ]
 
 
-def test_denoise_tells_the_gain_first_then_the_noise(denoise):
-    first, noise, *others = sentences_of(denoise)
+def test_denoise_tells_the_wrong_labels_first_then_the_gain_then_the_noise(denoise):
+    issues, first, noise, *others = sentences_of(denoise)
+    table = pd.read_csv(denoise / "label_issues.csv")
+    is_issue = table.p_wrong > 0.5
+    is_uncertain = (table.decision != "keep") & ~is_issue
+    kept = (table.decision[is_issue] == "keep").sum()
+    for number in (
+        f"{is_issue.sum()} of 200 given",
+        f"{is_uncertain.sum()} more",
+        f"{kept} kept",
+        "8 relabeled",
+        "12 dropped",
+    ):
+        assert number in issues
     scores = json.loads((denoise / "metrics.json").read_text())["scores"]
     gain = 100 * (scores["student"]["test"]["accuracy"] - scores["baseline"]["test"]["accuracy"])
     assert f"student − baseline {gain:+.2f} points" in first
@@ -35,8 +49,6 @@ def test_denoise_tells_the_gain_first_then_the_noise(denoise):
     for number in (
         "10.12 %",
         "9.00 to 12.00 %",
-        "8 relabeled",
-        "12 dropped",
         "10.00 %",
         "0.34 %",
         "0.9987",
@@ -82,9 +94,34 @@ def test_without_a_baseline_the_accuracy_stands_with_its_interval(tmp_path):
     assert "22.65 to 77.35" in text
 
 
-def test_what_is_not_scored_is_said_to_be_unknown():
+def test_what_is_not_scored_is_said_to_be_unknown_after_what_is_known(denoise):
     [text] = headline(METRICS)
     assert "data.test" in text
+    metrics = json.loads((denoise / "metrics.json").read_text())
+    del metrics["difference"]
+    first, *_, last = headline(metrics | {"scores": {}})
+    assert "200 given labels" in first
+    assert last == text
+
+
+def test_the_precision_of_pseudo_labels_is_the_true_one_else_that_of_alike_labels(augment):
+    metrics = json.loads((augment / "metrics.json").read_text())
+    estimate = {"n": 40, "precision": 0.9, "low": 0.77, "high": 0.96}
+    metrics["unlabeled"]["out_of_fold"] = estimate
+    text = pseudo_label_sentence(metrics)
+    assert "98.76" in text
+    assert "77.00" not in text
+    del metrics["unlabeled"]["accuracy"]
+    text = pseudo_label_sentence(metrics)
+    for number in ("90.00", "77.00 to 96.00", "40 given labels"):
+        assert number in text
+
+
+def test_models_that_know_nothing_say_nothing_of_the_labels(denoise):
+    metrics = json.loads((denoise / "metrics.json").read_text()) | {"reason": "learned_nothing"}
+    first, *others = headline(metrics)
+    assert "chance" in first
+    assert not any("wrong" in sentence for sentence in [first, *others])
 
 
 def test_every_kind_of_noise_has_words():
@@ -94,7 +131,7 @@ def test_every_kind_of_noise_has_words():
 def test_human_decisions_and_rounds_that_changed_nothing_are_told():
     human = {"files": 2, "keep": 3, "relabel": 9}
     ended = {"round": 0, "reason": "no_change", "human": human}
-    _, unchanged, decisions = headline(METRICS | ended)
+    unchanged, decisions, _ = headline(METRICS | ended)
     assert "given labels" in unchanged
     assert "12 decisions" in decisions
     assert "3 keep, 9 relabel" in decisions

@@ -1,9 +1,13 @@
 """The terminal shows the same sentences and numbers as the page."""
 
 import json
+import shlex
 
+from pseudokit.report.next_commands import next_commands
 from pseudokit.report.sentences import headline
 from pseudokit.report.terminal import summary
+
+from .fake_run import Tags
 
 
 def test_the_summary_has_the_headline_the_scores_and_the_rounds(denoise):
@@ -16,7 +20,8 @@ def test_the_summary_has_the_headline_the_scores_and_the_rounds(denoise):
         [row] = [line for line in lines if line[:2] == ["test", model]]
         assert row[3] == f"{100 * splits['test']['accuracy']:.2f}"
     rounds = [line for line in lines if line[:1] in (["1"], ["2"])]
-    assert [row[1] for row in rounds] == ["20", "10"]
+    decided = [round["decisions"]["relabel"] for round in metrics["rounds"]]
+    assert [row[1] for row in rounds] == [f"{n}" for n in decided]
     assert str(denoise / "report.html") in text
 
 
@@ -25,3 +30,23 @@ def test_a_run_without_scores_and_rounds_has_a_summary(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     (tmp_path / "metrics.jsonl").write_text("")
     assert all(sentence in summary(tmp_path) for sentence in headline(metrics))
+
+
+def test_terminal_and_page_end_with_the_next_commands(denoise):
+    commands = next_commands(denoise)
+    assert list(commands) == ["decide", "apply"]
+    page = Tags((denoise / "report.html").read_text()).text
+    lines = summary(denoise).splitlines()
+    for line, (name, command) in zip(lines[-2:], commands.items(), strict=True):
+        assert line.split(maxsplit=1) == [name, command]
+        assert command in page
+
+
+def test_a_shell_finds_the_run_by_every_command_that_it_has_files_for(tmp_path):
+    run = tmp_path / "a run's folder"
+    (run / "student").mkdir(parents=True)
+    for file in ("student/model.json", "labels.csv"):
+        (run / file).touch()
+    commands = next_commands(run)
+    assert list(commands) == ["predict", "export"]
+    assert all(str(run) in shlex.split(command) for command in commands.values())

@@ -35,6 +35,7 @@ FOR_PEOPLE = (
     "label_issues.csv",
     "duplicates.csv",
     "audit.csv",
+    "odd_images.csv",
     "annotators.csv",
     "corrections.csv",
     "suggested.csv",

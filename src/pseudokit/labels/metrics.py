@@ -210,24 +210,17 @@ def noise_scores(
     given_labels: ndarray,
     label: ndarray,
     clean: ndarray | None,
-    soft: ndarray,
 ) -> dict:
     """How well wrong labels were found and repaired; against the truth only where it is known.
 
     All (N,) over the labeled set, of label sets over their answers: p_wrong, the given label, the label after
-    decisions (-1 = dropped), the clean one, and whether probabilities are learned in place of the label.
+    decisions (-1 = dropped), and the clean one.
     residual_rate: labels that are still wrong, as a share of the labeled set.
     """
     from sklearn.metrics import average_precision_score
 
     learned = label >= 0
-    scores = {
-        "n": len(given_labels),
-        "estimated_rate": float(p_wrong.mean()),
-        "relabeled": int((learned & (label != given_labels) & ~soft).sum()),
-        "softened": int(soft.sum()),
-        "dropped": int((~learned).sum()),
-    }
+    scores = {"n": len(given_labels), "estimated_rate": float(p_wrong.mean())}
     if clean is not None:
         flipped = clean != given_labels
         precision = float(average_precision_score(flipped, p_wrong)) if flipped.any() else None

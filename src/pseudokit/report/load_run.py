@@ -65,7 +65,18 @@ def read_run(run: Path) -> dict:
         "scored": read_rows(run, "scored.csv", "arm split id label predicted confidence"),
         "pseudo_labels": read_table(run / "pseudo_labels.csv", "id path label confidence"),
         "history": read_history(run, metrics["rounds"]),
+        "odd": read_table(run / "odd_images.csv", "id split path reason"),
+        "why": read_table(run / "why.csv", "id path given_label predicted"),
+        "why_maps": read_array(run, "why.npy"),
+        "embeddings": read_array(run, "embeddings_*.npy"),
+        "log_probs": read_array(run, f"round_{decisive.get('round')}/log_probs.npy"),
     }
+
+
+def read_array(run: Path, pattern: str) -> ndarray | None:
+    """The newest array of that name, left on the disk; None where there is none."""
+    files = sorted(run.glob(pattern), key=lambda file: file.stat().st_mtime)
+    return np.load(files[-1], mmap_mode="r") if files else None
 
 
 def decisive_round(metrics: dict) -> dict:

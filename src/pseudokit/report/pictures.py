@@ -7,12 +7,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy import ndarray
+from PIL.Image import composite, fromarray
 from sklearn.calibration import CalibrationDisplay
+from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
+from sklearn.preprocessing import scale
 
 from . import load_run
 from .figures import (
     COLORS,
+    MAX_NUMBERED_CLASSES,
     count_axis,
     image_grid,
     matrix_figure,
@@ -28,6 +33,10 @@ GRID_IMAGES = 25
 """Five rows of five."""
 MAX_ONE_LINE_NAME = 15
 """Letters that fit above an image of a grid."""
+MAX_MAPPED = 5000
+"""Points of the map: more hide each other."""
+MIN_MAPPED_NUMBERS = 4
+"""Of an image: two or three probabilities have a direction that is no more than the class."""
 IMAGE_PIXELS = 128
 """Longer side of an image in a grid: about what five in a row of 6 inches can show."""
 
@@ -97,7 +106,68 @@ def _grid_of_rows(
     return caption, image_grid(images, names, is_right, title)
 
 
+def why_grid(data: dict) -> CaptionedFigure:
+    """Where the models looked when they contradicted a given label."""
+    rows = data["why"]
+    if rows is None:
+        return None
+    images = []
+    for path, importance in zip(rows["path"], data["why_maps"], strict=True):
+        if image := load_run.read_image(path, IMAGE_PIXELS):
+            light = fromarray((255 * importance).astype(np.uint8)).resize(image.size)
+            image = composite(image, image.point(lambda value: value // 5), light)
+        images.append(image)
+    names = rows["given_label"].map(short) + " |\n" + rows["predicted"].map(short)
+    title = "What spoke for the prediction: label | predicted"
+    return (
+        "The brighter a part, the more it spoke for the predicted class (Grad-CAM). Each image is explained by a model "
+        "that did not learn its label.",
+        image_grid(images, names, [None] * len(rows), title),
+    )
+
+
 # ---- what the predictions are worth
+
+
+def embeddings_map(data: dict) -> CaptionedFigure:
+    """Labeled images in a plane, similar ones side by side; a ring where the label is probably wrong."""
+    rows, features = data["decisions"], data["embeddings"]
+    source = "frozen embeddings"
+    if features is None:
+        features, source = data["log_probs"], "out-of-fold log-probabilities"
+    labeled = rows[rows["given_label"] != ""].assign(is_issue=rows["p_wrong"] > 0.5)
+    if features is None or len(labeled) < 2 or len(features[0]) < MIN_MAPPED_NUMBERS:
+        return None
+    shuffled = labeled.sample(frac=1, random_state=0)
+    shown = shuffled.sort_values("is_issue", ascending=False, kind="stable")[:MAX_MAPPED]
+    vectors = features[shown.index].reshape(len(shown), -1).astype(float)
+    places, method = project(scale(vectors, axis=1))
+    figure, [axis] = new_figure(f"Map of the images ({method} of {source})", 6.2)
+    codes, names = pd.factorize(shown["given_label"], sort=True)
+    colors = "tab10" if len(names) <= 10 else "turbo"
+    images = axis.scatter(*places.T, s=6, c=codes, cmap=colors)
+    issues = places[shown["is_issue"]]
+    [rings] = axis.plot(*issues.T, "ko", fillstyle="none")
+    axis.set(xticks=[], yticks=[])
+    handles, labels = [rings], [f"probably wrong ({len(issues):,})"]
+    if len(names) <= MAX_NUMBERED_CLASSES:
+        handles += images.legend_elements(num=None)[0]
+        labels += map(short, names)
+    figure.legend(handles, labels, loc="outside lower left", ncols=4)
+    return (
+        f"{len(shown):,} of {len(labeled):,} labeled images, colored by their given label. A ring marks a label that "
+        "is probably wrong.",
+        figure,
+    )
+
+
+def project(features: ndarray) -> tuple[ndarray, str]:
+    """(n, D) → (n, 2) and the name of the method: UMAP where umap-learn is installed, else PCA."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        return PCA(2, svd_solver="randomized", random_state=0).fit_transform(features), "PCA"
+    return UMAP(random_state=0, n_jobs=1).fit_transform(features), "UMAP"
 
 
 def confusion(data: dict) -> CaptionedFigure:
@@ -240,7 +310,9 @@ def losses(data: dict) -> CaptionedFigure:
 # file name → function; the order of the page
 PICTURES = {
     "grid": disagreements_grid,
+    "why_grid": why_grid,
     "unlabeled_grid": cutoff_grid,
+    "map": embeddings_map,
     "confusion": confusion,
     "confidence": confidence,
     "coverage": coverage,

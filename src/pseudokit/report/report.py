@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..system.files import atomic_write, read_json, write_json
 from . import gallery, load_run, report_tables, sentences
+from .next_commands import next_commands
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_CLUSTERS = 20
@@ -34,17 +35,22 @@ def write_report(run: Path, redraw: bool = True) -> Path:
         name: (caption, captions.with_name(f"{name}.png").read_bytes())
         for name, caption in read_json(captions).items()
     }
-    metrics = data["metrics"]
+    metrics, odd = data["metrics"], data["odd"]
     tables = page_tables(data)
     content = render(
         "report.html",
         data=data,
         headline=sentences.headline(metrics),
+        gain=sentences.result_sentence(metrics),
+        next_commands=next_commands(run),
         facts=sentences.run_facts(metrics),
         conflicts=[with_images(cluster) for cluster in conflicts(data["duplicates"])],
-        tables={title: report_tables.as_html(table) for title, table in tables.items()},
+        tables={title: report_tables.page_table(table) for title, table in tables.items()},
         notes=report_tables.NOTES,
         gallery=[(title, about, with_images(rows)) for title, about, rows in gallery.gallery(data)],
+        odd=[]
+        if odd is None
+        else with_images(odd.groupby("reason").head(gallery.IMAGES_PER_GROUP)),
         pictures=pictures,
         address=load_run.data_address,
         command=command(run, metrics["mode"]),

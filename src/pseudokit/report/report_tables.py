@@ -46,8 +46,8 @@ REASONS = {
 ROUND_COLUMNS = {
     "round": "round",
     **{f"decisions/{decision}": name for decision, name in DECISIONS.items()},
-    "changed": "changed",
-    "estimated_rate": "wrong labels",
+    "changed": "changed since the round before",
+    "estimated_rate": "estimated share of wrong labels",
     "oof_accuracy": "out-of-fold agreement",
     "interval": "95 % interval",
     "seconds": "time",
@@ -207,13 +207,11 @@ def time_table(seconds: dict[str, float]) -> pd.DataFrame:
 # ---- numbers as people read them
 
 
-def as_html(table: pd.DataFrame) -> str:
-    """A table for the page; everything is escaped. The class `text-2` says that two columns of text come first."""
+def page_table(table: pd.DataFrame) -> dict:
+    """What the page shows of a table: names of columns, rows of text, and how many columns of text come first."""
     is_number = [is_numeric_dtype(dtype) for dtype in table.dtypes]
-    with pd.option_context("display.max_colwidth", None):  # pandas would cut long names
-        return as_text(table).to_html(
-            index=False, border=0, classes=f"text-{is_number.index(True)}"
-        )
+    rows = as_text(table).to_numpy().tolist()
+    return {"columns": list(table), "rows": rows, "n_text": is_number.index(True)}
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

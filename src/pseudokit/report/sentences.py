@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from ..labels.decisions import NOTHING_LEARNED
 from ..labels.noise import OF_THE_CLASS
-from .load_run import decisive_round, scored_model
+from .load_run import scored_model
 from .report_tables import DECISIONS, accuracy_interval, between, duration, percent
 
 METHODS = {
@@ -35,21 +36,16 @@ STOP = {
     "few_errors": "Enough is labeled: hardly an error is left.",
     "no_gain": "Twice in a row the choice found no more errors than chance: end here, or label random images.",
 }
-DISPUTED = ("relabel", "soften", "downweight", "drop", "review")
-"""Decisions on given labels that are probably wrong."""
 
 
 def headline(metrics: dict) -> list[str]:
-    """The shortest answer first: did it help; then labels, pseudo-labels, out of fold, checks by hand."""
-    sentences = [result_sentence(metrics)]
-    for part, write_sentence in SENTENCES.items():
-        if part in metrics:
-            sentences.append(write_sentence(metrics))
+    """The answer to the question of the run first, what is not known last."""
+    sentences = [write(metrics) for part, write in SENTENCES if part in metrics]
     return [sentence for sentence in sentences if sentence]
 
 
 def result_sentence(metrics: dict) -> str:
-    """What the student gains on the baseline; without a baseline, its accuracy."""
+    """What the student gains on the baseline; without a baseline, its accuracy; "" where nothing is scored."""
     if difference := metrics.get("difference"):
         verdict = "made no clear difference"
         if difference["low"] > 0:
@@ -61,10 +57,8 @@ def result_sentence(metrics: dict) -> str:
             f"on {difference['n']:,} {difference['split']} images."
         )
     split, model = scored_model(metrics["scores"])
-    if not split and "predictions" in metrics and not metrics["predictions"]["student"]:
-        return "No model was trained: predictions from outside judge the given labels."
     if not split:
-        return "No image was kept apart for scoring (data.test, data.val), so nothing shows whether the run helped."
+        return ""
     scores = metrics["scores"][model][split]
     return (
         f"The {model} is right on {percent(scores['accuracy'])} of {scores['n']:,} {split} images "
@@ -84,15 +78,39 @@ def outside_sentence(metrics: dict) -> str:
     return " ".join(f"Warning: {warning}." for warning in warnings)
 
 
-def noise_sentence(metrics: dict) -> str:
-    """How many given labels are wrong, what was done, what kind of noise it is, and the truth where it is known."""
+def unknown_sentence(metrics: dict) -> str:
+    """That nothing shows whether the run helped, and what would."""
+    if result_sentence(metrics):
+        return ""
+    if "predictions" in metrics and not metrics["predictions"]["student"]:
+        return "No model was trained: predictions from outside judge the given labels."
+    return (
+        "Whether the run helped is not known, as no image was kept apart for scoring: give labeled images as data.test "
+        "or data.val."
+    )
+
+
+def issues_sentence(metrics: dict) -> str:
+    """How many given labels are probably wrong, and what became of them."""
     noise = metrics["noise"]
-    counts = decisive_round(metrics)["decisions"]
-    disputed = [f"{counts[name]:,} {DECISIONS[name]}" for name in DISPUTED if name in counts]
-    text = f"Of {noise['n']:,} given labels, {percent(noise['estimated_rate'])} are estimated to be wrong"
+    if metrics["reason"] == NOTHING_LEARNED:
+        return "The models are no better than chance, so nothing is known of the given labels."
+    text = f"{noise['issues']:,} of {noise['labels']:,} given labels are probably wrong"
+    if noise["uncertain"]:
+        text += f", and {noise['uncertain']:,} more are uncertain"
+    decided = [f"{n:,} {DECISIONS[name]}" for name, n in noise["decided"].items()]
+    return f"{text}: {', '.join(decided)}." if decided else f"{text}."
+
+
+def noise_sentence(metrics: dict) -> str:
+    """The estimated share of wrong labels, what kind of noise it is, and the truth where it is known."""
+    noise = metrics["noise"]
+    if metrics["reason"] == NOTHING_LEARNED:
+        return ""
+    text = f"Estimated share of wrong labels: {percent(noise['estimated_rate'])}"
     if interval := noise.get("estimated_rate_interval"):
         text += f" (95 % interval {between(*interval)})"
-    text += f": {', '.join(disputed) or 'none is changed'}."
+    text += "."
     if noise["type"] in NOISE_TYPES:
         text += f" {NOISE_TYPES[noise['type']]}"
     if noise["type"] in OF_THE_CLASS and noise["difficulty_z"] is not None:
@@ -112,6 +130,10 @@ def pseudo_label_sentence(metrics: dict) -> str:
     text += f"({percent(unlabeled['coverage'])}) got a pseudo-label"
     if "accuracy" in unlabeled:
         text += f"; {percent(unlabeled['accuracy'])} of these are right"
+    elif held_out := unlabeled.get("out_of_fold"):
+        text += f"; about {percent(held_out['precision'])} of these are right (95 % interval "
+        text += f"{between(held_out['low'], held_out['high'])}), as of {held_out['n']:,} given labels that are "
+        text += "predicted out of fold with such confidence"
     return f"{text}."
 
 
@@ -204,19 +226,22 @@ def listed(counts: dict[str, int] | pd.Series) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
-SENTENCES = {
-    "predictions": outside_sentence,
-    "noise": noise_sentence,
-    "unlabeled": pseudo_label_sentence,
-    "oof": out_of_fold_sentence,
-    "trusted": trusted_sentence,
-    "audit": audit_sentence,
-    "round": round_sentence,
-    "human": human_sentence,
-    "not_learned": not_learned_sentence,
-    "suggested": suggested_sentence,
-}
-"""Part of metrics.json → what says it; the order of the page."""
+SENTENCES = (
+    ("noise", issues_sentence),
+    ("scores", result_sentence),
+    ("unlabeled", pseudo_label_sentence),
+    ("predictions", outside_sentence),
+    ("noise", noise_sentence),
+    ("oof", out_of_fold_sentence),
+    ("trusted", trusted_sentence),
+    ("audit", audit_sentence),
+    ("round", round_sentence),
+    ("human", human_sentence),
+    ("not_learned", not_learned_sentence),
+    ("suggested", suggested_sentence),
+    ("scores", unknown_sentence),
+)
+"""Part of metrics.json, and what says it; the order of the page."""
 
 
 def run_facts(metrics: dict) -> str:

@@ -17,7 +17,23 @@ def label_issues_table(labeled: pd.DataFrame) -> pd.DataFrame:
     columns = ["id", "path", "given_label", "predicted", "confidence", "p_wrong", "decision"]
     issues = labeled.sort_values("p_wrong", ascending=False, kind="stable")[columns]
     issues.insert(0, "rank", np.arange(1, len(issues) + 1))
-    return issues
+    return issues.assign(is_issue=issues.p_wrong.round(6) > 0.5)
+
+
+def count_issues(issues: pd.DataFrame) -> dict:
+    """What pages, terminal and metrics.json say of label_issues_table.
+
+    issues: labels that are more probably wrong than right. uncertain: others that the run did not simply keep.
+    decided: decision → how many of both.
+    """
+    is_uncertain = (issues.decision != "keep") & ~issues.is_issue
+    decided = issues.decision[issues.is_issue | is_uncertain].value_counts().sort_index()
+    return {
+        "labels": len(issues),
+        "issues": int(issues.is_issue.sum()),
+        "uncertain": int(is_uncertain.sum()),
+        "decided": decided.to_dict(),
+    }
 
 
 def labels_table(result: SelfTrainingResult, dataset: Dataset) -> pd.DataFrame:

@@ -24,12 +24,14 @@ from ..labels.metrics import (
     of_classes,
     paired_arms,
     score,
+    share_interval,
     unlabeled_scores,
 )
 from ..labels.noise import VOTES
 from ..labels.pseudo_labels import reported_cutoff
 from ..labels.thresholds import tuned
-from ..report.tables import label_issues_table, labels_table
+from ..report.load_run import disagreements
+from ..report.tables import count_issues, label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
 from ..system.files import seed_of, write_csv, write_json, write_npy
@@ -43,6 +45,9 @@ if TYPE_CHECKING:  # they bring torch
     from .prepare import PreparedData
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
+MIN_PHOTO_SIDE = 64
+"""Pixels: the feature maps of smaller images have one to four fields, which show nothing."""
+MAX_EXPLAINED = 20
 MAX_LISTED_CLASSES = 100
 """With more, metrics.json has no list of scores by class: nobody reads it."""
 
@@ -112,6 +117,43 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
     return {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
 
 
+def list_odd_images(run: Run, prepared: PreparedData) -> None:
+    """Write odd_images.csv: what stands out of all images that the run reads."""
+    from ..data.odd_images import find_odd_images
+
+    dataset = prepared.dataset
+    odd = find_odd_images(dataset.path, prepared.pixels)
+    table = odd.join(dataset.table()[["id", "split", "path"]], on="row")
+    write_csv(run.path / "odd_images.csv", escape_formulas(table.drop(columns="row")))
+
+
+def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> None:
+    """Write why.csv and why.npy (n, h, w): what spoke for the most confident predictions that contradict a given label.
+
+    Each image is explained by a model that did not learn its label. Of photos with one class each, and networks of
+    convolutions.
+    """
+    from ..training.grad_cam import grad_cam
+    from ..training.models import load_models
+
+    judged, pixels, decisions = prepared.judged, prepared.pixels, result.decisions
+    if decisions is None or decisions.questions or pixels.shape[1] < MIN_PHOTO_SIDE:
+        return
+    models = load_models(model_folders(run.path, max(result.round, 1)))
+    by_hash = {model.hash: model for model in models}
+    table = decisions_table(decisions, judged, result.predicted.predicted_by)
+    # several models judge a row: those of each round, and of a council
+    table = table.assign(path=judged.path, model=table.model.str.split("+").str[-1])
+    rows = disagreements(table[table.model.isin(by_hash)], MAX_EXPLAINED)
+    maps = [
+        grad_cam(by_hash[name], pixels[[row]], decisions.predicted[row], run.config.train.device)
+        for row, name in rows.model.items()
+    ]
+    if any(map(len, maps)):
+        write_npy(run.path / "why.npy", np.concatenate(maps))
+        write_csv(run.path / "why.csv", rows)
+
+
 def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> dict:
     """Write the tables that people open.
 
@@ -152,8 +194,9 @@ def write_label_tables(
         is_given = table.given_label != ""
         labeled = table[is_given]
         if run.mode in REPAIRS:
-            write_csv(run.path / "label_issues.csv", escape_formulas(label_issues_table(labeled)))
-            metrics["noise"] = _score_noise(run, judged, result, truths)
+            issues = label_issues_table(labeled)
+            write_csv(run.path / "label_issues.csv", escape_formulas(issues))
+            metrics["noise"] = _score_noise(run, judged, result, truths) | count_issues(issues)
             if run.config.pseudo.audit_size:
                 metrics["audit"] = _audit(run, labeled)
         if run.mode in USES_UNLABELED:
@@ -165,6 +208,8 @@ def write_label_tables(
             metrics["unlabeled"] = unlabeled_scores(result.label[~is_given], clean) | {
                 "cutoff": cutoff
             }
+            if run.mode not in REPAIRS and (precision := _estimate_precision(accepted, labeled)):
+                metrics["unlabeled"]["out_of_fold"] = precision
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
     if suggested := score_suggested(run.path):
@@ -175,6 +220,19 @@ def write_label_tables(
         if n := not_learned(run.path):
             metrics["not_learned"] = n
     return metrics
+
+
+def _estimate_precision(accepted: pd.DataFrame, labeled: pd.DataFrame) -> dict | None:
+    """How many given labels are predicted right with at least the confidence that its class asked of pseudo-labels.
+
+    Both: rows of decisions_table. None where there is no such row.
+    """
+    lowest = accepted.groupby("label").confidence.min()
+    alike = labeled[labeled.confidence >= labeled.predicted.map(lowest)]
+    if alike.empty:
+        return None
+    precision = float((alike.predicted == alike.given_label).mean())
+    return {"n": len(alike), "precision": precision} | share_interval(precision, len(alike))
 
 
 def _score_noise(
@@ -189,7 +247,6 @@ def _score_noise(
         given_labels[answered],
         result.label[answered],
         _clean_labels(judged, truths.get("injected.csv"), answered),
-        decisions.each("soft")[answered],
     )
     decisive = rounds[result.round - 1]
     for key in ("estimated_rate", "estimated_rate_interval"):
