@@ -16,9 +16,17 @@ from ..config.types import UserError
 from ..system.environment import CONFIGS
 from ..system.faults import fault, held
 from ..system.files import TimeBudgetExceeded, atomic_write, log, logged, read_json, write_json
+from ..system.progress import progress
 
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
-FREE_KEYS = {"time_budget", "train.num_workers", "train.checkpoint_every", "out", "name"}
+FREE_KEYS = {
+    "time_budget",
+    "tensorboard",
+    "train.num_workers",
+    "train.checkpoint_every",
+    "out",
+    "name",
+}
 """Keys that may change while a run goes on, also by moving its folder: no byte depends on them."""
 OTHER_CUTOFF = {
     "denoise": ("pseudo.cutoff", "pseudo.relabel_cutoff"),
@@ -49,6 +57,7 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Keep status.json true during a stage, and add up its seconds."""
         self.write_status("running", name)
+        progress.enter(name)
         start = time.monotonic()
         try:
             yield
@@ -130,7 +139,7 @@ def open_run(
             run.write_status("running", "start")
             atomic_write(path / "config.yaml", dump_config(run.config))
             (path / "plan.json").unlink(missing_ok=True)
-        with logged(path / "log.txt"):
+        with logged(path / "log.txt"), progress.shown():
             log.info(f"{mode} · run folder {path}{goes_on}{killed}")
             yield run
 
@@ -146,7 +155,7 @@ def reopen_run(path: Path) -> Iterator[Run]:
     run = Run(path, run_mode(path), config)
     if not student_models(path) and (run.trains or not run.is_whole()):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
-    with held(path), logged(path / "log.txt"):
+    with held(path), logged(path / "log.txt"), progress.shown():
         log.info(f"run folder {path}{mend_after_kill(path)}")
         yield run
 

@@ -1,6 +1,5 @@
 """What a run will cost, from a short probe, and what is left out of it where the time budget is smaller."""
 
-import math
 import timeit
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from ..config.keys import Config, member_folder, split_folder
 from ..config.load import with_changes
 from ..data.encoding import has_label
 from ..system.files import log, read_json, write_json
-from ..training.loop import step_budget
 from ..training.models import TrainedModel
-from ..training.trainer import Trainer, TrainJob
+from ..training.trainer import Trainer, TrainJob, planned_steps
 from .folder import Run
 from .prepare import PreparedData
 
@@ -83,26 +81,20 @@ def _seconds_a_step(trainer: Trainer, where: str) -> float:
 
 
 def costs(config: Config, prepared: PreparedData, pace: Pace) -> dict[str, float]:
-    """Seconds of teachers, judging, student, baseline, and of what comes after.
-
-    At most: every unlabeled image that may get a pseudo-label is counted as one that does.
-    """
+    """Seconds of teachers, judging, student, baseline, and of what comes after; at most, see planned_steps."""
     pseudo, judged = config.pseudo, prepared.judged
     n_labeled = int(has_label(judged.given_labels).sum())
     n_unlabeled = len(judged) - n_labeled
-    n_learned = n_labeled + math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
-    teacher_steps = 0
     rounds = 0 if config.predictions.labeled else pseudo.rounds
-    for number in range(rounds):
-        n_rows = n_learned if number else n_labeled
-        n_in_other_folds = n_rows * (pseudo.folds - 1) // pseudo.folds
-        teacher_steps += pseudo.folds * step_budget(n_in_other_folds, config.train)
+    steps = planned_steps(config, judged.given_labels)
+    of_teachers = [n for where, n in steps.items() if where.startswith("round")]
+    teacher_steps = sum(of_teachers) / len(config.model.members)
     n_predicted = rounds * pseudo.tta * (n_labeled + pseudo.folds * n_unlabeled)
     if config.model.freeze_backbone:  # each image is embedded once
         n_predicted = len(prepared.dataset)
     n_models = pseudo.folds + 2  # that are scored: the first teachers, student and baseline
     n_scored = n_models * (len(prepared.dataset) - len(judged) + prepared.tested)
-    student = step_budget(n_learned, config.train) * pace.student
+    student = steps["student"] * pace.student
     return {
         "teachers": teacher_steps * pace.teacher,
         "predictions": n_predicted * pace.image,
