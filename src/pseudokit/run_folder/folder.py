@@ -42,7 +42,7 @@ class Run:
     Attributes:
         mode: augment, denoise, joint or train.
         started: when this process opened it, as time.monotonic() says.
-        seconds: wall-clock seconds by stage.
+        seconds: wall-clock seconds by stage, and in total those of the processes before this one.
         closing: seconds that are kept for what comes after training, where there is a time budget.
     """
 
@@ -60,7 +60,11 @@ class Run:
         progress.enter(name)
         start = time.monotonic()
         try:
-            yield
+            try:
+                yield
+            finally:
+                seconds = self.seconds.get(name, 0) + time.monotonic() - start
+                self.seconds[name] = round(seconds, 3)
         except BaseException as error:
             is_stopped = isinstance(error, KeyboardInterrupt | TimeBudgetExceeded)
             state = "stopped" if is_stopped else "failed"
@@ -68,12 +72,11 @@ class Run:
             with suppress(OSError):  # the disk may be full; then the next process says so
                 self.write_status(state, name, reason)
             raise
-        seconds = self.seconds.get(name, 0) + time.monotonic() - start
-        self.seconds[name] = round(seconds, 3)
 
     def write_status(self, state: str, stage: str, reason: str = "") -> None:
         """Write status.json; while a run is running, also which process it is."""
         status = {"state": state, "stage": stage, "reason": reason, "mode": self.mode}
+        status["seconds"] = self.times()
         if state == "running":
             status |= {"pid": os.getpid(), "host": platform.node()}
         write_json(self.path / "status.json", status)
@@ -86,8 +89,9 @@ class Run:
         return spent + seconds + self.closing <= self.config.time_budget
 
     def times(self) -> dict[str, float]:
-        """Wall-clock seconds by stage, and in total, of this process."""
-        return self.seconds | {"total": round(time.monotonic() - self.started, 3)}
+        """Wall-clock seconds by stage, and in total, of all processes that have worked on this run."""
+        total = self.seconds.get("total", 0) + time.monotonic() - self.started
+        return self.seconds | {"total": round(total, 3)}
 
     def has_begun(self) -> bool:
         """Whether any network has been begun."""
@@ -134,6 +138,7 @@ def open_run(
         goes_on = ""
         if run.has_begun():
             _refuse_other_config(run)
+            run.seconds = seconds_before(path)
             goes_on = " · goes on where it stopped"
         else:  # a run that was refused for its input may be mended under its name
             run.write_status("running", "start")
@@ -156,6 +161,7 @@ def reopen_run(path: Path) -> Iterator[Run]:
     if not student_models(path) and (run.trains or not run.is_whole()):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), logged(path / "log.txt"), progress.shown():
+        run.seconds = seconds_before(path)
         log.info(f"run folder {path}{mend_after_kill(path)}")
         yield run
 
@@ -241,8 +247,19 @@ def mend_after_kill(path: Path) -> str:
     if status["state"] != "running":
         return ""
     reason = f"process {status.get('pid')} was killed, or its machine went away"
+    # From its last status to its last line it was in one stage.
+    begun = (path / "status.json").stat().st_mtime
+    seconds = max([file.stat().st_mtime for file in path.glob("log.txt")], default=0) - begun
+    times = status.setdefault("seconds", {})
+    for name in (status["stage"], "total"):
+        times[name] = round(times.get(name, 0) + max(seconds, 0), 3)
     write_json(path / "status.json", status | {"state": "stopped", "reason": reason})
     return f" · {reason}, at {status['stage']}"
+
+
+def seconds_before(path: Path) -> dict[str, float]:
+    """What earlier processes have taken, by stage and in total."""
+    return read_status(path).get("seconds", {})
 
 
 def _empty(path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a run will cost, from a short probe, and what is left out of it where the time budget is smaller."""
 
 import timeit
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -8,13 +9,14 @@ from itertools import product
 
 import numpy as np
 
-from ..config.keys import Config, member_folder, split_folder
-from ..config.load import with_changes
+from ..config.keys import STUDENTS, Config, member_folder, split_folder
+from ..config.load import differences, with_changes
 from ..data.encoding import has_label
+from ..report.load_run import read_dict
 from ..system.files import log, read_json, write_json
 from ..training.models import TrainedModel
 from ..training.trainer import Trainer, TrainJob, planned_steps
-from .folder import Run
+from .folder import Run, run_config
 from .prepare import PreparedData
 
 PROBE_STEPS, WARM_UP_STEPS = 12, 4
@@ -126,6 +128,27 @@ def planned(run: Run, prepared: PreparedData) -> Config:
     for key, value in plan["changes"].items():
         log.info(f"time budget: {key}={value} (plan.json)")
     return with_changes(run.config, plan["changes"])
+
+
+def budget_facts(run: Run, prepared: PreparedData, reason: str) -> dict:
+    """What a time budget left out, for metrics.json; {} where there was none.
+
+    Returns:
+        untrained: how many networks, by what they are for; changes: keys that the plan has changed; plan: its seconds.
+    """
+    plan = read_dict(run.path / "plan.json")
+    if not plan and reason != "time_budget":
+        return {}
+    networks = planned_steps(run.config, prepared.judged.given_labels)
+    untrained = Counter(
+        where.partition("/")[0].replace("_", " ")
+        for where in networks
+        if not (run.path / where / "model.json").exists()
+        and (reason == "time_budget" or where.startswith(STUDENTS))
+    )
+    asked = run_config(run.path)
+    changes = differences(asked, with_changes(asked, plan.get("changes", {})))
+    return {"untrained": untrained, "changes": changes, "plan": plan.get("seconds", {})}
 
 
 def cheaper_plans(config: Config) -> Iterator[dict]:

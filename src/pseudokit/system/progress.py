@@ -92,7 +92,7 @@ class Progress:
                 yield
             finally:
                 stop.set()
-                thread.join()
+                thread.join(1)  # a process that ends has no other threads to wait for
                 self.__init__()
 
     def _show(self, stop: Event, is_terminal: bool) -> None:

@@ -91,7 +91,8 @@ def planned_steps(config: Config, given_labels: ndarray) -> dict[str, int]:
         n_rows = n_learned if number > 1 else n_labeled
         n_in_other_folds = n_rows * (pseudo.folds - 1) // pseudo.folds
         arms |= {f"round_{number}/fold_{fold}": n_in_other_folds for fold in range(pseudo.folds)}
-    arms |= dict.fromkeys(STUDENTS[: 1 + pseudo.train_baseline], n_learned)
+    has_baseline = pseudo.train_baseline and pseudo.rounds > 0
+    arms |= dict.fromkeys(STUDENTS[: 1 + has_baseline], n_learned)
     steps = {}
     for arm, n_rows in arms.items():
         models = [*enumerate(config.models_of(arm))]
@@ -116,8 +117,8 @@ class Trainer:
 
     pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or predicts. folder: the run
     folder, for checkpoints and what is frozen; None = there are no checkpoints. input_hash: of the judged images, the
-    classes and the files of weights: what is large is read once. ranges: of the pixels, see load_images. val: rows of data.val and their
-    labels, for curves.
+    classes and the files of weights: what is large is read once. ranges: of the pixels, see load_images. val: rows of
+    data.val and their labels, for curves.
     """
 
     config: Config
