@@ -68,8 +68,8 @@ def _run_without_pages(run: Run, corrections: pd.DataFrame | None) -> tuple[str,
             models = {}
     except TimeBudgetExceeded as stop:
         result = replace(result, reason="time_budget")
-        for predictions in filter(None, stop.args):  # of a part of the first round
-            predicted = average_models(predictions, len(prepared.judged))
+        if any(stop.args):  # what a part of the first round predicts
+            predicted = average_models(*stop.args, len(prepared.judged))
             result = replace(result, predicted=predicted)
         models = {}
         if not prepared.outside.teachers:

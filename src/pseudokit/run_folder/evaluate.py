@@ -137,12 +137,11 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
             }
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
-        rows = np.flatnonzero(has_label(judged.given_labels))
-        metrics |= _score_out_of_fold(run, prepared, decisions.posterior.log_probs, rows)
+        metrics |= _score_out_of_fold(run, prepared, decisions)
         if judged.votes is not None and judged.votes.annotators:
             metrics["annotators"] = _describe_annotators(run, prepared, decisions)
     elif result.predicted:
-        metrics |= _score_part(run, prepared, result.predicted)
+        metrics["oof"] = _score_part(prepared, result.predicted)
     if steps := applied(run.path):
         actions = decided(run.path).groupby("action").size().to_dict()
         metrics["human"] = {"files": len(steps)} | actions
@@ -206,27 +205,20 @@ def _audit(run: Run, labeled: pd.DataFrame) -> dict:
     return counts | estimate(stratum, rows[actions.index], wrong, float(p_wrong.mean()))
 
 
-def _score_part(run: Run, prepared: PreparedData, predicted: OutOfFoldPredictions) -> dict:
-    """Write and score what was predicted of the first round before a time budget ended it."""
+def _score_part(prepared: PreparedData, predicted: OutOfFoldPredictions) -> dict:
+    """The out-of-fold scores of the rows that were judged before a time budget ended the first round."""
     judged = prepared.judged
-    is_judged = predicted.predicted_by != ""
-    rows = np.flatnonzero(has_label(judged.given_labels) & is_judged)
-    log_probs = predicted.log_probs[rows]
-    columns = {
-        "id": judged.id[rows],
-        "label": names(judged.given_labels[rows], judged.classes),
-        "predicted": names(log_probs.argmax(-1), judged.classes),
-        "confidence": confidence(log_probs),
-    }
-    write_csv(run.path / "oof.csv", pd.DataFrame(columns))
-    return _score_out_of_fold(run, prepared, predicted.log_probs, rows)
+    rows = np.flatnonzero(has_label(judged.given_labels) & (predicted.predicted_by != ""))
+    scores = score(predicted.log_probs[rows], judged.given_labels[rows], judged.classes)
+    return scores | {"interval": expected(scores["accuracy"], len(rows), 0)}
 
 
-def _score_out_of_fold(run: Run, prepared: PreparedData, log_probs: ndarray, rows: ndarray) -> dict:
-    """Write oof_log_probs.npy, and, where answers are tuned, thresholds.json; return the scores of these rows."""
+def _score_out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:
+    """Write oof_log_probs.npy, and, where answers are tuned, thresholds.json; return the out-of-fold scores."""
     classes = prepared.judged.classes
+    rows = np.flatnonzero(has_label(prepared.judged.given_labels))
     labels = prepared.judged.given_labels[rows]
-    log_probs = np.asarray(log_probs[rows], np.float32)
+    log_probs = np.asarray(decisions.posterior.log_probs[rows], np.float32)
     write_npy(run.path / "oof_log_probs.npy", log_probs)
     scores = score(log_probs, labels, classes)
     # labels that may be wrong promise nothing of a test set

@@ -138,7 +138,7 @@ def open_run(
         goes_on = ""
         if run.has_begun():
             _refuse_other_config(run)
-            run.seconds = seconds_before(path)
+            run.seconds = read_status(path).get("seconds", {})
             goes_on = " · goes on where it stopped"
         else:  # a run that was refused for its input may be mended under its name
             run.write_status("running", "start")
@@ -161,8 +161,8 @@ def reopen_run(path: Path) -> Iterator[Run]:
     if not student_models(path) and (run.trains or not run.is_whole()):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), logged(path / "log.txt"), progress.shown():
-        run.seconds = seconds_before(path)
         log.info(f"run folder {path}{mend_after_kill(path)}")
+        run.seconds = read_status(path).get("seconds", {})
         yield run
 
 
@@ -247,19 +247,14 @@ def mend_after_kill(path: Path) -> str:
     if status["state"] != "running":
         return ""
     reason = f"process {status.get('pid')} was killed, or its machine went away"
-    # From its last status to its last line it was in one stage.
+    # From its last status to its last line in the log it was in one stage.
     begun = (path / "status.json").stat().st_mtime
-    seconds = max([file.stat().st_mtime for file in path.glob("log.txt")], default=0) - begun
+    last = max([begun, *(file.stat().st_mtime for file in path.glob("log.txt"))])
     times = status.setdefault("seconds", {})
     for name in (status["stage"], "total"):
-        times[name] = round(times.get(name, 0) + max(seconds, 0), 3)
+        times[name] = round(times.get(name, 0) + last - begun, 3)
     write_json(path / "status.json", status | {"state": "stopped", "reason": reason})
     return f" · {reason}, at {status['stage']}"
-
-
-def seconds_before(path: Path) -> dict[str, float]:
-    """What earlier processes have taken, by stage and in total."""
-    return read_status(path).get("seconds", {})
 
 
 def _empty(path: Path) -> None:

@@ -16,10 +16,16 @@ SECONDS_PER_LINE = 15.0
 """The log of a night has two thousand lines then."""
 SECONDS_PER_REFRESH = 1.0
 """Of a bar to which nothing is reported."""
-BAR = "{percentage:3.0f}% |{bar:12}| "
+BAR_FORMAT = "{percentage:3.0f}% |{bar:12}| "
 RUN_LINE = "{desc}{postfix}, {elapsed} so far, {remaining} left"
 STEPS_LINE = "{desc}{postfix}, {rate_noinv_fmt}, {remaining} left"
 IMAGES_LINE = "{desc}, {n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaining} left"
+
+
+class Bar(tqdm):
+    """Without tqdm's own thread, which cannot be started where a process ends."""
+
+    monitor_interval = 0
 
 
 class Progress:
@@ -32,7 +38,7 @@ class Progress:
         self.plan: dict[str, int] = {}
         self._file = None
         self._run = self._bar("")
-        self._parts: list[tuple[tqdm, bool]] = []  # the innermost last
+        self._parts: list[tuple[Bar, bool]] = []  # the innermost last
 
     def enter(self, stage: str) -> None:
         """A stage of the run begins."""
@@ -84,7 +90,7 @@ class Progress:
         with (
             logging_redirect_tqdm() if is_terminal else nullcontext(),
             nullcontext(sys.stdout) if is_terminal else open(os.devnull, "w") as self._file,
-            self._bar(RUN_LINE, smoothing=0) as self._run,
+            self._bar(RUN_LINE, desc="start", smoothing=0) as self._run,
         ):
             thread = Thread(target=self._show, args=[stop, is_terminal], daemon=True)
             thread.start()
@@ -103,10 +109,10 @@ class Progress:
                 bars = [self._run, *(bar for bar, _ in self._parts[-1:])]
                 log.info(" | ".join(map(str, bars)))
 
-    def _bar(self, line: str, **options) -> tqdm:
+    def _bar(self, line: str, **options) -> Bar:
         options |= {"file": self._file, "leave": False, "dynamic_ncols": True}
-        line = BAR + line if self._file is sys.stdout else line
-        return tqdm(bar_format=line, disable=self._file is None, **options)
+        line = BAR_FORMAT + line if self._file is sys.stdout else line
+        return Bar(bar_format=line, disable=self._file is None, **options)
 
 
 progress = Progress()

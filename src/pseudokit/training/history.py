@@ -19,16 +19,21 @@ class TrainingHistory:
 
     Args:
         validate: the accuracy of a network on validation images; called VALIDATIONS times. n_steps: of the training.
+        writer: a SummaryWriter of TensorBoard.
 
     Attributes:
         steps: for each its loss (NaN: it was left out), learning rate, seconds so far, and accuracy (NaN: not scored).
-        writer: a SummaryWriter of TensorBoard.
     """
 
-    def __init__(self, validate: Callable[[nn.Module], float] | None = None, n_steps: int = 1):
+    def __init__(
+        self,
+        validate: Callable[[nn.Module], float] = lambda network: math.nan,
+        n_steps: int = 1,
+        writer: Any = None,
+    ):
         self.validate = validate
         self.steps_per_validation = math.ceil(n_steps / VALIDATIONS)
-        self.writer: Any = None
+        self.writer = writer
         self.start = time.monotonic()
         self.steps: list[tuple[float, ...]] = []
 
@@ -36,7 +41,7 @@ class TrainingHistory:
         """Note one step, after which the network is as given."""
         number = len(self.steps) + 1
         accuracy = math.nan
-        if self.validate and number % self.steps_per_validation == 0:
+        if number % self.steps_per_validation == 0:
             accuracy = self.validate(network)
         self.steps.append((loss, lr, time.monotonic() - self.start, accuracy))
         scalars = {"loss": loss, "lr": lr, "val_accuracy": accuracy} if self.writer else {}

@@ -186,12 +186,13 @@ class Trainer:
         name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
-        history = TrainingHistory(partial(self._val_accuracy, spec, job), job.steps)
+        writer = None
         if self.config.tensorboard and folder and process_group.index == 0:
             from torch.utils.tensorboard import SummaryWriter
 
             events = self.folder / "tensorboard" / job.where
-            history.writer = SummaryWriter(events, purge_step=saved.step + 1, flush_secs=10)
+            writer = SummaryWriter(events, purge_step=saved.step + 1, flush_secs=10)
+        history = TrainingHistory(partial(self._val_accuracy, spec, job), job.steps, writer)
         with progress.part(name, job.steps, saved.step, train.batch_size, job.where):
             network, curve = train_model(
                 network,
@@ -202,8 +203,8 @@ class Trainer:
                 saved=saved,
                 history=history,
             )
-        if history.writer:
-            history.writer.close()
+        if writer:
+            writer.close()
         return TrainedModel(network, spec), curve
 
     def _val_accuracy(self, spec: ModelSpec, job: TrainJob, network: nn.Module) -> float:
