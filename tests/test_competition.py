@@ -153,12 +153,21 @@ def test_a_run_cut_off_by_its_budget_has_a_submission_and_goes_on_to_what_it_wou
     args, files
 ):
     """A second is too short for anything: each call trains the one network that it always may."""
-    cut = [*args, "name=cut", "time_budget=1s"]
+    cut, total = [*args, "name=cut", "time_budget=1s"], 0.001
     for models in (1, 2):
         run = run_command("train", cut)
         status = read_json(run / "status.json")
         assert (status["state"], status["reason"]) == ("stopped", "time_budget")
         assert len(list(run.glob("round_1/fold_*/model.json"))) == models
+        metrics = read_json(run / "metrics.json")
+        assert metrics["oof"]["n"] == 150 * models, "the rows that were judged"
+        left_out = {"round 1": 2 - models, "student": 1}
+        assert metrics["time_budget"]["untrained"] == {key: n for key, n in left_out.items() if n}
+        page = (run / "report.html").read_text()
+        assert "train.epochs: 1" in page, "what the plan changed"
+        assert "Plan of the time budget" in page
+        assert 0 < total < metrics["seconds"]["total"]
+        total = metrics["seconds"]["total"]
         assert not (run / "student").exists()
         submitted = table(run / "submission.csv")
         assert list(submitted.id) == list(table(files / "sample.csv").id)

@@ -11,6 +11,7 @@ from .config.load import as_typed
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG, open_run, reopen_run
 from .system.files import hash_of, show_log, write_csv
+from .system.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,9 +175,10 @@ def predict(
     )
 
     show_log()
-    finished = [open_finished(Path(run), arm) for run in runs]
-    first = finished[0]
-    table = predict_runs(finished, read_targets(first, data), tta, weights)
+    with progress.shown():
+        finished = [open_finished(Path(run), arm) for run in runs]
+        first = finished[0]
+        table = predict_runs(finished, read_targets(first, data), tta, weights)
     out = Path(out or first.path / "predictions.csv")
     try:
         write_predictions(out, table, submission, first.config)

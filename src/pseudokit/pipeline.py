@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from .config.keys import USES_UNLABELED, member_folder
 from .data.encoding import has_label
+from .labels.out_of_fold import average_models
 from .report.label_studio import write_label_studio
 from .report.metrics_log import write_metrics
 from .report.report import write_report
@@ -29,7 +30,7 @@ from .run_folder.evaluate import (
 from .run_folder.folder import Run
 from .run_folder.predict_runs import open_finished, predicting_models, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare
-from .run_folder.time_budget import planned
+from .run_folder.time_budget import budget_facts, planned
 from .self_training import SelfTrainingContext, SelfTrainingResult, self_train
 from .system.files import TimeBudgetExceeded, log, read_json, write_csv, write_json
 from .training.loop import step_budget
@@ -72,8 +73,11 @@ def _run_without_pages(run: Run, corrections: pd.DataFrame | None) -> tuple[str,
             models = train_final_models(run, prepared, result, job_runner)
         else:
             models = {}
-    except TimeBudgetExceeded:
+    except TimeBudgetExceeded as stop:
         result = replace(result, reason="time_budget")
+        if any(stop.args):  # what a part of the first round predicts
+            predicted = average_models(*stop.args, len(prepared.judged))
+            result = replace(result, predicted=predicted)
         models = {}
         if not prepared.outside.teachers:
             models["teacher"] = open_finished(run.path, goes_on=True).models
@@ -209,6 +213,8 @@ def evaluate(
             list_odd_images(run, prepared)
             explain(run, prepared, result)
     metrics["models"] = predicting_models(run.path)
+    if facts := budget_facts(run, prepared, result.reason):
+        metrics["time_budget"] = facts
     if (run.path / COUNCIL).exists():
         metrics["council"] = read_json(run.path / COUNCIL)
     if run.config.data.submission:

@@ -15,6 +15,7 @@ from pseudokit.config.types import UserError
 from pseudokit.run_folder.folder import (
     DEFAULT_CONFIG,
     Run,
+    mend_after_kill,
     open_run,
     read_status,
     reopen_run,
@@ -36,11 +37,11 @@ main(lambda: with_run.__enter__())
 HOLDS = """
 import fcntl, os
 from contextlib import suppress
-parent, alive = os.pipe()
+parent = os.getpid()
 if os.fork():
-    os.kill(os.getpid(), 9)
-os.close(alive)
-os.read(parent, 1)
+    os.kill(parent, 9)
+while os.getppid() == parent:  # it lets go of its lock before it is gone
+    pass
 lock = os.open(os.environ["LOCK"], os.O_RDWR)
 with suppress(BlockingIOError):
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,7 +199,9 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
     run = Run(tmp_path, "joint", Config())
     for _ in range(2):
         with run.stage("read"):
-            assert read_json(tmp_path / "status.json") == {
+            status = read_json(tmp_path / "status.json")
+            assert status.pop("seconds")["total"] >= 0
+            assert status == {
                 "state": "running",
                 "stage": "read",
                 "reason": "",
@@ -217,6 +220,31 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
     assert run.finished()
 
 
+def test_the_time_of_a_killed_process_counts_up_to_its_last_line(tmp_path):
+    seconds = {"read": 5.0, "total": 6.0}
+    status = {
+        "state": "running",
+        "stage": "rounds",
+        "reason": "",
+        "mode": "joint",
+        "seconds": seconds,
+    }
+    write_json(tmp_path / "status.json", status)
+    begun = (tmp_path / "status.json").stat().st_mtime
+    (tmp_path / "log.txt").touch()
+    os.utime(tmp_path / "log.txt", (begun, begun + 100))
+    mend_after_kill(tmp_path)
+    before = read_json(tmp_path / "status.json")["seconds"]
+    assert before == {"read": 5.0, "rounds": 100.0, "total": 106.0}
+    run = Run(tmp_path, "joint", Config(), seconds=before)
+    with run.stage("rounds"):
+        pass
+    times = run.times()
+    assert times["total"] >= 106
+    assert times["rounds"] >= 100
+    assert sum(times.values()) <= 2 * times["total"], "no second counts twice"
+
+
 @pytest.mark.parametrize(
     ("error", "state"),
     [(UserError("a.csv is gone"), "failed"), (KeyboardInterrupt(), "stopped")],
@@ -231,6 +259,7 @@ def test_a_stage_that_ends_early_says_so(tmp_path, error, state):
 
     with pytest.raises(type(error)):
         ends_early()
+    assert set(run.times()) == {"read", "total"}, "it took its time"
     status = read_json(tmp_path / "status.json")
     assert (status["state"], status["stage"]) == (state, "read")
     assert status["reason"]

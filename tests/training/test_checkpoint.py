@@ -13,6 +13,7 @@ from pseudokit.system.faults import Interrupted, OnSignal
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.checkpoint import Checkpoints
 from pseudokit.training.device import Computation
+from pseudokit.training.history import TrainingHistory
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import create_model
 
@@ -49,6 +50,19 @@ class Bar:
             raise Cut
 
 
+class Noted(TrainingHistory):
+    """Every step moves the bar."""
+
+    def __init__(self, bar: Bar | None):
+        super().__init__()
+        self.bar = bar
+
+    def add(self, *step) -> None:
+        super().add(*step)
+        if self.bar:
+            self.bar.update(1)
+
+
 def training_set(**options) -> TrainingSet:
     return TrainingSet(
         PIXELS,
@@ -77,7 +91,12 @@ def learn(
     if bar:
         bar.update(saved.step)  # it begins there
     network, history = train_model(
-        network or fresh, spec, given_labels or training_set(), train, bar, saved=saved
+        network or fresh,
+        spec,
+        given_labels or training_set(),
+        train,
+        saved=saved,
+        history=Noted(bar),
     )
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns="seconds")

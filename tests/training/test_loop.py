@@ -354,20 +354,6 @@ def test_a_device_that_is_not_here_is_refused_by_its_key(digits):
         trained(digits, steps=1, device=missing)
 
 
-def test_every_step_moves_the_bar_once(digits):
-    class Bar:
-        count = 0
-
-        def update(self, n):
-            self.count += n
-
-    pixels, labels = digits
-    network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-    bar = Bar()
-    train_model(network, spec, TrainingSet(pixels, LEARN, labels[LEARN], 7, 0), Train(**QUICK), bar)
-    assert bar.count == 7
-
-
 def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_nothing(
     digits, plain
 ):

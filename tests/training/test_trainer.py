@@ -1,8 +1,12 @@
 """The networks of a run: trained once, read back, refused if made from something else; embeddings are made once."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy import ndarray
@@ -12,6 +16,7 @@ from pseudokit.config.keys import Config, Model
 from pseudokit.config.types import UserError
 from pseudokit.system.distributed import ALONE
 from pseudokit.system.files import TimeBudgetExceeded
+from pseudokit.system.progress import progress
 from pseudokit.training import predict
 from pseudokit.training import trainer as trainer_module
 from pseudokit.training.models import TrainedModel, create_model
@@ -45,6 +50,44 @@ def test_a_model_of_other_labels_images_or_keys_is_refused(tmp_path):
     ]:
         with pytest.raises(UserError, match=r"round_1/fold_0/model\.json"):
             runner.fit("round_1/fold_0", ROWS, labels)
+
+
+def test_curves_on_val_tensorboard_and_bars_change_no_byte(tmp_path, monkeypatch):
+    """Dropout draws random numbers, batch norms count, and the average of the weights is what is scored."""
+    scalars = []
+
+    class Writer:
+        def __init__(self, folder, **options):
+            self.folder = folder
+
+        def add_scalar(self, name, value, step):
+            scalars.append((self.folder.name, name, step))
+
+        def close(self):
+            pass
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    hashes = set()
+    for rows in ((), np.arange(100, 120)):
+        runner = job_runner(tmp_path / str(len(rows)), ema_decay=0.9)
+        config = runner.trainer.config.model_copy(update={"tensorboard": len(rows) > 0})
+        config.model.kwargs["drop_rate"] = 0.5
+        val = (rows, LABELS[list(rows)])
+        runner.trainer = replace(runner.trainer, config=config, val=val)
+        runner.trainer.folder.mkdir()
+        with progress.shown():
+            model = runner.run(TrainJob("student", ROWS, LABELS[:100], steps=12))
+        hashes.add(model.hash)
+    assert len(hashes) == 1
+    curve = pd.read_csv(tmp_path / "20" / "student" / "history.csv")
+    scored = curve.dropna(subset="val_accuracy")
+    assert len(scored) == 4, "every third step"
+    assert scored.val_accuracy.between(0, 1).all()
+    assert ("student", "loss", 12) in scalars
+    assert [step for _, name, step in scalars if name == "val_accuracy"] == [3, 6, 9, 12]
+    assert "val_accuracy" not in pd.read_csv(tmp_path / "0" / "student" / "history.csv")
 
 
 def test_a_baseline_is_the_same_whatever_steps_its_student_takes(tmp_path):

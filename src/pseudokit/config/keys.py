@@ -246,6 +246,9 @@ class Config(Section):
     """Time that the run may take, for example 8.5h. After a short probe, epochs, rounds and folds are planned to fit.
     No network is started that would not end in time. What is finished is scored and reported, and the same command goes
     on."""
+    tensorboard: bool = False
+    """true = loss, learning rate and accuracy on data.val of every network that is trained as a whole, while it trains:
+    `tensorboard --logdir runs/NAME/tensorboard`. It needs the package: `pip install tensorboard`."""
     metric: Literal["accuracy", "log_loss", "macro_f1", "auc", "map", "kappa", "top5"] | None = None
     """The score that counts. Rounds end when it falls beyond noise, out of fold. For macro_f1 and kappa the answers are
     tuned on out-of-fold rows. auc, map: the mean over the classes. kappa: quadratic, for classes that are numbers.

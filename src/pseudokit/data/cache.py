@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy import ndarray
-from tqdm.auto import trange
 
 from ..config.types import UserError
 from ..system.files import hash_of, log, whole
+from ..system.progress import progress
 
 IMAGES_PER_CHUNK = 1024
-"""After each chunk, progress is shown and a stopped cache goes on: 150 MB of images of 224 pixels."""
+"""After each chunk a stopped cache goes on: 150 MB of images of 224 pixels."""
 DECODER_VERSION = 5
 """Raise it with every change of what a file decodes to."""
 UNSEEN, BAD, COLOR, DEEP, GRAY, GOOD = range(6)
@@ -97,14 +97,16 @@ def decode_all(decode: Decode, paths: ndarray, pixels: ndarray, states: ndarray)
         A copy of the states, when all files are seen.
     """
     rows_left = np.flatnonzero(states == UNSEEN)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for start in trange(
-            0, len(rows_left), IMAGES_PER_CHUNK, desc="decode images", disable=None, leave=False
-        ):
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        progress.part("decode", len(rows_left)),
+    ):
+        for start in range(0, len(rows_left), IMAGES_PER_CHUNK):
             rows = rows_left[start : start + IMAGES_PER_CHUNK]
             new_states = np.empty(len(rows), np.uint8)
             with decoder_warnings() as lines:
                 for i, (state, image) in enumerate(threads.map(decode, paths[rows])):
+                    progress.advance(1)
                     new_states[i] = state
                     if image is not None:
                         pixels[rows[i]] = image

@@ -12,7 +12,7 @@ from numpy import ndarray
 from ..config.keys import member_folder
 from ..data.encoding import has_label
 from ..data.folds import make_folds
-from ..system.files import hash_of
+from ..system.files import TimeBudgetExceeded, hash_of
 from .arrays import normalize_log, row_blocks
 
 Fit = Callable[..., object]
@@ -123,6 +123,7 @@ def predict_out_of_fold(
 
     Raises:
         AssertionError: a model would predict a row that it learned, or a copy of one.
+        TimeBudgetExceeded: there is no time for all models. It holds what the others predict.
     """
     for job in fold_jobs:
         seen = np.isin(clusters[job.judged], clusters[job.learned])
@@ -131,7 +132,10 @@ def predict_out_of_fold(
         ahead(fold_jobs)
     predictions = []
     for job in fold_jobs:
-        model = fit(job.where, job.learned, job.targets)
+        try:
+            model = fit(job.where, job.learned, job.targets)
+        except TimeBudgetExceeded:
+            raise TimeBudgetExceeded(predictions) from None
         log_probs = predict(model, job.judged)
         if second is not None:
             log_probs = normalize_log(log_probs + second(job))

@@ -20,7 +20,7 @@ from ..data.dataset import SCORED_SPLITS
 from ..system.files import read_json
 
 MODELS = ("teacher", "baseline", "student")
-NUMBERS = ["confidence", "self_confidence", "p_wrong", "epoch", "loss"]
+NUMBERS = ["confidence", "self_confidence", "p_wrong"]
 
 
 def read_table(path: Path, columns: str) -> pd.DataFrame | None:
@@ -130,7 +130,10 @@ def read_decisions(run: Path, number: int | None) -> pd.DataFrame | None:
 
 
 def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
-    """Training curves (epoch, loss) by what was trained: `round 1` has one by the name of each fold, `student` one."""
+    """Training curves by what was trained: `round 1` has one by the name of each fold, `student` one.
+
+    Columns: epoch, loss, lr and more; val_accuracy, where data.val was scored.
+    """
     history = {}
     for trained in [*(f"round_{info['round']}" for info in rounds), "baseline", "student"]:
         curves = {}
@@ -138,7 +141,7 @@ def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
             arm, member = split_folder(file.parent.as_posix())
             name = Path(arm).name.replace("_", " ")
             name += f" · model {member + 1}" if member else ""
-            curves[name] = read_table(file, "epoch loss")
+            curves[name] = read_csv(file).apply(pd.to_numeric)
         if curves:
             history[trained.replace("_", " ")] = curves
     return history

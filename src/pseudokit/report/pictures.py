@@ -292,19 +292,31 @@ def noise_matrix(data: dict) -> CaptionedFigure:
 
 
 def losses(data: dict) -> CaptionedFigure:
-    """Training loss: a panel for each round, with a line a fold, and one for each final model."""
+    """Training loss: a panel for each round, with a line a fold, and one for each final model; accuracy on data.val."""
     history = data["history"]
     if not history:
         return None
     figure, axes = new_figure("Training loss", 0.7 + 2.2 * len(history), len(history))
     for axis, (name, curves) in zip(axes, history.items(), strict=True):
+        twin = None
         for fold, curve in curves.items():
-            axis.plot(curve["epoch"], curve["loss"], label=fold)
+            [line] = axis.plot(curve["epoch"], curve["loss"], label=fold)
+            if "val_accuracy" in curve:
+                scored = curve.dropna(subset="val_accuracy")
+                twin = twin or axis.twinx()
+                color = line.get_color()
+                twin.plot(scored["epoch"], scored["val_accuracy"], ":o", color=color)
+                twin.set(ylabel="val accuracy (dots)")
+                twin.grid(False)
         if name.startswith("round"):
             axis.legend(ncols=4, fontsize=9)
         axis.set(title=name, ylabel="loss")
     axes[-1].set_xlabel("epoch")
-    return "Training loss of every model: those of each round, then baseline and student.", figure
+    return (
+        "Training loss of every model: those of each round, then baseline and student; "
+        "as dots the accuracy on a part of data.val, where there is one.",
+        figure,
+    )
 
 
 # file name → function; the order of the page

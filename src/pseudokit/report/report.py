@@ -97,6 +97,9 @@ def page_tables(data: dict) -> dict[str, pd.DataFrame]:
     if len(data["duplicates"]):
         counts = count_duplicates(data["duplicates"])
         tables["Duplicates"] = pd.DataFrame(counts.items(), columns=["copies", "n"])
+    if plan := data["metrics"].get("time_budget", {}).get("plan"):
+        seconds = plan | {"total": sum(plan.values())}
+        tables["Plan of the time budget"] = report_tables.time_table(seconds)
     tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
     return tables
 

@@ -198,9 +198,12 @@ def count_rows(decisions: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def time_table(seconds: dict[str, float]) -> pd.DataFrame:
-    """What each stage of the run took."""
-    stages = pd.Series(seconds).drop("total")
-    table = pd.DataFrame({"share": stages / stages.sum(), "time": stages.map(duration)})
+    """What each stage of the run took, over all its starts; `other` is what lies between them."""
+    stages = pd.Series(seconds, dtype=float)
+    total = stages.pop("total")
+    stages["other"] = total - stages.sum()
+    stages["total"] = total
+    table = pd.DataFrame({"share": stages / total, "time": stages.map(duration)})
     return table.rename_axis("stage").reset_index()
 
 

@@ -195,6 +195,21 @@ def round_sentence(metrics: dict) -> str:
     return "The student learned the given labels: no round changed them."
 
 
+def time_budget_sentence(metrics: dict) -> str:
+    """What the time budget left out: networks, and by its plan keys; how far the rows are judged then."""
+    facts = metrics["time_budget"]
+    text = ""
+    if facts["untrained"]:
+        text = f"For want of time, networks are not trained: {listed(facts['untrained'])}."
+        if not metrics["round"] and "oof" in metrics:
+            oof = metrics["oof"]
+            text += f" {oof['n']:,} labeled images are judged so far, and {percent(oof['accuracy'])} of their given "
+            text += "labels are predicted."
+    if facts["changes"]:
+        text += f" The plan of the time budget changed {', '.join(facts['changes'])}."
+    return text.strip()
+
+
 def human_sentence(metrics: dict) -> str:
     """How many decisions of a person were applied."""
     counts = {action: n for action, n in metrics["human"].items() if action != "files"}
@@ -236,6 +251,7 @@ SENTENCES = (
     ("trusted", trusted_sentence),
     ("audit", audit_sentence),
     ("round", round_sentence),
+    ("time_budget", time_budget_sentence),
     ("human", human_sentence),
     ("not_learned", not_learned_sentence),
     ("suggested", suggested_sentence),

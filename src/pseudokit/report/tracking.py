@@ -1,4 +1,4 @@
-"""metrics.jsonl of a finished run in Weights & Biases, with tables and plots. Disabled by default.
+"""metrics.jsonl of a finished run in Weights & Biases, with tables, training curves and plots. Disabled by default.
 
 The rounds are one job of the type `teacher`, what became of them one of the type `student`. Their group is the run.
 """
@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from ..config.keys import STUDENTS, Wandb
 from ..system.environment import PACKAGE
 from ..system.files import hash_of, log, read_json
-from .load_run import read_dict, read_lines
+from .load_run import read_dict, read_history, read_lines
 from .report_tables import report_tables
 
 TIMEOUT_SECONDS = 360.0
@@ -71,6 +72,8 @@ def send(run: Path) -> None:
 
     lines = read_lines(run / "metrics.jsonl")
     scores = [line for line in lines if "of" in line]
+    metrics = read_json(run / "metrics.json")
+    history = read_history(run, metrics["rounds"])
     with _start_job(run, "teacher") as teacher:
         for line in lines:
             if "round" in line:
@@ -78,14 +81,25 @@ def send(run: Path) -> None:
         for line in scores:
             if line["of"] not in STUDENTS:
                 teacher.log(_with_prefix(line))
-        for title, table in report_tables(read_json(run / "metrics.json"), lines).items():
+        for title, table in report_tables(metrics, lines).items():
             teacher.log({f"tables/{title}": wandb.Table(dataframe=table)})
+        for arm, curves in history.items():
+            _log_curves(teacher, arm, curves)
     with _start_job(run, "student") as student:
         for line in scores:
             if line["of"] in STUDENTS:
                 student.log(_with_prefix(line))
         for file in sorted((run / "plots").glob("*.png")):
             student.log({f"plots/{file.stem}": wandb.Image(str(file))})
+
+
+def _log_curves(job: Any, arm: str, curves: dict[str, pd.DataFrame]) -> None:
+    """Log what training came to, by epoch."""
+    for network, curve in curves.items():
+        prefix = f"curves/{arm}/{network}"
+        job.define_metric(f"{prefix}/*", step_metric=f"{prefix}/epoch")
+        for _, row in curve.iterrows():
+            job.log(row.dropna().add_prefix(f"{prefix}/").to_dict())
 
 
 def _start_job(run: Path, job_type: str) -> Any:

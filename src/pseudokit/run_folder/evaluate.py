@@ -28,6 +28,7 @@ from ..labels.metrics import (
     unlabeled_scores,
 )
 from ..labels.noise import VOTES
+from ..labels.out_of_fold import OutOfFoldPredictions
 from ..labels.pseudo_labels import reported_cutoff
 from ..labels.thresholds import tuned
 from ..report.load_run import disagreements
@@ -173,6 +174,8 @@ def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -
         metrics |= _score_out_of_fold(run, prepared, decisions)
         if judged.votes is not None and judged.votes.annotators:
             metrics["annotators"] = _describe_annotators(run, prepared, decisions)
+    elif result.predicted:
+        metrics["oof"] = _score_part(prepared, result.predicted)
     return metrics
 
 
@@ -292,6 +295,14 @@ def _audit(run: Run, labeled: pd.DataFrame) -> dict:
     n_ambiguous = int((actions == "ambiguous").sum())
     counts = {"n": len(rows), "reviewed": len(actions), "ambiguous": n_ambiguous}
     return counts | estimate(stratum, rows[actions.index], wrong, float(p_wrong.mean()))
+
+
+def _score_part(prepared: PreparedData, predicted: OutOfFoldPredictions) -> dict:
+    """The out-of-fold scores of the rows that were judged before a time budget ended the first round."""
+    judged = prepared.judged
+    rows = np.flatnonzero(has_label(judged.given_labels) & (predicted.predicted_by != ""))
+    scores = score(predicted.log_probs[rows], judged.given_labels[rows], judged.classes)
+    return scores | {"interval": expected(scores["accuracy"], len(rows), 0)}
 
 
 def _score_out_of_fold(run: Run, prepared: PreparedData, decisions: Decisions) -> dict:

@@ -16,9 +16,17 @@ from ..config.types import UserError
 from ..system.environment import CONFIGS
 from ..system.faults import fault, held
 from ..system.files import TimeBudgetExceeded, atomic_write, log, logged, read_json, write_json
+from ..system.progress import progress
 
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
-FREE_KEYS = {"time_budget", "train.num_workers", "train.checkpoint_every", "out", "name"}
+FREE_KEYS = {
+    "time_budget",
+    "tensorboard",
+    "train.num_workers",
+    "train.checkpoint_every",
+    "out",
+    "name",
+}
 """Keys that may change while a run goes on, also by moving its folder: no byte depends on them."""
 OTHER_CUTOFF = {
     "denoise": ("pseudo.cutoff", "pseudo.relabel_cutoff"),
@@ -34,7 +42,7 @@ class Run:
     Attributes:
         mode: augment, denoise, joint or train.
         started: when this process opened it, as time.monotonic() says.
-        seconds: wall-clock seconds by stage.
+        seconds: wall-clock seconds by stage, and in total those of the processes before this one.
         closing: seconds that are kept for what comes after training, where there is a time budget.
     """
 
@@ -49,9 +57,14 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Keep status.json true during a stage, and add up its seconds."""
         self.write_status("running", name)
+        progress.enter(name)
         start = time.monotonic()
         try:
-            yield
+            try:
+                yield
+            finally:
+                seconds = self.seconds.get(name, 0) + time.monotonic() - start
+                self.seconds[name] = round(seconds, 3)
         except BaseException as error:
             is_stopped = isinstance(error, KeyboardInterrupt | TimeBudgetExceeded)
             state = "stopped" if is_stopped else "failed"
@@ -59,12 +72,11 @@ class Run:
             with suppress(OSError):  # the disk may be full; then the next process says so
                 self.write_status(state, name, reason)
             raise
-        seconds = self.seconds.get(name, 0) + time.monotonic() - start
-        self.seconds[name] = round(seconds, 3)
 
     def write_status(self, state: str, stage: str, reason: str = "") -> None:
         """Write status.json; while a run is running, also which process it is."""
         status = {"state": state, "stage": stage, "reason": reason, "mode": self.mode}
+        status["seconds"] = self.times()
         if state == "running":
             status |= {"pid": os.getpid(), "host": platform.node()}
         write_json(self.path / "status.json", status)
@@ -77,8 +89,9 @@ class Run:
         return spent + seconds + self.closing <= self.config.time_budget
 
     def times(self) -> dict[str, float]:
-        """Wall-clock seconds by stage, and in total, of this process."""
-        return self.seconds | {"total": round(time.monotonic() - self.started, 3)}
+        """Wall-clock seconds by stage, and in total, of all processes that have worked on this run."""
+        total = self.seconds.get("total", 0) + time.monotonic() - self.started
+        return self.seconds | {"total": round(total, 3)}
 
     def has_begun(self) -> bool:
         """Whether any network has been begun."""
@@ -125,12 +138,13 @@ def open_run(
         goes_on = ""
         if run.has_begun():
             _refuse_other_config(run)
+            run.seconds = read_status(path).get("seconds", {})
             goes_on = " · goes on where it stopped"
         else:  # a run that was refused for its input may be mended under its name
             run.write_status("running", "start")
             atomic_write(path / "config.yaml", dump_config(run.config))
             (path / "plan.json").unlink(missing_ok=True)
-        with logged(path / "log.txt"):
+        with logged(path / "log.txt"), progress.shown():
             log.info(f"{mode} · run folder {path}{goes_on}{killed}")
             yield run
 
@@ -146,8 +160,9 @@ def reopen_run(path: Path) -> Iterator[Run]:
     run = Run(path, run_mode(path), config)
     if not student_models(path) and (run.trains or not run.is_whole()):
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
-    with held(path), logged(path / "log.txt"):
+    with held(path), logged(path / "log.txt"), progress.shown():
         log.info(f"run folder {path}{mend_after_kill(path)}")
+        run.seconds = read_status(path).get("seconds", {})
         yield run
 
 
@@ -232,6 +247,12 @@ def mend_after_kill(path: Path) -> str:
     if status["state"] != "running":
         return ""
     reason = f"process {status.get('pid')} was killed, or its machine went away"
+    # From its last status to its last line in the log it was in one stage.
+    begun = (path / "status.json").stat().st_mtime
+    last = max([begun, *(file.stat().st_mtime for file in path.glob("log.txt"))])
+    times = status.setdefault("seconds", {})
+    for name in (status["stage"], "total"):
+        times[name] = round(times.get(name, 0) + last - begun, 3)
     write_json(path / "status.json", status | {"state": "stopped", "reason": reason})
     return f" · {reason}, at {status['stage']}"
 

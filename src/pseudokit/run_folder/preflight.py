@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..system.faults import held
 from ..system.files import log, show_log
+from ..system.progress import progress
 from .folder import new_run
 from .prepare import prepare
 from .time_budget import PROBE_IMAGES, PROBE_STEPS, costs, probe
@@ -23,7 +24,7 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
     run = new_run(config_file, overrides, mode)
     folder, config = run.path, run.config
     run.path = folder.with_name(f"{folder.name}-check")
-    with held(run.path):
+    with held(run.path), progress.shown():
         prepared = prepare(run)
         if not run.trains:
             run.write_status("done", "check")

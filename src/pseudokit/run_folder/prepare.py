@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 
@@ -32,10 +33,11 @@ from ..labels.pseudo_labels import check_cutoff
 from ..report.sentences import listed
 from ..system.environment import environment
 from ..system.files import hash_of, log, read_json, seed_of, write_csv, write_json
+from ..system.progress import progress
 from ..training.device import pick_device
 from ..training.losses import check_loss
 from ..training.models import batch_norms, check_model, create_model
-from ..training.trainer import JobRunner, Trainer, offer
+from ..training.trainer import JobRunner, Trainer, offer, planned_steps
 from .folder import FREE_KEYS, Run
 from .outside import COPY_OF_LABELED, read_outside, refuse_idle_predictions
 from .submission import check_submission
@@ -105,6 +107,7 @@ def prepare(run: Run) -> PreparedData:
             partial(refuse_idle_predictions, config, mode, run.trains),
             partial(check_loss, config.train),
             partial(check_cutoff, config.pseudo),
+            partial(_check_tensorboard, config),
             *[partial(check_model, model, key) for key, model in _named_models(config)],
             partial(read_dataset, config, mode),
         )
@@ -174,6 +177,13 @@ def _warn_of_copies(copies: pd.DataFrame, dataset: Dataset) -> None:
                 f"warning: {share:.0%} of the rows of data.{split} are copies of rows of data.train (duplicates.csv); "
                 "their scores mean nothing, so take them out of one of the two"
             )
+
+
+def _check_tensorboard(config: Config) -> None:
+    if config.tensorboard and not find_spec("tensorboard"):
+        raise UserError(
+            "tensorboard=true needs a package: pip install tensorboard, or leave it out"
+        )
 
 
 def _refuse_idle_keys(config: Config, mode: str) -> None:
@@ -383,15 +393,19 @@ def _warn_of_large_cluster(judged: Dataset, clusters: ndarray, folds: ndarray) -
 
 def make_job_runner(run: Run, prepared: PreparedData) -> JobRunner:
     """What trains and predicts on this data."""
+    dataset, given_labels = prepared.dataset, prepared.judged.given_labels
+    val = np.flatnonzero(dataset.split == "val")
     trainer = Trainer(
         run.config,
         prepared.pixels,
-        prepared.judged.given_labels,
-        prepared.dataset.classes,
+        given_labels,
+        dataset.classes,
         run.path,
         prepared.input_hash,
         prepared.ranges,
+        (val, dataset.given_labels[val]),
     )
     if run.trains:
-        offer(trainer, prepared.dataset.path)
+        progress.plan = planned_steps(run.config, given_labels)
+        offer(trainer, dataset.path)
     return JobRunner(trainer, run.time_for)

@@ -1,7 +1,7 @@
 """What a run will cost, from a short probe, and what is left out of it where the time budget is smaller."""
 
-import math
 import timeit
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +9,14 @@ from itertools import product
 
 import numpy as np
 
-from ..config.keys import Config, member_folder, split_folder
-from ..config.load import with_changes
+from ..config.keys import STUDENTS, Config, member_folder, split_folder
+from ..config.load import differences, with_changes
 from ..data.encoding import has_label
+from ..report.load_run import read_dict
 from ..system.files import log, read_json, write_json
-from ..training.loop import step_budget
 from ..training.models import TrainedModel
-from ..training.trainer import Trainer, TrainJob
-from .folder import Run
+from ..training.trainer import Trainer, TrainJob, planned_steps
+from .folder import Run, run_config
 from .prepare import PreparedData
 
 PROBE_STEPS, WARM_UP_STEPS = 12, 4
@@ -83,26 +83,20 @@ def _seconds_a_step(trainer: Trainer, where: str) -> float:
 
 
 def costs(config: Config, prepared: PreparedData, pace: Pace) -> dict[str, float]:
-    """Seconds of teachers, judging, student, baseline, and of what comes after.
-
-    At most: every unlabeled image that may get a pseudo-label is counted as one that does.
-    """
+    """Seconds of teachers, judging, student, baseline, and of what comes after; at most, see planned_steps."""
     pseudo, judged = config.pseudo, prepared.judged
     n_labeled = int(has_label(judged.given_labels).sum())
     n_unlabeled = len(judged) - n_labeled
-    n_learned = n_labeled + math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
-    teacher_steps = 0
     rounds = 0 if config.predictions.labeled else pseudo.rounds
-    for number in range(rounds):
-        n_rows = n_learned if number else n_labeled
-        n_in_other_folds = n_rows * (pseudo.folds - 1) // pseudo.folds
-        teacher_steps += pseudo.folds * step_budget(n_in_other_folds, config.train)
+    steps = planned_steps(config, judged.given_labels)
+    of_teachers = [n for where, n in steps.items() if where.startswith("round")]
+    teacher_steps = sum(of_teachers) / len(config.model.members)
     n_predicted = rounds * pseudo.tta * (n_labeled + pseudo.folds * n_unlabeled)
     if config.model.freeze_backbone:  # each image is embedded once
         n_predicted = len(prepared.dataset)
     n_models = pseudo.folds + 2  # that are scored: the first teachers, student and baseline
     n_scored = n_models * (len(prepared.dataset) - len(judged) + prepared.tested)
-    student = step_budget(n_learned, config.train) * pace.student
+    student = steps["student"] * pace.student
     return {
         "teachers": teacher_steps * pace.teacher,
         "predictions": n_predicted * pace.image,
@@ -134,6 +128,27 @@ def planned(run: Run, prepared: PreparedData) -> Config:
     for key, value in plan["changes"].items():
         log.info(f"time budget: {key}={value} (plan.json)")
     return with_changes(run.config, plan["changes"])
+
+
+def budget_facts(run: Run, prepared: PreparedData, reason: str) -> dict:
+    """What a time budget left out, for metrics.json; {} where there was none.
+
+    Returns:
+        untrained: how many networks, by what they are for; changes: keys that the plan has changed; plan: its seconds.
+    """
+    plan = read_dict(run.path / "plan.json")
+    if not plan and reason != "time_budget":
+        return {}
+    networks = planned_steps(run.config, prepared.judged.given_labels)
+    untrained = Counter(
+        where.partition("/")[0].replace("_", " ")
+        for where in networks
+        if not (run.path / where / "model.json").exists()
+        and (reason == "time_budget" or where.startswith(STUDENTS))
+    )
+    asked = run_config(run.path)
+    changes = differences(asked, with_changes(asked, plan.get("changes", {})))
+    return {"untrained": untrained, "changes": changes, "plan": plan.get("seconds", {})}
 
 
 def cheaper_plans(config: Config) -> Iterator[dict]:

@@ -22,7 +22,10 @@ log = logging.getLogger("kit")
 
 
 class TimeBudgetExceeded(Exception):
-    """The time budget does not suffice for the next network; what is finished is kept."""
+    """The time budget does not suffice for the next network; what is finished is kept.
+
+    args: the FoldPredictions of the round that it ended, or nothing.
+    """
 
 
 @contextmanager

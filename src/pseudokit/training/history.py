@@ -1,37 +1,70 @@
-"""The loss curve of a network in training, history.csv, and progress bars."""
+"""The curves of a network in training: history.csv, and TensorBoard."""
 
+import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
+from torch import nn
 
-from ..system.distributed import rank
-
+VALIDATIONS = 5
+"""Points of the validation curve of a network."""
 ROWS_PER_CURVE = 20
 """About as many points as a loss curve needs."""
 
 
 class TrainingHistory:
-    """What every step lost. The time runs from its making on.
+    """What every step came to. The time runs from its making on.
 
-    steps: for each its loss (NaN: it was left out), learning rate, and seconds so far.
+    Args:
+        validate: the accuracy of a network on validation images; called VALIDATIONS times. n_steps: of the training.
+        writer: a SummaryWriter of TensorBoard.
+
+    Attributes:
+        steps: for each its loss (NaN: it was left out), learning rate, seconds so far, and accuracy (NaN: not scored).
     """
 
-    def __init__(self):
+    def __init__(
+        self,
+        validate: Callable[[nn.Module], float] = lambda network: math.nan,
+        n_steps: int = 1,
+        writer: Any = None,
+    ):
+        self.validate = validate
+        self.steps_per_validation = math.ceil(n_steps / VALIDATIONS)
+        self.writer = writer
         self.start = time.monotonic()
-        self.steps: list[tuple[float, float, float]] = []
+        self.steps: list[tuple[float, ...]] = []
 
-    def add(self, loss: float, lr: float) -> None:
-        """Note one step."""
-        self.steps.append((loss, lr, time.monotonic() - self.start))
+    def add(self, loss: float, lr: float, network: nn.Module) -> None:
+        """Note one step, after which the network is as given."""
+        number = len(self.steps) + 1
+        accuracy = math.nan
+        if number % self.steps_per_validation == 0:
+            accuracy = self.validate(network)
+        self.steps.append((loss, lr, time.monotonic() - self.start, accuracy))
+        scalars = {"loss": loss, "lr": lr, "val_accuracy": accuracy} if self.writer else {}
+        for name, value in scalars.items():
+            if math.isfinite(value):
+                self.writer.add_scalar(name, value, number)
 
     def table(self, epochs_per_step: float) -> pd.DataFrame:
-        """history.csv: one row for about every twentieth of the steps, with the mean loss of those steps."""
-        table = pd.DataFrame(self.steps, columns=["loss", "lr", "seconds"])
+        """history.csv: one row for about every twentieth of the steps, with the mean loss of those steps.
+
+        val_accuracy is there if anything was scored.
+        """
+        table = pd.DataFrame(self.steps, columns=["loss", "lr", "seconds", "val_accuracy"])
         table.insert(0, "epoch", (table.index + 1) * epochs_per_step)
         table["skipped"] = table["loss"].isna().cumsum()
         steps_per_row = max(1, len(table) // ROWS_PER_CURVE)
         rows = table.groupby(table.index // steps_per_row)
-        curve = rows.tail(1).assign(loss=rows["loss"].mean().to_numpy())
+        curve = rows.tail(1).assign(
+            loss=rows["loss"].mean().to_numpy(),
+            val_accuracy=rows["val_accuracy"].last().to_numpy(),
+        )
+        if table["val_accuracy"].isna().all():
+            del curve["val_accuracy"]
         return curve.round({"epoch": 3, "seconds": 3}).reset_index(drop=True)
 
     def state_dict(self) -> dict:
@@ -41,18 +74,5 @@ class TrainingHistory:
     def load_state_dict(self, state: dict) -> None:
         """Go on where a checkpoint ends: the time runs on from its last step."""
         self.steps = state["steps"]
-        *_, seconds = self.steps[-1]
+        _, _, seconds, _ = self.steps[-1]
         self.start = time.monotonic() - seconds
-
-
-def progress_bar(total: int, title: str, done: int = 0):
-    """A tqdm bar on a terminal or in a notebook; it shows nothing elsewhere, and in other processes of torchrun."""
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        total=total,
-        desc=title,
-        initial=done,
-        disable=True if rank() else None,  # None: unless there is a terminal
-        leave=False,
-    )

@@ -13,6 +13,7 @@ from ..config.keys import Train
 from ..config.types import UserError
 from ..system.distributed import ALONE, ProcessGroup
 from ..system.faults import Interrupted, finishing
+from ..system.progress import progress
 from .batches import TrainingSet, labeled_batches, unlabeled_batches
 from .checkpoint import Checkpoints
 from .device import Computation
@@ -39,10 +40,10 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     spec: ModelSpec,
     training_set: TrainingSet,
     train: Train,
-    bar=None,
     *,
     process_group: ProcessGroup = ALONE,
     saved: Checkpoints | None = None,
+    history: TrainingHistory | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a fresh network on a training set, to the last step of its schedule.
 
@@ -51,12 +52,12 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     Args:
         network: as create_model makes it. spec: its size, channels and classes.
         training_set: rows, labels and the number of steps. train: the section `train` of the config.
-        bar: a tqdm bar, which is moved by one a step.
         process_group: processes that do the same, each on its part of every batch; gradients are averaged.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
+        history: what notes every step.
 
     Returns:
-        The network in eval mode, and its history: epoch, loss, lr, seconds;
+        The network in eval mode, and its history: epoch, loss, lr, seconds; val_accuracy, see TrainingHistory;
         skipped, how many steps so far were left out because their gradient was not finite.
 
     Raises:
@@ -65,7 +66,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     """
     from timm.utils import ModelEmaV3
 
-    history = TrainingHistory()
+    history = history or TrainingHistory()
     saved = saved or Checkpoints(None, "", train, process_group)
     computation = Computation(network, spec, train.device, train.amp_dtype)
     device = computation.device
@@ -128,9 +129,10 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             if average:
                 average.update(network, step + 1)
 
-            history.add(value if is_finite else math.nan, optimizer.param_groups[-1]["lr"])
-            if bar:
-                bar.update(1)
+            lr = optimizer.param_groups[-1]["lr"]
+            model = average.module if average else network
+            history.add(value if is_finite else math.nan, lr, model)
+            progress.advance(1, f"step {step + 1:,} of {training_set.steps:,}, loss {value:.3f}")
             skipped = 0 if is_finite else skipped + 1
             if skipped > MAX_SKIPPED_STEPS:
                 raise UserError(f"no finite gradient for {skipped} steps; {remedy}")
@@ -185,7 +187,8 @@ def _with_best_head(
     network: nn.Module, spec: ModelSpec, training_set: TrainingSet, train: Train
 ) -> nn.Module:
     """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
-    embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
+    with progress.part("embed", len(training_set.rows)):
+        embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
     given_labels = training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ..config.keys import Train
 from ..config.types import UserError
 from ..data.transforms import Spec, build
+from ..system.progress import progress
 from .device import Computation
-from .history import progress_bar
 from .losses import loss_kind
 from .models import ModelSpec, TrainedModel
 
@@ -62,7 +62,7 @@ def log_probs(
     kind = loss_kind(model.spec.multi_label)
     no_rows = kind.log_probs(torch.zeros(0, len(model.spec.classes))).numpy()
     views = []
-    with progress_bar(len(rows) * tta, "predict") as bar:
+    with progress.part("predict", len(rows) * tta):
         for view in range(tta):
             augment = build(spec, model.spec.size, seed=view) if view else None
             parts = [no_rows]
@@ -71,7 +71,6 @@ def log_probs(
                     batch = augment(batch, first + start)
                 logits = computation.run(network, batch)
                 parts.append(kind.log_probs(logits).cpu().numpy())
-                bar.update(len(batch))
             views.append(np.concatenate(parts))
     if not np.isfinite(views).all():
         raise UserError(
@@ -114,4 +113,6 @@ def _batches(
     """The images of these rows, in order, and how many came before."""
     step = batch_size(computation.spec.size, computation.device)
     for start in range(0, len(rows), step):
-        yield start, torch.from_numpy(pixels[rows[start : start + step]])
+        batch = torch.from_numpy(pixels[rows[start : start + step]])
+        yield start, batch
+        progress.advance(len(batch))

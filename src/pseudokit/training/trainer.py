@@ -1,10 +1,11 @@
 """The networks of a run: how every process trains and predicts, and how the first one keeps and reads them."""
 
+import copy
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import nn
 from ..config.keys import STUDENTS, Config, member_folder, split_folder
 from ..config.types import UserError
 from ..data.cache import Ranges, reserve
-from ..data.encoding import has_label
+from ..data.encoding import has_label, is_correct
 from ..data.images import load_images
 from ..labels.out_of_fold import FoldJob, Second
 from ..round_store import BACK
@@ -34,10 +35,11 @@ from ..system.distributed import (
 from ..system.environment import code_hash
 from ..system.faults import handle_signals
 from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of, write_csv
+from ..system.progress import progress
 from .batches import TrainingSet
 from .checkpoint import Checkpoints, forget
 from .device import pick_device
-from .history import progress_bar
+from .history import TrainingHistory
 from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
 from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier, with_head
 from .loop import step_budget, train_model
@@ -51,6 +53,8 @@ from .models import (
 )
 from .predict import batch_size, embed, log_probs
 
+ROWS_PER_TRAINED_IMAGE = 0.03
+"""Of data.val, that are scored five times a network: together less than a twentieth of the time of training."""
 BATCHES_PER_WRITE = 16
 """After how many of them embeddings are written down: a run that is stopped loses seconds."""
 
@@ -74,6 +78,31 @@ class TrainJob:
     input_hash: str = ""
 
 
+def planned_steps(config: Config, given_labels: ndarray) -> dict[str, int]:
+    """Steps of every network by its folder, in the order of their training; a head takes one.
+
+    At most: every unlabeled image that may get a pseudo-label is counted as one that does.
+    """
+    pseudo = config.pseudo
+    n_labeled = int(has_label(given_labels).sum())
+    n_unlabeled = len(given_labels) - n_labeled
+    n_learned = n_labeled + math.ceil((pseudo.top_fraction or 1) * n_unlabeled)
+    arms = {}
+    for number in range(1, 1 + (0 if config.predictions.labeled else pseudo.rounds)):
+        n_rows = n_learned if number > 1 else n_labeled
+        n_in_other_folds = n_rows * (pseudo.folds - 1) // pseudo.folds
+        arms |= {f"round_{number}/fold_{fold}": n_in_other_folds for fold in range(pseudo.folds)}
+    has_baseline = pseudo.train_baseline and pseudo.rounds > 0
+    arms |= dict.fromkeys(STUDENTS[: 1 + has_baseline], n_learned)
+    steps = {}
+    for arm, n_rows in arms.items():
+        models = [*enumerate(config.models_of(arm))]
+        for member, model in models[::-1] if arm in STUDENTS else models:
+            n_steps = 1 if model.freeze_backbone else step_budget(n_rows, config.train)
+            steps[member_folder(arm, member)] = n_steps
+    return steps
+
+
 class PredictJob(NamedTuple):
     """Rows that a model predicts. tta: views of an image. first: how many rows come before these, see log_probs."""
 
@@ -89,7 +118,8 @@ class Trainer:
 
     pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or predicts. folder: the run
     folder, for checkpoints and what is frozen; None = there are no checkpoints. input_hash: of the judged images, the
-    classes and the files of weights: what is large is read once. ranges: of the pixels, see load_images.
+    classes and the files of weights: what is large is read once. ranges: of the pixels, see load_images. val: rows of
+    data.val and their labels, for curves.
     """
 
     config: Config
@@ -99,6 +129,7 @@ class Trainer:
     folder: Path | None = None
     input_hash: str = ""
     ranges: Ranges = field(default_factory=dict)
+    val: tuple[ndarray, ndarray] = ((), ())
 
     def run_job(self, job: TrainJob | PredictJob, process_group: ProcessGroup = ALONE) -> Any:
         """Do a job that the first process hands out. Nothing but checkpoints is written.
@@ -134,7 +165,9 @@ class Trainer:
             UserError: see train_model.
         """
         if self.is_frozen(job.where):
-            return self._train_head(job)
+            embeddings = self.embeddings
+            with progress.part(self.title(job.where), where=job.where):
+                return self._train_head(job, embeddings)
         train = self.config.train_of(job.where)
         seed = self._seed(job.where)
         network, spec = self.fresh_network(job.where, seed)
@@ -154,11 +187,43 @@ class Trainer:
         name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
-        with progress_bar(job.steps, f"{name} · train", saved.step) as bar:
-            network, history = train_model(
-                network, spec, training_set, train, bar, process_group=process_group, saved=saved
+        writer = None
+        if self.config.tensorboard and folder and process_group.index == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            events = self.folder / "tensorboard" / job.where
+            writer = SummaryWriter(events, purge_step=saved.step + 1, flush_secs=10)
+        history = TrainingHistory(partial(self._val_accuracy, spec, job), job.steps, writer)
+        with progress.part(name, job.steps, saved.step, train.batch_size, job.where):
+            network, curve = train_model(
+                network,
+                spec,
+                training_set,
+                train,
+                process_group=process_group,
+                saved=saved,
+                history=history,
             )
-        return TrainedModel(network, spec), history
+        if writer:
+            writer.close()
+        return TrainedModel(network, spec), curve
+
+    def _val_accuracy(self, spec: ModelSpec, job: TrainJob, network: nn.Module) -> float:
+        """Of a network in training, on a few rows of data.val; NaN where there are none.
+
+        A copy of it predicts, so that the training goes on to the same bytes.
+        """
+        rows, labels = self.val
+        n_rows = int(ROWS_PER_TRAINED_IMAGE * job.steps * self.config.train.batch_size)
+        some = np.random.default_rng(0).permutation(len(rows))[:n_rows]
+        if not len(some):
+            return math.nan
+        model = TrainedModel(copy.deepcopy(network), spec)
+        try:
+            answers = log_probs(model, self.pixels, rows[some], device=self.config.train.device)
+        except UserError:  # not finite: training may recover
+            return math.nan
+        return float(is_correct(answers.argmax(-1), labels[some]).mean())
 
     def _seed(self, where: str) -> int:
         """Of a network: from its folder, so that it does not depend on what was trained before."""
@@ -167,18 +232,21 @@ class Trainer:
             where = member_folder("student", member)
         return seed_of(self.config.seed, where)
 
-    def _train_head(self, job: TrainJob) -> tuple[TrainedModel, pd.DataFrame]:
+    def _train_head(
+        self, job: TrainJob, embeddings: dict[str, ndarray]
+    ) -> tuple[TrainedModel, pd.DataFrame]:
         _, member = split_folder(job.where)
         backbone = self.backbones[member]
         spec = backbone.spec
         head, history = fit_head(
-            self.embeddings[backbone.hash][job.rows],
+            embeddings[backbone.hash][job.rows],
             job.labels,
             len(spec.classes),
             spec.multi_label,
             self.given_labels[job.rows],
             len(self.backbones),
         )
+        progress.advance()
         network = with_head(backbone.network, head)
         return TrainedModel(network, spec, backbone=backbone.hash), history
 
@@ -273,13 +341,12 @@ class Trainer:
         log.info(f"embed: {n - done:,} of {n:,} images with {spec.name}")
         embeddings = np.load(part, mmap_mode="r+")
         step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
-        with progress_bar(n, "embed", done) as bar:
+        with progress.part("embed", n, done):
             for first in range(done, n, step):
                 rows = np.arange(first, min(first + step, n))
                 embeddings[rows] = embed(network, spec, self.pixels, rows, train)
                 embeddings.flush()
                 part = part.replace(self.folder / f"{name}.{rows[-1] + 1}.rows")
-                bar.update(len(rows))
         return part
 
 
@@ -331,7 +398,8 @@ class JobRunner:
             return None
 
         def log_probs(job: FoldJob) -> ndarray:
-            spread = propagate_labels(trainer.graph, job.learned, job.targets, n_classes)
+            with progress.part("propagate labels"):
+                spread = propagate_labels(trainer.graph, job.learned, job.targets, n_classes)
             return power * spread[job.judged]
 
         return log_probs
