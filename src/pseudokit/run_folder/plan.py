@@ -35,10 +35,9 @@ CHECKPOINT = re.compile(
 )
 """The timm model in the name of a file: in the cache of Hugging Face, which timm uses, or anywhere."""
 MAIN_KEYS = (
-    *("metric", "time_budget", "data.train", "data.unlabeled", "data.test", "data.image_dir"),
-    *("data.label_col", "data.size", "model.name", "model.checkpoint", "train.epochs"),
-    *("train.augment", "pseudo.rounds", "pseudo.cutoff"),
-)
+    "metric time_budget data.train data.unlabeled data.test data.image_dir data.label_col data.size model.name "
+    "model.checkpoint train.epochs train.augment pseudo.rounds pseudo.cutoff"
+).split()
 """Those that people change first: they stand in a new config file whatever their values are."""
 
 
@@ -134,7 +133,7 @@ def _network_of_photos(folder: Path, model: Model, few: bool) -> tuple[str, str,
     config = "photos_few_labels" if few else "photos"
     if model.checkpoint:
         return config, f"{model.name} from {model.checkpoint}", {}
-    files = [*Path().glob("*.*"), *folder.glob("*.*"), *folder.parent.glob("*.*")]
+    files = [*Path().glob("*.*"), *folder.parent.glob("*.*"), *folder.parent.glob("*/*.*")]
     files += Path(HF_HUB_CACHE).glob("models--timm--*/snapshots/*/model.safetensors")
     matches = [match for match in map(CHECKPOINT.fullmatch, map(str, sorted(files))) if match]
     if matches:
