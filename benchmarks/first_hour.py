@@ -95,8 +95,9 @@ def write_results(steps: dict, run: Path) -> None:
     for name, step in steps.items():
         lines += [f"\n<!-- {name} -->", *block(f"$ {step['command']}\n{step['printed']}")]
         lines += [f"{step['seconds']:.0f} s."]
-    issues = pd.read_csv(run / "label_issues.csv", dtype=str, keep_default_na=False)
-    lines += ["\n<!-- review -->", *block(issues.head(N_SHOWN_ROWS).to_csv(index=False).strip())]
+    labels = pd.read_csv(run / "pseudo_labels.csv").sort_values("confidence")
+    labels = labels[["id", "label", "confidence"]].head(N_SHOWN_ROWS)
+    lines += ["\n<!-- review -->", *block(labels.to_string(index=False))]
     lines += [f"All commands together: {total / 60:.1f} minutes.", "", machine(), ""]
     RESULTS.joinpath("first_hour.md").write_text("\n".join(lines))
     RESULTS.joinpath("first_hour.json").write_text(json.dumps(steps, indent=1) + "\n")

@@ -34,10 +34,22 @@ CHECKPOINT = re.compile(
     r".*models--timm--(?P<cached>[^/]+)/snapshots/.*|(.*/)?(?P<name>[^/]+?)(-[0-9a-f]{8})?\.(safetensors|pth)"
 )
 """The timm model in the name of a file: in the cache of Hugging Face, which timm uses, or anywhere."""
-MAIN_KEYS = (
-    "metric time_budget data.train data.unlabeled data.test data.image_dir data.label_col data.size model.name "
-    "model.checkpoint train.epochs train.augment pseudo.rounds pseudo.cutoff"
-).split()
+MAIN_KEYS = [
+    "metric",
+    "time_budget",
+    "data.train",
+    "data.unlabeled",
+    "data.test",
+    "data.image_dir",
+    "data.label_col",
+    "data.size",
+    "model.name",
+    "model.checkpoint",
+    "train.epochs",
+    "train.augment",
+    "pseudo.rounds",
+    "pseudo.cutoff",
+]
 """Those that people change first: they stand in a new config file whatever their values are."""
 
 
@@ -92,7 +104,10 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
     is_asked = (dataset.split == "test") & ~has_label(dataset.given_labels)
     is_said = any(word.startswith("data.unlabeled=") for word in overrides)
     if is_asked.any() and not n["unlabeled"] and not is_said:
-        mode, why = "augment", "the images to predict may get a label (--mode denoise: they do not)"
+        mode, why = (
+            "augment",
+            "those to predict may get a label (where rules forbid it: --mode denoise)",
+        )
         keys["data.unlabeled"] = keys.get("data.test", given.data.test)
     is_train = dataset.split == "train"
     per_class = counts(dataset.given_labels[is_train], len(dataset.classes))
@@ -103,12 +118,14 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         config, network, of_model = _network_of_photos(folder, given.model, few)
         keys |= of_model
     folds = load_config(find_config(Path(config)), _typed(keys, overrides)).pseudo.folds
-    if 1 < per_class.min() < folds:
-        keys["pseudo.folds"] = int(per_class.min())
+    fewest, most = int(per_class.min()), int(per_class.max())
+    if 1 < fewest < folds:
+        keys["pseudo.folds"] = fewest
+    spread = f"{fewest:,}" + f" to {most:,}" * (fewest < most)
     classes = shorten(", ".join(dataset.classes), MAX_NAMES_CHARACTERS, placeholder=" …")
     lines = {
         "found": f"{n['train']:,} images with a label, {n['unlabeled']:,} without, {n['test']:,} to predict; "
-        f"{len(per_class)} classes ({classes}) of {per_class.min():,} to {per_class.max():,} labels; "
+        f"{len(per_class)} classes ({classes}) of {spread} labels; "
         f"{'color' if channels == 3 else 'gray'}, mostly {side:.0f} px",
         "mode": f"{mode}: {why}",
         "network": f"{network} (config {config})",
@@ -140,11 +157,13 @@ def _network_of_photos(folder: Path, model: Model, few: bool) -> tuple[str, str,
         import timm  # takes seconds
 
         matches = [match for match in matches if timm.is_model(match["cached"] or match["name"])]
-    if not matches:
+    named = {match["cached"] or match["name"]: match[0] for match in reversed(matches)}
+    if model.name != Model().name:
+        named = {name: file for name, file in named.items() if name == model.name}
+    if not named:
         get = f"python -m pseudokit.weights {PHOTO_MODEL}"
         line = f"random weights, from which photos are hardly learned; first {get}, then this again"
         return "default", line, {}
-    named = {match["cached"] or match["name"]: match[0] for match in reversed(matches)}
     name = max(named, key=lambda name: name.startswith(PHOTO_MODEL))
     keys = {"model.name": name, "model.checkpoint": named[name]}
     return config, f"{name} from {named[name]}", keys
