@@ -21,6 +21,7 @@ FLOORS = [
     ["pipeline"],
     ["api"],
     ["cli"],
+    ["weights"],
 ]
 """Bottom up: a file imports from its own folder and from lower floors only."""
 

@@ -407,6 +407,17 @@ def test_a_submission_that_does_not_match(run, csv):
     assert names(predict_refusal(run, "--submission", file), file)
 
 
+def test_all_that_is_wrong_is_told_at_once(run, tmp_path):
+    weights = run / "student" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    sample, data = tmp_path / "sample.csv", tmp_path / "gone.csv"
+    message = predict_refusal(
+        run, "--run", tmp_path, "--data", data, "--submission", sample, "--weights", "2,x"
+    )
+    assert names(message, weights, f"--run {tmp_path}", f"--data {data}")
+    assert names(message, f"--submission {sample}", "--weights=2,x")
+
+
 # ---- a finished run
 
 

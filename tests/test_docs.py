@@ -10,6 +10,7 @@ from pseudokit.config.load import KEYS
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+MAX_README_WORDS, MAX_WORDS_TO_OWN_DATA = 1200, 60
 MIN_LETTERS = 10
 """Letters of its own that the text of a message must have to be recognized."""
 
@@ -66,13 +67,22 @@ def test_every_test_that_the_comparison_names_exists():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_links_to_is_there(page):
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+    # ../../actions is GitHub's page of a repository.
+    for target in re.findall(r"\]\((?!https?:|../../actions/)([^)#\s]+)", text):
         assert (page.parent / target).exists(), target
     notes = (
         set(re.findall(r"\[(\^[\w-]+)\](?!:)", text)),
         set(re.findall(r"^\[(\^[\w-]+)\]:", text, re.M)),
     )
     assert notes[0] == notes[1]
+
+
+def test_the_readme_comes_to_own_data_in_sixty_words():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= MAX_README_WORDS
+    section = text.partition("## Your own data")[2]
+    commands = re.search(r"\n\n(    .*\n)+", section)
+    assert len(section[: commands.end()].split()) <= MAX_WORDS_TO_OWN_DATA
 
 
 @pytest.mark.parametrize("name", ["kaggle", "faq"])

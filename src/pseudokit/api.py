@@ -167,18 +167,13 @@ def predict(
     Raises:
         UserError: the input is wrong, or a file cannot be written.
     """
-    from .run_folder.predict_runs import (
-        open_finished,
-        predict_runs,
-        read_targets,
-        write_predictions,
-    )
+    from .run_folder.predict_runs import open_all, predict_runs, write_predictions
 
     show_log()
     with progress.shown():
-        finished = [open_finished(Path(run), arm) for run in runs]
+        finished, targets = open_all([*map(Path, runs)], data, submission, weights, arm)
         first = finished[0]
-        table = predict_runs(finished, read_targets(first, data), tta, weights)
+        table = predict_runs(finished, targets, tta, weights)
     out = Path(out or first.path / "predictions.csv")
     try:
         write_predictions(out, table, submission, first.config)

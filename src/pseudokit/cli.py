@@ -27,6 +27,8 @@ Run again to go on where it stopped; --fresh starts over.
 PSEUDO = """Self-training: a teacher predicts images it has not learned, confident predictions become labels, a student
 learns them.
 
+    python pseudo.py FOLDER_OR_CSV                          what is there, and a command for it; --yes runs it
+    python pseudo.py --init NAME FOLDER_OR_CSV                       the same as a config file with comments
     python pseudo.py --mode augment                                  pseudo-labels for unlabeled images (digits)
     python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired
     python pseudo.py --mode joint data.train=a.csv data.unlabeled=b.csv   both at once
@@ -50,6 +52,7 @@ PREDICT = """Predict with the models of a run, or with the average of several ru
     python predict.py --run runs/A --run runs/B --weights 2,1 --data test.csv    the first counts twice
 """
 OF_TRAINING = ("mode", "config", "fresh", "check", "overrides")
+OF_PLAN = ("init", "yes", "check", "overrides")
 OPTIONS = {
     "augment": OF_TRAINING,
     "denoise": OF_TRAINING,
@@ -86,7 +89,9 @@ def train_command(argv: list[str] | None = None) -> None:
 def pseudo_command(argv: list[str] | None = None) -> None:
     """What `python pseudo.py` does."""
     args = _pseudo_arguments(argv)
-    if args.mode == "select":
+    if args.mode is None:
+        _plan(args)
+    elif args.mode == "select":
         from .run_folder.reselect import reselect
 
         reselect(args.run, args.overrides)
@@ -104,6 +109,23 @@ def pseudo_command(argv: list[str] | None = None) -> None:
         serve(args.run, args.port)
     else:
         _train_or_check(args.mode, args)
+
+
+def _plan(args: argparse.Namespace) -> None:
+    """Without a mode: say what is there and how to begin, and do it if that is asked for."""
+    from .run_folder.plan import make_plan, write_config
+
+    keys = [word for word in args.overrides if "=" in word]
+    places = [word for word in args.overrides if "=" not in word]
+    if len(places) > 1:
+        raise UserError(f"{' and '.join(places)}: give one folder or table; see --help")
+    plan = make_plan("".join(places), keys)
+    if args.init:
+        plan = write_config(plan, args.init)
+    print(*plan.lines, "", plan.command(), "", sep="\n", flush=True)
+    if args.yes or args.check:
+        args.config, args.overrides, args.fresh = Path(plan.config), plan.overrides, False
+        _train_or_check(plan.mode, args)
 
 
 def predict_command(argv: list[str] | None = None) -> None:
@@ -154,7 +176,13 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--mode",
         choices=OPTIONS,
-        help="which labels may change, or what to do with a run",
+        help="which labels may change, or what to do with a run; without it: what to begin with",
+    )
+    add("--yes", action="store_true", help="run the command that is proposed (without --mode)")
+    add(
+        "--init",
+        metavar="NAME",
+        help="write NAME.yaml, a config for what is there (without --mode)",
     )
     add("--serve", dest="mode", action="store_const", const="serve", help="review on a server")
     add("--port", type=int, default=0, help="of the server (serve; default: any that is free)")
@@ -168,13 +196,12 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--copy", action="store_true", help="folder: copy the images, not links to them (export)")
     args = parser.parse_intermixed_args(argv)
     mode = args.mode
-    if not mode:
-        parser.error("--mode or --serve is missing")
-    used = OPTIONS[mode]
+    used = OPTIONS.get(mode, OF_PLAN)
     for name, value in vars(args).items():
         if name not in used and value and value != parser.get_default(name):
             option = value[0] if name == "overrides" else f"--{name.replace('_', '-')}"
-            parser.error(f"--mode {mode} takes no {option}; leave it out")
+            chosen = f"--mode {mode}" if mode else "without --mode, this script"
+            parser.error(f"{chosen} takes no {option}; leave it out")
     if "run" in used and not args.run:
         parser.error(f"--mode {mode} needs --run runs/NAME")
     if mode == "export" and not args.format:

@@ -117,7 +117,8 @@ class Model(Section):
     Several are a council: `[a, b, c]`. Each predicts every fold, and the mean of their probabilities counts, by weights
     fitted out of fold. Student and baseline are councils too."""
     checkpoint: str | Names | None = None
-    """Pretrained weights: a .safetensors or .pth file. Default: random weights. Of a council one file a model, in the
+    """Pretrained weights: a .safetensors or .pth file; `python -m pseudokit.weights NAME` writes one. Default: random
+    weights. Of a council one file a model, in the
     order of the names: `[x, y, z]`."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model, for example {drop_rate: 0.2}. Pixels are normalized as the model
@@ -289,9 +290,8 @@ class Config(Section):
         faults = {
             f"predict.arm={self.predict.arm} needs the baseline that pseudo.train_baseline=false leaves out; "
             "leave one of the two out": needs_baseline and not pseudo.train_baseline,
-            f"{frozen}: a network of random weights knows nothing; give model.checkpoint": (
-                model.freeze_backbone and not model.checkpoint
-            ),
+            f"{frozen}: a network of random weights knows nothing; give model.checkpoint (python -m pseudokit.weights "
+            f"{model.name} writes one)": (model.freeze_backbone and not model.checkpoint),
             f"{frozen}: each image is embedded once; leave pseudo.tta out": (
                 model.freeze_backbone and pseudo.tta > 1
             ),

@@ -44,6 +44,8 @@ N_FORMAT_SAMPLES = 64
 """Images that decide the default size and number of channels: spread over all, and read in a second."""
 MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE = 8, 128
 """Pixels. A larger side, which most models can use, is for the user to choose: it costs time and memory."""
+MIN_PHOTO_SIDE = 64
+"""Pixels. Color images from here on are photos, which want a pretrained network."""
 MAX_LISTED_IMAGES = 10
 """Unreadable images that one message names: enough to see a pattern."""
 HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
@@ -278,15 +280,25 @@ def _side_and_channels(paths: ndarray, data: Data) -> tuple[int, int]:
     """As configured, else those of the first readable images."""
     if data.size and data.channels:
         return data.size, data.channels
+    side, channels = typical_format(paths)
+    default_side = int(np.clip(side, MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE))
+    return data.size or default_side, data.channels or channels
+
+
+def typical_format(paths: ndarray) -> tuple[float, int]:
+    """The median of the longer sides of some images in pixels, and whether they have 1 or 3 channels.
+
+    Raises:
+        UserError: none of them can be read.
+    """
     step = max(1, len(paths) // N_FORMAT_SAMPLES)
     with decoder_warnings():
         images = [image for path in paths[::step] if (image := decode(path)) is not None]
     if not images:
         raise UserError(f"no image can be read, such as {paths[0]} ({why_unreadable(paths[0])})")
     median_side = np.median([max(image.shape[:2]) for image in images])
-    default_side = int(np.clip(median_side, MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE))
     is_gray = all((image == image[..., :1]).all() for image in images)
-    return data.size or default_side, data.channels or (1 if is_gray else 3)
+    return median_side, 1 if is_gray else 3
 
 
 def resize(image: ndarray, side: int) -> ndarray:

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from ..config.keys import STUDENTS, Config
 from ..config.load import with_changes
-from ..config.types import UserError
+from ..config.types import UserError, check_all
 from ..data.builtin import with_builtin
 from ..data.csv_text import read_csv
 from ..data.encoding import parse
@@ -28,7 +28,7 @@ from ..training.predict import mean_probs
 from ..training.trainer import Trainer, offer
 from .corrections import not_learned
 from .folder import run_config, run_mode
-from .submission import fill_submission, predictions_table
+from .submission import fill_blank, fill_submission, predictions_table, read_sample
 
 
 class FinishedRun(NamedTuple):
@@ -127,6 +127,39 @@ def _folders_without_baseline(run: Path) -> list[Path]:
     return folders
 
 
+def open_all(
+    runs: list[Path],
+    data: str | None,
+    sample: str | Path | None,
+    weights: str | None = None,
+    arm: str | None = None,
+) -> tuple[list[FinishedRun], pd.DataFrame]:
+    """The runs, and what they are to predict, see open_finished and read_targets.
+
+    Raises:
+        UserError: what is wrong with the runs, the data, the sample submission and the weights, told together.
+    """
+
+    def targets() -> pd.DataFrame:
+        is_missing = (
+            data is not None and not Path(data).exists()
+        )  # told where the run is missing, too
+        config = Config() if is_missing else run_config(runs[0])
+        return read_targets(FinishedRun(runs[0], config, []), data)
+
+    others = [partial(read_sample, Path(sample))] if sample else []
+    table, _, *opened = check_all(
+        targets,
+        partial(_read_shares, weights, len(runs)),
+        *[partial(open_finished, run, arm) for run in runs],
+        *others,
+    )
+    finished = opened[: len(runs)]
+    if sample:
+        fill_blank(Path(sample), table.id, finished[0].spec.classes, finished[0].config)
+    return finished, table
+
+
 def read_targets(run: FinishedRun, source: str | None) -> pd.DataFrame:
     """id and path of what is to be predicted, in the order of the file.
 
@@ -177,8 +210,7 @@ def predict_runs(
             raise UserError(
                 f"--run {run.path} knows other classes than --run {runs[0].path}; predict with runs of the same ones"
             )
-    shares = read_weights(weights and weights.split(","), len(runs), "--weights", "--run")
-    shares /= shares.sum()
+    shares = _read_shares(weights, len(runs))
     paths = targets.path.to_numpy(object)
     alone = alone or len(runs) > 1  # the other processes can learn of one trainer only
     of_runs = np.stack([predict_run(run, paths, tta, alone) for run in runs])
@@ -198,6 +230,11 @@ def predict_runs(
             )
             answers = answer(metric, rule["numbers"], np.log(probs + 1e-30), spec.classes)
     return predictions_table(targets, probs, answers, spec.classes)
+
+
+def _read_shares(weights: str | None, n_runs: int) -> ndarray:
+    shares = read_weights(weights and weights.split(","), n_runs, "--weights", "--run")
+    return shares / shares.sum()
 
 
 def predict_run(run: FinishedRun, paths: ndarray, tta: int | None, alone: bool) -> ndarray:

@@ -21,7 +21,7 @@ from ..data.dataset import LEARNED_SPLITS, SCORED_SPLITS, Dataset, load_dataset
 from ..data.duplicates import count_duplicates, duplicates_table, find_links, refused_reasons
 from ..data.encoding import counts, has_label
 from ..data.folds import find_clusters, fold_table, make_folds
-from ..data.images import load_images
+from ..data.images import MIN_PHOTO_SIDE, load_images
 from ..data.simulate import hide_labels, inject_noise
 from ..data.transforms import build
 from ..data.votes import write_votes
@@ -278,6 +278,11 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> 
             raise UserError(
                 f"train.batch_size=1: {key}.name={model.name} normalizes each batch by its own mean and variance, "
                 "which one image does not have; set 2 or more"
+            )
+        if not model.checkpoint and channels == 3 and side >= MIN_PHOTO_SIDE:
+            log.info(
+                f"warning: {key}.name={model.name} begins with random weights, from which photos are hardly learned; "
+                f"python -m pseudokit.weights NAME writes pretrained ones for {key}.checkpoint"
             )
     some = torch.from_numpy(pixels[:2])
     for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):

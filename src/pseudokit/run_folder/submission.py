@@ -66,11 +66,7 @@ def fill_submission(
         UserError: the file is missing, an id has no prediction or several, or its columns fit none of these forms.
     """
     config = config or Config()
-    if not sample.is_file():
-        raise UserError(f"--submission {sample} does not exist")
-    table = read_csv(sample)
-    if len(table.columns) < 2 or table.empty:
-        raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
+    table = read_sample(sample)
     id_column, rows = _find_ids(table, predictions.id)
     ids = table[id_column]
     for name in ids[ids.duplicated() | pd.Series(rows).duplicated() & (rows >= 0)]:
@@ -105,6 +101,24 @@ def fill_submission(
     return table
 
 
+def read_sample(sample: Path) -> pd.DataFrame:
+    """The table of a sample_submission.csv. Raises UserError where it is none."""
+    if not sample.is_file():
+        raise UserError(f"--submission {sample} does not exist")
+    table = read_csv(sample)
+    if len(table.columns) < 2 or table.empty:
+        raise UserError(f"{sample} needs rows, a column of ids and one or more to be filled")
+    return table
+
+
+def fill_blank(
+    sample: Path, ids: pd.Series | ndarray, classes: Sequence[str], config: Config
+) -> pd.DataFrame:
+    """The sample filled with predictions that say nothing: what does not fit is refused before there are any."""
+    probs = {f"p_{name}": 0.5 for name in classes}
+    return fill_submission(sample, pd.DataFrame({"id": ids, "label": classes[0]} | probs), config)
+
+
 def check_submission(dataset: Dataset, config: Config) -> list[str]:
     """Fill the sample, if there is one, with predictions that say nothing: what does not fit is refused now.
 
@@ -119,9 +133,7 @@ def check_submission(dataset: Dataset, config: Config) -> list[str]:
     ids = dataset.id[dataset.split == "test"]
     if not len(ids):
         raise UserError("data.submission needs data.test, the images that it lists")
-    probs = {f"p_{name}": 0.5 for name in dataset.classes}
-    blank = pd.DataFrame({"id": ids, "label": dataset.classes[0]} | probs)
-    filled = fill_submission(Path(config.data.submission), blank, config)
+    filled = fill_blank(Path(config.data.submission), ids, dataset.classes, config)
     log.info(f"submission: {len(filled):,} rows, all of them rows of data.test")
     return [filled.attrs["taken_for"]]
 

@@ -142,7 +142,7 @@ def check_model(config: ModelConfig, key: str) -> None:
     if not timm.is_model(config.name):
         raise UserError(
             f"{key}.name={config.name!r} is not a timm model; did you mean {_nearest_model(config.name)}? "
-            f"Pretrained weights: {key}.checkpoint=FILE"
+            f"Pretrained weights: {key}.checkpoint=FILE, which python -m pseudokit.weights NAME writes"
         )
     if refused := refused_kwargs(config.kwargs):
         raise UserError(
@@ -151,7 +151,8 @@ def check_model(config: ModelConfig, key: str) -> None:
         )
     if config.checkpoint and not Path(config.checkpoint).is_file():
         raise UserError(
-            f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file"
+            f"{key}.checkpoint={config.checkpoint} does not exist; give a .safetensors or .pth file (python -m "
+            f"pseudokit.weights {config.name} writes one)"
         )
 
 
