@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from numpy import ndarray
 from torch import nn
 
 from ..config.keys import Train
@@ -43,6 +44,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     *,
     process_group: ProcessGroup = ALONE,
     saved: Checkpoints | None = None,
+    embeddings: ndarray | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a fresh network on a training set, to the last step of its schedule.
 
@@ -54,6 +56,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         bar: a tqdm bar, which is moved by one a step.
         process_group: processes that do the same, each on its part of every batch; gradients are averaged.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
+        embeddings: (n, D) of its rows, for train.linear_probe_first, if they are known.
 
     Returns:
         The network in eval mode, and its history: epoch, loss, lr, seconds;
@@ -73,7 +76,9 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     network.train()
     if train.linear_probe_first:
         if not saved.step:  # else the checkpoint has it
-            network = _with_best_head(network, spec, training_set, train)
+            if embeddings is None:
+                embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
+            network = _with_best_head(network, spec, training_set, embeddings)
         for norm in batch_norms(network):
             norm.eval()  # the head was fitted under the statistics of the pretrained backbone
     forward = partial(computation.run, network)
@@ -182,10 +187,9 @@ def estimate_statistics(
 
 
 def _with_best_head(
-    network: nn.Module, spec: ModelSpec, training_set: TrainingSet, train: Train
+    network: nn.Module, spec: ModelSpec, training_set: TrainingSet, embeddings: ndarray
 ) -> nn.Module:
     """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
-    embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
     given_labels = training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of,
 from .batches import TrainingSet
 from .checkpoint import Checkpoints, forget
 from .device import pick_device
+from .embedding_store import EmbeddingStore
 from .history import progress_bar
 from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
 from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier, with_head
@@ -44,14 +45,17 @@ from .models import (
     ModelSpec,
     TrainedModel,
     batch_norms,
+    classifier_ids,
     create_model,
     load_model,
     save_model,
 )
 from .predict import batch_size, embed, log_probs
 
-BATCHES_PER_WRITE = 16
-"""After how many of them embeddings are written down: a run that is stopped loses seconds."""
+BATCHES_PER_STORE = 16
+"""After how many of them embeddings are stored: a run that is stopped loses seconds."""
+STORE = ".embeddings"
+"""Folder of embeddings that all runs share, in that of the decoded images if there is one, else among the runs."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,19 @@ class Trainer:
         name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
+        embeddings = None
+        if train.linear_probe_first and not saved.step:
+            embeddings = np.concatenate([*self._embed(network, spec, job.rows)])
         with progress_bar(job.steps, f"{name} · train", saved.step) as bar:
             network, history = train_model(
-                network, spec, training_set, train, bar, process_group=process_group, saved=saved
+                network,
+                spec,
+                training_set,
+                train,
+                bar,
+                process_group=process_group,
+                saved=saved,
+                embeddings=embeddings,
             )
         return TrainedModel(network, spec), history
 
@@ -244,7 +258,19 @@ class Trainer:
                 return np.load(file, mmap_mode="r")
             log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
-        part = self._embed(backbone, name)
+
+        network, spec = backbone.network, backbone.spec
+        n = len(self.pixels)
+        log.info(f"embed: {n:,} images with {spec.name}")
+        part = self.folder / f"{name}.part.npy"
+        embeddings = reserve(part, (n, linear_classifier(network).in_features), np.float32)
+        done = 0
+        with progress_bar(n, "embed") as bar:
+            for vectors in self._embed(network, spec, np.arange(n)):
+                embeddings[done : done + len(vectors)] = vectors
+                done += len(vectors)
+                bar.update(len(vectors))
+        embeddings.flush()
         file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
         return np.load(file, mmap_mode="r")
 
@@ -259,27 +285,34 @@ class Trainer:
             features = gradient_features(self.pixels[:n])
         return neighbor_graph(features)
 
-    def _embed(self, backbone: TrainedModel, name: str) -> Path:
-        """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
-        network, spec = backbone.network, backbone.spec
+    def _embed(self, network: nn.Module, spec: ModelSpec, rows: ndarray) -> Iterator[ndarray]:
+        """(…, D) float32 embeddings of these images, part by part; those that any run has made before are read."""
         train = self.config.train_of("backbone")
-        n = len(self.pixels)
-        part = next(self.folder.glob(f"{name}.*.rows"), None)
-        if part is None:
-            part = self.folder / f"{name}.0.rows"
-            reserve(part, (n, linear_classifier(network).in_features), np.float32)
-        done = int(part.name.split(".")[1])
-        log.info(f"embed: {n - done:,} of {n:,} images with {spec.name}")
-        embeddings = np.load(part, mmap_mode="r+")
-        step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
-        with progress_bar(n, "embed", done) as bar:
-            for first in range(done, n, step):
-                rows = np.arange(first, min(first + step, n))
-                embeddings[rows] = embed(network, spec, self.pixels, rows, train)
-                embeddings.flush()
-                part = part.replace(self.folder / f"{name}.{rows[-1] + 1}.rows")
-                bar.update(len(rows))
-        return part
+        store = self._store(network, spec)
+        step = BATCHES_PER_STORE * batch_size(spec.size, pick_device(train.device))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            images = self.pixels[part]
+            known, vectors = store.find(images)
+            embeddings = np.empty((len(part), vectors.shape[1]), np.float32)
+            embeddings[known] = vectors
+            if not known.all():
+                new = embed(network, spec, self.pixels, part[~known], train)
+                store.add(images[~known], new)
+                embeddings[~known] = new
+            yield embeddings
+
+    def _store(self, network: nn.Module, spec: ModelSpec) -> EmbeddingStore:
+        """Where embeddings of this backbone are kept: its name has hashes of all that their bytes depend on."""
+        config = self.config
+        folder = Path(config.data.cache or config.out) / STORE
+        head = classifier_ids(network)
+        tensors = network.state_dict(keep_vars=True).values()
+        weights = [tensor.detach().cpu().numpy() for tensor in tensors if id(tensor) not in head]
+        view = (spec.name, spec.kwargs, spec.size, spec.mean, spec.std, spec.ranges)
+        computed = (spec.amp_dtype, pick_device(config.train.device).type, torch.__version__)
+        name = hash_of(*weights, *view, *computed)
+        return EmbeddingStore(folder, name, linear_classifier(network).in_features)
 
 
 @dataclass
