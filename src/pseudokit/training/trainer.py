@@ -190,7 +190,7 @@ class Trainer:
             len(spec.classes),
             spec.multi_label,
             self.given_labels[job.rows],
-            len(self.backbones),
+            n_networks=len(self.backbones) + len(self.config.teachers),
         )
         network = with_head(backbone.network, head)
         return TrainedModel(network, spec, backbone=backbone.hash), history
