@@ -155,7 +155,7 @@ def test_shares_are_whole_batches_and_together_all_rows_in_order(monkeypatch, pr
 def embedded(tmp_path, monkeypatch):
     """embedded(pixels, cut=…): (embeddings, rows that were embedded now); cut: after so many rows it is cut off."""
     monkeypatch.setitem(predict.MAX_BATCH_PIXELS, "cpu", 16 * 16 * 8)  # batches of eight
-    monkeypatch.setattr(trainer_module, "BATCHES_PER_WRITE", 2)
+    monkeypatch.setattr(trainer_module, "BATCHES_PER_STORE", 2)
     real, rows_now = trainer_module.embed, []
 
     def made(pixels, cut=None):
@@ -169,7 +169,9 @@ def embedded(tmp_path, monkeypatch):
 
         monkeypatch.setattr(trainer_module, "embed", embed)
         config = Config(
-            train={"device": "cpu"}, model={"freeze_backbone": True, "checkpoint": "unused"}
+            train={"device": "cpu"},
+            model={"freeze_backbone": True, "checkpoint": "unused"},
+            out=str(tmp_path),
         )
         monkeypatch.setattr(
             Trainer, "fresh_network", lambda *_: create_model(Model(), ("a", "b"), 16, 1)
@@ -194,7 +196,7 @@ def test_embeddings_that_are_cut_off_go_on_to_the_same_bytes(tmp_path, embedded,
             embedded(noise, cut)
     resumed, rows = embedded(noise)
     assert rows == [*range(48, 60)]
-    for file in tmp_path.glob("embeddings_*"):
+    for file in [*tmp_path.glob("embeddings_*"), *tmp_path.glob(".embeddings/*")]:
         file.unlink()
     whole, rows = embedded(noise)
     assert rows == [*range(60)]
@@ -208,17 +210,17 @@ def test_a_damaged_file_of_embeddings_is_made_anew(tmp_path, embedded, noise):
     for damaged in (data[:-100], data[:-100] + bytes(100), b""):
         file.write_bytes(damaged)
         again, rows = embedded(noise)
-        assert rows == [*range(60)], "it is not trusted by its name"
+        assert rows == [], "it is not trusted by its name, and what it held is still stored"
         np.testing.assert_array_equal(again, whole)
         assert [*tmp_path.glob("embeddings_*")] == [file]
 
 
-def test_embeddings_of_an_image_that_was_edited_are_made_anew(embedded, noise):
+def test_an_image_that_was_edited_is_embedded_anew_and_no_other(embedded, noise):
     before, _ = embedded(noise)
     assert embedded(noise)[1] == [], "they are there"
     noise[50] = 0
     after, rows = embedded(noise)
-    assert rows == [*range(60)]
+    assert rows == [50]
     assert np.flatnonzero((before != after).any(1)).tolist() == [50]
 
 

@@ -79,7 +79,8 @@ class Progress:
         """So many more images or steps of the innermost part are done."""
         for bar, is_network in self._parts[-1:]:
             bar.postfix = note
-            bar.update(n)
+            # a last batch may have been filled up
+            bar.update(min(n, bar.total - bar.n) if bar.total else n)
             self._run.update(n * is_network)
 
     @contextmanager

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from numpy import ndarray
 from torch import nn
 
 from ..config.keys import Train
@@ -44,6 +45,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     process_group: ProcessGroup = ALONE,
     saved: Checkpoints | None = None,
     history: TrainingHistory | None = None,
+    embeddings: ndarray | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a fresh network on a training set, to the last step of its schedule.
 
@@ -55,6 +57,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         process_group: processes that do the same, each on its part of every batch; gradients are averaged.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
         history: what notes every step.
+        embeddings: (n, D) of its rows, for train.linear_probe_first, if they are known.
 
     Returns:
         The network in eval mode, and its history: epoch, loss, lr, seconds; val_accuracy, see TrainingHistory;
@@ -74,7 +77,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     network.train()
     if train.linear_probe_first:
         if not saved.step:  # else the checkpoint has it
-            network = _with_best_head(network, spec, training_set, train)
+            network = _with_best_head(network, spec, training_set, train, embeddings)
         for norm in batch_norms(network):
             norm.eval()  # the head was fitted under the statistics of the pretrained backbone
     forward = partial(computation.run, network)
@@ -184,11 +187,16 @@ def estimate_statistics(
 
 
 def _with_best_head(
-    network: nn.Module, spec: ModelSpec, training_set: TrainingSet, train: Train
+    network: nn.Module,
+    spec: ModelSpec,
+    training_set: TrainingSet,
+    train: Train,
+    embeddings: ndarray | None,
 ) -> nn.Module:
     """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
-    with progress.part("embed", len(training_set.rows)):
-        embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
+    if embeddings is None:
+        with progress.part("embed", len(training_set.rows)):
+            embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
     given_labels = training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1

@@ -1,5 +1,6 @@
 """Networks without training: log-probabilities and embeddings of images."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -103,8 +104,12 @@ def embed(
         return network.forward_head(network.forward_features(images), pre_logits=True)
 
     computation = Computation(network.eval(), spec, train.device, train.amp_dtype)
-    batches = _batches(pixels, rows, computation)
-    return np.concatenate([computation.run(features, batch).cpu().numpy() for _, batch in batches])
+    # In whole batches: else the last bits of an embedding depend on how many images are embedded with it.
+    step = batch_size(spec.size, computation.device)
+    whole = np.resize(rows, step * math.ceil(len(rows) / step))
+    batches = _batches(pixels, whole, computation)
+    parts = [computation.run(features, batch).cpu().numpy() for _, batch in batches]
+    return np.concatenate(parts)[: len(rows)]
 
 
 def _batches(

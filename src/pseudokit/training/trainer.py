@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from ..system.progress import progress
 from .batches import TrainingSet
 from .checkpoint import Checkpoints, forget
 from .device import pick_device
+from .embedding_store import EmbeddingStore
 from .history import TrainingHistory
 from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
 from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier, with_head
@@ -47,6 +48,7 @@ from .models import (
     ModelSpec,
     TrainedModel,
     batch_norms,
+    classifier_ids,
     create_model,
     load_model,
     save_model,
@@ -55,8 +57,10 @@ from .predict import batch_size, embed, log_probs
 
 ROWS_PER_TRAINED_IMAGE = 0.03
 """Of data.val, that are scored five times a network: together less than a twentieth of the time of training."""
-BATCHES_PER_WRITE = 16
-"""After how many of them embeddings are written down: a run that is stopped loses seconds."""
+BATCHES_PER_STORE = 16
+"""After how many of them embeddings are stored: a run that is stopped loses seconds."""
+STORE = ".embeddings"
+"""Folder of embeddings that all runs share, in that of the decoded images if there is one, else among the runs."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,10 @@ class Trainer:
         name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
+        embeddings = None
+        if train.linear_probe_first and not saved.step:
+            with progress.part("embed", len(job.rows)):
+                embeddings = np.concatenate([*self._embed(network, spec, job.rows)])
         writer = None
         if self.config.tensorboard and folder and process_group.index == 0:
             from torch.utils.tensorboard import SummaryWriter
@@ -203,6 +211,7 @@ class Trainer:
                 process_group=process_group,
                 saved=saved,
                 history=history,
+                embeddings=embeddings,
             )
         if writer:
             writer.close()
@@ -244,7 +253,7 @@ class Trainer:
             len(spec.classes),
             spec.multi_label,
             self.given_labels[job.rows],
-            len(self.backbones),
+            n_networks=len(self.backbones) + len(self.config.teachers),
         )
         progress.advance()
         network = with_head(backbone.network, head)
@@ -313,7 +322,18 @@ class Trainer:
                 return np.load(file, mmap_mode="r")
             log.info(f"{file} is not as it was written; its images are embedded anew")
             file.unlink()
-        part = self._embed(backbone, name)
+
+        network, spec = backbone.network, backbone.spec
+        n = len(self.pixels)
+        log.info(f"embed: {n:,} images with {spec.name}")
+        part = self.folder / f"{name}.part.npy"
+        embeddings = reserve(part, (n, linear_classifier(network).in_features), np.float32)
+        done = 0
+        with progress.part("embed", n):
+            for vectors in self._embed(network, spec, np.arange(n)):
+                embeddings[done : done + len(vectors)] = vectors
+                done += len(vectors)
+        embeddings.flush()
         file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
         return np.load(file, mmap_mode="r")
 
@@ -328,26 +348,35 @@ class Trainer:
             features = gradient_features(self.pixels[:n])
         return neighbor_graph(features)
 
-    def _embed(self, backbone: TrainedModel, name: str) -> Path:
-        """Embed all images into NAME.<rows that are done>.rows, so that a process that was stopped goes on."""
-        network, spec = backbone.network, backbone.spec
+    def _embed(self, network: nn.Module, spec: ModelSpec, rows: ndarray) -> Iterator[ndarray]:
+        """(…, D) float32 embeddings of these images, part by part; those that any run has made before are read."""
         train = self.config.train_of("backbone")
-        n = len(self.pixels)
-        part = next(self.folder.glob(f"{name}.*.rows"), None)
-        if part is None:
-            part = self.folder / f"{name}.0.rows"
-            reserve(part, (n, linear_classifier(network).in_features), np.float32)
-        done = int(part.name.split(".")[1])
-        log.info(f"embed: {n - done:,} of {n:,} images with {spec.name}")
-        embeddings = np.load(part, mmap_mode="r+")
-        step = BATCHES_PER_WRITE * batch_size(spec.size, pick_device(train.device))
-        with progress.part("embed", n, done):
-            for first in range(done, n, step):
-                rows = np.arange(first, min(first + step, n))
-                embeddings[rows] = embed(network, spec, self.pixels, rows, train)
-                embeddings.flush()
-                part = part.replace(self.folder / f"{name}.{rows[-1] + 1}.rows")
-        return part
+        store = self._store(network, spec)
+        step = BATCHES_PER_STORE * batch_size(spec.size, pick_device(train.device))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            images = self.pixels[part]
+            known, vectors = store.find(images)
+            embeddings = np.empty((len(part), vectors.shape[1]), np.float32)
+            embeddings[known] = vectors
+            progress.advance(int(known.sum()))
+            if not known.all():
+                new = embed(network, spec, self.pixels, part[~known], train)
+                store.add(images[~known], new)
+                embeddings[~known] = new
+            yield embeddings
+
+    def _store(self, network: nn.Module, spec: ModelSpec) -> EmbeddingStore:
+        """Where embeddings of this backbone are kept: its name has hashes of all that their bytes depend on."""
+        config = self.config
+        folder = Path(config.data.cache or config.out) / STORE
+        head = classifier_ids(network)
+        tensors = network.state_dict(keep_vars=True).values()
+        weights = [tensor.detach().cpu().numpy() for tensor in tensors if id(tensor) not in head]
+        view = (spec.name, spec.kwargs, spec.size, spec.mean, spec.std, spec.ranges)
+        computed = (spec.amp_dtype, pick_device(config.train.device).type, torch.__version__)
+        name = hash_of(*weights, *view, *computed)
+        return EmbeddingStore(folder, name, linear_classifier(network).in_features)
 
 
 @dataclass
