@@ -384,7 +384,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, rows, target[rows], 80, 0, unlabeled=unlabeled)
+        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=unlabeled)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,
