@@ -34,7 +34,7 @@ def test_a_run_without_scores_and_rounds_has_a_summary(tmp_path):
 
 def test_terminal_and_page_end_with_the_next_commands(denoise):
     commands = next_commands(denoise)
-    assert list(commands) == ["decide", "apply"]
+    assert list(commands) == ["review", "apply"]
     page = Tags((denoise / "report.html").read_text()).text
     lines = summary(denoise).splitlines()
     for line, (name, command) in zip(lines[-2:], commands.items(), strict=True):
