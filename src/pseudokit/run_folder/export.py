@@ -239,8 +239,8 @@ def soft_content(run: Run, out: Path) -> bytes:
     and p is what the models say of it; NaN where they said nothing.
 
     Raises:
-        UserError: see recall_result; or stored predictions do not tell what was learned, or parquet needs a package
-            that is missing.
+        UserError: labels.csv is not what the stored predictions come to, or they do not tell what was learned; or
+            parquet needs a package that is missing.
     """
     data = run.config.data
     if data.weight_col or (data.labels_are != "one_hot" and run.mode not in REPAIRS):
@@ -251,6 +251,11 @@ def soft_content(run: Run, out: Path) -> bytes:
     dataset, result = recall_result(run)
     result = with_corrections(run, dataset, result)
     learned = _read_labels(run).set_index("id")
+    label = pd.Series(names(result.label, dataset.classes), dataset.id)
+    if not label[learned.index].equals(learned.label):
+        raise UserError(
+            f"{run.path / 'labels.csv'} does not know the human decisions; run the last command again"
+        )
     weight, probs = _taught(result, dataset)
     table = pd.DataFrame(probs, columns=dataset.classes).add_prefix("p_")
     source = learned.source.reindex(dataset.id, fill_value="unlabeled").to_numpy()
