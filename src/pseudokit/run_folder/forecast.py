@@ -4,8 +4,8 @@ A part of the given labels is hidden, the loop runs on the others, and the hidde
 and again. The gains are then extrapolated to the labels that there are, and to twice as many.
 """
 
-import logging
 from dataclasses import dataclass, field, replace
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..round_store import MemoryStore
 from ..self_training import SelfTrainingContext, SelfTrainingResult, self_train
 from ..system.faults import held
 from ..system.files import hash_of, log, seed_of, show_log
-from ..training.history import progress_bar
+from ..system.progress import progress
 from ..training.linear_probe import fit_head
 from ..training.models import TrainedModel
 from ..training.trainer import JobRunner, TrainJob
@@ -181,20 +181,19 @@ class Simulation:
         has_time = self.features is not None and n <= MAX_LABELS_FOR_QUARTERS
         parts = PARTS if has_time else PARTS[:1]
         rows = []
-        bar = progress_bar(sum(parts), "forecast")
         for number, n_parts in enumerate(parts):
             seed = seed_of(config.seed, number, "forecast")
             part = make_folds(dataset.given_labels, self.data.clusters, n_parts, seed)
             log_probs = np.empty((1 + len(policies), n, len(dataset.classes)))
             for hidden in range(n_parts):
                 judged = part[labeled] == hidden
-                log_probs[:, judged] = self.arms(part == hidden, labeled[judged], policies)
-                bar.update()
+                turn = sum(parts[:number]) + hidden + 1
+                with progress.part(f"forecast {turn} of {sum(parts)}"):
+                    log_probs[:, judged] = self.arms(part == hidden, labeled[judged], policies)
             for name, student in zip(policies.values(), log_probs[1:], strict=True):
                 metric = config.metric or "accuracy"
                 change = gain(metric, log_probs[0], student, labels, dataset.classes)
                 rows.append((name, n - n / n_parts, *change))
-        bar.close()
         return pd.DataFrame(rows, columns=["policy", "learned", "gain", "error"])
 
 
@@ -276,7 +275,7 @@ def forecast(config_file: Path, overrides: list[str]) -> None:
             "predictions.unlabeled and teachers"
         )
     run.path = run.path.with_name(f"{run.path.name}-check")
-    with held(run.path):
+    with held(run.path), progress.shown():
         prepared = prepare(run)
         judged = prepared.judged
         labels = pd.Series(judged.given_labels)[judged.given_labels >= 0]
@@ -296,9 +295,15 @@ def forecast(config_file: Path, overrides: list[str]) -> None:
             overrides = [*overrides, "pseudo.rounds=1"]
         is_same = model.checkpoint and model == config.model and not config.student.name
         log.info(f"forecast by {way}{'' if is_same else ', a proxy for the run'}")
-        log.setLevel(logging.ERROR)  # warnings of simulated runs are not about this one
-        runs = simulation.runs(find_policies(config_file, overrides))
-        log.setLevel(logging.INFO)
+        log.addFilter(_is_no_warning)
+        with run.stage("forecast"):
+            runs = simulation.runs(find_policies(config_file, overrides))
+        log.removeFilter(_is_no_warning)
         n = len(labels)
         log.info(describe(forecast_gains(runs, n), n, config.metric or "accuracy"))
         run.write_status("done", "forecast")
+
+
+def _is_no_warning(record: LogRecord) -> bool:
+    """Warnings of simulated runs are not about the run that is forecast."""
+    return not record.getMessage().startswith("warning")
