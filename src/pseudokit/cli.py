@@ -33,6 +33,7 @@ learns them.
     python pseudo.py --mode denoise data.train=train.csv             wrong labels found and repaired
     python pseudo.py --mode joint data.train=a.csv data.unlabeled=b.csv   both at once
     python pseudo.py --mode augment --check data.train=train.csv     check data, weights, disk and time first
+    python pseudo.py --mode augment --forecast data.train=train.csv  what pseudo-labels will add, and by which policy
     python pseudo.py --mode select --run runs/NAME pseudo.cutoff=0.8 decide again from stored predictions, in seconds
     python pseudo.py --mode suggest --run runs/NAME --n 100          which unlabeled images to label next
     python pseudo.py --mode apply --run runs/NAME --corrections c.csv    human decisions; the student again
@@ -54,7 +55,7 @@ PREDICT = """Predict with the models of a run, or with the average of several ru
 OF_TRAINING = ("mode", "config", "fresh", "check", "overrides")
 OF_PLAN = ("init", "yes", "check", "overrides")
 OPTIONS = {
-    "augment": OF_TRAINING,
+    "augment": (*OF_TRAINING, "forecast"),
     "denoise": OF_TRAINING,
     "joint": OF_TRAINING,
     "select": ("mode", "run", "overrides"),
@@ -107,6 +108,10 @@ def pseudo_command(argv: list[str] | None = None) -> None:
         from .run_folder.serve import serve
 
         serve(args.run, args.port)
+    elif args.forecast:
+        from .run_folder.forecast import forecast
+
+        forecast(args.config, args.overrides)
     else:
         _train_or_check(args.mode, args)
 
@@ -188,6 +193,7 @@ def _pseudo_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--port", type=int, default=0, help="of the server (serve; default: any that is free)")
     add("--run", type=Path, help="run folder (select, suggest, apply, export, serve)")
     add("--n", type=int, default=100, help="how many images (suggest)")
+    add("--forecast", action="store_true", help="what pseudo-labels are likely to add (augment)")
     add("--corrections", type=Path, help="human decisions: CSV, or Label Studio's JSON (apply)")
     add("--revert", action="store_true", help="take back the last applied corrections (apply)")
     add("--labels-only", action="store_true", help="repair the tables, train nothing (apply)")

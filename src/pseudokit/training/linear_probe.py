@@ -81,6 +81,7 @@ def fit_head(
     multi_label: bool,
     given_labels: ndarray,
     n_networks: int = 1,
+    prior: float | None = None,
 ) -> tuple[nn.Linear, pd.DataFrame]:
     """Logistic regression on embeddings with a normal prior on the weights, by L-BFGS.
 
@@ -92,6 +93,7 @@ def fit_head(
         labels: (n,) classes or (n, K) soft targets; several labels an image: (n, K), -1 = unknown.
         given_labels: by which the prior is chosen, in the form of labels; -1 = a row that has a pseudo-label.
         n_networks: how many of them gave those pseudo-labels.
+        prior: chosen already; None = it is chosen here, which takes most of the time.
 
     Returns:
         The head, and its history with the prior.
@@ -104,7 +106,8 @@ def fit_head(
     is_given = has_label(given_labels)
     if given_labels.ndim == 2 and not multi_label:
         given_labels = given_labels.argmax(1)
-    prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion)
+    if prior is None:
+        prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion)
     if (has_label(labels) & ~is_given).any():
         is_council = n_networks > 1
         prior = max(prior, MIN_COUNCIL_PSEUDO_LABEL_PRIOR if is_council else MIN_PSEUDO_LABEL_PRIOR)

@@ -418,8 +418,11 @@ class JobRunner:
     @property
     def second(self) -> Second | None:
         """What the labels of similar images say of unlabeled ones, where pseudo.label_propagation asks for it."""
-        trainer = self.trainer
-        power, n_classes = trainer.config.pseudo.label_propagation, len(trainer.classes)
+        return self.second_opinion(self.trainer.config.pseudo.label_propagation)
+
+    def second_opinion(self, power: float | str) -> Second | None:
+        """The same with a power of its own."""
+        trainer, n_classes = self.trainer, len(self.trainer.classes)
         if power == "auto":
             labels_per_class = has_label(trainer.given_labels).sum() / n_classes
             power = graph_power(labels_per_class, len(trainer.config.model.members))
