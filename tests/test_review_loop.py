@@ -340,7 +340,9 @@ def without_seconds(files):
     """Bytes but for what is derived from wall-clock time."""
     skip = ("history.csv", "report.html")
     kept = {name: data for name, data in files.items() if not name.endswith(skip)}
-    return kept | {"metrics.json": json.loads(kept["metrics.json"]) | {"seconds": None}}
+    for name in ("metrics.json", "status.json"):
+        kept[name] = json.loads(kept[name]) | {"seconds": None}
+    return kept
 
 
 def test_arguments_that_contradict_are_refused():
