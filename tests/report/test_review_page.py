@@ -322,10 +322,11 @@ def test_two_peoples_work_is_merged_and_conflicts_are_asked(review, open_page, t
     page = open_page(file)
     asked = []
     page.on("dialog", lambda dialog: asked.append(dialog.type))
-    page.on("filechooser", lambda chooser: chooser.set_files(tmp_path / "theirs.csv"))
 
     def load(answer):
-        press(page, "i")
+        with page.expect_file_chooser() as chooser:
+            press(page, "i")
+        chooser.value.set_files(tmp_path / "theirs.csv")
         page.click(f"#ask [value='{answer}']")
 
     press(page, "a", "d")
