@@ -21,7 +21,9 @@ def table(path):
 def counted(page) -> dict[str, str]:
     """The table of counts in report.html."""
     part = page[page.index("<h2>Duplicates</h2>") :]
-    return dict(re.findall(r"<td>(.*?)</td>\s*<td>(.*?)</td>", part[: part.index("</table>")]))
+    return dict(
+        re.findall(r"<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>", part[: part.index("</table>")])
+    )
 
 
 @pytest.fixture(scope="module")

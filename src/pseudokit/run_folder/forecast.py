@@ -33,7 +33,8 @@ from .prepare import PreparedData, make_job_runner, prepare
 
 POLICIES = {
     "as configured": "",
-    "most confident 80 %": "pseudo.targets=hard pseudo.cutoff=0 pseudo.top_fraction=0.8",
+    "most confident 80 %": "pseudo.targets=hard pseudo.power=1 pseudo.trim=0 pseudo.cutoff=0 "
+    "pseudo.top_fraction=0.8",
     "soft labels for all": "pseudo.targets=soft pseudo.cutoff=0 pseudo.top_fraction=null",
     "label propagation": "pseudo.label_propagation=2",
     "no label propagation": "pseudo.label_propagation=0",

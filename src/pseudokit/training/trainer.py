@@ -253,7 +253,7 @@ class Trainer:
             len(spec.classes),
             spec.multi_label,
             self.given_labels[job.rows],
-            n_networks=len(self.backbones) + len(self.config.teachers),
+            n_networks=len(self.backbones) + len(self.config.teachers or ()),
         )
         progress.advance()
         network = with_head(backbone.network, head)
