@@ -19,14 +19,8 @@ from .report.terminal import summary
 from .report.tracking import track
 from .round_store import RoundStore, model_folders
 from .run_folder.corrections import applied, learned, store_corrections, with_corrections
-from .run_folder.evaluate import (
-    difference,
-    explain,
-    list_odd_images,
-    score_arms,
-    score_trusted,
-    write_tables,
-)
+from .run_folder.evaluate import difference, score_arms, score_trusted, write_tables
+from .run_folder.explain import explain, list_odd_images
 from .run_folder.folder import Run
 from .run_folder.predict_runs import open_finished, predicting_models, write_submission
 from .run_folder.prepare import PreparedData, make_job_runner, prepare

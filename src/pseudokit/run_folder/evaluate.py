@@ -31,7 +31,6 @@ from ..labels.noise import VOTES
 from ..labels.out_of_fold import OutOfFoldPredictions
 from ..labels.pseudo_labels import reported_cutoff
 from ..labels.thresholds import tuned
-from ..report.load_run import disagreements
 from ..report.tables import count_issues, label_issues_table, labels_table
 from ..round_store import RoundStore, decisions_table, model_folders
 from ..self_training import SelfTrainingResult
@@ -46,9 +45,6 @@ if TYPE_CHECKING:  # they bring torch
     from .prepare import PreparedData
 
 SCORED_COLUMNS = ["arm", "split", "id", "label", "predicted", "confidence"]
-MIN_PHOTO_SIDE = 64
-"""Pixels: the feature maps of smaller images have one to four fields, which show nothing."""
-MAX_EXPLAINED = 20
 MAX_LISTED_CLASSES = 100
 """With more, metrics.json has no list of scores by class: nobody reads it."""
 
@@ -116,43 +112,6 @@ def score_trusted(run: Run, prepared: PreparedData, predict: Predict) -> dict | 
         log_probs = np.load(run.path / f"round_{number}" / "log_probs.npy")[labeled]
         out_of_fold_hits.append(is_correct(log_probs.argmax(-1), judged.given_labels[labeled]))
     return {"n": len(rows)} | confirmed(trusted_hits, out_of_fold_hits)
-
-
-def list_odd_images(run: Run, prepared: PreparedData) -> None:
-    """Write odd_images.csv: what stands out of all images that the run reads."""
-    from ..data.odd_images import find_odd_images
-
-    dataset = prepared.dataset
-    odd = find_odd_images(dataset.path, prepared.pixels)
-    table = odd.join(dataset.table()[["id", "split", "path"]], on="row")
-    write_csv(run.path / "odd_images.csv", escape_formulas(table.drop(columns="row")))
-
-
-def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> None:
-    """Write why.csv and why.npy (n, h, w): what spoke for the most confident predictions that contradict a given label.
-
-    Each image is explained by a model that did not learn its label. Of photos with one class each, and networks of
-    convolutions.
-    """
-    from ..training.grad_cam import grad_cam
-    from ..training.models import load_models
-
-    judged, pixels, decisions = prepared.judged, prepared.pixels, result.decisions
-    if decisions is None or decisions.questions or pixels.shape[1] < MIN_PHOTO_SIDE:
-        return
-    models = load_models(model_folders(run.path, max(result.round, 1)))
-    by_hash = {model.hash: model for model in models}
-    table = decisions_table(decisions, judged, result.predicted.predicted_by)
-    # several models judge a row: those of each round, and of a council
-    table = table.assign(path=judged.path, model=table.model.str.split("+").str[-1])
-    rows = disagreements(table[table.model.isin(by_hash)], MAX_EXPLAINED)
-    maps = [
-        grad_cam(by_hash[name], pixels[[row]], decisions.predicted[row], run.config.train.device)
-        for row, name in rows.model.items()
-    ]
-    if any(map(len, maps)):
-        write_npy(run.path / "why.npy", np.concatenate(maps))
-        write_csv(run.path / "why.csv", rows)
 
 
 def write_tables(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> dict:

@@ -1,0 +1,51 @@
+"""What the pictures of a report need of pixels and models: odd images, and what spoke for a prediction."""
+
+import numpy as np
+
+from ..data.csv_text import escape_formulas
+from ..data.images import MIN_PHOTO_SIDE
+from ..data.odd_images import find_odd_images
+from ..report.load_run import disagreements
+from ..round_store import decisions_table, model_folders
+from ..self_training import SelfTrainingResult
+from ..system.files import write_csv, write_npy
+from ..training.grad_cam import grad_cam
+from ..training.models import load_models
+from .folder import Run
+from .prepare import PreparedData
+
+MAX_EXPLAINED = 20
+
+
+def list_odd_images(run: Run, prepared: PreparedData) -> None:
+    """Write odd_images.csv: what stands out of all images that the run reads."""
+    dataset = prepared.dataset
+    odd = find_odd_images(dataset.path, prepared.pixels)
+    table = odd.join(dataset.table()[["id", "split", "path"]], on="row")
+    write_csv(run.path / "odd_images.csv", escape_formulas(table.drop(columns="row")))
+
+
+def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> None:
+    """Write why.csv and why.npy (n, h, w): what spoke for the most confident predictions that contradict a given label.
+
+    Each image is explained by a model that did not learn its label. Of photos with one class each, and networks of
+    convolutions.
+    """
+    judged, pixels, decisions = prepared.judged, prepared.pixels, result.decisions
+    # The feature maps of smaller images have one to four fields, which show nothing.
+    is_small = pixels.shape[1] < MIN_PHOTO_SIDE
+    if decisions is None or decisions.questions or is_small:
+        return
+    models = load_models(model_folders(run.path, max(result.round, 1)))
+    by_hash = {model.hash: model for model in models}
+    table = decisions_table(decisions, judged, result.predicted.predicted_by)
+    # several models judge a row: those of each round, and of a council
+    table = table.assign(path=judged.path, model=table.model.str.split("+").str[-1])
+    rows = disagreements(table[table.model.isin(by_hash)], MAX_EXPLAINED)
+    maps = [
+        grad_cam(by_hash[name], pixels[[row]], decisions.predicted[row], run.config.train.device)
+        for row, name in rows.model.items()
+    ]
+    if any(map(len, maps)):
+        write_npy(run.path / "why.npy", np.concatenate(maps))
+        write_csv(run.path / "why.csv", rows)
