@@ -217,11 +217,11 @@ def noise_scores(
     decisions (-1 = dropped), and the clean one.
     residual_rate: labels that are still wrong, as a share of the labeled set.
     """
-    from sklearn.metrics import average_precision_score
-
     learned = label >= 0
     scores = {"n": len(given_labels), "estimated_rate": float(p_wrong.mean())}
     if clean is not None:
+        from sklearn.metrics import average_precision_score
+
         flipped = clean != given_labels
         precision = float(average_precision_score(flipped, p_wrong)) if flipped.any() else None
         scores["injected_rate"] = float(flipped.mean())
