@@ -4,14 +4,13 @@ import csv
 import json
 import re
 import shutil
-from importlib import resources
 
 import pytest
 
 from pseudokit.data.csv_text import read_csv, unescape_formulas
 from pseudokit.report.review import write_review
 
-from .browser import CONTRASTS
+from .browser import CONTRASTS, severe_faults
 from .fake_run import embedded, make_run
 
 PWN = "window.__pwned=1"
@@ -228,15 +227,6 @@ def many(review):
     file = review[0].with_name("many.html")
     file.write_text(re.sub(pattern, lambda _: text, page, flags=re.DOTALL))
     return file, content["samples"]
-
-
-def severe_faults(page):
-    """What axe-core calls serious or critical."""
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(resources.files("axe_playwright_python").joinpath("axe.min.js").read_text())
-    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-    faults = [fault for fault in found if fault["impact"] in ("serious", "critical")]
-    return [(fault["id"], fault["nodes"][0]["html"]) for fault in faults]
 
 
 def shown(page):

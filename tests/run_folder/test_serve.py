@@ -18,6 +18,7 @@ from pseudokit.run_folder.folder import Run
 from pseudokit.run_folder.serve import MAX_BODY_BYTES, ReviewServer
 from tests.conftest import run_script
 from tests.naming import process_refused
+from tests.report.browser import severe_faults
 from tests.warm import Script
 
 N = 100_000
@@ -181,6 +182,9 @@ def test_a_hundred_thousand_samples_in_two_browsers(server, browser):
     one.reload()
     one.wait_for_selector("#count:not(:empty)")
     assert one.inner_text("#count").startswith("2 of ")
+    one.set_viewport_size({"width": 390, "height": 844})
+    one.emulate_media(color_scheme="dark")
+    assert [severe_faults(page) for page in pages] == [[], []]
     assert not faults
     for page in pages:
         page.close()
