@@ -76,8 +76,11 @@ def type_command(words: tuple[str, ...], out: Path) -> dict:
         command, cwd=out, env=environment, capture_output=True, text=True, check=True
     )
     seconds = time.monotonic() - start
+    typed = " ".join(command)
+    if words[0] == "-m":  # without installation
+        typed = f"PYTHONPATH={ROOT / 'src'} {typed}"
     return {
-        "command": shown(" ".join(command)),
+        "command": shown(typed),
         "seconds": round(seconds, 1),
         "printed": shown(done.stdout),
     }

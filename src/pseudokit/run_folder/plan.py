@@ -162,6 +162,9 @@ def _network_of_photos(folder: Path, model: Model, few: bool) -> tuple[str, str,
         named = {name: file for name, file in named.items() if name == model.name}
     if not named:
         get = f"python -m pseudokit.weights {PHOTO_MODEL}"
+        script = Path(sys.argv[0])
+        if script.suffix == ".py":  # it runs without installation
+            get = f"PYTHONPATH={shlex.quote(str(script.parent / 'src'))} {get}"
         line = f"random weights, from which photos are hardly learned; first {get}, then this again"
         return "default", line, {}
     name = max(named, key=lambda name: name.startswith(PHOTO_MODEL))
