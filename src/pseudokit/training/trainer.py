@@ -59,6 +59,8 @@ ROWS_PER_TRAINED_IMAGE = 0.03
 """Of data.val, that are scored five times a network: together less than a twentieth of the time of training."""
 BATCHES_PER_STORE = 16
 """After how many of them embeddings are stored: a run that is stopped loses seconds."""
+EMBEDDING_VERSION = 1
+"""Raise it with every change of what an image is embedded to, or runs go on with the old embeddings."""
 STORE = ".embeddings"
 """Folder of embeddings that all runs share, in that of the decoded images if there is one, else among the runs."""
 
@@ -368,13 +370,17 @@ class Trainer:
 
     def _store(self, network: nn.Module, spec: ModelSpec) -> EmbeddingStore:
         """Where embeddings of this backbone are kept: its name has hashes of all that their bytes depend on."""
+        import timm
+
         config = self.config
         folder = Path(config.data.cache or config.out) / STORE
         head = classifier_ids(network)
         tensors = network.state_dict(keep_vars=True).values()
         weights = [tensor.detach().cpu().numpy() for tensor in tensors if id(tensor) not in head]
         view = (spec.name, spec.kwargs, spec.size, spec.mean, spec.std, spec.ranges)
-        computed = (spec.amp_dtype, pick_device(config.train.device).type, torch.__version__)
+        device = pick_device(config.train.device).type
+        versions = (EMBEDDING_VERSION, torch.__version__, timm.__version__)
+        computed = (spec.amp_dtype, device, torch.get_num_threads(), *versions)
         name = hash_of(*weights, *view, *computed)
         return EmbeddingStore(folder, name, linear_classifier(network).in_features)
 
