@@ -39,7 +39,8 @@ def with_builtin(data: Data) -> Data:
             raise UserError(
                 f"{root} cannot be written ({error.strerror}); choose another data.cache="
             ) from None
-    return data.model_copy(update={"train": str(root / "training"), "test": str(root / "testing")})
+    places = {"train": str(root / "training"), "test": str(root / "testing")}
+    return data.model_copy(update=places)
 
 
 def _load_digits() -> tuple[ndarray, ndarray, ndarray]:

@@ -108,8 +108,12 @@ def find_separator(head: str, body: str) -> tuple[str, list[str]]:
         if sign in (head or SEPARATORS):
             rows = csv.reader(StringIO(body, newline=""), delimiter=sign)
             headers[sign] = next(filter(_has_text, rows), [])
-    # A quote that is left in a cell was cut open: then the sign stands inside a name.
-    sign = max(headers, key=lambda sign: ('"' not in "".join(headers[sign]), len(headers[sign])))
+    ranks = {}
+    for sign, names in headers.items():
+        # A quote that is left in a cell was cut open: then the sign stands inside a name.
+        is_whole = '"' not in "".join(names)
+        ranks[sign] = is_whole, len(names)
+    sign = max(ranks, key=ranks.get)
     return sign, headers[sign]
 
 

@@ -53,9 +53,13 @@ class Dataset:
 
     def take(self, rows: ndarray) -> Dataset:
         """The rows at these positions (a mask or indices)."""
-        votes = self.votes and self.votes.take(rows)
-        arrays = {k: array[rows] for k, array in vars(self).items() if isinstance(array, ndarray)}
-        return replace(self, votes=votes, **arrays)
+        taken = {}
+        for name, value in vars(self).items():
+            if isinstance(value, ndarray):
+                taken[name] = value[rows]
+        if self.votes is not None:
+            taken["votes"] = self.votes.take(rows)
+        return replace(self, **taken)
 
     @property
     def given_targets(self) -> ndarray:

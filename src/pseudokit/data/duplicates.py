@@ -80,7 +80,8 @@ def difference_hashes(
     """
     hashes = []
     for row in rows:
-        thumbnail = cv2.resize(pixels[row].astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
+        image = pixels[row].astype(np.float32)
+        thumbnail = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA)
         gray = thumbnail.reshape(8, 9, -1).mean(2)
         is_brighter = gray[:, 1:] > gray[:, :-1] + MIN_BRIGHTNESS_STEP
         hashes.append(np.packbits(is_brighter).tobytes())
@@ -116,7 +117,8 @@ def _correlations(
     thumbnails = np.array(thumbnails, np.float32)
     thumbnails -= thumbnails.mean(1, keepdims=True)
     a, b = thumbnails[places.reshape(pairs.shape)]
-    norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    squared = (a * a).sum(1) * (b * b).sum(1)
+    norm = np.sqrt(squared)
     return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 

@@ -154,7 +154,10 @@ def _write_set(
     if max(answers) < 0:
         return ""
     signs = {1: "", -1: UNKNOWN}
-    parts = [signs[answer] + name for name, answer in zip(classes, answers, strict=True) if answer]
+    parts = []
+    for name, answer in zip(classes, answers, strict=True):
+        if answer:
+            parts.append(signs[answer] + name)
     return separator(classes).join(parts) or NONE
 
 

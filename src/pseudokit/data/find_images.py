@@ -96,8 +96,9 @@ def _respelled(name: str) -> str:
     """Equal for names that differ by what programs change: case, backslashes, blanks at the ends, leading zeros, and
     how an accent is coded."""
     name = unicodedata.normalize("NFC", name).replace("\\", "/").strip()
+    name = name.removeprefix("./").lower()
     # A template such as \1\2 takes three times as long.
-    return NUMBER.sub(lambda match: match[1] + match[2], name.removeprefix("./").lower())
+    return NUMBER.sub(lambda match: match[1] + match[2], name)
 
 
 def list_files(folder: str | Path) -> list[str]:

@@ -27,7 +27,8 @@ def hide_labels(
     turn = classes.groupby(classes).cumcount()  # 0 = the row is drawn first of its class
     hidden = np.sort(rows[turn.argsort(kind="stable")[simulate.keep_labels :]])
     table = dataset.table()
-    truth = table.loc[hidden, ["id", "given_label"]].set_axis(["id", "clean"], axis=1)
+    truth = table.loc[hidden, ["id", "given_label"]]
+    truth = truth.rename(columns={"given_label": "clean"})
     table.loc[hidden, ["split", "given_label"]] = ["unlabeled", ""]
     is_multi_label = dataset.given_labels.ndim == 2
     changed = Dataset.from_table(table, dataset.classes, is_multi_label)
@@ -71,7 +72,8 @@ def _flip(
 ) -> ndarray:
     """(N,) class indices → (N,) noisy ones."""
     if simulate.noise in ("symmetric", "pairflip"):
-        rows = rng.choice(len(clean), round(simulate.noise_rate * len(clean)), replace=False)
+        n_flipped = round(simulate.noise_rate * len(clean))
+        rows = rng.choice(len(clean), n_flipped, replace=False)
         # A shift is never 0 modulo the classes: a flipped label always differs from the true one.
         shift = 1 if simulate.noise == "pairflip" else rng.integers(1, n_classes, len(rows))
         noisy = clean.copy()

@@ -1,7 +1,7 @@
 """One name in several spellings: spreadsheets and pandas turn 007 into 7, 2 into 2.0 and True into TRUE or 1."""
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 WHOLE_NUMBER = re.compile(r"\+?(-?)0*(\d+)(\.0+|,0)?")
@@ -23,7 +23,12 @@ def respell(
     A text that fits no name, or several, stays as it is.
     """
     names = {*known}
-    by_form = {form(name): name for name in names}
-    n_names = Counter(map(form, names))
-    of_text = {text: by_form[form(text)] for text in {*texts} if n_names[form(text)] == 1}
-    return [text if text in names else of_text.get(text, text) for text in texts]
+    by_form = defaultdict(list)
+    for name in names:
+        by_form[form(name)].append(name)
+    respelled = {}
+    for text in {*texts} - names:
+        alike = by_form.get(form(text), [])
+        if len(alike) == 1:
+            respelled[text] = alike[0]
+    return [respelled.get(text, text) for text in texts]

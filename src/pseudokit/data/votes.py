@@ -88,10 +88,11 @@ def read_votes(cells: pd.DataFrame, labels_are: str, file: Path) -> list[tuple]:
             f"{file} line {np.argmin(is_right) + 2}: the columns {columns} must {rule}; mend the row or data.label_col"
         )
     classes = [class_of_column(name) for name in cells]
-    return [
-        tuple(("", name, number) for name, number in zip(classes, row, strict=True) if number)
-        for row in numbers.tolist()
-    ]
+    rows = []
+    for row in numbers.tolist():
+        counted = zip(classes, row, strict=True)
+        rows.append(tuple(("", name, number) for name, number in counted if number))
+    return rows
 
 
 def most_voted(votes: tuple) -> str:

@@ -73,7 +73,8 @@ def estimate_confusions(counts: csr_array, truth: ndarray) -> ndarray:
 def _votes_by_truth(counts: csr_array, truth: ndarray) -> ndarray:
     """(A, K, K) how often each annotator gave each true class each vote."""
     k = truth.shape[1]
-    return (counts.T @ truth).reshape(-1, k, k).transpose(0, 2, 1)
+    by_vote = counts.T @ truth
+    return by_vote.reshape(-1, k, k).transpose(0, 2, 1)
 
 
 def _log_likelihood(counts: csr_array, confusions: ndarray) -> ndarray:
@@ -204,8 +205,10 @@ def _fit_powers(
         return penalty - ratio.mean()
 
     bounds = [np.log(SHARPNESS_BOUNDS), (0.0, 1.0)]
-    best = minimize(loss, [np.log(start[0]), start[1]], method="L-BFGS-B", bounds=bounds)
-    return float(np.exp(best.x[0])), float(best.x[1]), -float(best.fun)
+    x = [np.log(start[0]), start[1]]
+    best = minimize(loss, x, method="L-BFGS-B", bounds=bounds)
+    log_sharpness, correlation = best.x.tolist()
+    return float(np.exp(log_sharpness)), correlation, -float(best.fun)
 
 
 def annotators_table(votes: Votes, truth: ndarray, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -72,8 +72,9 @@ def predicted_by_all(models: list[FoldPredictions], n: int) -> ndarray:
 def _questions(log_probs: ndarray, given_labels: ndarray) -> list[tuple[ndarray, ndarray]]:
     """Log-probabilities (N, K) and labels (N,); of label sets those of each class."""
     n, *_, k = log_probs.shape
-    columns = given_labels.reshape(n, -1).T
-    return [*zip(log_probs.reshape(n, -1, k).swapaxes(0, 1), columns, strict=True)]
+    by_question = log_probs.reshape(n, -1, k).swapaxes(0, 1)
+    labels = given_labels.reshape(n, -1).T
+    return [*zip(by_question, labels, strict=True)]
 
 
 def fit_weights(likelihoods: ndarray) -> ndarray:

@@ -119,7 +119,10 @@ def macro_f1(predicted: ndarray, labels: ndarray, classes: Classes) -> float:
     hits, n_predicted, n_labeled = _count_by_class(predicted, labels, len(classes))
     either = n_predicted + n_labeled
     occur = either > 0
-    return float((2 * hits[occur] / either[occur]).mean()) if occur.any() else 0.0
+    if not occur.any():
+        return 0.0
+    scores = 2 * hits[occur] / either[occur]
+    return float(scores.mean())
 
 
 def kappa(predicted: ndarray, labels: ndarray, classes: Classes) -> float:
@@ -162,7 +165,8 @@ def gain(
     """
     if metric not in (*PREDICTED, *RANKING):
         change = _row_scores(metric, after, labels) - _row_scores(metric, before, labels)
-        return float(change.mean()), float(change.std() / np.sqrt(len(change)))
+        error = change.std() / np.sqrt(len(change))
+        return float(change.mean()), float(error)
 
     def change_on(rows: ndarray) -> float:
         of_after = measure(metric, after[rows], labels[rows], classes)

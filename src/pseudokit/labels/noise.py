@@ -204,6 +204,7 @@ def bootstrap_rate(posterior: Posterior, predicted: ndarray, confidence: ndarray
     variance = (p_wrong * (1 - p_wrong)).sum()
     chance = np.sqrt(variance) / len(labeled)
     error = np.hypot(chance, RATE_MODEL_SD * rate)
-    rates = np.array(rates) + rate - p_wrong[part].mean() + error * rng.normal(size=draws)
+    of_part = p_wrong[part].mean()
+    rates = np.array(rates) + rate - of_part + error * rng.normal(size=draws)
     ends = np.clip(np.quantile(rates, (0.025, 0.975)), 0, 1)
     return np.array([rate, *ends])

@@ -147,12 +147,15 @@ def lower_bound(hits: ndarray, n: ndarray) -> ndarray:
     """One-sided 95 % lower bound of a share from hits among n (Clopper & Pearson 1934); 0 without a hit."""
     from scipy.stats import beta
 
-    return np.where(hits > 0, beta.ppf(ERROR, np.maximum(hits, 1), n - hits + 1), 0.0)
+    bound = beta.ppf(ERROR, np.maximum(hits, 1), n - hits + 1)
+    return np.where(hits > 0, bound, 0.0)
 
 
 def class_shares(counts: ndarray) -> ndarray:
     """(K,) shares of the classes from how often each occurs; equal where none does."""
-    return counts / counts.sum() if counts.any() else np.full(len(counts), 1 / len(counts))
+    if not counts.any():
+        return np.full(len(counts), 1 / len(counts))
+    return counts / counts.sum()
 
 
 def drift(pseudo_counts: ndarray, label_counts: ndarray) -> dict[str, float | bool]:

@@ -62,7 +62,9 @@ def tune(
     expected class (as is usual for ordered classes).
     """
     score = PREDICTED[metric]
-    numbers = np.zeros(len(classes)) if metric == "macro_f1" else np.arange(len(classes) - 1) + 0.5
+    numbers = np.zeros(len(classes))
+    if metric == "kappa":
+        numbers = np.arange(len(classes) - 1) + 0.5
     best = score(answer(metric, numbers, log_probs, classes), labels, classes)
     for _ in range(SWEEPS):
         before = best
@@ -108,7 +110,8 @@ def _trials(
     low = -MAX_OFFSET
     high = MAX_OFFSET
     if metric == "kappa":  # cuts stay in order
-        low, _, high = np.r_[-0.5, numbers, len(numbers) + 0.5][i : i + 3]
+        cuts = np.r_[-0.5, numbers, len(numbers) + 0.5]
+        low, _, high = cuts[i : i + 3]
     elif log_probs.ndim == 2:
         others = log_probs + numbers
         others[:, i] = -np.inf

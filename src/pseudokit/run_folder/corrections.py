@@ -86,7 +86,8 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
     samples = samples[samples.split.isin(LEARNED_SPLITS)].set_index("id")
     names = ["", run.config.name or "", run.path.resolve().name]
     known = {"id": samples.index, "given_label": classes, "label": classes, "run": names}
-    table = table.assign(**{column: respell(table[column], of) for column, of in known.items()})
+    for column, texts in known.items():
+        table[column] = respell(table[column], texts)
     sample = samples.reindex(table.id, fill_value="").set_index(table.index)
     is_keep = table.action == "keep"
     is_learned = is_keep | (table.action == "relabel")
@@ -144,7 +145,8 @@ def with_corrections(
     table = decided(run.path, steps)
     ids = pd.Index(dataset.id)
     label = result.label.copy()
-    label[ids.get_indexer(table.id)] = parse(table.label, dataset.classes, label.ndim == 2)
+    rows = ids.get_indexer(table.id)
+    label[rows] = parse(table.label, dataset.classes, label.ndim == 2)
     return replace(result, label=label, human=ids.isin(table.id))
 
 
@@ -218,13 +220,15 @@ def mend(run: Path) -> None:
 
     The last one that is to be learned, that is.
     """
+    student = run / "student"
     for step in run.glob("corrections/[0-9]*"):
         if (step / "corrections.csv").exists():
             continue
         if (step / "student").exists():
-            shutil.rmtree(run / "student", ignore_errors=True)
-            os.replace(step / "student", run / "student")
+            shutil.rmtree(student, ignore_errors=True)
+            os.replace(step / "student", student)
         shutil.rmtree(step)
-    steps = learned(run)
-    if steps and (run / "student").exists() and not (steps[-1] / "student").exists():
-        os.replace(run / "student", steps[-1] / "student")
+    for step in learned(run)[-1:]:
+        replaced = step / "student"
+        if student.exists() and not replaced.exists():
+            os.replace(student, replaced)

@@ -144,8 +144,10 @@ def _check_unchanged(run: Run, ids: pd.Series, given: pd.Series) -> None:
         return
     samples = judged_samples(run).set_index("id")
     before = samples.given_label.reindex(ids).set_axis(ids.index)
-    is_skipped = before.isna() & ((given == "") | (run.config.data.bad_images == "skip"))
-    differs = (before != given) & ~is_skipped
+    may_lack = given == ""
+    if run.config.data.bad_images == "skip":
+        may_lack |= True
+    differs = (before != given) & ~(before.isna() & may_lack)
     if differs.any():
         raise UserError(
             f"data.train={run.config.data.train}: {ids[differs].iloc[0]} and {differs.sum() - 1:,} other rows do not "
@@ -166,9 +168,12 @@ def _cells_of(
     if not data.multi_label:
         answers = np.eye(len(classes), dtype=int)[answers]
     columns = {}
+    no_answer = "-1" if data.multi_label else "0"
     for name in data.label_col:
-        old = pd.to_numeric(table[name].replace("", "-1" if data.multi_label else "0"))
-        new = answers[:, classes.index(name)] if name in classes else np.zeros(len(table), int)
+        old = pd.to_numeric(table[name].replace("", no_answer))
+        new = np.zeros(len(table), int)
+        if name in classes:
+            new = answers[:, classes.index(name)]
         texts = np.array(["0", "1", ""], object)[new]
         columns[name] = table[name].where(old == new, texts)
     return columns

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +71,13 @@ def fill_submission(
     table = read_sample(sample)
     id_column, rows = _find_ids(table, predictions.id)
     ids = table[id_column]
-    for name in ids[ids.duplicated() | pd.Series(rows).duplicated() & (rows >= 0)]:
+    is_known = rows >= 0
+    is_twice = ids.duplicated() | pd.Series(rows).duplicated() & is_known
+    for name in ids[is_twice]:
         raise UserError(f"{sample}: id {name!r} stands twice; keep one row")
-    for name in ids[rows < 0]:
+    for name in ids[~is_known]:
         raise UserError(
-            f"{sample}: {(rows < 0).sum()} of its ids have no prediction, for example {name!r}; give --data with all "
+            f"{sample}: {(~is_known).sum()} of its ids have no prediction, for example {name!r}; give --data with all "
             "of its images"
         )
     predictions = predictions.iloc[rows].reset_index(drop=True)
@@ -116,7 +120,8 @@ def fill_blank(
 ) -> pd.DataFrame:
     """The sample filled with predictions that say nothing: what does not fit is refused before there are any."""
     probs = {f"p_{name}": 0.5 for name in classes}
-    return fill_submission(sample, pd.DataFrame({"id": ids, "label": classes[0]} | probs), config)
+    predictions = pd.DataFrame({"id": ids, "label": classes[0]} | probs)
+    return fill_submission(sample, predictions, config)
 
 
 def check_submission(dataset: Dataset, config: Config) -> list[str]:
@@ -144,10 +149,14 @@ def _find_ids(table: pd.DataFrame, ids: pd.Series) -> tuple[str, ndarray]:
     file_names = ids.str.rsplit("/", n=1).str[-1]
     stems = file_names.str.replace(r"\.\w+$", "", regex=True)
     forms = [pd.Index(form) for form in (ids, file_names, stems) if form.is_unique]
-    matches = [
-        (name, form.get_indexer(respell(table[name], form))) for name in table for form in forms
-    ]
-    return max(matches, key=lambda match: (len({*match[1]} - {-1}), bool(OF_IDS.search(match[0]))))
+    matches = []
+    for name, form in product(table, forms):
+        rows = form.get_indexer(respell(table[name], form))
+        n_named = len({*rows} - {-1})
+        rank = n_named, bool(OF_IDS.search(name))
+        matches.append((rank, name, rows))
+    _, name, rows = max(matches, key=itemgetter(0))
+    return name, rows
 
 
 def _read_columns(
@@ -215,11 +224,16 @@ def _as_in_sample(known: list[str], cells: pd.Series) -> dict[str, str]:
     """Known names as the sample writes such ones: 0 for 0.0 or False, 2.0 for 2, 07 for 7, TRUE for True or 1."""
     example = cells.iloc[0]
     forms = {name: plain_form(name) for name in known}
-    if cells.isin(known).all() or not all(map(WHOLE_NUMBER.fullmatch, forms.values())):
+    are_numbers = all(map(WHOLE_NUMBER.fullmatch, forms.values()))
+    if cells.isin(known).all() or not are_numbers:
         return {}
     if example.lower() in TRUTH:
         words = {number: word for word, number in TRUTH.items()}
-        write = str.upper if example.isupper() else str.title if example.istitle() else str
+        write = str
+        if example.isupper():
+            write = str.upper
+        elif example.istitle():
+            write = str.title
         return {name: write(words.get(form, name)) for name, form in forms.items()}
     if not cells.str.fullmatch(r"-?\d+(\.0+)?").all():
         return {}
