@@ -242,7 +242,8 @@ class RowModels:
                 raise UserError(
                     f"{where}: class {name!r} has the same answer in all rows to learn; add rows, or set fewer folds"
                 )
-            models.append(self._fit(rows[known], np.stack([1 - p_yes, p_yes], 1), seed))
+            no_and_yes = np.stack([1 - p_yes, p_yes], 1)
+            models.append(self._fit(rows[known], no_and_yes, seed))
         return SimpleNamespace(model=models, hash=where)
 
     def _fit(self, rows: ndarray, targets: ndarray, seed: int) -> Any:
@@ -385,7 +386,9 @@ def _join(X: Any, X_unlabeled: Any, given: GivenLabels) -> Any:
         )
     if _is_table(X):
         return pd.concat([X, more])
-    return sparse.vstack([X, more], "csr") if sparse.issparse(X) else np.concatenate([X, more])
+    if sparse.issparse(X):
+        return sparse.vstack([X, more], "csr")
+    return np.concatenate([X, more])
 
 
 def _read_rows(X: Any, name: str) -> Any:
@@ -420,8 +423,9 @@ def _read_groups(groups: Any, n: int) -> ndarray:
         raise UserError(
             f"groups have the shape {array.shape}; give one for each of the {n:,} rows of X and X_unlabeled"
         )
-    codes, _ = pd.factorize(array)
-    return np.array([*map(str, range(codes.max() + 1)), ""], object)[codes]
+    codes, different = pd.factorize(array)
+    texts = [*map(str, range(len(different))), ""]  # the code of no group is -1
+    return np.array(texts, object)[codes]
 
 
 def _check_labels(given: GivenLabels, clusters: ndarray, mode: str, folds: int) -> None:

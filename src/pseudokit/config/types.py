@@ -41,8 +41,10 @@ def check_all(*checks: Callable[[], Any]) -> list:
 def one_line(text: str) -> str:
     """Text that holds names from the data, made safe for a terminal."""
     text = UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
+    if len(text) <= MAX_MESSAGE_CHARACTERS:
+        return text
     half = MAX_MESSAGE_CHARACTERS // 2
-    return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:half]} … {text[-half:]}"
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def _to_seconds(value: Any) -> Any:
@@ -50,7 +52,8 @@ def _to_seconds(value: Any) -> Any:
     match = re.fullmatch(r"\s*([\d.]+)\s*([hms]?)\s*", str(value))
     if not match:
         return value
-    return float(match[1]) * {"h": 3600, "m": 60}.get(match[2], 1)
+    unit = {"h": 3600, "m": 60}.get(match[2], 1)
+    return float(match[1]) * unit
 
 
 Seconds = Annotated[

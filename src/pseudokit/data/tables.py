@@ -119,12 +119,14 @@ def _refuse_outside(table: pd.DataFrame, folders: list[str]) -> None:
 def real_paths(paths: Iterable[str]) -> list[str]:
     """Where each file lies in truth, links followed."""
     real_folder = cache(os.path.realpath)  # few folders hold many files
-    return [
-        os.path.realpath(path)
-        if os.path.islink(path)
-        else os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
-        for path in paths
-    ]
+    real = []
+    for path in paths:
+        if os.path.islink(path):
+            real.append(os.path.realpath(path))
+        else:
+            folder, name = os.path.split(path)
+            real.append(os.path.join(real_folder(folder), name))
+    return real
 
 
 # ---- folders
@@ -251,7 +253,10 @@ def read_cells(file: Path) -> pd.DataFrame:
     table = read_csv(file, whole_rows=True)
     # A quote that is not closed takes the rows up to the next quote into its cell, and they are lost. In a label or
     # group that is refused. In other columns it may be text of several lines.
-    columns = [name for name in table if table[name].str.contains("\n", regex=False).any()]
+    columns = []
+    for name in table:
+        if table[name].str.contains("\n", regex=False).any():
+            columns.append(name)
     if columns:
         log.info(
             f"warning: {file}: cells of {', '.join(map(repr, columns))} hold line breaks. If the text should not have "
@@ -371,4 +376,5 @@ def _read_one_hot(table: pd.DataFrame, multi_label: bool, file: Path) -> ndarray
         file,
         f"several {listed} are 1; mend the row, or set data.multi_label=true where images have several labels",
     )
-    return names(np.where(answers.any(1), answers.argmax(1), -1), columns)
+    labels = np.where(answers.any(1), answers.argmax(1), -1)
+    return names(labels, columns)

@@ -174,6 +174,8 @@ def batch_affine(
         center_x = torch.rand(n, 1, 1, 1, generator=generator) * width
         rows = torch.arange(height).view(-1, 1)
         columns = torch.arange(width)
-        is_in_square = ((rows - center_y).abs() < half) & ((columns - center_x).abs() < half)
+        is_near_y = (rows - center_y).abs() < half
+        is_near_x = (columns - center_x).abs() < half
+        is_in_square = is_near_y & is_near_x
         images.masked_fill_(is_in_square.to(batch.device), 0)
     return images.permute(0, 2, 3, 1)

@@ -202,7 +202,8 @@ def _decide_given(
     else:
         reached = "another_class_reaches_precision"
         cutoffs = precision_cutoffs(believed, policy.relabel_precision)
-        relabel = disagrees & (believed.confidence >= cutoffs[believed.best]) & (noise in EXPLAINED)
+        is_certain = believed.confidence >= cutoffs[believed.best]
+        relabel = disagrees & is_certain & (noise in EXPLAINED)
         if relabel.sum() < MIN_REPAIRED_SHARE * believed.p_wrong[labeled].sum():
             relabel[:] = False
         drop = np.zeros_like(labeled)

@@ -1,7 +1,6 @@
 """Label Studio: tasks with predictions out, its annotations back in (docs/review.md)."""
 
 import os
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -97,8 +96,13 @@ class Annotation(BaseModel):
 
     def choice(self, blocks: set[str]) -> str:
         """The choice in these blocks of the interface; "" where nothing was chosen."""
-        chosen = [mark.value.get("choices", []) for mark in self.result if mark.from_name in blocks]
-        return "" if self.was_canceled else " and ".join(chain(*chosen))
+        if self.was_canceled:
+            return ""
+        chosen = []
+        for mark in self.result:
+            if mark.from_name in blocks:
+                chosen += mark.value.get("choices", [])
+        return " and ".join(chosen)
 
 
 class TaskData(BaseModel):

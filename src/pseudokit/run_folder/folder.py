@@ -249,7 +249,9 @@ def mend_after_kill(path: Path) -> str:
     reason = f"process {status.get('pid')} was killed, or its machine went away"
     # From its last status to its last line in the log it was in one stage.
     begun = (path / "status.json").stat().st_mtime
-    last = max([begun, *(file.stat().st_mtime for file in path.glob("log.txt"))])
+    last = begun
+    for file in path.glob("log.txt"):
+        last = max(begun, file.stat().st_mtime)
     times = status.setdefault("seconds", {})
     for name in (status["stage"], "total"):
         times[name] = round(times.get(name, 0) + last - begun, 3)

@@ -83,7 +83,8 @@ def expected_gain(gains: ndarray, learned: ndarray, row_sd: float, n: int, targe
     """
     doublings = np.log2(n / learned)
     kept = KEPT**doublings
-    variances = kept**2 * ((1 - SHARED) / n + RUN_SD**2 + (DOUBLING_SD * doublings) ** 2)
+    of_judges = (1 - SHARED) / n
+    variances = kept**2 * (of_judges + RUN_SD**2 + (DOUBLING_SD * doublings) ** 2)
     weights = 1 / variances / np.sum(1 / variances)
     measured = weights @ (kept * gains) / row_sd
     variance = (weights @ kept) ** 2 * SHARED / n + 1 / np.sum(1 / variances)

@@ -92,7 +92,8 @@ def read_outside(config: Config, judged: Dataset, clusters: ndarray) -> OutsideP
     warnings += _learned(models, judged.given_labels)
     for warning in warnings:
         log.info(f"warning: {warning}")
-    weights = np.array([*(given or np.ones(len(files or other_files))), own_weight])
+    file_weights = given or [1.0] * len(files or other_files)
+    weights = np.array([*file_weights, own_weight])
     weights = weights[: -1 if files else None] / weights.sum()
     facts = {"weights": weights.tolist(), "warnings": warnings}
     return OutsidePredictions(
@@ -167,7 +168,9 @@ def _judge(
         elif doubt:
             warnings.append(f"{file.path}: {doubt}")
         rows = np.flatnonzero(is_judged)
-        folds = np.zeros(len(rows)) if file.folds is None else file.folds[places[rows]]
+        folds = np.zeros(len(rows))
+        if file.folds is not None:
+            folds = file.folds[places[rows]]
         log_probs = read_log_probs(
             file.values,
             multi_label=judged.given_labels.ndim == 2,
@@ -190,10 +193,10 @@ def _doubt(file: PredictionFile, places: ndarray, judged: Dataset, clusters: nda
             "nobody says which model predicted which row (predictions.fold_col), so nothing proves that it had not "
             "learned it"
         )
-    table = pd.DataFrame({"id": judged.id, "cluster": clusters, "fold": file.folds[places]})[
-        places >= 0
-    ]
-    labeled = has_label(judged.given_labels)[places >= 0]
+    columns = {"id": judged.id, "cluster": clusters, "fold": file.folds[places]}
+    is_there = places >= 0
+    table = pd.DataFrame(columns)[is_there]
+    labeled = has_label(judged.given_labels)[is_there]
     no_fold = table.id[labeled & (table.fold == "")]
     if len(no_fold):
         return f"{len(no_fold):,} of them have no fold, such as {no_fold.iloc[0]!r}"

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -68,11 +69,12 @@ class Plan:
     def command(self) -> str:
         """As it is typed in a shell, which finds the script as it found this one."""
         script = sys.argv[0]
-        words = [sys.executable, script] if script.endswith(".py") else [script]
-        words = [
-            Path(word).name if shutil.which(Path(word).name) == word else word for word in words
-        ]
-        return shlex.join([*words, "--mode", self.mode, "--config", self.config, *self.overrides])
+        words = []
+        for word in (sys.executable, script) if script.endswith(".py") else (script,):
+            name = Path(word).name
+            words.append(name if shutil.which(name) == word else word)
+        words += ["--mode", self.mode, "--config", self.config]
+        return shlex.join(words + self.overrides)
 
 
 def make_plan(place: str, overrides: list[str]) -> Plan:
@@ -97,18 +99,18 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
     log.setLevel(logging.ERROR)  # what is run says how each table is read
     keys = {f"data.{key}": value for key, value in found.items()}
     dataset = load_dataset(load_config(DEFAULT_CONFIG, _typed(keys, overrides)).data)
-    n = {split: int((dataset.split == split).sum()) for split in ("train", "unlabeled", "test")}
-    mode, why = "augment", f"{n['unlabeled']:,} images without a label may get one"
-    if not n["unlabeled"]:
-        mode, why = "denoise", "every image has a label, so wrong labels are looked for"
+    n = Counter(dataset.split)
     is_asked = (dataset.split == "test") & ~has_label(dataset.given_labels)
     is_said = any(word.startswith("data.unlabeled=") for word in overrides)
-    if is_asked.any() and not n["unlabeled"] and not is_said:
-        mode, why = (
-            "augment",
-            "those to predict may get a label (where rules forbid it: --mode denoise)",
-        )
+    mode = "augment"
+    if n["unlabeled"]:
+        why = f"{n['unlabeled']:,} images without a label may get one"
+    elif is_asked.any() and not is_said:
+        why = "those to predict may get a label (where rules forbid it: --mode denoise)"
         keys["data.unlabeled"] = keys.get("data.test", given.data.test)
+    else:
+        mode = "denoise"
+        why = "every image has a label, so wrong labels are looked for"
     is_train = dataset.split == "train"
     per_class = counts(dataset.given_labels[is_train], len(dataset.classes))
     side, channels = typical_format(dataset.path[is_train])
@@ -150,16 +152,20 @@ def _network_of_photos(folder: Path, model: Model, few: bool) -> tuple[str, str,
     config = "photos_few_labels" if few else "photos"
     if model.checkpoint:
         return config, f"{model.name} from {model.checkpoint}", {}
-    files = [*Path().glob("*.*"), *folder.parent.glob("*.*"), *folder.parent.glob("*/*.*")]
+    files = [*Path().glob("*.*")]
+    files += folder.parent.glob("*.*")
+    files += folder.parent.glob("*/*.*")
     files += Path(HF_HUB_CACHE).glob("models--timm--*/snapshots/*/model.safetensors")
-    matches = [match for match in map(CHECKPOINT.fullmatch, map(str, sorted(files))) if match]
-    if matches:
-        import timm  # takes seconds
-
-        matches = [match for match in matches if timm.is_model(match["cached"] or match["name"])]
-    named = {match["cached"] or match["name"]: match[0] for match in reversed(matches)}
+    named = {}
+    for file in sorted(files, reverse=True):
+        if match := CHECKPOINT.fullmatch(str(file)):
+            named[match["cached"] or match["name"]] = match[0]
     if model.name != Model().name:
         named = {name: file for name, file in named.items() if name == model.name}
+    if named:
+        import timm  # takes seconds
+
+        named = {name: file for name, file in named.items() if timm.is_model(name)}
     if not named:
         get = f"python -m pseudokit.weights {PHOTO_MODEL}"
         script = Path(sys.argv[0])
@@ -194,7 +200,8 @@ def write_config(plan: Plan, name: str) -> Plan:
         if section and f"{section}:" not in lines:
             lines += ["", f"{section}:"]
         indent = "  " * bool(section)
-        meaning = " ".join(about.description.split()).partition(". ")[0].rstrip(".")
+        description = " ".join(about.description.split())
+        meaning = description.partition(". ")[0].rstrip(".")
         lines += [
             f"{indent}# {meaning}.",
             f"{indent}{last}: {json.dumps(value, ensure_ascii=False)}",

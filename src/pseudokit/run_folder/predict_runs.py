@@ -156,7 +156,8 @@ def open_all(
     )
     finished = opened[: len(runs)]
     if sample:
-        fill_blank(Path(sample), table.id, finished[0].spec.classes, finished[0].config)
+        first = finished[0]
+        fill_blank(Path(sample), table.id, first.spec.classes, first.config)
     return finished, table
 
 
@@ -261,8 +262,12 @@ def _shared_out_of_fold(runs: list[FinishedRun]) -> tuple[ndarray, ndarray]:
         return np.empty((len(runs), 0)), np.empty(0)
     tables = [read_csv(run.path / "oof.csv", usecols=["id", "label"]) for run in runs]
     # column i of `shared`: where a row stands in the arrays of run i
-    shared = reduce(pd.merge, (table.reset_index(names=i) for i, table in enumerate(tables)))
-    arrays = [np.load(file, mmap_mode="r")[shared[i]] for i, file in enumerate(files)]
+    numbered = [table.reset_index(names=i) for i, table in enumerate(tables)]
+    shared = reduce(pd.merge, numbered)
+    arrays = []
+    for i, file in enumerate(files):
+        log_probs = np.load(file, mmap_mode="r")
+        arrays.append(log_probs[shared[i]])
     spec = runs[0].spec
     labels = parse(shared.label, spec.classes, spec.multi_label)
     return np.exp(np.stack(arrays)), labels

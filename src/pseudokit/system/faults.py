@@ -147,7 +147,8 @@ def held(path: Path) -> Iterator[None]:
     lock, holder_file = FileLock(path / ".lock"), path / ".holder"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_WAIT_SECONDS if _has_died(_read_holder(holder_file)) else 0)
+        has_died = _has_died(_read_holder(holder_file))
+        lock.acquire(timeout=LOCK_WAIT_SECONDS if has_died else 0)
         holder = {"pid": os.getpid(), "host": platform.node(), "command": " ".join(sys.argv)}
         write_json(holder_file, holder)
     except Timeout:
