@@ -61,8 +61,6 @@ ARMS = {
     "soft, all": ALL_SOFT,
     "soft, all, power 2": (*ALL_SOFT, "pseudo.power=2"),
     "soft, all, trim 0.1": (*ALL_SOFT, "pseudo.trim=0.1"),
-    "hard, mix 0.05": ("pseudo.mix_given=0.05",),
-    "hard, mix 0.2": ("pseudo.mix_given=0.2",),
     "hard, ratio 1": ("train.unlabeled_per_batch=1",),
     "hard, ratio 3": ("train.unlabeled_per_batch=3",),
     "soft, all, ratio 3": (*ALL_SOFT, "train.unlabeled_per_batch=3"),

@@ -21,7 +21,6 @@ EVERY_OPTION = [
     "train.unlabeled_per_batch=2",
     "pseudo.power=2",
     "pseudo.trim=0.01",
-    "pseudo.mix_given=0.1",
     "train.min_steps=6",
     "train.epochs=0.1",
     "pseudo.train_baseline=false",

@@ -249,9 +249,6 @@ def _fold_jobs(context: SelfTrainingContext, last: SelfTrainingResult) -> list[F
     folds = make_folds(labels, context.clusters, context.policy.folds, seed)
     if last.predicted is None or not context.leak_free:
         return plain_fold_jobs(last.label, last.targets(context.dataset), folds, number)
-    # The out-of-fold word on the given labels of a chain comes from models that learned the labels of its fold.
-    plain = context.policy.model_copy(update={"mix_given": 0.0})
-    context = replace(context, policy=plain)
     chains = []
     for log_probs in last.predicted.chains:
         # What the models of one fold alone make of the unlabeled samples

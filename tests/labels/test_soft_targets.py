@@ -1,4 +1,4 @@
-"""What soft pseudo-labels and given labels teach: the shapes of pseudo.power, trim and mix_given."""
+"""What soft pseudo-labels teach: the shapes of pseudo.power and pseudo.trim."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_soft_without_a_cutoff_teaches_every_unlabeled_row_and_every_class(log_p
 
 
 def test_the_weight_of_a_soft_row_is_the_share_of_its_label(log_probs, given_labels):
-    policy = Pseudo(**SOFT, power=2, trim=0.05, mix_given=0.3)
+    policy = Pseudo(**SOFT, power=2, trim=0.05)
     decisions = decide_labels(log_probs, given_labels, "augment", policy)
     targets = decisions.targets()
     of_label = targets[np.arange(N), decisions.label]
@@ -86,28 +86,6 @@ def test_the_weight_of_a_soft_row_is_the_share_of_its_label(log_probs, given_lab
     assert (targets == 0).any()
 
 
-@pytest.mark.parametrize("mode", ["augment", "denoise"])
-def test_a_given_label_that_stands_keeps_all_but_the_share_of_the_teachers(
-    log_probs, given_labels, mode
-):
-    given_labels[:6] = (given_labels[:6] + 1) % K
-    plain = decide_labels(log_probs, given_labels, mode, Pseudo())
-    mixed = decide_labels(log_probs, given_labels, mode, Pseudo(mix_given=0.2))
-    assert (mixed.label == plain.label).all()
-    assert (mixed.decision == plain.decision).all()
-    stands = np.flatnonzero(np.isin(plain.decision, ["keep", "review"]))
-    assert len(stands) > 40
-    targets = mixed.targets()
-    expected = 0.2 * np.exp(log_probs[stands]) + 0.8 * np.eye(K)[given_labels[stands]]
-    assert np.allclose(targets[stands], expected, atol=1e-6)
-    assert (targets[stands, given_labels[stands]] >= 0.8).all()
-    # Other rows teach what they taught.
-    others = np.setdiff1d(np.flatnonzero(plain.label >= 0), stands)
-    before = plain.targets()
-    before = before if before.ndim == 2 else np.eye(K)[before]
-    assert np.allclose(targets[others], before[others])
-
-
 def test_label_sets_have_the_same_shapes_class_by_class():
     rng = np.random.default_rng(0)
     truth = (rng.random((N, 3)) < (0.3, 0.5, 0.7)).astype(int)
@@ -116,7 +94,7 @@ def test_label_sets_have_the_same_shapes_class_by_class():
     given_labels = truth.copy()
     given_labels[LABELED:] = -1
     given_labels[0, 1] = -1
-    policy = Pseudo(**SOFT, power=2, trim=0.1, mix_given=0.2)
+    policy = Pseudo(**SOFT, power=2, trim=0.1)
     decisions = decide_labels(log_probs, given_labels, "augment", policy)
     targets = decisions.targets()
     p_yes = np.exp(log_probs[..., 1].astype(float))
@@ -125,7 +103,7 @@ def test_label_sets_have_the_same_shapes_class_by_class():
     assert np.allclose(targets[LABELED:], expected[LABELED:], atol=1e-5)
     assert {0.0, 1.0} < set(targets[LABELED:].ravel().tolist())
     answered = given_labels >= 0
-    assert np.allclose(targets[answered], (0.8 * truth + 0.2 * p_yes)[answered], atol=1e-5)
+    assert np.allclose(targets[answered], truth[answered])
     is_right_side = (targets >= 0.5) == (truth == 1)
     assert is_right_side[answered].all()
 

@@ -56,5 +56,5 @@ def test_select_takes_the_keys_by_which_labels_are_decided_and_no_others():
             decide_labels(log_probs, given_labels, mode, spy)
             read |= spy.read
     # what a label teaches, and not which it is
-    read -= {f"pseudo.{key}" for key in ("targets", "power", "trim", "mix_given")}
+    read -= {f"pseudo.{key}" for key in ("targets", "power", "trim")}
     assert {*DECIDES} == read | {"data.learn_from_test"}

@@ -121,10 +121,6 @@ class Pseudo(Section):
     trim: ShareBelowOne = 0.0
     """Probabilities of soft pseudo-labels below it become 0, after `power`; the others are scaled to 1. The likeliest
     class always stays."""
-    mix_given: ShareBelowOne = 0.0
-    """Share of the out-of-fold probabilities in the target of a given label that stands: 0.05 = 0.95 the label + 0.05
-    the probabilities. Teachers of later rounds learn it too; not those of leak-free rounds, where these probabilities
-    come from models that learned labels of their fold."""
     leak_free_folds: bool | None = None
     """Keep out-of-fold scores honest over several rounds: the models of fold k learn pseudo-labels only from teachers
     that never saw the labels of fold k (mode augment). Costs about half as much again from the second round on.

@@ -149,11 +149,9 @@ def _decide(
     taught = posterior
     if clear and mode == "denoise":
         taught = replace(posterior, sharpness=CLEAR_SHARPNESS)
-    stands = np.isin(decision, ["keep", "review"])
-    taught = SoftTargets.of(taught, policy, stands)
+    taught = SoftTargets(**vars(taught), power=policy.power, trim=policy.trim)
     pseudo_labeled = decision == "accept"
     soft = (decision == "soften") | (pseudo_labeled & (policy.targets == "soft"))
-    soft |= stands & (policy.mix_given > 0)
     weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
     weighted = pseudo_labeled & (policy.targets == "weighted")
     weight[weighted] = believed.confidence[weighted]

@@ -53,7 +53,6 @@ OF_PLAIN_TRAINING = {
     "pseudo.rounds": 1,
     "pseudo.train_baseline": False,
     "pseudo.label_propagation": 0,
-    "pseudo.mix_given": 0.0,
 }
 """Keys in mode train: one round gives the out-of-fold scores and changes no label, so there is nothing to compare."""
 OF_OUTSIDE_TEACHERS = {"pseudo.rounds": 1, "pseudo.leak_free_folds": False}
