@@ -92,9 +92,7 @@ def score_suggested(run: Path, dataset: Dataset, labels: ndarray) -> dict[str, d
     Returns:
         By the name of the run that suggested, see compare_with_chance.
     """
-    answers = pd.Series(names(labels, dataset.classes), dataset.path)
-    answers = answers[answers != ""]
-    file_names = answers.index.map(os.path.basename)
+    answers = dict(zip(dataset.path, names(labels, dataset.classes), strict=True))
     scores = {}
     for file in sorted(run.resolve().parent.glob("*/suggested.csv")):
         try:
@@ -102,15 +100,15 @@ def score_suggested(run: Path, dataset: Dataset, labels: ndarray) -> dict[str, d
         except (UserError, ValueError) as error:  # the file of another run stops none
             log.info(f"warning: {file} is not compared with the labels: {error}")
             continue
-        candidates = answers[file_names.isin(table.path.map(os.path.basename))]
-        by_image = dict(zip(candidates.index.map(image_hash), candidates, strict=True))
-        by_image.pop("", None)  # of files that have gone
-        table["label"] = table.image_sha256.map(by_image)
-        table = table.dropna(subset="label")
+        file_names = {*table.path.map(os.path.basename)}
+        by_image = {
+            image_hash(path): answer
+            for path, answer in answers.items()
+            if answer and os.path.basename(path) in file_names
+        }
+        table = table.assign(label=table.image_sha256.map(by_image)).dropna(subset="label")
         if {*table.predicted} - labels_among(table.predicted, dataset.classes, labels.ndim == 2):
             log.info(f"warning: {file} is not compared with the labels: its classes are others")
-            continue
-        wrong = table.label != table.predicted
-        if score := compare_with_chance(table.assign(wrong=wrong)):
+        elif score := compare_with_chance(table.assign(wrong=table.label != table.predicted)):
             scores[file.parent.name] = score
     return scores
