@@ -38,7 +38,7 @@ MAX_BODY_BYTES = 1 << 24
 """Of a request: more than decisions on 100,000 samples."""
 ORIGINAL = 100_000
 """Pixels, as review_server.js asks for them: no side is longer."""
-BROWSER_TYPES = {f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp")}
+BROWSER_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
 JSON = "application/json"
 Answer = tuple[str, bytes]
 """Type and content."""
