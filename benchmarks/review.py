@@ -1,13 +1,16 @@
-"""How fast does review.html open and scroll with 5,000 label issues?
+"""How fast does review.html open and scroll with 5,000 label issues, and how fast does --serve start with 100,000?
 
-    python benchmarks/review.py [--n 5000] [--repeats 5]
+    python benchmarks/review.py [--n 5000] [--served 100000] [--repeats 5] [--only serve]
 
 Two kinds of thumbnails: 28×28 gray PNG (digits) and 96 px JPEG (pieces of two photographs; both ship with
 scikit-learn). Open: from the request to a page that has answered a key press by painting. Scroll: every frame moves the
-grid by half its height. Needs playwright and a Chromium.
+grid by half its height. Serve: from the start of the process to its address, then to a page that shows the first
+sample in a browser. Needs playwright and a Chromium.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from common import mean_and_sd, save_results
+from common import ROOT, mean_and_sd, save_results
 from sklearn.datasets import load_digits, load_sample_images
 
 from pseudokit.report.review import write_review
@@ -53,15 +56,17 @@ def photo_images(n: int):
         )
 
 
-def write_run(run: Path, images, kind: str, n: int) -> None:
-    """A run folder as far as the page reads it: n label issues and as many rows that agree."""
+def write_run(run: Path, images, kind: str, n: int, n_files: int = 0) -> None:
+    """A run folder as far as the page reads it: n label issues and as many rows that agree, of n_files images."""
     rng, folder = np.random.default_rng(0), run / "images"
     (run / "round_1").mkdir(parents=True)
     folder.mkdir()
-    paths = [folder / f"{i:05d}.{kind}" for i in range(2 * n)]
-    for path, image in zip(paths, images(2 * n), strict=True):
+    files = [folder / f"{i:05d}.{kind}" for i in range(n_files or 2 * n)]
+    for path, image in zip(files, images(len(files)), strict=True):
         cv2.imwrite(str(path), image)
-    table = pd.DataFrame({"id": [p.stem for p in paths], "path": paths, "split": "train"})
+    paths = [str(files[i % len(files)]) for i in range(2 * n)]
+    ids = [f"{i:06d}" for i in range(2 * n)]
+    table = pd.DataFrame({"id": ids, "path": paths, "split": "train"})
     predicted = rng.integers(0, 10, 2 * n)
     given_labels = (predicted + np.where(np.arange(2 * n) < n, rng.integers(1, 10, 2 * n), 0)) % 10
     table = table.assign(
@@ -108,13 +113,40 @@ def measure(browser, page_file: Path) -> dict:
     }
 
 
+def measure_server(browser, run: Path) -> dict:
+    """Seconds from the start of the process to the address, and from there to the first sample in a browser."""
+    start = time.perf_counter()
+    command = [sys.executable, "pseudo.py", "--serve", "--run", str(run)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        started = time.perf_counter()
+        page = browser.new_page()
+        page.goto(line.split(" at ")[1].split(" ")[0])
+        page.wait_for_selector("#single .sample")
+        opened = time.perf_counter()
+        page.close()
+        process.terminate()
+    return {"start_s": round(started - start, 2), "page_s": round(opened - started, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--n", type=int, default=5000, help="label issues in the page")
     parser.add_argument("--repeats", type=int, default=5, help="openings of each page")
+    parser.add_argument("--served", type=int, default=100_000, help="label issues on the server")
+    parser.add_argument("--only", choices=["page", "serve"])
     args = parser.parse_args()
+    if args.only != "page":
+        with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
+            run = Path(folder) / "served"
+            write_run(run, digit_images, "png", args.served, n_files=1000)
+            (run / "config.yaml").write_text("name: served\n")
+            rows = [{"n": args.served} | measure_server(browser, run) for _ in range(args.repeats)]
+        save_results("review_serve", rows, serve_table(rows))
+    if args.only == "serve":
+        return
     rows = []
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         for name, images, kind in (
@@ -134,6 +166,17 @@ def main() -> None:
             rows += [facts | measure(browser, page) for _ in range(args.repeats)]
         version = browser.version
     save_results("review", rows, table(rows, version))
+
+
+def serve_table(rows: list[dict]) -> list[str]:
+    start, page = ([row[key] for row in rows] for key in ("start_s", "page_s"))
+    return [
+        f"--serve with {rows[0]['n']:,} label issues, seconds",
+        "",
+        "| from the command to the address | from there to the first sample in a browser |",
+        "|---|---|",
+        f"| {mean_and_sd(start, 2)} | {mean_and_sd(page, 2)} |",
+    ]
 
 
 def table(rows: list[dict], version: str) -> list[str]:

@@ -15,6 +15,7 @@ import yaml
 from pseudokit.api import export
 from pseudokit.config.load import load_config
 from pseudokit.data.images import load_images
+from pseudokit.data.odd_images import N_UNLIKE
 from pseudokit.report.terminal import summary
 from pseudokit.training.models import load_model
 from pseudokit.training.predict import log_probs
@@ -298,6 +299,9 @@ def test_a_run_is_tracked_offline_with_the_lines_of_metrics_jsonl(runs):
         "accuracy"
     ]
     assert jobs["student"]["history"][0]["student/test/accuracy"] == accuracy
+    [*_, last] = [row for row in jobs["training"]["history"] if "curves/student/loss" in row]
+    loss = float(table(run / "student" / "history.csv").loss.iloc[-1])
+    assert last["curves/student/loss"] == loss
 
 
 def test_the_resolved_config_can_be_fed_back(runs):
@@ -411,6 +415,7 @@ def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(frozen)
     for model in ("student", "baseline", "round_1/fold_0"):
         assert (run / model / "model.safetensors").stat().st_size < 10_000
     assert len(list(run.glob("embeddings_*.npy"))) == 1
+    assert (table(run / "odd_images.csv").reason == "unlike the others").sum() == N_UNLIKE
     assert not list(run.rglob("*.part"))
 
 

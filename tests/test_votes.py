@@ -12,14 +12,17 @@ from pseudokit.config.keys import Pseudo
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
 from pseudokit.data.csv_text import read_csv
+from pseudokit.data.images import MIN_PHOTO_SIDE, resize
 from pseudokit.data.votes import collect_votes
 from pseudokit.labels.annotators import label_by_votes
 from pseudokit.pipeline import run_rounds
+from pseudokit.report.tables import labels_table
 from pseudokit.run_folder.evaluate import write_tables
+from pseudokit.run_folder.explain import explain
 from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run
 from pseudokit.run_folder.prepare import make_job_runner, prepare
-from pseudokit.run_folder.reselect import reselect
-from pseudokit.system.files import read_json
+from pseudokit.run_folder.reselect import recall_result, reselect
+from pseudokit.system.files import read_json, write_json
 from tests.conftest import QUICK
 from tests.test_laws import digits as laws_digits
 from tests.test_laws import train
@@ -90,13 +93,19 @@ def tallies(digits, csv_data):
     return table, train.set_index("id").label, [f"data.train={folder / 'train.csv'}", *options]
 
 
-def decide(mode, options):
-    """The rounds of a run and its tables, without student and pages: its folder, labels.csv and metrics.json."""
+def decide(mode, options, size=None):
+    """The rounds of a run and its tables, without student and pages: its folder, labels.csv and metrics.json.
+
+    size: to which images are enlarged after the rounds, to explain what the models predict.
+    """
     config = load_config(DEFAULT_CONFIG, options)
     run = Run(Path(config.out, config.name), mode, config)
     prepared = prepare(run)
     result = run_rounds(run, prepared, make_job_runner(run, prepared))
     metrics = write_tables(run, prepared, result)
+    if size:
+        pixels = np.stack([resize(image, size) for image in prepared.pixels])
+        explain(run, replace(prepared, pixels=pixels.reshape(-1, size, size, 1)), result)
     return run.path, read_csv(run.path / "labels.csv").set_index("id"), metrics
 
 
@@ -107,13 +116,21 @@ def test_shares_as_labels_are_repaired_as_the_votes_that_they_are(tallies, tmp_p
     shares.to_csv(tmp_path / "train.csv")
     columns = f"data.label_col=[{','.join(counts)}]"
     keys = ["data.labels_are=probabilities", "train.min_steps=40", "name=shares"]
-    _, labels, metrics = decide("denoise", [*options, columns, *keys])
+    run, labels, metrics = decide("denoise", [*options, columns, *keys], size=MIN_PHOTO_SIDE)
     assert set(labels.index) == set(counts.index[counts.sum(axis=1) > 0])
     true = truth[labels.index]
     assert (labels.given_label == counts.idxmax(axis=1)[labels.index]).mean() > 0.9
     assert (labels.label != true).mean() < 0.8 * (labels.given_label != true).mean()
     assert metrics["noise"]["type"] == "votes"
     assert "annotators" not in metrics
+
+    # what spoke for a prediction is asked of a model that did not learn the label
+    why, maps = read_csv(run / "why.csv").set_index("id"), np.load(run / "why.npy")
+    judges = read_csv(run / "round_1" / "decisions.csv").set_index("id").model
+    assert len(why) == len(maps) > 0
+    assert (why.predicted != why.given_label).all()
+    assert all(model in judges[name].split("+") for name, model in why.model.items())
+    assert maps.min() == 0 < maps.max() == 1
 
 
 def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tmp_path):
@@ -128,7 +145,9 @@ def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tm
         "pseudo.cutoff=0.2",
         "train.min_steps=5",
     ]
-    run, labels, _ = decide("augment", [*options, columns, *keys, "name=counts"])
+    options = [*options, columns, *keys, "name=counts"]
+    config = load_config(DEFAULT_CONFIG, options)
+    run, labels, metrics = decide("augment", options)
     given = labels[labels.given_label != ""]
     assert set(given.index) == set(counts.index[counts.sum(axis=1) > 0])
     assert (given.label == given.given_label).all()
@@ -137,6 +156,12 @@ def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tm
     pseudo = read_csv(run / "pseudo_labels.csv")
     assert set(counts.index[counts.sum(axis=1) == 0]) & {*pseudo.id}
     assert (pseudo.label == truth.reindex(pseudo.id).to_numpy()).any()
+
+    # human decisions without a training know the weights
+    write_json(run / "metrics.json", metrics)
+    dataset, result = recall_result(Run(run, "augment", config))
+    again = labels_table(replace(result, human=dataset.id == given.index[0]), dataset)
+    pd.testing.assert_series_equal(again.set_index("id").weight, labels.weight.astype(float))
 
 
 def test_augment_and_joint_learn_soft_given_labels_with_their_weight(tmp_path):

@@ -16,7 +16,7 @@ from .report.metrics_log import write_metrics
 from .report.report import write_report
 from .report.review import write_review
 from .report.terminal import summary
-from .report.tracking import track
+from .report.tracking import tracked
 from .round_store import RoundStore, model_folders
 from .run_folder.corrections import applied, learned, store_corrections, with_corrections
 from .run_folder.evaluate import difference, score_arms, score_trusted, write_tables
@@ -43,10 +43,10 @@ def run_pipeline(run: Run, corrections: pd.DataFrame | None = None) -> None:
     Args:
         corrections: human decisions to put in force first, see new_decisions.
     """
-    reason, is_whole = _run_without_pages(
-        run, corrections
-    )  # frees its arrays before pages are made
-    write_pages(run)
+    with tracked(run.path, run.config.wandb):
+        # frees its arrays before pages are made
+        reason, is_whole = _run_without_pages(run, corrections)
+        write_pages(run)
     finish(run, reason, is_whole)
 
 
@@ -224,7 +224,6 @@ def write_pages(run: Run) -> None:
         write_review(run.path)
         write_report(run.path)
         write_label_studio(run.path)
-    track(run.path, run.config.wandb)
 
 
 def finish(run: Run, reason: str, is_whole: bool) -> None:

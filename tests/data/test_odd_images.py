@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pseudokit.data.odd_images import find_odd_images
+from pseudokit.data.odd_images import find_odd_images, find_unlike_images
 
 N = 60
 
@@ -53,3 +53,16 @@ def test_what_many_images_are_is_not_odd(photos):
     paths, pixels = photos
     pixels[: N // 5] //= 30
     assert reasons(paths, pixels) == {}
+
+
+def test_images_of_another_kind_are_unlike_the_others():
+    """Also where a direction in which all images differ says nothing of it."""
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(0, 1, (5, 64))
+    kind = rng.integers(0, 4, 400)
+    foreign = rng.permutation(400)[:10]
+    kind[foreign] = 4
+    embeddings = kinds[kind] + rng.normal(0, 0.3, (400, 64))
+    embeddings += rng.normal(0, 20, (400, 1)) * rng.normal(0, 1 / 8, 64)
+    assert {*find_unlike_images(embeddings.astype(np.float32))} == {*foreign}
+    assert len(find_unlike_images(embeddings[:3])) == 3

@@ -40,9 +40,11 @@ def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path):
     assert set(embedded(write_review(run).read_text())["classes"]) == {"NA", "nan", "007", "null"}
 
 
-def test_a_loss_curve_has_the_name_of_its_folder(tmp_path, denoise):
+def test_a_loss_curve_has_the_name_of_its_folder_and_heads_have_none(tmp_path, denoise):
     run = shutil.copytree(denoise, tmp_path / "run")
     shutil.copytree(run / "round_2" / "fold_1", run / "student")
+    (run / "baseline").mkdir()
+    (run / "baseline" / "history.csv").write_text("epoch,loss,lr,seconds,prior\n1,0.5,1,0.1,30\n")
     history = load_run.read_run(run)["history"]
     assert {name: list(curves) for name, curves in history.items()} == {
         "round 1": ["fold 0", "fold 1"],

@@ -19,7 +19,7 @@ from pseudokit.report.metrics_log import write_metrics
 from tests.conftest import ROOT
 from tests.naming import lines_naming
 
-from .fake_run import make_run
+from .fake_run import make_run, write_csv
 from .wandb_log import read_job
 
 PLOTS = {"losses", "confusion"}
@@ -86,10 +86,12 @@ def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(
 ):
     run = finished(tmp_path, mode)
     monkeypatch.setenv("WANDB_PROJECT", "p")
-    tracking.track(run, Wandb(mode="offline"))
+    with tracking.tracked(run, Wandb(mode="offline")):
+        (run / "student").mkdir()
+        write_csv(run / "student" / "history.csv", epoch=[1, 2], loss=[0.5, 0.25], lr=0.1)
     folders = sorted((run / "wandb").glob("offline-run-*"))
     jobs = {job["run"].job_type: job for job in map(read_job, folders)}
-    assert len(folders) == len(jobs) == 2
+    assert len(folders) == len(jobs) == 3
     assert {(job["run"].run_group, job["run"].project) for job in jobs.values()} == {("few", "p")}
     assert jobs["teacher"]["config"]["train"] == {"lr": 0.006}
     lines = read_lines(run / "metrics.jsonl")
@@ -100,6 +102,13 @@ def test_an_offline_run_is_in_the_run_folder_and_reaches_nobody(
     ]
     assert logged == rounds
     assert [row["_step"] for row in jobs["teacher"]["history"]][:2] == [1, 2]
+    curves = [
+        {key: value for key, value in row.items() if key[0] != "_"}
+        for row in jobs["training"]["history"]
+    ]
+    student = "curves/student/"
+    assert [row[f"{student}loss"] for row in curves if f"{student}loss" in row] == [0.5, 0.25]
+    assert not any("round_1/fold_0" in key for row in curves for key in row)
     _student_has_scores_and_plots(jobs["student"], lines)
     _teacher_has_scores_and_tables(jobs["teacher"], run)
     assert list((tmp_path / "home").iterdir()) == []
@@ -135,12 +144,13 @@ def test_what_is_told_twice_is_told_of_the_same_two_jobs(tmp_path, no_account):
 
     def jobs():
         shutil.rmtree(run / "wandb", ignore_errors=True)
-        tracking.track(run, Wandb(mode="offline"))
+        with tracking.tracked(run, Wandb(mode="offline")):
+            pass
         return {folder.name.rsplit("-", 1)[1] for folder in (run / "wandb").glob("offline-run-*")}
 
     first = jobs()
-    assert len(first) == 2
-    assert jobs() == first
+    assert len(first) == 3
+    assert len(jobs() & first) == 2, "curves are those of one process"
     (run / "student").mkdir(exist_ok=True)
     (run / "student" / "model.json").write_text('{"hash": "another"}')
     assert not jobs() & first
@@ -148,9 +158,9 @@ def test_what_is_told_twice_is_told_of_the_same_two_jobs(tmp_path, no_account):
 
 def test_disabled_leaves_nothing_and_does_not_import_wandb(tmp_path):
     code = (
-        "import sys, pathlib; from pseudokit.report.tracking import track\n"
+        "import sys, pathlib; from pseudokit.report.tracking import tracked\n"
         "from pseudokit.config.keys import Wandb\n"
-        f"track(pathlib.Path({str(tmp_path)!r}), Wandb()); assert 'wandb' not in sys.modules"
+        f"with tracked(pathlib.Path({str(tmp_path)!r}), Wandb()): assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert list(tmp_path.iterdir()) == []
@@ -163,8 +173,8 @@ def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(tracking, "TIMEOUT_SECONDS", 10.0)
     start = time.monotonic()
-    with caplog.at_level(logging.INFO, "kit"):
-        tracking.track(run, Wandb(mode="online"))
+    with caplog.at_level(logging.INFO, "kit"), tracking.tracked(run, Wandb(mode="online")):
+        pass
     assert time.monotonic() - start < 30
     assert len(lines_naming(caplog.text, "wandb.mode=online")) == 1
     assert requests, "or the other tests could not tell that nobody was called"
@@ -173,9 +183,10 @@ def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(
 def test_online_without_a_key_does_not_ask_even_in_a_terminal(tmp_path, no_account):
     run = finished(tmp_path, "denoise")
     code = (
-        "import logging, pathlib, sys; from pseudokit.report.tracking import track\n"
+        "import logging, pathlib, sys; from pseudokit.report.tracking import tracked\n"
         "from pseudokit.config.keys import Wandb\n"
-        f"logging.basicConfig(level='INFO'); track(pathlib.Path({str(run)!r}), Wandb(mode='online'))\n"
+        "logging.basicConfig(level='INFO')\n"
+        f"with tracked(pathlib.Path({str(run)!r}), Wandb(mode='online')): pass\n"
         "assert sys.stdin.isatty(); assert sys.stderr.isatty(); print('the run goes on')"
     )
     ours, theirs = pty.openpty()

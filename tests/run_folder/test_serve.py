@@ -3,6 +3,7 @@
 import json
 import stat
 from http.client import HTTPConnection
+from io import BytesIO
 from threading import Thread
 
 import numpy as np
@@ -15,7 +16,7 @@ from pseudokit.data.csv_text import read_csv, unescape_formulas
 from pseudokit.report.load_run import image_hash
 from pseudokit.run_folder.corrections import read_corrections
 from pseudokit.run_folder.folder import Run
-from pseudokit.run_folder.serve import MAX_BODY_BYTES, ReviewServer
+from pseudokit.run_folder.serve import MAX_BODY_BYTES, ORIGINAL, ReviewServer
 from tests.conftest import run_script
 from tests.naming import process_refused
 from tests.report.browser import severe_faults
@@ -34,8 +35,10 @@ def run(tmp_path_factory):
     """The tables of a finished run with 100,000 suspects, all of one image; no models."""
     run = tmp_path_factory.mktemp("serve") / "x"
     run.mkdir()
-    Image.fromarray(np.full((30, 40, 3), 200, np.uint8)).save(run / "image.png")
+    for kind in ("png", "tif"):
+        Image.fromarray(np.full((30, 40, 3), 200, np.uint8)).save(run / f"image.{kind}")
     issues = pd.DataFrame({"id": ids(*range(N)), "path": str(run / "image.png")})
+    issues.loc[N - 1, "path"] = str(run / "image.tif")
     issues["given_label"] = np.take(CLASSES, np.arange(N) % 3)
     issues["predicted"] = np.take(CLASSES, np.arange(1, N + 1) % 3)
     issues = issues.assign(confidence=0.9, p_wrong=0.8, decision="relabel")
@@ -120,6 +123,12 @@ def test_who_may_not_ask_is_refused_and_nothing_is_written(server):
         assert status >= 400, name
     assert not server.file.exists()
     assert ask(server, "GET", "", Host=f"localhost:{server.server_port}")[0] == 200
+
+
+def test_an_original_is_the_file_itself_where_browsers_can_show_it(server, run):
+    assert ask(server, "GET", f"image/0/{ORIGINAL}") == (200, (run / "image.png").read_bytes())
+    _, content = ask(server, "GET", f"image/{N - 1}/{ORIGINAL}")
+    assert Image.open(BytesIO(content)).format in ("PNG", "JPEG")
 
 
 def test_what_two_pages_decide_at_once_is_all_in_a_file_that_apply_takes(server, run):

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pseudokit.cli import pseudo_command
+from pseudokit.data.dataset import Dataset
+from pseudokit.data.encoding import parse
 from pseudokit.report.load_run import read_table
 from pseudokit.report.sentences import headline
+from pseudokit.run_folder.corrections import decided
 from pseudokit.run_folder.suggest import COLUMNS, score_suggested, suggest
 from tests.naming import refused
 from tests.report.fake_run import embedded, make_run
@@ -73,23 +78,33 @@ def test_the_page_shows_them_shuffled_and_says_nothing_of_what_the_run_thinks(ru
     assert (run / "suggested.csv").read_bytes() == before
 
 
+def labels_of(run):
+    """The rows of a run, and what people say of them."""
+    samples = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False)
+    dataset = Dataset.from_table(samples[samples.split != "test"], tuple("0123456789"), False)
+    human = decided(run).set_index("id").label.reindex(dataset.id)
+    parsed = parse(human.fillna(""), dataset.classes, False)
+    return dataset, np.where(human.isna(), dataset.given_labels, parsed)
+
+
 def test_labels_say_how_often_the_models_are_wrong_and_the_next_batch_has_new_images(run):
     suggest(run, 40)
     first = read_table(run / "suggested.csv", COLUMNS).set_index("id")
-    assert score_suggested(run) == {}
+    assert score_suggested(run, *labels_of(run)) == {}
     labels = first.predicted.copy()
     chosen = first.index[first.source == "chosen"]
     labels[chosen[:9]] = np.where(labels[chosen[:9]] == "1", "2", "1")
     labels[chosen[9:12]] = ""
     answer(run, labels)
-    suggested = score_suggested(run)
+    scores = score_suggested(run, *labels_of(run))
+    suggested = scores["few"]
     assert suggested["random"]["n"] == 4
     assert suggested["random"]["error"] == 0
     assert suggested["chosen"]["n"] == 33
     assert suggested["chosen"]["error"] == pytest.approx(9 / 33)
     assert suggested["stop"] == ""
     metrics = json.loads((run / "metrics.json").read_text())
-    said = headline(metrics | {"suggested": suggested})
+    said = headline(metrics | {"suggested": scores})
     assert len(said) == len(headline(metrics)) + 1
 
     suggest(run, 40)
@@ -97,7 +112,35 @@ def test_labels_say_how_often_the_models_are_wrong_and_the_next_batch_has_new_im
     assert len(both) == 80
     assert both.id.is_unique
     assert {*both.batch} == {"50", "90"}
-    assert score_suggested(run) == suggested
+    assert score_suggested(run, *labels_of(run)) == scores
+
+
+def test_a_new_run_that_learns_the_labels_scores_the_run_that_suggested_them(run):
+    suggest(run, 40)
+    table = read_table(run / "suggested.csv", COLUMNS).set_index("id")
+    new = run.with_name("new")
+    new.mkdir()
+    samples = pd.read_csv(run / "samples.csv", dtype=str, keep_default_na=False).set_index("id")
+    samples.loc[table.index, "given_label"] = table.predicted
+    samples.loc[table.index, "split"] = "train"
+    wrong = table.index[table.source == "random"][0]
+    samples.loc[wrong, "given_label"] = "1" if table.predicted[wrong] == "0" else "0"
+    for name in table.index:  # into a folder of labeled images
+        samples.loc[name, "path"] = str(shutil.copy(samples.path[name], new))
+    samples.rename(index="new_{}".format).to_csv(new / "samples.csv")
+    dataset, labels = labels_of(new)
+    scores = score_suggested(new, dataset, labels)
+    assert [*scores] == ["few"]
+    assert (scores["few"]["random"]["n"], scores["few"]["random"]["error"]) == (4, 1 / 4)
+    assert (scores["few"]["chosen"]["n"], scores["few"]["chosen"]["error"]) == (36, 0)
+
+    other = Path(samples.path[wrong])
+    other.write_bytes(other.read_bytes() + b"another image")
+    assert score_suggested(new, dataset, labels)["few"]["random"]["n"] == 3
+    renamed = replace(dataset, classes=tuple(f"digit {k}" for k in range(10)))
+    assert score_suggested(new, renamed, labels) == {}
+    (run / "suggested.csv").write_text("id,label\n0050,1\n")
+    assert score_suggested(new, dataset, labels) == {}
 
 
 def test_embeddings_of_a_frozen_network_decide_what_is_alike(run):

@@ -152,6 +152,6 @@ def test_a_terminal_has_two_bars_and_nothing_of_them_is_left(now, monkeypatch):
     reader.join()
     os.close(master)
     states = screen(b"".join(printed).decode())
-    both = r"%.*rounds.*1 of 2.*left\n.*%.*fold 1.*step \d of 10.*left"
+    both = r"%.*rounds.*1 of 2.*left to train\n.*%.*fold 1.*step \d of 10.*left"
     assert any(re.search(both, "\n".join(state)) for state in states)
     assert [row for row in states[-1] if row] == ["a line of the log", "fold 1 is done"]

@@ -172,4 +172,6 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table of text that was given to escape_formulas."""
-    return table.map(lambda cell: cell[1:] if QUOTE_BEFORE_FORMULA.match(cell) else cell)
+    quoted = [name for name in table if table[name].str.startswith("'").any()]  # hardly any is
+    some = table[quoted].map(lambda cell: cell[1:] if QUOTE_BEFORE_FORMULA.match(cell) else cell)
+    return table.assign(**some)

@@ -78,9 +78,11 @@ class Dataset:
         return targets.astype(np.float32)
 
     def table(self) -> pd.DataFrame:
-        """The table samples.csv: class names, empty where there is no label."""
+        """The table samples.csv: class names, empty where there is no label; the weight of each row if they differ."""
         table = pd.DataFrame({name: getattr(self, name) for name in TEXT_COLUMNS})
         table.insert(3, "given_label", names(self.given_labels, self.classes))
+        if self.weight is not None:
+            table["weight"] = self.weight
         return table
 
     @classmethod
@@ -99,7 +101,8 @@ class Dataset:
         if "votes" in table:
             columns["votes"] = collect_votes(table.votes.tolist(), classes)
         if "weight" in table:
-            weight = table.weight.fillna(table.weight.max()).to_numpy(float)
+            weight = table.weight.astype(float)
+            weight = weight.fillna(weight.max()).to_numpy()
             if weight.min() < weight.max():
                 columns["weight"] = weight / weight.max()
         return cls(given_labels=given_labels, classes=classes, **columns)

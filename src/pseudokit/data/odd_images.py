@@ -1,4 +1,4 @@
-"""Images that stand out of their set: dark, bright, blurred, odd in size or shape.
+"""Images that stand out of their set: dark, bright, blurred, odd in size or shape, or unlike all others.
 
 Every measure is compared with the set's own distribution, as digits on black are no dark photos.
 """
@@ -18,6 +18,18 @@ MAX_ODD_SHARE = 0.05
 """More images than this are no exception, but what the set is like."""
 MAX_SIZED_IMAGES = 20_000
 """Of more images the sizes are not looked at: opening 70,000 files takes five seconds."""
+
+N_UNLIKE = 10
+"""Images in the list of those that are unlike the others. There is no limit from which on an image is: people look."""
+MAX_COMPARED_IMAGES = 4000
+"""Images that are compared with each other, which takes two seconds and 130 MB: a random part of more."""
+NEIGHBORS = 30
+"""The least similar of so many counts, itself among them, so that a few foreign images of one kind do not hide each
+other."""
+COMPONENTS = 100
+"""Directions in which images are compared: those in which they differ most."""
+SHRINKAGE = 3.0
+"""How many times the mean variance is added to that of each direction before they get one scale."""
 
 
 def find_odd_images(paths: ndarray, pixels: ndarray) -> pd.DataFrame:
@@ -45,6 +57,26 @@ def find_odd_images(paths: ndarray, pixels: ndarray) -> pd.DataFrame:
     odd = spreads.where(is_odd & (is_odd.mean() <= MAX_ODD_SHARE)).rename_axis("row").reset_index()
     odd = odd.melt("row", var_name="reason", value_name="spreads").dropna()
     return odd.sort_values("spreads", ascending=False, kind="stable").drop_duplicates("row")
+
+
+def find_unlike_images(embeddings: ndarray) -> ndarray:
+    """(n,) numbers of the images that are least like others, at most N_UNLIKE, the oddest first.
+
+    By the cosine to the nearest neighbors (Sun et al. 2022) of whitened embeddings: else a few directions in which all
+    images differ hide what is foreign to them (benchmarks/outliers.py).
+
+    Args:
+        embeddings: (N, D) of a frozen network.
+    """
+    some = np.random.default_rng(0).permutation(len(embeddings))[:MAX_COMPARED_IMAGES]
+    x = embeddings[some]
+    x -= x.mean(0)
+    variances, directions = np.linalg.eigh(x.T @ x / len(x))
+    scales = np.sqrt(variances + SHRINKAGE * variances.mean())
+    white = (x @ (directions / scales))[:, -COMPONENTS:]
+    unit = white / np.linalg.norm(white, axis=1, keepdims=True)
+    similar = np.sort(unit @ unit.T)[:, -NEIGHBORS:].min(1)
+    return some[similar.argsort(kind="stable")[:N_UNLIKE]]
 
 
 def _measure(image: ndarray) -> tuple[float, float]:

@@ -14,7 +14,7 @@ def gallery(data: dict) -> list[tuple[str, str, pd.DataFrame]]:
     if rows.empty:
         return []
     rows = rows.sort_values("confidence", ascending=False, kind="stable")
-    is_right = rows["label"] == rows["predicted"]
+    is_right = rows.label == rows.predicted
     wrong = rows[~is_right]
     right = rows[is_right]
     # the most confident of each class, then the second of each, …
@@ -43,10 +43,10 @@ def predicted_rows(data: dict) -> tuple[pd.DataFrame, str]:
     scored, decisions = data["scored"], data["decisions"]
     split, arm = scored_model(data["metrics"]["scores"])
     if scored is not None and arm:
-        rows = scored[(scored["arm"] == arm) & (scored["split"] == split)]
-        return rows[rows["label"] != ""], f"the {arm} on {split}"
+        rows = scored[(scored.arm == arm) & (scored.split == split)]
+        return rows[rows.label != ""], f"the {arm} on {split}"
     if decisions is None:
         return pd.DataFrame(), ""
-    rows = decisions[decisions["given_label"] != ""]
-    rows = rows.assign(label=rows["truth"].fillna(rows["given_label"]))
+    rows = decisions[decisions.given_label != ""]
+    rows = rows.assign(label=rows.truth.fillna(rows.given_label))
     return rows, "out of fold, against the truth where it is known, else against given labels"

@@ -29,7 +29,7 @@ def write_label_studio(run: Path) -> None:
     items, info = read_review_items(run)
     if items.empty:
         return
-    root = document_root(load_run.read_table(run / "samples.csv", "path")["path"])
+    root = document_root(load_run.read_table(run / "samples.csv", "path").path)
     tasks = [make_task(run.resolve().name, item, root) for item in items.itertuples()]
     write_json(run / "label_studio.json", tasks)
     atomic_write(run / "label_studio.xml", interface(class_names(items, info)))

@@ -132,7 +132,7 @@ def read_decisions(run: Path, number: int | None) -> pd.DataFrame | None:
 def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
     """Training curves by what was trained: `round 1` has one by the name of each fold, `student` one.
 
-    Columns: epoch, loss, lr and more; val_accuracy, where data.val was scored.
+    Columns: epoch, loss, lr and more; val_accuracy, where data.val was scored. Heads on frozen features have none.
     """
     history = {}
     for trained in [*(f"round_{info['round']}" for info in rounds), "baseline", "student"]:
@@ -141,7 +141,9 @@ def read_history(run: Path, rounds: list[dict]) -> dict[str, dict]:
             arm, member = split_folder(file.parent.as_posix())
             name = Path(arm).name.replace("_", " ")
             name += f" · model {member + 1}" if member else ""
-            curves[name] = read_csv(file).apply(pd.to_numeric)
+            curve = read_csv(file).apply(pd.to_numeric)
+            if "prior" not in curve:  # heads are fitted in one go
+                curves[name] = curve
         if curves:
             history[trained.replace("_", " ")] = curves
     return history

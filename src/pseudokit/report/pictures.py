@@ -61,7 +61,7 @@ def disagreements_grid(data: dict) -> CaptionedFigure:
     rows = load_run.disagreements(data["decisions"], GRID_IMAGES)
     return _grid_of_rows(
         data,
-        rows.assign(label=rows["predicted"]),
+        rows.assign(label=rows.predicted),
         ("given_label", "predicted"),
         "Most confident disagreements: label | predicted",
         "given labels that out-of-fold predictions contradict most confidently.",
@@ -90,15 +90,15 @@ def _grid_of_rows(
     """
     if rows.empty:
         return None
-    images = [load_run.read_image(path, IMAGE_PIXELS) for path in rows["path"]]
-    texts = rows.assign(confidence=rows["confidence"].map("{:.3f}".format))
+    images = [load_run.read_image(path, IMAGE_PIXELS) for path in rows.path]
+    texts = rows.assign(confidence=rows.confidence.map("{:.3f}".format))
     first, second = (texts[column].replace("", "none").map(short) for column in pair)
     names = first + " | " + second
     if names.str.len().max() > MAX_ONE_LINE_NAME:
         names = first + " |\n" + second
-    truth = rows["id"].map(data["decisions"].set_index("id")["truth"])
-    is_known = truth.notna() & (rows["label"] != "")
-    is_right = (truth == rows["label"]).astype(object).where(is_known, None)
+    truth = rows.id.map(data["decisions"].set_index("id")["truth"])
+    is_known = truth.notna() & (rows.label != "")
+    is_right = (truth == rows.label).astype(object).where(is_known, None)
     caption = (
         f"{len(rows)} {caption} Where the truth is known, right labels have a blue frame and wrong "
         "ones an orange-red one."
@@ -112,12 +112,12 @@ def why_grid(data: dict) -> CaptionedFigure:
     if rows is None:
         return None
     images = []
-    for path, importance in zip(rows["path"], data["why_maps"], strict=True):
+    for path, importance in zip(rows.path, data["why_maps"], strict=True):
         if image := load_run.read_image(path, IMAGE_PIXELS):
             light = fromarray((255 * importance).astype(np.uint8)).resize(image.size)
             image = composite(image, image.point(lambda value: value // 5), light)
         images.append(image)
-    names = rows["given_label"].map(short) + " |\n" + rows["predicted"].map(short)
+    names = rows.given_label.map(short) + " |\n" + rows.predicted.map(short)
     title = "What spoke for the prediction: label | predicted"
     return (
         "The brighter a part, the more it spoke for the predicted class (Grad-CAM). Each image is explained by a model "
@@ -135,7 +135,7 @@ def embeddings_map(data: dict) -> CaptionedFigure:
     source = "frozen embeddings"
     if features is None:
         features, source = data["log_probs"], "out-of-fold log-probabilities"
-    labeled = rows[rows["given_label"] != ""].assign(is_issue=rows["p_wrong"] > 0.5)
+    labeled = rows[rows.given_label != ""].assign(is_issue=rows.p_wrong > 0.5)
     if features is None or len(labeled) < 2 or len(features[0]) < MIN_MAPPED_NUMBERS:
         return None
     shuffled = labeled.sample(frac=1, random_state=0)
@@ -143,10 +143,10 @@ def embeddings_map(data: dict) -> CaptionedFigure:
     vectors = features[shown.index].reshape(len(shown), -1).astype(float)
     places, method = project(scale(vectors, axis=1))
     figure, [axis] = new_figure(f"Map of the images ({method} of {source})", 6.2)
-    codes, names = pd.factorize(shown["given_label"], sort=True)
+    codes, names = pd.factorize(shown.given_label, sort=True)
     colors = "tab10" if len(names) <= 10 else "turbo"
     images = axis.scatter(*places.T, s=6, c=codes, cmap=colors)
-    issues = places[shown["is_issue"]]
+    issues = places[shown.is_issue]
     [rings] = axis.plot(*issues.T, "ko", fillstyle="none")
     axis.set(xticks=[], yticks=[])
     handles, labels = [rings], [f"probably wrong ({len(issues):,})"]
@@ -175,8 +175,8 @@ def confusion(data: dict) -> CaptionedFigure:
     rows, source = predicted_rows(data)
     if rows.empty:
         return None
-    labels = sorted({*rows["label"], *rows["predicted"]})
-    counts = confusion_matrix(rows["label"], rows["predicted"], labels=labels)
+    labels = sorted({*rows.label, *rows.predicted})
+    counts = confusion_matrix(rows.label, rows.predicted, labels=labels)
     n_wrong = len(rows) - counts.trace()
     title = f"Confusion matrix ({n_wrong:,} of {len(rows):,} differ)"
     figure = matrix_figure(title, counts, labels, xlabel="predicted", ylabel="label")
@@ -186,16 +186,16 @@ def confusion(data: dict) -> CaptionedFigure:
 def confidence(data: dict) -> CaptionedFigure:
     """Histogram of the confidence: labeled images by agreement, unlabeled ones by decision."""
     rows = data["decisions"]
-    is_labeled = rows["given_label"] != ""
-    agrees = rows["predicted"] == rows["given_label"]
+    is_labeled = rows.given_label != ""
+    agrees = rows.predicted == rows.given_label
     kinds = np.select(
-        [is_labeled & agrees, is_labeled, rows["decision"] == "accept"],
+        [is_labeled & agrees, is_labeled, rows.decision == "accept"],
         ["labeled, predicted = given", "labeled, predicted ≠ given", "unlabeled, accepted"],
         "unlabeled, not accepted",
     )
-    edges = np.linspace(min(0.95, rows["confidence"].min()), 1, 51)
+    edges = np.linspace(min(0.95, rows.confidence.min()), 1, 51)
     figure, [axis] = new_figure("Confidence of the out-of-fold predictions", 4.4)
-    for kind, values in rows["confidence"].groupby(kinds):
+    for kind, values in rows.confidence.groupby(kinds):
         label = f"{kind} ({len(values):,})"
         axis.hist(values, edges, histtype="step", linewidth=1.8, label=label)
     for cutoff in set(data["cutoffs"]):
@@ -213,8 +213,8 @@ def confidence(data: dict) -> CaptionedFigure:
 def coverage(data: dict) -> CaptionedFigure:
     """Accuracy of the most confident rows, for every possible cutoff."""
     rows = data["decisions"]
-    is_labeled = rows["given_label"] != ""
-    is_known = rows["truth"].notna()
+    is_labeled = rows.given_label != ""
+    is_known = rows.truth.notna()
     cutoff, unlabeled_cutoff = data["cutoffs"]
     curves = [
         ("labeled, against given labels", rows[is_labeled], "given_label", cutoff),
@@ -226,8 +226,8 @@ def coverage(data: dict) -> CaptionedFigure:
         if part.empty:
             continue
         # rows of equal confidence enter together: no cutoff could tell them apart
-        is_right = part["predicted"] == part[column]
-        above = is_right.groupby(part["confidence"]).agg(["size", "sum"])[::-1].cumsum()
+        is_right = part.predicted == part[column]
+        above = is_right.groupby(part.confidence).agg(["size", "sum"])[::-1].cumsum()
         accuracy = above["sum"] / above["size"]
         accuracy.index = above["size"] / len(part)
         label = f"{name} (n = {len(part):,})"
@@ -251,17 +251,15 @@ def coverage(data: dict) -> CaptionedFigure:
 def reliability(data: dict) -> CaptionedFigure:
     """Whether p_wrong means what it says. Only where labels were flipped on purpose is the truth known."""
     rows = data["decisions"]
-    rows = rows[rows["given_label"] != ""].dropna(subset=["truth", "p_wrong"])
-    is_wrong = rows["truth"] != rows["given_label"]
+    rows = rows[rows.given_label != ""].dropna(subset=["truth", "p_wrong"])
+    is_wrong = rows.truth != rows.given_label
     if not is_wrong.any():
         return None
     title = "Reliability: are labels wrong as often as p_wrong says?"
     figure, [upper, lower] = new_figure(title, 5.6, 2)
-    CalibrationDisplay.from_predictions(
-        is_wrong, rows["p_wrong"], n_bins=10, ax=upper, name="p_wrong"
-    )
+    CalibrationDisplay.from_predictions(is_wrong, rows.p_wrong, n_bins=10, ax=upper, name="p_wrong")
     upper.set(xlabel="", ylabel="share that is wrong")
-    lower.hist(rows["p_wrong"], bins=10, range=(0, 1))
+    lower.hist(rows.p_wrong, bins=10, range=(0, 1))
     lower.set(xlabel="p_wrong", ylabel="labels")
     count_axis(lower)
     return (
@@ -300,12 +298,12 @@ def losses(data: dict) -> CaptionedFigure:
     for axis, (name, curves) in zip(axes, history.items(), strict=True):
         twin = None
         for fold, curve in curves.items():
-            [line] = axis.plot(curve["epoch"], curve["loss"], label=fold)
+            [line] = axis.plot(curve.epoch, curve.loss, label=fold)
             if "val_accuracy" in curve:
                 scored = curve.dropna(subset="val_accuracy")
                 twin = twin or axis.twinx()
                 color = line.get_color()
-                twin.plot(scored["epoch"], scored["val_accuracy"], ":o", color=color)
+                twin.plot(scored.epoch, scored.val_accuracy, ":o", color=color)
                 twin.set(ylabel="val accuracy (dots)")
                 twin.grid(False)
         if name.startswith("round"):

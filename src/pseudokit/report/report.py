@@ -113,7 +113,7 @@ def conflicts(duplicates: pd.DataFrame) -> list[pd.DataFrame]:
 
 def with_images(rows: pd.DataFrame) -> list[dict]:
     """Rows with a path as dicts that have a thumbnail as well."""
-    images = [load_run.thumbnail(path) for path in rows["path"]]
+    images = [load_run.thumbnail(path) for path in rows.path]
     return rows.assign(image=images).to_dict("records")
 
 

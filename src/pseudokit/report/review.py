@@ -43,11 +43,10 @@ def write_review(
     # the fewer samples, the larger, so that the page stays below 30 MB
     pixels = int(EXAMPLE_PIXELS * max(1, MAX_ITEMS / len(rows)) ** 0.5)
     pixels = min(pixels, MAX_SAMPLE_PIXELS)
-    images = thumbnails(rows["path"], pixels)
-    hashes = rows["path"].map(load_run.image_hash)
+    images = thumbnails(rows.path, pixels)
+    hashes = rows.path.map(load_run.image_hash)
     originals = [
-        address(path, run) if known else ""
-        for path, known in zip(rows["path"], hashes, strict=True)
+        address(path, run) if known else "" for path, known in zip(rows.path, hashes, strict=True)
     ]
     rows = rows.drop(columns="path").assign(
         image=images, original=originals, sha256=hashes, near=near
@@ -58,7 +57,7 @@ def write_review(
         "key": hash_of(content["run"], decided_on.to_dict("records")),
         "samples": rows.astype(object).where(rows.notna(), None).to_dict("records"),
         "examples": dict(zip(example_paths, examples, strict=True)),
-        "copies": copies_of(run, rows["cluster"], pixels),
+        "copies": copies_of(run, rows.cluster, pixels),
     }
     page = run / ("review.html" if suggested is None else "suggested.html")
     atomic_write(page, render("review.html", content=content))
@@ -102,8 +101,8 @@ def address(path: str, folder: Path) -> str:
 def copies_of(run: Path, clusters: pd.Series, pixels: int) -> dict[str, list[dict]]:
     """cluster → its first labeled rows (id, given_label, split, image), where their labels disagree."""
     rows = read_conflicts(run)
-    rows = rows[rows["cluster"].isin(clusters)].groupby("cluster").head(MAX_COPIES)
-    rows = rows.assign(image=thumbnails(rows["path"], pixels))
+    rows = rows[rows.cluster.isin(clusters.unique())].groupby("cluster").head(MAX_COPIES)
+    rows = rows.assign(image=thumbnails(rows.path, pixels))
     columns = ["id", "given_label", "split", "image"]
     groups = rows.groupby("cluster")
     return {cluster: group[columns].to_dict("records") for cluster, group in groups}
@@ -113,12 +112,12 @@ def review_queues(
     items: pd.DataFrame, rows: pd.DataFrame, audit: pd.DataFrame | None, queue: str
 ) -> list[dict]:
     """Lists to go through: {"name", "places" in rows}. The page hides in that of the audit what the run thinks."""
-    in_conflict = items["duplicates"] != ""
-    is_kept = (items["decision"] == "keep") & ~in_conflict
+    in_conflict = items.duplicates != ""
+    is_kept = (items.decision == "keep") & ~in_conflict
     masks = {"to review": ~is_kept, "duplicates disagree": in_conflict, "kept by the run": is_kept}
     queues = {name: np.flatnonzero(mask) for name, mask in masks.items()}
     if audit is not None:
-        queues[queue] = pd.Index(rows["id"]).get_indexer(audit["id"])
+        queues[queue] = pd.Index(rows.id).get_indexer(audit.id)
     return [
         {"name": name, "places": places.tolist()} for name, places in queues.items() if len(places)
     ]

@@ -62,5 +62,5 @@ def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
 
 def class_names(items: pd.DataFrame, info: dict) -> list[str]:
     """What a person can choose from: the classes or label sets of the round; without a round, those that occur."""
-    occurring = {*items["given_label"], *items["predicted"]} - {""}
-    return info.get("label_sets") or info.get("classes") or sorted(occurring)
+    known = info.get("label_sets") or info.get("classes")
+    return known or sorted({*items["given_label"], *items["predicted"]} - {""})

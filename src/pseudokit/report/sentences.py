@@ -218,13 +218,16 @@ def human_sentence(metrics: dict) -> str:
 
 def suggested_sentence(metrics: dict) -> str:
     """What labels of suggested images say: the error on the pool, whether the choice beat chance, when to stop."""
-    suggested = metrics["suggested"]
-    random, gain = suggested["random"], suggested["gain"]
+    return " ".join(_suggested_by(*item) for item in metrics["suggested"].items())
+
+
+def _suggested_by(name: str, scores: dict) -> str:
+    random, gain = scores["random"], scores["gain"]
     verdict = "beats chance" if gain["low"] > 0 else "is not proved to beat chance"
     return (
-        f"The teachers are wrong on {percent(random['error'])} of {random['n']:,} random unlabeled images "
-        f"(95 % interval {between(random['low'], random['high'])}). Error on chosen images − on random ones: "
-        f"{points(gain, 'gain')}; the choice {verdict}. {STOP[suggested['stop']]}"
+        f"Images that {name} suggested have labels now: its teachers are wrong on {percent(random['error'])} of "
+        f"{random['n']:,} random unlabeled images (95 % interval {between(random['low'], random['high'])}). Error on "
+        f"chosen images − on random ones: {points(gain, 'gain')}; the choice {verdict}. {STOP[scores['stop']]}"
     )
 
 

@@ -174,7 +174,9 @@ def write_label_tables(
                 metrics["unlabeled"]["out_of_fold"] = precision
         oof = labeled[["id", "given_label", "predicted", "confidence"]]
         write_csv(run.path / "oof.csv", oof.rename(columns={"given_label": "label"}))
-    if suggested := score_suggested(run.path):
+    of_people = judged.given_labels.copy()
+    of_people[result.human] = result.label[result.human]
+    if suggested := score_suggested(run.path, judged, of_people):
         metrics["suggested"] = suggested
     if steps := applied(run.path):
         actions = decided(run.path).groupby("action").size().to_dict()

@@ -1,11 +1,12 @@
 """What the pictures of a report need of pixels and models: odd images, and what spoke for a prediction."""
 
 import numpy as np
+import pandas as pd
 
 from ..data.csv_text import escape_formulas
 from ..data.images import MIN_PHOTO_SIDE
-from ..data.odd_images import find_odd_images
-from ..report.load_run import disagreements
+from ..data.odd_images import find_odd_images, find_unlike_images
+from ..report.load_run import disagreements, read_array
 from ..round_store import decisions_table, model_folders
 from ..self_training import SelfTrainingResult
 from ..system.files import write_csv, write_npy
@@ -18,9 +19,13 @@ MAX_EXPLAINED = 20
 
 
 def list_odd_images(run: Run, prepared: PreparedData) -> None:
-    """Write odd_images.csv: what stands out of all images that the run reads."""
+    """Write odd_images.csv: what stands out of all images that the run reads, of frozen embeddings too."""
     dataset = prepared.dataset
     odd = find_odd_images(dataset.path, prepared.pixels)
+    embeddings = read_array(run.path, "embeddings_*.npy")
+    if embeddings is not None:
+        rows = find_unlike_images(embeddings)
+        odd = pd.concat([odd, pd.DataFrame({"row": rows, "reason": "unlike the others"})])
     table = odd.join(dataset.table()[["id", "split", "path"]], on="row")
     write_csv(run.path / "odd_images.csv", escape_formulas(table.drop(columns="row")))
 

@@ -23,14 +23,14 @@ def apply_to_labels(run: Run, corrections: pd.DataFrame | None) -> None:
         corrections: see new_decisions; None: those in force, where an earlier process was stopped.
 
     Raises:
-        UserError: the stored predictions do not tell the weights of the rows.
+        UserError: the run does not tell the weights of its rows.
     """
-    if run.config.data.weight_col:
-        raise UserError(
-            "--labels-only: stored predictions do not tell the weights of data.weight_col; leave --labels-only out"
-        )
     with run.stage("labels"):
         dataset, result = recall_result(run)
+        if run.config.data.weight_col and dataset.weight is None:
+            raise UserError(
+                f"{run.path / 'samples.csv'} has no weights (data.weight_col); leave --labels-only out"
+            )
         if corrections is not None:
             store_corrections(run, corrections, labels_only=run.trains)
         result = with_corrections(run, dataset, result)

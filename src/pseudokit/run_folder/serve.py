@@ -11,8 +11,10 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from mimetypes import guess_type
 from pathlib import Path
 from threading import Lock
 
@@ -34,6 +36,9 @@ CHUNK = 10_000
 """Samples that the page fetches at once: about a megabyte."""
 MAX_BODY_BYTES = 1 << 24
 """Of a request: more than decisions on 100,000 samples."""
+ORIGINAL = 100_000
+"""Pixels, as review_server.js asks for them: no side is longer."""
+BROWSER_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
 JSON = "application/json"
 Answer = tuple[str, bytes]
 """Type and content."""
@@ -56,11 +61,10 @@ class ReviewServer(ThreadingHTTPServer):
         self.samples, self.content, self.info = read_review(run, sys.maxsize)
         if self.samples.empty:
             raise UserError(f"--run {run} has nothing to review")
-        self.round = load_run.read_decisions(run, self.info.get("round"))
-        self.content["copies"] = copies_of(run, self.samples["cluster"], EXAMPLE_PIXELS)
+        self.content["copies"] = copies_of(run, self.samples.cluster, EXAMPLE_PIXELS)
         self.paths = self.samples.pop("path").tolist()
-        self.given_labels = self.samples["given_label"].tolist()
-        self.row_of = {name: row for row, name in enumerate(self.samples["id"])}
+        self.given_labels = self.samples.given_label.tolist()
+        self.row_of = {name: row for row, name in enumerate(self.samples.id.tolist())}
         relabel = {("relabel", name) for name in self.content["classes"]}
         self.meanings = {("", ""), ("drop", ""), ("ambiguous", ""), *relabel}
         self.file = run / "review.csv"
@@ -70,6 +74,11 @@ class ReviewServer(ThreadingHTTPServer):
             self.lines = {line[0]: line for line in table.to_numpy().tolist()}
         self.history = [*self.lines]  # ids, in the order of the decisions
         self.lock = Lock()
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame | None:
+        """What samples are compared with, read when first asked for: it takes as long as all else."""
+        return load_run.read_decisions(self.run, self.info.get("round"))
 
     def page(self) -> Answer:
         """The page; it asks for all else."""
@@ -82,14 +91,21 @@ class ReviewServer(ThreadingHTTPServer):
         return JSON, self.samples[first : first + CHUNK].to_json(orient="records").encode()
 
     def image(self, row: int, pixels: int) -> Answer:
-        """The image of a sample, its longer side at most so many pixels; empty where it has gone."""
-        kind, data = load_run.encode_image(self.paths[row], pixels)
+        """The image of a sample, its longer side at most so many pixels; empty where it has gone.
+
+        pixels: ORIGINAL = the file as it is, if browsers can show it.
+        """
+        path = self.paths[row]
+        kind, _ = guess_type(path)
+        if pixels == ORIGINAL and kind in BROWSER_TYPES and os.path.isfile(path):
+            return kind, Path(path).read_bytes()
+        kind, data = load_run.encode_image(path, pixels)
         return f"image/{kind}", data
 
     def near(self, row: int) -> Answer:
         """Examples of the given and of the predicted class of a sample, as `data:` addresses."""
         sample = self.samples[row : row + 1]
-        [near], paths = nearest_examples(self.run, self.info, sample, self.round)
+        [near], paths = nearest_examples(self.run, self.info, sample, self.decisions)
         images = dict(zip(paths, thumbnails(paths.values(), EXAMPLE_PIXELS), strict=True))
         near = [[images[number] for number in numbers] for numbers in near]
         return JSON, json.dumps(near).encode()

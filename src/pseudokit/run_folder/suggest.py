@@ -1,22 +1,25 @@
 """--mode suggest: which unlabeled images a person should label next, and what the labels say once they are there."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from ..config.types import UserError
 from ..data.csv_text import escape_formulas
-from ..data.dataset import SCORED_SPLITS
+from ..data.dataset import SCORED_SPLITS, Dataset
+from ..data.encoding import labels_among, names
 from ..labels.suggest import compare_with_chance, suggest_rows, uncertainty
-from ..report.load_run import decisive_round, read_decisions, read_dict, read_table
+from ..report.load_run import decisive_round, image_hash, read_decisions, read_dict, read_table
 from ..report.review import write_review
 from ..system.files import log, seed_of, write_csv
 from .corrections import decided
 from .folder import run_config
 from .outside import COPY_OF_LABELED
 
-COLUMNS = "id path source score predicted confidence batch"
+COLUMNS = "id path source score predicted confidence batch image_sha256"
 """batch: how many labels there were before."""
 
 
@@ -51,6 +54,7 @@ def suggest(run: Path, n: int) -> None:
     suggested = table.iloc[rows].assign(
         source=source, score=uncertainty(log_probs[rows]), batch=n_labels
     )
+    suggested["image_sha256"] = suggested.path.map(image_hash)
     suggested = suggested.sample(frac=1, random_state=seed)
     all_batches = pd.concat([suggested, read_table(run / "suggested.csv", COLUMNS)])
     all_batches = all_batches[COLUMNS.split()].drop_duplicates("id")
@@ -76,11 +80,35 @@ def _open_rows(run: Path, table: pd.DataFrame, is_labeled: pd.Series) -> pd.Data
     return table.assign(cluster=clusters)[~is_closed]
 
 
-def score_suggested(run: Path) -> dict:
-    """What the labels of suggested images say of predictions and choice, see compare_with_chance."""
-    table = read_table(run / "suggested.csv", COLUMNS)
-    if table is None:
-        return {}
-    table = table.merge(decided(run).query("label != ''"), on="id")
-    is_wrong = table.label != table.predicted
-    return compare_with_chance(table.assign(wrong=is_wrong, batch=table.batch.astype(int)))
+def score_suggested(run: Path, dataset: Dataset, labels: ndarray) -> dict[str, dict]:
+    """What labels say of the images that this run suggested, or another run in the same folder.
+
+    An image is known by its file name and content: it may have moved into the folder of its class. What is scored are
+    the predictions of the run that suggested it, which knew no label of it.
+
+    Args:
+        dataset, labels: the rows of this run, and what people say of them, (N,) or (N, C), -1 = nothing.
+
+    Returns:
+        By the name of the run that suggested, see compare_with_chance.
+    """
+    answers = dict(zip(dataset.path, names(labels, dataset.classes), strict=True))
+    scores = {}
+    for file in sorted(run.resolve().parent.glob("*/suggested.csv")):
+        try:
+            table = read_table(file, COLUMNS).astype({"batch": int})
+        except (UserError, ValueError) as error:  # the file of another run stops none
+            log.info(f"warning: {file} is not compared with the labels: {error}")
+            continue
+        file_names = {*table.path.map(os.path.basename)}
+        by_image = {
+            image_hash(path): answer
+            for path, answer in answers.items()
+            if answer and os.path.basename(path) in file_names
+        }
+        table = table.assign(label=table.image_sha256.map(by_image)).dropna(subset="label")
+        if {*table.predicted} - labels_among(table.predicted, dataset.classes, labels.ndim == 2):
+            log.info(f"warning: {file} is not compared with the labels: its classes are others")
+        elif score := compare_with_chance(table.assign(wrong=table.label != table.predicted)):
+            scores[file.parent.name] = score
+    return scores

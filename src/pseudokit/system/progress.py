@@ -17,7 +17,8 @@ SECONDS_PER_LINE = 15.0
 SECONDS_PER_REFRESH = 1.0
 """Of a bar to which nothing is reported."""
 BAR_FORMAT = "{percentage:3.0f}% |{bar:12}| "
-RUN_LINE = "{desc}{postfix}, {elapsed} so far, {remaining} left"
+RUN_LINE = "{desc}{postfix}, {elapsed} so far, {remaining} left to train"
+"""Scores and pages come after that: in the demo, 5 of 40 seconds."""
 STEPS_LINE = "{desc}{postfix}, {rate_noinv_fmt}, {remaining} left"
 IMAGES_LINE = "{desc}, {n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaining} left"
 

@@ -1,12 +1,15 @@
-"""The curves of a network in training: history.csv, and TensorBoard."""
+"""The curves of a network in training: history.csv, TensorBoard, and what Weights & Biases is sent."""
 
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import nn
+
+from ..system.files import write_csv
 
 VALIDATIONS = 5
 """Points of the validation curve of a network."""
@@ -20,6 +23,7 @@ class TrainingHistory:
     Args:
         validate: the accuracy of a network on validation images; called VALIDATIONS times. n_steps: of the training.
         writer: a SummaryWriter of TensorBoard.
+        file: where the table lies while the network is in training, for live curves. epochs_per_step: in that table.
 
     Attributes:
         steps: for each its loss (NaN: it was left out), learning rate, seconds so far, and accuracy (NaN: not scored).
@@ -30,10 +34,15 @@ class TrainingHistory:
         validate: Callable[[nn.Module], float] = lambda network: math.nan,
         n_steps: int = 1,
         writer: Any = None,
+        file: Path | None = None,
+        epochs_per_step: float = 1.0,
     ):
         self.validate = validate
         self.steps_per_validation = math.ceil(n_steps / VALIDATIONS)
+        self.steps_per_row = math.ceil(n_steps / ROWS_PER_CURVE)
         self.writer = writer
+        self.file = file
+        self.epochs_per_step = epochs_per_step
         self.start = time.monotonic()
         self.steps: list[tuple[float, ...]] = []
 
@@ -48,6 +57,8 @@ class TrainingHistory:
         for name, value in scalars.items():
             if math.isfinite(value):
                 self.writer.add_scalar(name, value, number)
+        if self.file and number % self.steps_per_row == 0:
+            write_csv(self.file, self.table(self.epochs_per_step))
 
     def table(self, epochs_per_step: float) -> pd.DataFrame:
         """history.csv: one row for about every twentieth of the steps, with the mean loss of those steps.

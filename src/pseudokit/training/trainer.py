@@ -197,13 +197,22 @@ class Trainer:
         if train.linear_probe_first and not saved.step:
             with progress.part("embed", len(job.rows)):
                 embeddings = np.concatenate([*self._embed(network, spec, job.rows)])
-        writer = None
-        if self.config.tensorboard and folder and process_group.index == 0:
+        writer = live = None
+        is_first = folder and process_group.index == 0
+        if is_first and self.config.wandb.mode != "disabled":
+            live = folder / "history.csv"
+        if is_first and self.config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             events = self.folder / "tensorboard" / job.where
             writer = SummaryWriter(events, purge_step=saved.step + 1, flush_secs=10)
-        history = TrainingHistory(partial(self._val_accuracy, spec, job), job.steps, writer)
+        history = TrainingHistory(
+            partial(self._val_accuracy, spec, job),
+            job.steps,
+            writer,
+            live,
+            train.batch_size / len(job.rows),
+        )
         with progress.part(name, job.steps, saved.step, train.batch_size, job.where):
             network, curve = train_model(
                 network,

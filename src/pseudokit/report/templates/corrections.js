@@ -65,8 +65,7 @@ function readCorrections(text) {
 
 async function load(file) {
   const { fitting, faults } = readCorrections(await file.text());
-  const isSame = (one, other) => one.action === other.action && one.label === other.label;
-  const conflicts = [...fitting].filter(([id, theirs]) => made.has(id) && !isSame(made.get(id), theirs));
+  const conflicts = [...fitting].filter(([id, theirs]) => made.has(id) && describe(made.get(id)) !== describe(theirs));
   let theirs = new Set();
   if (conflicts.length || faults.length) {
     const list = element("ul");

@@ -77,7 +77,7 @@ async function onReload() {
 
 /** The store calls it with [id, decision] that others made. No step: undo takes back one's own. */
 function onOthers(decisions) {
-  for (const [id, decision] of decisions) { if (decision) made.set(id, decision); else made.delete(id); }
+  for (const one of decisions) put(...one);
   refresh();
 }
 
@@ -87,6 +87,8 @@ async function onConflict(conflicts) {
   const theirs = await askConflicts("Decided otherwise elsewhere", [], conflicts);
   refresh(commit(conflicts.filter(([id, mine]) => mine && theirs && !theirs.has(id))));
 }
+
+function put(id, decision) { if (decision) made.set(id, decision); else made.delete(id); }
 
 function element(tag, className, text) {
   const built = document.createElement(tag);
@@ -311,7 +313,7 @@ function targets() {
 /** Decide [id, decision] of each pair: one step of undo. */
 function commit(pairs) {
   const step = pairs.map(([id, after]) => [id, made.get(id) || null, after]);
-  for (const [id, , after] of step) made.set(id, after);
+  for (const one of pairs) put(...one);
   if (step.length) steps.push(step);
   return step;
 }
@@ -333,7 +335,7 @@ function undo() {
   const step = steps.pop();
   if (!step) { say("nothing to undo"); return; }
   if (steps.length < exported) exported = -1;
-  for (const [id, before] of step) { if (before) made.set(id, before); else made.delete(id); }
+  for (const one of step) put(...one);
   at = placeOf.get(step[0][0]) ?? at;
   say(step.length === 1 ? step[0][0] + ": undone" : step.length + " undone");
   refresh(step.map(([id, before, after]) => [id, after, before]));
@@ -342,7 +344,7 @@ function undo() {
 async function acceptAsking(places) {
   const offered = places.filter((place) => suggests(item(place))), sure = offered.filter((place) => isSure(item(place)));
   const doubtful = offered.length - sure.length;
-  if (!offered.length) { say("nothing here that this could decide"); return; }
+  if (!offered.length) { decide(offered, accept); return; } // says so
   const text = doubtful ? doubtful + " of them are doubtful: the run itself did not change these labels, because it is not "
     + "certain enough. Look at them one by one." : "The run itself decided so for all of them.";
   const choices = [["all", "accept all " + offered.length], ["", "cancel"]];

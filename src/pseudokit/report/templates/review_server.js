@@ -97,7 +97,7 @@ globalThis.reviewStore = {
   },
 
   tell(others) {
-    const differs = ([id, theirs]) => this.own.has(id) && JSON.stringify(this.own.get(id)) !== JSON.stringify(theirs);
+    const differs = ([id, theirs]) => this.own.has(id) && describe(this.own.get(id)) !== describe(theirs);
     const conflicts = others.filter(differs);
     const news = others.filter((one) => !differs(one));
     if (news.length) this.page.onOthers(news);
