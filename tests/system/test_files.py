@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pseudokit.config.types import UserError
 from pseudokit.data.csv_text import read_csv
+from pseudokit.system import files
 from pseudokit.system.files import (
     atomic_write,
     read_json,
@@ -85,6 +86,24 @@ def test_a_field_more_than_the_header_has_never_shifts_the_columns(tmp_path, mor
         table = read_csv(file)
         assert list(table.id) == ["1", "2"]
         assert list(table.label) == ["cat", "dog"]
+
+
+def test_a_table_is_written_as_pandas_does_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "ROWS_AT_ONCE", 4)
+    columns = {
+        "float": [1.0, np.nan, 1e-9, 123456789.0, np.inf, -0.0],
+        "float32": np.float32([0.1, 2, 3, 1e30, 0, np.nan]),
+        "whole": pd.array([1, None, 3, 4, 5, 6], "Int64"),
+        "share": pd.array([0.1, None, 3, 4, 5, 6], "Float64"),
+        "yes": [True, False] * 3,
+        "text, quoted": ["a", None, np.nan, 'q"x', "a,b", "l\nm"],
+        "mixed": [1, 2.5, "x", None, np.nan, True],
+        "é": pd.Categorical(["", "é", "\r", " x", "'", "="]),
+    }
+    for table in (pd.DataFrame(columns), pd.DataFrame(columns)[:0], pd.DataFrame({"a": ["", 0]})):
+        expected = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_csv(tmp_path / "a.csv", table)
+        assert (tmp_path / "a.csv").read_bytes().decode() == expected
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import logging
 import os
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 log = logging.getLogger("kit")
+ROWS_AT_ONCE = 10_000
+"""Of a table that is written: a few megabytes as text."""
 
 
 class TimeBudgetExceeded(Exception):
@@ -59,9 +63,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table with six digits a number, whole or not at all."""
+    """Write a table with six digits a number, whole or not at all: as pandas does it, in less time and memory."""
     with whole(path) as file:
-        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table)
+        for start in range(0, len(table), ROWS_AT_ONCE):
+            columns = [_cells(column) for _, column in table[start : start + ROWS_AT_ONCE].items()]
+            writer.writerows(zip(*columns, strict=True))
+        text.detach()
+
+
+def _cells(column: pd.Series) -> list:
+    """As csv.writer takes them; "" where there is nothing."""
+    if column.dtype.kind == "f":
+        return ["" if number != number else f"{number:.6g}" for number in column.astype(float)]
+    return column.astype(object).where(column.notna(), "").tolist()
 
 
 def write_npy(path: Path, array: ndarray) -> None:
