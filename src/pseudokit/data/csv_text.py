@@ -181,6 +181,6 @@ def _map_texts(table: pd.DataFrame, change: Callable) -> pd.DataFrame:
     changed = {
         name: column.map(change)
         for name, column in table.select_dtypes(exclude=["number", "bool"]).items()
-        if column.str[:1].isin(FORMULA_SIGNS).any()
+        if column.astype(str).str[:1].isin(FORMULA_SIGNS).any()
     }
     return table.assign(**changed)
