@@ -1,7 +1,6 @@
-"""Predictions from outside: how often learned rows are told from held-out ones, and what many rows cost.
+"""Predictions from outside: how often learned rows are told from held-out ones, and what find_label_issues costs.
 
     python benchmarks/outside_predictions.py learned --data FOLDER     false and true alarms; a minute
-    python benchmarks/outside_predictions.py rows [--n 200000 1000000] a run on a .npy without images
     python benchmarks/outside_predictions.py issues [--n 1000000 10000000]  find_label_issues on a .npy
 
 FOLDER holds human_noise/*.npz (networks on CIFAR-10N, held out) and mnist_png. The other rows are the 1,797 digits of
@@ -173,24 +172,6 @@ def cost(what: str, n: int, k: int, command: list[str]) -> dict:
     return {"what": what, "n": n, "classes": k, "seconds": round(seconds, 1), "gb": gb}
 
 
-def many_rows(n: int, k: int = 10) -> dict:
-    """A whole run."""
-    probs, labels = noisy_rows(n, k)
-    ids = np.arange(n).astype(str)
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/oof.npy", probs)
-        Path(folder, "ids.txt").write_text("\n".join(ids))
-        pd.DataFrame({"id": ids, "label": labels}).to_csv(f"{folder}/train.csv", index=False)
-        files = [
-            f"data.train={folder}/train.csv",
-            f"predictions.labeled={folder}/oof.npy",
-            f"predictions.ids={folder}/ids.txt",
-            f"out={folder}",
-        ]
-        command = [sys.executable, "pseudo.py", "--mode", "denoise", *files]
-        return cost("a run", n, k, command)
-
-
 def many_issues(n: int, k: int = 10) -> dict:
     """find_label_issues on a memory map."""
     probs, labels = noisy_rows(n, k)
@@ -217,15 +198,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["learned", "rows", "issues"])
+    parser.add_argument("what", choices=["learned", "issues"])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--n", type=int, nargs="+", default=[200_000, 1_000_000])
+    parser.add_argument("--n", type=int, nargs="+", default=[1_000_000, 10_000_000])
     args = parser.parse_args()
     if args.what == "learned":
         rows, to_lines = learned(args.data), table
     else:
-        measure = many_rows if args.what == "rows" else many_issues
-        rows, to_lines = [measure(n) for n in args.n], rows_table
+        rows, to_lines = [many_issues(n) for n in args.n], rows_table
     name = f"outside_predictions_{args.what}"
     rows = [row | {"machine": machine()} for row in rows]
     if args.what != "learned":  # millions of rows take long, and are measured one at a time

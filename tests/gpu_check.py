@@ -9,6 +9,7 @@ from numpy import ndarray
 from sklearn.datasets import load_digits
 
 from pseudokit.config.keys import Model, Train
+from pseudokit.system.files import read_json
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import Computation, pick_amp_dtype
 from pseudokit.training.loop import train_model
@@ -98,4 +99,7 @@ def test_a_run_on_the_gpu_from_start_to_report(csv_data, mode):
     folder, args = csv_data
     done = run_script("pseudo.py", "--mode", mode, *args, *QUICK, "train.device=cuda", "name=gpu")
     assert done.returncode == 0, done.stderr
-    assert (folder / "runs" / "gpu" / "report.html").exists()
+    run = folder / "runs" / "gpu"
+    assert "peak GPU memory" in (run / "report.html").read_text()
+    peaks = read_json(run / "metrics.json")["peak_mib"]
+    assert 0 < peaks["rounds"]["gpu_memory"] <= peaks["total"]["gpu_memory"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 TIMES = {"status.json", "log.txt", "env.json", ".lock", "report.html"}
-"""Files with wall-clock times in them; of the others, `seconds` is left out."""
+"""Files with wall-clock times in them; of the others COSTS are left out."""
+COSTS = {"seconds", "peak_mib"}
 
 
 def contents(run: Path) -> dict:
@@ -32,5 +33,5 @@ def contents(run: Path) -> dict:
 
 def _without_times(value):
     if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if k != "seconds"}
+        return {k: _without_times(v) for k, v in value.items() if k not in COSTS}
     return [_without_times(v) for v in value] if isinstance(value, list) else value

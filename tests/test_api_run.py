@@ -1,5 +1,6 @@
 """`run` with tables and a dict is what the scripts are with files and `key=value`."""
 
+from contextlib import chdir
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,10 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def runs(digits, tmp_path_factory):
-    """A run of tables and a dict, the call that made it, and the run of the same files on the command line."""
+    """A run of tables and a dict, the call that made it, and the run of the same files on the command line.
+
+    The images of the former do not fit into its data.memory.
+    """
     folder, args = write_csv_data(digits, tmp_path_factory.mktemp("runs"))
     keys = [f"{key}={value}" for key, value in SHORT.items()]
     pseudo_command(["--mode", "augment", "name=files", *args, *keys])
@@ -48,15 +52,19 @@ def runs(digits, tmp_path_factory):
         "out": folder / "runs",
         "data.image_dir": str(Path(digits.path[0]).parent),
         "data.image_suffix": ".png",
+        "data.memory": "100m",
     }
 
     def call(**changes):
-        return pseudokit.run("augment", **tables(folder), config=config | changes)
+        with chdir(folder):
+            return pseudokit.run("augment", **tables(folder), config=config | changes)
 
-    return call(), call, folder / "runs" / "files"
+    run = call(**{"data.memory": 600 * 16 * 16 - 1})
+    assert list((folder / "data" / "cache").glob("*.npy")), "images lie in a file"
+    return run, call, folder / "runs" / "files"
 
 
-def test_tables_and_a_dict_give_the_bytes_of_files_and_a_command_line(runs):
+def test_tables_and_images_in_a_file_give_the_bytes_of_files_and_images_in_memory(runs):
     path, _, of_files = runs
     for name in MADE:
         assert (path / name).read_bytes() == (of_files / name).read_bytes(), name

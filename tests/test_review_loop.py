@@ -341,7 +341,7 @@ def without_seconds(files):
     skip = ("history.csv", "report.html")
     kept = {name: data for name, data in files.items() if not name.endswith(skip)}
     for name in ("metrics.json", "status.json"):
-        kept[name] = json.loads(kept[name]) | {"seconds": None}
+        kept[name] = json.loads(kept[name]) | {"seconds": None, "peak_mib": None}
     return kept
 
 

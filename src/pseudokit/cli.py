@@ -1,6 +1,7 @@
 """The command lines of train.py, pseudo.py and predict.py, and how they end."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,8 @@ from .system.distributed import dismiss, leave, rank
 from .system.faults import Interrupted, fault, handle_signals
 from .system.files import show_log
 
+NEW_OBJECTS = 100_000
+"""After so many Python looks for garbage. After 700, its default, that takes longer than to read a million rows."""
 TRAIN = """Plain supervised training: a model a fold (out-of-fold scores in oof.csv), and one of all labeled rows.
 
     python train.py                                                  the built-in digits
@@ -248,6 +251,7 @@ def main(run_script: Callable[[], None]) -> None:
     0 done, 2 wrong input, 130 or 143 stopped by a signal, 1 a fault of ours, or of the machine (in one line, where we
     know it). The other processes of torchrun train what the first one hands out until it lets them go.
     """
+    gc.set_threshold(NEW_OBJECTS)
     try:
         if rank():
             from .training.trainer import run_worker

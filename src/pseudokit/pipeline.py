@@ -214,16 +214,17 @@ def evaluate(
     if run.config.data.submission:
         with run.stage("submission"):
             write_submission(run.path)
-    write_json(run.path / "metrics.json", metrics | {"seconds": run.times()})
+    write_json(run.path / "metrics.json", metrics | run.costs())
 
 
 def write_pages(run: Run) -> None:
     """Write metrics.jsonl, the pages, and the task list for Label Studio."""
-    with run.stage("report"):
+    with run.stage("review"):
         write_metrics(run.path)
         write_review(run.path)
-        write_report(run.path)
         write_label_studio(run.path)
+    with run.stage("report"):
+        write_report(run.path)
 
 
 def finish(run: Run, reason: str, is_whole: bool) -> None:

@@ -186,6 +186,14 @@ def test_a_time_budget_is_read_in_its_unit(read, text, seconds):
     assert read("", f"time_budget={text}").time_budget == seconds
 
 
+def test_a_size_of_memory_is_read_in_its_unit(read):
+    sizes = {"4g": 2**32, "500M": 500 * 2**20, "4096": 4096}
+    for text, size in sizes.items():
+        assert read("", f"data.memory={text}").data.memory == size
+    for text in ("4x", "0", "90s"):
+        assert names(refusal(read, "", f"data.memory={text}"), "data.memory")
+
+
 @pytest.mark.parametrize("text", ["soon", "0", "-5", "1.2.3h", "h", "8h30"])
 def test_a_wrong_time_budget_is_refused(read, text):
     assert names(refusal(read, "", f"time_budget={text}"), "time_budget")

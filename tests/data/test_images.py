@@ -343,8 +343,10 @@ def test_images_that_do_not_fit_into_memory_go_to_a_cache_in_the_current_folder(
     pixels, _ = load_images(files, Data())
     assert isinstance(pixels, np.memmap)
     assert list((tmp_path / "data" / "cache").glob("*.npy"))
+    assert not isinstance(load_images(files, Data(memory=3_000))[0], np.memmap)
     monkeypatch.setattr(images, "free_memory", lambda: 6_000)
     assert not isinstance(load_images(files, Data())[0], np.memmap)
+    assert isinstance(load_images(files, Data(memory="2999"))[0], np.memmap)
 
 
 def test_two_processes_make_one_cache_and_read_the_same(tmp_path):

@@ -194,6 +194,10 @@ def test_time_is_shared_among_the_stages():
     table = time_table({"read": 25, "rounds": 75.0, "total": 100})
     assert list(table["stage"]) == ["read", "rounds", "other", "total"]
     assert list(table["share"]) == [0.25, 0.75, 0, 1]
+    peaks = {"read": {"memory": 312.4}, "rounds": {"memory": 4200.0, "gpu_memory": 90.0}}
+    table = time_table({"read": 25, "rounds": 75.0, "total": 100}, peaks)
+    cells = as_text(table).iloc[:3, 3:].to_numpy().tolist()
+    assert cells == [["312", "–"], ["4,200", "90"], ["–", "–"]]
     assert [duration(s) for s in (5.23, 119, 533, 7500)] == [
         "5.2\xa0s",
         "119.0\xa0s",

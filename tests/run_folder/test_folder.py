@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 
+import numpy as np
 import pytest
 
 from pseudokit.config.keys import VERSION, Config
@@ -21,6 +23,7 @@ from pseudokit.run_folder.folder import (
     reopen_run,
 )
 from pseudokit.system.files import read_json, write_json
+from pseudokit.system.memory import note_peak
 from tests.conftest import ROOT, run_script
 from tests.naming import lines_naming, names, process_refused, refused
 
@@ -201,6 +204,7 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
         with run.stage("read"):
             status = read_json(tmp_path / "status.json")
             assert status.pop("seconds")["total"] >= 0
+            status.pop("peak_mib")
             assert status == {
                 "state": "running",
                 "stage": "read",
@@ -218,6 +222,29 @@ def test_status_is_true_during_a_stage_and_seconds_add_up(tmp_path):
     assert not run.finished(), "its student is gone"
     write_json(tmp_path / "student" / "model.json", {})
     assert run.finished()
+
+
+def test_a_stage_says_how_much_memory_it_took_at_once(tmp_path):
+    run = Run(tmp_path, "joint", Config())
+    with run.stage("read"):
+        large = np.ones(2**25)  # 256 MiB
+        del large
+    with run.stage("rounds"):
+        note_peak(Counter(gpu_memory=7.0))  # of another process
+    with run.stage("rounds"):
+        pass
+    run.write_status("stopped", "rounds")
+    peaks = read_json(tmp_path / "status.json")["peak_mib"]
+    assert peaks["rounds"]["gpu_memory"] == 7, "the largest of all starts"
+    assert peaks["read"]["memory"] > 256
+    assert peaks["total"]["memory"] == peaks["read"]["memory"]
+    if sys.platform == "linux":
+        assert peaks["rounds"]["memory"] < peaks["read"]["memory"] - 200
+    again = Run(tmp_path, "joint", Config())
+    again.recall_costs()
+    with again.stage("read"):
+        pass
+    assert again.costs()["peak_mib"] == peaks, "a later start took less"
 
 
 def test_the_time_of_a_killed_process_counts_up_to_its_last_line(tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from .training_keys import Pseudo, Train
-from .types import Augmentation, Count, Folders, Name, Names, Seconds, Section, Share
+from .types import Augmentation, Bytes, Count, Folders, Name, Names, Seconds, Section, Share
 
 VERSION = 3
 """Of the keys and of the run folder. Those before it had other names for both, and are refused."""
@@ -86,7 +86,10 @@ class Data(Section):
     """1 = gray, 3 = RGB. Default: 1 if all images are gray."""
     cache: str | None = None
     """Folder for decoded images, which later runs and other processes read in place of the files; built-in images are
-    written there too. Default: images stay in memory, or in data/cache if they would take half of it."""
+    written there too. Default: images stay in memory, or in data/cache if they would take more than `memory`."""
+    memory: Annotated[Bytes, Field(gt=0)] | None = None
+    """Most that decoded images may take of the memory. More of them lie in a file that is read as needed, with the same
+    result. Default: half of the memory that is free."""
     allow_outside_files: bool = False
     """true = images may lie outside of `image_dir`, by `..`, an absolute path or a link. Only for tables that you
     trust."""

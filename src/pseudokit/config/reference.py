@@ -71,8 +71,8 @@ def kind(schema: dict) -> str:
         return f"one of `{schema['const']}`"
     if "enum" in schema:
         return "one of " + ", ".join(f"`{one}`" for one in schema["enum"])
-    if schema.get("format") == "duration":
-        return "time: `8.5h`, `30m`, `90s` or seconds"
+    if "format" in schema:
+        return schema["format"]
     if schema["type"] == "array":
         return f"list of: {kind(schema['items'])}"
     limits = [f"{sign} {schema[name]:g}" for name, sign in SIGNS.items() if name in schema]

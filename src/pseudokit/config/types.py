@@ -47,18 +47,21 @@ def one_line(text: str) -> str:
     return f"{text[:half]} … {text[-half:]}"
 
 
-def _to_seconds(value: Any) -> Any:
-    """`8.5h`, `30m`, `90s` or a number of seconds → seconds."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*([hms]?)\s*", str(value))
-    if not match:
-        return value
-    unit = {"h": 3600, "m": 60}.get(match[2], 1)
-    return float(match[1]) * unit
+def _number_with_unit(meaning: str, **units: float) -> Any:
+    """The type of a number that may have one of these units, each in the smallest one; meaning: for docs/config.md."""
+
+    def convert(value: Any) -> Any:
+        match = re.fullmatch(rf"\s*([\d.]+)\s*([{''.join(units)}]?)\s*", str(value).lower())
+        if not match:
+            return value
+        unit = units.get(match[2], 1)
+        return float(match[1]) * unit
+
+    return Annotated[float, BeforeValidator(convert), Field(json_schema_extra={"format": meaning})]
 
 
-Seconds = Annotated[
-    float, BeforeValidator(_to_seconds), Field(json_schema_extra={"format": "duration"})
-]
+Seconds = _number_with_unit("time: `8.5h`, `30m`, `90s` or seconds", h=3600, m=60, s=1)
+Bytes = _number_with_unit("size: `4g`, `500m` or bytes", g=2**30, m=2**20)
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]

@@ -11,6 +11,7 @@ import gzip
 import lzma
 import re
 import zipfile
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import IO
@@ -31,6 +32,8 @@ ENCODINGS = {
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
 csv.field_size_limit(MAX_UNPACKED_BYTES)
+MAX_HEADER_CHARACTERS = 1 << 20
+"""Of the header, and of empty lines before it."""
 FOR_PEOPLE = (
     "label_issues.csv",
     "duplicates.csv",
@@ -40,6 +43,7 @@ FOR_PEOPLE = (
     "corrections.csv",
     "suggested.csv",
 )
+FORMULA_SIGNS = [*"'=+-@\t\r＝＋－＠"]
 FORMULA = r"'*[=+\-@\t\r＝＋－＠]."
 """How a formula begins; the quotes before it may be those of `escape_formulas`."""
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -104,9 +108,10 @@ def parse_csv(body: str, sign: str, **options) -> pd.DataFrame:
 def find_separator(head: str, body: str) -> tuple[str, list[str]]:
     """What separates the columns of a table, and their names as they stand in it; the texts are those of read_text."""
     headers = {}
+    start = body[:MAX_HEADER_CHARACTERS]  # the other rows would be copied for each sign
     for sign in SEPARATORS:
         if sign in (head or SEPARATORS):
-            rows = csv.reader(StringIO(body, newline=""), delimiter=sign)
+            rows = csv.reader(StringIO(start, newline=""), delimiter=sign)
             headers[sign] = next(filter(_has_text, rows), [])
     ranks = {}
     for sign, names in headers.items():
@@ -167,11 +172,19 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     def escape(cell: object) -> object:
         return f"'{cell}" if isinstance(cell, str) and BEFORE_FORMULA.match(cell) else cell
 
-    return table.map(escape)
+    return _map_texts(table, escape)
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table of text that was given to escape_formulas."""
-    quoted = [name for name in table if table[name].str.startswith("'").any()]  # hardly any is
-    some = table[quoted].map(lambda cell: cell[1:] if QUOTE_BEFORE_FORMULA.match(cell) else cell)
-    return table.assign(**some)
+    return _map_texts(table, lambda cell: cell[1:] if QUOTE_BEFORE_FORMULA.match(cell) else cell)
+
+
+def _map_texts(table: pd.DataFrame, change: Callable) -> pd.DataFrame:
+    """The table with its texts changed. Columns where none begins like a formula are not gone through."""
+    changed = {
+        name: column.map(change)
+        for name, column in table.select_dtypes(exclude=["number", "bool"]).items()
+        if column.astype(str).str[:1].isin(FORMULA_SIGNS).any()
+    }
+    return table.assign(**changed)

@@ -1,6 +1,7 @@
 """Duplicates among the images of a run, in all its data sets: equal or nearly so."""
 
 import hashlib
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -63,8 +64,8 @@ def find_links(
     return np.concatenate(links, axis=1)
 
 
-def pixel_hashes(pixels: ndarray) -> ndarray:
-    """(N, …) uint8 → (N,) uint64 hashes of the pixels: equal images have equal hashes."""
+def pixel_hashes(pixels: Iterable[ndarray]) -> ndarray:
+    """N images → (N,) uint64 hashes of the pixels: equal images have equal hashes."""
     digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
     return np.frombuffer(b"".join(digests), np.uint64)
 
@@ -140,7 +141,7 @@ def duplicates_table(
     table = dataset.table().assign(cluster=connect(links, len(dataset)))
     clusters = table.cluster[~_is_unlabeled_too(table)]
     table = table[table.cluster.isin(clusters[clusters.duplicated()])].copy()
-    table["hash"] = pixel_hashes(pixels[table.index])
+    table["hash"] = pixel_hashes(pixels[row] for row in table.index)
     table["label"] = table.given_label.replace("", None)
     n_different = table.groupby("cluster")[["hash", "label"]].transform("nunique")
     table["kind"] = np.where(n_different.hash == 1, "pixels", "near")

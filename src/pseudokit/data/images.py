@@ -39,7 +39,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 import cv2  # noqa: E402
 
 DEFAULT_CACHE = "data/cache"
-"""Folder of decoded images that would take half of the free memory, where data.cache names none."""
+"""Folder of decoded images that would take more than data.memory, where data.cache names none."""
 N_FORMAT_SAMPLES = 64
 """Images that decide the default size and number of channels: spread over all, and read in a second."""
 MIN_DEFAULT_SIDE, MAX_DEFAULT_SIDE = 8, 128
@@ -83,7 +83,7 @@ def load_images(
     """Decode all images, resized to one size.
 
     They are kept in memory. They go to a file if `data.cache` names its folder, if several processes share them, or if
-    they would take more than half of the free memory.
+    they would take more than `data.memory`, by default half of what is free.
 
     Args:
         paths: (N,) str.
@@ -111,7 +111,7 @@ def load_images(
             image = image[..., 0].copy()
         return GRAY if is_guess else GOOD, resize(image, side).reshape(shape[1:])
 
-    fits_in_memory = np.prod(shape, dtype=float) <= free_memory() / 2
+    fits_in_memory = np.prod(shape, dtype=float) <= (data.memory or free_memory() / 2)
     if data.cache is None and size() == 1 and fits_in_memory:
         pixels = np.zeros(shape, np.uint8)
         states = decode_all(decode_one, paths, pixels, np.zeros(len(paths), np.uint8))

@@ -37,8 +37,8 @@ def write_label_studio(run: Path) -> None:
 
 def document_root(paths: pd.Series) -> str:
     """The folder above the one that holds all images: Label Studio serves folders inside of its root only."""
-    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
-    return os.path.dirname(os.path.commonpath(folders))
+    folders = paths.str.replace("[^/]*$", "", regex=True).unique()  # few, unlike the images
+    return os.path.dirname(os.path.commonpath([*map(os.path.abspath, folders)]))
 
 
 def make_task(run: str, item: NamedTuple, root: str) -> dict:

@@ -36,7 +36,8 @@ def nearest_examples(
     log_probs = np.load(file, mmap_mode="r")
     log_probs = log_probs.reshape(len(log_probs), -1)
     if decisions is None:
-        decisions = load_run.read_decisions(run, info["round"])
+        columns = "id split given_label predicted decision"
+        decisions = load_run.read_rows(run, f"round_{info['round']}/decisions.csv", columns)
     candidates = find_candidates(decisions)
     item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])
     near = []
@@ -50,8 +51,8 @@ def find_candidates(decisions: pd.DataFrame) -> dict[str, ndarray]:
     """class → a random sample of the rows that agree with their given label."""
     agrees = decisions["predicted"] == decisions["given_label"]
     is_kept = decisions["decision"] == "keep"
-    agreed = decisions[agrees & is_kept].sample(frac=1, random_state=0)
-    by_class = agreed.groupby("given_label")
+    agreed = decisions["given_label"][agrees & is_kept].sample(frac=1, random_state=0)
+    by_class = agreed.groupby(agreed)
     limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // max(1, by_class.ngroups))
     return {name: rows.index.to_numpy()[:limit] for name, rows in by_class}
 

@@ -11,7 +11,6 @@ from numpy import ndarray
 from PIL.Image import composite, fromarray
 from sklearn.calibration import CalibrationDisplay
 from sklearn.decomposition import PCA
-from sklearn.metrics import confusion_matrix
 from sklearn.preprocessing import scale
 
 from . import load_run
@@ -135,7 +134,8 @@ def embeddings_map(data: dict) -> CaptionedFigure:
     source = "frozen embeddings"
     if features is None:
         features, source = data["log_probs"], "out-of-fold log-probabilities"
-    labeled = rows[rows.given_label != ""].assign(is_issue=rows.p_wrong > 0.5)
+    labeled = rows.loc[rows.given_label != "", ["given_label"]]
+    labeled = labeled.assign(is_issue=rows.p_wrong > 0.5)
     if features is None or len(labeled) < 2 or len(features[0]) < MIN_MAPPED_NUMBERS:
         return None
     shuffled = labeled.sample(frac=1, random_state=0)
@@ -176,7 +176,8 @@ def confusion(data: dict) -> CaptionedFigure:
     if rows.empty:
         return None
     labels = sorted({*rows.label, *rows.predicted})
-    counts = confusion_matrix(rows.label, rows.predicted, labels=labels)
+    counts = pd.crosstab(rows.label, rows.predicted)
+    counts = counts.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
     n_wrong = len(rows) - counts.trace()
     title = f"Confusion matrix ({n_wrong:,} of {len(rows):,} differ)"
     figure = matrix_figure(title, counts, labels, xlabel="predicted", ylabel="label")

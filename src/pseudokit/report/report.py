@@ -91,16 +91,17 @@ def page_tables(data: dict) -> dict[str, pd.DataFrame]:
     """Title → table, in the order of the page. data: from `read_run`."""
     from ..data.duplicates import count_duplicates  # brings OpenCV
 
-    tables = report_tables.report_tables(data["metrics"], data["facts"])
-    if data["decisions"] is not None and data["metrics"]["mode"] != "train":
+    metrics = data["metrics"]
+    tables = report_tables.report_tables(metrics, data["facts"])
+    if data["decisions"] is not None and metrics["mode"] != "train":
         tables |= report_tables.decision_tables(data["decisions"])
     if len(data["duplicates"]):
         counts = count_duplicates(data["duplicates"])
         tables["Duplicates"] = pd.DataFrame(counts.items(), columns=["copies", "n"])
-    if plan := data["metrics"].get("time_budget", {}).get("plan"):
+    if plan := metrics.get("time_budget", {}).get("plan"):
         seconds = plan | {"total": sum(plan.values())}
         tables["Plan of the time budget"] = report_tables.time_table(seconds)
-    tables["Time"] = report_tables.time_table(data["metrics"]["seconds"])
+    tables["Time"] = report_tables.time_table(metrics["seconds"], metrics.get("peak_mib"))
     return tables
 
 

@@ -77,6 +77,7 @@ ANNOTATOR_COLUMNS = {
     "interval": "95 % interval",
     "confusion_rate": "share of that class",
 }
+MEMORY_COLUMNS = {"memory": "peak memory, MiB", "gpu_memory": "peak GPU memory, MiB"}
 NOTES = {
     "Scores": "On images that no model learned. Teacher: the models of the first round together. Baseline: trained "
     "like the student, on the given labels alone.",
@@ -174,16 +175,12 @@ def decision_tables(decisions: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     decisions: as `read_decisions` returns them.
     """
-    rows = decisions.assign(
-        why=decisions.reason.replace(REASONS),
-        decision=decisions.decision.replace(DECISIONS),
-        relabeled=decisions.given_label + " → " + decisions.label,
-    )
+    relabeled = decisions[decisions.decision == "relabel"]
+    relabeled = relabeled.assign(relabeled=relabeled.given_label + " → " + relabeled.label)
+    by_reason = count_rows(decisions.rename(columns={"reason": "why"}), ["decision", "why"])
     tables = {
-        "Decisions": count_rows(rows, ["decision", "why"]),
-        "Relabeled": count_rows(rows[decisions.decision == "relabel"], ["relabeled"]).head(
-            MAX_ROWS
-        ),
+        "Decisions": by_reason.replace({"decision": DECISIONS, "why": REASONS}),
+        "Relabeled": count_rows(relabeled, ["relabeled"]).head(MAX_ROWS),
     }
     return {title: table for title, table in tables.items() if len(table)}
 
@@ -197,14 +194,18 @@ def count_rows(decisions: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return table.sort_values("rows", ascending=False, kind="stable").dropna(axis=1, how="all")
 
 
-def time_table(seconds: dict[str, float]) -> pd.DataFrame:
-    """What each stage of the run took, over all its starts; `other` is what lies between them."""
+def time_table(seconds: dict[str, float], peaks: dict[str, dict] | None = None) -> pd.DataFrame:
+    """What each stage of the run took, over all its starts; `other` is what lies between them.
+
+    peaks: MiB by stage, see system/memory.py.
+    """
     stages = pd.Series(seconds, dtype=float)
     total = stages.pop("total")
     stages["other"] = total - stages.sum()
     stages["total"] = total
     table = pd.DataFrame({"share": stages / total, "time": stages.map(duration)})
-    return table.rename_axis("stage").reset_index()
+    memory = pd.DataFrame(peaks).T.map("{:,.0f}".format, "ignore")
+    return table.join(memory.rename(columns=MEMORY_COLUMNS)).rename_axis("stage").reset_index()
 
 
 # ---- numbers as people read them

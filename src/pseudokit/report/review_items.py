@@ -33,7 +33,7 @@ def read_review_items(run: Path, limit: int = MAX_ITEMS) -> tuple[pd.DataFrame, 
     conflicts = read_conflicts(run)
     conflicts = conflicts[conflicts["split"] == "train"].drop(columns="split")
     conflicts = conflicts.merge(issues, how="left", on=["id", "path", "given_label"])
-    items = pd.concat([conflicts, issues]).drop_duplicates("id", ignore_index=True)
+    items = pd.concat([conflicts, issues[:limit]]).drop_duplicates("id", ignore_index=True)
     return items[:limit].fillna(NO_TEXT), info
 
 
@@ -51,7 +51,8 @@ def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
     """COLUMNS of all label issues, or else of the `limit` pseudo-labels nearest to the cutoff."""
     issues = load_run.read_table(run / "label_issues.csv", COLUMNS)
     if issues is not None:
-        return issues.sort_values("decision", key=lambda names: names == "keep", kind="stable")
+        is_kept = issues["decision"] == "keep"
+        return pd.concat([issues[~is_kept], issues[is_kept]])
     pseudo_labels = load_run.read_table(run / "pseudo_labels.csv", "id path label confidence")
     if pseudo_labels is None:
         return pd.DataFrame(columns=COLUMNS.split(), dtype=str)

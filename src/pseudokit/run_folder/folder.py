@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from ..config.types import UserError
 from ..system.environment import CONFIGS
 from ..system.faults import fault, held
 from ..system.files import TimeBudgetExceeded, atomic_write, log, logged, read_json, write_json
+from ..system.memory import peak_memory, reset_peak
 from ..system.progress import progress
 
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
 FREE_KEYS = {
     "time_budget",
     "tensorboard",
+    "data.memory",
     "train.num_workers",
     "train.checkpoint_every",
     "out",
@@ -44,6 +47,7 @@ class Run:
         started: when this process opened it, as time.monotonic() says.
         seconds: wall-clock seconds by stage, and in total those of the processes before this one.
         closing: seconds that are kept for what comes after training, where there is a time budget.
+        peaks: MiB of memory by stage, see peak_memory.
     """
 
     path: Path
@@ -52,12 +56,14 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
     closing: float = 0.0
+    peaks: dict[str, Counter] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Keep status.json true during a stage, and add up its seconds."""
+        """Keep status.json true during a stage, add up its seconds, and note its peak of memory."""
         self.write_status("running", name)
         progress.enter(name)
+        reset_peak()
         start = time.monotonic()
         try:
             try:
@@ -65,6 +71,9 @@ class Run:
             finally:
                 seconds = self.seconds.get(name, 0) + time.monotonic() - start
                 self.seconds[name] = round(seconds, 3)
+                peak = peak_memory()
+                for key in (name, "total"):
+                    self.peaks[key] = peak | Counter(self.peaks.get(key))
         except BaseException as error:
             is_stopped = isinstance(error, KeyboardInterrupt | TimeBudgetExceeded)
             state = "stopped" if is_stopped else "failed"
@@ -76,7 +85,7 @@ class Run:
     def write_status(self, state: str, stage: str, reason: str = "") -> None:
         """Write status.json; while a run is running, also which process it is."""
         status = {"state": state, "stage": stage, "reason": reason, "mode": self.mode}
-        status["seconds"] = self.times()
+        status |= self.costs()
         if state == "running":
             status |= {"pid": os.getpid(), "host": platform.node()}
         write_json(self.path / "status.json", status)
@@ -92,6 +101,16 @@ class Run:
         """Wall-clock seconds by stage, and in total, of all processes that have worked on this run."""
         total = self.seconds.get("total", 0) + time.monotonic() - self.started
         return self.seconds | {"total": round(total, 3)}
+
+    def costs(self) -> dict[str, dict]:
+        """What metrics.json and status.json say of every stage and of all together."""
+        return {"seconds": self.times(), "peak_mib": self.peaks}
+
+    def recall_costs(self) -> None:
+        """Go on from the costs of the processes before this one."""
+        status = read_status(self.path)
+        self.seconds = status.get("seconds", {})
+        self.peaks = status.get("peak_mib", {})
 
     def has_begun(self) -> bool:
         """Whether any network has been begun."""
@@ -138,7 +157,7 @@ def open_run(
         goes_on = ""
         if run.has_begun():
             _refuse_other_config(run)
-            run.seconds = read_status(path).get("seconds", {})
+            run.recall_costs()
             goes_on = " · goes on where it stopped"
         else:  # a run that was refused for its input may be mended under its name
             run.write_status("running", "start")
@@ -162,7 +181,7 @@ def reopen_run(path: Path) -> Iterator[Run]:
         raise UserError(f"--run {path} is no finished run; pseudo.py makes one under runs/")
     with held(path), logged(path / "log.txt"), progress.shown():
         log.info(f"run folder {path}{mend_after_kill(path)}")
-        run.seconds = read_status(path).get("seconds", {})
+        run.recall_costs()
         yield run
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from ..config.types import UserError
+from .memory import note_peak, peak_memory, reset_peak
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def worker_loop(work: Callable) -> None:
     """Take part in all that `map_jobs` of the first process hands out, until `dismiss`."""
     while (message := receive()) is not None:
         _run_wave(work, *message)
+        reset_peak()
 
 
 def _run_wave(work: Callable, jobs: list, are_shared: bool) -> list:
@@ -158,8 +160,12 @@ def _run_wave(work: Callable, jobs: list, are_shared: bool) -> list:
     if process_group.index > 0:  # of those who share a job, the first sends the result
         outcome = None
     outcomes = [None] * size() if rank() == 0 else None
-    _join().gather_object(outcome, outcomes, 0)
-    results = [outcome for outcome in outcomes or [] if outcome is not None]
+    _join().gather_object((outcome, peak_memory()), outcomes, 0)
+    results = []
+    for outcome, peak in outcomes or []:
+        note_peak(peak)
+        if outcome is not None:
+            results.append(outcome)
     for result in results:
         if isinstance(result, Exception):
             raise result
