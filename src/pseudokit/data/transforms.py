@@ -151,7 +151,11 @@ def batch_affine(
     second_row = [sin, cos + slant * sin, draw(2 * shift)]
     matrices = torch.stack([*first_row, *second_row], 1).view(-1, 2, 3)
     images = batch.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
+    pixels = F.pad(identity.view(-1, 2), (0, 1), value=1.0)  # x, y, 1
+    # One product for all images: F.affine_grid has one for each, and takes as long again as the sampling.
+    grid = (matrices.view(-1, 3) @ pixels.T.to(matrices)).view(n, 2, height, width)
+    grid = grid.permute(0, 2, 3, 1)
     if warp:
         knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
         displacements = F.interpolate(
