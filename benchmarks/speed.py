@@ -5,7 +5,7 @@
     python benchmarks/speed.py table
 
 FOLDER holds mnist_png and trash_competition. Measures: article, training, loading, predicting, frozen, again, ranking,
-rows, ranks, cores, start-up; all take about three hours on two cores. A ratio above 1 says that the kit is faster.
+rows, ranks, more-ranks, cores, start-up; all of them take three hours on two cores. Above 1 the kit is faster.
 What is compared is run in turn, each a process of its own with its peak memory, or block by block in one process.
 A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run. --images
 shortens loading and ranks, --networks training, predicting and loading.
@@ -37,6 +37,7 @@ MEASURES = (
     "ranking",
     "rows",
     "ranks",
+    "more-ranks",
     "cores",
     "start-up",
 )
@@ -51,6 +52,7 @@ OPTIONS = {
     "predicting": ("networks",),
     "loading": ("networks", "images"),
     "ranks": ("images",),
+    "more-ranks": ("images",),
 }
 """What shortens a measure."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -332,11 +334,8 @@ def rows(data: Path, out: Path) -> list[dict]:
     ]
 
 
-def ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
-    """One round of two folds, and student and baseline, on two processes of one thread against one of one thread.
-
-    results/ranks.md has what every process spends its time on.
-    """
+def ranks_job(data: Path, out: Path, images: int | None) -> tuple[list, int]:
+    """Arguments of one round of two folds, student and baseline, on noisy digits; how many they are."""
     from denoise import images as files
     from denoise import noisy_table
 
@@ -356,18 +355,29 @@ def ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
         "pseudo.rounds=1",
         "train.min_steps=0",
     ]
-    script = HERE / "peers" / "stages.py"
-    if not (out / "cache").exists():  # of both
+    if not (out / "cache").exists():  # that all processes read
         python("pseudo.py", *job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01")
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--"]
+    return job, len(table)
+
+
+def torchrun(n: int, *arguments) -> tuple[float, float, str]:
+    """The same as python, in n processes of one thread."""
+    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={n}", "--"]
+    return python(*launch, *arguments, **ONE_THREAD)
+
+
+def ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
+    """Two processes of one thread against one; results/ranks.md has what every process spends its time on."""
+    job, n = ranks_job(data, out, images)
+    script = HERE / "peers" / "stages.py"
     one, mb, _ = python(script, out / "one", *job, "name=one", **ONE_THREAD)
-    two, two_mb, _ = python(*launch, script, out / "two", *job, "name=two", **ONE_THREAD)
+    two, two_mb, _ = torchrun(2, script, out / "two", *job, "name=two")
     same = (out / "one" / "labels.csv").read_bytes() == (out / "two" / "labels.csv").read_bytes()
     alone, first, second = (
         json.loads((out / f"{name}.json").read_text()) for name in ("one.0", "two.0", "two.1")
     )
-    stage_table({"one process": alone, "first of two": first, "second of two": second}, len(table))
-    whole = f"two processes of one thread, against one; {len(table):,} images, whole run; s"
+    stage_table({"one process": alone, "first of two": first, "second of two": second}, n)
+    whole = f"two processes of one thread, against one; {n:,} images, whole run; s"
     more = {"mb": two_mb, "peer_mb": mb, "same": same}
     return [
         row(whole, two, one, **more),
@@ -376,6 +386,15 @@ def ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
             "… the rounds; s", *(sum(times["rounds"].values()) for times in (first, alone)), **more
         ),
     ]
+
+
+def more_ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
+    """Four processes of one thread on two cores, against two."""
+    job, n = ranks_job(data, out, images)
+    two, two_mb, _ = torchrun(2, "pseudo.py", *job, "name=two")
+    four, mb, _ = torchrun(4, "pseudo.py", *job, "name=four")
+    title = f"four processes of one thread on two cores, against two; {n:,} images, whole run; s"
+    return [row(title, four, two, mb=mb, peer_mb=two_mb)]
 
 
 OF_FOLDS = ("train", "batch norms", "make networks", "predict", "wait for others")
