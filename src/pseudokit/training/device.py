@@ -96,7 +96,7 @@ def pick_workers(wanted: int | None, device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc, where it is there, keep freed blocks of up to 1 GiB for what comes next.
+    """Let glibc, where it is there, keep freed blocks of up to 256 MiB for what comes next, 1 GiB in all.
 
     It would give large ones back, and every step of a photo network would wait for hundreds of MB of new pages.
     """
@@ -104,7 +104,7 @@ def keep_freed_memory() -> None:
     with suppress(OSError, AttributeError):
         libc = CDLL("libc.so.6")
         libc.mallopt(m_trim_threshold, 2**30)
-        libc.mallopt(m_mmap_threshold, 2**30)
+        libc.mallopt(m_mmap_threshold, 2**28)
 
 
 class Computation:
