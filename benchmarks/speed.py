@@ -397,6 +397,7 @@ def more_ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
     return [row(title, four, two, mb=mb, peer_mb=two_mb)]
 
 
+STUDENTS = ("student", "baseline")
 OF_FOLDS = ("train", "batch norms", "make networks", "predict", "wait for others")
 """Parts of peers/stages.py that the processes share."""
 
@@ -410,7 +411,7 @@ def stage_table(processes: dict[str, dict[str, dict[str, float]]], n: int) -> No
     """results/ranks.md: seconds of every process by stage and part; of two processes the second knows no stages."""
     alone = processes["one process"]
     whole = sum(sum(parts.values()) for parts in alone.values())
-    shared = of_folds(alone) + sum(sum(alone[arm].values()) for arm in ("student", "baseline"))
+    shared = of_folds(alone) + sum(sum(alone.get(arm, {}).values()) for arm in STUDENTS)
     lines = [
         f"Seconds of each process, one thread each, {n:,} digits, one round of two folds, student and baseline",
         "",
