@@ -5,9 +5,10 @@
     python benchmarks/speed.py table
 
 FOLDER holds mnist_png and trash_competition. Measures: article, training, loading, predicting, frozen, again, ranking,
-rows, ranks, start-up; all of them take about three hours on two cores. A ratio above 1 says that the kit is faster.
+rows, ranks, more-ranks, cores, start-up; all of them take three hours on two cores. Above 1 the kit is faster.
 What is compared is run in turn, each a process of its own with its peak memory, or block by block in one process.
-A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run.
+A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run. --images
+shortens loading and ranks, --networks training, predicting and loading.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ MEASURES = (
     "ranking",
     "rows",
     "ranks",
+    "more-ranks",
+    "cores",
     "start-up",
 )
 STEPS = (
@@ -44,6 +47,14 @@ STEPS = (
     ("resnet18", 128, "photos.yaml"),
 )
 """Networks whose step is measured, at which side, as which config trains them."""
+OPTIONS = {
+    "training": ("networks",),
+    "predicting": ("networks",),
+    "loading": ("networks", "images"),
+    "ranks": ("images",),
+    "more-ranks": ("images",),
+}
+"""What shortens a measure."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -145,36 +156,49 @@ def peer_script(*arguments, **environment: str) -> dict:
     return json.loads(python(HERE / "peers" / arguments[0], *arguments[1:], **environment)[2])
 
 
-def training(data: Path, out: Path, what: str = "training") -> list[dict]:
+def training(
+    data: Path, out: Path, networks: list[str] | None = None, what: str = "training"
+) -> list[dict]:
     """Milliseconds a batch, images from memory and augmented; the bare step on tensors."""
     results = []
     for name, size, config in STEPS:
+        if networks and name not in networks:
+            continue
         measured = peer_script("steps.py", what, name, size, config)
         title = f"{what}, {name} at {size} px, against the bare step; ms a batch"
         results += [row(title, *block, mb=measured["mb"]) for block in measured["blocks"]]
     return results
 
 
-def predicting(data: Path, out: Path) -> list[dict]:
+def predicting(data: Path, out: Path, networks: list[str] | None = None) -> list[dict]:
     """Milliseconds a batch; the bare forward pass on tensors."""
-    return training(data, out, "predicting")
+    return training(data, out, networks, "predicting")
 
 
-def loading(data: Path, out: Path) -> list[dict]:
-    """2,021 photos as JPEG files, three epochs, and the first of them alone; timm's loader."""
-    folder, photos = out / "photos", data / "trash_competition"
-    for photo, label in pd.read_csv(photos / "train.csv", dtype=str).itertuples(index=False):
+def loading(
+    data: Path, out: Path, networks: list[str] | None = None, images: int | None = None
+) -> list[dict]:
+    """Each of three epochs of photos as JPEG files, decoding included; timm's loader."""
+    photos = data / "trash_competition"
+    table = thinned(pd.read_csv(photos / "train.csv", dtype=str), images)
+    folder = out / f"photos_{len(table)}"
+    for photo, label in table.itertuples(index=False):
         (folder / label).mkdir(parents=True, exist_ok=True)
         link = folder / label / f"{photo}.jpg"
         link.exists() or link.symlink_to(photos / "images" / link.name)
     results = []
-    for name in ("tf_efficientnet_lite0", "resnet18"):
+    for name in networks or ("tf_efficientnet_lite0", "resnet18"):
         mine, theirs = (peer_script("loading.py", who, folder, name) for who in ("kit", "timm"))
-        for what, at in (("first epoch", 0), ("three epochs", -1)):
-            title = f"{what} of 2,021 JPEG files, {name} at 128 px, against timm's loader; s"
-            seconds = mine["seconds"][at], theirs["seconds"][at]
-            results.append(row(title, *seconds, mb=mine["mb"], peer_mb=theirs["mb"]))
+        seconds = np.diff([mine["seconds"], theirs["seconds"]], prepend=0)
+        for epoch, (kit, timm) in enumerate(seconds.T.tolist(), 1):
+            title = f"epoch {epoch} of {len(table):,} JPEG files, {name} at 128 px, against timm's loader; s"
+            results.append(row(title, kit, timm, mb=mine["mb"], peer_mb=theirs["mb"]))
     return results
+
+
+def thinned(table: pd.DataFrame, n: int | None) -> pd.DataFrame:
+    """About n rows, spread over the table; None = all."""
+    return table.iloc[:: len(table) // min(n or len(table), len(table))]
 
 
 def frozen(data: Path, out: Path) -> list[dict]:
@@ -310,63 +334,122 @@ def rows(data: Path, out: Path) -> list[dict]:
     ]
 
 
-def ranks(data: Path, out: Path) -> list[dict]:
-    """One round of two folds, and student and baseline, on two processes of one thread against one of one thread.
+def ranks_job(data: Path, out: Path, images: int | None) -> tuple[list, int]:
+    """Arguments of one round of two folds, student and baseline, on noisy digits; how many they are."""
+    from denoise import images as files
+    from denoise import noisy_table
 
-    Cores share memory, caches and clock: what two processes that know nothing of each other gain is the most.
-    """
-    bare = [
-        np.mean([block[1] for block in measured["blocks"]])
-        for measured in side_by_side(1) + side_by_side(2)
-    ]
-    files = [
-        f"data.train={data / 'mnist_png' / 'training'}",
-        f"data.cache={out / 'cache'}",
-        f"out={out}",
-    ]
+    mnist, file = data / "mnist_png", out / "ranks.csv"
+    table = thinned(noisy_table(files(mnist, "training"), mnist, seed=1), images)
+    table[["id", "label"]].to_csv(file, index=False)
     job = [
-        "pseudo.py",
         "--mode",
         "denoise",
         "--config",
         "configs/mnist.yaml",
         "--fresh",
-        *files,
-        "pseudo.rounds=2",
+        f"data.train={file}",
+        f"data.image_dir={mnist}",
+        f"data.cache={out / 'cache'}",
+        f"out={out}",
+        "pseudo.rounds=1",
+        "train.min_steps=0",
     ]
-    # The cache of both.
-    python(*job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01", "train.min_steps=0")
-    one, mb, _ = python(*job, "name=one", **ONE_THREAD)
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--"]
-    two, two_mb, _ = python(*launch, *job, "name=two", **ONE_THREAD)
+    if not (out / "cache").exists():  # that all processes read
+        python("pseudo.py", *job, "name=warm", "pseudo.rounds=0", "train.epochs=0.01")
+    return job, len(table)
+
+
+def torchrun(n: int, *arguments) -> tuple[float, float, str]:
+    """The same as python, in n processes of one thread."""
+    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={n}", "--"]
+    return python(*launch, *arguments, **ONE_THREAD)
+
+
+def ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
+    """Two processes of one thread against one; results/ranks.md has what every process spends its time on."""
+    job, n = ranks_job(data, out, images)
+    script = HERE / "peers" / "stages.py"
+    one, mb, _ = python(script, out / "one", *job, "name=one", **ONE_THREAD)
+    two, two_mb, _ = torchrun(2, script, out / "two", *job, "name=two")
     same = (out / "one" / "labels.csv").read_bytes() == (out / "two" / "labels.csv").read_bytes()
-    inner = [metrics(out / name)["seconds"]["rounds"] for name in ("one", "two")]
+    alone, first, second = (
+        json.loads((out / f"{name}.json").read_text()) for name in ("one.0", "two.0", "two.1")
+    )
+    stage_table({"one process": alone, "first of two": first, "second of two": second}, n)
+    whole = f"two processes of one thread, against one; {n:,} images, whole run; s"
+    more = {"mb": two_mb, "peer_mb": mb, "same": same}
     return [
+        row(whole, two, one, **more),
+        row("… training and predicting of the folds; s", of_folds(first), of_folds(alone), **more),
         row(
-            "two processes of one thread, against one; whole run",
-            two,
-            one,
-            mb=two_mb,
-            peer_mb=mb,
-            same=same,
-        ),
-        row("… its rounds alone", inner[1], inner[0], mb=two_mb, peer_mb=mb, same=same),
-        row(
-            "the bare step in two processes, against one; ms a batch",
-            np.mean(bare[1:]) / 2,
-            bare[0],
+            "… the rounds; s", *(sum(times["rounds"].values()) for times in (first, alone)), **more
         ),
     ]
 
 
-def side_by_side(n: int) -> list[dict]:
-    """What the training of the smallest network takes in n processes of one thread at once."""
+def more_ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
+    """Four processes of one thread on two cores, against two."""
+    job, n = ranks_job(data, out, images)
+    two, two_mb, _ = torchrun(2, "pseudo.py", *job, "name=two")
+    four, mb, _ = torchrun(4, "pseudo.py", *job, "name=four")
+    title = f"four processes of one thread on two cores, against two; {n:,} images, whole run; s"
+    return [row(title, four, two, mb=mb, peer_mb=two_mb)]
+
+
+STUDENTS = ("student", "baseline")
+OF_FOLDS = ("train", "batch norms", "make networks", "predict", "wait for others")
+"""Parts of peers/stages.py that the processes share."""
+
+
+def of_folds(times: dict[str, dict[str, float]]) -> float:
+    """Seconds of the rounds that the processes share, of one of them."""
+    return sum(times["rounds"].get(part, 0) for part in OF_FOLDS)
+
+
+def stage_table(processes: dict[str, dict[str, dict[str, float]]], n: int) -> None:
+    """results/ranks.md: seconds of every process by stage and part; of two processes the second knows no stages."""
+    alone = processes["one process"]
+    whole = sum(sum(parts.values()) for parts in alone.values())
+    shared = of_folds(alone) + sum(sum(alone.get(arm, {}).values()) for arm in STUDENTS)
+    lines = [
+        f"Seconds of each process, one thread each, {n:,} digits, one round of two folds, student and baseline",
+        "",
+        f"Of one process {shared / whole:.1%} is work that two share, so that they are at most "
+        f"{whole / (whole - shared / 2):.2f} times as fast (Amdahl).",
+        "",
+        "| process | stage | seconds | of these |",
+        "|---|---|---|---|",
+    ]
+    rows = []
+    for process, stages in processes.items():
+        for stage, parts in stages.items():
+            rows.append({"process": process, "stage": stage} | parts)
+            largest = sorted(parts.items(), key=lambda part: -part[1])
+            text = ", ".join(f"{part} {seconds:.1f}" for part, seconds in largest if seconds >= 0.1)
+            lines.append(f"| {process} | {stage} | {sum(parts.values()):.1f} | {text} |")
+    save_results("ranks", rows, lines)
+
+
+def cores(data: Path, out: Path) -> list[dict]:
+    """The bare step in two processes of one thread that know nothing of each other: the most that two can gain.
+
+    Cores share memory, caches and clock.
+    """
+    alone, *both = side_by_side(1) + side_by_side(2)
+    title = "the bare step in two processes of one thread, against one; ms a batch"
+    return [row(title, sum(two) / 2 / 2, one) for one, *two in zip(alone, *both, strict=True)]
+
+
+def side_by_side(n: int) -> list[list[float]]:
+    """Milliseconds of the bare step of the smallest network, block by block, in n processes of one thread at once."""
     with ThreadPoolExecutor(n) as threads:
-        return list(
+        measured = list(
             threads.map(
                 lambda _: peer_script("steps.py", "training", *STEPS[0], **ONE_THREAD), range(n)
             )
         )
+        return [[bare for _, bare in process["blocks"]] for process in measured]
 
 
 def start_up(data: Path, out: Path) -> list[dict]:
@@ -428,12 +511,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     parser.add_argument("--more", action="store_true")
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--networks", nargs="+", choices=[name for name, *_ in STEPS])
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     for measure in arguments.measures:
         job = globals()[measure.replace("-", "_")] if measure in MEASURES else lambda data, out: []
-        table(together(job(arguments.data and arguments.data.resolve(), out), arguments.more))
+        options = {key: getattr(arguments, key) for key in OPTIONS.get(measure, ())}
+        results = job(arguments.data and arguments.data.resolve(), out, **options)
+        table(together(results, arguments.more))
 
 
 if __name__ == "__main__":

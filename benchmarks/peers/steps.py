@@ -2,30 +2,36 @@
 
     PYTHONPATH=src python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
 
-Prints milliseconds a batch of the kit and of the bare step, block by block, and the peak of the memory in MB. What the
-kit adds to a bare step: rows drawn, images augmented and normalized, gradients clipped, weights averaged.
+After each batch of the kit comes a bare one, of a copy of the network. Prints the median milliseconds of both, block by
+block, and the peak of the memory in MB. What the kit adds to a bare step: rows drawn, images augmented and normalized,
+gradients clipped, weights averaged.
 """
 
+import copy
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from ranking import most_mb
+from torch import nn
 
 from pseudokit.config.keys import Model
 from pseudokit.config.load import load_config
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import pick_amp_dtype
+from pseudokit.training.history import TrainingHistory
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BLOCKS, N, K = 7, 4096, 10
+BLOCKS, WARM_UP = 8, 5
+N, K = 4096, 10
 CPU = torch.device("cpu")
 
 
@@ -41,61 +47,82 @@ def setting(name: str, size: int, config: str):
     return network, replace(form, amp_dtype=train.amp_dtype), train, pixels, rng.integers(0, K, N)
 
 
-def training(name: str, size: int, config: str) -> list[tuple[float, float]]:
+class Alternating(TrainingHistory):
+    """After each step of the kit it takes a bare one, so that both see the same machine."""
+
+    def __init__(self, bare: Callable[[], None]):
+        super().__init__()
+        self.bare = bare
+        self.seconds = []
+        self.end = time.perf_counter()
+
+    def add(self, loss: float, lr: float, network: nn.Module) -> None:
+        """Note the seconds of both steps."""
+        super().add(loss, lr, network)
+        self.turn()
+
+    def turn(self, *_) -> None:
+        """The kit's step is what was done since the last bare one."""
+        begin = time.perf_counter()
+        self.bare()
+        middle, self.end = self.end, time.perf_counter()
+        self.seconds.append((begin - middle, self.end - begin))
+
+    def blocks(self) -> list[list[float]]:
+        """Median milliseconds of a step, of the kit and bare, block by block, without the first ones."""
+        seconds = np.array(self.seconds[WARM_UP:]).reshape(BLOCKS, -1, 2)
+        return (1000 * np.median(seconds, 1)).tolist()
+
+
+def n_steps(size: int) -> int:
+    """Of all blocks: less than a minute of each network."""
+    return WARM_UP + BLOCKS * (6 if size > 64 else 20)
+
+
+def training(name: str, size: int, config: str) -> list[list[float]]:
     network, form, train, pixels, labels = setting(name, size, config)
-    steps = 20 if size > 64 else 60
     dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
     images = torch.randn(train.batch_size, pixels.shape[3], size, size).to(
         memory_format=torch.channels_last
     )
     targets = torch.randint(K, (train.batch_size,))
+    other = copy.deepcopy(network).train()
+    optimizer = torch.optim.AdamW(other.parameters(), fused=True)
 
-    def ours() -> float:
-        training_set = TrainingSet(pixels, np.arange(N), labels, steps, 0)
-        return train_model(network, form, training_set, train)[1].seconds.iloc[-1]
+    def bare() -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = torch.nn.functional.cross_entropy(other(images), targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
 
-    def bare() -> float:
-        optimizer = torch.optim.AdamW(network.train().parameters(), fused=True)
-        start = time.monotonic()
-        for _ in range(steps):
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                loss = torch.nn.functional.cross_entropy(network(images), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        return time.monotonic() - start
-
-    return [(1000 * ours() / steps, 1000 * bare() / steps) for _ in range(BLOCKS)]
+    history = Alternating(bare)
+    training_set = TrainingSet(pixels, np.arange(N), labels, n_steps(size), 0)
+    train_model(network, form, training_set, train, history=history)
+    return history.blocks()
 
 
-def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
+def predicting(name: str, size: int, config: str) -> list[list[float]]:
     network, form, train, pixels, _ = setting(name, size, config)
     at_once = batch_size(size, CPU)
-    n = min(N, 16 * at_once) // at_once * at_once
     dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
     images = torch.randn(at_once, pixels.shape[3], size, size).to(memory_format=torch.channels_last)
+    other = copy.deepcopy(network).eval()
 
-    def ours() -> float:
-        start = time.monotonic()
-        log_probs(TrainedModel(network, form, ""), pixels, np.arange(n))
-        return time.monotonic() - start
+    def bare() -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            other(images)
 
-    def bare() -> float:
-        network.eval()
-        start = time.monotonic()
-        with torch.inference_mode():
-            for _ in range(n // at_once):
-                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                    network(images)
-        return time.monotonic() - start
-
-    return [(1000 * ours() * at_once / n, 1000 * bare() * at_once / n) for _ in range(BLOCKS)]
+    history = Alternating(bare)
+    network.register_forward_pre_hook(history.turn)
+    rows = np.arange(at_once * n_steps(size)) % N
+    log_probs(TrainedModel(network, form, ""), pixels, rows)
+    return history.blocks()
 
 
 def main(what: str, name: str, size: str, config: str) -> None:
-    # The first warms up.
-    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[1:]
-    print(json.dumps({"blocks": np.round(blocks, 2).tolist(), "mb": most_mb()}))
+    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)
+    print(json.dumps({"blocks": np.round(blocks, 3).tolist(), "mb": most_mb()}))
 
 
 if __name__ == "__main__":

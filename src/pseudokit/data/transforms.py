@@ -138,20 +138,25 @@ def batch_affine(
     """
     n, height, width, _ = batch.shape
 
-    def draw(bound: float) -> torch.Tensor:
-        uniform = torch.rand(n, generator=generator) * 2 - 1
-        return (uniform * bound).to(batch.device)
+    def draw(*bounds: float) -> torch.Tensor:
+        uniform = torch.rand(len(bounds), n, generator=generator) * 2 - 1
+        return (uniform * torch.tensor(bounds)[:, None]).to(batch.device)
 
-    angle = draw(math.radians(degrees))
-    zoom = torch.exp(draw(scale))
-    slant = draw(shear)
+    angle, log_zoom, slant, right, down = draw(
+        math.radians(degrees), scale, shear, 2 * shift, 2 * shift
+    )
+    zoom = torch.exp(log_zoom)
     cos = torch.cos(angle) / zoom
     sin = torch.sin(angle) / zoom
-    first_row = [cos, slant * cos - sin, draw(2 * shift)]
-    second_row = [sin, cos + slant * sin, draw(2 * shift)]
-    matrices = torch.stack([*first_row, *second_row], 1).view(-1, 2, 3)
+    first_row = [cos, slant * cos - sin, right]
+    second_row = [sin, cos + slant * sin, down]
+    matrices = torch.stack([*first_row, *second_row], 1).view(-1, 3)
     images = batch.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
+    pixels = F.pad(identity.view(-1, 2), (0, 1), value=1.0)  # x, y, 1
+    # One product for all images: F.affine_grid has one for each, and takes as long again as the sampling.
+    grid = matrices @ pixels.T.to(matrices)
+    grid = grid.view(n, 2, height, width).permute(0, 2, 3, 1)
     if warp:
         knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
         displacements = F.interpolate(

@@ -106,6 +106,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         average = ModelEmaV3(network, decay=train.ema_decay, use_warmup=True)
         state["average"] = average
     saved.restore(state)
+    weights = [*network.parameters()]
     skipped = 0  # steps in a row whose gradient was not finite
     remedy = f"lower train.lr={train.lr:g} or set train.amp_dtype=fp32"
 
@@ -121,10 +122,13 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             scaler.scale(loss).backward()  # scaled for fp16 alone, which has no small numbers
             process_group.average_gradients(network)
             scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad or math.inf)
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            total_norm = nn.utils.get_total_norm(gradients)
             # Both at once: each wait for the device costs time.
-            norm, value = torch.stack([norm, loss.detach()]).tolist()
+            norm, value = torch.stack([total_norm, loss.detach()]).tolist()
             is_finite = math.isfinite(norm)
+            if norm > (train.clip_grad or math.inf):  # to multiply all by 1 costs time too
+                nn.utils.clip_grads_with_norm_(weights, train.clip_grad, total_norm)
             if is_finite or scaler.is_enabled():  # the scaler leaves the step out by itself
                 scaler.step(optimizer)
                 scaler.update()
@@ -148,7 +152,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 raise Interrupted(signal)
     if skipped == training_set.steps:
         raise UserError(f"no finite gradient in any step; {remedy}")
-    if not all(weight.isfinite().all() for weight in network.parameters()):
+    if not all(weight.isfinite().all() for weight in weights):
         raise UserError(f"no finite weights after the last step; {remedy}")
 
     network = average.module if average else network
