@@ -1,13 +1,10 @@
 """The number type by rule."""
 
-from resource import RUSAGE_SELF, getrusage
-
-import numpy as np
 import pytest
 import torch
 
 from pseudokit.config.keys import Model
-from pseudokit.training.device import cpu_has_bf16, keep_freed_memory, pick_amp_dtype
+from pseudokit.training.device import cpu_has_bf16, pick_amp_dtype
 from pseudokit.training.models import create_model
 
 
@@ -21,11 +18,3 @@ def test_auto_is_fp32_for_mobile_networks_and_else_up_to_the_processor(name, mob
     assert dtype == (torch.bfloat16 if cpu_has_bf16() and not mobile else torch.float32)
     # Who asks for it gets it.
     assert pick_amp_dtype("bf16", torch.device("cpu"), 64, network) == torch.bfloat16
-
-
-def test_freed_memory_is_kept_for_what_comes_next():
-    keep_freed_memory()
-    np.ones(2**23)
-    before = getrusage(RUSAGE_SELF).ru_minflt
-    np.ones(2**23)
-    assert getrusage(RUSAGE_SELF).ru_minflt - before < 100

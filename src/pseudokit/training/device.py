@@ -4,8 +4,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
-from ctypes import CDLL
 from pathlib import Path
 
 import torch
@@ -95,18 +93,6 @@ def pick_workers(wanted: int | None, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MAX_LOADER_PROCESSES, cores() - 1)
 
 
-def keep_freed_memory() -> None:
-    """Let glibc, where it is there, keep freed blocks of up to 256 MiB for what comes next, 1 GiB in all.
-
-    It would give large ones back, and every step of a photo network would wait for hundreds of MB of new pages.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    with suppress(OSError, AttributeError):
-        libc = CDLL("libc.so.6")
-        libc.mallopt(m_trim_threshold, 2**30)
-        libc.mallopt(m_mmap_threshold, 2**28)
-
-
 class Computation:
     """Where a network computes, in which number type, and how its images are normalized.
 
@@ -123,8 +109,6 @@ class Computation:
         self.mean = torch.tensor(spec.mean, device=self.device) * 255
         self.std = torch.tensor(spec.std, device=self.device) * 255
         network.to(self.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
