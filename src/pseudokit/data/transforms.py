@@ -109,6 +109,14 @@ def compose(spec: list[dict[str, Any]], size: int):
     return A.Compose(steps)
 
 
+def to_device(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """The tensor on a device. Nothing waits for the copy to a GPU, as it is made from pinned memory."""
+    is_cuda = torch.device(device).type == "cuda"
+    if is_cuda and tensor.is_cpu:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=is_cuda)
+
+
 def batch_affine(
     batch: torch.Tensor,
     generator: torch.Generator,
@@ -140,7 +148,7 @@ def batch_affine(
 
     def draw(bound: float) -> torch.Tensor:
         uniform = torch.rand(n, generator=generator) * 2 - 1
-        return (uniform * bound).to(batch.device)
+        return to_device(uniform * bound, batch.device)
 
     angle = draw(math.radians(degrees))
     zoom = torch.exp(draw(scale))
@@ -155,7 +163,7 @@ def batch_affine(
     if warp:
         knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
         displacements = F.interpolate(
-            knots.to(images),
+            to_device(knots, batch.device),
             (height, width),
             mode="bicubic",
             align_corners=True,
@@ -175,5 +183,5 @@ def batch_affine(
         rows = torch.arange(height).view(-1, 1)
         columns = torch.arange(width)
         is_in_square = ((rows - center_y).abs() < half) & ((columns - center_x).abs() < half)
-        images.masked_fill_(is_in_square.to(batch.device), 0)
+        images.masked_fill_(to_device(is_in_square, batch.device), 0)
     return images.permute(0, 2, 3, 1)
