@@ -4,8 +4,9 @@
     python benchmarks/speed.py article ranking … --data FOLDER [--out FOLDER] [--more]
     python benchmarks/speed.py table
 
-FOLDER holds mnist_png and trash_competition. Measures: article, training, loading, predicting, frozen, again, ranking,
-rows, ranks, more-ranks, cores, start-up; all of them take three hours on two cores. Above 1 the kit is faster.
+FOLDER holds mnist_png and trash_competition. Measures: article, training, compiling, accumulating, loading, predicting,
+frozen, again, ranking, rows, ranks, more-ranks, cores, start-up; all of them take three hours on two cores. Above 1 the
+kit is faster.
 What is compared is run in turn, each a process of its own with its peak memory, or block by block in one process.
 A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run. --images
 shortens loading and ranks, --networks training, predicting and loading.
@@ -30,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 MEASURES = (
     "article",
     "training",
+    "compiling",
+    "accumulating",
     "loading",
     "predicting",
     "frozen",
@@ -168,6 +171,31 @@ def training(
         title = f"{what}, {name} at {size} px, against the bare step; ms a batch"
         results += [row(title, *block, mb=measured["mb"]) for block in measured["blocks"]]
     return results
+
+
+def with_key(network: tuple[str, int, str], key: str, **environment: str) -> list[dict]:
+    """Median ms a step with a key of `train`, and without; of `compile` also the seconds of the first step."""
+    name, size, config = network
+    measured = peer_script("steps.py", "keys", name, size, config, key, **environment)
+    title = f"training, {name} at {size} px, train.{key}, against without"
+    results = [
+        row(f"{title}; ms a batch", *block, mb=measured["mb"]) for block in measured["blocks"]
+    ]
+    if key.startswith("compile"):
+        results.append(row(f"{title}; s of the first step", *np.round(measured["first"], 2)))
+    return results
+
+
+def compiling(data: Path, out: Path) -> list[dict]:
+    """torch.compile on the CPU; nothing is compiled before."""
+    cache = out / "inductor"
+    shutil.rmtree(cache, ignore_errors=True)
+    return with_key(STEPS[0], "compile=true", TORCHINDUCTOR_CACHE_DIR=str(cache))
+
+
+def accumulating(data: Path, out: Path) -> list[dict]:
+    """A batch in four parts."""
+    return with_key(STEPS[0], "accumulate=4") + with_key(STEPS[2], "accumulate=4")
 
 
 def predicting(data: Path, out: Path, networks: list[str] | None = None) -> list[dict]:

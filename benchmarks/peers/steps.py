@@ -1,10 +1,12 @@
 """The kit's training and prediction against the bare step on synthetic tensors; block by block, for speed.py.
 
     PYTHONPATH=src python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
+    PYTHONPATH=src python benchmarks/peers/steps.py keys MODEL SIZE CONFIG KEY=VALUE
 
 After each batch of the kit comes a bare one, of a copy of the network. Prints the median milliseconds of both, block by
 block, and the peak of the memory in MB. What the kit adds to a bare step: rows drawn, images augmented and normalized,
-gradients clipped, weights averaged.
+gradients clipped, weights averaged. keys: in place of the bare step the kit without the key of `train`, and the seconds
+of the first step with it and without it.
 """
 
 import copy
@@ -20,7 +22,7 @@ import torch
 from ranking import most_mb
 from torch import nn
 
-from pseudokit.config.keys import Model
+from pseudokit.config.keys import Model, Train
 from pseudokit.config.load import load_config
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import pick_amp_dtype
@@ -120,7 +122,28 @@ def predicting(name: str, size: int, config: str) -> list[list[float]]:
     return history.blocks()
 
 
-def main(what: str, name: str, size: str, config: str) -> None:
+def keys(name: str, size: int, config: str, key: str) -> None:
+    """With a key of the section `train`, and without it."""
+    network, form, train, pixels, labels = setting(name, size, config)
+    changed, value = key.split("=")
+    with_key = Train(**train.model_dump(exclude_defaults=True) | {changed: value})
+    rows = np.arange(8 * train.batch_size) % N
+    training_set = TrainingSet(pixels, rows, labels[rows], 12, 0)
+
+    def seconds(recipe: Train) -> np.ndarray:
+        """Of each step."""
+        history = train_model(network, form, training_set, recipe)[1]
+        return np.diff(history.seconds, prepend=0)
+
+    recipes = with_key, train
+    first = [seconds(recipe)[0] for recipe in recipes]
+    blocks = [[1000 * np.median(seconds(r)[2:]) for r in recipes] for _ in range(BLOCKS // 2)]
+    print(json.dumps({"blocks": np.round(blocks, 2).tolist(), "first": first, "mb": most_mb()}))
+
+
+def main(what: str, name: str, size: str, config: str, *key: str) -> None:
+    if what == "keys":
+        return keys(name, int(size), config, *key)
     blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)
     print(json.dumps({"blocks": np.round(blocks, 3).tolist(), "mb": most_mb()}))
 

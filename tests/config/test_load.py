@@ -150,6 +150,7 @@ def test_all_errors_are_reported_at_once_each_with_its_dotted_name(read):
             ["train.unlabeled_per_batch", "train.batch_size"],
         ),
         (["train.min_labeled_fraction=0.25"], ["train.unlabeled_per_batch"]),
+        (["train.accumulate=9", "train.batch_size=8"], ["train.accumulate", "train.batch_size"]),
     ],
 )
 def test_a_shape_that_would_have_no_effect_is_refused(read, typed, keys):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from pseudokit.config.training_keys import Train
 from pseudokit.config.types import UserError
-from pseudokit.system.distributed import ALONE, ProcessGroup
+from pseudokit.system.distributed import ProcessGroup
 from pseudokit.training.linear_probe import fit_head
 from pseudokit.training.losses import (
     LOSSES,
@@ -95,9 +95,27 @@ def test_parts_of_a_batch_average_to_the_loss_of_the_whole(loss, multi_label, an
     labels = answers if multi_label else np.arange(50) ** 2 % 4
     criterion = made(loss, labels, multi_label)
     targets = torch.from_numpy(criterion.targets(labels))
-    groups = [ProcessGroup(3, index) for index in range(3)]
-    parts = [criterion.of_part(group.part(logits), targets, group) for group in groups]
-    assert sum(parts).item() / 3 == pytest.approx(criterion(logits, targets).item())
+    whole = criterion(logits, targets).item()
+    for n_processes, n_parts in [(1, 1), (3, 1), (1, 4), (2, 3)]:
+        groups = [ProcessGroup(n_processes, index) for index in range(n_processes)]
+        parts = [rows for group in groups for rows in group.parts(n_parts)]
+        assert sorted(i for rows in parts for i in range(50)[rows]) == [*range(50)]
+        shares = [criterion.of_part(logits[rows], targets, rows) for rows in parts]
+        assert sum(shares).item() == pytest.approx(whole, rel=1e-6 if multi_label else 1e-12)
+
+
+def test_parts_of_unlabeled_images_sum_to_the_loss_of_all_of_them(logits):
+    """Mean and variance of the confidence are those of the batch, and move once."""
+    views = [logits.detach(), logits.detach() + 0.3, torch.zeros(50, 4)]
+    losses, means = [], []
+    for n_parts in (1, 3, 50):
+        term = Consistency(2.0, 0)
+        for _ in range(2):  # the step is repeated
+            parts = [*term.losses(lambda pixels: 3 * pixels, views, n_parts)]
+        losses.append(sum(parts).item())
+        means.append(term.mean.item())
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    assert means == pytest.approx([means[0]] * 3, rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -139,19 +157,19 @@ def test_a_student_overrules_unsure_teachers_but_not_sure_ones(teachers, power, 
     """The network says (0.88, 0.12) of every view: the strong view learns class 0 unless teachers are surer of 1."""
     logits = torch.tensor([[2.0, 0.0]])
     views, logs = torch.zeros(1, 1, 1, 1), torch.tensor([teachers]).clamp(min=1e-30).log()
-    loss = Consistency(iter([(views, views, logs)]), power, ALONE)(lambda pixels: logits)
+    (loss,) = Consistency(1.0, power).losses(lambda pixels: logits, [views, views, logs], 1)
     assert loss == pytest.approx(
         float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))), rel=0.02
     )
 
 
 def test_sure_answers_weigh_one_and_unsure_ones_less():
-    term = Consistency(iter(()), 0, ALONE)
+    term = Consistency(1.0, 0)
     confidence = torch.tensor([0.98, 0.98, 0.98, 0.4])
     for _ in range(400):
         weights = term.weigh(confidence)
     assert torch.allclose(weights[:3], torch.ones(3))
     assert weights[3] < 0.2
-    assert torch.allclose(Consistency(iter(()), 0, ALONE).weigh(confidence), torch.ones(4)), (
+    assert torch.allclose(Consistency(1.0, 0).weigh(confidence), torch.ones(4)), (
         "at first, nobody is sure: all count"
     )

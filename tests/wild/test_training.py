@@ -62,6 +62,9 @@ def test_a_batch_of_one_image_is_refused_where_batches_are_normalized(start):
         "student.name",
     )
     assert start("train.batch_size=1", "model.name=test_vit", "data.size=32") == ""
+    parts = ["train.batch_size=8", "train.accumulate=5"]
+    refused(lambda: start(*parts), *parts, "model.name")
+    assert start(*parts, "model.name=test_vit", "data.size=32") == ""
 
 
 def test_a_group_that_fills_a_fold_is_told(start):

@@ -313,6 +313,9 @@ class Config(Section):
             "pseudo.power and pseudo.trim shape soft pseudo-labels; set pseudo.targets=soft, or leave them out": (
                 pseudo.targets != "soft" and (pseudo.power != 1 or pseudo.trim > 0)
             ),
+            "train.accumulate is more than train.batch_size, the number of images; lower it": (
+                self.train.accumulate > self.train.batch_size
+            ),
             "train.unlabeled_per_batch needs train.batch_size=2 or more; raise it, or leave one of the two out": (
                 self.train.unlabeled_per_batch is not None and self.train.batch_size < 2
             ),

@@ -13,6 +13,10 @@ class Train(Section):
     min_steps: NonNegativeInt = 0
     """Least number of steps. A handful of labels needs hundreds of steps, however few rows there are."""
     batch_size: Count = 128
+    accumulate: Count = 1
+    """Parts in which a batch is worked through one after the other, to save memory. The result is that of the whole
+    batch up to rounding; but batch norms take mean and variance from each part. Where a GPU runs out of memory, the
+    parts are halved until they fit."""
     lr: PositiveFloat = 6e-3
     """Peak learning rate."""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
@@ -63,6 +67,9 @@ class Train(Section):
     """Number type of the computation. auto = bf16 where the hardware has it, fp16 on older GPUs, otherwise fp32. On a
     CPU also fp32 for MobileNet, EfficientNet and the like, which bf16 slows down."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    compile: bool = False
+    """true = compile the training step by torch.compile. It takes about a minute for each kind of network, once a
+    process. For long trainings on a GPU; on a CPU it does not pay."""
     num_workers: NonNegativeInt | None = None
     """Processes that augment photos ahead of time. The images do not depend on their number. Default: 0 on a CPU; for a
     GPU one less than the cores, at most 8. Small images are augmented as whole batches on the device."""

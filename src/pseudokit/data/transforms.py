@@ -109,6 +109,14 @@ def compose(spec: list[dict[str, Any]], size: int):
     return A.Compose(steps)
 
 
+def to_device(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """The tensor on a device. Nothing waits for the copy to a GPU, as it is made from pinned memory."""
+    is_cuda = torch.device(device).type == "cuda"
+    if is_cuda and tensor.is_cpu:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=is_cuda)
+
+
 def batch_affine(
     batch: torch.Tensor,
     generator: torch.Generator,
@@ -140,7 +148,7 @@ def batch_affine(
 
     def draw(*bounds: float) -> torch.Tensor:
         uniform = torch.rand(len(bounds), n, generator=generator) * 2 - 1
-        return (uniform * torch.tensor(bounds)[:, None]).to(batch.device)
+        return to_device(uniform * torch.tensor(bounds)[:, None], batch.device)
 
     angle, log_zoom, slant, right, down = draw(
         math.radians(degrees), scale, shear, 2 * shift, 2 * shift
@@ -160,7 +168,7 @@ def batch_affine(
     if warp:
         knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
         displacements = F.interpolate(
-            knots.to(images),
+            to_device(knots, batch.device),
             (height, width),
             mode="bicubic",
             align_corners=True,
@@ -181,6 +189,5 @@ def batch_affine(
         columns = torch.arange(width)
         is_near_y = (rows - center_y).abs() < half
         is_near_x = (columns - center_x).abs() < half
-        is_in_square = is_near_y & is_near_x
-        images.masked_fill_(is_in_square.to(batch.device), 0)
+        images.masked_fill_(to_device(is_near_y & is_near_x, batch.device), 0)
     return images.permute(0, 2, 3, 1)

@@ -273,10 +273,12 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> 
     for key, model in _named_models(config):
         network, _ = create_model(model, classes, side, channels, key)
         is_trained = not (model.freeze_backbone or config.train.linear_probe_first)
-        if config.train.batch_size == 1 and is_trained and batch_norms(network):
+        train = config.train
+        if train.batch_size < 2 * train.accumulate and is_trained and batch_norms(network):
             raise UserError(
-                f"train.batch_size=1: {key}.name={model.name} normalizes each batch by its own mean and variance, "
-                "which one image does not have; set 2 or more"
+                f"train.batch_size={train.batch_size}, train.accumulate={train.accumulate}: {key}.name={model.name} "
+                "normalizes the images of each part by their mean and variance, which one image does not have; "
+                "raise the first or lower the second"
             )
         if not model.checkpoint and channels == 3 and side >= MIN_PHOTO_SIDE:
             log.info(

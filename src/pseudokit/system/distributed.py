@@ -22,18 +22,10 @@ class ProcessGroup:
     index: int = 0
     group: Any = None
 
-    def part(self, batch):
-        """This process's rows of a batch: every size-th one."""
-        return batch[self.index :: self.size]
-
-    def whole(self, part, n: int):
-        """The tensor (n,) of which each process has its part."""
-        if self.size == 1:
-            return part
-        whole = part.new_zeros(n)
-        whole[self.index :: self.size] = part
-        _join().all_reduce(whole, group=self.group)
-        return whole
+    def parts(self, n: int) -> list[slice]:
+        """This process's rows of a batch in n parts; alone and in one part all of them."""
+        step = n * self.size
+        return [slice(start, None, step) for start in range(self.index, step, self.size)]
 
     def gather(self, value: Any) -> list:
         """The value of each process, in their order."""
@@ -43,20 +35,18 @@ class ProcessGroup:
         _join().all_gather_object(values, value, group=self.group)
         return values
 
-    def average_gradients(self, network) -> None:
-        """Replace the gradients of a network by their mean over the processes."""
+    def sum(self, tensors: list) -> None:
+        """Replace tensors by their sums over the processes."""
         if self.size == 1:
             return
         import torch
 
-        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
         # One message: one a tensor takes ten times as long for small networks.
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
         _join().all_reduce(flat, group=self.group)
-        flat /= self.size
-        means = flat.split([gradient.numel() for gradient in gradients])
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        sums = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, total in zip(tensors, sums, strict=True):
+            tensor.copy_(total.view_as(tensor))
 
 
 ALONE = ProcessGroup()

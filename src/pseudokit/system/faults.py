@@ -97,7 +97,8 @@ REMEDIES = {
     errno.ENOENT: "bring it back",
 }
 MEMORY_FULL = (
-    "the memory is full; end what else uses it, or take a smaller train.batch_size or data.size"
+    "the memory is full; end what else uses it, or take a smaller train.batch_size (or more parts of it, "
+    "train.accumulate) or data.size"
 )
 WORKER_DIED = (
     "a process that augments images died, often for want of memory or of /dev/shm; "

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config.keys import Train
-from ..data.transforms import Spec, build, is_whole_batch
+from ..data.transforms import Spec, build, is_whole_batch, to_device
 from .device import pick_device, pick_workers
 
 WEAK_AUGMENT = "gentle"
@@ -45,7 +45,7 @@ def labeled_batches(
     size: int,
     start: int = 0,
 ) -> Iterator:
-    """Endless batches (pixels (B, H, W, C), labels (B,) or (B, K)) from number `start` on.
+    """Batches (pixels (B, H, W, C), labels (B,) or (B, K)) on the device, from number `start` on.
 
     They are drawn from shuffled passes, one after the other. A batch may run over the end of a pass, so that a set
     smaller than a batch still fills it.
@@ -58,7 +58,7 @@ def labeled_batches(
         size,
         training_set.seed,
     )
-    return _load(views, _labeled_positions(training_set, train), start, train)
+    return _load(views, _labeled_positions(training_set, train), start, training_set.steps, train)
 
 
 def unlabeled_batches(
@@ -67,7 +67,7 @@ def unlabeled_batches(
     size: int,
     start: int = 0,
 ) -> Iterator:
-    """Endless batches (weak views, strong views, teacher_log_probs) of the unlabeled images, see Consistency."""
+    """Batches (weak views, strong views, teacher_log_probs) of the unlabeled images, see Consistency."""
     rows, log_probs = training_set.unlabeled, training_set.teacher_log_probs
     if log_probs is None:
         log_probs = np.zeros((len(rows), 1), np.float32)
@@ -75,7 +75,8 @@ def unlabeled_batches(
     specs = [WEAK_AUGMENT, train.strong_augment]
     views = _Views(training_set.pixels, rows, log_probs, specs, size, seed)
     images_per_batch = round(train.unlabeled_ratio * train.batch_size)
-    return _load(views, _shuffled(len(rows), images_per_batch, seed), start, train)
+    positions = _shuffled(len(rows), images_per_batch, seed)
+    return _load(views, positions, start, training_set.steps, train)
 
 
 @dataclass
@@ -102,13 +103,16 @@ class _Views:
     def __getitem__(self, key: tuple[int, Tensor]) -> list[Tensor]:
         number, positions = key
         positions = positions.numpy()
-        pixels = torch.from_numpy(self.pixels[self.rows[positions]]).to(self.device)
+        images = torch.from_numpy(self.pixels[self.rows[positions]])
+        pixels = to_device(images, self.device)
         views = [augment(pixels, number) if augment else pixels for augment in self.augments]
         return [*views, torch.from_numpy(self.targets[positions])]
 
 
-def _load(views: _Views, positions: Iterator[Tensor], start: int, train: Train) -> Iterator:
-    """The batches at these positions, in order, from number `start` on.
+def _load(
+    views: _Views, positions: Iterator[Tensor], start: int, stop: int, train: Train
+) -> Iterator:
+    """The batches at these positions on the network's device, in order, from number `start` to before `stop`.
 
     Augmentations of whole batches run on the network's device in this process; those of single images on the CPU, in
     other processes ahead of time (see pick_workers).
@@ -117,20 +121,20 @@ def _load(views: _Views, positions: Iterator[Tensor], start: int, train: Train) 
     if views.are_whole_batch:
         views.device = device
     workers = 0 if views.are_whole_batch else pick_workers(train.num_workers, device)
-    keys = islice(enumerate(positions), start, None)
-    if not workers:
-        return (views[key] for key in keys)
-    loader = DataLoader(
-        views,
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        worker_init_fn=_ignore_ctrl_c,
-        generator=torch.Generator(),  # its own, so that dropout does not depend on the number of processes
-        pin_memory=device.type == "cuda",
-        multiprocessing_context="fork",
-    )
-    return iter(loader)
+    keys = islice(enumerate(positions), start, stop)
+    batches = (views[key] for key in keys)
+    if workers:
+        batches = DataLoader(
+            views,
+            batch_size=None,
+            sampler=keys,
+            num_workers=workers,
+            worker_init_fn=_ignore_ctrl_c,
+            generator=torch.Generator(),  # its own, so that dropout does not depend on the number of processes
+            pin_memory=device.type == "cuda",
+            multiprocessing_context="fork",
+        )
+    return ([to_device(tensor, device) for tensor in batch] for batch in batches)
 
 
 def _ignore_ctrl_c(worker: int) -> None:

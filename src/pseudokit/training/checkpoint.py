@@ -10,6 +10,7 @@ import torch
 from ..config.keys import Train
 from ..system.distributed import ALONE, ProcessGroup
 from ..system.files import atomic_write, log
+from .device import random_state, set_random_state
 
 FILE = "checkpoint.pt"
 MIN_SECONDS_PER_SECOND_OF_WRITING = 50
@@ -49,10 +50,7 @@ class Checkpoints:
             return
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-        random, random_cuda = state["random"][self._process_group.index]
-        torch.set_rng_state(random)
-        if random_cuda is not None:
-            torch.cuda.set_rng_state(random_cuda)
+        set_random_state(state["random"][self._process_group.index])
 
     def is_due(self) -> bool:
         """Whether it is time for the next one."""
@@ -60,8 +58,7 @@ class Checkpoints:
 
     def save(self, step: int, parts: dict[str, Any]) -> None:
         """Write the state after so many steps, whole or not at all."""
-        random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        random = self._process_group.gather((torch.get_rng_state(), random_cuda))
+        random = self._process_group.gather(random_state())
         if self._file is None:
             return
         start = time.monotonic()

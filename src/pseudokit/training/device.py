@@ -1,17 +1,23 @@
 """Where and how numbers are computed: device, number type, and the way from uint8 images to the network."""
 
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config.types import UserError
+from ..data.transforms import to_device
 from ..system.distributed import cores
-from .models import ModelSpec, batch_norms
+from ..system.files import log
+from .models import MAX_ERROR_CHARACTERS, ModelSpec, batch_norms
 
 DTYPES = {
     "fp32": torch.float32,
@@ -31,14 +37,11 @@ def pick_device(wanted: str) -> torch.device:
     Raises:
         UserError: this machine does not have it.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    kinds = {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}
+    available = [name for name, kind in kinds.items() if kind.is_available()]
     if wanted == "auto":
-        wanted = next(name for name in available if available[name])
-    if not available[wanted]:
+        wanted = available[0]
+    if wanted not in available:
         raise UserError(f"train.device={wanted} is not available here; set train.device=auto")
     if wanted == "cuda":
         # The kernels that give the same bytes every time, where torch has them.
@@ -93,6 +96,80 @@ def pick_workers(wanted: int | None, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MAX_LOADER_PROCESSES, cores() - 1)
 
 
+def random_state() -> tuple[Tensor, Tensor | None]:
+    """The state of the random numbers of CPU and GPU."""
+    random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), random_cuda
+
+
+def set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+    """Draw from this state on."""
+    random, random_cuda = state
+    torch.set_rng_state(random)
+    if random_cuda is not None:
+        torch.cuda.set_rng_state(random_cuda)
+
+
+def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The forward pass of a network, compiled when it is first called.
+
+    Raises:
+        UserError: torch cannot compile it here.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    forward = torch.compile(network)
+
+    def run(images: Tensor) -> Tensor:
+        try:
+            return forward(images)
+        except TorchDynamoException as error:
+            reason = shorten(str(error), MAX_ERROR_CHARACTERS)
+            raise UserError(f"train.compile=true fails here: {reason}; set it to false") from error
+
+    return run
+
+
+@dataclass
+class Division:
+    """In how many parts a batch is worked through, so that it fits into the memory of the device."""
+
+    n_parts: int = 1
+
+    def fit(self, work: Callable[[int], Any], max_parts: int) -> Any:
+        """work(n_parts). Where the memory is full, it is repeated in twice as many parts, as are all that follow.
+
+        It then draws the same random numbers again. max_parts: more leave parts empty.
+
+        Raises:
+            UserError: the smallest parts do not fit.
+        """
+        random = random_state()
+        while True:
+            try:
+                return work(min(self.n_parts, max_parts))
+            except torch.OutOfMemoryError:
+                pass  # until here the error holds the tensors of the attempt
+            if self.n_parts >= max_parts:
+                raise UserError(
+                    "out of memory in the smallest parts of a batch; end what else uses the GPU, or take a smaller "
+                    "data.size or model.name"
+                )
+            self.n_parts = min(2 * self.n_parts, max_parts)
+            gc.collect()
+            torch.cuda.empty_cache()
+            set_random_state(random)
+            log.info(f"out of memory: batches are divided into {self.n_parts} parts from here on")
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return {"n_parts": self.n_parts}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on as a checkpoint says."""
+        self.n_parts = state["n_parts"]
+
+
 class Computation:
     """Where a network computes, in which number type, and how its images are normalized.
 
@@ -108,12 +185,20 @@ class Computation:
         self.dtype = pick_amp_dtype(amp_dtype, self.device, spec.size, network)
         self.mean = torch.tensor(spec.mean, device=self.device) * 255
         self.std = torch.tensor(spec.std, device=self.device) * 255
+        self.division = Division()
         network.to(self.device)
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
-        pixels = pixels.to(self.device, non_blocking=True).float()
+        pixels = to_device(pixels, self.device).float()
         images = pixels.sub(self.mean).div_(self.std).permute(0, 3, 1, 2)  # in channels_last
         is_16_bit = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
             return function(images).float()
+
+    def run_in_parts(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """The same without gradients, in as many parts as the memory asks for."""
+        return self.division.fit(
+            lambda n_parts: torch.cat([self.run(function, part) for part in pixels.chunk(n_parts)]),
+            len(pixels),
+        )

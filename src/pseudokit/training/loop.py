@@ -3,12 +3,13 @@
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy import ndarray
-from torch import nn
+from torch import Tensor, nn
 
 from ..config.keys import Train
 from ..config.types import UserError
@@ -17,13 +18,12 @@ from ..system.faults import Interrupted, finishing
 from ..system.progress import progress
 from .batches import TrainingSet, labeled_batches, unlabeled_batches
 from .checkpoint import Checkpoints
-from .device import Computation
+from .device import Computation, Division, compiled
 from .history import TrainingHistory
 from .linear_probe import fit_head, with_head
 from .losses import Consistency, make_criterion
 from .models import ModelSpec, batch_norms
 from .optimizer import make_mixup, make_optimizer, make_schedule
-from .predict import embed
 
 MAX_STATISTICS_IMAGES = 4096
 """Images from which batch-norm statistics are estimated. More change no prediction, and cost time."""
@@ -43,6 +43,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     train: Train,
     *,
     process_group: ProcessGroup = ALONE,
+    division: Division | None = None,
     saved: Checkpoints | None = None,
     history: TrainingHistory | None = None,
     embeddings: ndarray | None = None,
@@ -54,10 +55,11 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     Args:
         network: as create_model makes it. spec: its size, channels and classes.
         training_set: rows, labels and the number of steps. train: the section `train` of the config.
-        process_group: processes that do the same, each on its part of every batch; gradients are averaged.
+        process_group: processes that do the same, each on its part of every batch; gradients are summed.
+        division: of batches, as networks before have found it; by default that of train.accumulate.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
         history: what notes every step.
-        embeddings: (n, D) of its rows, for train.linear_probe_first, if they are known.
+        embeddings: (n, D) of its rows, for train.linear_probe_first.
 
     Returns:
         The network in eval mode, and its history: epoch, loss, lr, seconds; val_accuracy, see TrainingHistory;
@@ -77,10 +79,10 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     network.train()
     if train.linear_probe_first:
         if not saved.step:  # else the checkpoint has it
-            network = _with_best_head(network, spec, training_set, train, embeddings)
+            network = _with_best_head(network, spec, training_set, embeddings)
         for norm in batch_norms(network):
             norm.eval()  # the head was fitted under the statistics of the pretrained backbone
-    forward = partial(computation.run, network)
+    forward = partial(computation.run, compiled(network) if train.compile else network)
     criterion = make_criterion(training_set.labels, spec, train).to(device)
     training_set = replace(training_set, labels=criterion.targets(training_set.labels))
 
@@ -89,7 +91,9 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     optimizer = make_optimizer(network, train)
     schedule = make_schedule(optimizer, train, training_set.steps)
     scaler = torch.amp.GradScaler(device.type, enabled=computation.dtype == torch.float16)
+    division = division or Division(train.accumulate)
     state = {
+        "division": division,
         "network": network,
         "history": history,
         "optimizer": optimizer,
@@ -97,35 +101,53 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         "scaler": scaler,
     }
     consistency = average = None
+    unlabeled = repeat(None)
     if train.consistency_weight and len(training_set.unlabeled):
         unlabeled = unlabeled_batches(training_set, train, spec.size, saved.step)
-        consistency = Consistency(unlabeled, train.consistency_teacher_weight, process_group)
+        consistency = Consistency(
+            train.consistency_weight, train.consistency_teacher_weight, process_group
+        )
         state["consistency"] = consistency.to(device)
+    batches = zip(batches, unlabeled, strict=False)
     if train.ema_decay:
         # The decay is warmed up, so that early weights fade in short trainings, too.
         average = ModelEmaV3(network, decay=train.ema_decay, use_warmup=True)
         state["average"] = average
     saved.restore(state)
     weights = [*network.parameters()]
+    # Each part has an image, or two where batch norms take their variance.
+    images = 2 if any(norm.training for norm in batch_norms(network)) else 1
+    max_parts = max(1, train.batch_size // (images * process_group.size))
     skipped = 0  # steps in a row whose gradient was not finite
     remedy = f"lower train.lr={train.lr:g} or set train.amp_dtype=fp32"
 
-    with finishing() as asked_to_stop:  # a signal waits for the end of its step
-        for step in range(saved.step, training_set.steps):
-            pixels, labels = mix(*next(batches))
-            logits = forward(process_group.part(pixels))  # all of the batch, if one process trains
-            loss = criterion.of_part(logits, labels, process_group)
-            if consistency:
-                loss = loss + train.consistency_weight * consistency(forward)
-
-            optimizer.zero_grad()
+    def forward_backward(pixels: Tensor, labels: Tensor, views: list, n_parts: int) -> Tensor:
+        """Set the gradients of a batch, part by part. Nothing of it is left in the memory when it fails."""
+        optimizer.zero_grad()
+        total = torch.zeros((), device=device)
+        for rows in process_group.parts(n_parts):
+            loss = criterion.of_part(forward(pixels[rows]), labels, rows)
             scaler.scale(loss).backward()  # scaled for fp16 alone, which has no small numbers
-            process_group.average_gradients(network)
-            scaler.unscale_(optimizer)
+            total += loss.detach()
+        for loss in consistency.losses(forward, views, n_parts) if consistency else ():
+            scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    with finishing() as asked_to_stop:  # a signal waits for the end of its step
+        upcoming = next(batches, None)
+        for step in range(saved.step, training_set.steps):
+            (pixels, labels), views = upcoming
+            attempt = partial(forward_backward, *mix(pixels, labels), views)
+            loss = division.fit(attempt, max_parts)
             gradients = [weight.grad for weight in weights if weight.grad is not None]
+            process_group.sum([loss, *gradients])
+            scaler.unscale_(optimizer)
             total_norm = nn.utils.get_total_norm(gradients)
+            measured = torch.stack([total_norm, loss])
+            upcoming = next(batches, None)  # while the device computes
             # Both at once: each wait for the device costs time.
-            norm, value = torch.stack([total_norm, loss.detach()]).tolist()
+            norm, value = measured.tolist()
             is_finite = math.isfinite(norm)
             if norm > (train.clip_grad or math.inf):  # to multiply all by 1 costs time too
                 nn.utils.clip_grads_with_norm_(weights, train.clip_grad, total_norm)
@@ -141,7 +163,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
             history.add(value if is_finite else math.nan, lr, model)
             progress.advance(1, f"step {step + 1:,} of {training_set.steps:,}, loss {value:.3f}")
             skipped = 0 if is_finite else skipped + 1
-            if skipped > MAX_SKIPPED_STEPS:
+            if skipped in (MAX_SKIPPED_STEPS + 1, training_set.steps):
                 raise UserError(f"no finite gradient for {skipped} steps; {remedy}")
             # All processes save and stop after the same step.
             of_processes = process_group.gather((asked_to_stop(), saved.is_due()))
@@ -150,14 +172,13 @@ def train_model(  # noqa: C901  one visible loop, on purpose
                 saved.save(step + 1, state)
             if signal:
                 raise Interrupted(signal)
-    if skipped == training_set.steps:
-        raise UserError(f"no finite gradient in any step; {remedy}")
     if not all(weight.isfinite().all() for weight in weights):
         raise UserError(f"no finite weights after the last step; {remedy}")
 
     network = average.module if average else network
     if not train.linear_probe_first:  # else the head is right under the backbone's own statistics
-        estimate_statistics(network, computation, training_set, train.batch_size)
+        part_size = train.batch_size // division.n_parts
+        estimate_statistics(network, computation, training_set, part_size)
     return network.eval(), history.table(train.batch_size / len(training_set.rows))
 
 
@@ -191,16 +212,9 @@ def estimate_statistics(
 
 
 def _with_best_head(
-    network: nn.Module,
-    spec: ModelSpec,
-    training_set: TrainingSet,
-    train: Train,
-    embeddings: ndarray | None,
+    network: nn.Module, spec: ModelSpec, training_set: TrainingSet, embeddings: ndarray
 ) -> nn.Module:
     """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
-    if embeddings is None:
-        with progress.part("embed", len(training_set.rows)):
-            embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
     given_labels = training_set.labels.copy()
     if training_set.pseudo is not None:
         given_labels[training_set.pseudo] = -1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config.keys import Train
 from ..config.types import UserError
-from ..system.distributed import ProcessGroup
+from ..system.distributed import ALONE, ProcessGroup
 from .models import ModelSpec
 
 
@@ -41,15 +41,13 @@ class CrossEntropy(nn.CrossEntropyLoss):
             return len(labels)
         return self.weight[labels].sum()
 
-    def of_part(self, logits: Tensor, labels: Tensor, process_group: ProcessGroup) -> Tensor:
-        """The loss of this process's part of a batch, scaled so that the mean over processes is that of the batch.
+    def of_part(self, logits: Tensor, labels: Tensor, rows: slice) -> Tensor:
+        """The share of some rows in the loss of a batch: over all parts of the batch it sums to that loss.
 
-        logits: (b, K) of the part. labels: of the whole batch, (B,) or (B, K).
+        logits: (b, K) of these rows. labels: of the whole batch, (B,) or (B, K).
         """
-        labels = labels.to(logits.device)
-        part = process_group.part(labels)
-        share = self.count(part) / self.count(labels) * process_group.size
-        return self(logits, part) * share
+        part = labels[rows]
+        return self(logits, part) * (self.count(part) / self.count(labels))
 
     @staticmethod
     def log_probs(logits: Tensor) -> Tensor:
@@ -161,32 +159,45 @@ class Consistency(nn.Module):
     Averaged weights change their mind too slowly, and confirm early mistakes. Answers are not aligned with any class
     shares, because those of unlabeled images are not known.
 
-    batches: endless (weak, strong, teacher_log_probs): two views (B, H, W, C) of the same images, and what the
-    out-of-fold teachers predict of them, (B, K). teacher_weight: the power of their probabilities in the product with
+    weight: of the term. teacher_weight: the power of the probabilities of out-of-fold teachers in the product with
     those of the network (Hinton 2002).
     """
 
-    def __init__(self, batches: Iterator, teacher_weight: float, process_group: ProcessGroup):
+    def __init__(self, weight: float, teacher_weight: float, process_group: ProcessGroup = ALONE):
         super().__init__()
-        self.batches = batches
+        self.weight = weight
         self.teacher_weight = teacher_weight
         self.process_group = process_group
+        self._views = None
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("variance", torch.tensor(1.0))
 
-    def forward(self, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """The mean weighted cross-entropy of one batch of strong views. network: pixels → (B, K) logits."""
-        batch = next(self.batches)
-        n = len(batch[0])
-        weak, strong, teacher_log_probs = map(self.process_group.part, batch)
+    def losses(
+        self, network: Callable[[Tensor], Tensor], views: list[Tensor], n_parts: int
+    ) -> Iterator[Tensor]:
+        """The share of each part of a batch in its loss: the mean weighted cross-entropy of the strong views.
+
+        network: pixels → (b, K) logits. views: weak, strong: (B, H, W, C) of the same images; and what the teachers
+        predict of them, (B, K) log-probabilities.
+        """
+        weak, strong, teacher_log_probs = views
+        # One image alone has no variance for batch norms.
+        max_parts = max(1, len(weak) // (2 * self.process_group.size))
+        parts = self.process_group.parts(min(n_parts, max_parts))
+        labels = torch.zeros(len(weak), dtype=torch.long, device=weak.device)
+        confidence = torch.zeros(len(weak), device=weak.device)
         with torch.no_grad():
-            log_probs = network(weak).log_softmax(1)
-            log_probs += self.teacher_weight * teacher_log_probs.to(log_probs)
-            confidence, labels = log_probs.softmax(1).max(1)
-            weights = self.weigh(self.process_group.whole(confidence, n))
-            weights = self.process_group.part(weights)
-        losses = F.cross_entropy(network(strong), labels, reduction="none") * weights
-        return losses.mean() * (len(labels) * self.process_group.size / n)
+            for rows in parts:
+                log_probs = network(weak[rows]).log_softmax(1)
+                log_probs += self.teacher_weight * teacher_log_probs[rows].to(log_probs)
+                confidence[rows], labels[rows] = log_probs.softmax(1).max(1)
+            # Once a batch, also where its step is repeated: other processes wait for each sum.
+            if views is not self._views:
+                self.process_group.sum([confidence])
+                self._views, self._weights = views, self.weigh(confidence)
+        for rows in parts:
+            losses = F.cross_entropy(network(strong[rows]), labels[rows], reduction="none")
+            yield self.weight * ((losses * self._weights[rows]).sum() / len(weak))
 
     def weigh(self, confidence: Tensor) -> Tensor:
         """Confidences (B,) → weights (B,) in 0…1; moves the running mean and variance."""

@@ -70,7 +70,7 @@ def log_probs(
             for start, batch in _batches(pixels, rows, computation):
                 if augment:
                     batch = augment(batch, first + start)
-                logits = computation.run(network, batch)
+                logits = computation.run_in_parts(network, batch)
                 parts.append(kind.log_probs(logits).cpu().numpy())
             views.append(np.concatenate(parts))
     if not np.isfinite(views).all():
@@ -108,7 +108,7 @@ def embed(
     step = batch_size(spec.size, computation.device)
     whole = np.resize(rows, step * math.ceil(len(rows) / step))
     batches = _batches(pixels, whole, computation)
-    parts = [computation.run(features, batch).cpu().numpy() for _, batch in batches]
+    parts = [computation.run_in_parts(features, batch).cpu().numpy() for _, batch in batches]
     return np.concatenate(parts)[: len(rows)]
 
 

@@ -38,7 +38,7 @@ from ..system.files import TimeBudgetExceeded, hash_of, log, read_json, seed_of,
 from ..system.progress import progress
 from .batches import TrainingSet
 from .checkpoint import Checkpoints, forget
-from .device import pick_device
+from .device import Division, pick_device
 from .embedding_store import EmbeddingStore
 from .history import TrainingHistory
 from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
@@ -125,7 +125,7 @@ class Trainer:
     pixels: (N, H, W, C) uint8. given_labels: of the first n of them, which a run learns or predicts. folder: the run
     folder, for checkpoints and what is frozen; None = there are no checkpoints. input_hash: of the judged images, the
     classes and the files of weights: what is large is read once. ranges: of the pixels, see load_images. val: rows of
-    data.val and their labels, for curves.
+    data.val and their labels, for curves. divisions: of batches, by the name of the model.
     """
 
     config: Config
@@ -136,6 +136,7 @@ class Trainer:
     input_hash: str = ""
     ranges: Ranges = field(default_factory=dict)
     val: tuple[ndarray, ndarray] = ((), ())
+    divisions: dict[str, Division] = field(default_factory=dict)
 
     def run_job(self, job: TrainJob | PredictJob, process_group: ProcessGroup = ALONE) -> Any:
         """Do a job that the first process hands out. Nothing but checkpoints is written.
@@ -220,6 +221,7 @@ class Trainer:
                 training_set,
                 train,
                 process_group=process_group,
+                division=self.divisions.setdefault(spec.name, Division(train.accumulate)),
                 saved=saved,
                 history=history,
                 embeddings=embeddings,
