@@ -1,6 +1,6 @@
 """The kit's training and prediction against the bare step on synthetic tensors; block by block, for speed.py.
 
-    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
+    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting|embedding MODEL SIZE CONFIG
 
 Prints milliseconds a batch of the kit and of the bare step, block by block, and the peak of the memory in MB. What the
 kit adds to a bare step: rows drawn, images augmented and normalized, gradients clipped, weights averaged.
@@ -8,6 +8,7 @@ kit adds to a bare step: rows drawn, images augmented and normalized, gradients 
 
 import json
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ranking import most_mb
+from safetensors.torch import save_file
 
 from pseudokit.config.keys import Model
 from pseudokit.config.load import load_config
@@ -23,6 +25,7 @@ from pseudokit.training.device import pick_amp_dtype
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
+from pseudokit.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS, N, K = 7, 4096, 10
@@ -92,9 +95,46 @@ def predicting(name: str, size: int, config: str) -> list[tuple[float, float]]:
     return [(1000 * ours() * at_once / n, 1000 * bare() * at_once / n) for _ in range(BLOCKS)]
 
 
+def embedding(name: str, size: int, config: str) -> list[tuple[float, float]]:
+    """Images embedded, stored and written, as in a first run; the bare forward pass up to the classifier."""
+    network, form, train, pixels, labels = setting(name, size, config)
+    at_once = batch_size(size, CPU)
+    n = 32 * at_once
+    dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
+    images = torch.randn(at_once, 3, size, size).to(memory_format=torch.channels_last)
+    folder = Path(tempfile.mkdtemp())
+    save_file(network.state_dict(), folder / "weights.safetensors")
+
+    def ours(block: int) -> float:
+        out = folder / str(block)
+        keys = [
+            f"out={out}",
+            f"model.name={name}",
+            f"model.checkpoint={folder}/weights.safetensors",
+        ]
+        settings = load_config(ROOT / "configs" / config, keys)
+        trainer = Trainer(settings, pixels[:n], labels[:n], tuple(form.classes), out)
+        made = trainer.backbones
+        start = time.monotonic()
+        assert trainer.embeddings[made[0].hash].shape == (n, network.num_features)
+        return time.monotonic() - start
+
+    def bare() -> float:
+        network.eval()
+        start = time.monotonic()
+        with torch.inference_mode():
+            for _ in range(n // at_once):
+                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                    network.forward_head(network.forward_features(images), pre_logits=True)
+        return time.monotonic() - start
+
+    return [(1000 * ours(b) * at_once / n, 1000 * bare() * at_once / n) for b in range(BLOCKS)]
+
+
 def main(what: str, name: str, size: str, config: str) -> None:
     # The first warms up.
-    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)[1:]
+    measures = {"training": training, "predicting": predicting, "embedding": embedding}
+    blocks = measures[what](name, int(size), config)[1:]
     print(json.dumps({"blocks": np.round(blocks, 2).tolist(), "mb": most_mb()}))
 
 

@@ -248,6 +248,8 @@ def main(run_script: Callable[[], None]) -> None:
     0 done, 2 wrong input, 130 or 143 stopped by a signal, 1 a fault of ours, or of the machine (in one line, where we
     know it). The other processes of torchrun train what the first one hands out until it lets them go.
     """
+    # timm imports wandb where it is there, which takes half a second; tracking.py has a process of its own.
+    sys.modules.setdefault("wandb", None)
     try:
         if rank():
             from .training.trainer import run_worker

@@ -19,9 +19,8 @@ from pseudokit.training.linear_probe import (
     fit_head,
     head_log_probs,
     linear_classifier,
-    with_head,
 )
-from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
+from pseudokit.training.models import TrainedModel, create_model, load_model, save_model, with_head
 from pseudokit.training.predict import embed, log_probs
 
 CLASSES = tuple("0123456789")
@@ -91,7 +90,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
     pixels, labels = digits
     x = embedded(backbone, pixels)
     untouched = backbone[0].get_classifier().weight.clone()
-    network = with_head(backbone[0], fitted(x, labels, 10)[0])
+    network = with_head(backbone[0], fitted(x, labels, 10)[0].state_dict())
     model = TrainedModel(network, backbone[1], "")
     whole = log_probs(model, pixels, np.arange(400), device="cpu")
     np.testing.assert_allclose(head_log_probs(model, x), whole, atol=1e-3)
@@ -113,7 +112,8 @@ def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monke
 
 def test_a_head_is_saved_alone_and_read_back_with_its_backbone(tmp_path, backbone, digits):
     saved = save_model(tmp_path / "backbone", *backbone)
-    network = with_head(backbone[0], fitted(embedded(backbone, digits[0]), digits[1], 10)[0])
+    head, _ = fitted(embedded(backbone, digits[0]), digits[1], 10)
+    network = with_head(backbone[0], head.state_dict())
     model = save_model(tmp_path / "round_1" / "fold_0", network, backbone[1], saved.hash)
     assert (tmp_path / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
     back = load_model(tmp_path / "round_1" / "fold_0")
@@ -128,7 +128,7 @@ def test_a_head_without_its_backbone_is_refused_by_name(tmp_path, backbone):
     saved = save_model(tmp_path / "backbone", *backbone)
     folder = tmp_path / "round_1" / "fold_0"
     save_model(folder, *backbone, "another")
-    with pytest.raises(UserError, match=rf"{folder}.*--fresh"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'backbone'}.*--fresh"):
         load_model(folder)
     save_model(folder, *backbone, saved.hash)
     (tmp_path / "backbone" / "model.json").unlink()

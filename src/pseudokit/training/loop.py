@@ -19,9 +19,9 @@ from .batches import TrainingSet, labeled_batches, unlabeled_batches
 from .checkpoint import Checkpoints
 from .device import Computation
 from .history import TrainingHistory
-from .linear_probe import fit_head, with_head
+from .linear_probe import fit_head
 from .losses import Consistency, make_criterion
-from .models import ModelSpec, batch_norms
+from .models import ModelSpec, batch_norms, with_head
 from .optimizer import make_mixup, make_optimizer, make_schedule
 from .predict import embed
 
@@ -207,4 +207,4 @@ def _with_best_head(
         spec.multi_label,
         given_labels,
     )
-    return with_head(network, head).train()
+    return with_head(network, head.state_dict()).train()
