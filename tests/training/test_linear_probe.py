@@ -8,13 +8,17 @@ import torch
 from numpy import ndarray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from pseudokit.config.keys import Config, Model, Train
 from pseudokit.config.types import UserError
+from pseudokit.data.folds import make_folds
 from pseudokit.training import predict
 from pseudokit.training.label_propagation import neighbor_graph, propagate_labels
 from pseudokit.training.linear_probe import (
     MIN_PSEUDO_LABEL_PRIOR,
+    PRIORS,
     alike_features,
     fit_head,
     head_log_probs,
@@ -225,6 +229,25 @@ def test_it_is_the_logistic_regression_of_embeddings_in_one_scale():
     )
     np.testing.assert_allclose(probs(head, x), expected.predict_proba(scaled), atol=2e-3)
     assert history.loss.iloc[-1] < history.loss.iloc[0] == pytest.approx(np.log(K), abs=1e-3)
+
+
+@pytest.mark.parametrize(("n", "d"), [(48, 200), (120, 60)])
+def test_the_prior_is_the_one_that_cross_validation_would_choose(n, d):
+    x, labels = features(n, d, distance=0.15)
+    _, history = fitted(x, labels, K)
+    scaled = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
+    folds = make_folds(labels, np.arange(n), 5, seed=0)
+
+    def held_out_loss(prior):
+        model = LogisticRegression(C=1 / prior, tol=1e-6, max_iter=1000)
+        probs = cross_val_predict(
+            model, scaled, labels, cv=PredefinedSplit(folds), method="predict_proba"
+        )
+        return log_loss(labels, probs)
+
+    losses = [held_out_loss(prior) for prior in PRIORS]
+    assert 0 < np.argmin(losses) < len(PRIORS) - 1
+    assert prior_of(history) == PRIORS[np.argmin(losses)]
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])

@@ -224,10 +224,9 @@ def classifier_ids(network: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def with_head(backbone: nn.Module, head: dict[str, Tensor]) -> nn.Module:
-    """The network with this weight and bias of its last layer; every other tensor is shared with the backbone."""
-    classifier = classifier_ids(backbone)
-    tensors = [*backbone.parameters(), *backbone.buffers()]
-    shared = {id(tensor): tensor for tensor in tensors if id(tensor) not in classifier}
+    """The network with this weight and bias of its last layer; all modules without it are shared with the backbone."""
+    last = backbone.get_classifier()
+    shared = {id(module): module for module in backbone.modules() if last not in module.modules()}
     network = copy.deepcopy(backbone, shared)
     network.get_classifier().load_state_dict(head)
     return network
