@@ -123,7 +123,7 @@ def fit_head(
 
 
 def _zero_head(units: int, k: int) -> nn.Linear:
-    head = nn.Linear(units, k)
+    head = nn.utils.skip_init(nn.Linear, units, k)  # draws no random numbers
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
