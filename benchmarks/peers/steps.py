@@ -99,7 +99,7 @@ def embedding(name: str, size: int, config: str) -> list[tuple[float, float]]:
     """Images embedded, stored and written, as in a first run; the bare forward pass up to the classifier."""
     network, form, train, pixels, labels = setting(name, size, config)
     at_once = batch_size(size, CPU)
-    n = 32 * at_once
+    n = 16 * at_once
     dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
     images = torch.randn(at_once, 3, size, size).to(memory_format=torch.channels_last)
     folder = Path(tempfile.mkdtemp())

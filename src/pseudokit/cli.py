@@ -1,6 +1,7 @@
 """The command lines of train.py, pseudo.py and predict.py, and how they end."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -248,6 +249,8 @@ def main(run_script: Callable[[], None]) -> None:
     0 done, 2 wrong input, 130 or 143 stopped by a signal, 1 a fault of ours, or of the machine (in one line, where we
     know it). The other processes of torchrun train what the first one hands out until it lets them go.
     """
+    # Imports make a million objects that stay. To look for garbage among them so often takes a second.
+    gc.set_threshold(20_000)
     # timm imports wandb where it is there, which takes half a second; tracking.py has a process of its own.
     sys.modules.setdefault("wandb", None)
     try:
@@ -270,6 +273,8 @@ def main(run_script: Callable[[], None]) -> None:
         if not fault(error):
             raise
         line, code = f"error: {fault(error)}", 1
+    finally:
+        gc.freeze()  # else all of them are looked through once more
     print(line, file=sys.stderr)
     sys.exit(code)
 
