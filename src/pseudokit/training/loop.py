@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from numpy import ndarray
 from torch import nn
 
 from ..config.keys import Train
@@ -19,11 +18,9 @@ from .batches import TrainingSet, labeled_batches, unlabeled_batches
 from .checkpoint import Checkpoints
 from .device import Computation
 from .history import TrainingHistory
-from .linear_probe import fit_head
 from .losses import Consistency, make_criterion
-from .models import ModelSpec, batch_norms, with_head
+from .models import ModelSpec, batch_norms
 from .optimizer import make_mixup, make_optimizer, make_schedule
-from .predict import embed
 
 MAX_STATISTICS_IMAGES = 4096
 """Images from which batch-norm statistics are estimated. More change no prediction, and cost time."""
@@ -45,7 +42,6 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     process_group: ProcessGroup = ALONE,
     saved: Checkpoints | None = None,
     history: TrainingHistory | None = None,
-    embeddings: ndarray | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a fresh network on a training set, to the last step of its schedule.
 
@@ -57,7 +53,6 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         process_group: processes that do the same, each on its part of every batch; gradients are averaged.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
         history: what notes every step.
-        embeddings: (n, D) of its rows, for train.linear_probe_first, if they are known.
 
     Returns:
         The network in eval mode, and its history: epoch, loss, lr, seconds; val_accuracy, see TrainingHistory;
@@ -76,8 +71,6 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     torch.manual_seed(training_set.seed)  # dropout, drop path, mixup
     network.train()
     if train.linear_probe_first:
-        if not saved.step:  # else the checkpoint has it
-            network = _with_best_head(network, spec, training_set, train, embeddings)
         for norm in batch_norms(network):
             norm.eval()  # the head was fitted under the statistics of the pretrained backbone
     forward = partial(computation.run, network)
@@ -184,27 +177,3 @@ def estimate_statistics(
         computation.run(network, torch.from_numpy(pixels))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _with_best_head(
-    network: nn.Module,
-    spec: ModelSpec,
-    training_set: TrainingSet,
-    train: Train,
-    embeddings: ndarray | None,
-) -> nn.Module:
-    """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
-    if embeddings is None:
-        with progress.part("embed", len(training_set.rows)):
-            embeddings = embed(network, spec, training_set.pixels, training_set.rows, train)
-    given_labels = training_set.labels.copy()
-    if training_set.pseudo is not None:
-        given_labels[training_set.pseudo] = -1
-    head, _ = fit_head(
-        embeddings,
-        training_set.labels,
-        len(spec.classes),
-        spec.multi_label,
-        given_labels,
-    )
-    return with_head(network, head.state_dict()).train()

@@ -194,10 +194,14 @@ class Trainer:
         name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
-        embeddings = None
-        if train.linear_probe_first and not saved.step:
+        if train.linear_probe_first and not saved.step:  # else the checkpoint has the head
             with progress.part("embed", len(job.rows)):
                 embeddings = np.concatenate([*self._embed(network, spec, job.rows)])
+            given_labels = job.labels.copy()
+            given_labels[pseudo] = -1
+            k, multi_label = len(spec.classes), spec.multi_label
+            head, _ = fit_head(embeddings, job.labels, k, multi_label, given_labels)
+            network = with_head(network, head.state_dict())
         writer = None
         if self.config.tensorboard and folder and process_group.index == 0:
             from torch.utils.tensorboard import SummaryWriter
@@ -214,7 +218,6 @@ class Trainer:
                 process_group=process_group,
                 saved=saved,
                 history=history,
-                embeddings=embeddings,
             )
         if writer:
             writer.close()
