@@ -26,8 +26,7 @@ demo: .venv/.ready
 	@echo
 	@echo "2/2  augment: 250 labels and 3,750 images without; labels are propagated between similar images"
 	@$(BIN)/python pseudo.py --mode augment pseudo.label_propagation=4 name=demo-augment out=$(RUNS)
-	@PYTHONPATH=src $(BIN)/python -m pseudokit.report.terminal $(RUNS)/demo-denoise
-	@PYTHONPATH=src $(BIN)/python -m pseudokit.report.terminal $(RUNS)/demo-augment
+	@PYTHONPATH=src $(BIN)/python -m pseudokit.report.terminal $(RUNS)/demo-denoise $(RUNS)/demo-augment
 
 test: .venv/.ready
 	@echo "Running the tests (a few minutes on two cores) …"

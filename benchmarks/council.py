@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from common import load_results, machine, mean_and_sd, metrics, save_results
 from numpy import ndarray
-from photos import CONFIG, LABELS_PER_CLASS, SETS, keep_embeddings, tables, weights
+from photos import CONFIG, LABELS_PER_CLASS, SETS, tables, weights
 
 LITES = ("lite0", "lite1", "lite2")
 ARMS = {**{lite: (lite,) for lite in LITES}, "council": LITES}
@@ -270,8 +270,6 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="sklearn")
     are_photos = args.what != "people"
     sets = args.sets or (SETS if are_photos else VOTES)
-    images = sets[0] if are_photos and len(sets) == 1 else args.what.replace("teachers", "photos")
-    save_embeddings = keep_embeddings(args.out / f"embeddings-{images}.npz")
     kinds = list(product(sets, LABELS_PER_CLASS) if are_photos else product(sets))
     jobs = [(*kind, draw, arm) for draw, kind, arm in product(args.seeds, kinds, ARMS)]
     if args.what == "teachers":
@@ -282,7 +280,6 @@ def main() -> None:
             score = {"photos": photos, "people": people, "teachers": teachers}[args.what]
             row = score(*job, args.data, args.out)
             file.write_text(json.dumps(row | {"machine": machine()}))
-            save_embeddings()
     rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("[pt]*-*.json"))]
     rows = rows or load_results("council")
     of_photos = [row for row in rows if "accuracy" in row]

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import load_results, machine, save_results
-from photos import CONFIG, keep_embeddings, tables, weights
+from photos import CONFIG, tables, weights
 
 CONFIGURED = "as configured"
 SETS = ("flowers", "trash", "mnist", "fashion")
@@ -311,7 +311,6 @@ def main() -> None:
     args.data, args.out = args.data.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     opened = {}
-    save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     for seed, name, labels in product(args.seeds, args.sets, LABELS_PER_CLASS):
         file = args.out / f"{name}-{labels}-{seed}.json"
         if file.exists() or args.table:
@@ -321,7 +320,6 @@ def main() -> None:
         run, prepared = opened[name]
         row = {"set": name} | case(run, prepared, labels, seed)
         file.write_text(json.dumps(row | {"machine": machine()}))
-        save_embeddings()
         for stored in run.path.glob("embeddings_*.npy"):
             stored.unlink()
     rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("*-*-*.json"))]

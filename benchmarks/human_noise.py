@@ -277,13 +277,12 @@ def drawn(args) -> list[dict]:
 def people(args) -> list[dict]:
     """Runs of the kit on CIFAR-10N: the network of photos.py, frozen and trained whole, and the kit's default one."""
     from photos import CONFIG as PHOTOS
-    from photos import keep_embeddings, weights
+    from photos import weights
 
     from pseudokit.api import run_command
 
     root, file = args.data / "cifar10_human", args.out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
-    save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     table, rows = pd.read_csv(root / "train.csv", dtype=str), []
     truth = (
         pd.read_csv(root / "truth_train.csv", dtype=str)
@@ -308,7 +307,6 @@ def people(args) -> list[dict]:
                 ]
                 if arm == "frozen":
                     run_command("denoise", [*keys, *options, f"out={args.out}"], PHOTOS)
-                    save_embeddings()
                 else:
                     kit("--mode", "denoise", *keys, *options, out=args.out)
                 figures = score_run(args.out / name, table.id.to_numpy(), truth)

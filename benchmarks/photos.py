@@ -7,7 +7,7 @@
 
 FOLDER holds flower_photos (train/<class>/, test/<class>/) and trash_competition (train.csv, images/). The flowers have
 a test set; two fifths of the trash photos, drawn once, are another. Every run is one of the kit, with
-configs/photos_few_labels.yaml; embeddings are kept between runs of this script, or each would embed the same images.
+configs/photos_few_labels.yaml; the first one of a set embeds its images, and all others find them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import hashlib
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,38 +42,6 @@ def weights(file: Path, lite: str = "lite0") -> Path:
 
     write_weights(f"tf_efficientnet_{lite}", file)
     return file
-
-
-def keep_embeddings(file: Path) -> Callable[[], None]:
-    """Have the kit look embeddings up in this file, by network and pixels; returns a function that adds new ones."""
-    from pseudokit.training import trainer
-
-    stored = np.load(file) if file.exists() else {"names": np.empty(0, str), "vectors": np.empty(0)}
-    stored_vectors, embed = (
-        dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)),
-        trainer.embed,
-    )
-    before = len(stored_vectors)
-
-    def looked_up(network, form, pixels, rows, train):
-        hashes = [hashlib.sha256(pixels[row].tobytes()).hexdigest() for row in rows]
-        names = [f"{form.name} {name}" for name in hashes]
-        new = np.array([i for i, name in enumerate(names) if name not in stored_vectors], int)
-        if len(new):
-            vectors = embed(network, form, pixels, np.asarray(rows)[new], train)
-            stored_vectors.update(zip([names[i] for i in new], vectors, strict=True))
-        return np.stack([stored_vectors[name] for name in names])
-
-    def save() -> None:
-        if len(stored_vectors) > before:
-            np.savez(
-                file,
-                names=np.array(list(stored_vectors)),
-                vectors=np.stack(list(stored_vectors.values())),
-            )
-
-    trainer.embed = looked_up
-    return save
 
 
 def tables(name: str, data: Path, out: Path) -> tuple[Path, Path, Path]:
@@ -369,7 +335,6 @@ def main() -> None:
     args = parser.parse_args()
     args.data, args.out = args.data.resolve(), args.out.resolve()
     warnings.filterwarnings("ignore", module="sklearn")
-    save_embeddings = keep_embeddings(args.out / "embeddings.npz")
     name = "photos" if args.what == "few" else "photos_noise"
     jobs = [
         (s, m, d)
@@ -386,7 +351,6 @@ def main() -> None:
                 else noise(set_name, draw, args.data, args.out)
             )
             file.write_text(json.dumps(one | {"machine": machine()}))
-            save_embeddings()
     files = sorted(args.out.glob(f"{name}-*.json"))
     rows = [json.loads(file.read_text()) for file in files] or load_results(name)
     save_results(name, rows, (table_few if args.what == "few" else table_noise)(rows))

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from common import load_results, machine, mean_and_sd, save_results
 from numpy import ndarray
-from photos import features, keep_embeddings, run_kit
+from photos import features, run_kit
 from photos import tables as photo_tables
 
 SETS = {"flowers": 192, "mnist": 96}
@@ -83,10 +83,8 @@ def load_pool(name: str, data: Path, out: Path) -> Pool:
     from pseudokit.training.linear_probe import alike_features
 
     paths = mnist_tables(data, out) if name == "mnist" else photo_tables(name, data, out)
-    save = keep_embeddings(out / "embeddings.npz")
     keys = [f"data.size={SETS[name]}", "simulate.keep_labels=100", "pseudo.train_baseline=false"]
     run = run_kit("augment", f"embed-{name}", paths, out, *keys)
-    save()
     x, dataset = features(run)
     y, classes = pd.factorize(dataset.given_label, sort=True)
     is_test = (dataset.split == "test").to_numpy()

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from common import ROOT, load_results, machine, mean_and_sd, save_results
 from numpy import ndarray
-from photos import keep_embeddings, tables
+from photos import tables
 
 from pseudokit.config.keys import Config
 from pseudokit.config.load import load_config
@@ -258,10 +258,8 @@ def main() -> None:
     args.data, args.out = args.data.expanduser().resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.table:
-        save_embeddings = keep_embeddings(args.out / "embeddings.npz")
         for draw, which in product(args.seeds, args.sets):
             run_draw(which, draw, args)
-            save_embeddings()
     files = sorted(args.out.glob("*-*-*.json"))
     rows = [json.loads(file.read_text()) for file in files] or load_results("targets")
     save_results("targets", rows, table(rows))

@@ -113,7 +113,7 @@ def simulated_data(args, seed: int) -> tuple[pd.DataFrame, pd.Series, list[str],
 
 def run_kit(args, name: str, keys: list[str], frozen: bool) -> Path:
     from photos import CONFIG as PHOTOS
-    from photos import keep_embeddings, weights
+    from photos import weights
 
     from pseudokit.api import run_command
     from pseudokit.run_folder.folder import DEFAULT_CONFIG
@@ -123,10 +123,7 @@ def run_kit(args, name: str, keys: list[str], frozen: bool) -> Path:
         return run_command("denoise", options, DEFAULT_CONFIG)
     file = args.out / "tf_efficientnet_lite0.safetensors"
     file = file if file.exists() else weights(file)
-    save_embeddings = keep_embeddings(args.out / "embeddings.npz")
-    run = run_command("denoise", [*options, f"model.checkpoint={file}"], PHOTOS)
-    save_embeddings()
-    return run
+    return run_command("denoise", [*options, f"model.checkpoint={file}"], PHOTOS)
 
 
 def final_labels(run: Path, ids: pd.Series) -> ndarray:

@@ -61,12 +61,25 @@ def refused(folder, *words, **options) -> None:
         assert word in str(caught.value)
 
 
-def test_rounds_as_they_were_written_are_recalled(tmp_path):
+def test_rounds_as_they_were_written_are_recalled(tmp_path, caplog):
+    caplog.set_level("INFO", "kit")
     before, trained = rounds(tmp_path)
     assert len(trained) == 4
+    for number, line in enumerate(caplog.messages, start=1):
+        info = read_json(tmp_path / f"round_{number}" / "round.json")
+        names, numbers = (text.split() for text in line.splitlines()[1:])
+        assert (
+            dict(zip(names, numbers, strict=False)).items()
+            >= {
+                "round": str(number),
+                **{decision: str(n) for decision, n in info["decisions"].items()},
+            }.items()
+        )
+    caplog.clear()
     info = read_json(tmp_path / "round_2" / "round.json")
     assert set(info["files"]) == {"log_probs.npy", "ids.csv", "decisions.csv"}
     again, trained = rounds(tmp_path)
+    assert caplog.messages == []
     np.testing.assert_array_equal(before, again)
     assert trained == []
 

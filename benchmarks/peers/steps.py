@@ -1,6 +1,6 @@
 """The kit's training and prediction against the bare step on synthetic tensors; block by block, for speed.py.
 
-    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting MODEL SIZE CONFIG
+    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting|embedding MODEL SIZE CONFIG
     PYTHONPATH=src python benchmarks/peers/steps.py keys MODEL SIZE CONFIG KEY=VALUE
 
 After each batch of the kit comes a bare one, of a copy of the network. Prints the median milliseconds of both, block by
@@ -12,6 +12,7 @@ of the first step with it and without it.
 import copy
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ranking import most_mb
+from safetensors.torch import save_file
 from torch import nn
 
 from pseudokit.config.keys import Model, Train
@@ -30,6 +32,7 @@ from pseudokit.training.history import TrainingHistory
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
+from pseudokit.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS, WARM_UP = 8, 5
@@ -141,10 +144,48 @@ def keys(name: str, size: int, config: str, key: str) -> None:
     print(json.dumps({"blocks": np.round(blocks, 2).tolist(), "first": first, "mb": most_mb()}))
 
 
+def embedding(name: str, size: int, config: str) -> list[tuple[float, float]]:
+    """Images embedded, stored and written, as in a first run; the bare forward pass up to the classifier."""
+    network, form, train, pixels, labels = setting(name, size, config)
+    at_once = batch_size(size, CPU)
+    n = 16 * at_once
+    dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
+    images = torch.randn(at_once, 3, size, size).to(memory_format=torch.channels_last)
+    folder = Path(tempfile.mkdtemp())
+    save_file(network.state_dict(), folder / "weights.safetensors")
+
+    def ours(block: int) -> float:
+        out = folder / str(block)
+        keys = [
+            f"out={out}",
+            f"model.name={name}",
+            f"model.checkpoint={folder}/weights.safetensors",
+        ]
+        settings = load_config(ROOT / "configs" / config, keys)
+        trainer = Trainer(settings, pixels[:n], labels[:n], tuple(form.classes), out)
+        made = trainer.backbones
+        start = time.monotonic()
+        assert trainer.embeddings[made[0].hash].shape == (n, network.num_features)
+        return time.monotonic() - start
+
+    def bare() -> float:
+        network.eval()
+        start = time.monotonic()
+        with torch.inference_mode():
+            for _ in range(n // at_once):
+                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                    network.forward_head(network.forward_features(images), pre_logits=True)
+        return time.monotonic() - start
+
+    blocks = [(ours(block), bare()) for block in range(BLOCKS)]
+    return (1000 * np.array(blocks) * at_once / n)[1:]  # the first warms up
+
+
 def main(what: str, name: str, size: str, config: str, *key: str) -> None:
     if what == "keys":
         return keys(name, int(size), config, *key)
-    blocks = {"training": training, "predicting": predicting}[what](name, int(size), config)
+    measures = {"training": training, "predicting": predicting, "embedding": embedding}
+    blocks = measures[what](name, int(size), config)
     print(json.dumps({"blocks": np.round(blocks, 3).tolist(), "mb": most_mb()}))
 
 

@@ -252,6 +252,8 @@ def main(run_script: Callable[[], None]) -> None:
     know it). The other processes of torchrun train what the first one hands out until it lets them go.
     """
     gc.set_threshold(NEW_OBJECTS)
+    # timm imports wandb where it is there, which takes half a second; tracking.py has a process of its own.
+    sys.modules.setdefault("wandb", None)
     try:
         if rank():
             from .training.trainer import run_worker
@@ -272,6 +274,8 @@ def main(run_script: Callable[[], None]) -> None:
         if not fault(error):
             raise
         line, code = f"error: {fault(error)}", 1
+    finally:
+        gc.freeze()  # else all of them are looked through once more
     print(line, file=sys.stderr)
     sys.exit(code)
 

@@ -17,7 +17,7 @@ from .labels.decisions import Decisions
 from .labels.difficulty import rate_interval
 from .labels.noise import DIFFICULTY, LOOK_ALIKE, VOTES, bootstrap_rate
 from .labels.out_of_fold import OutOfFoldPredictions
-from .system.files import hash_of, read_json, write_csv, write_json, write_npy
+from .system.files import hash_of, log, read_json, write_csv, write_json, write_npy
 
 RECALLED = (
     "likeliest_rate",
@@ -90,6 +90,9 @@ class RoundStore:
         info = {"round": number, **facts, **summary(decisions, dataset, predicted)}
         info["files"] = {name: hash_of(folder / name) for name in files}
         write_json(folder / "round.json", info)
+        agreement = {"out-of-fold agreement": f"{info['oof_accuracy']:.2%}"}
+        line = pd.DataFrame([{"round": number} | info["decisions"] | agreement])
+        log.info(f"labels by decision:\n{line.to_string(index=False)}")
 
     def rounds(self) -> list[dict]:
         """round.json of every finished round, in order."""

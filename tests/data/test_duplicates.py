@@ -16,8 +16,8 @@ from pseudokit.data.duplicates import (
     difference_hashes,
     duplicates_table,
     find_links,
-    pixel_hashes,
     refused_reasons,
+    row_hashes,
 )
 from pseudokit.data.folds import connect
 
@@ -59,7 +59,7 @@ def test_hashes_of_pixels_tell_every_difference_and_perceptual_ones_do_not():
     )[..., None]
     twin = image.copy()
     twin[0, 0] ^= 1
-    exact = pixel_hashes(np.stack([image, image, twin]))
+    exact = row_hashes(np.stack([image, image, twin]))
     assert exact[0] == exact[1] != exact[2]
     alike = difference_hashes(np.stack([image, twin, image[::-1]]), np.arange(3))
     assert alike.dtype == np.uint64

@@ -32,15 +32,20 @@ def test_the_frame_of_an_image_tells_whether_its_label_is_right(is_right, blue, 
 
 def test_a_grid_shows_every_image_in_its_shape_below_its_name():
     images = [Image.new("RGB", (8 + value, 8), (value, 0, 0)) for value in range(7)]
-    axes = figures.image_grid(images, list("abcdefg"), [None] * 7, "seven").axes
-    shown = [axis for axis in axes if axis.axison]
-    assert [axis.get_title() for axis in shown] == list("abcdefg")
-    for value, axis in enumerate(shown):
-        [image] = axis.images
+    [axis] = figures.image_grid(images, list("abcdefg"), [None] * 7, "seven").axes
+    assert axis.get_aspect() == 1
+    assert len(axis.images) == 7
+    places = set()
+    for value, (image, text) in enumerate(zip(axis.images, axis.texts, strict=True)):
         assert image.get_array().shape == (8, 8 + value, 3)
         assert image.get_array()[4, 4, 0] == value
-        assert axis.get_aspect() == 1
-    places = {tuple(axis.get_position().bounds) for axis in shown}
+        left, right, bottom, top = image.get_extent()
+        assert (right - left) / (bottom - top) == pytest.approx((8 + value) / 8)
+        assert text.get_text() == "abcdefg"[value]
+        x, y = text.get_position()
+        assert (left + right) / 2 == pytest.approx(x)
+        assert 0 < top - y < 0.1, "a larger y is farther down"
+        places.add((x, y))
     assert len(places) == 7
 
 

@@ -8,20 +8,23 @@ import torch
 from numpy import ndarray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from pseudokit.config.keys import Config, Model, Train
 from pseudokit.config.types import UserError
+from pseudokit.data.folds import make_folds
 from pseudokit.training import predict
 from pseudokit.training.label_propagation import neighbor_graph, propagate_labels
 from pseudokit.training.linear_probe import (
     MIN_PSEUDO_LABEL_PRIOR,
+    PRIORS,
     alike_features,
     fit_head,
     head_log_probs,
     linear_classifier,
-    with_head,
 )
-from pseudokit.training.models import TrainedModel, create_model, load_model, save_model
+from pseudokit.training.models import TrainedModel, create_model, load_model, save_model, with_head
 from pseudokit.training.predict import embed, log_probs
 
 CLASSES = tuple("0123456789")
@@ -91,7 +94,7 @@ def test_the_network_with_a_head_says_what_the_head_says_of_embeddings(backbone,
     pixels, labels = digits
     x = embedded(backbone, pixels)
     untouched = backbone[0].get_classifier().weight.clone()
-    network = with_head(backbone[0], fitted(x, labels, 10)[0])
+    network = with_head(backbone[0], fitted(x, labels, 10)[0].state_dict())
     model = TrainedModel(network, backbone[1], "")
     whole = log_probs(model, pixels, np.arange(400), device="cpu")
     np.testing.assert_allclose(head_log_probs(model, x), whole, atol=1e-3)
@@ -113,7 +116,8 @@ def test_embeddings_are_those_of_the_rows_in_any_batches(backbone, digits, monke
 
 def test_a_head_is_saved_alone_and_read_back_with_its_backbone(tmp_path, backbone, digits):
     saved = save_model(tmp_path / "backbone", *backbone)
-    network = with_head(backbone[0], fitted(embedded(backbone, digits[0]), digits[1], 10)[0])
+    head, _ = fitted(embedded(backbone, digits[0]), digits[1], 10)
+    network = with_head(backbone[0], head.state_dict())
     model = save_model(tmp_path / "round_1" / "fold_0", network, backbone[1], saved.hash)
     assert (tmp_path / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
     back = load_model(tmp_path / "round_1" / "fold_0")
@@ -128,7 +132,7 @@ def test_a_head_without_its_backbone_is_refused_by_name(tmp_path, backbone):
     saved = save_model(tmp_path / "backbone", *backbone)
     folder = tmp_path / "round_1" / "fold_0"
     save_model(folder, *backbone, "another")
-    with pytest.raises(UserError, match=rf"{folder}.*--fresh"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'backbone'}.*--fresh"):
         load_model(folder)
     save_model(folder, *backbone, saved.hash)
     (tmp_path / "backbone" / "model.json").unlink()
@@ -225,6 +229,25 @@ def test_it_is_the_logistic_regression_of_embeddings_in_one_scale():
     )
     np.testing.assert_allclose(probs(head, x), expected.predict_proba(scaled), atol=2e-3)
     assert history.loss.iloc[-1] < history.loss.iloc[0] == pytest.approx(np.log(K), abs=1e-3)
+
+
+@pytest.mark.parametrize(("n", "d"), [(48, 200), (120, 60)])
+def test_the_prior_is_the_one_that_cross_validation_would_choose(n, d):
+    x, labels = features(n, d, distance=0.15)
+    _, history = fitted(x, labels, K)
+    scaled = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
+    folds = make_folds(labels, np.arange(n), 5, seed=0)
+
+    def held_out_loss(prior):
+        model = LogisticRegression(C=1 / prior, tol=1e-6, max_iter=1000)
+        probs = cross_val_predict(
+            model, scaled, labels, cv=PredefinedSplit(folds), method="predict_proba"
+        )
+        return log_loss(labels, probs)
+
+    losses = [held_out_loss(prior) for prior in PRIORS]
+    assert 0 < np.argmin(losses) < len(PRIORS) - 1
+    assert prior_of(history) == PRIORS[np.argmin(losses)]
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])

@@ -210,7 +210,8 @@ def test_a_damaged_file_of_embeddings_is_made_anew(tmp_path, embedded, noise):
     for damaged in (data[:-100], data[:-100] + bytes(100), b""):
         file.write_bytes(damaged)
         again, rows = embedded(noise)
-        assert rows == [], "it is not trusted by its name, and what it held is still stored"
+        assert rows == [], "what it held is still stored"
+        assert file.read_bytes() == data
         np.testing.assert_array_equal(again, whole)
         assert [*tmp_path.glob("embeddings_*")] == [file]
 

@@ -46,7 +46,7 @@ def find_links(
     Returns:
         (2, M) pairs of rows.
     """
-    keys = pixel_hashes(pixels)
+    keys = row_hashes(pixels)
     # One row of each image, sorted by its hash: the order of the rows must not matter.
     rows = np.unique(keys, return_index=True)[1]
     hashes = difference_hashes(pixels, rows)
@@ -64,9 +64,9 @@ def find_links(
     return np.concatenate(links, axis=1)
 
 
-def pixel_hashes(pixels: Iterable[ndarray]) -> ndarray:
-    """N images → (N,) uint64 hashes of the pixels: equal images have equal hashes."""
-    digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
+def row_hashes(rows: Iterable[ndarray]) -> ndarray:
+    """N arrays → (N,) uint64 hashes of them: equal images have equal hashes."""
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
@@ -141,7 +141,7 @@ def duplicates_table(
     table = dataset.table().assign(cluster=connect(links, len(dataset)))
     clusters = table.cluster[~_is_unlabeled_too(table)]
     table = table[table.cluster.isin(clusters[clusters.duplicated()])].copy()
-    table["hash"] = pixel_hashes(pixels[row] for row in table.index)
+    table["hash"] = row_hashes(pixels[row] for row in table.index)
     table["label"] = table.given_label.replace("", None)
     n_different = table.groupby("cluster")[["hash", "label"]].transform("nunique")
     table["kind"] = np.where(n_different.hash == 1, "pixels", "near")

@@ -13,6 +13,7 @@ from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy import ndarray
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -45,6 +46,8 @@ DOTS_PER_INCH = 120
 """Sharp on a phone, and a page of ten pictures stays below a megabyte."""
 GRID_COLUMNS = 5
 """Images in a row of a grid: about 130 pixels each."""
+GRID_ROW = 1.35
+"""Height of a row, in longer sides of an image: with two lines for its name."""
 UNREADABLE = Image.new("RGB", (1, 1), "white")
 """What stands for an image that has gone."""
 MAX_NAMED_CLASSES = 40
@@ -100,14 +103,22 @@ def image_grid(images: list, names: list[str], is_right: list[bool | None], titl
         title: of the whole figure.
     """
     n_rows = math.ceil(len(images) / GRID_COLUMNS)
-    figure, axes = new_figure(title, 0.5 + 1.4 * n_rows, n_rows, GRID_COLUMNS)
-    for axis in axes[len(images) :]:
-        axis.set_axis_off()
-    for axis, image, name, right in zip(axes, images, names, is_right, strict=False):
-        axis.set_title(name, size=9, loc="center")
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set(visible=True, linewidth=2.5, color=FRAME_COLORS[right])
-        axis.imshow(image or UNREADABLE)
+    # one axis: one for each image takes three times as long
+    figure, [axis] = new_figure(title, 0.4 + 1.17 * GRID_ROW * n_rows)
+    for place, (image, name, right) in enumerate(zip(images, names, is_right, strict=True)):
+        row, column = divmod(place, GRID_COLUMNS)
+        image = image or UNREADABLE
+        width, height = np.divide(image.size, max(image.size))
+        left, top = column - width / 2, row * GRID_ROW - height / 2
+        axis.imshow(image, extent=(left, left + width, top + height, top))
+        axis.text(column, top - 0.05, name, size=9, ha="center", va="bottom")
+        color = FRAME_COLORS[right]
+        frame = Rectangle((left, top), width, height, fill=False, linewidth=2.5, edgecolor=color)
+        axis.add_patch(frame)
+    axis.set(
+        xlim=(-0.53, GRID_COLUMNS - 0.47), ylim=((n_rows - 1) * GRID_ROW + 0.53, 0.52 - GRID_ROW)
+    )
+    axis.set_axis_off()
     return figure
 
 

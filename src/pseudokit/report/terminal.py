@@ -1,4 +1,4 @@
-"""What a run achieved, for the terminal: `python -m pseudokit.report.terminal RUN_FOLDER`"""
+"""What a run achieved, for the terminal: `python -m pseudokit.report.terminal RUN_FOLDER …`"""
 
 import sys
 from pathlib import Path
@@ -39,4 +39,4 @@ def summary(run: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(summary(Path(sys.argv[1])))
+    print(*map(summary, map(Path, sys.argv[1:])), sep="\n")

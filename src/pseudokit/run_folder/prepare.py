@@ -285,6 +285,8 @@ def _check_models(config: Config, classes: tuple[str, ...], pixels: ndarray) -> 
                 f"warning: {key}.name={model.name} begins with random weights, from which photos are hardly learned; "
                 f"python -m pseudokit.weights NAME writes pretrained ones for {key}.checkpoint"
             )
+    if all(model.freeze_backbone for _, model in _named_models(config)):
+        return  # heads see no augmented images, and albumentations takes half a second
     some = torch.from_numpy(pixels[:2])
     for key in ("train.augment", "student.augment", "train.strong_augment", "predict.augment"):
         spec = attrgetter(key)(config)

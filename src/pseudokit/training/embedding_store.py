@@ -1,6 +1,5 @@
 """Embeddings that are kept between runs: a file a backbone, in it a row an image, found by a hash of its pixels."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,11 @@ import pandas as pd
 from filelock import FileLock
 from numpy import ndarray
 
-RECORD = np.dtype([("image", "<u8"), ("image_2", "<u8"), ("vector", "<u8")])
-"""What is written of a row beside its vector: two halves of the hash of the image, and a hash of the vector."""
+from ..data.duplicates import row_hashes
+
+RECORD = np.dtype([("image", "<u8"), ("vector", "<u8")])
+"""What is written of a row beside its vector: hashes of the image and of the vector. Equal hashes, equal images, as for
+duplicates."""
 
 
 class EmbeddingStore:
@@ -38,27 +40,25 @@ class EmbeddingStore:
             (n,) whether the vector of an image is here; and these vectors, (number of True, D) float32.
         """
         stored = self._read_records()
-        keys = _records_of(images)
         places = pd.Series(np.arange(len(stored)), stored["image"])
         places = places[~places.index.duplicated(keep="last")]
-        place = places.reindex(keys["image"], fill_value=-1).to_numpy()
+        place = places.reindex(row_hashes(images), fill_value=-1).to_numpy()
         known = place >= 0
-        known[known] = stored["image_2"][place[known]] == keys["image_2"][known]
         if not known.any():
             return known, np.empty((0, self._units), np.float32)
         shape = (len(stored), self._units)
         vectors = np.memmap(self._vectors, np.float32, "r", shape=shape)[place[known]]
-        is_intact = _hashes(vectors)[:, 0] == stored["vector"][place[known]]
+        is_intact = row_hashes(vectors) == stored["vector"][place[known]]
         known[known] = is_intact
         return known, vectors[is_intact]
 
     def add(self, images: ndarray, vectors: ndarray) -> None:
         """Append the vectors (n, D) float32 of images (n, H, W, C) uint8."""
-        records = _records_of(images)
-        records["vector"] = _hashes(vectors)[:, 0]
+        records = np.empty(len(images), RECORD)
+        records["image"], records["vector"] = row_hashes(images), row_hashes(vectors)
         with self._lock:
             n = len(self._read_records())
-            _write_at(self._vectors, n * self._units * 4, vectors.astype(np.float32))
+            _write_at(self._vectors, n * self._units * 4, vectors)
             _write_at(self._records, n * RECORD.itemsize, records)
 
     def _read_records(self) -> ndarray:
@@ -66,20 +66,6 @@ class EmbeddingStore:
         n = self._vectors.stat().st_size // (self._units * 4)
         n = min(n, self._records.stat().st_size // RECORD.itemsize)
         return np.fromfile(self._records, RECORD, n)
-
-
-def _records_of(images: ndarray) -> ndarray:
-    """(n,) records with the hash of each image."""
-    records = np.zeros(len(images), RECORD)
-    hashes = _hashes(images)
-    records["image"], records["image_2"] = hashes[:, 0], hashes[:, 1]
-    return records
-
-
-def _hashes(rows: ndarray) -> ndarray:
-    """(n, 2) 128 bits of each row of an array (n, …)."""
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
-    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 
 
 def _write_at(file: Path, start: int, rows: ndarray) -> None:

@@ -1,7 +1,8 @@
 """Linear heads on embeddings: all that learns where the backbone is frozen."""
 
-import copy
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from ..config.types import UserError
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from .losses import BinaryCrossEntropy, CrossEntropy, loss_kind
-from .models import TrainedModel, classifier_ids
+from .models import TrainedModel
 
 PRIORS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """Inverse variances of a weight that are tried, from the strongest on: each begins where the one before it ended. Clean
@@ -52,17 +53,6 @@ def alike_features(embeddings: ndarray) -> ndarray:
     x = embeddings - embeddings.mean(0)
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(length, 1e-6)
-
-
-@torch.no_grad()
-def with_head(backbone: nn.Module, head: nn.Linear) -> nn.Module:
-    """The network with this head; every other tensor is shared with the backbone."""
-    classifier = classifier_ids(backbone)
-    tensors = [*backbone.parameters(), *backbone.buffers()]
-    shared = {id(tensor): tensor for tensor in tensors if id(tensor) not in classifier}
-    network = copy.deepcopy(backbone, shared)
-    linear_classifier(network).load_state_dict(head.state_dict())
-    return network
 
 
 @torch.inference_mode()
@@ -106,13 +96,16 @@ def fit_head(
     is_given = has_label(given_labels)
     if given_labels.ndim == 2 and not multi_label:
         given_labels = given_labels.argmax(1)
-    if prior is None:
-        prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion)
+    min_prior = 0.0
     if (has_label(labels) & ~is_given).any():
         is_council = n_networks > 1
-        prior = max(prior, MIN_COUNCIL_PSEUDO_LABEL_PRIOR if is_council else MIN_PSEUDO_LABEL_PRIOR)
+        min_prior = MIN_COUNCIL_PSEUDO_LABEL_PRIOR if is_council else MIN_PSEUDO_LABEL_PRIOR
+    if prior is None:
+        prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion, min_prior)
+    prior = max(prior, min_prior)
     head = _zero_head(x.shape[1], k)
-    losses = _fit(head, x, torch.from_numpy(criterion.targets(labels)), prior, criterion)
+    targets = torch.from_numpy(criterion.targets(labels))
+    losses = _fit(head, x, lambda logits: _loss(criterion, logits, targets), prior / len(x))
     with torch.no_grad():
         head.weight /= scale
         head.bias -= head.weight @ torch.from_numpy(mean)
@@ -136,16 +129,19 @@ def _zero_head(units: int, k: int) -> nn.Linear:
     return head
 
 
+def _loss(criterion: CrossEntropy, logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss of rows. Several labels an image are as many problems, each of which has the prior."""
+    n_problems = logits.shape[1] if isinstance(criterion, BinaryCrossEntropy) else 1
+    return n_problems * criterion(logits, targets)
+
+
 def _fit(
-    head: nn.Linear,
-    x: Tensor,
-    targets: Tensor,
-    prior: float,
-    criterion: CrossEntropy,
+    head: nn.Linear, x: Tensor, loss: Callable[[Tensor], Tensor], weight_decay: float
 ) -> list[float]:
-    """Bring a head to the best one under a prior, from where it is. Returns the losses on the way."""
-    # Several labels an image are as many problems. Each has the prior, and the loss is their mean.
-    n_problems = head.out_features if isinstance(criterion, BinaryCrossEntropy) else 1
+    """Bring a head to the least loss and weight decay, from where it is. Returns the losses on the way.
+
+    loss: of the logits of x.
+    """
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=MAX_LBFGS_STEPS, line_search_fn="strong_wolfe"
     )
@@ -153,37 +149,50 @@ def _fit(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        penalty = prior / (2 * len(x)) * head.weight.square().sum()
-        loss = n_problems * criterion(head(x), targets) + penalty
-        loss.backward()
-        losses.append(loss.item())
-        return loss
+        value = loss(head(x)) + weight_decay / 2 * head.weight.square().sum()
+        value.backward()
+        losses.append(value.item())
+        return value
 
     optimizer.step(closure)
     return losses
 
 
-def _choose_prior(x: Tensor, given_labels: ndarray, k: int, criterion: CrossEntropy) -> float:
+def _choose_prior(
+    x: Tensor, given_labels: ndarray, k: int, criterion: CrossEntropy, min_prior: float
+) -> float:
     """The prior under which heads that did not learn some of the given labels predict those best, by log loss.
 
-    No row takes part that the final head does not learn.
+    No row takes part that the final head does not learn. The heads of all splits are fitted at once, as one of
+    several times k classes. Priors far below min_prior are not tried.
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_ROWS_FOR_PRIOR])
     x, given_labels = x[rows], given_labels[rows]
     splits = _splits(given_labels)
-    heads = [_zero_head(x.shape[1], k) for _ in splits]
+    if not splits:
+        return DEFAULT_PRIOR
+    if 2 * len(x) < x.shape[1]:
+        x = torch.linalg.qr(x.T).R.T  # the same rows in as many coordinates as there are rows
+    learned, held_out = torch.from_numpy(np.array(splits)).permute(1, 2, 0)
     targets = torch.from_numpy(criterion.targets(given_labels))
+    heads = _zero_head(x.shape[1], len(splits) * k)
+
+    def loss_of(mask: Tensor, logits: Tensor) -> Tensor:
+        """Of each row under the heads that a mask (n, splits) names."""
+        logits = logits.view(*mask.shape, k)
+        return _loss(criterion, logits[mask], targets[mask.nonzero()[:, 0]])
+
     best_prior, best_loss = DEFAULT_PRIOR, np.inf
-    for prior in PRIORS if splits else ():
-        loss = 0.0
-        for head, (learned, held_out) in zip(heads, splits, strict=True):
-            _fit(head, x[learned], targets[learned], prior, criterion)
-            with torch.no_grad():
-                mean = criterion(head(x[held_out]), targets[held_out])
-            loss += float(mean) * held_out.sum()
+    for prior in PRIORS:
+        weight_decay = prior / int(learned.sum())
+        _fit(heads, x, partial(loss_of, learned), weight_decay)
+        with torch.no_grad():
+            loss = float(loss_of(held_out, heads(x)))
         if loss >= best_loss:  # weaker ones are worse still
             break
         best_prior, best_loss = prior, loss
+        if prior <= min_prior:
+            break
     return best_prior
 
 

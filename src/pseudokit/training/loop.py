@@ -8,7 +8,6 @@ from itertools import repeat
 import numpy as np
 import pandas as pd
 import torch
-from numpy import ndarray
 from torch import Tensor, nn
 
 from ..config.keys import Train
@@ -20,7 +19,6 @@ from .batches import TrainingSet, labeled_batches, unlabeled_batches
 from .checkpoint import Checkpoints
 from .device import Computation, Division, compiled
 from .history import TrainingHistory
-from .linear_probe import fit_head, with_head
 from .losses import Consistency, make_criterion
 from .models import ModelSpec, batch_norms
 from .optimizer import make_mixup, make_optimizer, make_schedule
@@ -46,7 +44,6 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     division: Division | None = None,
     saved: Checkpoints | None = None,
     history: TrainingHistory | None = None,
-    embeddings: ndarray | None = None,
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a fresh network on a training set, to the last step of its schedule.
 
@@ -59,7 +56,6 @@ def train_model(  # noqa: C901  one visible loop, on purpose
         division: of batches, as networks before have found it; by default that of train.accumulate.
         saved: what a process that was stopped has left of this training. It goes on to the same bytes.
         history: what notes every step.
-        embeddings: (n, D) of its rows, for train.linear_probe_first.
 
     Returns:
         The network in eval mode, and its history: epoch, loss, lr, seconds; val_accuracy, see TrainingHistory;
@@ -78,8 +74,6 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     torch.manual_seed(training_set.seed)  # dropout, drop path, mixup
     network.train()
     if train.linear_probe_first:
-        if not saved.step:  # else the checkpoint has it
-            network = _with_best_head(network, spec, training_set, embeddings)
         for norm in batch_norms(network):
             norm.eval()  # the head was fitted under the statistics of the pretrained backbone
     forward = partial(computation.run, compiled(network) if train.compile else network)
@@ -209,20 +203,3 @@ def estimate_statistics(
         computation.run(network, torch.from_numpy(pixels))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _with_best_head(
-    network: nn.Module, spec: ModelSpec, training_set: TrainingSet, embeddings: ndarray
-) -> nn.Module:
-    """The network with the best head on its backbone as it is; its batch norms stay in eval mode."""
-    given_labels = training_set.labels.copy()
-    if training_set.pseudo is not None:
-        given_labels[training_set.pseudo] = -1
-    head, _ = fit_head(
-        embeddings,
-        training_set.labels,
-        len(spec.classes),
-        spec.multi_label,
-        given_labels,
-    )
-    return with_head(network, head).train()

@@ -1,10 +1,12 @@
 """timm models: create, save, load. Weights are safetensors and JSON: nothing in a run folder runs code."""
 
+import copy
 import hashlib
 import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
+from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -220,6 +222,16 @@ def classifier_ids(network: nn.Module) -> set[int]:
     return {id(parameter) for parameter in network.get_classifier().parameters()}
 
 
+@torch.no_grad()
+def with_head(backbone: nn.Module, head: dict[str, Tensor]) -> nn.Module:
+    """The network with this weight and bias of its last layer; all modules without it are shared with the backbone."""
+    last = backbone.get_classifier()
+    shared = {id(module): module for module in backbone.modules() if last not in module.modules()}
+    network = copy.deepcopy(backbone, shared)
+    network.get_classifier().load_state_dict(head)
+    return network
+
+
 def batch_norms(network: nn.Module) -> list[nn.Module]:
     """The layers that take their statistics from the batch."""
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
@@ -259,14 +271,6 @@ def load_model(folder: Path) -> TrainedModel:
     import timm
 
     about, tensors = _read(folder)
-    if backbone := about.get("backbone"):
-        run, member = _run_and_member(folder)
-        about_backbone, backbone_tensors = _read(run / member_folder("backbone", member))
-        if about_backbone["hash"] != backbone:
-            raise UserError(
-                f"{folder / 'model.json'} is a head on another backbone (hash {backbone}); train again with --fresh"
-            )
-        tensors = backbone_tensors | tensors
     spec = ModelSpec(
         **{name: about[name] for name in ModelSpec.__dataclass_fields__ if name in about}
     )
@@ -275,12 +279,28 @@ def load_model(folder: Path) -> TrainedModel:
         raise UserError(
             f"{folder / 'model.json'} names no model of timm ({spec.name!r}); train again with --fresh"
         )
+    if backbone := about.get("backbone"):
+        run, member = _run_and_member(folder)
+        frozen = _load_backbone(run / member_folder("backbone", member), backbone)
+        head = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+        return TrainedModel(with_head(frozen, head), spec, about["hash"], backbone)
     network = timm.create_model(
         spec.name, num_classes=len(spec.classes), in_chans=spec.channels, **spec.kwargs
     )
     network.load_state_dict(tensors)
     network = network.to(memory_format=torch.channels_last).eval()
-    return TrainedModel(network, spec, about["hash"], backbone)
+    return TrainedModel(network, spec, about["hash"])
+
+
+@lru_cache(maxsize=1)
+def _load_backbone(folder: Path, expected_hash: str) -> nn.Module:
+    """The frozen network of many heads."""
+    backbone = load_model(folder)
+    if backbone.hash != expected_hash:
+        raise UserError(
+            f"{folder} is not the backbone of the heads on it (hash {expected_hash}); train again with --fresh"
+        )
+    return backbone.network
 
 
 def load_models(folders: list[Path]) -> list[TrainedModel]:

@@ -42,7 +42,7 @@ from .device import Division, pick_device
 from .embedding_store import EmbeddingStore
 from .history import TrainingHistory
 from .label_propagation import gradient_features, graph_power, neighbor_graph, propagate_labels
-from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier, with_head
+from .linear_probe import alike_features, fit_head, head_log_probs, linear_classifier
 from .loop import step_budget, train_model
 from .models import (
     ModelSpec,
@@ -52,6 +52,7 @@ from .models import (
     create_model,
     load_model,
     save_model,
+    with_head,
 )
 from .predict import batch_size, embed, log_probs
 
@@ -59,7 +60,7 @@ ROWS_PER_TRAINED_IMAGE = 0.03
 """Of data.val, that are scored five times a network: together less than a twentieth of the time of training."""
 BATCHES_PER_STORE = 16
 """After how many of them embeddings are stored: a run that is stopped loses seconds."""
-EMBEDDING_VERSION = 1
+EMBEDDING_VERSION = 2
 """Raise it with every change of what an image is embedded to, or runs go on with the old embeddings."""
 STORE = ".embeddings"
 """Folder of embeddings that all runs share, in that of the decoded images if there is one, else among the runs."""
@@ -194,10 +195,14 @@ class Trainer:
         name = self.title(job.where)
         if saved.step:
             log.info(f"{name}: goes on after {saved.step:,} of {job.steps:,} steps")
-        embeddings = None
-        if train.linear_probe_first and not saved.step:
+        if train.linear_probe_first and not saved.step:  # else the checkpoint has the head
             with progress.part("embed", len(job.rows)):
                 embeddings = np.concatenate([*self._embed(network, spec, job.rows)])
+            given_labels = job.labels.copy()
+            given_labels[pseudo] = -1
+            k, multi_label = len(spec.classes), spec.multi_label
+            head, _ = fit_head(embeddings, job.labels, k, multi_label, given_labels)
+            network = with_head(network, head.state_dict())
         writer = live = None
         is_first = folder and process_group.index == 0
         if is_first and self.config.wandb.mode != "disabled":
@@ -224,7 +229,6 @@ class Trainer:
                 division=self.divisions.setdefault(spec.name, Division(train.accumulate)),
                 saved=saved,
                 history=history,
-                embeddings=embeddings,
             )
         if writer:
             writer.close()
@@ -269,7 +273,7 @@ class Trainer:
             n_networks=len(self.backbones) + len(self.config.teachers or ()),
         )
         progress.advance()
-        network = with_head(backbone.network, head)
+        network = with_head(backbone.network, head.state_dict())
         return TrainedModel(network, spec, backbone=backbone.hash), history
 
     def predict(self, model: TrainedModel, rows: ndarray, tta: int, alone: bool = False) -> ndarray:
@@ -326,29 +330,20 @@ class Trainer:
         return {backbone.hash: self._embeddings(backbone) for backbone in self.backbones}
 
     def _embeddings(self, backbone: TrainedModel) -> ndarray:
-        """(N, D) in a file of the run. Its name has hashes of what it was made from, and of itself."""
-        # input_hash has the images that are judged, but not those that are only scored.
-        scored_only = self.pixels[len(self.given_labels) :]
-        name = f"embeddings_{hash_of(backbone.hash, self.input_hash, scored_only)}"
-        for file in self.folder.glob(f"{name}_*.npy"):
-            if file.stem == f"{name}_{hash_of(file)}":
-                return np.load(file, mmap_mode="r")
-            log.info(f"{file} is not as it was written; its images are embedded anew")
-            file.unlink()
-
-        network, spec = backbone.network, backbone.spec
+        """(N, D) in a file of the run, for its report. Every process writes it anew from the store."""
         n = len(self.pixels)
-        log.info(f"embed: {n:,} images with {spec.name}")
-        part = self.folder / f"{name}.part.npy"
-        embeddings = reserve(part, (n, linear_classifier(network).in_features), np.float32)
+        log.info(f"embed: {n:,} images with {backbone.spec.name}")
+        file = self.folder / f"embeddings_{backbone.hash}.npy"
+        part = file.with_suffix(".part.npy")
+        units = linear_classifier(backbone.network).in_features
+        embeddings = reserve(part, (n, units), np.float32)
         done = 0
         with progress.part("embed", n):
-            for vectors in self._embed(network, spec, np.arange(n)):
+            for vectors in self._embed(backbone.network, backbone.spec, np.arange(n)):
                 embeddings[done : done + len(vectors)] = vectors
                 done += len(vectors)
         embeddings.flush()
-        file = part.replace(self.folder / f"{name}_{hash_of(part)}.npy")
-        return np.load(file, mmap_mode="r")
+        return np.load(part.replace(file), mmap_mode="r")
 
     @cached_property
     def graph(self) -> sparse.csr_array:
