@@ -18,6 +18,7 @@ from pseudokit.data.images import load_images
 from pseudokit.report.terminal import summary
 from pseudokit.training.models import load_model
 from pseudokit.training.predict import log_probs
+from tests import hostile
 from tests.conftest import QUICK, run_cold, run_script
 from tests.naming import process_refused
 from tests.report.wandb_log import read_job
@@ -140,7 +141,6 @@ def test_what_is_exported_is_what_labels_csv_says(runs):
     hard = labels[labels.source.isin(["given", "relabeled"]) & (labels.weight == "1")]
     likeliest = soft.loc[hard.index].filter(regex="^p_").idxmax(axis=1).str.removeprefix("p_")
     assert likeliest.to_dict() == hard.label.to_dict()
-    assert export(folder / "train", "onnx").stat().st_size > 1_000_000
 
 
 def test_the_precision_is_on_file_with_every_model(runs):
@@ -208,7 +208,9 @@ def test_denoise_finds_and_repairs_most_flips(runs):
     assert right_after.mean() > 0.95 > 1 - flipped.mean() - 0.05
     assert flipped[label_issues.index[:30]].mean() > 0.8
     assert list(label_issues["rank"].astype(int)) == list(range(1, 301))
-    noise = json.loads((run / "metrics.json").read_text())["noise"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["oof"]["interval"]) == {"low", "high"}, "wrong labels promise no test score"
+    noise = metrics["noise"]
     assert noise["injected_rate"] == pytest.approx(0.1)
     assert noise["residual_rate"] < 0.05
     assert noise["residual_rate"] == pytest.approx(1 - right_after.mean())
@@ -250,6 +252,7 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
     shuffled = digits[500:].sample(frac=1, random_state=1)
     shuffled[["id"]].assign(label="d0").to_csv(tmp_path / "sample_submission.csv", index=False)
     out = tmp_path / "predictions.csv"
+    environment = hostile.watched(tmp_path, os.environ["PYTHONPATH"])
     output = ok(
         run_cold(
             "predict.py",
@@ -263,8 +266,10 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
             2,
             "--submission",
             tmp_path / "sample_submission.csv",
+            env=environment,
         )
     )
+    assert not (tmp_path / "seen").exists(), "it asks nothing of the network"
     assert all(model in output for model in ("student", "round_1/fold_0", "round_1/fold_1"))
     predictions, filled = table(out), table(tmp_path / "submission.csv")
     assert list(predictions.id) == list(digits.id[500:])

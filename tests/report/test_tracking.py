@@ -161,7 +161,7 @@ def test_online_with_a_server_that_does_not_answer_ends_with_a_warning(
 ):
     run = finished(tmp_path, "denoise")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(tracking, "TIMEOUT_SECONDS", 10.0)
+    monkeypatch.setattr(tracking, "TIMEOUT_SECONDS", 5.0)
     start = time.monotonic()
     with caplog.at_level(logging.INFO, "kit"):
         tracking.track(run, Wandb(mode="online"))

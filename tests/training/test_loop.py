@@ -23,7 +23,7 @@ LEARN = np.random.default_rng(0).permutation(1200)
 HELD_OUT = np.arange(1200, 1797)
 FEW_ROWS = np.arange(200)
 """Rows where nothing has to be learned well: every training looks at all of its rows once more at the end."""
-STEPS = 60
+STEPS = 40
 QUICK = {"batch_size": 64, "amp_dtype": "fp32", "augment": "none", "device": "cpu"}
 STEADY = {"schedule": "constant", "weight_decay": 0, "optimizer": "sgd", "batch_size": 16}
 """One plain step of gradient descent: what it changes is proportional to rate and gradient."""
@@ -387,7 +387,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=unlabeled)
+        training_set = TrainingSet(pixels, rows, target[rows], 60, 0, unlabeled=unlabeled)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,
