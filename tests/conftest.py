@@ -13,10 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import pandas as pd
 import pytest
-from sklearn.datasets import load_digits
 
 from tests.report.browser import missing_browser, open_browser
 from tests.warm import ROOT, Script
@@ -73,8 +70,13 @@ def run_cold(*args, **kwargs) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> pd.DataFrame:
-    """600 real digits as 16×16 PNG files: columns id, label, path."""
+def digits(tmp_path_factory):
+    """600 real digits as 16×16 PNG files: a table of the columns id, label, path."""
+    # here, as the process that hands out the tests reads this file before it starts the others
+    import cv2
+    import pandas as pd
+    from sklearn.datasets import load_digits
+
     folder = tmp_path_factory.mktemp("digits")
     data = load_digits()
     rows = []
@@ -94,7 +96,7 @@ def csv_data(digits, tmp_path):
     return write_csv_data(digits, tmp_path)
 
 
-def write_csv_data(digits: pd.DataFrame, folder: Path) -> tuple[Path, list[str]]:
+def write_csv_data(digits, folder: Path) -> tuple[Path, list[str]]:
     """The tables of `csv_data` in this folder, and their arguments."""
     parts = {"train": digits[:300], "unlabeled": digits[300:500], "test": digits[500:]}
     args = [
