@@ -1,5 +1,5 @@
-"""The scripts as a user runs them: a process each, on small real data; train.py and predict.py from the first import on
-(pseudo.py: system/test_distributed.py)."""
+"""The scripts as a user runs them: a process each, on small real data; predict.py from the first import on
+(pseudo.py: test_package.py and system/test_distributed.py; what train.py calls: test_notebook.py)."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def runs(digits, tmp_path_factory):
     keys = {"augment": one_round, "denoise": noise, "joint": [*noise, *one_round]}
     for mode in keys:
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *keys[mode]))
-    ok(run_cold("train.py", "name=train", "wandb.mode=offline", *args, "train.min_steps=80"))
+    ok(run_script("train.py", "name=train", "wandb.mode=offline", *args, "train.min_steps=80"))
     return folder, args
 
 
