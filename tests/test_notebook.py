@@ -17,7 +17,6 @@ def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
     quick = [
         *QUICK,
         "train.min_steps=30",
-        "train.batch_size=32",
         "train.epochs=0.1",
         "pseudo.rounds=1",
         "pseudo.train_baseline=false",

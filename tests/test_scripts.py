@@ -308,7 +308,7 @@ def test_a_run_is_tracked_offline_with_the_lines_of_metrics_jsonl(runs):
 def test_the_resolved_config_can_be_fed_back(runs):
     folder, _ = runs
     stored = folder / "denoise" / "config.yaml"
-    assert yaml.safe_load(stored.read_text())["train"]["batch_size"] == 64
+    assert yaml.safe_load(stored.read_text())["train"]["batch_size"] == 32
     written = [stored.with_name(name) for name in ("labels.csv", "status.json", "metrics.json")]
     before = [file.stat().st_mtime_ns for file in written]
     ok(run_script("pseudo.py", "--mode", "denoise", "--config", stored))
