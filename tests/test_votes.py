@@ -126,7 +126,7 @@ def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tm
         "data.labels_are=counts",
         "data.weight_col=sure",
         "pseudo.cutoff=0.2",
-        "train.min_steps=5",
+        "train.min_steps=10",
     ]
     run, labels, _ = decide("augment", [*options, columns, *keys, "name=counts"])
     given = labels[labels.given_label != ""]

@@ -84,7 +84,9 @@ def test_the_same_run_gives_the_same_bytes_and_old_pictures_go(denoise, tmp_path
     run = shutil.copytree(denoise, tmp_path / denoise.name)
     (run / "plots" / "unlabeled_grid.png").write_bytes(b"of an earlier report")
     (run / "plots" / "mine.png").write_bytes(b"of the user")
-    assert write_report(run).read_bytes() == (denoise / "report.html").read_bytes()
+    page = (denoise / "report.html").read_text().replace(str(denoise), str(run))
+    is_same = write_report(run).read_text() == page
+    assert is_same  # pytest would list every difference of two megabytes
     assert not (run / "plots" / "unlabeled_grid.png").exists()
     assert (run / "plots" / "mine.png").exists()
     assert not list(run.rglob("*.part"))

@@ -184,7 +184,7 @@ def test_a_set_smaller_than_a_batch_is_learned(digits, n):
 def test_both_precisions_train_on_the_cpu(plain, digits):
     # On some CPUs bf16 needs images of 24 pixels, see device.MIN_BF16_PIXELS.
     large = digits[0].repeat(2, 1).repeat(2, 2), digits[1]
-    in_bf16 = trained(large, steps=60, amp_dtype="bf16")
+    in_bf16 = trained(large, amp_dtype="bf16")
     for (model, history, _), images in ((plain, digits), (in_bf16, large)):
         assert history.loss.iloc[-1] < 0.7
         assert accuracy(model, images) > 0.85
@@ -387,7 +387,7 @@ def test_consistency_teaches_from_images_without_labels(digits):
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         network, spec = create_model(Model(), tuple("0123456789"), 16, 1)
-        training_set = TrainingSet(pixels, rows, target[rows], 60, 0, unlabeled=unlabeled)
+        training_set = TrainingSet(pixels, rows, target[rows], 120, 0, unlabeled=unlabeled)
         options = {
             "consistency_weight": weight,
             "unlabeled_ratio": 2,
