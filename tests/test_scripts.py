@@ -37,6 +37,7 @@ DECISIONS = [
     "reason",
     "model",
 ]
+NOISE = ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
 LABELS = ["id", "path", "given_label", "label", "source", "confidence", "round"]
 
 
@@ -52,7 +53,10 @@ def ok(done: subprocess.CompletedProcess):
 
 @pytest.fixture(scope="module")
 def runs(digits, tmp_path_factory):
-    """One run of every mode on the same 500 rows: folder of the runs and the arguments."""
+    """One run of every mode on the same 500 rows: folder of the runs and the arguments.
+
+    joint: wrong labels are sought with heads on the frozen network of the run `train`.
+    """
     folder = tmp_path_factory.mktemp("modes")
     digits[:300][["id", "label"]].to_csv(folder / "train.csv", index=False)
     digits[300:500][["id"]].to_csv(folder / "unlabeled.csv", index=False)
@@ -69,14 +73,21 @@ def runs(digits, tmp_path_factory):
         "train.min_steps=40",
         *(f"data.{split}={folder / split}.csv" for split in ("train", "unlabeled", "test")),
     ]
-    noise = ["simulate.noise=symmetric", "simulate.noise_rate=0.1"]
-    one_round = ["pseudo.rounds=1"]
-    large = ["train.batch_size=64"]  # with less, hardly a pseudo-label is certain enough
-    keys = {"augment": [*one_round, *large], "denoise": noise, "joint": [*noise, *one_round]}
+    # with smaller batches, hardly a pseudo-label is certain enough
+    keys = {"augment": ["pseudo.rounds=1", "train.batch_size=64"], "denoise": NOISE}
     for mode in keys:
         ok(run_script("pseudo.py", "--mode", mode, f"name={mode}", *args, *keys[mode]))
     ok(run_script("train.py", "name=train", "wandb.mode=offline", *args, "train.min_steps=80"))
+    ok(run_script(*frozen(folder, args), "name=joint"))
     return folder, args
+
+
+def frozen(folder: Path, args: list[str]) -> list[str]:
+    """The command of the run `joint` but for its name."""
+    args = [arg for arg in args if ".tta" not in arg]
+    weights = folder / "train" / "student" / "model.safetensors"
+    keys = ["model.freeze_backbone=true", f"model.checkpoint={weights}", "pseudo.rounds=1"]
+    return ["pseudo.py", "--mode", "joint", *args, *keys, *NOISE]
 
 
 @pytest.mark.parametrize("mode", ["augment", "denoise", "joint"])
@@ -392,24 +403,15 @@ def test_help_and_config_errors_do_not_import_torch():
 
 
 @pytest.fixture(scope="module")
-def frozen(runs):
-    """Wrong labels sought with heads on the frozen network of the run `train`; the student one of them, or whole."""
-    folder, args = runs
-    args = [arg for arg in args if ".tta" not in arg]
-    keys = [
-        "model.freeze_backbone=true",
-        f"model.checkpoint={folder / 'train' / 'student' / 'model.safetensors'}",
-    ]
-    keys += ["simulate.noise=symmetric", "simulate.noise_rate=0.1", "pseudo.rounds=1"]
-    command = ["pseudo.py", "--mode", "joint", *args, *keys]
-    ok(run_script(*command, "name=frozen"))
-    whole = ["name=whole", "student.name=test_resnet.r160_in1k", "train.min_steps=80"]
-    ok(run_script(*command, *whole))
-    return folder, command
+def whole(runs):
+    """As `joint`, but the student is trained as a whole."""
+    keys = ["name=whole", "student.name=test_resnet.r160_in1k", "train.min_steps=80"]
+    ok(run_script(*frozen(*runs), *keys))
+    return runs[0] / "whole"
 
 
-def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(frozen):
-    run = frozen[0] / "frozen"
+def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(runs):
+    run = runs[0] / "joint"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["noise"]["average_precision"] > 0.9
     assert metrics["scores"]["student"]["test"]["accuracy"] > 0.8
@@ -420,8 +422,8 @@ def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(frozen)
     assert not list(run.rglob("*.part"))
 
 
-def test_a_student_of_another_name_is_trained_as_a_whole(frozen):
-    run = frozen[0] / "whole"
+def test_a_student_of_another_name_is_trained_as_a_whole(whole):
+    run = whole
     assert (run / "student" / "model.safetensors").stat().st_size > 1_000_000
     assert (run / "baseline" / "model.safetensors").stat().st_size > 1_000_000
     assert (run / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
@@ -431,9 +433,9 @@ def test_a_student_of_another_name_is_trained_as_a_whole(frozen):
     )
 
 
-@pytest.mark.parametrize("name", ["frozen", "whole"])
-def test_a_frozen_run_predicts_what_it_scored(frozen, name):
-    run = frozen[0] / name
+@pytest.mark.parametrize("name", ["joint", "whole"])
+def test_a_frozen_run_predicts_what_it_scored(runs, whole, name):
+    run = runs[0] / name
     ok(run_script("predict.py", "--run", run))
     predictions, scored = table(run / "predictions.csv"), table(run / "scored.csv")
     student = scored[scored.arm == "student"]
@@ -443,9 +445,8 @@ def test_a_frozen_run_predicts_what_it_scored(frozen, name):
     ).mean() > 0.98
 
 
-def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(frozen):
-    folder, command = frozen
-    run = folder / "frozen"
+def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(runs):
+    run = runs[0] / "joint"
     kept = {
         file: (run / file).read_bytes()
         for file in ("labels.csv", "label_issues.csv", "student/model.safetensors")
@@ -459,6 +460,6 @@ def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(frozen):
     (run / "status.json").write_text(
         (run / "status.json").read_text().replace('"done"', '"stopped"')
     )
-    ok(run_script(*command, "name=frozen"))
+    ok(run_script(*frozen(*runs), "name=joint"))
     for file, data in kept.items():
         assert (run / file).read_bytes() == data, file
