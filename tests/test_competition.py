@@ -6,13 +6,13 @@ import os
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pseudokit.api import predict, run_command
 from pseudokit.system.files import read_json
 from tests.conftest import QUICK
 from tests.naming import names, refused
+from tests.test_scripts import table
 
 QUICKER = [*QUICK, "train.min_steps=20", "wandb.mode=disabled"]
 
@@ -50,10 +50,6 @@ def runs(args):
         run_command("train", [*args, "name=a"]),
         run_command("train", [*args, "name=b", "seed=1", "metric=macro_f1"]),
     ]
-
-
-def table(path):
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 # ---- out of fold, and what it promises

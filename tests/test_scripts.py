@@ -292,20 +292,6 @@ def test_predict_averages_the_models_and_fills_the_submission(runs, tmp_path, di
     assert (("d" + probs.columns.str[3:])[probs.to_numpy().argmax(1)] == predictions.label).all()
 
 
-def test_predict_without_data_takes_the_test_set_of_the_run(runs):
-    ok(run_script("predict.py", "--run", runs[0] / "augment"))
-    predictions = table(runs[0] / "augment" / "predictions.csv")
-    scored = table(runs[0] / "augment" / "scored.csv")
-    student = scored[scored.arm == "student"].set_index("id")
-    assert (student.predicted[predictions.id].to_numpy() == predictions.label).all()
-
-
-def test_train_writes_out_of_fold_predictions(runs):
-    oof = table(runs[0] / "train" / "oof.csv")
-    assert len(oof) == 300
-    assert (oof.label == oof.predicted).mean() > 0.6
-
-
 def test_a_run_is_tracked_offline_with_the_lines_of_metrics_jsonl(runs):
     run = runs[0] / "train"
     jobs = {job["run"].job_type: job for job in map(read_job, run.glob("wandb/offline-run-*"))}
@@ -423,26 +409,20 @@ def test_heads_on_a_frozen_network_find_wrong_labels_and_are_saved_alone(runs):
 
 
 def test_a_student_of_another_name_is_trained_as_a_whole(whole):
-    run = whole
-    assert (run / "student" / "model.safetensors").stat().st_size > 1_000_000
-    assert (run / "baseline" / "model.safetensors").stat().st_size > 1_000_000
-    assert (run / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
-    assert (
-        json.loads((run / "metrics.json").read_text())["scores"]["student"]["test"]["accuracy"]
-        > 0.8
-    )
+    assert (whole / "student" / "model.safetensors").stat().st_size > 1_000_000
+    assert (whole / "baseline" / "model.safetensors").stat().st_size > 1_000_000
+    assert (whole / "round_1" / "fold_0" / "model.safetensors").stat().st_size < 10_000
+    scores = json.loads((whole / "metrics.json").read_text())["scores"]
+    assert scores["student"]["test"]["accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("name", ["joint", "whole"])
 def test_a_frozen_run_predicts_what_it_scored(runs, whole, name):
     run = runs[0] / name
     ok(run_script("predict.py", "--run", run))
-    predictions, scored = table(run / "predictions.csv"), table(run / "scored.csv")
-    student = scored[scored.arm == "student"]
-    assert (
-        predictions.set_index("id").label.reindex(student.id).to_numpy()
-        == student.predicted.to_numpy()
-    ).mean() > 0.98
+    label = table(run / "predictions.csv").set_index("id").label
+    student = table(run / "scored.csv").query("arm == 'student'").set_index("id")
+    assert (label.reindex(student.index) == student.predicted).mean() > 0.98
 
 
 def test_a_frozen_run_that_lost_its_end_goes_on_to_the_same_bytes(runs):

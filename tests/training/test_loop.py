@@ -65,15 +65,15 @@ def first_norm(model) -> torch.nn.BatchNorm2d:
     )
 
 
-def first_norm_mean(model, digits, rows) -> torch.Tensor:
-    """(channels,) mean of what the first batch norm is given, over these images."""
+def first_norm_inputs(model, digits, rows) -> torch.Tensor:
+    """(channels, …) what the first batch norm is given, over these images."""
     seen = []
     hook = first_norm(model).register_forward_hook(
         lambda module, inputs, output: seen.append(inputs[0].float())
     )
     probs(model, digits, rows)
     hook.remove()
-    return torch.cat(seen).mean((0, 2, 3))
+    return torch.cat(seen).transpose(0, 1).flatten(1)
 
 
 def change(model, before, *names) -> torch.Tensor:
@@ -437,7 +437,7 @@ def test_consistency_leaves_no_trace_in_running_statistics(digits):
         "",
     )
     labeled, unlabeled = (
-        first_norm_mean(model, (pixels, target), rows)
+        first_norm_inputs(model, (pixels, target), rows).mean(1)
         for rows in (np.arange(96), np.arange(100, 600))
     )
     kept = first_norm(model).running_mean
@@ -449,7 +449,7 @@ def test_a_short_training_is_judged_by_statistics_of_its_own_images(digits, ema)
     """Moving averages of a dozen steps are still near those of a fresh network, with which nothing is recognized."""
     model = trained(digits, steps=12, ema_decay=ema)[0]
     assert accuracy(model, digits) > 0.3
-    mean = first_norm_mean(model, digits, LEARN)
+    mean = first_norm_inputs(model, digits, LEARN).mean(1)
     assert torch.allclose(first_norm(model).running_mean, mean, atol=0.05 * mean.abs().max().item())
     assert first_norm(model).momentum is not None
 
@@ -457,16 +457,6 @@ def test_a_short_training_is_judged_by_statistics_of_its_own_images(digits, ema)
 def test_statistics_do_not_hang_on_the_order_of_the_rows(digits):
     """A folder sorted by class has batches of one class each, whose variances miss what classes differ by."""
     rows = np.arange(640)[np.argsort(digits[1][:640], kind="stable")]
-    kept, real = first_norm_variance(trained(digits, rows=rows, steps=3)[0], digits, rows)
-    assert torch.allclose(kept, real, rtol=0.1)
-
-
-def first_norm_variance(model, digits, rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """The variance that the first batch norm keeps, and that of what it is given over these images."""
-    seen = []
-    hook = first_norm(model).register_forward_hook(
-        lambda module, inputs, output: seen.append(inputs[0].float())
-    )
-    probs(model, digits, rows)
-    hook.remove()
-    return first_norm(model).running_var, torch.cat(seen).var((0, 2, 3))
+    model = trained(digits, rows=rows, steps=3)[0]
+    real = first_norm_inputs(model, digits, rows).var(1)
+    assert torch.allclose(first_norm(model).running_var, real, rtol=0.1)

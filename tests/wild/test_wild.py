@@ -13,9 +13,7 @@ from tests.wild import common
 
 NAMED = [case for case in common.cases() if not case.slow]
 ELSEWHERE = [
-    name
-    for name in hostile.cases()
-    if name.endswith("in a browser") or name.startswith("a whole run")
+    name for name in hostile.cases() if name.endswith(("in a browser", "secrets around it"))
 ]
 """tests/report has the same pages; test_package.py and test_scripts.py watch the processes that they start."""
 
