@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(csv_data):
 
 
 def test_kills_and_full_disks_of_the_benchmark():
-    """A few of its tries: kills at renames and half-way through a write, and writes that fail."""
+    """Three of its tries: a kill at a rename, one half-way through a write, and a write that fails."""
     done = run_script("benchmarks/faults.py", "kills", "disk", "--quick")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     sums = [line for line in done.stdout.splitlines() if line.startswith("| all |")]
