@@ -83,7 +83,7 @@ def kills(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     chance, rows = random.Random(seed), []
     for mode in ["joint"] if quick else MODES:
         renames = range(1, bench.reference(mode)["renames"] + 1)
-        renames = sorted(chance.sample(renames, 2)) if quick else renames
+        renames = chance.sample(renames, 1) if quick else renames
         for n in renames:
             rows.append({"mode": mode, "how": "rename"} | killed_at_rename(bench, mode, n))
         if quick:  # at a place that does not depend on the speed of the machine
@@ -122,7 +122,7 @@ def disk(bench: Bench, quick: bool, tries: int, seed: int) -> bool:
     chance, rows = random.Random(seed), []
     for mode in ["joint"] if quick else MODES:
         for n in sorted(
-            chance.sample(range(1, bench.reference(mode)["writes"]), 2 if quick else tries)
+            chance.sample(range(1, bench.reference(mode)["writes"]), 1 if quick else tries)
         ):
             code = ended(child("pseudo", bench.command(mode), bench.output, Full(n)))
             output = bench.output.read_text()

@@ -57,7 +57,7 @@ def watch(event, args):
 sys.addaudithook(watch)
 """
 """Forbids sockets in every process that finds it, and writes down who wanted one."""
-ASKS = "exec('try: socket.create_connection((\"asked at last\", 9))\\nexcept RuntimeError: pass')"
+ASKS = "import socket; exec('try: socket.create_connection((\"asked at last\", 9))\\nexcept RuntimeError: pass')"
 
 
 def refused(action: Callable[[], object], *parts: object) -> str:
@@ -295,27 +295,42 @@ def terminal(folder: Path) -> str:
 # ---- what a run sends and keeps
 
 
+SECRET = "hunter2-is-my-token"
+
+
+def watched(folder: Path, *path: str) -> dict[str, str]:
+    """The environment of a process where sockets are forbidden, with a secret in it; path: PYTHONPATH besides."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(WATCH)
+    environment = {
+        key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"
+    }
+    environment |= {"PYTHONPATH": os.pathsep.join([str(folder / "site"), *path])}
+    environment |= {"SEEN": str(folder / "seen"), "WANDB_API_KEY": SECRET}
+    return environment | {"KAGGLE_KEY": SECRET, "HF_TOKEN": SECRET}
+
+
+def escaped(folder: Path, written: Path) -> str:
+    """What watched processes asked for before ASKS, or which of the files that they wrote keeps the secret."""
+    seen = (folder / "seen").read_text().splitlines()
+    if len(seen) != 1 or "asked at last" not in seen[0]:  # that it would have been seen
+        return "; ".join(seen) or "the watch is blind"
+    files = [file for file in written.rglob("*") if file.is_file()]
+    keeps = [file.name for file in files if SECRET.encode() in file.read_bytes()]
+    return f"the secret stands in {keeps}" if keeps or len(files) < 10 else ""
+
+
 def whole_run(folder: Path) -> str:
     """A run and its predictions where sockets are forbidden, and a secret in the environment."""
     images = folder / "images"
     images.mkdir()
-    (folder / "site").mkdir()
-    (folder / "site" / "sitecustomize.py").write_text(WATCH)
     rng, rows = np.random.default_rng(0), []
     for i in range(60):
         image = rng.integers(0, 99, (16, 16), np.uint8) + (i % 2) * np.uint8(120)
         cv2.imwrite(str(images / f"{i}.png"), image)
         rows.append((f"{i}", ("dark", "light")[i % 2] if i < 40 else ""))
     write_csv(folder / "t.csv", pd.DataFrame(rows, columns=["id", "label"]))
-    secret_word = "hunter2-is-my-token"
-    environment = {
-        key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"
-    }
-    environment |= {
-        "PYTHONPATH": os.pathsep.join([str(folder / "site"), environment["PYTHONPATH"]])
-    }
-    environment |= {"SEEN": str(folder / "seen"), "WANDB_API_KEY": secret_word}
-    environment |= {"KAGGLE_KEY": secret_word, "HF_TOKEN": secret_word}
+    environment = watched(folder, os.environ["PYTHONPATH"])
     args = [
         f"data.train={folder / 't.csv'}",
         f"data.image_dir={images}",
@@ -329,19 +344,12 @@ def whole_run(folder: Path) -> str:
         "train.min_steps=2",
         "pseudo.train_baseline=false",
     ]
-    imports = "import socket; from pseudokit.api import predict, run_command"
+    imports = "from pseudokit.api import predict, run_command"
     both = f"{imports}; predict([run_command('augment', {args!r})]); {ASKS}"
     done = subprocess.run(
         [sys.executable, "-c", both], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    if done.returncode:
-        return done.stderr[-300:]
-    seen = (folder / "seen").read_text().splitlines()
-    if len(seen) != 1 or "asked at last" not in seen[0]:  # that it would have been seen
-        return "; ".join(seen) or "the watch is blind"
-    files = [file for file in (folder / "runs").rglob("*") if file.is_file()]
-    keeps = [file.name for file in files if secret_word.encode() in file.read_bytes()]
-    return f"the secret stands in {keeps}" if keeps or len(files) < 10 else ""
+    return done.stderr[-300:] if done.returncode else escaped(folder, folder / "runs")
 
 
 def cases() -> dict[str, Callable[[Path], str]]:

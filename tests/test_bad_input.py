@@ -13,8 +13,9 @@ import torch
 
 from pseudokit.cli import predict_command, pseudo_command, train_command
 from pseudokit.config.keys import Config, Data, Model
-from pseudokit.config.load import dump_config
-from pseudokit.run_folder.folder import Run
+from pseudokit.config.load import dump_config, load_config
+from pseudokit.run_folder.folder import DEFAULT_CONFIG, Run
+from pseudokit.run_folder.prepare import prepare
 from pseudokit.system.files import read_json
 from pseudokit.training.models import create_model, save_model
 from tests import naming
@@ -499,6 +500,5 @@ def test_predicting_with_no_run_ends_the_process_with_code_2(tmp_path):
 def test_unlabeled_images_that_the_mode_does_not_use_may_be_missing(csv, own_images):
     for name in csv("unlabeled").id:
         (own_images / f"{name}.png").unlink()
-    train_command([*csv.args, *QUICK, "train.min_steps=2", "name=x"])
-    used = pd.read_csv(csv.folder / "runs" / "x" / "samples.csv", dtype=str)
-    assert set(used.split) == {"train", "test"}
+    run = Run(csv.folder / "runs" / "x", "train", load_config(DEFAULT_CONFIG, csv.args))
+    assert set(prepare(run).dataset.split) == {"train", "test"}

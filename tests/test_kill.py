@@ -52,9 +52,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(csv_data):
     steps = []
     for sign in KILLED_BEHIND:
         pid = kill_behind(run / sign, command)
-        if sign.endswith("student/checkpoint.pt"):
-            steps.append(torch.load(run / sign)["step"])
-    assert steps == [1, 2]
+        if sign.startswith("student"):
+            steps.append(torch.load(run / "student" / "checkpoint.pt")["step"])
+    assert steps[:2] == [1, 2]
     assert json.loads((run / "status.json").read_text())["state"] == "running"
     done = run_script(*command)
     ok(done)
@@ -66,10 +66,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(csv_data):
 
 
 def test_kills_and_full_disks_of_the_benchmark():
-    """A few of its tries: kills at renames and half-way through a write, and writes that fail."""
+    """Three of its tries: a kill at a rename, one half-way through a write, and a write that fails."""
     done = run_script("benchmarks/faults.py", "kills", "disk", "--quick")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     sums = [line for line in done.stdout.splitlines() if line.startswith("| all |")]
     kills, full_disks = ([int(number) for number in re.findall(r"\d+", line)] for line in sums)
-    assert kills == [3, 3, 3, 0], "tries, resumed, identical, files left"
-    assert full_disks == [2, 2, 2, 0, 2, 0], "and: errors in one line, corrupt files"
+    assert kills == [2, 2, 2, 0], "tries, resumed, identical, files left"
+    assert full_disks == [1, 1, 1, 0, 1, 0], "and: errors in one line, corrupt files"

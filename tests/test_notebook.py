@@ -13,11 +13,18 @@ from tests.naming import lines_naming
 NOTEBOOK = ROOT / "notebooks" / "competition.ipynb"
 
 
+def outputs(notebook) -> list:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def stdout(notebook) -> str:
+    return "".join(output.text for output in outputs(notebook) if output.get("name") == "stdout")
+
+
 def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
     quick = [
         *QUICK,
         "train.min_steps=30",
-        "train.batch_size=32",
         "train.epochs=0.1",
         "pseudo.rounds=1",
         "pseudo.train_baseline=false",
@@ -32,13 +39,9 @@ def test_the_notebook_goes_through_to_a_submission(tmp_path, monkeypatch):
         monkeypatch.setitem(os.environ, name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = outputs(notebook)
     assert not [output for output in shown if output.output_type == "error"]
-    printed = "".join(
-        output.text
-        for output in shown
-        if output.output_type == "stream" and output.name == "stdout"
-    )
+    printed = stdout(notebook)
     assert lines_naming(printed, "--check")
     assert lines_naming(printed, "accuracy")
     assert sum("image/png" in output.get("data", {}) for output in shown) >= 4, (
@@ -59,13 +62,7 @@ def test_the_notebook_of_any_model_repairs_labels_of_numbers_and_texts(tmp_path,
     monkeypatch.setitem(os.environ, "KIT", str(ROOT))
     notebook = nbformat.read(ROOT / "notebooks" / "any_model.ipynb", as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
-    printed = "".join(
-        output.text
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.output_type == "stream" and output.name == "stdout"
-    )
-    shares = re.findall(r"wrong labels: ([\d.]+) → ([\d.]+)", printed)
+    shares = re.findall(r"wrong labels: ([\d.]+) → ([\d.]+)", stdout(notebook))
     assert len(shares) == 2
     for before, after in shares:
         assert float(after) < 0.5 * float(before)

@@ -20,6 +20,7 @@ def test_labels_of_random_images_stay_as_they_are(tmp_path):
         f"out={tmp_path}",
         "name=run",
         "train.min_steps=20",
+        "pseudo.train_baseline=false",
     ]
     run = run_command("denoise", keys)
     labels = pd.read_csv(run / "labels.csv", dtype=str)

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests import hostile
 from tests.conftest import QUICK, ROOT
 
 OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, env: dict[str, str] = OUTSIDE) -> str:
     """What a command printed; it must succeed without the repository on its path."""
     done = subprocess.run(
-        [*map(str, command)], cwd=cwd, env=OUTSIDE, capture_output=True, text=True, check=False
+        [*map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -56,6 +57,7 @@ def test_the_wheel_holds_one_package_with_its_configs_templates_and_presets(whee
 
 
 def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path):
+    """It asks nothing of the network, and no secret of the environment is kept."""
     folder, data = csv_data
     venv.create(tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
@@ -76,11 +78,15 @@ def test_an_installed_kit_runs_beside_a_users_own_src(wheel, csv_data, tmp_path)
         *QUICK,
         "pseudo.rounds=1",
         "train.min_steps=2",
+        "train.augment=small",
         "pseudo.train_baseline=false",
         "name=x",
     ]
-    output = run(*command, *data, *options, cwd=project)
+    environment = hostile.watched(tmp_path)
+    output = run(*command, *data, *options, cwd=project, env=environment)
     assert (folder / "runs" / "x" / "report.html").exists(), output
+    run(python, "-c", hostile.ASKS, cwd=project, env=environment)
+    assert hostile.escaped(tmp_path, folder / "runs") == ""
     place = run(python, "-c", "import pseudokit; print(pseudokit.__file__)", cwd=project)
     assert Path(place.strip()).is_relative_to(site)
 

@@ -12,10 +12,7 @@ import pytest
 from pseudokit.report.report import write_report
 from tests.conftest import QUICK, run_script
 from tests.report.fake_run import make_run
-
-
-def table(path):
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+from tests.test_scripts import table
 
 
 def counted(page) -> dict[str, str]:
@@ -80,7 +77,6 @@ def run(digits, tmp_path_factory):
         "name=x",
         *args,
         "pseudo.rounds=1",
-        "pseudo.folds=3",
         "pseudo.cutoff=0",
         "pseudo.train_baseline=false",
     )

@@ -143,7 +143,7 @@ def test_counts_as_labels_with_a_weight_a_row_are_learned_in_augment(tallies, tm
         "data.labels_are=counts",
         "data.weight_col=sure",
         "pseudo.cutoff=0.2",
-        "train.min_steps=5",
+        "train.min_steps=10",
     ]
     options = [*options, columns, *keys, "name=counts"]
     config = load_config(DEFAULT_CONFIG, options)

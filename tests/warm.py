@@ -5,6 +5,7 @@ Each is a process of its own, with its own arguments, output and end, and can be
 
 import atexit
 import ctypes
+import gc
 import multiprocessing
 import os
 import runpy
@@ -45,7 +46,7 @@ FORKED.set_forkserver_preload(
 
 
 class Script:
-    """`python ARGS` at the root of the kit, started: a script, or -m and a module.
+    """`python ARGS` at the root of the kit, started: a script, -m and a module, or -c and code.
 
     pause_at: a file. When the process has put it in place for the first time, it waits; see `until_paused`.
     host: the network namespace that it runs in.
@@ -120,6 +121,7 @@ def _play(
     pause: Connection,
     host: str,
 ) -> None:
+    gc.freeze()  # what it inherits is not looked through again and again
     if host:
         with open(f"/run/netns/{host}") as namespace:
             assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0
@@ -135,6 +137,9 @@ def _play(
         if args[0] == "-m":
             sys.argv = args[1:]
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)
+        elif args[0] == "-c":
+            sys.argv = ["-c", *args[2:]]
+            exec(args[1], {"__name__": "__main__"})
         else:
             sys.argv = args
             sys.path.insert(0, str((ROOT / args[0]).parent))

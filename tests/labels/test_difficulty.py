@@ -21,7 +21,7 @@ from pseudokit.labels.posterior import Posterior
 from .test_noise import MATRICES, K, logs_of, uneven, uniform, world
 
 
-def people(rate=0.12, n=12_000, seed=0):
+def people(rate=0.12, n=8_000, seed=0):
     """(probs, truth, given): good models that are less sure than they could be, and labels of people who err more often
     on hard images, and take one of two similar classes there."""
     rng = np.random.default_rng(seed)
@@ -200,7 +200,7 @@ def test_second_models_that_stand_by_the_first_ones_are_believed_against_labels(
 def test_noise_of_the_class_is_believed_whatever_the_models_know(name, strength):
     """Two rounds of models that see the truth through noise of their own: right on 48 to 96 % of the images."""
     rng = np.random.default_rng(0)
-    truth = rng.integers(0, K, 12_000)
+    truth = rng.integers(0, K, 4_000)
     chances = MATRICES[name][truth].cumsum(1)
     given_labels = (rng.random((len(truth), 1)) > chances[:, :-1]).sum(1)
     first, second = rng.normal(size=(2, len(truth), K)) + strength * np.eye(K)[truth]

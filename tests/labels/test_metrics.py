@@ -85,8 +85,8 @@ def test_classes_that_do_not_occur_have_no_part_in_a_mean_over_classes():
 
 @pytest.mark.parametrize("metric", GOALS)
 def test_a_better_model_gains_and_a_worse_one_loses_whatever_the_score(metric):
-    weak, labels = predictions(skill=1.0)
-    noise, _ = predictions(skill=0.0, seed=1)
+    weak, labels = predictions(300, skill=1.0)
+    noise, _ = predictions(300, skill=0.0, seed=1)
     strong = weak.copy()
     strong[np.arange(len(labels)), labels] += 1.5
     strong -= np.logaddexp.reduce(strong, axis=1, keepdims=True)

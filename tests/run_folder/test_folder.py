@@ -26,6 +26,7 @@ from pseudokit.system.files import read_json, write_json
 from pseudokit.system.memory import note_peak
 from tests.conftest import ROOT, run_script
 from tests.naming import lines_naming, names, process_refused, refused
+from tests.warm import Script
 
 OPEN = """
 import sys
@@ -65,7 +66,7 @@ time.sleep = first_sleep
 
 def opened(out, *args, mode="denoise") -> subprocess.CompletedProcess:
     """A process that opens the run folder `out`/x as the scripts do, and ends."""
-    return run_script("-c", OPEN, mode, f"out={out}", "name=x", *args)
+    return Script("-c", OPEN, mode, f"out={out}", "name=x", *args).wait()
 
 
 def begun(out, *args):

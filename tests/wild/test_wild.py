@@ -12,8 +12,10 @@ from tests import fuzz, hostile, naming
 from tests.wild import common
 
 NAMED = [case for case in common.cases() if not case.slow]
-IN_BROWSER = [name for name in hostile.cases() if name.endswith("in a browser")]
-"""tests/report has the same of its own."""
+ELSEWHERE = [
+    name for name in hostile.cases() if name.endswith(("in a browser", "secrets around it"))
+]
+"""tests/report has the same pages; test_package.py and test_scripts.py watch the processes that they start."""
 
 
 @pytest.mark.parametrize("case", NAMED, ids=lambda case: f"{case.kind}: {case.name}"[:60])
@@ -45,7 +47,7 @@ def test_random_input_is_read_right_or_refused_in_one_line(kind, tmp_path):
     assert outcomes.refused
 
 
-@pytest.mark.parametrize("name", [name for name in hostile.cases() if name not in IN_BROWSER])
+@pytest.mark.parametrize("name", [name for name in hostile.cases() if name not in ELSEWHERE])
 def test_nothing_is_let_in(name, tmp_path):
     assert hostile.cases()[name](tmp_path) == ""
 
