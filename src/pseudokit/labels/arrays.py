@@ -12,11 +12,26 @@ MIN_PROBABILITY = 1e-12
 """Keeps logarithms and divisions finite; far below any probability that a model can tell from zero."""
 MAX_BLOCK_VALUES = 2**22
 """Values that are changed at once where all of them need not be in memory: 32 MB an array."""
+MAX_FEW_CLASSES = 64
+"""Up to which a maximum is found column by column, ten times as fast as argmax row by row at ten classes."""
 
 
 def row_sums(values: ndarray) -> ndarray:
-    """(M, K) → (M,). einsum is several times as fast as sum where K is small."""
-    return np.einsum("ij->i", values)
+    """(M, K) → (M,). Row by row, einsum is several times as fast as sum where K is small."""
+    return np.einsum("ij->i", values) if values.flags.c_contiguous else values.sum(1)
+
+
+def row_max(values: ndarray) -> tuple[ndarray, ndarray]:
+    """(M, K) → the column of the maximum of each row (M,), the first of equal ones, and the maximum (M,)."""
+    k = values.shape[1]
+    if k > MAX_FEW_CLASSES:
+        best = values.argmax(1)
+        return best, values[np.arange(len(values)), best]
+    columns = np.ascontiguousarray(values.T)
+    highest = columns.max(0)
+    from_end = np.arange(k, 0, -1, dtype=np.uint8)[:, None]
+    place = ((columns == highest) * from_end).max(0)
+    return (k - place) * (place > 0), highest  # a row of NaN has 0
 
 
 def normalize(probs: ndarray) -> ndarray:
@@ -44,7 +59,7 @@ def row_blocks(values: ndarray) -> Iterator[slice]:
 
 def by_class(classes: ndarray, k: int) -> list[ndarray]:
     """For each of k classes its positions in classes (M,), in order."""
-    order = np.argsort(classes, kind="stable")
+    order = np.argsort(classes.astype(np.min_scalar_type(k)), kind="stable")
     ends = np.cumsum(np.bincount(classes, minlength=k))
     return np.split(order, ends[:-1])
 
@@ -61,4 +76,4 @@ def last_where(values: ndarray, holds: ndarray) -> float:
 
 def words(which: ndarray, *names: str) -> ndarray:
     """(N,) names[which] as objects. Rows of one word share its string, so that memory does not grow with its length."""
-    return np.array(names, object)[which.astype(int)]
+    return np.array(names, object).take(which)
