@@ -16,7 +16,6 @@ from numpy import ndarray
 
 NONE = "(none)"
 UNKNOWN = "?"
-ROWS_COUNTED_AT_ONCE = 2**18
 
 
 def has_label(labels: ndarray) -> ndarray:
@@ -69,9 +68,8 @@ def counts(
     k: int,
 ) -> ndarray:
     """(k,) how many rows have each class."""
-    if labels.ndim == 1:  # in parts, so that no large copy is made
-        parts = np.array_split(labels, 1 + len(labels) // ROWS_COUNTED_AT_ONCE)
-        return sum(np.bincount(part + 1, minlength=k + 1) for part in parts)[1:]
+    if labels.ndim == 1:
+        return np.bincount(labels + 1, minlength=k + 1)[1:]
     return np.bincount(classes_of(labels), minlength=k)
 
 

@@ -27,10 +27,7 @@ def learned_nothing(predicted: ndarray, given_labels: ndarray, k: int) -> str:
 
     predicted: (N,) class index; given_labels: (N,) class index, -1 = none; k: number of classes.
     """
-    rows = given_labels >= 0
-    is_single = counts(given_labels, k) == 1
-    if is_single.any():
-        rows &= ~is_single[given_labels]
+    rows = (given_labels >= 0) & (counts(given_labels, k) > 1)[given_labels]
     if not rows.all():
         predicted = predicted[rows]
         given_labels = given_labels[rows]
