@@ -59,7 +59,8 @@ def strata(labels: ndarray) -> ndarray:
 def classes_of(labels: ndarray) -> ndarray:
     """(M,) the class indices that labels say, one after the other."""
     if labels.ndim == 1:
-        return labels[labels >= 0]
+        is_known = labels >= 0
+        return labels if is_known.all() else labels[is_known]
     return np.nonzero(labels == 1)[1]
 
 
@@ -68,8 +69,6 @@ def counts(
     k: int,
 ) -> ndarray:
     """(k,) how many rows have each class."""
-    if labels.ndim == 1:
-        return np.bincount(labels + 1, minlength=k + 1)[1:]
     return np.bincount(classes_of(labels), minlength=k)
 
 

@@ -87,7 +87,8 @@ def decide_labels(
         ]
         return decide_images(questions, log_probs, given_labels)
     decisions = _decide(log_probs, given_labels, *rules)
-    problem = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
+    rows = decisions.posterior.sample_rows()
+    problem = learned_nothing(decisions.predicted[rows], given_labels[rows], log_probs.shape[1])
     return decisions.keep_given(problem) if problem else decisions
 
 

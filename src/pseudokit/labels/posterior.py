@@ -165,6 +165,8 @@ class Posterior:
             joint[labeled] = self.votes.joint(joint[labeled], row_numbers)
         if self.matrix is not None:
             likelihood = self.matrix.T.take(labels, 0)
+            if not joint.flags.c_contiguous:
+                likelihood = np.asfortranarray(likelihood)
             joint[labeled] = np.maximum(joint[labeled], MIN_PROBABILITY) * likelihood
         return joint
 

@@ -27,10 +27,10 @@ def learned_nothing(predicted: ndarray, given_labels: ndarray, k: int) -> str:
 
     predicted: (N,) class index; given_labels: (N,) class index, -1 = none; k: number of classes.
     """
-    rows = (given_labels >= 0) & (counts(given_labels, k) > 1)[given_labels]
-    if not rows.all():
-        predicted = predicted[rows]
-        given_labels = given_labels[rows]
+    several = counts(given_labels, k)[given_labels] > 1
+    rows = several & (given_labels >= 0)
+    predicted = predicted[rows]
+    given_labels = given_labels[rows]
     n = len(given_labels)
     if n < MIN_ROWS:
         return ""
