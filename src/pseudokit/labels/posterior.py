@@ -155,19 +155,22 @@ class Posterior:
         """_unnormalized, from what the images say; may change it in place."""
         given_labels = self.given_labels[rows]
         labeled = given_labels >= 0
-        if labeled.all():
-            labeled = slice(None)
+        is_whole = labeled.all()
+        probs = joint if is_whole else joint[labeled]
         labels = given_labels[labeled]
         if self.difficulty is not None:
-            joint[labeled] *= self.difficulty.likelihood(joint[labeled], labels)
+            probs *= self.difficulty.likelihood(probs, labels)
         if self.votes is not None:
             row_numbers = np.arange(len(self.given_labels))[rows][labeled]
-            joint[labeled] = self.votes.joint(joint[labeled], row_numbers)
+            probs = self.votes.joint(probs, row_numbers)
         if self.matrix is not None:
             likelihood = self.matrix.T.take(labels, 0)
-            if not joint.flags.c_contiguous:
-                likelihood = np.asfortranarray(likelihood)
-            joint[labeled] = np.maximum(joint[labeled], MIN_PROBABILITY) * likelihood
+            columnwise = not probs.flags.c_contiguous
+            np.maximum(probs, MIN_PROBABILITY, out=probs)
+            probs *= np.asfortranarray(likelihood) if columnwise else likelihood
+        if is_whole:
+            return probs
+        joint[labeled] = probs
         return joint
 
 
