@@ -51,7 +51,8 @@ def find_label_issues(
     """Which labels are probably wrong, what they should be, and what a student would best learn.
 
     The probabilities must be out of fold: no row predicted by a model that learned its label. Decisions are those of
-    one round of `--mode denoise`: docs/architecture.md, How a given label is judged.
+    one round of `--mode denoise`: docs/architecture.md, How a given label is judged. A memory-mapped array is read in
+    blocks. Of more than 200,000 rows the noise is counted on as many, drawn at random, and the rest is in float32.
 
     Args:
         labels: N class names or indices; NaN, None, an empty text or -1 is no label. With several labels a row (N, C)
