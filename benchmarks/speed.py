@@ -5,8 +5,8 @@
     python benchmarks/speed.py table
 
 FOLDER holds mnist_png and trash_competition. Measures: article, training, loading, predicting, frozen, again, ranking,
-ranking-many-classes, rows, ranks, start-up; all of them take about three hours on two cores. A ratio above 1 says that
-the kit is faster.
+ranking-many-classes, ranking-whole, rows, ranks, start-up; all of them take about three hours on two cores. A ratio
+above 1 says that the kit is faster.
 What is compared is run in turn, each a process of its own with its peak memory, or block by block in one process.
 A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run.
 """
@@ -36,6 +36,7 @@ MEASURES = (
     "again",
     "ranking",
     "ranking-many-classes",
+    "ranking-whole",
     "rows",
     "ranks",
     "start-up",
@@ -267,12 +268,28 @@ def again(data: Path, out: Path) -> list[dict]:
     return results
 
 
-def ranking(data: Path, out: Path, n: int = 10_000_000, k: int = 10) -> list[dict]:
-    """Labels decided from stored log-probabilities, or judged from probabilities (peers/ranking.py); cleanlab.
+def ranking(data: Path, out: Path) -> list[dict]:
+    """Ten million rows of ten classes, decided from stored log-probabilities; cleanlab in batches. Three times in turn.
 
-    On the cores that this process may use: `taskset -c 0` measures one. Three times in turn, the slow ones once. Files
-    that are there are used again.
+    See peers/ranking.py for what each does. On the cores that this process may use: `taskset -c 0` measures one. Files
+    of --out are used again.
     """
+    return compare_rankings(out, 10_000_000, 10, ("decide", "cleanlab-batched"), 3)
+
+
+def ranking_many_classes(data: Path, out: Path) -> list[dict]:
+    """The same for a million rows of a thousand classes."""
+    return compare_rankings(out, 1_000_000, 1_000, ("decide", "cleanlab-batched"), 3)
+
+
+def ranking_whole(data: Path, out: Path) -> list[dict]:
+    """cleanlab's whole form on both, and find_label_issues where it takes no hour. Once, as they take long."""
+    few = compare_rankings(out, 10_000_000, 10, ("decide", "issues", "cleanlab"), 1)
+    return few + compare_rankings(out, 1_000_000, 1_000, ("decide", "cleanlab"), 1)
+
+
+def compare_rankings(out: Path, n: int, k: int, whose: tuple[str, ...], times: int) -> list[dict]:
+    """The last of them is the peer."""
     file, threads = out / f"ranking_{n}_{k}", len(os.sched_getaffinity(0))
     if not file.with_suffix(".wrong.npy").exists():
         python(HERE / "peers" / "ranking.py", "make", file, n, k)
@@ -281,33 +298,23 @@ def ranking(data: Path, out: Path, n: int = 10_000_000, k: int = 10) -> list[dic
         return peer_script("ranking.py", who, file, OMP_NUM_THREADS=str(threads))
 
     floor = measured("read")["seconds"]
-    slow = ("cleanlab", "issues") if k <= 100 else ("cleanlab",)
-    once = {who: measured(who) for who in slow}
-    cores = "one core" if threads == 1 else f"{threads} cores"
     results = []
-
-    def add(what: str, mine: dict, peer: str, theirs: dict) -> None:
-        title = f"{what} {n:,} × {k:,} on {cores}, against {peer}; s"
-        ratios = {"read": floor, "times_read": round(mine["seconds"] / floor, 1)}
-        qualities = {"quality": mine["quality"], "peer_quality": theirs["quality"]}
-        memory = {"mb": mine["mb"], "peer_mb": theirs["mb"]}
-        seconds = round(mine["seconds"], 3), round(theirs["seconds"], 3)
-        results.append(row(title, *seconds, **memory, **qualities, **ratios))
-
-    for number in range(3):
-        decided, batched = measured("decide"), measured("cleanlab-batched")
-        add("deciding", decided, "cleanlab-batched", batched)
-        if number == 0:
-            add("deciding", decided, "cleanlab", once["cleanlab"])
-            if "issues" in once:
-                add("find_label_issues", once["issues"], "cleanlab", once["cleanlab"])
-                add("find_label_issues", once["issues"], "cleanlab-batched", batched)
+    for _ in range(times):
+        *mine, theirs = (measured(who) for who in whose)
+        for who, kit in zip(whose, mine, strict=False):
+            results.append(
+                row(
+                    f"{who}, {n:,} × {k:,}, {threads} cores, against {whose[-1]}; s",
+                    round(kit["seconds"], 3),
+                    round(theirs["seconds"], 3),
+                    mb=kit["mb"],
+                    peer_mb=theirs["mb"],
+                    quality=kit["quality"],
+                    peer_quality=theirs["quality"],
+                    times_read=round(kit["seconds"] / floor, 1),
+                )
+            )
     return results
-
-
-def ranking_many_classes(data: Path, out: Path) -> list[dict]:
-    """ranking of a million rows and a thousand classes."""
-    return ranking(data, out, 1_000_000, 1_000)
 
 
 def rows(data: Path, out: Path) -> list[dict]:
