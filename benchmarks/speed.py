@@ -304,7 +304,7 @@ def compare_rankings(out: Path, n: int, k: int, whose: tuple[str, ...], times: i
         for who, kit in zip(whose, mine, strict=False):
             results.append(
                 row(
-                    f"{who}, {n:,} × {k:,}, {threads} cores, against {whose[-1]}; s",
+                    f"{who}, {n:,} × {k:,}, {threads} core(s), against {whose[-1]}; s",
                     round(kit["seconds"], 3),
                     round(theirs["seconds"], 3),
                     mb=kit["mb"],
