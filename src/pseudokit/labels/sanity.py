@@ -1,6 +1,5 @@
 """Whether out-of-fold predictions know anything of the labels, or too much. Arrays in, a reason out."""
 
-import numpy as np
 from numpy import ndarray
 
 from ..data.encoding import counts
@@ -27,6 +26,8 @@ def learned_nothing(predicted: ndarray, given_labels: ndarray, k: int) -> str:
 
     predicted: (N,) class index; given_labels: (N,) class index, -1 = none; k: number of classes.
     """
+    from scipy.special import bdtrc  # the tail of the binomial distribution
+
     several = counts(given_labels, k)[given_labels] > 1
     rows = several & (given_labels >= 0)
     predicted = predicted[rows]
@@ -38,12 +39,7 @@ def learned_nothing(predicted: ndarray, given_labels: ndarray, k: int) -> str:
     given_shares = counts(given_labels, k) / n
     by_chance = float((predicted_shares * given_shares).sum())
     hits = int((predicted == given_labels).sum())
-    ahead = max(hits / n - by_chance, 0)
-    if by_chance > 1 - 1 / n or np.exp(-2 * n * ahead**2) <= MAX_P_VALUE:  # Hoeffding 1963
-        return ""
-    from scipy.special import bdtrc  # the tail of the binomial distribution, not above that bound
-
-    if bdtrc(hits - 1, n, by_chance) <= MAX_P_VALUE:
+    if by_chance > 1 - 1 / n or bdtrc(hits - 1, n, by_chance) <= MAX_P_VALUE:
         return ""
     expected = round(n * by_chance)
     return f"held-out predictions agree with {hits:,} of {n:,} labels, and chance alone would with {expected:,}"
