@@ -159,7 +159,7 @@ def _decide(
     softened = rows[decision[rows] == "soften"]
     soft = (accepted & (policy.targets == "soft")) | (stands & (policy.mix_given > 0))
     soft[softened] = True
-    weight = np.ones(len(labeled))
+    weight = np.ones_like(believed.p_wrong)
     downweighted = rows[decision[rows] == "downweight"]
     weight[downweighted] = 1 - believed.p_wrong[downweighted]
     if policy.targets == "weighted":

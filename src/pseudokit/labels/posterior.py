@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy import ndarray
@@ -44,7 +45,7 @@ class PosteriorSummary:
     likelihood: ndarray | None = None
     """(N,) P(given label | image) under the model of the noise."""
 
-    @property
+    @cached_property
     def contradicted(self) -> ndarray:
         """(N,) whether a label is given, and another class is likelier."""
         return (self.given_labels >= 0) & (self.best != self.given_labels)
