@@ -110,24 +110,14 @@ class Peak(threading.Thread):
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.mb, self._group = 0.0, _group("self")
+        self.mb = 0.0
 
     def run(self) -> None:
         while True:
-            mine = [pid for pid in _processes() if _group(pid) == self._group]
-            self.mb = max(self.mb, sum(map(_anonymous, mine)))
-            time.sleep(0.05)
-
-
-def _processes() -> list[str]:
-    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _group(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[2]
-    except OSError:  # it has ended
-        return ""
+            files = Path("/proc/self/task").glob("*/children")
+            children = " ".join(file.read_text() for file in files).split()
+            self.mb = max(self.mb, sum(map(_anonymous, ["self", *children])))
+            time.sleep(0.1)
 
 
 def _anonymous(pid: str) -> float:
