@@ -13,8 +13,9 @@ from pseudokit.config.keys import Model, Train
 from pseudokit.system.files import read_json
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import Computation, Division, pick_amp_dtype
+from pseudokit.training.linear_probe import fit_head
 from pseudokit.training.loop import train_model
-from pseudokit.training.models import TrainedModel, create_model
+from pseudokit.training.models import TrainedModel, create_model, with_head
 from pseudokit.training.optimizer import make_optimizer
 from pseudokit.training.predict import embed, log_probs
 from tests.conftest import QUICK, run_script
@@ -44,12 +45,11 @@ def learned(precision: str, steps=150, division=None, model="test_resnet", **opt
     network, form = create_model(Model(name=model), tuple("0123456789"), 32, 1)
     train = Train(**{"device": DEVICE, "amp_dtype": precision} | options)
     training_set = TrainingSet(PIXELS, ROWS[:1200], LABELS[:1200], steps, 0, unlabeled=ROWS[1200:])
-    embeddings = None
     if train.linear_probe_first:
         embeddings = embed(network, form, PIXELS, ROWS[:1200], train)
-    network, history = train_model(
-        network, form, training_set, train, embeddings=embeddings, division=division
-    )
+        head, _ = fit_head(embeddings, LABELS[:1200], 10, False, LABELS[:1200])
+        network = with_head(network, head.state_dict())
+    network, history = train_model(network, form, training_set, train, division=division)
     if steps == 150:
         assert history.loss.iloc[-1] < max(0.5 * history.loss.iloc[0], 0.1)
     return TrainedModel(network, form)

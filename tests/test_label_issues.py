@@ -15,6 +15,7 @@ from pseudokit import find_label_issues, select_pseudo_labels
 from pseudokit.config.keys import Pseudo
 from pseudokit.config.types import UserError
 from pseudokit.data.dataset import Dataset
+from pseudokit.labels import arrays, out_of_fold, posterior
 from pseudokit.labels.decide import decide_labels
 from tests.conftest import run_cold
 from tests.labels.test_noise import K, pair, uniform, world
@@ -62,6 +63,22 @@ def test_wrong_labels_rank_first_and_get_the_right_one_suggested(noisy):
     assert wrong[issues["rank"] <= 50].all()
     assert (issues.suggested_label[issues.is_issue] == truth[issues.is_issue]).mean() > 0.6
     assert issues.attrs["estimated_rate"] == pytest.approx(wrong.mean(), abs=0.03)
+
+
+def test_many_rows_are_judged_as_few_are(monkeypatch):
+    """Of many rows the noise is counted on a part of them, and the rest is computed in float32."""
+    probs, _, labels = world(uniform(0.2), sharpness=5, n=6_000)
+    labels[::10] = -1
+    expected = find_label_issues(labels, probs)
+    for module in (arrays, out_of_fold, posterior):
+        monkeypatch.setattr(module, "MAX_EXACT_ROWS", 4_000)
+    issues = find_label_issues(labels, probs)
+    assert issues.attrs["noise_type"] == expected.attrs["noise_type"]
+    assert issues.attrs["estimated_rate"] == pytest.approx(0.2, abs=0.03)
+    assert issues.p_wrong.corr(expected.p_wrong) > 0.99
+    assert (issues.is_issue == expected.is_issue).mean() > 0.98
+    assert (issues["rank"].isna() == (labels < 0)).all()
+    assert not issues.p_wrong.equals(expected.p_wrong)
 
 
 def test_the_form_of_labels_and_predictions_changes_nothing(noisy, tmp_path):

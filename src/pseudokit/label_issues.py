@@ -28,6 +28,7 @@ from .labels.inputs import (
     read_table,
 )
 from .labels.out_of_fold import (
+    FoldPredictions,
     OutOfFoldPredictions,
     average_models,
     average_rounds,
@@ -50,7 +51,8 @@ def find_label_issues(
     """Which labels are probably wrong, what they should be, and what a student would best learn.
 
     The probabilities must be out of fold: no row predicted by a model that learned its label. Decisions are those of
-    one round of `--mode denoise`: docs/architecture.md, How a given label is judged.
+    one round of `--mode denoise`: docs/architecture.md, How a given label is judged. A memory-mapped array is read in
+    blocks. Of more than 200,000 rows the noise is counted on as many, drawn at random, and the rest is in float32.
 
     Args:
         labels: N class names or indices; NaN, None, an empty text or -1 is no label. With several labels a row (N, C)
@@ -150,20 +152,21 @@ def _average_teachers(
     """What all teachers say of the true class, calibrated and averaged as the rounds of a run are."""
     labels = given.indices
     if folds is None:
-        folds = [np.zeros(len(labels))] * len(teachers)
+        folds = [None] * len(teachers)
     elif len(teachers) == 1 and not (isinstance(folds, list) and np.ndim(folds[0])):
         folds = [folds]
     if len(folds) != len(teachers):
         raise UserError(f"folds: give a list of {len(teachers)}, those of each teacher")
     earlier = None
     for number, (teacher, of_teacher) in enumerate(zip(teachers, folds, strict=True), 1):
-        fold = _read_folds(of_teacher, given)
         log_probs = _read_teacher(teacher, given, name)
         if log_probs.shape[:2] != (len(labels), len(given.names)):
             raise UserError(
                 f"{name}: number {number} has the shape {log_probs.shape[:2]}; give all the same one"
             )
-        models = split_by_fold(np.arange(len(labels)), log_probs, fold)
+        models = [FoldPredictions(np.arange(len(labels)), log_probs, "", 0)]
+        if of_teacher is not None:
+            models = split_by_fold(models[0].rows, log_probs, _read_folds(of_teacher, given))
         models, calibration = calibrate_models(models, labels, labels, earlier=earlier)
         predicted = replace(average_models(models, len(labels)), calibration=calibration)
         earlier = predicted if earlier is None else average_rounds(predicted, earlier, number)
@@ -180,9 +183,8 @@ def issues_table(
         suggested = [list(given.classes[row == 1]) for row in best]
     else:
         suggested = given.classes[decisions.best]
-    # Of equal ones first the label that the models contradict more; NaN comes last.
-    contradicted = -decisions.confidence, decisions.self_confidence, -decisions.p_wrong
-    rank = np.lexsort(contradicted).argsort() + 1
+    rank = np.empty(len(p_wrong), int)
+    rank[_order(decisions)] = np.arange(1, len(p_wrong) + 1)
     table = pd.DataFrame(
         {
             "p_wrong": p_wrong,
@@ -199,6 +201,18 @@ def issues_table(
         noise.pop("noise_matrix", None)
         table.attrs |= noise
     return table
+
+
+def _order(decisions: Decisions) -> ndarray:
+    """The rows from the label that is most probably wrong on; of equal ones first what the models contradict more."""
+    order = np.argsort(-decisions.p_wrong)  # NaN comes last
+    falling = decisions.p_wrong[order]
+    is_tie = np.append(falling[1:] == falling[:-1], False)
+    is_tie[1:] |= is_tie[:-1]
+    tied = np.sort(order[is_tie])
+    keys = -decisions.confidence, decisions.self_confidence, -decisions.p_wrong
+    order[is_tie] = tied[np.lexsort([key[tied] for key in keys])]
+    return order
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_p
     whole = decide_labels(logs, given_labels, mode, POLICIES[mode])
     np.save(tmp_path / "log_probs.npy", logs)
     monkeypatch.setattr(posterior, "BLOCK_PROBABILITIES", 100)
+    monkeypatch.setattr(arrays, "MAX_BLOCK_VALUES", 100)
     parts = decide_labels(
         np.load(tmp_path / "log_probs.npy", mmap_mode="r"), given_labels, mode, POLICIES[mode]
     )
@@ -37,6 +38,24 @@ def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_p
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     np.testing.assert_allclose(parts.p_wrong, whole.p_wrong, rtol=1e-9)
     np.testing.assert_allclose(parts.targets(), whole.targets(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("few_classes", [0, 64], ids=["row by row", "column by column"])
+def test_many_rows_are_summed_up_in_float32(few_classes, monkeypatch):
+    q, _, given_labels = world(uniform(0.2), sharpness=3, n=3000)
+    given_labels[::10] = -1
+    matrix = 0.8 * np.eye(q.shape[1]) + 0.2 / q.shape[1]
+    believed = posterior.Posterior(logs_of(q).astype(np.float16), given_labels, matrix)
+    expected = believed.summaries()
+    monkeypatch.setattr(arrays, "MAX_EXACT_ROWS", 1000)
+    monkeypatch.setattr(arrays, "MAX_FEW_CLASSES", few_classes)
+    for summary, exact in zip(believed.summaries(), expected, strict=True):
+        assert (summary.best == exact.best).mean() > 0.999
+        for name in ("confidence", "self_confidence", "p_wrong", "likelihood"):
+            values = getattr(summary, name)
+            if values is not None:
+                np.testing.assert_allclose(values, getattr(exact, name), rtol=1e-4)
+                assert values.dtype == np.float32
 
 
 def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):

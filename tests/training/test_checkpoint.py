@@ -16,7 +16,6 @@ from pseudokit.training.device import Computation
 from pseudokit.training.history import TrainingHistory
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import create_model
-from pseudokit.training.predict import embed
 
 PIXELS = (load_digits().images * 15.9).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None]
 LABELS = load_digits().target.astype(np.int64)
@@ -98,9 +97,6 @@ def learn(
         train,
         saved=saved,
         history=Noted(bar),
-        embeddings=embed(fresh, spec, PIXELS, np.arange(300), train)
-        if train.linear_probe_first and not saved.step
-        else None,
     )
     state = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
     return state, history.drop(columns="seconds")

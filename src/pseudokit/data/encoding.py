@@ -59,7 +59,8 @@ def strata(labels: ndarray) -> ndarray:
 def classes_of(labels: ndarray) -> ndarray:
     """(M,) the class indices that labels say, one after the other."""
     if labels.ndim == 1:
-        return labels[labels >= 0]
+        is_known = labels >= 0
+        return labels if is_known.all() else labels[is_known]
     return np.nonzero(labels == 1)[1]
 
 

@@ -3,20 +3,47 @@
 Docstrings in this folder say shapes: N rows, K classes, (N, C, 2) for label sets, see data/encoding.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy import ndarray
 
+from ..system.distributed import cores
+
 MIN_PROBABILITY = 1e-12
 """Keeps logarithms and divisions finite; far below any probability that a model can tell from zero."""
-MAX_BLOCK_VALUES = 2**22
-"""Values that are changed at once where all of them need not be in memory: 32 MB an array."""
+MAX_BLOCK_VALUES = 2**17
+"""Values that are changed at once: arrays of 1 MB stay in the cache of a core."""
+MAX_EXACT_ROWS = 200_000
+"""Up to so many rows all is computed in float64 and estimated on all rows."""
+MAX_FEW_CLASSES = 64
+"""Up to which operations on columns are faster than on rows: ten times at ten classes."""
+
+
+def number_format(n: int, k: int) -> tuple[type, str]:
+    """In which dtype and memory order (N, K) probabilities are computed: float32 where there are many rows."""
+    if n <= MAX_EXACT_ROWS:
+        return float, "C"
+    return np.float32, "F" if k <= MAX_FEW_CLASSES else "C"
 
 
 def row_sums(values: ndarray) -> ndarray:
-    """(M, K) → (M,). einsum is several times as fast as sum where K is small."""
-    return np.einsum("ij->i", values)
+    """(M, K) → (M,). Row by row, einsum is several times as fast as sum where K is small."""
+    return np.einsum("ij->i", values) if values.flags.c_contiguous else values.sum(1)
+
+
+def row_max(values: ndarray) -> tuple[ndarray, ndarray]:
+    """(M, K) → the column of the maximum of each row (M,), the first of equal ones, and the maximum (M,)."""
+    k = values.shape[1]
+    if k > MAX_FEW_CLASSES:
+        best = values.argmax(1)
+        return best, values[np.arange(len(values)), best]
+    columns = np.ascontiguousarray(values.T)
+    highest = columns.max(0)
+    from_end = np.arange(k, 0, -1, dtype=np.uint8)[:, None]
+    place = ((columns == highest) * from_end).max(0)
+    return (k - place) * (place > 0), highest  # a row of NaN has 0
 
 
 def normalize(probs: ndarray) -> ndarray:
@@ -26,6 +53,9 @@ def normalize(probs: ndarray) -> ndarray:
 
 def normalize_log(logs: ndarray) -> ndarray:
     """(…, K) logs as log-probabilities, log softmax; NaN stays NaN."""
+    if not logs.flags.c_contiguous:  # logaddexp is slow
+        logs = logs - logs.max(-1, keepdims=True)
+        return logs - np.log(np.exp(logs).sum(-1, keepdims=True))
     return logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True)
 
 
@@ -42,9 +72,18 @@ def row_blocks(values: ndarray) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
+def each_block(function: Callable[[slice], None], values: ndarray) -> None:
+    """function(rows) for each of row_blocks(values), on all cores."""
+    blocks = list(row_blocks(values))
+    if len(blocks) == 1:  # threads would cost more than they save
+        return function(blocks[0])
+    with ThreadPoolExecutor(cores()) as threads:
+        list(threads.map(function, blocks))
+
+
 def by_class(classes: ndarray, k: int) -> list[ndarray]:
     """For each of k classes its positions in classes (M,), in order."""
-    order = np.argsort(classes, kind="stable")
+    order = np.argsort(classes.astype(np.min_scalar_type(k)), kind="stable")
     ends = np.cumsum(np.bincount(classes, minlength=k))
     return np.split(order, ends[:-1])
 
@@ -61,4 +100,8 @@ def last_where(values: ndarray, holds: ndarray) -> float:
 
 def words(which: ndarray, *names: str) -> ndarray:
     """(N,) names[which] as objects. Rows of one word share its string, so that memory does not grow with its length."""
-    return np.array(names, object)[which.astype(int)]
+    table = np.array(names, object)
+    result = np.empty(len(which), object)
+    for block in row_blocks(which):
+        result[block] = table.take(which[block])
+    return result

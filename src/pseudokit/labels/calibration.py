@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy import ndarray
 
-from .arrays import MIN_PROBABILITY, normalize_log, row_blocks
+from .arrays import MIN_PROBABILITY, each_block, normalize_log, number_format
 from .difficulty import LOOK_ALIKE_LEAD, PREFERRED_Z, RATE_CORRECTION, compare
 from .difficulty import MAX_FIT_ROWS as MAX_COMPARED_ROWS
 from .noise import LOOK_ALIKE, OF_THE_CLASS, avoids_confident_rows, deconvolve, estimate_noise
@@ -57,7 +57,7 @@ def calibrate_models(
     if earlier is not None and _follows_images(earlier, plain, given_labels):
         likeliest_rate = 0.0
 
-    predicted = Posterior(plain, given_labels).summary()
+    predicted = Posterior(plain, given_labels).sample().summary()
     matrix, noise = estimate_noise(predicted, k, likeliest_rate == 0)
     compares = choose and earlier is None
     in_doubt = compares and noise in OF_THE_CLASS and avoids_confident_rows(predicted, k)
@@ -95,7 +95,7 @@ def _compare_kinds(
     log_probs = average_models(calibrated, n).log_probs
     parameters = len(calibrated)  # their temperatures
     if of_class:
-        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).summary(), k)
+        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).sample().summary(), k)
         parameters += len(calibrated) * k + (1 if noise == "uniform" else k * (k - 1))
     seen_through = Posterior(log_probs, given_labels, matrix).summary()
     class_rate = np.nanmean(seen_through.p_wrong)
@@ -170,20 +170,26 @@ def calibrate(
     def without_noise(logs: ndarray) -> ndarray:
         if not noisy:
             return logs
-        probs = deconvolve(np.exp(logs.astype(float)), matrix)
-        return np.log(np.maximum(probs, MIN_PROBABILITY))
+        return np.log(np.maximum(deconvolve(np.exp(logs), matrix), MIN_PROBABILITY))
 
     rows = labeled[np.random.default_rng(0).permutation(len(labeled))[:MAX_FIT_ROWS]]
-    temperature, bias = fit_scale(without_noise(log_probs[rows]), given_labels[rows], matrix)
-    calibrated = np.empty(log_probs.shape)
-    for block in row_blocks(log_probs):
-        calibrated[block] = scale(without_noise(log_probs[block]), temperature, bias)
+    some = without_noise(log_probs[rows].astype(float))
+    temperature, bias = fit_scale(some, given_labels[rows], matrix)
+    dtype, order = number_format(*log_probs.shape)
+    matrix, bias = matrix.astype(dtype), bias.astype(dtype)
+    calibrated = np.empty(log_probs.shape, dtype)
+
+    def apply(block: slice) -> None:
+        logs = log_probs[block].astype(dtype, order=order)
+        calibrated[block] = scale(without_noise(logs), temperature, bias)
+
+    each_block(apply, log_probs)
     return calibrated, temperature
 
 
 def scale(log_probs: ndarray, temperature: float, bias: ndarray | float = 0.0) -> ndarray:
     """(N, K) log-probabilities divided by the temperature, with a bias a class (K,) added, and normalized."""
-    return normalize_log(log_probs.astype(float) / temperature + bias)
+    return normalize_log(log_probs / temperature + bias)
 
 
 def fit_scale(log_probs: ndarray, given_labels: ndarray, matrix: ndarray) -> tuple[float, ndarray]:

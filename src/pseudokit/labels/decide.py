@@ -9,7 +9,7 @@ from ..config.keys import USES_UNLABELED, Pseudo
 from ..data.encoding import counts
 from ..data.votes import Votes
 from .annotators import estimate_vote_noise
-from .arrays import last_where, most_confident, words
+from .arrays import by_class, last_where, most_confident, words
 from .decisions import Decisions
 from .difficulty import estimate_difficulty_noise
 from .multilabel import decide_images
@@ -87,7 +87,8 @@ def decide_labels(
         ]
         return decide_images(questions, log_probs, given_labels)
     decisions = _decide(log_probs, given_labels, *rules)
-    problem = learned_nothing(decisions.predicted, given_labels, log_probs.shape[1])
+    rows = decisions.posterior.sample_rows()
+    problem = learned_nothing(decisions.predicted[rows], given_labels[rows], log_probs.shape[1])
     return decisions.keep_given(problem) if problem else decisions
 
 
@@ -109,40 +110,43 @@ def _decide(
     posterior = Posterior(log_probs, given_labels)
     if policy.distribution_alignment:
         posterior = align(posterior, class_shares(counts(given_labels, k)))
-    predicted = believed = posterior.summary()
     matrix = noise = None
     if mode in REPAIRS and policy.relabel_cutoff is None:
         if votes is not None:
             noise = VOTES
             estimate = estimate_vote_noise(log_probs, votes)
-            posterior = replace(posterior, sharpness=estimate.sharpness)
-            predicted = posterior.summary()  # before the votes count
-            posterior = replace(posterior, votes=estimate)
+            posterior = replace(posterior, sharpness=estimate.sharpness, votes=estimate)
             matrix = mean_matrix(posterior)
         elif likeliest_rate:
             noise = DIFFICULTY
             estimate, matrix = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
-            posterior = replace(posterior, sharpness=estimate.sharpness)
-            predicted = posterior.summary()  # before the given labels count
-            posterior = replace(posterior, difficulty=estimate)
+            posterior = replace(posterior, sharpness=estimate.sharpness, difficulty=estimate)
         else:
-            matrix, noise = estimate_noise(predicted, k, likeliest_rate == 0)
+            sampled = posterior.sample().summary()
+            matrix, noise = estimate_noise(sampled, k, likeliest_rate == 0)
+            # Of other noise the given label is no evidence: models and label say no more than the models alone.
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
-        # Of other noise the given label is no evidence: models and label say no more than the models alone.
-        believed = posterior.summary() if noise in EXPLAINED else predicted
+    predicted, believed = posterior.summaries()
     clear = noise == LOOK_ALIKE and _contradicts_clearly(believed)
 
     # Which label is learned, and why: at first every given label stays, and unlabeled rows stay unlabeled
-    decision, reason = words(labeled, "leave", "keep"), words(labeled, "", "given_stands")
+    decision = words(labeled, "leave", "keep")
+    reason = words(labeled, "", "agrees" if mode in REPAIRS else "given_stands")
+    doubted = np.empty(0, int)
     if mode in REPAIRS:
-        decision[labeled], reason[labeled] = _decide_given(believed, mode, noise, clear, policy)
-    accepted, why = select_pseudo_labels(posterior, predicted, policy, refused, progress)
-    reason[~labeled] = why[~labeled]
-    if mode in USES_UNLABELED:
+        doubted, action, why = _decide_given(believed, mode, noise, clear, policy)
+        decision[doubted], reason[doubted] = action, why
+    accepted = ~labeled
+    if accepted.any():
+        accepted, why = select_pseudo_labels(posterior, predicted, policy, refused, progress)
+        reason[~labeled] = why[~labeled]
+        accepted &= mode in USES_UNLABELED
         decision[accepted] = "accept"
-    changed = np.isin(decision, ["relabel", "accept", "soften"])
-    label = np.where(changed, believed.best, given_labels)
-    label[decision == "drop"] = -1
+    rows = np.concatenate([doubted, np.flatnonzero(accepted)])
+    changed = rows[np.isin(decision[rows], ["relabel", "accept", "soften"])]
+    label = given_labels.copy()
+    label[changed] = believed.best[changed]
+    label[rows[decision[rows] == "drop"]] = -1
     _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
 
     # What a soft row teaches, and how much each label counts
@@ -150,14 +154,17 @@ def _decide(
     if clear and mode == "denoise":
         taught = replace(posterior, sharpness=CLEAR_SHARPNESS)
     taught = SoftTargets(**vars(taught), power=policy.power, trim=policy.trim)
-    pseudo_labeled = decision == "accept"
-    soft = (decision == "soften") | (pseudo_labeled & (policy.targets == "soft"))
-    weight = np.where(decision == "downweight", 1 - believed.p_wrong, 1.0)
-    weighted = pseudo_labeled & (policy.targets == "weighted")
-    weight[weighted] = believed.confidence[weighted]
+    softened = rows[decision[rows] == "soften"]
+    soft = accepted & (policy.targets == "soft")
+    soft[softened] = True
+    weight = np.ones_like(believed.p_wrong)
+    downweighted = rows[decision[rows] == "downweight"]
+    weight[downweighted] = 1 - believed.p_wrong[downweighted]
+    if policy.targets == "weighted":
+        weight[accepted] = believed.confidence[accepted]
     # The weight of a soft row is the probability of its label as it is taught.
-    for rows, probs in taught.blocks(np.flatnonzero(soft)):
-        weight[rows] = probs[np.arange(len(rows)), label[rows]]
+    for block, probs in taught.blocks(np.flatnonzero(soft)):
+        weight[block] = probs[np.arange(len(block)), label[block]]
     return Decisions(
         predicted=predicted.best,
         confidence=predicted.confidence,
@@ -182,8 +189,8 @@ def _decide_given(
     noise: str | None,
     clear: bool,
     policy: Pseudo,
-) -> tuple[ndarray, ndarray]:
-    """Decisions (L,) and reasons (L,) for the rows with a given label, from the posterior of the true class.
+) -> tuple[ndarray, ndarray, ndarray]:
+    """Rows (D,) whose given label is not certainly right, their decisions and reasons, from the posterior.
 
     relabel: another class reaches its cutoff. With a plain cutoff a label is dropped where it is wrong with that
     confidence and no class replaces it. What is then neither certainly right nor replaced is uncertain.
@@ -193,27 +200,33 @@ def _decide_given(
     labeled = believed.given_labels >= 0
     disagrees = believed.contradicted
     uncertain = disagrees | (believed.p_wrong > 0.5)
+    turned = np.flatnonzero(disagrees)
+    confidence = believed.confidence[turned]
+    drop = turned[:0]
     if policy.relabel_cutoff is not None:
         reached = "another_class_above_cutoff"
-        relabel = disagrees & (believed.confidence >= policy.relabel_cutoff)
-        drop = disagrees & (believed.p_wrong >= policy.relabel_cutoff)
+        relabel = turned[confidence >= policy.relabel_cutoff]
+        drop = turned[believed.p_wrong[turned] >= policy.relabel_cutoff]
     else:
         reached = "another_class_reaches_precision"
         cutoffs = precision_cutoffs(believed, policy.relabel_precision)
-        is_certain = believed.confidence >= cutoffs[believed.best]
-        relabel = disagrees & is_certain & (noise in EXPLAINED)
-        if relabel.sum() < MIN_REPAIRED_SHARE * believed.p_wrong[labeled].sum():
-            relabel[:] = False
-        drop = np.zeros_like(labeled)
+        is_certain = confidence >= cutoffs[believed.best[turned]]
+        relabel = turned[is_certain & (noise in EXPLAINED)]
+        if len(relabel) < MIN_REPAIRED_SHARE * believed.p_wrong.sum(where=labeled):
+            relabel = turned[:0]
     action = policy.uncertain_labels
     if action is None:
-        action = _default_action(mode, policy, noise, clear, bool(relabel.any()))
+        action = _default_action(mode, policy, noise, clear, len(relabel) > 0)
     if noise in (*OF_THE_CLASS, VOTES) and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
-        uncertain |= believed.confidence < MIN_CLEAR_CONFIDENCE
-    which = np.select([relabel, drop, uncertain], [0, 1, 2], 3)[labeled]
-    decision = words(which, "relabel", "drop", action, "keep")
-    return decision, words(which, reached, "wrong_but_no_replacement", "doubtful", "agrees")
+        uncertain |= labeled & (believed.confidence < MIN_CLEAR_CONFIDENCE)
+    which = np.zeros(len(labeled), np.int8)
+    which[uncertain] = 3
+    which[drop] = 2
+    which[relabel] = 1
+    rows = np.flatnonzero(which)
+    decision = words(which[rows], "", "relabel", "drop", action)
+    return rows, decision, words(which[rows], "", reached, "wrong_but_no_replacement", "doubtful")
 
 
 def _contradicts_clearly(believed: PosteriorSummary) -> bool:
@@ -249,8 +262,8 @@ def precision_cutoffs(believed: PosteriorSummary, precision: float) -> ndarray:
     turned = believed.contradicted
     best, confidence = believed.best[turned], believed.confidence[turned]
     cutoffs = []
-    for c in range(believed.best.max() + 1):
-        falling = np.sort(confidence[best == c])[::-1]
+    for rows in by_class(best, believed.best.max() + 1):
+        falling = np.sort(confidence[rows])[::-1]
         errors = np.cumsum(1 - falling) / np.arange(1, len(falling) + 1)
         cutoffs.append(last_where(falling, errors <= USED_ERRORS * (1 - precision)))
     return np.array(cutoffs)

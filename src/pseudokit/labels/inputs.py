@@ -12,7 +12,7 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.types import UserError
-from .arrays import MIN_PROBABILITY, normalize_log, row_blocks
+from .arrays import MIN_PROBABILITY, each_block, normalize_log, number_format
 
 MAX_SUM_ERROR = 0.05
 """By which the probabilities of a row may miss 1: those of a file may be rounded to two digits."""
@@ -214,11 +214,13 @@ def read_log_probs(
     are_logs = not (logits or of_yes) and (array[0] < 0).any()
     shape = (len(array) if rows is None else len(rows), *array.shape[1:])
     log_probs = np.empty((*shape, 2) if of_yes else shape, np.float32)
-    for block in row_blocks(log_probs):
-        values = array[block if rows is None else rows[block]].astype(float)
+    dtype, order = number_format(len(log_probs), array.shape[1])
+
+    def read(block: slice) -> None:
+        values = array[block if rows is None else rows[block]].astype(dtype, order=order)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             logs = _to_log_probs(np.exp(values) if are_logs else values, logits, of_yes)
-        is_bad = np.isnan(logs).reshape(len(logs), -1).any(1)
+            is_bad = np.isnan(logs.reshape(len(logs), -1).sum(1))
         if is_bad.any():
             row = int(is_bad.argmax())
             place = _place(block.start + row if rows is None else rows[block][row], ids)
@@ -229,6 +231,8 @@ def read_log_probs(
                 "takes raw outputs, and files hold their softmax"
             )
         log_probs[block] = np.maximum(logs, np.log(MIN_PROBABILITY))
+
+    each_block(read, log_probs)
     return log_probs
 
 

@@ -172,9 +172,13 @@ def deconvolve(probs: ndarray, matrix: ndarray, steps: int = 10) -> ndarray:
     A model that learned noisy labels predicts the noise too. Richardson–Lucy (Richardson 1972, Lucy 1974) undoes it and
     keeps q a distribution: q ← q · ((probs / (q · T)) · Tᵀ), normalized.
     """
-    q = probs.copy()
+
+    def product(rows: ndarray, matrix: ndarray) -> ndarray:  # in the memory order of the rows
+        return rows @ matrix if probs.flags.c_contiguous else (matrix.T @ rows.T).T
+
+    q = probs.copy("K")
     for _ in range(steps):
-        q *= (probs / np.maximum(q @ matrix, MIN_PROBABILITY)) @ matrix.T
+        q *= product(probs / np.maximum(product(q, matrix), MIN_PROBABILITY), matrix.T)
         q /= q.sum(1, keepdims=True)
     return q
 
@@ -186,7 +190,9 @@ def bootstrap_rate(posterior: Posterior, predicted: ndarray, confidence: ndarray
     with the chance of each row to be wrong or not, and with what the model is off.
     """
     k = posterior.log_probs.shape[1]
-    counts = anchor_counts(predicted, confidence, posterior.given_labels, k)
+    drawn = posterior.sample_rows()
+    posterior = posterior.sample()
+    counts = anchor_counts(predicted[drawn], confidence[drawn], posterior.given_labels, k)
     rng = np.random.default_rng(0)
     draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_DRAWN_CELLS // k**2))
     totals = counts.sum(1).astype(int)

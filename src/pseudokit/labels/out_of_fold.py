@@ -13,7 +13,7 @@ from ..config.keys import member_folder
 from ..data.encoding import has_label
 from ..data.folds import make_folds
 from ..system.files import TimeBudgetExceeded, hash_of
-from .arrays import normalize_log, row_blocks
+from .arrays import MAX_EXACT_ROWS, normalize_log, row_blocks
 
 Fit = Callable[..., object]
 """fit(where, rows, labels or soft targets of those rows) → a model with a `hash`."""
@@ -236,7 +236,13 @@ def average_models(
 
 def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray, ndarray]:
     """(n, …) log of the weighted mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
-    log_probs = np.empty((n, *predictions[0].log_probs.shape[1:]), np.float32)
+    first = predictions[0]
+    if (
+        len(predictions) == 1 and len(first.rows) == n > MAX_EXACT_ROWS
+    ):  # its own mean, but for rounding
+        log_probs = first.log_probs.astype(np.float32, copy=False)
+        return log_probs, np.array([first.hash], object).repeat(n)
+    log_probs = np.empty((n, *first.log_probs.shape[1:]), np.float32)
     predicted_by = np.full(n, "", object)
     for model in predictions:
         predicted_by[model.rows] = _join_hashes(predicted_by[model.rows], model.hash)

@@ -1,19 +1,31 @@
 """P(true class) of every row, computed in blocks when it is needed and never stored whole."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy import ndarray
 
-from ..system.distributed import cores
 from .annotators import VoteNoise
-from .arrays import MIN_PROBABILITY, normalize, row_sums, soften
+from .arrays import (
+    MAX_EXACT_ROWS,
+    MIN_PROBABILITY,
+    each_block,
+    normalize,
+    number_format,
+    row_max,
+    row_sums,
+    soften,
+)
 from .difficulty import DifficultyNoise
 
 BLOCK_PROBABILITIES = 2**19
-"""Probabilities that a thread holds at once: 4 MB an array. Ten million rows, or a thousand classes, cost no more."""
+"""Probabilities in memory at once: 4 MB an array. Ten million rows, or a thousand classes, cost no more."""
+MIN_SAMPLED_A_CLASS = 200
+"""Rows a class, on average, that a sample has at least. A share of 200,000 has a standard error of 0.1 points."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +40,12 @@ class PosteriorSummary:
     """(N,) its probability."""
     self_confidence: ndarray
     """(N,) the probability of the given label."""
-    p_wrong: ndarray
+    p_wrong: ndarray | None = None
     """(N,) the probability of all other classes together."""
-    likelihood: ndarray
+    likelihood: ndarray | None = None
     """(N,) P(given label | image) under the model of the noise."""
 
-    @property
+    @cached_property
     def contradicted(self) -> ndarray:
         """(N,) whether a label is given, and another class is likelier."""
         return (self.given_labels >= 0) & (self.best != self.given_labels)
@@ -67,8 +79,10 @@ class Posterior:
 
     def blocks(self, rows: ndarray) -> Iterator[tuple[ndarray, ndarray]]:
         """(row numbers, their probabilities), a block of the rows at a time."""
-        for block in self._blocks(len(rows)):
-            yield rows[block], self(rows[block])
+        step = max(1, BLOCK_PROBABILITIES // self.log_probs.shape[1])
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            yield block, self(block)
 
     def total(self, rows: ndarray) -> ndarray:
         """(K,) the probabilities of these row numbers, added up."""
@@ -77,57 +91,107 @@ class Posterior:
             total += probs.sum(0)
         return total
 
+    def sample_rows(self) -> ndarray | slice:
+        """Rows that stand for all: all of them, unless so many are labeled that a part drawn at random will do."""
+        n, k = self.log_probs.shape
+        n_labeled = np.count_nonzero(self.given_labels >= 0)
+        most = max(MAX_EXACT_ROWS, MIN_SAMPLED_A_CLASS * k)
+        if n_labeled <= most:
+            return slice(None)
+        return np.sort(np.random.default_rng(0).integers(n, size=most * n // n_labeled))
+
+    def sample(self) -> Posterior:
+        """The posterior of sample_rows."""
+        rows = self.sample_rows()
+        return replace(self, log_probs=self.log_probs[rows], given_labels=self.given_labels[rows])
+
     def summary(self) -> PosteriorSummary:
         """The posterior of all rows, one number each."""
-        n = len(self.given_labels)
-        summary = PosteriorSummary(self.given_labels, np.empty(n, int), *np.empty((4, n)))
+        return self.summaries()[1]
+
+    def summaries(self) -> tuple[PosteriorSummary, PosteriorSummary]:
+        """What the images alone say of all rows, and the posterior, read at once.
+
+        The first has no p_wrong, unless the given label is no evidence: then they are the same.
+        """
+        n, k = self.log_probs.shape
+        dtype, order = number_format(n, k)
+        posterior = self
+        if self.matrix is not None:  # its columns are read, one a row
+            posterior = replace(self, matrix=np.asarray(self.matrix, dtype, order="F"))
+
+        def empty(columns: int) -> PosteriorSummary:
+            values = np.empty((columns, n), dtype)
+            return PosteriorSummary(self.given_labels, np.empty(n, np.int32), *values)
+
+        predicted = believed = empty(4)
+        if self.matrix is not None or self.difficulty is not None or self.votes is not None:
+            predicted = empty(2)
 
         def summarize(block: slice) -> None:
-            joint = self._unnormalized(block)
-            total = row_sums(joint)
-            rows = np.arange(len(joint))
-            given_labels = self.given_labels[block]
-            labeled = given_labels >= 0
-            best = joint.argmax(1)
-            summary.best[block] = best
-            summary.confidence[block] = joint[rows, best] / total
-            summary.likelihood[block] = np.where(labeled, total, np.nan)
-            p_given = joint[rows, given_labels] / total
-            summary.self_confidence[block] = np.where(labeled, p_given, np.nan)
-            # 1 - self_confidence would round tiny values to 0, and lose their order
-            joint[rows, given_labels] = 0
-            summary.p_wrong[block] = np.where(labeled, row_sums(joint) / total, np.nan)
+            joint = posterior._of_images(block, dtype, order)
+            if predicted is not believed:
+                _summarize(predicted, block, joint)
+            _summarize(believed, block, posterior._with_labels(joint, block))
 
-        blocks = self._blocks(n)
-        if len(blocks) == 1:  # threads would cost more than they save
-            summarize(blocks[0])
-            return summary
-        with ThreadPoolExecutor(cores()) as threads:
-            list(threads.map(summarize, blocks))
-        return summary
-
-    def _blocks(self, n: int) -> list[slice]:
-        step = max(1, BLOCK_PROBABILITIES // self.log_probs.shape[1])
-        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+        each_block(summarize, self.log_probs)
+        return predicted, believed
 
     def _unnormalized(self, rows: ndarray | slice) -> ndarray:
         """(m, K) float64 to which the probabilities are proportional."""
-        joint = np.exp(self.log_probs[rows]).astype(float)
-        given_labels = self.given_labels[rows]
-        labeled = np.flatnonzero(given_labels >= 0)
-        labels = given_labels[labeled]
+        return self._with_labels(self._of_images(rows), rows)
+
+    def _of_images(self, rows: ndarray | slice, dtype: type = float, order: str = "C") -> ndarray:
+        """_unnormalized before the given labels count."""
+        logs = self.log_probs[rows]
+        precise = np.result_type(logs, np.float32)  # exponentials in float16 have three digits
+        probs = np.exp(logs, dtype=precise, order=order).astype(dtype, copy=False)
         if self.sharpness != 1:
-            joint = soften(joint, 1 / self.sharpness)
+            probs = soften(probs, 1 / self.sharpness)
         if self.prior_ratio is not None:
-            joint[given_labels < 0] *= self.prior_ratio
+            probs[self.given_labels[rows] < 0] *= self.prior_ratio
+        return probs
+
+    def _with_labels(self, joint: ndarray, rows: ndarray | slice) -> ndarray:
+        """_unnormalized, from what the images say; may change it in place."""
+        given_labels = self.given_labels[rows]
+        labeled = given_labels >= 0
+        is_whole = labeled.all()
+        probs = joint if is_whole else joint[labeled]
+        labels = given_labels[labeled]
         if self.difficulty is not None:
-            joint[labeled] *= self.difficulty.likelihood(joint[labeled], labels)
+            probs *= self.difficulty.likelihood(probs, labels)
         if self.votes is not None:
             row_numbers = np.arange(len(self.given_labels))[rows][labeled]
-            joint[labeled] = self.votes.joint(joint[labeled], row_numbers)
+            probs = self.votes.joint(probs, row_numbers)
         if self.matrix is not None:
-            joint[labeled] = np.maximum(joint[labeled], MIN_PROBABILITY) * self.matrix.T[labels]
+            likelihood = self.matrix.T.take(labels, 0)
+            columnwise = not probs.flags.c_contiguous
+            np.maximum(probs, MIN_PROBABILITY, out=probs)
+            probs *= np.asfortranarray(likelihood) if columnwise else likelihood
+        if is_whole:
+            return probs
+        joint[labeled] = probs
         return joint
+
+
+def _summarize(summary: PosteriorSummary, block: slice, joint: ndarray) -> None:
+    """In place: the rows of a block, from (m, K) what their probabilities are proportional to."""
+    given_labels = summary.given_labels[block]
+    at_given = np.arange(len(joint)), given_labels
+    unlabeled = given_labels < 0
+    total = row_sums(joint)
+    summary.best[block], highest = row_max(joint)
+    summary.confidence[block] = highest / total
+    p_given = joint[at_given] / total
+    p_given[unlabeled] = np.nan
+    summary.self_confidence[block] = p_given
+    if summary.p_wrong is not None:
+        total[unlabeled] = np.nan
+        summary.likelihood[block] = total
+        # 1 - self_confidence would round tiny values to 0, and lose their order
+        joint[at_given] = 0
+        summary.p_wrong[block] = row_sums(joint) / total
 
 
 def align(posterior: Posterior, prior: ndarray) -> Posterior:
