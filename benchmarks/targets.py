@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from common import ROOT, machine, mean_and_sd, merge_results, save_results
 from numpy import ndarray
 from photos import keep_embeddings, tables
@@ -85,6 +86,8 @@ NOT_OF = {"mnist": ("hard, all, ",), "flowers": ("ratio 3",)}
 """What is not run on a set."""
 SHAPES = ("mixup of pairs", "mixup", "by class", "ratio 1")
 """Of pairs of rows, see draw_pairs. The loop itself has ratios for networks."""
+OWN_DEFAULTS = {", by class": "", ", mixup of pairs": "", ", mixup": "", " of pairs": ""}
+"""The end of an arm's name, and what stands there in that of its own default."""
 MIXUP_ALPHA = 0.4
 
 
@@ -136,9 +139,8 @@ def mnist_tables(draw: int, images: Path, out: Path) -> tuple[Path, Path]:
 
 def run_draw(which: str, draw: int, args: argparse.Namespace) -> None:
     """All arms of one draw that are not there yet."""
-    files = {
-        arm: args.out / f"{which}-{draw}-{arm}.json" for arm in arms_of(which) if arm in args.arms
-    }
+    arms = [arm for arm in args.arms if arm in arms_of(which)]
+    files = {arm: args.out / f"{which}-{draw}-{arm}.json" for arm in arms}
     if all(file.exists() for file in files.values()):
         return
     config = ROOT / "configs" / f"{'mnist' if which == 'mnist' else 'photos'}_few_labels.yaml"
@@ -244,13 +246,20 @@ def shared_training(job_runner: JobRunner) -> Callable:
         is_frozen = job_runner.trainer.is_frozen(where)
         learns_pseudo_labels = not has_label(job_runner.trainer.given_labels[rows]).all()
         shape = shape_of(arm, is_frozen) if learns_pseudo_labels else ""
-        name = hash_of(where, rows, labels, keys, steps, shape)
+        name = hash_of(config.seed, where, rows, labels, keys, steps, shape)
+        # First teachers take most of the time of a draw, and a draw that was stopped goes on.
+        file = job_runner.trainer.folder.parent / "teachers" / f"{name}.pt"
+        if name not in models and file.exists():
+            models[name] = torch.load(file, weights_only=False)
         if name not in models:
             folder = job_runner.trainer.folder if is_frozen else None
             trainer = replace(job_runner.trainer, config=config, folder=folder)
             job = TrainJob(where, rows, labels, steps=steps or step_budget(len(rows), config.train))
             model = train_on_pairs(trainer, job, shape) if shape else trainer.train(job)[0]
             models[name] = replace(model, hash=name)
+            if where.startswith("round_1/") and not is_frozen:
+                file.parent.mkdir(exist_ok=True)
+                torch.save(models[name], file)
         return models[name]
 
     return fit
@@ -337,6 +346,34 @@ def table(rows: list[dict]) -> list[str]:
                 if key == "accuracy":
                     n_better = sum(gain > 0 for gain in gains)
                     cells.append("" if arm == DEFAULT else f"{n_better} of {len(gains)}")
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += _beside_own_default(which, group)
+    return lines
+
+
+def _beside_own_default(which: str, group: dict[tuple[str, int], dict]) -> list[str]:
+    """The shapes of pairs beside the same without them. group: rows by arm and draw."""
+    lines = [
+        "",
+        "Shapes of pairs beside the same without them, ± sd (standard error)",
+        "",
+        "| shape | without | n | difference | better in | log loss |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in arms_of(which):
+        for shape, without in OWN_DEFAULTS.items():
+            control = arm.removesuffix(shape) + without
+            draws = [d for a, d in group if a == arm and (control, d) in group]
+            if not arm.endswith(shape) or not draws:
+                continue
+            pairs = [(group[arm, d], group[control, d]) for d in draws]
+            gains = [100 * (mine["accuracy"] - other["accuracy"]) for mine, other in pairs]
+            losses = [mine["log_loss"] - other["log_loss"] for mine, other in pairs]
+            error = np.std(gains, ddof=1) / len(gains) ** 0.5
+            better = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+            difference = f"{_mean_and_sd(gains, 2, 1)} ({error:.2f})"
+            log_loss = _mean_and_sd(losses, 3, 1)
+            cells = [arm, control, str(len(draws)), difference, better, log_loss]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
