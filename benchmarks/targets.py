@@ -321,15 +321,15 @@ def table(rows: list[dict]) -> list[str]:
         "What pseudo-labels and given labels teach: % of the test images right, mean ± sd over draws; difference to "
         f"`{DEFAULT}` in points, paired; log loss of the student",
     ]
-    for which in SETS:
-        group = {(row["arm"], row["draw"]): row for row in rows if row["set"] == which}
+    for which, of_set in _groups(rows):
+        group = {(row["arm"], row["draw"]): row for row in of_set}
         draws = sorted({draw for arm, draw in group if arm == DEFAULT})
         if not draws:
             continue
         n_test = group[DEFAULT, draws[0]]["n_test"]
         lines += [
             "",
-            f"**{which}**, {n_test:,} test images",
+            f"**{which}**, {n_test:,} test images{_processor(which, of_set)}",
             "",
             "| shape | n | right | difference | better in | log loss | difference |",
             "|---|---|---|---|---|---|---|",
@@ -351,15 +351,32 @@ def table(rows: list[dict]) -> list[str]:
     return lines
 
 
+def _groups(rows: list[dict]) -> list[tuple[str, list[dict]]]:
+    """Rows that are compared: of a set, and of one machine where networks are trained, which rounds in its own way.
+
+    Heads have a best solution, and the same accuracy on every machine so far.
+    """
+    groups = {}
+    for row in sorted(rows, key=lambda row: SETS.index(row["set"])):
+        key = row["set"], row["machine"] if row["set"] == "mnist" else ""
+        groups.setdefault(key, []).append(row)
+    return [(which, group) for (which, _), group in groups.items()]
+
+
+def _processor(which: str, rows: list[dict]) -> str:
+    return f" ({rows[0]['machine'].split(',')[0]})" if which == "mnist" else ""
+
+
 def _beside_own_default(which: str, group: dict[tuple[str, int], dict]) -> list[str]:
     """The shapes of pairs beside the same without them. group: rows by arm and draw."""
-    lines = [
+    head = [
         "",
         "Shapes of pairs beside the same without them, ± sd (standard error)",
         "",
         "| shape | without | n | difference | better in | log loss |",
         "|---|---|---|---|---|---|",
     ]
+    lines = []
     for arm in arms_of(which):
         for shape, without in OWN_DEFAULTS.items():
             control = arm.removesuffix(shape) + without
@@ -375,7 +392,7 @@ def _beside_own_default(which: str, group: dict[tuple[str, int], dict]) -> list[
             log_loss = _mean_and_sd(losses, 3, 1)
             cells = [arm, control, str(len(draws)), difference, better, log_loss]
             lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*head, *lines] if lines else []
 
 
 def _mean_and_sd(values: list[float], digits: int, scale: float) -> str:
@@ -403,7 +420,7 @@ def main() -> None:
             save_embeddings()
     files = sorted(args.out.glob("*-*-*.json"))
     rows = [json.loads(file.read_text()) for file in files]
-    rows = merge_results("targets", rows, "set", "draw", "arm")
+    rows = merge_results("targets", rows, "set", "draw", "arm", "machine")
     save_results("targets", rows, table(rows))
 
 
