@@ -44,6 +44,7 @@ from pseudokit.round_store import RoundStore
 from pseudokit.run_folder.folder import Run, open_run
 from pseudokit.run_folder.prepare import PreparedData, make_job_runner, prepare
 from pseudokit.self_training import SelfTrainingContext, SelfTrainingResult, self_train
+from pseudokit.system.environment import code_hash
 from pseudokit.system.files import hash_of, seed_of
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import Computation
@@ -89,6 +90,7 @@ SHAPES = ("mixup of pairs", "mixup", "by class", "ratio 1")
 OWN_DEFAULTS = {", by class": "", ", mixup of pairs": "", ", mixup": "", " of pairs": ""}
 """The end of an arm's name, and what stands there in that of its own default."""
 MIXUP_ALPHA = 0.4
+"""Of the beta distribution from which the share of an image is drawn."""
 
 
 def keys_of(which: str, draw: int, args: argparse.Namespace) -> list[str]:
@@ -246,7 +248,7 @@ def shared_training(job_runner: JobRunner) -> Callable:
         is_frozen = job_runner.trainer.is_frozen(where)
         learns_pseudo_labels = not has_label(job_runner.trainer.given_labels[rows]).all()
         shape = shape_of(arm, is_frozen) if learns_pseudo_labels else ""
-        name = hash_of(config.seed, where, rows, labels, keys, steps, shape)
+        name = hash_of(code_hash(), config.seed, where, rows, labels, keys, steps, shape)
         # First teachers take most of the time of a draw, and a draw that was stopped goes on.
         file = job_runner.trainer.folder.parent / "teachers" / f"{name}.pt"
         if name not in models and file.exists():
