@@ -85,7 +85,13 @@ NOT_OF = {"mnist": ("hard, all, ",), "flowers": ("ratio 3",)}
 """What is not run on a set."""
 SHAPES = ("mixup of pairs", "mixup", "by class", "ratio 1")
 """Of pairs of rows, see draw_pairs. The loop itself has ratios for networks."""
-OWN_DEFAULTS = {", by class": "", ", mixup of pairs": "", ", mixup": "", " of pairs": ""}
+OWN_DEFAULTS = {
+    "all, ratio 1": "all",
+    ", by class": "",
+    ", mixup of pairs": "",
+    ", mixup": "",
+    " of pairs": "",
+}
 """The end of an arm's name, and what stands there in that of its own default."""
 MIXUP_ALPHA = 0.4
 """Of the beta distribution from which the share of an image is drawn."""
