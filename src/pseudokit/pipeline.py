@@ -144,7 +144,7 @@ def train_final_models(
     """
     rows = np.flatnonzero(has_label(result.label))
     steps = step_budget(len(rows), run.config.train)
-    unlabeled = _unlabeled_images(prepared, result) if run.mode in USES_UNLABELED else ()
+    unlabeled = _unlabeled_images(run, prepared, result) if run.mode in USES_UNLABELED else ()
     jobs = [TrainJob("student", rows, result.targets(prepared.judged)[rows], unlabeled, steps)]
     if run.config.pseudo.train_baseline and (result.round or result.reason == "collapse"):
         rows = np.flatnonzero(has_label(prepared.judged.given_labels))
@@ -176,11 +176,15 @@ def _for_each_member(job: TrainJob, n_members: int) -> list[TrainJob]:
 
 
 def _unlabeled_images(
-    prepared: PreparedData, result: SelfTrainingResult
+    run: Run, prepared: PreparedData, result: SelfTrainingResult
 ) -> tuple[ndarray, ndarray | None]:
-    """What the student sees without a label: rows (M,), and the log-probabilities (M, K) that decided about them."""
+    """What the student sees without a label: rows (M,), and the log-probabilities (M, K) that decided about them.
+
+    The latter only where labels were propagated: other teachers of few labels pass on their mistakes (docs/log.md).
+    """
     rows = np.flatnonzero(~has_label(result.label) & (prepared.refused == ""))
-    if result.decisions is None or result.label.ndim == 2:
+    propagates = run.config.pseudo.label_propagation != 0
+    if result.decisions is None or result.label.ndim == 2 or not propagates:
         return rows, None
     probs = np.maximum(result.decisions.posterior(rows), 1e-30)
     return rows, np.log(probs).astype(np.float32)

@@ -55,10 +55,8 @@ class Train(Section):
     Default: as they come."""
     consistency_weight: NonNegativeFloat = 0.0
     """Weight of the consistency term (FixMatch): the student learns to answer the same for a weak and a strong view of
-    unlabeled images without a pseudo-label. 0 = off. It needs small batches and many steps."""
-    consistency_teacher_weight: Share = 0.0
-    """How much the teachers share in that answer: 0 = not, 1 = as much as the student. It helps with good teachers
-    (thousands of labels, or `pseudo.label_propagation`). Others pass on their mistakes."""
+    unlabeled images without a pseudo-label. 0 = off. It needs small batches and many steps. With
+    `pseudo.label_propagation` the teachers share in that answer: they are better than the student at first."""
     unlabeled_ratio: PositiveFloat = 4.0
     """Unlabeled images a step for that term, as a multiple of `batch_size`."""
     strong_augment: Augmentation = "strong"

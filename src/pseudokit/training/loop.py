@@ -98,9 +98,7 @@ def train_model(  # noqa: C901  one visible loop, on purpose
     unlabeled = repeat(None)
     if train.consistency_weight and len(training_set.unlabeled):
         unlabeled = unlabeled_batches(training_set, train, spec.size, saved.step)
-        consistency = Consistency(
-            train.consistency_weight, train.consistency_teacher_weight, process_group
-        )
+        consistency = Consistency(train.consistency_weight, process_group)
         state["consistency"] = consistency.to(device)
     batches = zip(batches, unlabeled, strict=False)
     if train.ema_decay:

@@ -159,14 +159,13 @@ class Consistency(nn.Module):
     Averaged weights change their mind too slowly, and confirm early mistakes. Answers are not aligned with any class
     shares, because those of unlabeled images are not known.
 
-    weight: of the term. teacher_weight: the power of the probabilities of out-of-fold teachers in the product with
-    those of the network (Hinton 2002).
+    Out-of-fold teachers may share in the answer. Then it is that of the product of their probabilities with those of the
+    network (Hinton 2002).
     """
 
-    def __init__(self, weight: float, teacher_weight: float, process_group: ProcessGroup = ALONE):
+    def __init__(self, weight: float, process_group: ProcessGroup = ALONE):
         super().__init__()
         self.weight = weight
-        self.teacher_weight = teacher_weight
         self.process_group = process_group
         self._views = None
         self.register_buffer("mean", torch.tensor(0.0))
@@ -189,7 +188,7 @@ class Consistency(nn.Module):
         with torch.no_grad():
             for rows in parts:
                 log_probs = network(weak[rows]).log_softmax(1)
-                log_probs += self.teacher_weight * teacher_log_probs[rows].to(log_probs)
+                log_probs += teacher_log_probs[rows].to(log_probs)
                 confidence[rows], labels[rows] = log_probs.softmax(1).max(1)
             # Once a batch, also where its step is repeated: other processes wait for each sum.
             if views is not self._views:
