@@ -159,7 +159,7 @@ class Consistency(nn.Module):
     Averaged weights change their mind too slowly, and confirm early mistakes. Answers are not aligned with any class
     shares, because those of unlabeled images are not known.
 
-    Out-of-fold teachers may share in the answer. Then it is that of the product of their probabilities with those of the
+    Out-of-fold teachers may share in the answer: it is then that of the product of their probabilities and those of the
     network (Hinton 2002).
     """
 
