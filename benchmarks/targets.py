@@ -48,9 +48,9 @@ from pseudokit.system.environment import code_hash
 from pseudokit.system.files import hash_of, seed_of
 from pseudokit.training.batches import TrainingSet
 from pseudokit.training.device import Computation
-from pseudokit.training.linear_probe import MIN_PSEUDO_LABEL_PRIOR, fit_head, with_head
+from pseudokit.training.linear_probe import MIN_PSEUDO_LABEL_PRIOR, fit_head
 from pseudokit.training.loop import estimate_statistics, step_budget
-from pseudokit.training.models import TrainedModel
+from pseudokit.training.models import TrainedModel, with_head
 from pseudokit.training.trainer import JobRunner, Trainer, TrainJob
 
 SETS = ("mnist", "flowers")
@@ -225,7 +225,7 @@ def train_on_pairs(trainer: Trainer, job: TrainJob, shape: str) -> TrainedModel:
         no_label = np.full(n, -1)
         prior = MIN_PSEUDO_LABEL_PRIOR
         head, _ = fit_head(x, targets, n_classes, False, no_label, prior=prior)
-        network = with_head(backbone.network, head)
+        network = with_head(backbone.network, head.state_dict())
         return TrainedModel(network, backbone.spec, backbone=backbone.hash)
     pixels = mixed(trainer.pixels[job.rows]).round().astype(np.uint8)
     mixing = replace(trainer, pixels=pixels, given_labels=np.full(n, -1))

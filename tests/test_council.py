@@ -189,8 +189,7 @@ def test_student_and_baseline_are_councils_by_the_same_weights(council):
     scored = scored[scored.arm == "student"].set_index("id")
     np.testing.assert_array_equal(table.label, scored.predicted[table.id])
     assert (scored.label == scored.predicted).mean() > 0.8
-    curves = read_history(run, [info])["round 1"]
-    assert set(curves) == {"fold 0", "fold 0 · model 2", "fold 1", "fold 1 · model 2"}
+    assert "round 1" not in read_history(run, [info]), "heads are fitted in one go"
     reselect(run, ["pseudo.cutoff=0.9"])
     assert len(pd.read_csv(run / "selected.csv")) == 100
 

@@ -186,7 +186,8 @@ def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(alone, tm
     (tmp_path / "dies.py").write_text(DIES)
     done = Script(*TORCHRUN, *FORKS, tmp_path / "dies.py", *command[1:]).wait(timeout=60)
     assert done.returncode != 0
-    assert "SIGKILL" in done.stderr or "Signal 9" in done.stderr
+    # torchrun sees the signal, or the first process sees sooner that the other has gone.
+    assert any(sign in done.stderr for sign in ("SIGKILL", "Signal 9", "torchrun died"))
     assert not (runs / "killed" / "student").exists()
     done = torchrun(*command)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -58,6 +58,7 @@ def suggest(run: Path, n: int) -> None:
     suggested = suggested.sample(frac=1, random_state=seed)
     all_batches = pd.concat([suggested, read_table(run / "suggested.csv", COLUMNS)])
     all_batches = all_batches[COLUMNS.split()].drop_duplicates("id")
+    all_batches["score"] = pd.to_numeric(all_batches.score)
     write_csv(run / "suggested.csv", escape_formulas(all_batches))
     page = write_review(run, 0, suggested[["id", "path", "given_label"]])
     log.info(
