@@ -256,7 +256,9 @@ def _find_ranges(images: Iterable[ndarray]) -> Ranges:
     ranges: Ranges = {}
     for image in images:
         low, high = ranges.get(image.dtype.name, (math.inf, -math.inf))
-        ranges[image.dtype.name] = min(low, float(image.min())), max(high, float(image.max()))
+        low = min(low, float(image.min()))
+        high = max(high, float(image.max()))
+        ranges[image.dtype.name] = low, high
     for kind, (low, high) in ranges.items():
         full = _full_scale(high)
         if low == high or (low >= 0 and high - low > full / 4):

@@ -90,7 +90,8 @@ def _check_matrix(
 ) -> ndarray:
     """T[true, given] that the config gives."""
     matrix = pd.DataFrame(noise).to_numpy(float)  # NaN where a row is too short
-    if matrix.shape != (n_classes, n_classes) or not np.allclose(matrix.sum(1), 1, atol=1e-6):
+    is_square = matrix.shape == (n_classes, n_classes)
+    if not is_square or not np.allclose(matrix.sum(1), 1, atol=1e-6):
         raise UserError(
             f"simulate.noise must be {n_classes} rows of {n_classes} shares that sum to 1, in the order of the sorted "
             "classes"

@@ -114,7 +114,8 @@ def read_labels(
         written = np.array(names if all(map(_is_whole, names)) else range(len(names)), dtype=int)
 
     index_of = {NO_LABEL[is_number]: -1} | {str(key): k for k, key in enumerate(written)}
-    indices = np.array([*(index_of.get(text, -2) for text in texts), -1])[codes]
+    of_texts = [index_of.get(text, -2) for text in texts]
+    indices = np.array([*of_texts, -1])[codes]
     row = int(indices.argmin())
     if indices[row] == -2:
         raise UserError(
@@ -244,7 +245,8 @@ def _to_log_probs(values: ndarray, logits: bool, of_yes: bool) -> ndarray:
     if logits:
         return normalize_log(values)
     total = values.sum(-1, keepdims=True)
-    is_good = (values >= 0).all(-1, keepdims=True) & (np.abs(total - 1) <= MAX_SUM_ERROR)
+    is_whole = np.abs(total - 1) <= MAX_SUM_ERROR
+    is_good = (values >= 0).all(-1, keepdims=True) & is_whole
     return np.where(is_good, np.log(values / total), np.nan)
 
 

@@ -39,7 +39,8 @@ def suggest_rows(
     n_random = math.ceil(n / ROWS_PER_RANDOM_ROW)
     random = pool[:n_random]
     rest = pool[n_random:][:MAX_COMPARED_ROWS]
-    x = features[np.concatenate([rest, random, labeled[:MAX_COMPARED_ROWS]])].astype(np.float32)
+    compared = np.concatenate([rest, random, labeled[:MAX_COMPARED_ROWS]])
+    x = features[compared].astype(np.float32)
     x, known = np.split(normalize(x - x.mean(0)), [len(rest)])
     similar = np.maximum(x @ x.T, 0)
     covered = (x @ known.T).max(1, initial=0)
@@ -87,4 +88,5 @@ def compare_with_chance(labeled: pd.DataFrame) -> dict:
     stop = "no_gain" if len(errors) == 2 and (errors.chosen <= errors.random).all() else ""
     if random.high < ENOUGH_ERROR:
         stop = "few_errors"
-    return shares | {"gain": {"gain": gain, "low": gain - down, "high": gain + up}, "stop": stop}
+    of_gain = {"gain": gain, "low": gain - down, "high": gain + up}
+    return shares | {"gain": of_gain, "stop": stop}

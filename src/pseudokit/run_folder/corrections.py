@@ -107,7 +107,8 @@ def read_corrections(run: Run, file: Path) -> pd.DataFrame:
         "the image has changed since it was shown": table.image_sha256 != images_now,
         "id {id!r} stands above already": table.id.duplicated(),
     }
-    fault = pd.Series(np.select(list(faults.values()), list(faults), ""), table.index)
+    texts = np.select(list(faults.values()), list(faults), "")
+    fault = pd.Series(texts, table.index)
     named = [f"{at}: {text.format(**table.loc[at])}" for at, text in fault.items() if text]
     if named:
         raise UserError(f"{file}: nothing was applied; {'; '.join(named)}")

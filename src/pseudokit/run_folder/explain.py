@@ -45,7 +45,8 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
     by_hash = {model.hash: model for model in models}
     table = decisions_table(decisions, judged, result.predicted.predicted_by)
     # several models judge a row: those of each round, and of a council
-    table = table.assign(path=judged.path, model=table.model.str.split("+").str[-1])
+    last_model = table.model.str.split("+").str[-1]
+    table = table.assign(path=judged.path, model=last_model)
     rows = disagreements(table[table.model.isin(by_hash)], MAX_EXPLAINED)
     maps = [
         grad_cam(by_hash[name], pixels[[row]], decisions.predicted[row], run.config.train.device)

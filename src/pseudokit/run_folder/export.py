@@ -67,7 +67,14 @@ def export(path: Path, form: str, out: Path | None = None, copy: bool = False) -
         "onnx": "student.onnx",
     }
     out = out or path / "export" / names[form]
-    inputs = [data.train, data.unlabeled, data.val, data.trusted, data.test, data.submission]
+    inputs = [
+        data.train,
+        data.unlabeled,
+        data.val,
+        data.trusted,
+        data.test,
+        data.submission,
+    ]
     there = filter(os.path.exists, filter(None, inputs))
     if out.exists() and any(map(out.samefile, there)):
         raise UserError(f"--out {out} is an input of this run; choose another place")

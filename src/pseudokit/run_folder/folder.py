@@ -216,7 +216,8 @@ def new_run(config_file: Path, overrides: list[str], mode: str) -> Run:
     if idle and any(override.startswith(f"{idle}=") for override in overrides):
         raise UserError(f"{idle} decides nothing in --mode {mode}; use {meant}, or leave it out")
     name = config.name or f"{config_file.stem}-{mode}"
-    return Run(Path(config.out) / name, mode, config.model_copy(update={"name": name}))
+    config = config.model_copy(update={"name": name})
+    return Run(Path(config.out) / name, mode, config)
 
 
 def run_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -104,7 +104,8 @@ def forecast_gains(runs: pd.DataFrame, n: int) -> dict[str, list[ndarray]]:
         row_sd = np.sqrt(n * (part.error**2).mean() + 1 / n)
         of_part = part.gain, part.learned, row_sd, n
         gains[policy] = [expected_gain(*of_part, target) for target in (n, 2 * n)]
-    return dict(sorted(gains.items(), key=lambda item: -item[1][0][0]))
+    best_first = sorted(gains, key=lambda policy: -gains[policy][0][0])
+    return {policy: gains[policy] for policy in best_first}
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ def cutoff_table(dataset: Dataset, decisions: Decisions) -> pd.DataFrame:
     for cutoff in CUTOFFS:
         hits = agrees[confidence[labeled] >= cutoff]
         bound = lower_bound(hits.sum(), len(hits))
-        rows.append((cutoff, (decided >= cutoff).mean(), hits.mean(), bound, len(hits)))
+        coverage = (decided >= cutoff).mean()
+        rows.append((cutoff, coverage, hits.mean(), bound, len(hits)))
     return pd.DataFrame(
         rows, columns=["cutoff", "coverage", "estimated precision", "at least", "from n"]
     )

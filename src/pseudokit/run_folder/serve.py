@@ -82,7 +82,11 @@ class ReviewServer(ThreadingHTTPServer):
 
     def page(self) -> Answer:
         """The page; it asks for all else."""
-        own = {"key": self.prefix.strip("/"), "samples": [], "server": len(self.samples)}
+        own = {
+            "key": self.prefix.strip("/"),
+            "samples": [],
+            "server": len(self.samples),
+        }
         page = render("review.html", content=self.content | own)
         return "text/html; charset=utf-8", page.encode()
 

@@ -47,7 +47,10 @@ def suggest(run: Path, n: int) -> None:
     log_probs = np.load(file, mmap_mode="r")
     # where no network is frozen, log-probabilities tell which images are alike
     files = sorted(run.glob("embeddings_*.npy")) or [file]
-    arrays = [np.load(file, mmap_mode="r")[: len(table)].reshape(len(table), -1) for file in files]
+    arrays = []
+    for file in files:
+        array = np.load(file, mmap_mode="r")[: len(table)]
+        arrays.append(array.reshape(len(table), -1))
     features = arrays[0] if len(arrays) == 1 else np.hstack(arrays)  # one stays on the disk
     labeled = table[is_labeled].sample(frac=1, random_state=seed).index
     rows, source = suggest_rows(log_probs, features, labeled, pool.index, n)

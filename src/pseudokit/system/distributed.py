@@ -81,7 +81,8 @@ def _join():
         # torchrun gives each one thread; together they have as many as one alone would
         torch.set_num_threads(max(1, cores() // processes_here))
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     dist.init_process_group("gloo", timeout=MAX_WAIT)
     return dist
 

@@ -150,7 +150,12 @@ def held(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         has_died = _has_died(_read_holder(holder_file))
         lock.acquire(timeout=LOCK_WAIT_SECONDS if has_died else 0)
-        holder = {"pid": os.getpid(), "host": platform.node(), "command": " ".join(sys.argv)}
+        command = " ".join(sys.argv)
+        holder = {
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "command": command,
+        }
         write_json(holder_file, holder)
     except Timeout:
         holder = _read_holder(holder_file)

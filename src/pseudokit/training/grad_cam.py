@@ -29,7 +29,8 @@ def grad_cam(model: TrainedModel, pixels: ndarray, label: int, device: str) -> n
             return images[:0, 0]
         score = network.forward_head(features.requires_grad_())[0, label]
         [slopes] = torch.autograd.grad(score, features)
-        importance = (slopes.mean((2, 3), keepdim=True) * features).sum(1).relu()
+        weights = slopes.mean((2, 3), keepdim=True)
+        importance = (weights * features).sum(1).relu()
         return importance / importance.max().clamp(min=1e-12)
 
     computation = Computation(network, model.spec, device, "fp32")

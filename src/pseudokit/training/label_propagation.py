@@ -62,7 +62,8 @@ def neighbor_graph(features: ndarray) -> sparse.csr_array:
     graph = sparse.csr_array(search.kneighbors_graph(mode="distance"))
     distance, neighbor = graph.data.reshape(n, count), graph.indices.reshape(n, count)
     sigma = np.maximum(distance[:, -1], 1e-6)
-    graph.data = np.exp(-(distance**2) / (sigma[:, None] * sigma[neighbor])).ravel()
+    scale = sigma[:, None] * sigma[neighbor]
+    graph.data = np.exp(-(distance**2) / scale).ravel()
     graph = graph.maximum(graph.T)
     scale = 1 / np.sqrt(np.maximum(graph.sum(1), 1e-12))
     graph = graph * scale[:, None] * scale[None, :]

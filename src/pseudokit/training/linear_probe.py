@@ -166,7 +166,8 @@ def _choose_prior(
     No row takes part that the final head does not learn. The heads of all splits are fitted at once, as one of
     several times k classes. Priors far below min_prior are not tried.
     """
-    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_ROWS_FOR_PRIOR])
+    order = np.random.default_rng(0).permutation(len(x))
+    rows = np.sort(order[:MAX_ROWS_FOR_PRIOR])
     x, given_labels = x[rows], given_labels[rows]
     splits = _splits(given_labels)
     if not splits:

@@ -88,7 +88,8 @@ def mean_probs(models: list[TrainedModel], rows: ndarray, predict: Predict) -> n
     """The weighted mean of the probabilities of several models."""
     probs = [np.exp(predict(model, rows)) for model in models]
     # as float32, so that the mean is float32 too
-    return np.average(probs, axis=0, weights=np.float32([model.weight for model in models]))
+    weights = np.float32([model.weight for model in models])
+    return np.average(probs, axis=0, weights=weights)
 
 
 @torch.inference_mode()

@@ -382,8 +382,18 @@ class Trainer:
         folder = Path(config.data.cache or config.out) / STORE
         head = classifier_ids(network)
         tensors = network.state_dict(keep_vars=True).values()
-        weights = [tensor.detach().cpu().numpy() for tensor in tensors if id(tensor) not in head]
-        view = (spec.name, spec.kwargs, spec.size, spec.mean, spec.std, spec.ranges)
+        weights = []
+        for tensor in tensors:
+            if id(tensor) not in head:
+                weights.append(tensor.detach().cpu().numpy())
+        view = (
+            spec.name,
+            spec.kwargs,
+            spec.size,
+            spec.mean,
+            spec.std,
+            spec.ranges,
+        )
         device = pick_device(config.train.device).type
         versions = (EMBEDDING_VERSION, torch.__version__, timm.__version__)
         computed = (spec.amp_dtype, device, torch.get_num_threads(), *versions)
