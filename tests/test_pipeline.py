@@ -24,7 +24,8 @@ def test_the_student_alone_looks_at_unlabeled_images_and_never_at_rows_that_are_
     label = np.array([0, 1, 0, -1 if mode == "joint" else 1, 1, -1, -1, -1])
     probs = np.linspace(0, 1, len(label))[:, None] ** [1, 2]
     decisions = SimpleNamespace(posterior=probs.__getitem__, targets=lambda: label)
-    calls = arms(tmp_path, mode, SelfTrainingResult(label, decisions, 1, "max_rounds"))
+    result = SelfTrainingResult(label, decisions, 1, "max_rounds")
+    calls = arms(tmp_path, mode, result, propagation=1)
     learned = np.flatnonzero(label >= 0)
     assert calls["student"]["rows"] == learned.tolist()
     assert calls["student"]["labels"] == label[learned].tolist()
@@ -33,6 +34,9 @@ def test_the_student_alone_looks_at_unlabeled_images_and_never_at_rows_that_are_
         rows, logs = calls["student"]["unlabeled"]
         assert rows.tolist() == looked
         assert np.allclose(np.exp(logs), probs[looked])
+        plain = arms(tmp_path, mode, result)["student"]["unlabeled"]
+        assert plain[0].tolist() == looked
+        assert plain[1] is None, "teachers share in the answer where labels are propagated"
     else:
         assert calls["student"]["unlabeled"] == ()
     assert calls["baseline"]["rows"] == [0, 1, 2, 3]
@@ -56,7 +60,9 @@ def test_without_time_for_a_control_there_is_a_student_and_without_time_for_that
         arms(tmp_path, "augment", result, late="student")
 
 
-def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
+def arms(
+    folder, mode: str, result: SelfTrainingResult, late: str = "", propagation: float = 0
+) -> dict:
     """What each arm is asked to learn from GIVEN; row 6 is refused. late: the arm for which there is no time."""
     n, empty = len(GIVEN), np.full(len(GIVEN), "", object)
     split = np.where(GIVEN >= 0, "train", "unlabeled").astype(object)
@@ -78,7 +84,7 @@ def arms(folder, mode: str, result: SelfTrainingResult, late: str = "") -> dict:
         }
 
     train_final_models(
-        Run(folder, mode, Config()),
+        Run(folder, mode, Config(pseudo={"label_propagation": propagation})),
         prepared,
         result,
         SimpleNamespace(run=run, ahead=lambda jobs: None),
