@@ -151,6 +151,7 @@ def _average_teachers(
 ) -> OutOfFoldPredictions:
     """What all teachers say of the true class, calibrated and averaged as the rounds of a run are."""
     labels = given.indices
+    rows = np.arange(len(labels))
     if folds is None:
         folds = [None] * len(teachers)
     elif len(teachers) == 1 and not (isinstance(folds, list) and np.ndim(folds[0])):
@@ -164,9 +165,10 @@ def _average_teachers(
             raise UserError(
                 f"{name}: number {number} has the shape {log_probs.shape[:2]}; give all the same one"
             )
-        models = [FoldPredictions(np.arange(len(labels)), log_probs, "", 0)]
-        if of_teacher is not None:
-            models = split_by_fold(models[0].rows, log_probs, _read_folds(of_teacher, given))
+        if of_teacher is None:
+            models = [FoldPredictions(rows, log_probs, "", 0)]
+        else:
+            models = split_by_fold(rows, log_probs, _read_folds(of_teacher, given))
         models, calibration = calibrate_models(models, labels, labels, earlier=earlier)
         predicted = replace(average_models(models, len(labels)), calibration=calibration)
         earlier = predicted if earlier is None else average_rounds(predicted, earlier, number)

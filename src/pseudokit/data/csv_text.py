@@ -43,8 +43,8 @@ FOR_PEOPLE = (
     "corrections.csv",
     "suggested.csv",
 )
-FORMULA_SIGNS = [*"'=+-@\t\r＝＋－＠"]
-FORMULA = r"'*[=+\-@\t\r＝＋－＠]."
+FORMULA_SIGNS = "=+-@\t\r＝＋－＠"
+FORMULA = f"'*[{re.escape(FORMULA_SIGNS)}]."
 """How a formula begins; the quotes before it may be those of `escape_formulas`."""
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 BEFORE_FORMULA = re.compile(rf"(?!{NUMBER}\Z){FORMULA}", re.DOTALL)
@@ -182,9 +182,8 @@ def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
 def _map_texts(table: pd.DataFrame, change: Callable) -> pd.DataFrame:
     """The table with its texts changed. Columns where none begins like a formula are not gone through."""
-    changed = {
-        name: column.map(change)
-        for name, column in table.select_dtypes(exclude=["number", "bool"]).items()
-        if column.astype(str).str[:1].isin(FORMULA_SIGNS).any()
-    }
+    changed = {}
+    for name, column in table.select_dtypes(exclude=["number", "bool"]).items():
+        if column.astype(str).str[:1].isin([*FORMULA_SIGNS, "'"]).any():
+            changed[name] = column.map(change)
     return table.assign(**changed)

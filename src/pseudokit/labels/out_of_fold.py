@@ -237,9 +237,8 @@ def average_models(
 def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray, ndarray]:
     """(n, …) log of the weighted mean probabilities, NaN where no model predicted; (n,) hashes of the models."""
     first = predictions[0]
-    if (
-        len(predictions) == 1 and len(first.rows) == n > MAX_EXACT_ROWS
-    ):  # its own mean, but for rounding
+    is_alone = len(predictions) == 1 and len(first.rows) == n
+    if is_alone and n > MAX_EXACT_ROWS:  # its own mean, but for rounding
         log_probs = first.log_probs.astype(np.float32, copy=False)
         return log_probs, np.array([first.hash], object).repeat(n)
     log_probs = np.empty((n, *first.log_probs.shape[1:]), np.float32)

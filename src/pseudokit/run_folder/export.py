@@ -151,10 +151,10 @@ def _check_unchanged(run: Run, ids: pd.Series, given: pd.Series) -> None:
         return
     samples = judged_samples(run).set_index("id")
     before = samples.given_label.reindex(ids).set_axis(ids.index)
-    may_lack = given == ""
-    if run.config.data.bad_images == "skip":
-        may_lack |= True
-    differs = (before != given) & ~(before.isna() & may_lack)
+    is_skipped = before.isna()
+    if run.config.data.bad_images != "skip":
+        is_skipped &= given == ""
+    differs = (before != given) & ~is_skipped
     if differs.any():
         raise UserError(
             f"data.train={run.config.data.train}: {ids[differs].iloc[0]} and {differs.sum() - 1:,} other rows do not "

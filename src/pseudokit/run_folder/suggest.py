@@ -96,9 +96,12 @@ def score_suggested(run: Path, dataset: Dataset, labels: ndarray) -> dict[str, d
     Returns:
         By the name of the run that suggested, see compare_with_chance.
     """
+    files = sorted(run.resolve().parent.glob("*/suggested.csv"))
+    if not files:  # nearly always
+        return {}
     answers = dict(zip(dataset.path, names(labels, dataset.classes), strict=True))
     scores = {}
-    for file in sorted(run.resolve().parent.glob("*/suggested.csv")):
+    for file in files:
         try:
             table = read_table(file, COLUMNS).astype({"batch": int})
         except (UserError, ValueError) as error:  # the file of another run stops none

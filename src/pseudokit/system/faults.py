@@ -150,11 +150,10 @@ def held(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         has_died = _has_died(_read_holder(holder_file))
         lock.acquire(timeout=LOCK_WAIT_SECONDS if has_died else 0)
-        command = " ".join(sys.argv)
         holder = {
             "pid": os.getpid(),
             "host": platform.node(),
-            "command": command,
+            "command": " ".join(sys.argv),
         }
         write_json(holder_file, holder)
     except Timeout:
