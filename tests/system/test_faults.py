@@ -142,10 +142,9 @@ def test_a_data_worker_that_dies_is_named_and_the_training_goes_on_from_its_chec
     (tmp_path / "murder.py").write_text(MURDER)
     done = run_script(tmp_path / "murder.py", tmp_path)
     assert done.returncode == 1, done.stderr
-    # A thread of multiprocessing complains before if the worker was just handing over a batch.
-    *_, last = done.stderr.splitlines()
-    assert last.startswith("error: ")
-    assert "train.num_workers=0" in last
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "train.num_workers=0" in line
     assert (tmp_path / "checkpoint.pt").exists()
     alone = {"augment": "small", "num_workers": 0}
     assert learn(tmp_path, alone)[0] == learn(None, alone)[0]

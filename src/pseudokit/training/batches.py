@@ -100,9 +100,8 @@ class _Views:
         self.augments = [build(spec, self.size, seed) for seed, spec in numbered]
         self.are_whole_batch = all(is_whole_batch(spec, self.size) for spec in self.specs)
 
-    def __getitem__(self, key: tuple[int, Tensor]) -> list[Tensor]:
+    def __getitem__(self, key: tuple[int, ndarray]) -> list[Tensor]:
         number, positions = key
-        positions = positions.numpy()
         images = torch.from_numpy(self.pixels[self.rows[positions]])
         pixels = to_device(images, self.device)
         views = [augment(pixels, number) if augment else pixels for augment in self.augments]
@@ -121,7 +120,9 @@ def _load(
     if views.are_whole_batch:
         views.device = device
     workers = 0 if views.are_whole_batch else pick_workers(train.num_workers, device)
-    keys = islice(enumerate(positions), start, stop)
+    # Arrays: a thread of torch hands tensors to other processes, and complains aloud where one has died.
+    arrays = (batch.numpy() for batch in positions)
+    keys = islice(enumerate(arrays), start, stop)
     batches = (views[key] for key in keys)
     if workers:
         batches = DataLoader(
