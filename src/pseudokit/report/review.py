@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from ..data.cache import map_images
 from ..system.files import atomic_write, hash_of
 from . import load_run
 from .nearest_examples import nearest_examples
@@ -86,8 +86,7 @@ def read_review(
 
 def thumbnails(paths: Iterable[str], pixels: int) -> list[str]:
     """For each path the image as a `data:` address; "" where it has gone."""
-    with ThreadPoolExecutor() as threads:  # OpenCV releases the interpreter's lock
-        return list(threads.map(partial(load_run.thumbnail, side=pixels), paths))
+    return list(map_images(partial(load_run.thumbnail, side=pixels), list(paths)))
 
 
 def address(path: str, folder: Path) -> str:
