@@ -42,7 +42,8 @@ CPU = torch.device("cpu")
 
 def setting(name: str, size: int, config: str):
     """The network, its format, the section `train` of the config, images and labels."""
-    train = load_config(ROOT / "configs" / config, []).train.model_copy(
+    unfrozen = ["model.freeze_backbone=false"]  # else it asks for weights
+    train = load_config(ROOT / "configs" / config, unfrozen).train.model_copy(
         update={"linear_probe_first": False}
     )
     channels = 1 if size == 28 else 3
@@ -152,7 +153,8 @@ def embedding(name: str, size: int, config: str) -> list[tuple[float, float]]:
     dtype = pick_amp_dtype(train.amp_dtype, CPU, size, network)
     images = torch.randn(at_once, 3, size, size).to(memory_format=torch.channels_last)
     folder = Path(tempfile.mkdtemp())
-    save_file(network.state_dict(), folder / "weights.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
 
     def ours(block: int) -> float:
         out = folder / str(block)

@@ -183,18 +183,26 @@ class Computation:
         self.spec = spec
         self.device = pick_device(device)
         self.dtype = pick_amp_dtype(amp_dtype, self.device, spec.size, network)
-        self.mean = torch.tensor(spec.mean, device=self.device) * 255
-        self.std = torch.tensor(spec.std, device=self.device) * 255
+        # Of a whole line of pixels: a loop over its channels alone would take several times as long.
+        self.mean = self._line_of(spec.mean)
+        self.std = self._line_of(spec.std)
         self.division = Division()
         network.to(self.device)
 
+    def _line_of(self, values: list[float]) -> Tensor:
+        """(W · C,) values of the pixels of a line, from those of one pixel in 0…1."""
+        line = torch.tensor(values).expand(self.spec.size, self.spec.channels)
+        return line.flatten().to(self.device) * 255
+
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
-        pixels = to_device(pixels, self.device).float()
-        images = pixels.sub(self.mean).div_(self.std).permute(0, 3, 1, 2)  # in channels_last
+        images = to_device(pixels, self.device).to(
+            torch.float32, memory_format=torch.contiguous_format, copy=True
+        )
+        images.flatten(2).sub_(self.mean).div_(self.std)
         is_16_bit = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
-            return function(images).float()
+            return function(images.permute(0, 3, 1, 2)).float()  # in channels_last
 
     def run_in_parts(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """The same without gradients, in as many parts as the memory asks for."""
