@@ -12,7 +12,7 @@ from .config.keys import EXPORT_FORMATS
 from .config.reference import find_keys
 from .config.types import UserError
 from .run_folder.folder import DEFAULT_CONFIG
-from .system.distributed import dismiss, leave, rank
+from .system.distributed import dismiss, is_surplus, leave, rank
 from .system.faults import Interrupted, fault, handle_signals
 from .system.files import show_log
 
@@ -254,6 +254,8 @@ def main(run_script: Callable[[], None]) -> None:
     gc.set_threshold(NEW_OBJECTS)
     # timm imports wandb where it is there, which takes half a second; tracking.py has a process of its own.
     sys.modules.setdefault("wandb", None)
+    if is_surplus():
+        return
     try:
         if rank():
             from .training.trainer import run_worker

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from contextlib import suppress
+from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pseudokit.system import distributed
 from tests.conftest import QUICK, run_script, write_csv_data
 from tests.naming import lines_naming, names
 from tests.warm import Script
@@ -101,6 +103,20 @@ def alone(digits, tmp_path_factory):
     written = bytes_of(folder / "runs" / "one")
     assert "round_2/log_probs.npy" in written
     return folder / "runs", command, written
+
+
+def test_no_more_processes_work_than_there_are_cores(monkeypatch):
+    for machines, started, n_cores in product((1, 3), (1, 2, 5), (1, 2, 8)):
+        monkeypatch.setattr(distributed, "cores", lambda n=n_cores: n)
+        monkeypatch.setenv("WORLD_SIZE", str(machines * started))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(started))
+        working = []
+        for number in range(machines * started):
+            monkeypatch.setenv("RANK", str(number))
+            if not distributed.is_surplus():
+                working.append(distributed.rank())
+        assert len(working) == machines * min(started, n_cores)
+        assert working == [*range(distributed.size())]
 
 
 def finished_runs_stay(run: Path, command: list) -> None:

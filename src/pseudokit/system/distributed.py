@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from ..config.types import UserError
+from .files import log
 from .memory import note_peak, peak_memory, reset_peak
 
 
@@ -55,13 +56,30 @@ MAX_WAIT = timedelta(days=30)
 
 
 def rank() -> int:
-    """Number of this process; 0 runs the script, and is the only one without torchrun."""
-    return int(os.environ.get("RANK", 0))
+    """Number of this process among those that work; 0 runs the script, and is the only one without torchrun."""
+    number = int(os.environ.get("RANK", 0))
+    machine, number_here = divmod(number, _started_here())
+    return machine * _working_here() + number_here
 
 
 def size() -> int:
-    """How many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """How many processes work."""
+    return int(os.environ.get("WORLD_SIZE", 1)) // _started_here() * _working_here()
+
+
+def is_surplus() -> bool:
+    """Whether this process has nothing to do: as many others as its machine has cores work there."""
+    return int(os.environ.get("RANK", 0)) % _started_here() >= _working_here()
+
+
+def _started_here() -> int:
+    """Processes that torchrun started on this machine, as on each one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
+
+
+def _working_here() -> int:
+    """Those that work: more than there are cores would take turns, and be slower than fewer."""
+    return min(_started_here(), cores())
 
 
 def cores() -> int:
@@ -76,14 +94,17 @@ def _join():
     import torch
     import torch.distributed as dist
 
-    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
-    if processes_here > 1:
+    if _started_here() > 1:
         # torchrun gives each one thread; together they have as many as one alone would
-        torch.set_num_threads(max(1, cores() // processes_here))
+        torch.set_num_threads(cores() // _working_here())
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group("gloo", timeout=MAX_WAIT)
+    if _working_here() < _started_here():
+        log.info(
+            f"{_started_here()} processes share {cores()} cores: {_working_here()} of them work"
+        )
+    dist.init_process_group("gloo", timeout=MAX_WAIT, rank=rank(), world_size=size())
     return dist
 
 
