@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
+from functools import cache
 from inspect import isclass
 from pathlib import Path
 from typing import Any
@@ -160,10 +161,8 @@ def batch_affine(
     second_row = [sin, cos + slant * sin, down]
     matrices = torch.stack([*first_row, *second_row], 1).view(-1, 3)
     images = batch.permute(0, 3, 1, 2).float()
-    identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
-    pixels = F.pad(identity.view(-1, 2), (0, 1), value=1.0)  # x, y, 1
     # One product for all images: F.affine_grid has one for each, and takes as long again as the sampling.
-    grid = matrices @ pixels.T.to(matrices)
+    grid = matrices @ _pixel_places(height, width).T.to(matrices)
     grid = grid.view(n, 2, height, width).permute(0, 2, 3, 1)
     if warp:
         knots = torch.randn(n, 2, WARP_KNOTS, WARP_KNOTS, generator=generator) * warp
@@ -191,3 +190,10 @@ def batch_affine(
         is_near_x = (columns - center_x).abs() < half
         images.masked_fill_(to_device(is_near_y & is_near_x, batch.device), 0)
     return images.permute(0, 2, 3, 1)
+
+
+@cache
+def _pixel_places(height: int, width: int) -> torch.Tensor:
+    """(H · W, 3) x, y and 1 of the pixels of an image from -1 to 1."""
+    identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
+    return F.pad(identity.view(-1, 2), (0, 1), value=1.0)
