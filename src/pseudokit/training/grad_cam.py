@@ -32,7 +32,7 @@ def grad_cam(model: TrainedModel, pixels: ndarray, label: int, device: str) -> n
         if features.ndim < 4 or features.shape[1] != network.num_features:
             return images[:0, 0]
         features.requires_grad_()
-        importance = explainer.attribute(features, label, relu_attributions=True)[:, 0]
+        importance = explainer.attribute(features, int(label), relu_attributions=True)[:, 0]
         return importance / importance.max().clamp(min=1e-12)
 
     computation = Computation(network, model.spec, device, "fp32")
