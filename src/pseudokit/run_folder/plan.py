@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import shlex
-import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from ..data.dataset import load_dataset
 from ..data.encoding import counts, has_label
 from ..data.find_data import LAYOUTS, find_data
 from ..data.images import MIN_PHOTO_SIDE, typical_format
+from ..report.next_commands import shell_command
 from ..system.files import atomic_write, log
 from .folder import DEFAULT_CONFIG, find_config
 
@@ -67,14 +67,9 @@ class Plan:
     overrides: list[str] = field(default_factory=list)
 
     def command(self) -> str:
-        """As it is typed in a shell, which finds the script as it found this one."""
-        script = sys.argv[0]
-        words = []
-        for word in (sys.executable, script) if script.endswith(".py") else (script,):
-            name = Path(word).name
-            words.append(name if shutil.which(name) == word else word)
-        words += ["--mode", self.mode, "--config", self.config]
-        return shlex.join(words + self.overrides)
+        """As it is typed in a shell."""
+        words = ["--mode", self.mode, "--config", self.config, *self.overrides]
+        return shell_command(f"pseudo.py {shlex.join(words)}")
 
 
 def make_plan(place: str, overrides: list[str]) -> Plan:
@@ -132,7 +127,6 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         "mode": f"{mode}: {why}",
         "network": f"{network} (config {config})",
         "left out": names,
-        "time": "add --check to this command to read everything and learn how long it takes, --yes to run it",
     }
     name = re.sub(r"[^\w.+-]+", "-", folder.resolve().stem).strip(".+-") or "first"
     told = [one_line(f"{title:9} {line}") for title, line in lines.items()]

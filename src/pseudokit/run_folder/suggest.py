@@ -1,6 +1,7 @@
 """--mode suggest: which unlabeled images a person should label next, and what the labels say once they are there."""
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..data.dataset import SCORED_SPLITS, Dataset
 from ..data.encoding import labels_among, names
 from ..labels.suggest import compare_with_chance, suggest_rows, uncertainty
 from ..report.load_run import decisive_round, image_hash, read_decisions, read_dict, read_table
+from ..report.next_commands import shell_command
 from ..report.review import write_review
 from ..system.files import log, seed_of, write_csv
 from .corrections import decided
@@ -64,9 +66,10 @@ def suggest(run: Path, n: int) -> None:
     all_batches["score"] = pd.to_numeric(all_batches.score)
     write_csv(run / "suggested.csv", escape_formulas(all_batches))
     page = write_review(run, 0, suggested[["id", "path", "given_label"]])
+    words = ["--run", str(run), "--corrections", "corrections.csv"]
     log.info(
         f"{len(rows):,} images to label, a tenth of them drawn at random: label all of them in {page}, then "
-        f"python pseudo.py --mode apply --run {run} --corrections corrections.csv"
+        + shell_command(f"pseudo.py --mode apply {shlex.join(words)}")
     )
 
 

@@ -115,7 +115,8 @@ def planned(run: Run, prepared: PreparedData) -> Config:
     file = run.path / "plan.json"
     if run.config.time_budget and not run.has_begun():  # what has been begun is not changed
         budget = PLANNED_FRACTION * run.config.time_budget
-        pace = probe(run, prepared)
+        with run.stage("plan"):
+            pace = probe(run, prepared)
         for changes in cheaper_plans(run.config):
             seconds = costs(with_changes(run.config, changes), prepared, pace)
             if sum(seconds.values()) <= budget:
