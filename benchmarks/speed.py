@@ -346,7 +346,7 @@ def embedding(data: Path, out: Path) -> list[dict]:
 
 
 def validating(data: Path, out: Path, networks: list[str] | None = None) -> list[dict]:
-    """Seconds of 100 steps with a curve on data.val, and without one."""
+    """Seconds of 40 steps with a curve on data.val, and without one."""
     return training(data, out, networks, "validating")
 
 

@@ -132,7 +132,7 @@ def test_the_command_is_the_plan_and_a_key_of_the_user_outranks_it(competition):
 def test_photos_take_the_weights_that_lie_beside_them(competition, here):
     (here / competition / "resnet18.a1_in1k.safetensors").write_text("")
     (here / competition / "my_own.safetensors").write_text("")
-    plan = make_plan(competition, [])
+    plan = make_plan(competition, ["model.freeze_backbone=true"])
     config = load_config(find_config(Path(plan.config)), plan.overrides)
     assert plan.config == "photos_few_labels"
     assert config.model.name == "resnet18.a1_in1k"

@@ -83,7 +83,9 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         UserError: the input is wrong, or only the user knows which of several is meant.
     """
     folder = Path(place or ".")
-    given = load_config(DEFAULT_CONFIG, overrides)
+    # Other keys may want what is not found yet, as model.freeze_backbone a checkpoint.
+    needed = [word for word in overrides if word.startswith(("data.", "model.name", "model.check"))]
+    given = load_config(DEFAULT_CONFIG, needed)
     found, left_out = find_data(folder, given.data.train)
     names = shorten(", ".join(left_out), MAX_NAMES_CHARACTERS, placeholder=" …") or "nothing"
     if "train" not in found:
@@ -93,7 +95,7 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         return Plan([f"{message}. The digits that come with the kit show how it works:"])
     log.setLevel(logging.ERROR)  # what is run says how each table is read
     keys = {f"data.{key}": value for key, value in found.items()}
-    dataset = load_dataset(load_config(DEFAULT_CONFIG, _typed(keys, overrides)).data)
+    dataset = load_dataset(load_config(DEFAULT_CONFIG, _typed(keys, needed)).data)
     n = Counter(dataset.split)
     is_asked = (dataset.split == "test") & ~has_label(dataset.given_labels)
     is_said = any(word.startswith("data.unlabeled=") for word in overrides)

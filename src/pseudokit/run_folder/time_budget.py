@@ -52,11 +52,12 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
         [member_folder(arm, member) for member in range(len(config.models_of(arm)))]
         for arm in ("round_1/fold_0", "student")
     )
-    return Pace(
-        sum(_seconds_a_step(trainer, where) for where in teachers),
-        sum(_seconds_a_step(trainer, where) for where in students),
-        sum(_seconds_an_image(trainer, where) for where in teachers),
-    )
+    with run.stage("plan"):
+        return Pace(
+            sum(_seconds_a_step(trainer, where) for where in teachers),
+            sum(_seconds_a_step(trainer, where) for where in students),
+            sum(_seconds_an_image(trainer, where) for where in teachers),
+        )
 
 
 def _seconds_an_image(trainer: Trainer, where: str) -> float:
@@ -115,8 +116,7 @@ def planned(run: Run, prepared: PreparedData) -> Config:
     file = run.path / "plan.json"
     if run.config.time_budget and not run.has_begun():  # what has been begun is not changed
         budget = PLANNED_FRACTION * run.config.time_budget
-        with run.stage("plan"):
-            pace = probe(run, prepared)
+        pace = probe(run, prepared)
         for changes in cheaper_plans(run.config):
             seconds = costs(with_changes(run.config, changes), prepared, pace)
             if sum(seconds.values()) <= budget:
