@@ -103,7 +103,7 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
     if n["unlabeled"]:
         why = f"{n['unlabeled']:,} images without a label may get one"
     elif is_asked.any() and not is_said:
-        why = "those to predict may get a label (where rules forbid it: --mode denoise)"
+        why = "those to predict may get a label (where rules forbid it, add data.unlabeled=)"
         keys["data.unlabeled"] = keys.get("data.test", given.data.test)
     else:
         mode = "denoise"
