@@ -14,31 +14,27 @@ NEXT_COMMANDS = {
     "export": ("labels.csv", "pseudo.py --mode export --run {run} --format table"),
 }
 """What for → the file of the run without which it makes no sense, and the command."""
-SCRIPTS = ("train.py", "pseudo.py", "predict.py")
 
 
 def next_commands(run: Path) -> dict[str, str]:
     """What for → command, of what can be done with this run, with its path."""
-    path = shlex.quote(str(run))
     return {
-        name: shell_command(command.format(run=path))
+        name: shell_command(*(word.format(run=run) for word in command.split()))
         for name, (file, command) in NEXT_COMMANDS.items()
         if (run / file).exists()
     }
 
 
-def shell_command(command: str) -> str:
+def shell_command(script: str, *words: str | Path) -> str:
     """`pseudo.py …` as it is typed in this shell: a script of a plain copy by its place, an installed one by name."""
-    script, _, arguments = command.partition(" ")
     folder, used = os.path.split(sys.argv[0])
-    words = ["python", script]
-    if used in SCRIPTS:
-        words = [sys.executable, os.path.join(folder, script)]
-    elif used.startswith("pseudokit-"):
-        words = [os.path.join(folder, f"pseudokit-{Path(script).stem}")]
-    names = map(os.path.basename, words)
-    short = [
-        name if shutil.which(name) == word else word
-        for name, word in zip(names, words, strict=True)
-    ]
-    return f"{shlex.join(short)} {arguments}"
+    command = [sys.executable, os.path.join(folder, script)]
+    if used.startswith("pseudokit-"):
+        command = [os.path.join(folder, f"pseudokit-{Path(script).stem}")]
+    if not os.path.exists(command[-1]):  # a notebook, or another program
+        command = ["python", script]
+    typed = []
+    for path in command:
+        name = os.path.basename(path)
+        typed.append(name if shutil.which(name) == path else path)
+    return shlex.join([*typed, *map(str, words)])

@@ -68,8 +68,8 @@ class Plan:
 
     def command(self) -> str:
         """As it is typed in a shell."""
-        words = ["--mode", self.mode, "--config", self.config, *self.overrides]
-        return shell_command(f"pseudo.py {shlex.join(words)}")
+        words = "--mode", self.mode, "--config", self.config, *self.overrides
+        return shell_command("pseudo.py", *words)
 
 
 def make_plan(place: str, overrides: list[str]) -> Plan:

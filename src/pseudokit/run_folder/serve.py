@@ -7,7 +7,6 @@ sample, never by a path.
 import json
 import os
 import secrets
-import shlex
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
 from ..report import load_run
 from ..report.nearest_examples import nearest_examples
-from ..report.next_commands import shell_command
+from ..report.next_commands import next_commands
 from ..report.report import render
 from ..report.review import EXAMPLE_PIXELS, copies_of, read_review, thumbnails
 from ..system.faults import fault, held
@@ -230,5 +229,4 @@ def serve(run: Path, port: int = 0) -> None:
             server.serve_forever()
         server.lock.acquire()  # a decision may be being saved
     if server.file.exists():
-        words = ["--run", str(run), "--corrections", str(server.file)]
-        log.info(shell_command(f"pseudo.py --mode apply {shlex.join(words)}"))
+        log.info(next_commands(run).get("apply", ""))
