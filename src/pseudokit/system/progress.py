@@ -30,7 +30,7 @@ class Bar(tqdm):
     monitor_interval = 0
 
     def __str__(self) -> str:
-        return re.sub(r", \? [^,|]*", "", super().__str__())
+        return re.sub(r", [^,|]*\?[^,|]*", "", super().__str__())
 
 
 class Progress:
@@ -71,7 +71,7 @@ class Progress:
             self._run.postfix = f"network {number} of {len(networks)}"
             later = sum(self.plan[name] for name in networks[number:])
             self._run.total = self._run.n + self.plan[where] - done + later / size()
-        line = STEPS_LINE if batch_size else IMAGES_LINE if total else "{desc}"
+        line = STEPS_LINE if batch_size else IMAGES_LINE
         options = {"position": 1, "unit": " images", "unit_scale": batch_size}
         with self._bar(line, desc=title, total=total, initial=done, **options) as bar:
             self._parts.append((bar, is_network))
