@@ -12,7 +12,7 @@ from pseudokit.cli import pseudo_command
 from pseudokit.config.load import load_config
 from pseudokit.data.find_data import find_data
 from pseudokit.run_folder.folder import find_config
-from pseudokit.run_folder.plan import make_plan
+from pseudokit.run_folder.plan import make_plan, write_config
 from tests.naming import lines_naming, refused
 
 SIDE = 64
@@ -137,6 +137,8 @@ def test_photos_take_the_weights_that_lie_beside_them(competition, here):
     assert plan.config == "photos_few_labels"
     assert config.model.name == "resnet18.a1_in1k"
     assert config.model.checkpoint == f"{competition}/resnet18.a1_in1k.safetensors"
+    written = write_config(plan, "photos")
+    assert load_config(written.config, ["name=my-photos"]) == config
 
 
 def test_a_written_config_is_the_plan_and_runs(competition, here, capsys, caplog):
