@@ -5,11 +5,11 @@
     python benchmarks/speed.py table
 
 FOLDER holds mnist_png and trash_competition. Measures: article, training, compiling, accumulating, loading, predicting,
-frozen, again, embedding, ranking, ranking-many-classes, ranking-whole, rows, ranks, more-ranks, cores, start-up; all of
-them take three hours on two cores. Above 1 the kit is faster.
+frozen, again, embedding, validating, ranking, ranking-many-classes, ranking-whole, rows, ranks, more-ranks, cores,
+start-up; all of them take three hours on two cores. Above 1 the kit is faster.
 What is compared is run in turn, each a process of its own with its peak memory, or block by block in one process.
 A measure that is run again replaces what results/speed.json has of it; with --more it adds a further run. --images
-shortens loading and ranks, --networks training, predicting and loading.
+shortens loading and ranks, --networks training, predicting, validating and loading.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ MEASURES = (
     "frozen",
     "again",
     "embedding",
+    "validating",
     "ranking",
     "ranking-many-classes",
     "ranking-whole",
@@ -53,9 +54,16 @@ STEPS = (
     ("resnet18", 128, "photos.yaml"),
 )
 """Networks whose step is measured, at which side, as which config trains them."""
+BARE = {
+    "training": "the bare step; ms a batch",
+    "predicting": "the bare step; ms a batch",
+    "validating": "without data.val; s",
+}
+"""What the kit is compared with."""
 OPTIONS = {
     "training": ("networks",),
     "predicting": ("networks",),
+    "validating": ("networks",),
     "loading": ("networks", "images"),
     "ranks": ("images",),
     "more-ranks": ("images",),
@@ -171,7 +179,7 @@ def training(
         if networks and name not in networks:
             continue
         measured = peer_script("steps.py", what, name, size, config)
-        title = f"{what}, {name} at {size} px, against the bare step; ms a batch"
+        title = f"{what}, {name} at {size} px, against {BARE[what]}"
         results += [row(title, *block, mb=measured["mb"]) for block in measured["blocks"]]
     return results
 
@@ -337,6 +345,11 @@ def embedding(data: Path, out: Path) -> list[dict]:
     return [row(what, *block, mb=measured["mb"]) for block in measured["blocks"]]
 
 
+def validating(data: Path, out: Path, networks: list[str] | None = None) -> list[dict]:
+    """Seconds of 40 steps with a curve on data.val, and without one."""
+    return training(data, out, networks, "validating")
+
+
 def ranking(data: Path, out: Path) -> list[dict]:
     """Ten million rows of ten classes, decided from stored log-probabilities; cleanlab in batches. Three times in turn.
 
@@ -451,9 +464,16 @@ def ranks(data: Path, out: Path, images: int | None = None) -> list[dict]:
     more = {"mb": two_mb, "peer_mb": mb, "same": same}
     return [
         row(whole, two, one, **more),
-        row("… training and predicting of the folds; s", of_folds(first), of_folds(alone), **more),
         row(
-            "… the rounds; s", *(sum(times["rounds"].values()) for times in (first, alone)), **more
+            f"… training and predicting of the folds, {n:,} images; s",
+            of_folds(first),
+            of_folds(alone),
+            **more,
+        ),
+        row(
+            f"… the rounds, {n:,} images; s",
+            *(sum(times["rounds"].values()) for times in (first, alone)),
+            **more,
         ),
     ]
 

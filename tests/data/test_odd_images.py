@@ -65,4 +65,11 @@ def test_images_of_another_kind_are_unlike_the_others():
     embeddings = kinds[kind] + rng.normal(0, 0.3, (400, 64))
     embeddings += rng.normal(0, 20, (400, 1)) * rng.normal(0, 1 / 8, 64)
     assert {*find_unlike_images(embeddings.astype(np.float32))} == {*foreign}
-    assert len(find_unlike_images(embeddings[:3])) == 3
+
+
+def test_of_few_images_few_are_unlike_the_others_and_of_equal_ones_none():
+    embeddings = np.random.default_rng(0).normal(0, 1, (60, 8)).astype(np.float32)
+    assert len(find_unlike_images(embeddings)) == 3
+    assert len(find_unlike_images(embeddings[:3])) == 0
+    with np.errstate(all="raise"):
+        assert len(find_unlike_images(np.full((60, 8), 0.1, np.float32))) == 0

@@ -9,6 +9,7 @@ import pytest
 from pseudokit.config.keys import Data
 from pseudokit.config.load import load_config
 from pseudokit.config.types import UserError
+from pseudokit.data.csv_text import find_separator
 from pseudokit.data.dataset import load_dataset
 from pseudokit.data.tables import read_split
 from tests.conftest import ROOT
@@ -75,6 +76,12 @@ def test_a_sign_within_a_quoted_name_of_the_header_separates_nothing(tmp_path):
     (tmp_path / "train.csv").write_text('id,label,"t;x;y;z"\na,cat,1\nb,dog,2\n')
     table = read_split(Data(train=str(tmp_path / "train.csv")), "train")
     assert list(table.label) == ["cat", "dog"]
+
+
+def test_the_names_of_a_long_header_are_all_read():
+    names = [f"a column with a long name, number {i}" for i in range(40_000)]
+    header = ";".join(f'"{name}"' for name in names)
+    assert find_separator("", f"\r\n{header}\r\n{';' * 39_999}\r\n") == (";", names)
 
 
 def test_an_id_that_names_two_images_is_refused(competition):

@@ -2,8 +2,9 @@
 
 import json
 import shlex
+import sys
 
-from pseudokit.report.next_commands import next_commands
+from pseudokit.report.next_commands import next_commands, shell_command
 from pseudokit.report.sentences import headline
 from pseudokit.report.terminal import summary
 
@@ -40,6 +41,23 @@ def test_terminal_and_page_end_with_the_next_commands(denoise):
     for line, (name, command) in zip(lines[-2:], commands.items(), strict=True):
         assert line.split(maxsplit=1) == [name, command]
         assert command in page
+
+
+def test_commands_are_typed_as_the_one_that_ran(monkeypatch, tmp_path):
+    used = {
+        str(tmp_path / "train.py"): [sys.executable, str(tmp_path / "predict.py")],
+        str(tmp_path / "pseudokit-pseudo"): [str(tmp_path / "pseudokit-predict")],
+        str(tmp_path / "elsewhere" / "kernel.py"): ["python", "predict.py"],
+    }
+    for name in ("predict.py", "pseudokit-predict"):
+        (tmp_path / name).touch(0o755)
+    for script, words in used.items():
+        monkeypatch.setattr(sys, "argv", [script])
+        monkeypatch.setenv("PATH", "")
+        assert shlex.split(shell_command("predict.py", "--run", "x")) == [*words, "--run", "x"]
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "pseudokit-pseudo")])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shell_command("predict.py", "--run", "x") == "pseudokit-predict --run x"
 
 
 def test_a_shell_finds_the_run_by_every_command_that_it_has_files_for(tmp_path):

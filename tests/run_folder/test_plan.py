@@ -12,7 +12,7 @@ from pseudokit.cli import pseudo_command
 from pseudokit.config.load import load_config
 from pseudokit.data.find_data import find_data
 from pseudokit.run_folder.folder import find_config
-from pseudokit.run_folder.plan import make_plan
+from pseudokit.run_folder.plan import make_plan, write_config
 from tests.naming import lines_naming, refused
 
 SIDE = 64
@@ -132,11 +132,13 @@ def test_the_command_is_the_plan_and_a_key_of_the_user_outranks_it(competition):
 def test_photos_take_the_weights_that_lie_beside_them(competition, here):
     (here / competition / "resnet18.a1_in1k.safetensors").write_text("")
     (here / competition / "my_own.safetensors").write_text("")
-    plan = make_plan(competition, [])
+    plan = make_plan(competition, ["model.freeze_backbone=true"])
     config = load_config(find_config(Path(plan.config)), plan.overrides)
     assert plan.config == "photos_few_labels"
     assert config.model.name == "resnet18.a1_in1k"
     assert config.model.checkpoint == f"{competition}/resnet18.a1_in1k.safetensors"
+    written = write_config(plan, "photos")
+    assert load_config(written.config, ["name=my-photos"]) == config
 
 
 def test_a_written_config_is_the_plan_and_runs(competition, here, capsys, caplog):

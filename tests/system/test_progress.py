@@ -56,6 +56,7 @@ def test_a_log_says_stage_network_step_loss_pace_and_the_time_left(now, next_lin
     with progress.shown():
         progress.enter("read")
         with progress.part("decode", 500):
+            assert "?" not in next_line(), "what is not known yet is left out"
             now[0] += 10
             progress.advance(200)
             line = next_line()

@@ -41,6 +41,6 @@ def test_networks_of_convolutions_have_a_map_and_transformers_none():
     for name, shape in {"test_resnet": (1, 3, 3), "test_vit": (0,)}.items():
         kwargs = {"img_size": 96} if name == "test_vit" else {}
         network = timm.create_model(name, num_classes=2, in_chans=1, **kwargs)
-        importance = grad_cam(model(network, 96), pixels, 1, "cpu")
+        importance = grad_cam(model(network, 96), pixels, np.int32(1), "cpu")
         assert importance.shape[: len(shape)] == shape
         assert not len(importance) or 0 <= importance.min() <= importance.max() <= 1

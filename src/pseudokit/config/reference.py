@@ -59,7 +59,7 @@ def key_rows() -> Iterator[tuple[str, str, str, str]]:
         field = KEYS[name]
         schema = TypeAdapter(Annotated[field.annotation, field]).json_schema()
         default = field.get_default(call_default_factory=True)
-        meaning = " ".join((field.description or "").split())
+        meaning = " ".join(field.description.split())
         yield name, kind(schema), shown(default), meaning
 
 

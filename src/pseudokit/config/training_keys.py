@@ -13,6 +13,7 @@ class Train(Section):
     min_steps: NonNegativeInt = 0
     """Least number of steps. A handful of labels needs hundreds of steps, however few rows there are."""
     batch_size: Count = 128
+    """Images in a step."""
     accumulate: Count = 1
     """Parts in which a batch is worked through one after the other, to save memory. The result is that of the whole
     batch up to rounding; but batch norms take mean and variance from each part. Where a GPU runs out of memory, the
@@ -25,6 +26,7 @@ class Train(Section):
     optimizer: str = "adamw"
     """Any timm optimizer."""
     weight_decay: NonNegativeFloat = 0.05
+    """Pull of the weights toward zero."""
     layer_decay: PositiveShare = 1.0
     """Learning rate of a layer relative to the layer above it. Below 1 the lower layers of a pretrained model change
     less."""
@@ -34,6 +36,7 @@ class Train(Section):
     ema_decay: ShareBelowOne = 0.0
     """Decay of an exponential moving average of the weights, which is then kept. 0 = keep the last weights."""
     label_smoothing: ShareBelowOne = 0.0
+    """Share of each label that is spread over all classes."""
     clip_grad: PositiveFloat | None = None
     """Largest gradient norm. Empty = no limit."""
     loss: str = "cross_entropy"
@@ -65,6 +68,7 @@ class Train(Section):
     """Number type of the computation. auto = bf16 where the hardware has it, fp16 on older GPUs, otherwise fp32. On a
     CPU also fp32 for MobileNet, EfficientNet and the like, which bf16 slows down."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What trains and predicts. auto = a GPU where there is one."""
     compile: bool = False
     """true = compile the training step by torch.compile. It takes about a minute for each kind of network, once a
     process. For long trainings on a GPU; on a CPU it does not pay."""

@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from io import StringIO
+from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
@@ -29,11 +30,10 @@ ENCODINGS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 """By the byte order mark with which a file begins."""
+LINE = re.compile(r"[^\r\n]*(\r\n?|\n|\Z)")
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
 csv.field_size_limit(MAX_UNPACKED_BYTES)
-MAX_HEADER_CHARACTERS = 1 << 20
-"""Of the header, and of empty lines before it."""
 FOR_PEOPLE = (
     "label_issues.csv",
     "duplicates.csv",
@@ -108,10 +108,10 @@ def parse_csv(body: str, sign: str, **options) -> pd.DataFrame:
 def find_separator(head: str, body: str) -> tuple[str, list[str]]:
     """What separates the columns of a table, and their names as they stand in it; the texts are those of read_text."""
     headers = {}
-    start = body[:MAX_HEADER_CHARACTERS]  # the other rows would be copied for each sign
     for sign in SEPARATORS:
         if sign in (head or SEPARATORS):
-            rows = csv.reader(StringIO(start, newline=""), delimiter=sign)
+            lines = map(itemgetter(0), LINE.finditer(body))  # a StringIO would copy all rows
+            rows = csv.reader(lines, delimiter=sign)
             headers[sign] = next(filter(_has_text, rows), [])
     ranks = {}
     for sign, names in headers.items():

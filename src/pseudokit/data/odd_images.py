@@ -20,7 +20,8 @@ MAX_SIZED_IMAGES = 20_000
 """Of more images the sizes are not looked at: opening 70,000 files takes five seconds."""
 
 N_UNLIKE = 10
-"""Images in the list of those that are unlike the others. There is no limit from which on an image is: people look."""
+"""Images in the list of those that are unlike the others, or MAX_ODD_SHARE of the set. There is no limit from which on
+an image is: people look."""
 MAX_COMPARED_IMAGES = 4000
 """Images that are compared with each other, which takes two seconds and 130 MB: a random part of more."""
 NEIGHBORS = 30
@@ -60,7 +61,7 @@ def find_odd_images(paths: ndarray, pixels: ndarray) -> pd.DataFrame:
 
 
 def find_unlike_images(embeddings: ndarray) -> ndarray:
-    """(n,) numbers of the images that are least like others, at most N_UNLIKE, the oddest first.
+    """(n,) numbers of the images that are least like others, at most N_UNLIKE, the oddest first; none if all are alike.
 
     By the cosine to the nearest neighbors (Sun et al. 2022) of whitened embeddings: else a few directions in which all
     images differ hide what is foreign to them (benchmarks/outliers.py).
@@ -70,13 +71,16 @@ def find_unlike_images(embeddings: ndarray) -> ndarray:
     """
     some = np.random.default_rng(0).permutation(len(embeddings))[:MAX_COMPARED_IMAGES]
     x = embeddings[some]
+    if not np.ptp(x, axis=0).any():
+        return some[:0]
     x -= x.mean(0)
     variances, directions = np.linalg.eigh(x.T @ x / len(x))
     scales = np.sqrt(variances + SHRINKAGE * variances.mean())
     white = (x @ (directions / scales))[:, -COMPONENTS:]
     unit = white / np.linalg.norm(white, axis=1, keepdims=True)
     similar = np.sort(unit @ unit.T)[:, -NEIGHBORS:].min(1)
-    return some[similar.argsort(kind="stable")[:N_UNLIKE]]
+    n = min(N_UNLIKE, int(MAX_ODD_SHARE * len(embeddings)))
+    return some[similar.argsort(kind="stable")[:n]]
 
 
 def _measure(image: ndarray) -> tuple[float, float]:

@@ -39,19 +39,19 @@ def nearest_examples(
         columns = "id split given_label predicted decision"
         decisions = load_run.read_rows(run, f"round_{info['round']}/decisions.csv", columns)
     candidates = find_candidates(decisions)
-    item_rows = pd.Index(decisions["id"]).get_indexer(items["id"])
+    item_rows = pd.Index(decisions.id).get_indexer(items.id)
     near = []
-    for row, *classes in zip(item_rows, items["given_label"], items["predicted"], strict=True):
+    for row, *classes in zip(item_rows, items.given_label, items.predicted, strict=True):
         near.append([nearest_rows(log_probs, row, candidates.get(name)) for name in classes])
     shown = {row for pair in near for rows in pair for row in rows}
-    return near, decisions["path"][sorted(shown)].to_dict()
+    return near, decisions.path[sorted(shown)].to_dict()
 
 
 def find_candidates(decisions: pd.DataFrame) -> dict[str, ndarray]:
     """class → a random sample of the rows that agree with their given label."""
-    agrees = decisions["predicted"] == decisions["given_label"]
-    is_kept = decisions["decision"] == "keep"
-    agreed = decisions["given_label"][agrees & is_kept].sample(frac=1, random_state=0)
+    agrees = decisions.predicted == decisions.given_label
+    is_kept = decisions.decision == "keep"
+    agreed = decisions.given_label[agrees & is_kept].sample(frac=1, random_state=0)
     by_class = agreed.groupby(agreed)
     limit = max(EXAMPLES_PER_CLASS + 1, MAX_CANDIDATES // max(1, by_class.ngroups))
     return {name: rows.index.to_numpy()[:limit] for name, rows in by_class}

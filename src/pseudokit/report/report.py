@@ -1,6 +1,5 @@
 """report.html and plots/*.png: what a finished run says, in one file that opens offline."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pandas as pd
 
 from ..system.files import atomic_write, read_json, write_json
 from . import gallery, load_run, report_tables, sentences
-from .next_commands import next_commands
+from .next_commands import next_commands, shell_command
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_CLUSTERS = 20
@@ -120,6 +119,6 @@ def with_images(rows: pd.DataFrame) -> list[dict]:
 
 def command(run: Path, mode: str) -> str:
     """The command that does this run again under another name."""
-    script = "train.py" if mode == "train" else f"pseudo.py --mode {mode}"
-    config, name = str(run / "config.yaml"), f"name={run.resolve().name}-again"
-    return f"python {script} --config {shlex.quote(config)} {shlex.quote(name)}"
+    script = ["train.py"] if mode == "train" else ["pseudo.py", "--mode", mode]
+    name = f"name={run.resolve().name}-again"
+    return shell_command(*script, "--config", run / "config.yaml", name)

@@ -31,7 +31,7 @@ def read_review_items(run: Path, limit: int = MAX_ITEMS) -> tuple[pd.DataFrame, 
     _, cutoff = load_run.cutoffs(metrics, info)
     issues = _read_issues(run, cutoff, limit)
     conflicts = read_conflicts(run)
-    conflicts = conflicts[conflicts["split"] == "train"].drop(columns="split")
+    conflicts = conflicts[conflicts.split == "train"].drop(columns="split")
     conflicts = conflicts.merge(issues, how="left", on=["id", "path", "given_label"])
     items = pd.concat([conflicts, issues[:limit]]).drop_duplicates("id", ignore_index=True)
     return items[:limit].fillna(NO_TEXT), info
@@ -41,9 +41,9 @@ def read_conflicts(run: Path) -> pd.DataFrame:
     """cluster, id, path, split, given_label, duplicates of the rows whose duplicates have another label."""
     columns = "cluster id path split given_label conflict"
     table = load_run.read_table(run / "duplicates.csv", columns)
-    labeled = table[(table["conflict"] == "True") & (table["given_label"] != "")]
-    labels = labeled["given_label"] + " (" + labeled["split"] + ")"
-    duplicates = labels.groupby(labeled["cluster"]).transform(" · ".join)
+    labeled = table[(table.conflict == "True") & (table.given_label != "")]
+    labels = labeled.given_label + " (" + labeled.split + ")"
+    duplicates = labels.groupby(labeled.cluster).transform(" · ".join)
     return labeled.drop(columns="conflict").assign(duplicates=duplicates)
 
 
@@ -51,7 +51,7 @@ def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
     """COLUMNS of all label issues, or else of the `limit` pseudo-labels nearest to the cutoff."""
     issues = load_run.read_table(run / "label_issues.csv", COLUMNS)
     if issues is not None:
-        is_kept = issues["decision"] == "keep"
+        is_kept = issues.decision == "keep"
         return pd.concat([issues[~is_kept], issues[is_kept]])
     pseudo_labels = load_run.read_table(run / "pseudo_labels.csv", "id path label confidence")
     if pseudo_labels is None:
@@ -64,4 +64,4 @@ def _read_issues(run: Path, cutoff: float, limit: int) -> pd.DataFrame:
 def class_names(items: pd.DataFrame, info: dict) -> list[str]:
     """What a person can choose from: the classes or label sets of the round; without a round, those that occur."""
     known = info.get("label_sets") or info.get("classes")
-    return known or sorted({*items["given_label"], *items["predicted"]} - {""})
+    return known or sorted({*items.given_label, *items.predicted} - {""})

@@ -1,5 +1,7 @@
 """What the pictures of a report need of pixels and models: odd images, and what spoke for a prediction."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,7 @@ from ..data.odd_images import find_odd_images, find_unlike_images
 from ..report.load_run import disagreements, read_array
 from ..round_store import decisions_table, model_folders
 from ..self_training import SelfTrainingResult
-from ..system.files import write_csv, write_npy
+from ..system.files import log, write_csv, write_npy
 from ..training.grad_cam import grad_cam
 from ..training.models import load_models
 from .folder import Run
@@ -40,6 +42,9 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
     # The feature maps of smaller images have one to four fields, which show nothing.
     is_small = pixels.shape[1] < MIN_PHOTO_SIDE
     if decisions is None or decisions.questions or is_small:
+        return
+    if not find_spec("captum"):
+        log.info("no maps of what spoke for a prediction; they need a package: pip install captum")
         return
     models = load_models(model_folders(run.path, max(result.round, 1)))
     by_hash = {model.hash: model for model in models}

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import shlex
-import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from ..data.dataset import load_dataset
 from ..data.encoding import counts, has_label
 from ..data.find_data import LAYOUTS, find_data
 from ..data.images import MIN_PHOTO_SIDE, typical_format
+from ..report.next_commands import shell_command
 from ..system.files import atomic_write, log
 from .folder import DEFAULT_CONFIG, find_config
 
@@ -67,14 +67,9 @@ class Plan:
     overrides: list[str] = field(default_factory=list)
 
     def command(self) -> str:
-        """As it is typed in a shell, which finds the script as it found this one."""
-        script = sys.argv[0]
-        words = []
-        for word in (sys.executable, script) if script.endswith(".py") else (script,):
-            name = Path(word).name
-            words.append(name if shutil.which(name) == word else word)
-        words += ["--mode", self.mode, "--config", self.config]
-        return shlex.join(words + self.overrides)
+        """As it is typed in a shell."""
+        words = "--mode", self.mode, "--config", self.config, *self.overrides
+        return shell_command("pseudo.py", *words)
 
 
 def make_plan(place: str, overrides: list[str]) -> Plan:
@@ -88,7 +83,9 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         UserError: the input is wrong, or only the user knows which of several is meant.
     """
     folder = Path(place or ".")
-    given = load_config(DEFAULT_CONFIG, overrides)
+    # Other keys may want what is not found yet, as model.freeze_backbone a checkpoint.
+    needed = [word for word in overrides if word.startswith(("data.", "model.name", "model.check"))]
+    given = load_config(DEFAULT_CONFIG, needed)
     found, left_out = find_data(folder, given.data.train)
     names = shorten(", ".join(left_out), MAX_NAMES_CHARACTERS, placeholder=" …") or "nothing"
     if "train" not in found:
@@ -98,7 +95,7 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         return Plan([f"{message}. The digits that come with the kit show how it works:"])
     log.setLevel(logging.ERROR)  # what is run says how each table is read
     keys = {f"data.{key}": value for key, value in found.items()}
-    dataset = load_dataset(load_config(DEFAULT_CONFIG, _typed(keys, overrides)).data)
+    dataset = load_dataset(load_config(DEFAULT_CONFIG, _typed(keys, needed)).data)
     n = Counter(dataset.split)
     is_asked = (dataset.split == "test") & ~has_label(dataset.given_labels)
     is_said = any(word.startswith("data.unlabeled=") for word in overrides)
@@ -106,7 +103,7 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
     if n["unlabeled"]:
         why = f"{n['unlabeled']:,} images without a label may get one"
     elif is_asked.any() and not is_said:
-        why = "those to predict may get a label (where rules forbid it: --mode denoise)"
+        why = "those to predict may get a label (where rules forbid it, add data.unlabeled=)"
         keys["data.unlabeled"] = keys.get("data.test", given.data.test)
     else:
         mode = "denoise"
@@ -132,7 +129,6 @@ def make_plan(place: str, overrides: list[str]) -> Plan:
         "mode": f"{mode}: {why}",
         "network": f"{network} (config {config})",
         "left out": names,
-        "time": "add --check to this command to read everything and learn how long it takes, --yes to run it",
     }
     name = re.sub(r"[^\w.+-]+", "-", folder.resolve().stem).strip(".+-") or "first"
     told = [one_line(f"{title:9} {line}") for title, line in lines.items()]

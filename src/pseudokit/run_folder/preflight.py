@@ -26,21 +26,19 @@ def check(config_file: Path, overrides: list[str], mode: str) -> None:
     run.path = folder.with_name(f"{folder.name}-check")
     with held(run.path), progress.shown():
         prepared = prepare(run)
-        if not run.trains:
-            run.write_status("done", "check")
+        if run.trains:
+            for model in config.model.members:
+                log.info(f"model: {model.name} from {model.checkpoint or 'random weights'}")
+            free_gb = shutil.disk_usage(run.path).free / 1e9
+            log.info(f"run folder: {folder}; {free_gb:,.1f} GB are free")
+            seconds = costs(run.config, prepared, probe(run, prepared))
+            parts = (f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
+            log.info(
+                f"timed {PROBE_STEPS} training steps of each kind of network and {PROBE_IMAGES} predictions, nothing "
+                f"kept\ntime: about {sum(seconds.values()) / 60:.1f} minutes at most on this machine "
+                f"({', '.join(parts)})"
+            )
+        else:
             log.info(f"run folder: {folder}; nothing is trained, so this takes seconds")
-            log.info("check: nothing stands in the way; leave out --check to begin")
-            return
-        for model in config.model.members:
-            log.info(f"model: {model.name} from {model.checkpoint or 'random weights'}")
-        free_gb = shutil.disk_usage(run.path).free / 1e9
-        log.info(f"run folder: {folder}; {free_gb:,.1f} GB are free")
-        seconds = costs(run.config, prepared, probe(run, prepared))
-        parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items() if value)
-        minutes = sum(seconds.values()) / 60
-        log.info(
-            f"timed {PROBE_STEPS} training steps of each kind of network and {PROBE_IMAGES} predictions, nothing kept\n"
-            f"time: about {minutes:.1f} minutes at most on this machine ({parts})"
-        )
         run.write_status("done", "check")
     log.info("check: nothing stands in the way; leave out --check to begin")

@@ -24,6 +24,7 @@ from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
 from ..report import load_run
 from ..report.nearest_examples import nearest_examples
+from ..report.next_commands import next_commands
 from ..report.report import render
 from ..report.review import EXAMPLE_PIXELS, copies_of, read_review, thumbnails
 from ..system.faults import fault, held
@@ -228,4 +229,4 @@ def serve(run: Path, port: int = 0) -> None:
             server.serve_forever()
         server.lock.acquire()  # a decision may be being saved
     if server.file.exists():
-        log.info(f"python pseudo.py --mode apply --run {run} --corrections {server.file}")
+        log.info(next_commands(run).get("apply", ""))

@@ -99,9 +99,7 @@ def fill_submission(
         if asks_answers:
             values = values.replace(_as_in_sample(known, asked[column]))
         table[column] = values
-    taken_for = f"submission: {column!r} gets {kind} {name or ''}".rstrip()
-    log.info(taken_for)
-    table.attrs["taken_for"] = taken_for
+    table.attrs["taken_for"] = f"submission: {column!r} gets {kind} {name or ''}".rstrip()
     return table
 
 
@@ -121,7 +119,9 @@ def fill_blank(
     """The sample filled with predictions that say nothing: what does not fit is refused before there are any."""
     probs = {f"p_{name}": 0.5 for name in classes}
     predictions = pd.DataFrame({"id": ids, "label": classes[0]} | probs)
-    return fill_submission(sample, predictions, config)
+    filled = fill_submission(sample, predictions, config)
+    log.info(filled.attrs["taken_for"])
+    return filled
 
 
 def check_submission(dataset: Dataset, config: Config) -> list[str]:

@@ -13,6 +13,7 @@ from ..data.dataset import SCORED_SPLITS, Dataset
 from ..data.encoding import labels_among, names
 from ..labels.suggest import compare_with_chance, suggest_rows, uncertainty
 from ..report.load_run import decisive_round, image_hash, read_decisions, read_dict, read_table
+from ..report.next_commands import shell_command
 from ..report.review import write_review
 from ..system.files import log, seed_of, write_csv
 from .corrections import decided
@@ -47,10 +48,8 @@ def suggest(run: Path, n: int) -> None:
     log_probs = np.load(file, mmap_mode="r")
     # where no network is frozen, log-probabilities tell which images are alike
     files = sorted(run.glob("embeddings_*.npy")) or [file]
-    arrays = []
-    for file in files:
-        array = np.load(file, mmap_mode="r")[: len(table)]
-        arrays.append(array.reshape(len(table), -1))
+    n_rows = len(table)
+    arrays = [np.load(file, mmap_mode="r")[:n_rows].reshape(n_rows, -1) for file in files]
     features = arrays[0] if len(arrays) == 1 else np.hstack(arrays)  # one stays on the disk
     labeled = table[is_labeled].sample(frac=1, random_state=seed).index
     rows, source = suggest_rows(log_probs, features, labeled, pool.index, n)
@@ -64,9 +63,10 @@ def suggest(run: Path, n: int) -> None:
     all_batches["score"] = pd.to_numeric(all_batches.score)
     write_csv(run / "suggested.csv", escape_formulas(all_batches))
     page = write_review(run, 0, suggested[["id", "path", "given_label"]])
+    words = "--mode", "apply", "--run", run, "--corrections", "corrections.csv"
     log.info(
         f"{len(rows):,} images to label, a tenth of them drawn at random: label all of them in {page}, then "
-        f"python pseudo.py --mode apply --run {run} --corrections corrections.csv"
+        + shell_command("pseudo.py", *words)
     )
 
 

@@ -52,11 +52,12 @@ def probe(run: Run, prepared: PreparedData) -> Pace:
         [member_folder(arm, member) for member in range(len(config.models_of(arm)))]
         for arm in ("round_1/fold_0", "student")
     )
-    return Pace(
-        sum(_seconds_a_step(trainer, where) for where in teachers),
-        sum(_seconds_a_step(trainer, where) for where in students),
-        sum(_seconds_an_image(trainer, where) for where in teachers),
-    )
+    with run.stage("plan"):
+        return Pace(
+            sum(_seconds_a_step(trainer, where) for where in teachers),
+            sum(_seconds_a_step(trainer, where) for where in students),
+            sum(_seconds_an_image(trainer, where) for where in teachers),
+        )
 
 
 def _seconds_an_image(trainer: Trainer, where: str) -> float:

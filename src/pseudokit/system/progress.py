@@ -1,6 +1,7 @@
 """How far a run is, while it runs: two bars on a terminal, elsewhere a line in the log every 15 seconds."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,9 +25,12 @@ IMAGES_LINE = "{desc}, {n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaini
 
 
 class Bar(tqdm):
-    """Without tqdm's own thread, which cannot be started where a process ends."""
+    """Without tqdm's own thread, which cannot be started where a process ends, and without what is not known yet."""
 
     monitor_interval = 0
+
+    def __str__(self) -> str:
+        return re.sub(r", [^,|]*\?[^,|]*", "", super().__str__())
 
 
 class Progress:
@@ -67,7 +71,7 @@ class Progress:
             self._run.postfix = f"network {number} of {len(networks)}"
             later = sum(self.plan[name] for name in networks[number:])
             self._run.total = self._run.n + self.plan[where] - done + later / size()
-        line = STEPS_LINE if batch_size else IMAGES_LINE if total else "{desc}"
+        line = STEPS_LINE if batch_size else IMAGES_LINE
         options = {"position": 1, "unit": " images", "unit_scale": batch_size}
         with self._bar(line, desc=title, total=total, initial=done, **options) as bar:
             self._parts.append((bar, is_network))

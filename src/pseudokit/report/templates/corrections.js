@@ -24,7 +24,7 @@ function save() {
   remember();
   if (find("forgets").hidden) return;
   find("csv").value = lines.join(""); // a frame without memory often allows no download either
-  find("text").showModal();
+  showFromTop(find("text"));
   find("csv").select();
 }
 
@@ -80,6 +80,12 @@ async function load(file) {
   say(fitting.size + " decisions in the file: " + step.length + " taken, " + (fitting.size - step.length) + " as they were here");
 }
 
+/** Open a dialog that may be higher than a phone: the button that it focuses is at its end. */
+function showFromTop(dialog) {
+  dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
 let asking = Promise.resolve(); // one question after the other
 
 /** A question; choices are [answer, text], the first one by Enter. "" for Esc. */
@@ -92,7 +98,7 @@ function ask(title, parts, choices) {
     find("ask-choices").replaceChildren(...choices.map(button));
     form.onsubmit = ({ submitter }) => answer(submitter.value);
     dialog.oncancel = () => answer("");
-    dialog.showModal();
+    showFromTop(dialog);
   }));
   return asking;
 }

@@ -476,7 +476,7 @@ const actions = {
   open: goToOpen,
   zoom,
   load: () => find("file").click(),
-  help: () => find("help").showModal(),
+  help: () => showFromTop(find("help")),
   save,
 };
 const keys = {
