@@ -3,7 +3,8 @@
     python benchmarks/human_noise.py matrices --data FOLDER                 stored probabilities of CIFAR-10N
     python benchmarks/human_noise.py drawn    --data FOLDER                 noise that a computer draws, on digits
     python benchmarks/human_noise.py people   --data FOLDER [--seeds 0 1 2] CIFAR-10N end to end, frozen and trained;
-        what takes hours is run in parts (--arms, --seeds), and results are added to those that are there
+        what takes hours is run in parts (--arms, --seeds; of drawn noise --kinds), and results are added to those that
+        are there
     … --table                                                               print and keep the table alone
 
 FOLDER holds human_noise/*.npz, cifar10_human, mnist_png and fashion_mnist_png. cleanlab 2.9: requirements-bench.txt;
@@ -240,7 +241,7 @@ def drawn(args) -> list[dict]:
             files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:IMAGES])
         ]
         clean, pixels, weak = np.array([int(file.parent.name) for file in files]), None, None
-        for kind, rate in DRAWN:
+        for kind, rate in [setting for setting in DRAWN if setting[0] in args.kinds]:
             stored = args.out / f"{dataset}-{kind}-{round(100 * rate)}.npz"
             if not stored.exists():
                 if pixels is None:
@@ -271,7 +272,7 @@ def drawn(args) -> list[dict]:
                     made["true"],
                 )
             )
-    return rows
+    return merge_results("human_noise_drawn", rows, "setting")
 
 
 def people(args) -> list[dict]:
@@ -453,6 +454,8 @@ def main() -> None:
     parser.add_argument(
         "--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="of people"
     )
+    kinds = list(dict.fromkeys(kind for kind, _ in DRAWN))
+    parser.add_argument("--kinds", nargs="+", default=kinds, choices=kinds, help="of drawn noise")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     args.data, args.out = args.data.resolve(), args.out.resolve()

@@ -1,6 +1,6 @@
 """What pseudo-labels and given labels teach: each shape against the default, hard pseudo-labels above 0.95.
 
-    python benchmarks/targets.py --data FOLDER --weights FILE [--sets mnist flowers] [--seeds 0 1 2 3 4]
+    python benchmarks/targets.py --data FOLDER --weights FILE [--sets mnist flowers pictures] [--seeds 0 1 2 3 4]
     python benchmarks/targets.py --data FOLDER --weights FILE --table
 
 FOLDER holds mnist_png and flower_photos; FILE has the weights of tf_efficientnet_lite0 (benchmarks/photos.py makes it).
@@ -9,6 +9,8 @@ FOLDER holds mnist_png and flower_photos; FILE has the weights of tf_efficientne
              and differ by the student alone, which takes the same number of steps in each
     flowers  10 labels a class, heads on the frozen network at 192 px; two rounds: the teachers of the second one learn
              the shape, too
+    pictures several labels an image: the 600 labeled and 2,000 unlabeled pictures of multi_label.py; one round. Every
+             class is a question of its own. A picture counts as right if all of its answers are
 
 All arms of a draw have the same seed, labels, images and first teachers. Nothing is chosen on the test images.
 
@@ -34,12 +36,13 @@ import numpy as np
 import pandas as pd
 import torch
 from common import ROOT, machine, mean_and_sd, merge_results, save_results
+from multi_label import OPTIONS, STEPS, make
 from numpy import ndarray
 from photos import tables
 
 from pseudokit.config.keys import Config
 from pseudokit.config.load import load_config
-from pseudokit.data.encoding import has_label
+from pseudokit.data.encoding import has_label, is_correct, label_scores
 from pseudokit.round_store import RoundStore
 from pseudokit.run_folder.folder import Run, open_run
 from pseudokit.run_folder.prepare import PreparedData, make_job_runner, prepare
@@ -53,7 +56,12 @@ from pseudokit.training.loop import estimate_statistics, step_budget
 from pseudokit.training.models import TrainedModel, with_head
 from pseudokit.training.trainer import JobRunner, Trainer, TrainJob
 
-SETS = ("mnist", "flowers")
+CONFIGS = {
+    "mnist": "mnist_few_labels",
+    "flowers": "photos_few_labels",
+    "pictures": "default",
+}
+SETS = tuple(CONFIGS)
 N_UNLABELED = 10_000
 STUDENT_STEPS = 700
 LABELS_PER_CLASS = 10
@@ -81,7 +89,11 @@ ARMS = {
     "hard, all, mixup of pairs": ("pseudo.cutoff=0",),
 }
 """The keys of each shape. A head on a frozen network has no batches: there each row counts as often as it is drawn."""
-NOT_OF = {"mnist": ("hard, all, ",), "flowers": ("ratio 3",)}
+NOT_OF = {
+    "mnist": ("hard, all, ",),
+    "flowers": ("ratio 3",),
+    "pictures": ("hard, all, ", "by class", "mixup"),
+}
 """What is not run on a set."""
 SHAPES = ("mixup of pairs", "mixup", "by class", "ratio 1")
 """Of pairs of rows, see draw_pairs. The loop itself has ratios for networks."""
@@ -114,6 +126,9 @@ def keys_of(which: str, draw: int, args: argparse.Namespace) -> list[str]:
             "train.consistency_weight=0",
             "predict.tta=1",
         ]
+    elif which == "pictures":
+        keys += make(args.data / "mnist_png", args.out, "augment", draw)
+        keys += [*OPTIONS["augment"][2:], *STEPS]
     else:
         train, test, images = tables("flowers", args.data, args.out)
         n_classes = pd.read_csv(train).label.nunique()
@@ -149,7 +164,7 @@ def run_draw(which: str, draw: int, args: argparse.Namespace) -> None:
     files = {arm: args.out / f"{which}-{draw}-{arm}.json" for arm in arms}
     if all(file.exists() for file in files.values()):
         return
-    config = ROOT / "configs" / f"{'mnist' if which == 'mnist' else 'photos'}_few_labels.yaml"
+    config = ROOT / "configs" / f"{CONFIGS[which]}.yaml"
     with open_run(config, keys_of(which, draw, args), "augment", fresh=True) as run:
         prepared = prepare(run)
         job_runner = make_job_runner(run, prepared)
@@ -309,10 +324,10 @@ def score(arm: str, run: Run, prepared: PreparedData, fit: Callable, predict: Ca
     test = np.flatnonzero(prepared.dataset.split == "test")
     log_probs = predict(student, test)
     labels = prepared.dataset.given_labels[test]
-    unlabeled = judged.given_labels < 0
+    unlabeled = ~has_label(judged.given_labels)
     return {
-        "accuracy": float((log_probs.argmax(1) == labels).mean()),
-        "log_loss": float(-log_probs[np.arange(len(test)), labels].mean()),
+        "accuracy": float(is_correct(log_probs.argmax(-1), labels).mean()),
+        "log_loss": float(-label_scores(log_probs, labels).mean()),
         "coverage": float(has_label(result.label)[unlabeled].mean()),
         "round": result.round,
         "reason": result.reason,
@@ -340,7 +355,8 @@ def table(rows: list[dict]) -> list[str]:
             "| shape | n | right | difference | better in | log loss | difference |",
             "|---|---|---|---|---|---|---|",
         ]
-        for arm in arms_of(which):
+        removed = sorted({arm for arm, _ in group} - {*ARMS})  # their key is gone
+        for arm in [*arms_of(which), *removed]:
             pairs = [(group[arm, d], group[DEFAULT, d]) for d in draws if (arm, d) in group]
             if not pairs:
                 continue
@@ -364,13 +380,13 @@ def _groups(rows: list[dict]) -> list[tuple[str, list[dict]]]:
     """
     groups = {}
     for row in sorted(rows, key=lambda row: SETS.index(row["set"])):
-        key = row["set"], row["machine"] if row["set"] == "mnist" else ""
+        key = row["set"], "" if row["set"] == "flowers" else row["machine"]
         groups.setdefault(key, []).append(row)
     return [(which, group) for (which, _), group in groups.items()]
 
 
 def _processor(which: str, rows: list[dict]) -> str:
-    return f" ({rows[0]['machine'].split(',')[0]})" if which == "mnist" else ""
+    return "" if which == "flowers" else f" ({rows[0]['machine'].split(',')[0]})"
 
 
 def _beside_own_default(which: str, group: dict[tuple[str, int], dict]) -> list[str]:
