@@ -44,7 +44,9 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
     if decisions is None or decisions.questions or is_small:
         return
     if not find_spec("captum"):
-        log.info("no maps of what spoke for a prediction; they need a package: pip install captum")
+        log.info(
+            "without captum the report has no picture of what spoke for a prediction; pip install captum"
+        )
         return
     models = load_models(model_folders(run.path, max(result.round, 1)))
     by_hash = {model.hash: model for model in models}

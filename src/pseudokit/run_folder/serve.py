@@ -24,7 +24,7 @@ from ..config.types import UserError
 from ..data.csv_text import escape_formulas, read_csv, unescape_formulas
 from ..report import load_run
 from ..report.nearest_examples import nearest_examples
-from ..report.next_commands import next_commands
+from ..report.next_commands import shell_command
 from ..report.report import render
 from ..report.review import EXAMPLE_PIXELS, copies_of, read_review, thumbnails
 from ..system.faults import fault, held
@@ -229,4 +229,5 @@ def serve(run: Path, port: int = 0) -> None:
             server.serve_forever()
         server.lock.acquire()  # a decision may be being saved
     if server.file.exists():
-        log.info(next_commands(run).get("apply", ""))
+        words = "--mode", "apply", "--run", run, "--corrections", server.file
+        log.info(shell_command("pseudo.py", *words))
