@@ -32,9 +32,7 @@ def write_label_studio(run: Path) -> None:
     root = document_root(load_run.read_table(run / "samples.csv", "path").path)
     tasks = [make_task(run.resolve().name, item, root) for item in items.itertuples()]
     write_json(run / "label_studio.json", tasks)
-    classes = class_names(items, info)
-    interface = render("label_studio.xml", choices=[*classes, *_actions(classes)])
-    atomic_write(run / "label_studio.xml", interface)
+    atomic_write(run / "label_studio.xml", interface(class_names(items, info)))
 
 
 def document_root(paths: pd.Series) -> str:
@@ -61,6 +59,11 @@ def make_task(run: str, item: NamedTuple, root: str) -> dict:
         "note": note,
     }
     return {"data": data, "predictions": predictions}
+
+
+def interface(classes: list[str]) -> str:
+    """The labeling interface: the image, what is known of it, and the classes and actions to choose from."""
+    return render("label_studio.xml", choices=[*classes, *_actions(classes)])
 
 
 def _actions(classes: list[str]) -> dict[str, str]:
