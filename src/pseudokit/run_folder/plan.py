@@ -196,11 +196,8 @@ def write_config(plan: Plan, name: str) -> Plan:
         if section and f"{section}:" not in lines:
             lines += ["", f"{section}:"]
         indent = "  " * bool(section)
-        description = " ".join(about.description.split())
-        meaning = description.partition(". ")[0].rstrip(".")
-        lines += [
-            f"{indent}# {meaning}.",
-            f"{indent}{last}: {json.dumps(value, ensure_ascii=False)}",
-        ]
+        meaning = " ".join(about.description.split()).partition(". ")[0].rstrip(".")
+        lines.append(f"{indent}# {meaning}.")
+        lines.append(f"{indent}{last}: {json.dumps(value, ensure_ascii=False)}")
     atomic_write(file, "\n".join([*lines, ""]))
     return replace(plan, config=str(file), overrides=[])
