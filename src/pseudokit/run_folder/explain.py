@@ -55,10 +55,13 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
     last_model = table.model.str.split("+").str[-1]
     table = table.assign(path=judged.path, model=last_model)
     rows = disagreements(table[table.model.isin(by_hash)], MAX_EXPLAINED)
-    maps = [
-        grad_cam(by_hash[name], pixels[[row]], decisions.predicted[row], run.config.train.device)
-        for row, name in rows.model.items()
-    ]
-    if any(map(len, maps)):
-        write_npy(run.path / "why.npy", np.concatenate(maps))
+    maps = {}
+    for name, group in rows.groupby("model"):
+        explained = group.index.to_numpy()
+        predicted = decisions.predicted[explained]
+        of_model = grad_cam(by_hash[name], pixels[explained], predicted, run.config.train.device)
+        maps |= dict(zip(explained, of_model, strict=False))  # a transformer has none
+    rows = rows[rows.index.isin(list(maps))]
+    if maps:
+        write_npy(run.path / "why.npy", np.stack([maps[row] for row in rows.index]))
         write_csv(run.path / "why.csv", rows)

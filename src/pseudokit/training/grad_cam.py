@@ -1,5 +1,6 @@
 """Which parts of an image speak for a class, for a network that is a stack of convolutions."""
 
+import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor, nn
@@ -8,17 +9,17 @@ from .device import Computation
 from .models import TrainedModel
 
 
-def grad_cam(model: TrainedModel, pixels: ndarray, label: int, device: str) -> ndarray:
+def grad_cam(model: TrainedModel, pixels: ndarray, labels: ndarray, device: str) -> ndarray:
     """Grad-CAM (Selvaraju et al. 2017) of captum, for the last feature maps.
 
     timm divides every network into features and head, so no layer has to be named, and only the head is
     differentiated.
 
     Args:
-        pixels: (1, H, W, C) uint8. label: the class to explain.
+        pixels: (n, H, W, C) uint8. labels: (n,) the class to explain of each image.
 
     Returns:
-        (1, h, w) float32 from 0 to 1; empty if the network makes no feature maps, as transformers.
+        (n, h, w) float32 from 0 to 1; (0,) if the network makes no feature maps, as transformers.
     """
     from captum.attr import LayerGradCam
 
@@ -30,10 +31,11 @@ def grad_cam(model: TrainedModel, pixels: ndarray, label: int, device: str) -> n
         with torch.no_grad():
             features = network.forward_features(images)
         if features.ndim < 4 or features.shape[1] != network.num_features:
-            return images[:0, 0]
+            return images[:0, 0, 0, 0]
         features.requires_grad_()
-        importance = explainer.attribute(features, int(label), relu_attributions=True)[:, 0]
-        return importance / importance.max().clamp(min=1e-12)
+        targets = torch.from_numpy(labels.astype(np.int64)).to(features.device)
+        importance = explainer.attribute(features, targets, relu_attributions=True)[:, 0]
+        return importance / importance.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
     computation = Computation(network, model.spec, device, "fp32")
     return computation.run(explain, torch.from_numpy(pixels)).detach().cpu().numpy()
