@@ -56,30 +56,20 @@ MAX_WAIT = timedelta(days=30)
 
 
 def rank() -> int:
-    """Number of this process among those that work; 0 runs the script, and is the only one without torchrun."""
-    number = int(os.environ.get("RANK", 0))
-    machine, number_here = divmod(number, _started_here())
-    return machine * _working_here() + number_here
+    """Number of this process; 0 runs the script, and is the only one without torchrun."""
+    return int(os.environ.get("RANK", 0))
 
 
 def size() -> int:
-    """How many processes work."""
-    return int(os.environ.get("WORLD_SIZE", 1)) // _started_here() * _working_here()
+    """How many processes work: on one machine no more than it has cores, as more would take turns."""
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    is_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(started)
+    return min(started, os.cpu_count()) if is_one_machine else started
 
 
 def is_surplus() -> bool:
-    """Whether this process has nothing to do: as many others as its machine has cores work there."""
-    return int(os.environ.get("RANK", 0)) % _started_here() >= _working_here()
-
-
-def _started_here() -> int:
-    """Processes that torchrun started on this machine, as on each one."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
-
-
-def _working_here() -> int:
-    """Those that work: more than there are cores would take turns, and be slower than fewer."""
-    return min(_started_here(), cores())
+    """Whether this process has nothing to do."""
+    return rank() >= size()
 
 
 def cores() -> int:
@@ -94,16 +84,16 @@ def _join():
     import torch
     import torch.distributed as dist
 
-    if _started_here() > 1:
+    processes_here = min(size(), int(os.environ.get("LOCAL_WORLD_SIZE", size())))
+    if processes_here > 1:
         # torchrun gives each one thread; together they have as many as one alone would
-        torch.set_num_threads(cores() // _working_here())
+        torch.set_num_threads(max(1, cores() // processes_here))
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    if _working_here() < _started_here():
-        log.info(
-            f"{_started_here()} processes share {cores()} cores: {_working_here()} of them work"
-        )
+    started = os.environ.get("WORLD_SIZE")
+    if started != str(size()):
+        log.info(f"{started} processes share {size()} cores: {size()} of them work")
     dist.init_process_group("gloo", timeout=MAX_WAIT, rank=rank(), world_size=size())
     return dist
 
