@@ -183,23 +183,23 @@ class Computation:
         self.spec = spec
         self.device = pick_device(device)
         self.dtype = pick_amp_dtype(amp_dtype, self.device, spec.size, network)
-        # Of a whole line of pixels: a loop over its channels alone would take several times as long.
-        self.mean = self._line_of(spec.mean)
-        self.std = self._line_of(spec.std)
+        self.mean = self._per_channel(spec.mean)
+        self.std = self._per_channel(spec.std)
         self.division = Division()
         network.to(self.device)
 
-    def _line_of(self, values: list[float]) -> Tensor:
-        """(W · C,) values of the pixels of a line, from those of one pixel in 0…1."""
-        line = torch.tensor(values).expand(self.spec.size, self.spec.channels)
-        return line.flatten().to(self.device) * 255
+    def _per_channel(self, values: list[float]) -> Tensor:
+        """(C,) in 0…255, of one value a channel or one for all in 0…1."""
+        return torch.tensor(values, device=self.device).expand(self.spec.channels) * 255
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""
         images = to_device(pixels, self.device).to(
             torch.float32, memory_format=torch.contiguous_format, copy=True
         )
-        images.flatten(2).sub_(self.mean).div_(self.std)
+        # By whole lines of pixels: loops over the channels of one take several times as long.
+        width = images.shape[2]
+        images.flatten(2).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
         is_16_bit = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=is_16_bit):
             return function(images.permute(0, 3, 1, 2)).float()  # in channels_last
