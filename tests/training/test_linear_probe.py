@@ -81,6 +81,25 @@ def test_soft_targets_that_say_one_class_are_the_labels_and_weight_zero_teaches_
     assert np.abs(probs_of(fitted(x, weightless, 3)[0], x) - hard).max() > 0.01
 
 
+def test_a_given_label_counts_as_ten_pseudo_labels_unless_the_run_changes_given_labels():
+    x, labels = numbers()
+    others = np.roll(labels, 7)
+
+    def probs_with(x_rows, targets, given_labels):
+        return probs_of(fit_head(x_rows, targets, 3, False, given_labels, prior=1000.0)[0], x)
+
+    both, none = np.concatenate([labels, others]), np.full(600, -1)
+    given_labels = np.concatenate([labels, none[:300]])
+    favored = probs_with(np.tile(x, (2, 1)), both, given_labels)
+    ten_times = np.concatenate([np.tile(labels, 10), others])
+    repeated = probs_with(np.tile(x, (11, 1)), ten_times, np.full(3300, -1))
+    np.testing.assert_allclose(favored, repeated, atol=2e-3)
+    given_labels[0] = (given_labels[0] + 1) % 3
+    alike = [probs_with(np.tile(x, (2, 1)), both, given) for given in (given_labels, none)]
+    np.testing.assert_allclose(*alike, atol=2e-3)
+    assert np.abs(alike[0] - favored).max() > 0.1
+
+
 def test_a_class_without_rows_and_a_unit_that_never_changes_do_no_harm():
     x, labels = numbers()
     x[:, 3] = 2

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ MIN_PSEUDO_LABEL_PRIOR = 600.0
 """Where pseudo-labels are learned: they agree with each other more than with the truth (docs/log.md)."""
 MIN_COUNCIL_PSEUDO_LABEL_PRIOR = 50.0
 """… of a council: most of them are other networks' word, which errs on other images (docs/log.md)."""
+GIVEN_LABEL_WEIGHT = 10.0
+"""How many times as much a given label counts as a pseudo-label (docs/log.md), where the run changes no given label."""
 MAX_LABELS_FOR_FIVE_FOLDS = 300
 """Up to so many labels, the prior is chosen on five held-out parts of them; beyond, on three."""
 MAX_ROWS_FOR_PRIOR = 3000
@@ -94,17 +97,19 @@ def fit_head(
     scale = np.float32(np.sqrt(embeddings.var(0).mean()) or 1)
     x = torch.from_numpy((embeddings - mean) / scale)
     is_given = has_label(given_labels)
+    targets = torch.from_numpy(criterion.targets(labels))
     if given_labels.ndim == 2 and not multi_label:
         given_labels = given_labels.argmax(1)
     min_prior = 0.0
     if (has_label(labels) & ~is_given).any():
         is_council = n_networks > 1
         min_prior = MIN_COUNCIL_PSEUDO_LABEL_PRIOR if is_council else MIN_PSEUDO_LABEL_PRIOR
+        if not multi_label:
+            targets = _favor_given(targets, given_labels, is_given, k)
     if prior is None:
         prior = _choose_prior(x[is_given], given_labels[is_given], k, criterion, min_prior)
     prior = max(prior, min_prior)
     head = _zero_head(x.shape[1], k)
-    targets = torch.from_numpy(criterion.targets(labels))
     losses = _fit(head, x, lambda logits: _loss(criterion, logits, targets), prior / len(x))
     with torch.no_grad():
         head.weight /= scale
@@ -120,6 +125,19 @@ def fit_head(
         }
     )
     return head, history
+
+
+def _favor_given(targets: Tensor, given_labels: ndarray, is_given: ndarray, k: int) -> Tensor:
+    """(n, K) targets, with more weight for given labels where all of them are kept.
+
+    targets: (n,) classes, or (n, K) soft. given_labels: (n,) classes.
+    """
+    if targets.ndim == 1:
+        targets = F.one_hot(targets, k).float()
+    given = torch.from_numpy(given_labels[is_given]).long()
+    are_kept = torch.equal(targets[is_given], F.one_hot(given, k).float())
+    weights = np.where(is_given & are_kept, GIVEN_LABEL_WEIGHT, 1)
+    return targets * torch.from_numpy(weights)[:, None].float()
 
 
 def _zero_head(units: int, k: int) -> nn.Linear:
