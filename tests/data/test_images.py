@@ -160,7 +160,9 @@ def numbered(folder, n=150) -> ndarray:
     return paths(*sorted(folder.iterdir()))
 
 
-def test_row_i_is_the_image_of_path_i(tmp_path):
+@pytest.mark.parametrize("small", [0, cache.SMALL_FILE], ids=["in threads", "in this thread"])
+def test_row_i_is_the_image_of_path_i(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(cache, "SMALL_FILE", small)
     files = np.random.default_rng(0).permutation(numbered(tmp_path))
     pixels, good = load_images(files, Data())
     assert good.all()
