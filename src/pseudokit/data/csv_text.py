@@ -31,6 +31,7 @@ ENCODINGS = {
 }
 """By the byte order mark with which a file begins."""
 LINE = re.compile(r"[^\r\n]*(\r\n?|\n|\Z)")
+"""With its end, as csv.reader takes lines."""
 MAX_UNPACKED_BYTES = 1 << 28
 """Of a compressed table: some ten million rows. A small archive can unpack to more than the memory holds."""
 csv.field_size_limit(MAX_UNPACKED_BYTES)

@@ -61,7 +61,7 @@ def explain(run: Run, prepared: PreparedData, result: SelfTrainingResult) -> Non
         predicted = decisions.predicted[explained]
         of_model = grad_cam(by_hash[name], pixels[explained], predicted, run.config.train.device)
         maps |= dict(zip(explained, of_model, strict=False))  # a transformer has none
-    rows = rows[rows.index.isin(list(maps))]
     if maps:
+        rows = rows[rows.index.isin(list(maps))]
         write_npy(run.path / "why.npy", np.stack([maps[row] for row in rows.index]))
         write_csv(run.path / "why.csv", rows)

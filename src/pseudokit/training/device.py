@@ -183,14 +183,12 @@ class Computation:
         self.spec = spec
         self.device = pick_device(device)
         self.dtype = pick_amp_dtype(amp_dtype, self.device, spec.size, network)
-        self.mean = self._per_channel(spec.mean)
-        self.std = self._per_channel(spec.std)
+        mean = torch.tensor(spec.mean, device=self.device) * 255
+        std = torch.tensor(spec.std, device=self.device) * 255
+        self.mean = mean.expand(spec.channels)
+        self.std = std.expand(spec.channels)
         self.division = Division()
         network.to(self.device)
-
-    def _per_channel(self, values: list[float]) -> Tensor:
-        """(C,) in 0…255, of one value a channel or one for all in 0…1."""
-        return torch.tensor(values, device=self.device).expand(self.spec.channels) * 255
 
     def run(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Output of a network (or of a part of it), in float32. pixels: (B, H, W, C) in 0…255."""

@@ -128,16 +128,16 @@ def fit_head(
 
 
 def _favor_given(targets: Tensor, given_labels: ndarray, is_given: ndarray, k: int) -> Tensor:
-    """(n, K) targets, with more weight for given labels where all of them are kept.
+    """The targets, where all given labels are kept as (n, K) with more weight for these.
 
     targets: (n,) classes, or (n, K) soft. given_labels: (n,) classes.
     """
-    if targets.ndim == 1:
-        targets = F.one_hot(targets, k).float()
+    probs = targets if targets.ndim == 2 else F.one_hot(targets, k).float()
     given = torch.from_numpy(given_labels[is_given]).long()
-    are_kept = torch.equal(targets[is_given], F.one_hot(given, k).float())
-    weights = np.where(is_given & are_kept, GIVEN_LABEL_WEIGHT, 1)
-    return targets * torch.from_numpy(weights)[:, None].float()
+    if not torch.equal(probs[is_given], F.one_hot(given, k).float()):
+        return targets
+    weights = np.where(is_given, GIVEN_LABEL_WEIGHT, 1).astype(np.float32)
+    return probs * torch.from_numpy(weights)[:, None]
 
 
 def _zero_head(units: int, k: int) -> nn.Linear:
