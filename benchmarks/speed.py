@@ -397,6 +397,8 @@ def compare_rankings(out: Path, n: int, k: int, whose: tuple[str, ...], times: i
                     quality=kit["quality"],
                     peer_quality=theirs["quality"],
                     times_read=round(kit["seconds"] / floor, 1),
+                    warm_up=kit["warm_up"],
+                    peer_warm_up=theirs["warm_up"],
                 )
             )
     return results

@@ -52,7 +52,7 @@ def find_label_issues(
 
     The probabilities must be out of fold: no row predicted by a model that learned its label. Decisions are those of
     one round of `--mode denoise`: docs/architecture.md, How a given label is judged. A memory-mapped array is read in
-    blocks. Of more than 200,000 rows the noise is counted on as many, drawn at random, and the rest is in float32.
+    blocks. Of more than 200,000 rows the noise is counted on as many, drawn at random, and all is in float32.
 
     Args:
         labels: N class names or indices; NaN, None, an empty text or -1 is no label. With several labels a row (N, C)
@@ -192,7 +192,7 @@ def issues_table(
             "p_wrong": p_wrong,
             "is_issue": p_wrong > 0.5,
             "suggested_label": suggested,
-            "decision": decisions.decision,
+            "decision": np.asarray(decisions.decision),
             "rank": pd.Series(rank, given.ids, "Int64").where(p_wrong.notna()),
         }
     )
@@ -309,7 +309,9 @@ def select_pseudo_labels(
             learned[rows] = probs
         if classes is not None:
             chosen = np.array([*classes, None], object)[indices]
-    return PseudoLabels(chosen, weights, learned, confidence, decisions.each("reason")[:n])
+    return PseudoLabels(
+        chosen, weights, learned, confidence, np.asarray(decisions.each("reason")[:n])
+    )
 
 
 def _read_proof(labels: Any, pred_probs: Any, classes: Sequence | None) -> tuple[ndarray, ndarray]:

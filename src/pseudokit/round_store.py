@@ -141,7 +141,10 @@ def summary(decisions: Decisions, dataset: Dataset, predicted: OutOfFoldPredicti
     hits = is_correct(predicted.log_probs[labeled].argmax(-1), given_labels[labeled])
     info = {
         "classes": list(dataset.classes),
-        "decisions": pd.Series(decisions.decision).value_counts().sort_index().to_dict(),
+        "decisions": pd.Series(np.asarray(decisions.decision))
+        .value_counts()
+        .sort_index()
+        .to_dict(),
         "coverage": None if labeled.all() else float((decisions.label[~labeled] >= 0).mean()),
         "oof_accuracy": float(hits.mean()),
         "models": predicted.models,
@@ -224,8 +227,8 @@ def decisions_table(
         confidence=decisions.confidence,
         self_confidence=decisions.self_confidence,
         p_wrong=decisions.p_wrong,
-        decision=decisions.decision,
+        decision=np.asarray(decisions.decision),
         label=names(decisions.label, dataset.classes),
-        reason=decisions.reason,
+        reason=np.asarray(decisions.reason),
         model=predicted_by,
     )

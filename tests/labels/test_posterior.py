@@ -7,6 +7,7 @@ import pytest
 
 from pseudokit.config.keys import Pseudo
 from pseudokit.labels import arrays, posterior
+from pseudokit.labels.arrays import normalize
 from pseudokit.labels.decide import decide_labels
 
 from .test_noise import logs_of, uniform, world
@@ -40,22 +41,49 @@ def test_decisions_from_a_file_in_small_blocks_are_those_from_memory(mode, tmp_p
     np.testing.assert_allclose(parts.targets(), whole.targets(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("few_classes", [0, 64], ids=["row by row", "column by column"])
-def test_many_rows_are_summed_up_in_float32(few_classes, monkeypatch):
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, float])
+@pytest.mark.parametrize("k", [2, 10, 130])
+@pytest.mark.parametrize("kind", ["matrix", "no matrix", "sharpened", "aligned"])
+def test_many_rows_are_summed_up_in_float32(kind, k, dtype, monkeypatch):
+    rng = np.random.default_rng(k)
+    logs = np.log(rng.dirichlet(np.full(k, 0.2), 2000) + 1e-6)
+    logs[::50, :2] = 0  # two classes are the likeliest
+    given_labels = rng.integers(-1, k, len(logs))
+    options = {
+        "matrix": {"matrix": normalize(rng.random((k, k)) + 3 * np.eye(k))},
+        "no matrix": {},
+        "sharpened": {"sharpness": 1.7},
+        "aligned": {"prior_ratio": rng.uniform(0.5, 2, k)},
+    }
+    asked = posterior.Posterior(logs.astype(dtype), given_labels, **options[kind])
+    rows = rng.integers(len(logs), size=1500)
+    for chosen in (slice(None), rows):
+        monkeypatch.setattr(posterior, "MAX_EXACT_PROBABILITIES", 10**9)
+        expected = asked.summaries(chosen)
+        monkeypatch.setattr(posterior, "MAX_EXACT_PROBABILITIES", 1)
+        monkeypatch.setattr(arrays, "MAX_BLOCK_VALUES", 300 * k)
+        for summary, exact in zip(asked.summaries(chosen), expected, strict=True):
+            np.testing.assert_array_equal(summary.given_labels, exact.given_labels)
+            assert (summary.best == exact.best).mean() > 0.999
+            for name in ("confidence", "self_confidence", "p_wrong", "likelihood"):
+                values = getattr(summary, name)
+                if values is not None:
+                    np.testing.assert_allclose(values, getattr(exact, name), rtol=1e-4)
+                    assert values.dtype == np.float32
+
+
+@pytest.mark.parametrize("mode", POLICIES)
+def test_decisions_on_many_rows_are_those_on_few(mode, monkeypatch):
     q, _, given_labels = world(uniform(0.2), sharpness=3, n=3000)
-    given_labels[::10] = -1
-    matrix = 0.8 * np.eye(q.shape[1]) + 0.2 / q.shape[1]
-    believed = posterior.Posterior(logs_of(q).astype(np.float16), given_labels, matrix)
-    expected = believed.summaries()
-    monkeypatch.setattr(arrays, "MAX_EXACT_ROWS", 1000)
-    monkeypatch.setattr(arrays, "MAX_FEW_CLASSES", few_classes)
-    for summary, exact in zip(believed.summaries(), expected, strict=True):
-        assert (summary.best == exact.best).mean() > 0.999
-        for name in ("confidence", "self_confidence", "p_wrong", "likelihood"):
-            values = getattr(summary, name)
-            if values is not None:
-                np.testing.assert_allclose(values, getattr(exact, name), rtol=1e-4)
-                assert values.dtype == np.float32
+    if mode != "denoise":
+        given_labels[::3] = -1
+    logs = logs_of(q).astype(np.float32)
+    few = decide_labels(logs, given_labels, mode, POLICIES[mode])
+    monkeypatch.setattr(posterior, "MAX_EXACT_PROBABILITIES", 1)
+    many = decide_labels(logs, given_labels, mode, POLICIES[mode])
+    for name in ("decision", "reason", "label"):
+        assert (np.asarray(getattr(few, name)) == np.asarray(getattr(many, name))).mean() > 0.999
+    np.testing.assert_allclose(many.weight, few.weight, atol=1e-5)
 
 
 def test_memory_grows_with_the_rows_and_not_with_the_classes(tmp_path):

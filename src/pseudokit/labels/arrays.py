@@ -33,19 +33,6 @@ def row_sums(values: ndarray) -> ndarray:
     return np.einsum("ij->i", values) if values.flags.c_contiguous else values.sum(1)
 
 
-def row_max(values: ndarray) -> tuple[ndarray, ndarray]:
-    """(M, K) → the column of the maximum of each row (M,), the first of equal ones, and the maximum (M,)."""
-    k = values.shape[1]
-    if k > MAX_FEW_CLASSES:
-        best = values.argmax(1)
-        return best, values[np.arange(len(values)), best]
-    columns = np.ascontiguousarray(values.T)
-    highest = columns.max(0)
-    from_end = np.arange(k, 0, -1, dtype=np.uint8)[:, None]
-    place = ((columns == highest) * from_end).max(0)
-    return (k - place) * (place > 0), highest  # a row of NaN has 0
-
-
 def normalize(probs: ndarray) -> ndarray:
     """(M, K) with rows that sum to 1."""
     return probs / row_sums(probs)[:, None]
@@ -64,21 +51,26 @@ def soften(probs: ndarray, temperature: float) -> ndarray:
     return normalize(np.maximum(probs, 1e-30) ** (1 / temperature))
 
 
-def row_blocks(values: ndarray) -> Iterator[slice]:
-    """Slices of the rows of values (N, …), at most MAX_BLOCK_VALUES values at a time."""
-    n = len(values)
-    step = max(1, MAX_BLOCK_VALUES * n // max(values.size, 1))
+def row_blocks(n: int, width: int = 1) -> Iterator[slice]:
+    """Slices of n rows of `width` values, at most MAX_BLOCK_VALUES values at a time."""
+    step = max(1, MAX_BLOCK_VALUES // width)
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))
 
 
-def each_block(function: Callable[[slice], None], values: ndarray) -> None:
-    """function(rows) for each of row_blocks(values), on all cores."""
-    blocks = list(row_blocks(values))
+def each_block(function: Callable[[slice], None], n: int, width: int) -> None:
+    """function(rows) for each of row_blocks(n, width), on all cores."""
+    blocks = list(row_blocks(n, width))
     if len(blocks) == 1:  # threads would cost more than they save
         return function(blocks[0])
-    with ThreadPoolExecutor(cores()) as threads:
-        list(threads.map(function, blocks))
+    n_threads = cores()
+
+    def work(first: int) -> None:
+        for block in blocks[first::n_threads]:
+            function(block)
+
+    with ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(work, range(n_threads)))
 
 
 def by_class(classes: ndarray, k: int) -> list[ndarray]:
@@ -96,12 +88,3 @@ def most_confident(confidence: ndarray, n: int) -> ndarray:
 def last_where(values: ndarray, holds: ndarray) -> float:
     """The last of the values (M,) for which `holds` (M,) is true; infinity where it never is."""
     return values[holds][-1] if holds.any() else np.inf
-
-
-def words(which: ndarray, *names: str) -> ndarray:
-    """(N,) names[which] as objects. Rows of one word share its string, so that memory does not grow with its length."""
-    table = np.array(names, object)
-    result = np.empty(len(which), object)
-    for block in row_blocks(which):
-        result[block] = table.take(which[block])
-    return result

@@ -57,7 +57,7 @@ def calibrate_models(
     if earlier is not None and _follows_images(earlier, plain, given_labels):
         likeliest_rate = 0.0
 
-    predicted = Posterior(plain, given_labels).sample().summary()
+    predicted = Posterior(plain, given_labels).sample_summary()
     matrix, noise = estimate_noise(predicted, k, likeliest_rate == 0)
     compares = choose and earlier is None
     in_doubt = compares and noise in OF_THE_CLASS and avoids_confident_rows(predicted, k)
@@ -95,7 +95,7 @@ def _compare_kinds(
     log_probs = average_models(calibrated, n).log_probs
     parameters = len(calibrated)  # their temperatures
     if of_class:
-        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).sample().summary(), k)
+        matrix, _ = estimate_noise(Posterior(log_probs, given_labels).sample_summary(), k)
         parameters += len(calibrated) * k + (1 if noise == "uniform" else k * (k - 1))
     seen_through = Posterior(log_probs, given_labels, matrix).summary()
     class_rate = np.nanmean(seen_through.p_wrong)
@@ -183,7 +183,7 @@ def calibrate(
         logs = log_probs[block].astype(dtype, order=order)
         calibrated[block] = scale(without_noise(logs), temperature, bias)
 
-    each_block(apply, log_probs)
+    each_block(apply, *log_probs.shape)
     return calibrated, temperature
 
 

@@ -1,16 +1,18 @@
 """From out-of-fold probabilities to decisions. The only place where a label changes."""
 
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import USES_UNLABELED, Pseudo
 from ..data.encoding import counts
 from ..data.votes import Votes
 from .annotators import estimate_vote_noise
-from .arrays import by_class, last_where, most_confident, words
-from .decisions import Decisions
+from .arrays import by_class, last_where, most_confident
+from .decisions import DECISIONS, REASONS, Decisions, one_of_two
 from .difficulty import estimate_difficulty_noise
 from .multilabel import decide_images
 from .noise import (
@@ -122,7 +124,7 @@ def _decide(
             estimate, matrix = estimate_difficulty_noise(log_probs, given_labels, likeliest_rate)
             posterior = replace(posterior, sharpness=estimate.sharpness, difficulty=estimate)
         else:
-            sampled = posterior.sample().summary()
+            sampled = posterior.sample_summary()
             matrix, noise = estimate_noise(sampled, k, likeliest_rate == 0)
             # Of other noise the given label is no evidence: models and label say no more than the models alone.
             posterior = replace(posterior, matrix=matrix if noise in OF_THE_CLASS else None)
@@ -130,41 +132,35 @@ def _decide(
     clear = noise == LOOK_ALIKE and _contradicts_clearly(believed)
 
     # Which label is learned, and why: at first every given label stays, and unlabeled rows stay unlabeled
-    decision = words(labeled, "leave", "keep")
-    reason = words(labeled, "", "agrees" if mode in REPAIRS else "given_stands")
-    doubted = np.empty(0, int)
+    decision = one_of_two(labeled, "keep", "leave", DECISIONS)
+    reason = one_of_two(labeled, "agrees" if mode in REPAIRS else "given_stands", "", REASONS)
+    rows = defaultdict(lambda: np.empty(0, int))  # by decision
     if mode in REPAIRS:
-        doubted, action, why = _decide_given(believed, mode, noise, clear, policy)
-        decision[doubted], reason[doubted] = action, why
+        for (name, why), doubted in _decide_given(believed, mode, noise, clear, policy).items():
+            decision[doubted], reason[doubted] = name, why
+            rows[name] = np.concatenate([rows[name], doubted])
     accepted = ~labeled
     if accepted.any():
         accepted, why = select_pseudo_labels(posterior, predicted, policy, refused, progress)
+        reason = reason.add_categories(why.categories.difference(reason.categories))
         reason[~labeled] = why[~labeled]
         accepted &= mode in USES_UNLABELED
         decision[accepted] = "accept"
-    rows = np.concatenate([doubted, np.flatnonzero(accepted)])
-    changed = rows[np.isin(decision[rows], ["relabel", "accept", "soften"])]
+    rows["accept"] = np.flatnonzero(accepted)
+    changed = np.concatenate([rows["relabel"], rows["soften"], rows["accept"]])
     label = given_labels.copy()
     label[changed] = believed.best[changed]
-    label[rows[decision[rows] == "drop"]] = -1
-    _protect_classes(given_labels, believed.p_wrong, decision, label, reason)
+    label[rows["drop"]] = -1
+    touched = np.concatenate([changed, rows["drop"]])
+    given_back = _protect_classes(believed, touched, decision, label, reason)
+    for name in ("soften", "downweight"):
+        rows[name] = np.setdiff1d(rows[name], given_back, assume_unique=True)
 
-    # What a soft row teaches, and how much each label counts
     taught = posterior
     if clear and mode == "denoise":
         taught = replace(posterior, sharpness=CLEAR_SHARPNESS)
     taught = SoftTargets(**vars(taught), power=policy.power, trim=policy.trim)
-    softened = rows[decision[rows] == "soften"]
-    soft = accepted & (policy.targets == "soft")
-    soft[softened] = True
-    weight = np.ones_like(believed.p_wrong)
-    downweighted = rows[decision[rows] == "downweight"]
-    weight[downweighted] = 1 - believed.p_wrong[downweighted]
-    if policy.targets == "weighted":
-        weight[accepted] = believed.confidence[accepted]
-    # The weight of a soft row is the probability of its label as it is taught.
-    for block, probs in taught.blocks(np.flatnonzero(soft)):
-        weight[block] = probs[np.arange(len(block)), label[block]]
+    soft, weight = _weigh(rows, label, believed, taught, policy)
     return Decisions(
         predicted=predicted.best,
         confidence=predicted.confidence,
@@ -189,8 +185,8 @@ def _decide_given(
     noise: str | None,
     clear: bool,
     policy: Pseudo,
-) -> tuple[ndarray, ndarray, ndarray]:
-    """Rows (D,) whose given label is not certainly right, their decisions and reasons, from the posterior.
+) -> dict[tuple[str, str], ndarray]:
+    """Rows whose given label is not certainly right, by decision and reason, from the posterior.
 
     relabel: another class reaches its cutoff. With a plain cutoff a label is dropped where it is wrong with that
     confidence and no class replaces it. What is then neither certainly right nor replaced is uncertain.
@@ -220,13 +216,13 @@ def _decide_given(
     if noise in (*OF_THE_CLASS, VOTES) and action in ("soften", "downweight"):
         # Not where noise lies on hard images: there, what the models do not know would be taught.
         uncertain |= labeled & (believed.confidence < MIN_CLEAR_CONFIDENCE)
-    which = np.zeros(len(labeled), np.int8)
-    which[uncertain] = 3
-    which[drop] = 2
-    which[relabel] = 1
-    rows = np.flatnonzero(which)
-    decision = words(which[rows], "", "relabel", "drop", action)
-    return rows, decision, words(which[rows], "", reached, "wrong_but_no_replacement", "doubtful")
+    uncertain[relabel] = False
+    uncertain[drop] = False
+    return {
+        ("relabel", reached): relabel,
+        ("drop", "wrong_but_no_replacement"): np.setdiff1d(drop, relabel),
+        (action, "doubtful"): np.flatnonzero(uncertain),
+    }
 
 
 def _contradicts_clearly(believed: PosteriorSummary) -> bool:
@@ -269,15 +265,55 @@ def precision_cutoffs(believed: PosteriorSummary, precision: float) -> ndarray:
     return np.array(cutoffs)
 
 
+def _weigh(
+    rows: dict[str, ndarray],
+    label: ndarray,
+    believed: PosteriorSummary,
+    taught: SoftTargets,
+    policy: Pseudo,
+) -> tuple[ndarray, ndarray]:
+    """Which rows learn `taught` in place of their label, and how much each label counts; both (N,).
+
+    rows: row numbers by decision.
+    """
+    soft = np.zeros(len(label), bool)
+    soft[rows["soften"]] = True
+    weight = np.ones_like(believed.p_wrong)
+    weight[rows["downweight"]] = 1 - believed.p_wrong[rows["downweight"]]
+    if policy.targets == "soft":
+        soft[rows["accept"]] = True
+    elif policy.targets == "weighted":
+        weight[rows["accept"]] = believed.confidence[rows["accept"]]
+    # The weight of a soft row is the probability of its label as it is taught.
+    for block, probs in taught.blocks(np.flatnonzero(soft)):
+        weight[block] = probs[np.arange(len(block)), label[block]]
+    return soft, weight
+
+
 def _protect_classes(
-    given_labels: ndarray, p_wrong: ndarray, decision: ndarray, label: ndarray, reason: ndarray
-) -> None:
-    """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left."""
+    believed: PosteriorSummary,
+    changed: ndarray,
+    decision: pd.Categorical,
+    label: ndarray,
+    reason: pd.Categorical,
+) -> ndarray:
+    """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left.
+
+    changed: rows whose label may differ from the given one. Returns the rows that were given back.
+    """
+    given_labels = believed.given_labels
     k = max(given_labels.max(), label.max()) + 1
-    floor = np.ceil(CLASS_FLOOR * counts(given_labels, k)).astype(int)
-    while (lacking := floor - counts(label, k)).max(initial=0) > 0:
+    n_given = counts(given_labels, k)
+    floor = np.ceil(CLASS_FLOOR * n_given).astype(int)
+    left = n_given - counts(given_labels[changed], k) + counts(label[changed], k)
+    given_back = []
+    while (lacking := floor - left).max(initial=0) > 0:
         # Class by class: a row may be taken from another one at its floor.
         short = (lacking > 0).argmax()
-        lost = np.flatnonzero((given_labels == short) & (label != short))
-        back = lost[most_confident(-p_wrong[lost], lacking[short])]
+        lost = changed[(given_labels[changed] == short) & (label[changed] != short)]
+        back = lost[most_confident(-believed.p_wrong[lost], lacking[short])]
+        left[short] += len(back)
+        left -= counts(label[back], k)
         decision[back], label[back], reason[back] = "keep", short, "class_floor"
+        given_back.append(back)
+    return np.concatenate(given_back or [changed[:0]])

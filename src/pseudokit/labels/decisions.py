@@ -5,14 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy import ndarray
 
-from .arrays import words
 from .posterior import Posterior
 from .soft_targets import SoftTargets
 
+DECISIONS = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", "leave")
+"""The decision on an image with several labels is the first of these that one of its classes has."""
 NOTHING_LEARNED = "learned_nothing"
 """The reason of all decisions where out-of-fold predictions are no better than chance, see sanity.py."""
+REASONS = (
+    "",
+    "agrees",
+    "given_stands",
+    "another_class_reaches_precision",
+    "another_class_above_cutoff",
+    "wrong_but_no_replacement",
+    "doubtful",
+    "class_floor",
+    "above_cutoff",
+    "below_cutoff",
+    "beyond_share",
+    NOTHING_LEARNED,
+)
+"""Those of this folder; unlabeled rows may be refused for others."""
+
+
+def one_of_two(which: ndarray, yes: str, no: str, names: tuple[str, ...]) -> pd.Categorical:
+    """(N,) `yes` where which (N,) is true, else `no`; it may be set to any of the names."""
+    codes = np.where(which, np.int8(names.index(yes)), np.int8(names.index(no)))
+    return pd.Categorical.from_codes(codes, names)
 
 
 @dataclass(frozen=True)
@@ -27,10 +50,11 @@ class Decisions:
     confidence: ndarray
     self_confidence: ndarray
     p_wrong: ndarray
-    decision: ndarray
+    decision: pd.Categorical
+    """One of DECISIONS; as all categories, a byte a row."""
     label: ndarray
     """The class index to learn, -1 = none."""
-    reason: ndarray
+    reason: pd.Categorical
     weight: ndarray
     """1, or less: how much a label counts, which share of a soft target its label has."""
     soft: ndarray
@@ -92,8 +116,8 @@ class Decisions:
         n = len(given_labels)
         return replace(
             self,
-            decision=words(labeled, "leave", "keep"),
-            reason=np.full(n, NOTHING_LEARNED, object),
+            decision=one_of_two(labeled, "keep", "leave", DECISIONS),
+            reason=one_of_two(labeled, NOTHING_LEARNED, NOTHING_LEARNED, REASONS),
             label=given_labels,
             best=np.where(labeled, given_labels, self.predicted),
             p_wrong=np.where(labeled, 0.0, np.nan),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from numbers import Real
 from typing import Any
 
@@ -233,7 +234,7 @@ def read_log_probs(
             )
         log_probs[block] = np.maximum(logs, np.log(MIN_PROBABILITY))
 
-    each_block(read, log_probs)
+    each_block(read, len(log_probs), prod(log_probs.shape[1:]))
     return log_probs
 
 

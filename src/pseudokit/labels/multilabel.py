@@ -11,11 +11,8 @@ import numpy as np
 from numpy import ndarray
 
 from ..data.encoding import has_label
-from .decisions import Decisions
+from .decisions import DECISIONS, Decisions
 from .posterior import Posterior
-
-ORDER = ("relabel", "drop", "soften", "downweight", "review", "keep", "accept", "leave")
-"""The decision on an image is the first of these that one of its classes has."""
 
 
 def _stack(questions: Sequence[Decisions], name: str) -> ndarray:
@@ -61,8 +58,8 @@ def decide_images(
     """The decisions on images from those on each class.
 
     confidence: of the least certain answer, of unlabeled images among those that were accepted; p_wrong: that any of
-    the given answers is wrong, as if they were independent; decision and reason: of the class that ORDER puts first,
-    the least certain one.
+    the given answers is wrong, as if they were independent; decision and reason: of the class that DECISIONS puts
+    first, the least certain one.
     """
     decision = _stack(questions, "decision")
     confidence = _stack(questions, "confidence")
@@ -73,9 +70,9 @@ def decide_images(
     counts |= ~counts.any(1, keepdims=True)
     p_right = np.nanprod(1 - _stack(questions, "p_wrong"), 1)
 
-    rank = np.select([decision == name for name in ORDER], range(len(ORDER)))
+    rank = np.select([decision == name for name in DECISIONS], range(len(DECISIONS)))
     # an image is decided by what was given, if anything was
-    rank[~answered & labeled[:, None]] = len(ORDER)
+    rank[~answered & labeled[:, None]] = len(DECISIONS)
     first = (rank + confidence / 2).argmin(1)
     rows = np.arange(len(given_labels))
     return LabelSetDecisions(

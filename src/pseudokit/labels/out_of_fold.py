@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -245,7 +246,7 @@ def _mean_log_probs(predictions: list[FoldPredictions], n: int) -> tuple[ndarray
     predicted_by = np.full(n, "", object)
     for model in predictions:
         predicted_by[model.rows] = _join_hashes(predicted_by[model.rows], model.hash)
-    for block in row_blocks(log_probs):
+    for block in row_blocks(n, prod(log_probs.shape[1:])):
         total = np.zeros(log_probs[block].shape)
         weights = np.zeros(len(total))
         for model in predictions:

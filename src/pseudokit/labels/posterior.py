@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,20 +10,13 @@ import numpy as np
 from numpy import ndarray
 
 from .annotators import VoteNoise
-from .arrays import (
-    MAX_EXACT_ROWS,
-    MIN_PROBABILITY,
-    each_block,
-    normalize,
-    number_format,
-    row_max,
-    row_sums,
-    soften,
-)
+from .arrays import MAX_EXACT_ROWS, MIN_PROBABILITY, each_block, normalize, row_sums, soften
 from .difficulty import DifficultyNoise
 
 BLOCK_PROBABILITIES = 2**19
 """Probabilities in memory at once: 4 MB an array. Ten million rows, or a thousand classes, cost no more."""
+MAX_EXACT_PROBABILITIES = 10_000_000
+"""Up to so many are summed up in float64 by NumPy; more of them in float32 by loops of compiled.py."""
 MIN_SAMPLED_A_CLASS = 200
 """Rows a class, on average, that a sample has at least. A share of 200,000 has a standard error of 0.1 points."""
 
@@ -44,6 +37,12 @@ class PosteriorSummary:
     """(N,) the probability of all other classes together."""
     likelihood: ndarray | None = None
     """(N,) P(given label | image) under the model of the noise."""
+
+    def parts(self, block: slice) -> tuple[ndarray, ...]:
+        """All that there is of a block, but the given labels; written to, they are written to this."""
+        names = ("best", "confidence", "self_confidence", "p_wrong", "likelihood")
+        arrays = (getattr(self, name) for name in names)
+        return tuple(array[block] for array in arrays if array is not None)
 
     @cached_property
     def contradicted(self) -> ndarray:
@@ -105,47 +104,80 @@ class Posterior:
         rows = self.sample_rows()
         return replace(self, log_probs=self.log_probs[rows], given_labels=self.given_labels[rows])
 
+    def sample_summary(self) -> PosteriorSummary:
+        """The summary of sample_rows."""
+        return self.summaries(self.sample_rows())[1]
+
     def summary(self) -> PosteriorSummary:
         """The posterior of all rows, one number each."""
         return self.summaries()[1]
 
-    def summaries(self) -> tuple[PosteriorSummary, PosteriorSummary]:
-        """What the images alone say of all rows, and the posterior, read at once.
+    def summaries(
+        self, rows: ndarray | slice = slice(None)
+    ) -> tuple[PosteriorSummary, PosteriorSummary]:
+        """What the images alone say, and the posterior, read at once; rows: all, or row numbers, as of sample_rows.
 
         The first has no p_wrong, unless the given label is no evidence: then they are the same.
         """
-        n, k = self.log_probs.shape
-        dtype, order = number_format(n, k)
-        posterior = self
-        if self.matrix is not None:  # its columns are read, one a row
-            posterior = replace(self, matrix=np.asarray(self.matrix, dtype, order="F"))
+        given_labels = self.given_labels[rows]
+        n, k = len(given_labels), self.log_probs.shape[1]
+        is_large = n * k > MAX_EXACT_PROBABILITIES
 
         def empty(columns: int) -> PosteriorSummary:
-            values = np.empty((columns, n), dtype)
-            return PosteriorSummary(self.given_labels, np.empty(n, np.int32), *values)
+            values = np.empty((columns, n), np.float32 if is_large else float)
+            return PosteriorSummary(given_labels, np.empty(n, np.int32), *values)
 
         predicted = believed = empty(4)
         if self.matrix is not None or self.difficulty is not None or self.votes is not None:
             predicted = empty(2)
 
-        def summarize(block: slice) -> None:
-            joint = posterior._of_images(block, dtype, order)
+        def fill(block: slice) -> None:
+            of_block = block if isinstance(rows, slice) else rows[block]
+            joint = self._of_images(of_block)
             if predicted is not believed:
                 _summarize(predicted, block, joint)
-            _summarize(believed, block, posterior._with_labels(joint, block))
+            _summarize(believed, block, self._with_labels(joint, of_block))
 
-        each_block(summarize, self.log_probs)
+        if is_large and self.difficulty is None and self.votes is None:
+            fill = self._compiled(predicted, believed, rows)
+        each_block(fill, n, k)
         return predicted, believed
+
+    def _compiled(
+        self, predicted: PosteriorSummary, believed: PosteriorSummary, rows: ndarray | slice
+    ) -> Callable[[slice], None]:
+        """What fills a block of both summaries in float32 where noise is of the class, or there is none."""
+        from .compiled import exponentials_of_half, summarize
+
+        by_given = None
+        if self.matrix is not None:
+            of_no_label = np.ones((1, len(self.matrix)))
+            by_given = np.vstack([self.matrix.T, of_no_label]).astype(np.float32, order="C")
+        is_plain = self.sharpness == 1 and self.prior_ratio is None
+
+        def fill(block: slice) -> None:
+            of_block = block if isinstance(rows, slice) else rows[block]
+            logs = np.asarray(self.log_probs[of_block])
+            if is_plain and logs.dtype == np.float16:
+                values, table = logs.view(np.uint16), exponentials_of_half()
+            else:
+                probs = self._of_images(of_block, np.float32)
+                values, table = probs.astype(np.float32, order="C", copy=False), None
+            given_labels = believed.given_labels[block]
+            of_images, of_labels = predicted.parts(block)[:3], believed.parts(block)
+            summarize(values, table, by_given, given_labels, of_images, of_labels)
+
+        return fill
 
     def _unnormalized(self, rows: ndarray | slice) -> ndarray:
         """(m, K) float64 to which the probabilities are proportional."""
         return self._with_labels(self._of_images(rows), rows)
 
-    def _of_images(self, rows: ndarray | slice, dtype: type = float, order: str = "C") -> ndarray:
+    def _of_images(self, rows: ndarray | slice, dtype: type = float) -> ndarray:
         """_unnormalized before the given labels count."""
         logs = self.log_probs[rows]
         precise = np.result_type(logs, np.float32)  # exponentials in float16 have three digits
-        probs = np.exp(logs, dtype=precise, order=order).astype(dtype, copy=False)
+        probs = np.exp(logs, dtype=precise).astype(dtype, copy=False)
         if self.sharpness != 1:
             probs = soften(probs, 1 / self.sharpness)
         if self.prior_ratio is not None:
@@ -165,10 +197,7 @@ class Posterior:
             row_numbers = np.arange(len(self.given_labels))[rows][labeled]
             probs = self.votes.joint(probs, row_numbers)
         if self.matrix is not None:
-            likelihood = self.matrix.T.take(labels, 0)
-            columnwise = not probs.flags.c_contiguous
-            np.maximum(probs, MIN_PROBABILITY, out=probs)
-            probs *= np.asfortranarray(likelihood) if columnwise else likelihood
+            probs = np.maximum(probs, MIN_PROBABILITY) * self.matrix.T[labels]
         if is_whole:
             return probs
         joint[labeled] = probs
@@ -181,8 +210,9 @@ def _summarize(summary: PosteriorSummary, block: slice, joint: ndarray) -> None:
     at_given = np.arange(len(joint)), given_labels
     unlabeled = given_labels < 0
     total = row_sums(joint)
-    summary.best[block], highest = row_max(joint)
-    summary.confidence[block] = highest / total
+    best = joint.argmax(1)
+    summary.best[block] = best
+    summary.confidence[block] = joint[np.arange(len(joint)), best] / total
     p_given = joint[at_given] / total
     p_given[unlabeled] = np.nan
     summary.self_confidence[block] = p_given

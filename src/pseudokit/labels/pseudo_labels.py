@@ -4,11 +4,13 @@ A new rule for the cutoffs of the classes is a function in `CUTOFF_RULES`. `pseu
 """
 
 import numpy as np
+import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import Pseudo
 from ..config.types import UserError
-from .arrays import by_class, last_where, most_confident, words
+from .arrays import by_class, last_where, most_confident
+from .decisions import REASONS, one_of_two
 from .posterior import Posterior, PosteriorSummary
 
 DEFAULT_CUTOFF = 0.95
@@ -29,7 +31,7 @@ def select_pseudo_labels(
     policy: Pseudo,
     refused: ndarray,
     progress: float,
-) -> tuple[ndarray, ndarray]:
+) -> tuple[ndarray, pd.Categorical]:
     """Which unlabeled rows receive their likeliest class as label, and why.
 
     Each class has a cutoff on the confidence, see class_cutoffs. Of the rows above it a class keeps at most a share.
@@ -47,7 +49,7 @@ def select_pseudo_labels(
     confidence = predicted.confidence
     cutoffs = class_cutoffs(posterior, predicted, policy)
     accepted = unlabeled & (confidence >= cutoffs[best])
-    reason = words(accepted, "below_cutoff", "above_cutoff")
+    reason = one_of_two(accepted, "above_cutoff", "below_cutoff", REASONS)
     if policy.top_fraction is not None:
         fraction = min(
             policy.top_fraction, max(policy.top_fraction * progress, policy.top_fraction_start)
@@ -60,7 +62,10 @@ def select_pseudo_labels(
             accepted[beyond] = False
             reason[beyond] = "beyond_share"
     is_refused = refused != ""
-    reason[is_refused] = refused[is_refused]
+    if is_refused.any():
+        others = {*refused[is_refused]} - {*REASONS}
+        reason = reason.add_categories(sorted(others))
+        reason[is_refused] = refused[is_refused]
     return accepted & ~is_refused, reason
 
 
