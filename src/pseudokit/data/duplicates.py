@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from numpy import ndarray
 
 from ..config.keys import Data
+from ..system.distributed import cores
 from .dataset import SCORED_SPLITS, Dataset
 from .folds import connect, link_equal
 from .images import resize
@@ -25,6 +27,8 @@ PHOTO_SIDE = 64
 """Pixels. Smaller images hold less, so that different things of one shape correlate more."""
 PAIRS_PER_CHUNK = 1024
 """Pairs that are correlated at once: 25 MB of color thumbnails."""
+MIN_BYTES_FOR_THREADS = 8192
+"""Of an image: threads that hash smaller ones wait for each other."""
 MIN_PHOTO_CORRELATION = 0.99
 MIN_SMALL_CORRELATION = 0.995
 """Lower ones would link different digits; higher ones would miss copies that were compressed again."""
@@ -66,8 +70,16 @@ def find_links(
 
 def row_hashes(rows: Iterable[ndarray]) -> ndarray:
     """N arrays → (N,) uint64 hashes of them: equal images have equal hashes."""
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
-    return np.frombuffer(b"".join(digests), np.uint64)
+
+    def digests(part: Iterable[ndarray]) -> bytes:
+        return b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in part)
+
+    is_large = isinstance(rows, ndarray) and rows[:1].nbytes >= MIN_BYTES_FOR_THREADS
+    if not is_large:
+        return np.frombuffer(digests(rows), np.uint64)
+    parts = np.array_split(rows, cores())
+    with ThreadPoolExecutor(cores()) as threads:
+        return np.frombuffer(b"".join(threads.map(digests, parts)), np.uint64)
 
 
 def difference_hashes(
