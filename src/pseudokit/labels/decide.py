@@ -152,7 +152,7 @@ def _decide(
     label[changed] = believed.best[changed]
     label[rows["drop"]] = -1
     touched = np.concatenate([changed, rows["drop"]])
-    given_back = _protect_classes(believed, touched, decision, label, reason)
+    given_back = _protect_classes(believed, k, touched, decision, label, reason)
     for name in ("soften", "downweight"):
         rows[name] = np.setdiff1d(rows[name], given_back, assume_unique=True)
 
@@ -193,7 +193,7 @@ def _decide_given(
 
     clear: see _contradicts_clearly; of look-alike noise alone.
     """
-    labeled = believed.given_labels >= 0
+    labeled = believed.labeled
     disagrees = believed.contradicted
     uncertain = disagrees | (believed.p_wrong > 0.5)
     turned = np.flatnonzero(disagrees)
@@ -292,6 +292,7 @@ def _weigh(
 
 def _protect_classes(
     believed: PosteriorSummary,
+    k: int,
     changed: ndarray,
     decision: pd.Categorical,
     label: ndarray,
@@ -299,10 +300,9 @@ def _protect_classes(
 ) -> ndarray:
     """In place: give a class back its least doubtful rows where fewer than CLASS_FLOOR of its labels would be left.
 
-    changed: rows whose label may differ from the given one. Returns the rows that were given back.
+    k: number of classes; changed: rows whose label may differ from the given one. Returns the rows given back.
     """
     given_labels = believed.given_labels
-    k = max(given_labels.max(), label.max()) + 1
     n_given = counts(given_labels, k)
     floor = np.ceil(CLASS_FLOOR * n_given).astype(int)
     left = n_given - counts(given_labels[changed], k) + counts(label[changed], k)

@@ -45,9 +45,14 @@ class PosteriorSummary:
         return tuple(array[block] for array in arrays if array is not None)
 
     @cached_property
+    def labeled(self) -> ndarray:
+        """(N,) whether a label is given."""
+        return self.given_labels >= 0
+
+    @cached_property
     def contradicted(self) -> ndarray:
         """(N,) whether a label is given, and another class is likelier."""
-        return (self.given_labels >= 0) & (self.best != self.given_labels)
+        return self.labeled & (self.best != self.given_labels)
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ class Posterior:
             else:
                 probs = self._of_images(of_block, np.float32)
                 values, table = probs.astype(np.float32, order="C", copy=False), None
+            values.flags.writeable = False  # as of a file: numba compiles either anew
             given_labels = believed.given_labels[block]
             of_images, of_labels = predicted.parts(block)[:3], believed.parts(block)
             summarize(values, table, by_given, given_labels, of_images, of_labels)
