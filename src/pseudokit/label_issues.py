@@ -192,7 +192,7 @@ def issues_table(
             "p_wrong": p_wrong,
             "is_issue": p_wrong > 0.5,
             "suggested_label": suggested,
-            "decision": np.asarray(decisions.decision),
+            "decision": _names(decisions.decision),
             "rank": pd.Series(rank, given.ids, "Int64").where(p_wrong.notna()),
         }
     )
@@ -203,6 +203,13 @@ def issues_table(
         noise.pop("noise_matrix", None)
         table.attrs |= noise
     return table
+
+
+def _names(values: pd.Categorical | ndarray) -> Any:
+    """The values as a column of text. Of categories it is put together in a tenth of the time of astype."""
+    if not isinstance(values, pd.Categorical):
+        return values
+    return pd.Series([*values.categories]).array.take(values.codes)
 
 
 def _order(decisions: Decisions) -> ndarray:
