@@ -22,6 +22,8 @@ compiled = njit(
 )
 SMALLEST = np.float32(MIN_PROBABILITY)
 ZERO = np.float32(0)
+FIRST_CLASS = np.int64(0xFFFFFFFF)
+"""What _with_place makes of class 0 with probability 0: a row of NaN is predicted as it, as by argmax."""
 
 
 @cache
@@ -55,13 +57,13 @@ def summarize(
     for row in range(values.shape[0]):
         given = given_labels[row]
         total = others = ZERO
-        highest = highest_of_image = np.int64(0)
+        highest = highest_of_image = FIRST_CLASS
         for true in range(k):
             p = values[row, true] if table is None else table[values[row, true]]
             if by_given is not None:
                 total += p
                 highest_of_image = max(highest_of_image, _with_place(p, true))
-                p = (p if p > SMALLEST else SMALLEST) * by_given[given, true]
+                p = (SMALLEST if p < SMALLEST else p) * by_given[given, true]  # NaN stays
             # 1 - self_confidence would round tiny values to 0, and lose their order
             others += ZERO if true == given else p
             highest = max(highest, _with_place(p, true))
