@@ -52,7 +52,7 @@ def find_label_issues(
 
     The probabilities must be out of fold: no row predicted by a model that learned its label. Decisions are those of
     one round of `--mode denoise`: docs/architecture.md, How a given label is judged. A memory-mapped array is read in
-    blocks. Of more than 200,000 rows the noise is counted on as many, drawn at random, and all is in float32.
+    blocks. Of more than 200,000 rows the noise is counted on as many, drawn at random, and probabilities are float32.
 
     Args:
         labels: N class names or indices; NaN, None, an empty text or -1 is no label. With several labels a row (N, C)

@@ -310,7 +310,7 @@ def _protect_classes(
     while (lacking := floor - left).max(initial=0) > 0:
         # Class by class: a row may be taken from another one at its floor.
         short = (lacking > 0).argmax()
-        lost = changed[(given_labels[changed] == short) & (label[changed] != short)]
+        lost = np.sort(changed[(given_labels[changed] == short) & (label[changed] != short)])
         back = lost[most_confident(-believed.p_wrong[lost], lacking[short])]
         left[short] += len(back)
         left -= counts(label[back], k)

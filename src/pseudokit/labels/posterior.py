@@ -160,10 +160,12 @@ class Posterior:
             by_given = np.vstack([self.matrix.T, of_no_label]).astype(np.float32, order="C")
         is_plain = self.sharpness == 1 and self.prior_ratio is None
 
+        has_table = is_plain and self.log_probs.dtype == np.float16
+
         def fill(block: slice) -> None:
             of_block = block if isinstance(rows, slice) else rows[block]
-            logs = np.asarray(self.log_probs[of_block])
-            if is_plain and logs.dtype == np.float16:
+            if has_table:
+                logs = np.asarray(self.log_probs[of_block])
                 values, table = logs.view(np.uint16), exponentials_of_half()
             else:
                 probs = self._of_images(of_block, np.float32)
